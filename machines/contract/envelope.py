@@ -1,0 +1,158 @@
+"""Sealed orders and signed reports.
+
+A message is `signature.key-id.payload`, each part base64url. The Ed25519 signature covers a domain word and the raw
+payload bytes, and is verified before a single byte is parsed. Redis may read, drop, delay, replay and forge; only
+private keys decide. Celery's own `auth` serializer signs the arguments alone: a captured message ran as another task
+on another host.
+"""
+
+import json
+import time
+from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from nacl.encoding import RawEncoder
+from nacl.exceptions import CryptoError
+from nacl.hash import blake2b
+from nacl.public import PrivateKey, PublicKey, SealedBox
+from nacl.signing import SigningKey, VerifyKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from machines.contract import orders, reports
+from machines.contract.problems import EnvelopeRefused
+
+ORDER_LIMIT = 256 * 1024  # bytes
+REPORT_LIMIT = 2 * 1024 * 1024
+CLOCK_SKEW = 60  # seconds by which two clocks may differ
+_ORDER_DOMAIN = b"nspawnpanel.order.v1\0"
+_REPORT_DOMAIN = b"nspawnpanel.report.v1\0"
+
+
+class Actor(BaseModel):
+    """Who asked: kept in the host's own ledger, so that panel and host can be compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(max_length=150)
+    role: str = Field(max_length=30)
+
+
+class Envelope(BaseModel):
+    """An order addressed to one host in one of its generations. Times in seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: UUID
+    generation: int
+    job: UUID
+    attempt: int = 1
+    order: dict[str, Any]
+    issued: float
+    expires: float
+    actor: Actor
+
+
+class SignedReport(BaseModel):
+    """A report with its number. Numbers begin at 1 in each generation and have no holes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: UUID
+    generation: int
+    number: int = Field(ge=1)
+    at: float
+    report: dict[str, Any]
+
+
+def key_id(key: VerifyKey) -> str:
+    """A short name for a public key: the first 8 bytes of its BLAKE2b, in hex."""
+    return blake2b(bytes(key), digest_size=8, encoder=RawEncoder).hex()
+
+
+def _sign(domain: bytes, payload: bytes, key: SigningKey) -> str:
+    signature = key.sign(domain + payload).signature
+    return ".".join((
+        urlsafe_b64encode(signature).decode(), key_id(key.verify_key), urlsafe_b64encode(payload).decode(),
+    ))  # fmt: skip
+
+
+def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: int) -> bytes:
+    if len(message) > limit * 4 // 3 + 200:
+        raise EnvelopeRefused("The message is larger than any of ours.", code="envelope-oversized")
+    try:
+        signature, kid, payload = message.split(".")
+        raw = urlsafe_b64decode(payload)
+        keys[kid].verify(domain + raw, urlsafe_b64decode(signature))
+    except (ValueError, KeyError, CryptoError, TypeError) as error:
+        raise EnvelopeRefused("The signature is not one we trust.", code="envelope-forged") from error
+    return raw
+
+
+def _canonical(data: BaseModel) -> bytes:
+    return json.dumps(data.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+
+
+def seal(envelope: Envelope, key: SigningKey) -> str:
+    """The envelope as one string for the wire. Raises EnvelopeRefused when it is over 256 KiB."""
+    payload = _canonical(envelope)
+    if len(payload) > ORDER_LIMIT:
+        raise EnvelopeRefused("The order is larger than 256 KiB.", code="envelope-oversized")
+    return _sign(_ORDER_DOMAIN, payload, key)
+
+
+def unseal(
+    message: str, keys: Mapping[str, VerifyKey], *, host: UUID, generation: int, now: float | None = None
+) -> tuple[Envelope, orders.AnyOrder]:
+    """The envelope and its order, if it is genuine, for this host, and in time.
+
+    Raises EnvelopeRefused (codes envelope-forged, -foreign, -expired, -early, -oversized, -unreadable) or BadValue.
+    """
+    raw = _verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)
+    try:
+        envelope = Envelope.model_validate_json(raw)
+    except ValidationError as error:
+        raise EnvelopeRefused("A signed message that cannot be read.", code="envelope-unreadable") from error
+    now = time.time() if now is None else now
+    if envelope.host != host or envelope.generation != generation:
+        raise EnvelopeRefused("The order is addressed to another host.", code="envelope-foreign")
+    if now > envelope.expires + CLOCK_SKEW:
+        raise EnvelopeRefused("The order has expired.", code="envelope-expired")
+    if envelope.issued > now + CLOCK_SKEW:
+        raise EnvelopeRefused(
+            "The order comes from the future.", hint="Compare the clocks of panel and host.", code="envelope-early"
+        )
+    return envelope, orders.from_wire(envelope.order)
+
+
+def sign_report(report: SignedReport, key: SigningKey) -> str:
+    return _sign(_REPORT_DOMAIN, _canonical(report), key)
+
+
+def read_report(message: str, key: VerifyKey, *, host: UUID, generation: int) -> tuple[SignedReport, reports.AnyReport]:
+    """The report, if this host signed it in this generation.
+
+    Raises EnvelopeRefused or BadValue.
+    """
+    raw = _verify(_REPORT_DOMAIN, message, {key_id(key): key}, REPORT_LIMIT)
+    try:
+        signed = SignedReport.model_validate_json(raw)
+    except ValidationError as error:
+        raise EnvelopeRefused("A signed report that cannot be read.", code="envelope-unreadable") from error
+    if signed.host != host or signed.generation != generation:
+        raise EnvelopeRefused("The report names another host than the one that signed it.", code="envelope-foreign")
+    return signed, reports.from_wire(signed.report)
+
+
+def seal_secret(text: str, host_key: PublicKey) -> str:
+    """Text that only the host can read (X25519 sealed box), as base64."""
+    return b64encode(SealedBox(host_key).encrypt(text.encode())).decode()
+
+
+def unseal_secret(sealed: str, host_key: PrivateKey) -> str:
+    """Raises EnvelopeRefused when it was sealed for another host."""
+    try:
+        return SealedBox(host_key).decrypt(b64decode(sealed)).decode()
+    except (CryptoError, ValueError) as error:
+        raise EnvelopeRefused("The secret was sealed for another host.", code="envelope-foreign") from error

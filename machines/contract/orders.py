@@ -1,0 +1,157 @@
+"""What the panel may ask of a host: one model per operation, a tagged union.
+
+Converging orders may be carried out twice without harm and run in the worker. Creating and destroying orders run as a
+transient unit of their own, so that they outlive the worker. Control orders speak about jobs and reports themselves.
+"""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from machines.contract.names import machine_name, new_machine_name
+from machines.contract.problems import BadValue
+from machines.contract.recipes import FirstBoot, Recipe
+
+KnownName = Annotated[str, AfterValidator(machine_name)]
+NewName = Annotated[str, AfterValidator(new_machine_name)]
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Start(Order):
+    op: Literal["start"] = "start"
+    name: KnownName
+
+
+class Poweroff(Order):
+    """Ask the machine's init to power off; succeeds when the machine is gone."""
+
+    op: Literal["poweroff"] = "poweroff"
+    name: KnownName
+
+
+class Reboot(Order):
+    op: Literal["reboot"] = "reboot"
+    name: KnownName
+
+
+class Terminate(Order):
+    """Kill the machine's processes without asking its init."""
+
+    op: Literal["terminate"] = "terminate"
+    name: KnownName
+
+
+class Enable(Order):
+    """Start the machine when the host boots."""
+
+    op: Literal["enable"] = "enable"
+    name: KnownName
+
+
+class Disable(Order):
+    op: Literal["disable"] = "disable"
+    name: KnownName
+
+
+ABSENT = "absent"
+
+
+class Configuration(BaseModel):
+    """Both files of a machine, whole, and what they replace.
+
+    `nspawn` is the text of /etc/systemd/nspawn/NAME.nspawn, `limits` that of the drop-in
+    /etc/systemd/system/systemd-nspawn@NAME.service.d/50-nspawnpanel.conf; "" means the file shall not exist.
+    `replaces_*` is the SHA-256 (hex) of the file the draft was based on, or "absent"; on a difference nothing is written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: int = Field(ge=1)
+    nspawn: str = Field(max_length=128 * 1024)
+    limits: str = Field(max_length=64 * 1024)
+    replaces_nspawn: str = ABSENT
+    replaces_limits: str = ABSENT
+
+
+class Apply(Order):
+    op: Literal["apply"] = "apply"
+    name: KnownName
+    configuration: Configuration
+
+
+class Build(Order):
+    """Build an image, write its configuration, and perhaps enable and start it.
+
+    `sealed` is a BuildSecrets in JSON, sealed to the host's key (base64), or "".
+    """
+
+    op: Literal["build"] = "build"
+    name: NewName
+    recipe: Recipe
+    first_boot: FirstBoot
+    configuration: Configuration
+    start: bool = True
+    enable: bool = False
+    sealed: str = Field(default="", max_length=8192)
+
+
+class Remove(Order):
+    """Remove image and configuration. `image_id` is what the host last reported of the image (its creation time in µs
+    and inode), so that a late order cannot remove a newer machine of the same name."""
+
+    op: Literal["remove"] = "remove"
+    name: KnownName
+    image_id: str = Field(default="", max_length=100)
+
+
+class Cancel(Order):
+    """Stop a job: its unit if it has one, or never begin it."""
+
+    op: Literal["cancel"] = "cancel"
+    job: UUID
+
+
+class Resend(Order):
+    """Send all reports after number `after` once more: some did not arrive."""
+
+    op: Literal["resend"] = "resend"
+    after: int = Field(ge=0)
+
+
+class Refresh(Order):
+    """Send a full inventory now."""
+
+    op: Literal["refresh"] = "refresh"
+
+
+AnyOrder = Annotated[
+    Start | Poweroff | Reboot | Terminate | Enable | Disable | Apply | Build | Remove | Cancel | Resend | Refresh,
+    Field(discriminator="op"),
+]
+_ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
+
+IN_A_UNIT = frozenset({"build", "remove"})
+CONTROL = frozenset({"cancel", "resend", "refresh"})
+
+# Seconds: how long an order waits for its host, and how long its work may take.
+EXPIRES_AFTER = 24 * 3600
+TIME_LIMIT: dict[str, int] = {"build": 3600, "remove": 900, "poweroff": 120, "reboot": 120, "start": 180, "apply": 120}
+DEFAULT_TIME_LIMIT = 60
+
+
+def from_wire(data: object) -> AnyOrder:
+    """An order out of parsed JSON. Raises BadValue with the first thing that is wrong."""
+    try:
+        return _ORDER.validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadValue(f"The order cannot be read: {where}: {first['msg']}", field=where) from error
+
+
+def to_wire(order: AnyOrder) -> dict[str, object]:
+    return order.model_dump(mode="json")

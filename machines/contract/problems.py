@@ -1,0 +1,70 @@
+"""What can go wrong, as one tree. A problem may cross the wire; everything else is `internal-error`.
+
+Problem
+├── BadValue            a value that a person typed cannot be used; knows its field
+├── NotAllowed          the role or the host's policy says no
+└── EnvelopeRefused     a message that is not ours, not for us, too old, too early or too large
+(the host adds its own below these in machines/host/faults.py)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Problem(Exception):
+    """A trouble with a code, a sentence for a tired administrator, and perhaps a hint what to do.
+
+    `passing` marks troubles that may be gone at the next try (mirror down, host busy).
+    `details` are the last lines of the tool that failed, if one did.
+    """
+
+    code = "internal-error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str = "",
+        passing: bool = False,
+        details: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or type(self).code
+        self.passing = passing
+        self.details = details
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "passing": self.passing,
+            "details": self.details,
+        }
+
+
+class BadValue(Problem):
+    """A value that cannot be used; `field` is the name of the form field or setting it was given for ("" if unknown)."""
+
+    code = "bad-value"
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+class NotAllowed(Problem):
+    code = "not-allowed"
+
+
+class EnvelopeRefused(Problem):
+    code = "envelope-refused"
+
+
+def describe(problem: Mapping[str, Any]) -> str:
+    """The one-line form of a problem as it stands in a report or a job row."""
+    hint = str(problem.get("hint") or "")
+    return f"{problem.get('message', '')} {hint}".strip()

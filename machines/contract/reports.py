@@ -1,0 +1,205 @@
+"""What a host may say: one model per kind, a tagged union. Everything is bounded, for a host may be hostile."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from machines.contract.problems import BadValue
+from machines.contract.states import MachineState
+
+Short = Annotated[str, Field(max_length=300)]
+Text = Annotated[str, Field(max_length=4000)]
+
+
+class Report(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Accepted(Report):
+    """The order stands in the host's ledger; the panel stops sending it."""
+
+    kind: Literal["accepted"] = "accepted"
+    job: UUID
+
+
+class Phase(Report):
+    """A job has begun its phase `number` of `of`. `at` is the host's clock, seconds since the epoch."""
+
+    kind: Literal["phase"] = "phase"
+    job: UUID
+    name: Short
+    number: int = Field(ge=1, le=50)
+    of: int = Field(ge=1, le=50)
+    at: float
+
+
+class Progress(Report):
+    """How far the current phase is, 0..1, with a word on it ("112 of 116 packages")."""
+
+    kind: Literal["progress"] = "progress"
+    job: UUID
+    fraction: float = Field(ge=0, le=1)
+    note: Short = ""
+
+
+class Command(Report):
+    """An exact command the job runs, as one line that can be copied; no secret is ever in one."""
+
+    kind: Literal["command"] = "command"
+    job: UUID
+    argv: list[Annotated[str, Field(max_length=8000)]] = Field(max_length=1000)
+
+
+class Line(BaseModel):
+    """One line of a job's log. `source` is o (output), e (error output) or p (the panel's own words)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: float
+    source: Literal["o", "e", "p"] = "o"
+    text: Annotated[str, Field(max_length=16_384)]
+
+
+class Lines(Report):
+    """Lines `first`, `first`+1, … of a job's log (counted from 1)."""
+
+    kind: Literal["lines"] = "lines"
+    job: UUID
+    first: int = Field(ge=1)
+    lines: list[Line] = Field(max_length=500)
+
+
+class Address(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: Literal["inet", "inet6"]
+    address: Annotated[str, Field(max_length=64)]
+
+
+class MachineFact(BaseModel):
+    """One machine as its host sees it now.
+
+    Sources: org.freedesktop.machine1 (registered machines, images), the unit systemd-nspawn@NAME.service on
+    org.freedesktop.systemd1, and the files on disk. Sizes in bytes, times in seconds since the epoch.
+    `effective` holds resource properties of the unit as systemd has them now (MemoryMax → "134217728" or "infinity").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(max_length=255)]
+    state: MachineState
+    since: float | None = None  # start of the running unit
+    unit: Short = ""  # the unit the machine runs in; differs from the template when started by hand
+    leader: int | None = None
+    addresses: list[Address] = Field(default=[], max_length=64)
+    enabled: bool = False
+    os: Short = ""
+    image_id: Annotated[str, Field(max_length=100)] = ""
+    image_type: Annotated[str, Field(max_length=30)] = ""  # directory, subvolume, raw, "" when there is none
+    read_only: bool = False
+    disk_bytes: int | None = None
+    memory_bytes: int | None = None
+    cpu_ns: int | None = None
+    tasks: int | None = None
+    nspawn_sha256: Annotated[str, Field(max_length=64)] = "absent"
+    limits_sha256: Annotated[str, Field(max_length=64)] = "absent"
+    effective: dict[Short, Short] = Field(default={}, max_length=60)
+    why: Text = ""  # when failed: the unit's last lines
+
+
+class HostFact(BaseModel):
+    """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hostname: Short = ""
+    os: Short = ""
+    kernel: Short = ""
+    architecture: Short = ""
+    systemd: int = 0
+    worker: Short = ""
+    boot_id: Short = ""
+    booted: float | None = None
+    cpus: int = 0
+    load: float = 0.0
+    memory_total: int = 0
+    memory_available: int = 0
+    disk_total: int = 0
+    disk_free: int = 0
+    pool_type: Short = ""
+    cgroup: Literal["", "v1", "v2", "hybrid"] = ""
+    networkd: bool = False
+    bridges: list[Short] = Field(default=[], max_length=200)
+    interfaces: list[Short] = Field(default=[], max_length=500)
+    mirror: Text = ""  # what the host's own apt sources name
+    tools: dict[Short, Short] = Field(default={}, max_length=50)
+    missing: dict[Short, Short] = Field(default={}, max_length=50)
+    policy: dict[Short, Any] = Field(default={}, max_length=50)
+
+
+class Outcome(Report):
+    """The end of a job. `machine` is the real state read after the work, if the machine is still there."""
+
+    kind: Literal["outcome"] = "outcome"
+    job: UUID
+    state: Literal["succeeded", "failed", "cancelled", "timed_out"]
+    at: float
+    lines: int = Field(default=0, ge=0)
+    problem: dict[Short, Any] | None = None
+    result: dict[Short, Any] = {}
+    machine: MachineFact | None = None
+
+
+class Observed(Report):
+    """Some machines changed: how they are now, and which are gone altogether."""
+
+    kind: Literal["observed"] = "observed"
+    machines: list[MachineFact] = Field(default=[], max_length=2000)
+    gone: list[Short] = Field(default=[], max_length=2000)
+
+
+class Inventory(Report):
+    """Everything there is: a machine not listed does not exist. Jobs are those with a ledger row that has not ended."""
+
+    kind: Literal["inventory"] = "inventory"
+    host: HostFact
+    machines: list[MachineFact] = Field(max_length=5000)
+    jobs: list[UUID] = Field(default=[], max_length=5000)
+
+
+class Heartbeat(Report):
+    kind: Literal["heartbeat"] = "heartbeat"
+    load: float = 0.0
+    memory_available: int = 0
+    disk_free: int = 0
+    boot_id: Short = ""
+
+
+class Refused(Report):
+    """A message this host did not obey, and why (forged, foreign, expired …). `job` only when the signature held."""
+
+    kind: Literal["refused"] = "refused"
+    code: Short
+    message: Text
+    job: UUID | None = None
+
+
+AnyReport = Annotated[
+    Accepted | Phase | Progress | Command | Lines | Outcome | Observed | Inventory | Heartbeat | Refused,
+    Field(discriminator="kind"),
+]
+_REPORT: TypeAdapter[AnyReport] = TypeAdapter(AnyReport)
+
+
+def from_wire(data: object) -> AnyReport:
+    """A report out of parsed JSON. Raises BadValue."""
+    try:
+        return _REPORT.validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise BadValue(f"The report cannot be read: {first['loc']}: {first['msg']}") from error
+
+
+def to_wire(report: AnyReport) -> dict[str, Any]:
+    return report.model_dump(mode="json")

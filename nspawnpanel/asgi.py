@@ -1,0 +1,8 @@
+"""Web entry point: `uvicorn nspawnpanel.asgi:application`."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "nspawnpanel.settings")
+application = get_asgi_application()
