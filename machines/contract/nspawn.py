@@ -58,9 +58,24 @@ def _table() -> Iterator[Setting]:
     )
     yield Setting(EXEC, "SystemCallFilter", v.words, "System calls to allow, or with ~ to forbid.", 235, repeats=True)
     yield Setting(EXEC, "RestrictAddressFamilies", v.words, "Address families to allow, or with ~ to forbid.", 261)
-    for (
-        name
-    ) in ["CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NOFILE", "AS", "NPROC", "MEMLOCK", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"]:
+    for name in [
+        "CPU",
+        "FSIZE",
+        "DATA",
+        "STACK",
+        "CORE",
+        "RSS",
+        "NOFILE",
+        "AS",
+        "NPROC",
+        "MEMLOCK",
+        "LOCKS",
+        "SIGPENDING",
+        "MSGQUEUE",
+        "NICE",
+        "RTPRIO",
+        "RTTIME",
+    ]:
         yield Setting(EXEC, f"Limit{name}", v.rlimit, f"RLIMIT_{name} of PID 1 (see setrlimit(2)).", 239)
     yield Setting(EXEC, "OOMScoreAdjust", v.whole_number(-1000, 1000), "Who is killed first when memory runs out.", 239)
     yield Setting(EXEC, "CPUAffinity", v.cpu_list, "CPUs to run on; AllowedCPUs can be changed live.", 239)

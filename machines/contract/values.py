@@ -146,9 +146,14 @@ def port(text: str) -> None:
 BIND_OPTIONS = {"rbind": 0, "norbind": 0, "noidmap": 250, "idmap": 250, "rootidmap": 252, "owneridmap": 256}
 
 
+def split_colons(text: str) -> list[str]:
+    """Split at colons that no backslash escapes."""
+    return re.split(r"(?<!\\):", text)
+
+
 def bind(text: str) -> None:
     """[+]SOURCE[:TARGET[:OPTIONS]]; a colon in a path is written \\:"""
-    parts = re.split(r"(?<!\\):", text)
+    parts = split_colons(text)
     if len(parts) > 3:
         raise BadValue(f"“{text}” has too many colons; a colon inside a path is written \\:.")
     source = parts[0].removeprefix("+")
@@ -162,7 +167,7 @@ def bind(text: str) -> None:
 
 
 def overlay(text: str) -> None:
-    parts = re.split(r"(?<!\\):", text)
+    parts = split_colons(text)
     if len(parts) < 2:
         raise BadValue("An overlay names at least a lower tree and a target, separated by a colon.")
     for part in parts:

@@ -1,0 +1,58 @@
+"""A host: its keys, what it last said, and how far its reports have been taken."""
+
+import uuid
+from datetime import datetime, timedelta
+
+from django.db import models
+from django.utils import timezone
+
+from machines.contract.states import LATE_SECONDS, OFFLINE_SECONDS, HostState
+
+
+class HostQuerySet(models.QuerySet["Host"]):
+    def silent(self, now: datetime) -> "HostQuerySet":
+        """Hosts that have spoken once and not for OFFLINE_SECONDS."""
+        return self.filter(last_seen__lt=now - timedelta(seconds=OFFLINE_SECONDS))
+
+
+class Host(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=63, unique=True)
+    # A host that joins again under its name gets a new generation; nothing sealed or signed before is valid then.
+    generation = models.PositiveIntegerField(default=1)
+    verify_key = models.CharField(max_length=64, help_text="Ed25519, base64")
+    box_key = models.CharField(max_length=64, help_text="X25519, base64")
+    joined_at = models.DateTimeField(default=timezone.now)
+
+    last_seen = models.DateTimeField(null=True)
+    facts = models.JSONField(default=dict)  # contract.reports.HostFact
+    facts_at = models.DateTimeField(null=True)
+
+    report_number = models.PositiveBigIntegerField(default=0)  # all reports up to this one have been taken
+    stream_position = models.CharField(max_length=40, default="0")
+    resend_asked_at = models.DateTimeField(null=True)
+
+    objects = HostQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def state(self, now: datetime | None = None) -> HostState:
+        return host_state(self.last_seen, now or timezone.now())
+
+    @property
+    def is_silent(self) -> bool:
+        return self.state() in {HostState.OFFLINE, HostState.JOINING}
+
+
+def host_state(last_seen: datetime | None, now: datetime) -> HostState:
+    """The state follows from the age of the last word; nobody stores it, so it cannot be stale."""
+    if last_seen is None:
+        return HostState.JOINING
+    age = (now - last_seen).total_seconds()
+    if age > OFFLINE_SECONDS:
+        return HostState.OFFLINE
+    return HostState.LATE if age > LATE_SECONDS else HostState.ONLINE

@@ -1,0 +1,127 @@
+"""A job: one order, who gave it, its way to the host and back, and its log."""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from machines.contract.orders import CONTROL, EXPIRES_AFTER
+from machines.contract.states import FINAL_JOB_STATES, MAY_BECOME, UNFINISHED_JOB_STATES, JobState
+from machines.models.host import Host
+
+# While a job is in one of these, no other may be placed for its machine. A lost one does not block: its host decides.
+HOLDING = [s.value for s in UNFINISHED_JOB_STATES - {JobState.LOST}]
+
+
+def _expiry() -> datetime:
+    return timezone.now() + timedelta(seconds=EXPIRES_AFTER)
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def on(self, host: Host, name: str) -> "JobQuerySet":
+        return self.filter(host=host, machine_name=name)
+
+    def unfinished(self) -> "JobQuerySet":
+        return self.filter(state__in=[s.value for s in UNFINISHED_JOB_STATES])
+
+    def move(self, job_id: int, to: JobState, **fields: Any) -> bool:
+        """Compare and set: True when this call made the move, False when the job was elsewhere already."""
+        allowed = [s.value for s in MAY_BECOME[to]]
+        return self.filter(pk=job_id, state__in=allowed).update(state=to, **fields) == 1
+
+
+class Job(models.Model):
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="jobs")
+    machine_name = models.CharField(max_length=255, default="")
+    op = models.CharField(max_length=30)
+    order = models.JSONField()  # contract.orders, never with a secret in it
+    # Secrets, readable by the host alone; emptied when the job succeeds, else kept a day for a retry.
+    sealed = models.TextField(default="")
+    state = models.CharField(max_length=20, choices=[(s.value, s.value) for s in JobState], default=JobState.QUEUED)
+
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="jobs")
+    actor_name = models.CharField(max_length=150)
+    actor_role = models.CharField(max_length=30)
+    # One press of a button, one job: the form's key makes the second press find the first job.
+    key = models.UUIDField(null=True, unique=True)
+    retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="retries")
+    revision = models.ForeignKey("Revision", null=True, on_delete=models.SET_NULL, related_name="jobs")
+
+    created_at = models.DateTimeField(default=timezone.now)
+    sent_at = models.DateTimeField(null=True)
+    send_next_at = models.DateTimeField(default=timezone.now)
+    sends = models.PositiveIntegerField(default=0)
+    accepted_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(default=_expiry)
+    cancel_asked_at = models.DateTimeField(null=True)
+    cancel_sent_at = models.DateTimeField(null=True)
+    cancelled_by = models.CharField(max_length=150, default="")
+
+    phases = models.JSONField(default=list)  # [{"name": …, "at": seconds, "line": first log line}, …]
+    phases_of = models.PositiveSmallIntegerField(default=0)
+    progress = models.FloatField(null=True)
+    progress_note = models.CharField(max_length=300, default="")
+    commands = models.JSONField(default=list)  # [[argv…], …]
+    line_count = models.PositiveIntegerField(default=0)
+    problem = models.JSONField(null=True)
+    result = models.JSONField(default=dict)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "machine_name"],
+                condition=Q(state__in=HOLDING) & ~Q(machine_name=""),
+                name="one_job_at_a_time_per_machine",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["state", "send_next_at"], name="job_outbox"),
+            models.Index(fields=["host", "machine_name", "-id"], name="job_of_machine"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.machine_name} (job {self.pk})"
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL_JOB_STATES
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        return not self.is_final and self.cancel_asked_at is None and self.op not in CONTROL
+
+    @property
+    def can_be_retried(self) -> bool:
+        """An apply is not retried but pressed again: the draft is still there, and the file may have changed."""
+        return self.is_final and self.state != JobState.SUCCEEDED and self.op != "apply"
+
+    def seconds(self, now: datetime | None = None) -> float | None:
+        """How long the work took, or has taken so far; None before it began."""
+        begin = self.started_at or self.accepted_at
+        return ((self.finished_at or now or timezone.now()) - begin).total_seconds() if begin else None
+
+
+class LogChunk(models.Model):
+    """Lines `first` … `first` + `count` - 1 of a job's log, as [[at, source, text], …]."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="log")
+    first = models.PositiveIntegerField()
+    count = models.PositiveIntegerField()
+    lines = models.JSONField()
+
+    class Meta:
+        ordering = ["first"]
+        constraints = [models.UniqueConstraint(fields=["job", "first"], name="a_line_is_kept_once")]
+
+    def __str__(self) -> str:
+        return f"lines {self.first}-{self.first + self.count - 1} of job {self.job_id}"

@@ -1,0 +1,88 @@
+"""A machine: what its host last reported of it, and which configuration it should have."""
+
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+from machines.contract.states import MachineState
+from machines.models.host import Host
+
+PROBLEM_STATES = (MachineState.FAILED, MachineState.DEGRADED, MachineState.UNKNOWN)
+
+
+class MachineQuerySet(models.QuerySet["Machine"]):
+    def on(self, host: Host) -> "MachineQuerySet":
+        return self.filter(host=host)
+
+    def listed(self) -> "MachineQuerySet":
+        """All but those that were removed by order or forgotten by a person."""
+        return self.filter(removed_at=None)
+
+
+class Machine(models.Model):
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="machines")
+    name = models.CharField(max_length=255)
+    state = models.CharField(
+        max_length=20, choices=[(s.value, s.value) for s in MachineState], default=MachineState.UNKNOWN
+    )
+    # 0 for states that need attention, so that lists can put them first by an index
+    rank = models.PositiveSmallIntegerField(default=1, editable=False)
+    changed_at = models.DateTimeField(default=timezone.now)  # when a fact below last differed
+    removed_at = models.DateTimeField(null=True)
+
+    since = models.DateTimeField(null=True)
+    unit = models.CharField(max_length=300, default="")
+    leader = models.PositiveIntegerField(null=True)
+    addresses = models.JSONField(default=list)  # ["10.0.0.2", …], the most useful first
+    enabled = models.BooleanField(default=False)
+    os = models.CharField(max_length=300, default="")
+    image_id = models.CharField(max_length=100, default="")
+    image_type = models.CharField(max_length=30, default="")
+    read_only = models.BooleanField(default=False)
+    disk_bytes = models.PositiveBigIntegerField(null=True)
+    memory_bytes = models.PositiveBigIntegerField(null=True)
+    cpu_ns = models.PositiveBigIntegerField(null=True)
+    tasks = models.PositiveIntegerField(null=True)
+    nspawn_sha256 = models.CharField(max_length=64, default="absent")
+    limits_sha256 = models.CharField(max_length=64, default="absent")
+    effective = models.JSONField(default=dict)
+    why = models.TextField(default="")
+
+    applied = models.ForeignKey("Revision", null=True, on_delete=models.SET_NULL, related_name="+")
+    restart_needed = models.BooleanField(default=False)
+
+    objects = MachineQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["rank", "name"]
+        constraints = [models.UniqueConstraint(fields=["host", "name"], name="one_machine_of_a_name_per_host")]
+        indexes = [
+            models.Index(fields=["removed_at", "rank", "name", "id"], name="machine_list"),
+            models.Index(fields=["removed_at", "name", "id"], name="machine_list_by_name"),
+            models.Index(fields=["state"], name="machine_state"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.rank = rank_of(self.state)
+        super().save(*args, **kwargs)
+
+    @property
+    def shown_state(self) -> MachineState:
+        """The state a page may claim: of a silent host nothing is known. Costs a query unless `host` is loaded."""
+        if self.host.is_silent and self.state != MachineState.MISSING:
+            return MachineState.UNKNOWN
+        return MachineState(self.state)
+
+    @property
+    def has_foreign_configuration(self) -> bool:
+        """The host has a .nspawn file that is not the one we applied last: it must not be overwritten unseen."""
+        ours = self.applied.nspawn_sha256 if self.applied else "absent"
+        return self.nspawn_sha256 not in {ours, "absent"}
+
+
+def rank_of(state: str) -> int:
+    return 0 if state in PROBLEM_STATES else 1

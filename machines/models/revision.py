@@ -1,0 +1,330 @@
+"""A revision: one numbered configuration of a machine, as typed fields and child rows, and the two files they make.
+
+What no field covers stays word for word in `base_nspawn` and `base_limits`, comments included; the fields are put into
+those texts, so a file changes only where a setting changed.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils import timezone
+
+from machines.contract import limits, nspawn, values
+from machines.contract.orders import ABSENT, Configuration
+from machines.contract.problems import BadValue
+from machines.models.machine import Machine
+
+# column → setting of contract/nspawn.py; a boolean column writes yes or no only where it differs from the default
+SWITCHES = {
+    "boot": "Exec.Boot",
+    "ephemeral": "Exec.Ephemeral",
+    "notify_ready": "Exec.NotifyReady",
+    "read_only": "Files.ReadOnly",
+}
+WORDS = {"volatile": "Files.Volatile", "private_users": "Exec.PrivateUsers"}
+# column → property of contract/limits.py
+LIMITS = {
+    "memory_max": "MemoryMax",
+    "memory_high": "MemoryHigh",
+    "cpu_quota": "CPUQuota",
+    "cpu_weight": "CPUWeight",
+    "tasks_max": "TasksMax",
+    "io_weight": "IOWeight",
+}
+
+
+def setting_field(setting: str, **kwargs: Any) -> "models.CharField[str, str]":
+    """A text column that holds a value of the settings table and checks it by the table's own rule."""
+    kwargs.setdefault("blank", True)
+    kwargs.setdefault("default", "")
+    kwargs.setdefault("help_text", nspawn.SETTINGS[setting].help)
+    return models.CharField(max_length=300, **kwargs)
+
+
+def limit_field(key: str) -> "models.CharField[str, str]":
+    prop = limits.PROPERTIES[key]
+    return models.CharField(
+        max_length=50, blank=True, default="", verbose_name=prop.title, help_text=f"{prop.help} {key}="
+    )
+
+
+class Revision(models.Model):
+    class State(models.TextChoices):
+        DRAFT = "draft"
+        APPLYING = "applying"
+        APPLIED = "applied"
+
+    machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="revisions")
+    number = models.PositiveIntegerField(null=True)  # given when it is applied
+    state = models.CharField(max_length=10, choices=State, default=State.DRAFT)
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    author_name = models.CharField(max_length=150, default="")
+    reason = models.CharField(max_length=300, blank=True, default="")
+    created_at = models.DateTimeField(default=timezone.now)
+    changed_at = models.DateTimeField(auto_now=True)
+    applied_at = models.DateTimeField(null=True)
+
+    network_mode = models.CharField(
+        max_length=10, choices=[(m.word, m.title) for m in nspawn.NETWORK_MODES.values()], default="veth"
+    )
+    network_target = models.CharField(max_length=15, blank=True, default="")
+    boot = models.BooleanField(default=True, help_text=nspawn.SETTINGS["Exec.Boot"].help)
+    ephemeral = models.BooleanField(default=False, help_text=nspawn.SETTINGS["Exec.Ephemeral"].help)
+    notify_ready = models.BooleanField(default=True, help_text=nspawn.SETTINGS["Exec.NotifyReady"].help)
+    read_only = models.BooleanField(default=False, help_text=nspawn.SETTINGS["Files.ReadOnly"].help)
+    volatile = setting_field(
+        "Files.Volatile",
+        choices=[("", "no"), ("overlay", "overlay"), ("state", "state: /var only"), ("yes", "yes: all but /usr")],
+    )
+    private_users = setting_field("Exec.PrivateUsers")
+
+    memory_max = limit_field("MemoryMax")
+    memory_high = limit_field("MemoryHigh")
+    cpu_quota = limit_field("CPUQuota")
+    cpu_weight = limit_field("CPUWeight")
+    tasks_max = limit_field("TasksMax")
+    io_weight = limit_field("IOWeight")
+
+    # The texts the fields are put into, and the hashes of the files that an apply may replace.
+    base_nspawn = models.TextField(blank=True, default="")
+    base_limits = models.TextField(blank=True, default="")
+    replaces_nspawn = models.CharField(max_length=64, default=ABSENT)
+    replaces_limits = models.CharField(max_length=64, default=ABSENT)
+    # What was written, word for word (first line included).
+    nspawn_text = models.TextField(blank=True, default="")
+    limits_text = models.TextField(blank=True, default="")
+
+    class Meta:
+        ordering = ["-number", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["machine", "number"], name="a_revision_number_is_used_once"),
+            models.UniqueConstraint(
+                fields=["machine"], condition=models.Q(state__in=["draft", "applying"]), name="one_draft_per_machine"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"revision {self.number}" if self.number else "draft"
+
+    @property
+    def nspawn_sha256(self) -> str:
+        return sha256(self.nspawn_text)
+
+    @property
+    def limits_sha256(self) -> str:
+        return sha256(self.limits_text)
+
+    def clean(self) -> None:
+        """Check every column by the rule of its setting. Raises ValidationError, on the fields."""
+        errors: dict[str, str] = {}
+        for column, problem in self._faults():
+            errors.setdefault(column, problem.message)
+        if errors:
+            raise ValidationError(errors)
+
+    def _faults(self) -> Iterable[tuple[str, BadValue]]:
+        for column, setting in WORDS.items():
+            yield from _fault(column, getattr(self, column), nspawn.SETTINGS[setting].check)
+        for column, key in LIMITS.items():
+            yield from _fault(column, getattr(self, column), limits.PROPERTIES[key].check)
+        target = nspawn.NETWORK_MODES[self.network_mode].target
+        if target and not self.network_target:
+            yield "network_target", BadValue(f"{target}= needs a name.")
+        elif target:
+            yield from _fault("network_target", self.network_target, nspawn.SETTINGS[f"Network.{target}"].check)
+        if self.volatile in {"yes", "state"} and self.private_users in {"", "pick", "yes"}:
+            yield "volatile", BadValue("systemd cannot mount this with picked private users; choose overlay.")
+        high, top = self.memory_high, self.memory_max
+        sized = all(text and text[-1:].upper() in "0123456789KMGT" for text in (high, top))
+        if sized and values.size_in_bytes(high) > values.size_in_bytes(top):
+            yield "memory_high", BadValue("The soft limit is above the hard one, so it never acts.")
+
+    def render_nspawn(self) -> str:
+        """The .nspawn file without our first line. Rows must be saved: binds and ports are read from the database."""
+        document = nspawn.parse(nspawn.unmark(self.base_nspawn))
+        for column, name in SWITCHES.items():
+            setting = nspawn.SETTINGS[name]
+            text = "yes" if getattr(self, column) else "no"
+            unsaid = text == setting.default and not document.get(setting.section, setting.key)
+            document.put(setting.section, setting.key, [] if unsaid else _keep(document, setting, text))
+        for column, name in WORDS.items():
+            setting, text = nspawn.SETTINGS[name], getattr(self, column)
+            document.put(setting.section, setting.key, [text] if text else [])
+        nspawn.put_network(document, self.network_mode, self.network_target)
+        binds = list(self.binds.all())
+        document.put(nspawn.FILES, "Bind", [str(b) for b in binds if not b.read_only])
+        document.put(nspawn.FILES, "BindReadOnly", [str(b) for b in binds if b.read_only])
+        document.put(nspawn.NETWORK, "Port", [str(p) for p in self.ports.all()])
+        document.drop_empty_sections()
+        return document.text()
+
+    def render_limits(self) -> str:
+        """The drop-in without our first line; "" when there is nothing to limit."""
+        wanted = limits.read(self.base_limits) | {key: getattr(self, column) for column, key in LIMITS.items()}
+        return limits.dropin(wanted, self.base_limits)
+
+    def configuration(self, number: int) -> Configuration:
+        """What an order carries: both files with their first line, and what they replace."""
+        rendered = self.render_limits()
+        return Configuration(
+            revision=number,
+            nspawn=nspawn.mark(self.render_nspawn(), number),
+            limits=nspawn.mark(rendered, number) if rendered else "",
+            replaces_nspawn=self.replaces_nspawn,
+            replaces_limits=self.replaces_limits,
+        )
+
+    def take_files(self, nspawn_text: str, limits_text: str) -> None:
+        """Set columns from the two files (not the child rows, see bind_rows and port_rows)."""
+        document = nspawn.parse(nspawn.unmark(nspawn_text))
+        for column, name in SWITCHES.items():
+            setting = nspawn.SETTINGS[name]
+            said = document.last(setting.section, setting.key) or setting.default
+            setattr(self, column, values.is_true(said))
+        for column, name in WORDS.items():
+            setting = nspawn.SETTINGS[name]
+            setattr(self, column, document.last(setting.section, setting.key))
+        mode, target = nspawn.network_mode(document)
+        self.network_mode, self.network_target = (mode, target) if mode in nspawn.NETWORK_MODES else ("veth", "")
+        found = limits.read(limits_text)
+        for column, key in LIMITS.items():
+            setattr(self, column, found.get(key, ""))
+        self.base_nspawn, self.base_limits = nspawn.unmark(nspawn_text), nspawn.unmark(limits_text)
+
+
+class BindMount(models.Model):
+    class Ownership(models.TextChoices):
+        PLAIN = "", "as it is"
+        ROOT = "rootidmap", "root inside is the owner outside"
+        SAME = "idmap", "same ids inside and outside"
+        OWNER = "owneridmap", "owner inside is the owner outside (systemd 256)"
+
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="binds")
+    position = models.PositiveSmallIntegerField(default=0)
+    source = models.CharField(max_length=1024, help_text="Path on the host")
+    target = models.CharField(max_length=1024, blank=True, default="", help_text="Path inside; the same when empty")
+    read_only = models.BooleanField(default=False)
+    ownership = models.CharField(max_length=20, choices=Ownership, blank=True, default=Ownership.PLAIN)
+
+    class Meta:
+        ordering = ["position", "id"]
+
+    def __str__(self) -> str:
+        parts = [_escape(self.source), _escape(self.target), self.ownership]
+        while len(parts) > 1 and not parts[-1]:
+            parts.pop()
+        return ":".join(parts)
+
+    def clean(self) -> None:
+        faults = [
+            *_fault("source", self.source, values.absolute_path),
+            *_fault("target", self.target, values.absolute_path),
+        ]
+        if faults:
+            raise ValidationError({column: problem.message for column, problem in faults})
+
+
+class PortForward(models.Model):
+    class Protocol(models.TextChoices):
+        TCP = "tcp", "TCP"
+        UDP = "udp", "UDP"
+
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="ports")
+    position = models.PositiveSmallIntegerField(default=0)
+    protocol = models.CharField(max_length=3, choices=Protocol, default=Protocol.TCP)
+    host_port = models.PositiveIntegerField(help_text="Port on the host")
+    machine_port = models.PositiveIntegerField(null=True, blank=True, help_text="Port inside; the same when empty")
+
+    class Meta:
+        ordering = ["position", "id"]
+
+    def __str__(self) -> str:
+        inside = f":{self.machine_port}" if self.machine_port else ""
+        return f"{self.protocol}:{self.host_port}{inside}"
+
+    def clean(self) -> None:
+        errors = {
+            column: "A port is a number from 1 to 65535."
+            for column in ("host_port", "machine_port")
+            if getattr(self, column) is not None and not 1 <= getattr(self, column) <= 65535
+        }
+        if errors:
+            raise ValidationError(errors)
+
+
+def bind_rows(text: str) -> list[BindMount]:
+    """The unsaved rows of a file's Bind= and BindReadOnly= lines."""
+    document = nspawn.parse(text)
+    rows = [
+        _bind_row(value, key == "BindReadOnly")
+        for key in ("Bind", "BindReadOnly")
+        for value in document.get(nspawn.FILES, key)
+    ]
+    for position, row in enumerate(rows):
+        row.position = position
+    return rows
+
+
+def port_rows(text: str) -> list[PortForward]:
+    """The unsaved rows of a file's Port= lines."""
+    return [_port_row(value, position) for position, value in enumerate(nspawn.parse(text).get(nspawn.NETWORK, "Port"))]
+
+
+def sha256(text: str) -> str:
+    """Hex digest of a file's text; "absent" for a file that does not exist (or is empty, which we never write)."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else ABSENT
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(setting, before, after) for each setting that differs, in the order of `after`, then of `before`."""
+    names = list(dict.fromkeys([*after, *before]))
+    return [(n, before.get(n, ""), after.get(n, "")) for n in names if before.get(n, "") != after.get(n, "")]
+
+
+def as_settings(nspawn_text: str, limits_text: str) -> dict[str, str]:
+    """Both files as {"Network.Zone": "a", "MemoryMax": "512M", …}; repeated keys joined by a space."""
+    document = nspawn.parse(nspawn_text)
+    names = dict.fromkeys((e.section, e.key) for e in document.settings())
+    found = {f"{section}.{key}": "  ".join(document.get(section, key)) for section, key in names}
+    return found | limits.read(limits_text)
+
+
+def _keep(document: nspawn.Document, setting: nspawn.Setting, text: str) -> list[str]:
+    """The file's own spelling of a boolean ("true", "1") when it means the same."""
+    said = document.last(setting.section, setting.key)
+    return [said] if said and values.is_true(said) == (text == "yes") else [text]
+
+
+def _fault(column: str, text: str, check: values.Check) -> Iterable[tuple[str, BadValue]]:
+    if not text:
+        return
+    try:
+        values.one_line(text)
+        check(text)
+    except BadValue as problem:
+        yield column, problem
+
+
+def _escape(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _unescape(path: str) -> str:
+    return path.replace("\\:", ":").replace("\\\\", "\\")
+
+
+def _bind_row(value: str, read_only: bool) -> BindMount:
+    parts = [*values.split_colons(value), "", ""]
+    return BindMount(source=_unescape(parts[0]), target=_unescape(parts[1]), ownership=parts[2], read_only=read_only)
+
+
+def _port_row(value: str, position: int) -> PortForward:
+    protocol, rest = value.split(":", 1) if value.startswith(("tcp:", "udp:")) else ("tcp", value)
+    outside, _, inside = rest.partition(":")
+    return PortForward(
+        protocol=protocol, host_port=int(outside), machine_port=int(inside) if inside else None, position=position
+    )

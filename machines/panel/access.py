@@ -1,0 +1,86 @@
+"""Who gets in. A view declares the right it needs; one that declares none is refused, and fails the tests.
+
+What a person may not see is a 404, what they may not do is a 403 that names the missing right.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.middleware import HtmxDetails
+
+from machines.contract.rights import Right
+from machines.models import Host, Job, Machine, User
+
+log = logging.getLogger(__name__)
+View = TypeVar("View", bound=Callable[..., Any])
+PUBLIC = "public"  # no sign-in needed, or (allauth's own pages) the page asks for it itself
+
+
+class PanelRequest(HttpRequest):
+    """What a signed-in request has."""
+
+    user: User
+    htmx: HtmxDetails
+
+
+def needs(right: Right | str) -> Callable[[View], View]:
+    """Declare the right a view needs. It is checked by RequireDeclaredRight, before the view runs."""
+
+    def declare(view: View) -> View:
+        view.right = right  # type: ignore[attr-defined]  # functions carry attributes
+        return view
+
+    return declare
+
+
+class RequireDeclaredRight:
+    """Refuse what declares no right, send strangers to sign in, and stop those whose role lacks the right."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: PanelRequest, view: Callable[..., Any], *_: Any) -> HttpResponse | None:
+        right = getattr(view, "right", None)
+        if right is None:
+            log.error("The view %s declares no right; refused.", getattr(view, "__qualname__", view))
+            raise PermissionDenied("This page declares no right, so nobody may open it.")
+        if right == PUBLIC:
+            return None
+        if not request.user.is_authenticated:
+            return _to_login(request)
+        if not request.user.may(Right(right)):
+            raise PermissionDenied(
+                f"This needs the right to {right}. Your role, {request.user.role}, does not have it; "
+                "an administrator can do it or change your role."
+            )
+        return None
+
+
+def _to_login(request: PanelRequest) -> HttpResponse:
+    if request.htmx:  # come back to the page, not to the fragment
+        back = request.htmx.current_url_abs_path or "/"
+        return HttpResponseClientRedirect(f"{reverse('account_login')}?next={quote(back)}")
+    return redirect(f"{reverse('account_login')}?next={quote(request.get_full_path())}")
+
+
+def host(_request: PanelRequest, name: str) -> Host:
+    return get_object_or_404(Host, name=name)
+
+
+def machine(_request: PanelRequest, host_name: str, name: str) -> Machine:
+    machines = Machine.objects.listed().select_related("host", "applied")
+    return get_object_or_404(machines, host__name=host_name, name=name)
+
+
+def job(_request: PanelRequest, pk: int) -> Job:
+    return get_object_or_404(Job.objects.select_related("host", "actor", "retry_of", "revision"), pk=pk)

@@ -1,0 +1,125 @@
+"""Place an order: the job's row, and a poke for the courier once it is committed. No view ever talks to a host."""
+
+import json
+import logging
+from base64 import b64decode
+from functools import cache
+from uuid import UUID
+
+import redis
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from nacl.public import PublicKey
+
+from machines.contract import envelope, orders, routes
+from machines.contract.problems import Problem
+from machines.contract.recipes import BuildSecrets
+from machines.contract.rights import authorize_operation
+from machines.models import Host, Job, Revision, User
+from machines.models.job import HOLDING
+
+log = logging.getLogger(__name__)
+
+
+class Busy(Problem):
+    """Another job holds the machine; `job` is that job."""
+
+    code = "machine-busy"
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"{job.actor_name} already ordered “{job.op}” for {job.machine_name} (job {job.pk}).")
+        self.job = job
+
+
+def place(
+    order: orders.AnyOrder,
+    *,
+    on: Host,
+    by: User,
+    key: UUID | None = None,
+    sealed: str = "",
+    revision: Revision | None = None,
+    retry_of: Job | None = None,
+) -> Job:
+    """Make the job of an order, in the caller's transaction, and poke the courier after commit.
+
+    A second call with the same `key` returns the first job. Raises NotAllowed, or Busy while another job holds the
+    machine.
+    """
+    authorize_operation(by.role, order.op)
+    earlier = Job.objects.filter(key=key).first() if key else None
+    if earlier:
+        return earlier
+    name = str(getattr(order, "name", ""))
+    try:
+        with transaction.atomic():
+            job = Job.objects.create(
+                host=on,
+                machine_name=name,
+                op=order.op,
+                order=orders.to_wire(order),
+                sealed=sealed,
+                actor=by,
+                actor_name=by.username,
+                actor_role=by.role,
+                key=key,
+                revision=revision,
+                retry_of=retry_of,
+            )
+    except IntegrityError:
+        holder = Job.objects.on(on, name).filter(state__in=HOLDING).first()
+        earlier = Job.objects.filter(key=key).first() if key else None
+        if earlier:
+            return earlier
+        if holder is None:
+            raise
+        raise Busy(holder) from None
+    transaction.on_commit(poke)
+    return job
+
+
+def cancel(job: Job, *, by: User) -> bool:
+    """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
+    authorize_operation(by.role, "cancel")
+    now = timezone.now()
+    unsent = Job.objects.filter(pk=job.pk, state="queued").update(
+        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now
+    )
+    asked = (
+        Job.objects.unfinished()
+        .filter(pk=job.pk, cancel_asked_at=None)
+        .update(cancel_asked_at=now, cancelled_by=by.username)
+    )
+    transaction.on_commit(poke)
+    return bool(unsent or asked)
+
+
+def retry(job: Job, *, by: User, key: UUID | None = None) -> Job:
+    """A new job with the same order, which names the old one. Raises NotAllowed, Busy, BadValue."""
+    order = orders.from_wire(job.order)
+    return place(order, on=job.host, by=by, key=key, sealed=job.sealed, revision=job.revision, retry_of=job)
+
+
+def seal_secrets(secrets: BuildSecrets, host: Host) -> str:
+    """The secrets of a build, readable by that host alone; "" when there are none."""
+    data = secrets.model_dump()
+    return envelope.seal_secret(json.dumps(data), PublicKey(b64decode(host.box_key))) if any(data.values()) else ""
+
+
+@cache
+def _poker() -> "redis.Redis[bytes]":
+    return redis.Redis.from_url(settings.POKE_URL, socket_timeout=0.3, socket_connect_timeout=0.3)
+
+
+def poke() -> None:
+    """Say "there is work". The courier looks every second anyway, so a mailbox that is down costs only that."""
+    if not settings.POKE_URL:
+        return
+    try:
+        pipe = _poker().pipeline(transaction=False)
+        pipe.lpush(routes.POKE, "1")
+        pipe.ltrim(routes.POKE, 0, 9)
+        pipe.execute()
+    except redis.RedisError as error:
+        log.warning("The courier could not be poked (%s); it will look by itself.", error)
