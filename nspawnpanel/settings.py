@@ -127,6 +127,7 @@ _NODE = BASE_DIR / "static" / "node_modules"
 STATICFILES_DIRS = [
     ("css", BASE_DIR / "static" / "css"),
     ("js", BASE_DIR / "static" / "js"),
+    ("img", BASE_DIR / "static" / "img"),
     # Fetched by `npm ci` from the lock file, never committed.
     *(
         (f"vendor/{name}", _NODE / path)

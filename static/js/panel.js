@@ -1,0 +1,364 @@
+/*
+ * Everything the pages do besides links and forms. Behaviour is named by attributes:
+ *
+ * panel:tick              event on <body>: every 2 s while the tab is visible, at once on return; hx-trigger="panel:tick from:body"
+ * data-dialog-open="#id"  opens that <dialog> (a link keeps its href for pages without JavaScript) · data-dialog-close
+ *                         a <dialog> that htmx puts into #dialog-slot opens by itself
+ * data-confirm-name="x"   input; [data-confirm-submit] of its form stays off until exactly x is typed
+ * data-copy="text|#id"    copies the text, or the text of that element
+ * data-theme-switch       form whose buttons' value is system, light or dark · data-sidebar-toggle · data-keys-switch
+ * data-formset="prefix"   holds the management form, [data-formset-rows] of [data-formset-row], <template data-formset-empty>;
+ *                         buttons data-formset-add, data-formset-remove, data-formset-move="up|down"
+ * data-show-when="a=b,c"  shown (and its controls sent) only while field a of the same row or form is b or c; a=* any value
+ * data-guard              form: asks before leaving with changes; [data-guard-bar] shows while there are some, [data-guard-count]
+ * data-since="ISO time"   ticking duration · data-page-state="running|failed|…" title mark and favicon follow it
+ * data-list               table: j k move, x select, Enter opens [data-row-link]; data-select-all, data-select, and outside it
+ *                         [data-selection-bar] with [data-selection-count], data-select-clear
+ * data-filter             field that "/" jumps to · data-dismiss closes its [data-dismissable] · data-focus takes the focus after a swap
+ * data-autosubmit         form that is sent when a field of it changes · data-keep: a morph leaves this element alone
+ */
+(() => {
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const on = (event, selector, act) => document.addEventListener(event, (e) => {
+    const found = e.target instanceof Element && e.target.closest(selector);
+    if (found) act(found, e);
+  });
+  const storage = { get: (key) => { try { return localStorage.getItem(key); } catch { return null; } },
+                    set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* forbidden */ } } };
+
+  // --- Speaking: two live regions, present from the start, never swapped
+  const announce = (text, assertive = false) => {
+    const region = $(assertive ? "#live-assertive" : "#live-polite");
+    region.textContent = "";
+    setTimeout(() => { region.textContent = text; }, 50);
+  };
+  const icon = (name) => { // borrowed from one already on the page, so that its address stays the server's business
+    const drawing = $("svg.bi").cloneNode(true);
+    const use = $("use", drawing);
+    drawing.setAttribute("class", "bi");
+    use.setAttribute("href", use.getAttribute("href").replace(/#.*/, `#${name}`));
+    return drawing;
+  };
+  const toast = ({ text, href, link, kind = "" }) => {
+    const note = document.createElement("div");
+    note.className = `toast-note ${kind && `toast-${kind}`}`;
+    note.dataset.dismissable = "";
+    const words = document.createElement("span");
+    words.append(text);
+    if (href) {
+      const a = document.createElement("a");
+      a.href = href;
+      a.textContent = link || "View";
+      words.append(" ", a);
+    }
+    const close = document.createElement("button");
+    close.type = "button";
+    close.className = "btn btn-plain";
+    close.dataset.dismiss = "";
+    close.setAttribute("aria-label", "Dismiss");
+    close.append(icon("x-lg"));
+    note.append(words, close);
+    $("#toasts").append(note);
+    announce(text, kind === "danger");
+    const leave = () => (note.matches(":hover, :focus-within") ? setTimeout(leave, 3000) : note.remove());
+    if (kind !== "danger") setTimeout(leave, 8000);
+    while ($("#toasts").children.length > 4) $("#toasts").firstElementChild.remove();
+  };
+  document.addEventListener("announce", ({ detail }) => announce(detail.text ?? detail.value, detail.assertive));
+  document.addEventListener("toast", ({ detail }) => toast(detail.text ? detail : { text: detail.value }));
+  on("click", "[data-dismiss]", (button) => button.closest("[data-dismissable]").remove());
+
+  // --- The tick, and everything that shows time
+  const tick = () => document.body.dispatchEvent(new CustomEvent("panel:tick"));
+  setInterval(() => document.hidden || tick(), 2000);
+  document.addEventListener("visibilitychange", () => document.hidden || tick());
+  const span = (total) => {
+    const parts = [];
+    for (const [unit, length] of [["d", 86400], ["h", 3600], ["m", 60], ["s", 1]]) {
+      const count = Math.floor(total / length);
+      total -= count * length;
+      if (count || parts.length || unit === "s") parts.push(`${count}\u00a0${unit}`);
+    }
+    return parts.slice(0, 2).join("\u00a0");
+  };
+  const count = () => $$("[data-since]").forEach((element) => {
+    const text = span(Math.max(0, Math.floor((Date.now() - Date.parse(element.dataset.since)) / 1000)));
+    if (element.textContent !== text) element.textContent = text;
+  });
+  setInterval(() => document.hidden || count(), 1000);
+
+  // --- Dialogs
+  const openDialog = (dialog) => {
+    if (!dialog || dialog.matches(":modal")) return;
+    dialog.removeAttribute("open");
+    dialog.showModal();
+    armNames(dialog);
+  };
+  on("click", "[data-dialog-open]", (opener, e) => {
+    const dialog = $(opener.dataset.dialogOpen);
+    if (!dialog) return;
+    e.preventDefault();
+    openDialog(dialog);
+  });
+  on("click", "[data-dialog-close]", (button) => button.closest("dialog").close());
+  on("mousedown", "dialog", (dialog, e) => e.target === dialog && dialog.close());
+  const armNames = (root) => $$("[data-confirm-name]", root).forEach((field) => {
+    const button = $("[data-confirm-submit]", field.form);
+    if (button) button.disabled = field.value !== field.dataset.confirmName;
+  });
+  on("input", "[data-confirm-name]", (field) => armNames(field.form));
+
+  // --- Copying
+  on("click", "[data-copy]", async (button) => {
+    const wish = button.dataset.copy;
+    const text = wish.startsWith("#") ? ($(wish).value ?? $(wish).textContent).trim() : wish;
+    try { await navigator.clipboard.writeText(text); } catch { // no clipboard on plain http
+      const field = document.createElement("textarea");
+      field.value = text;
+      (button.closest("dialog") || document.body).append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+      button.focus();
+    }
+    const use = $("use", button);
+    const before = use?.getAttribute("href");
+    use?.setAttribute("href", before.replace(/#.*/, "#check-lg"));
+    button.classList.add("copied");
+    announce("Copied");
+    setTimeout(() => { use?.setAttribute("href", before); button.classList.remove("copied"); }, 1500);
+  });
+
+  // --- Appearance
+  on("click", "[data-theme-switch] [name=theme]", (button, e) => {
+    e.preventDefault();
+    const form = button.form;
+    document.documentElement.dataset.theme = button.value;
+    $$("[name=theme]", form).forEach((each) => each.setAttribute("aria-pressed", each === button));
+    fetch(form.action, { method: "POST", body: new URLSearchParams([...new FormData(form), ["theme", button.value]]), redirect: "manual" });
+  });
+  const sidebar = (flip) => {
+    const root = document.documentElement;
+    if (flip) root.dataset.sidebar = root.dataset.sidebar === "narrow" ? "" : "narrow";
+    if (flip) storage.set("sidebar", root.dataset.sidebar);
+    $("[data-sidebar-toggle]")?.setAttribute("aria-pressed", root.dataset.sidebar === "narrow");
+  };
+  on("click", "[data-sidebar-toggle]", () => sidebar(true));
+  on("change", "[data-keys-switch]", (box) => storage.set("keys", box.checked ? "on" : "off"));
+
+  // --- Sending a form: once
+  document.addEventListener("submit", (e) => {
+    const form = e.target;
+    if (form.getAttribute("method") !== "post") return;
+    if (form.dataset.busy) { e.preventDefault(); e.stopImmediatePropagation(); return; }
+    form.dataset.busy = "1";
+    const button = e.submitter;
+    setTimeout(() => { // after the button's own name and value went into the request
+      if (e.defaultPrevented && form.dataset.busy !== "htmx") { delete form.dataset.busy; return; }
+      if (!button) return;
+      button.disabled = true;
+      button.classList.add("is-busy");
+    });
+  }, true);
+  document.addEventListener("htmx:beforeSend", ({ detail }) => { if (detail.elt.dataset.busy) detail.elt.dataset.busy = "htmx"; });
+  const release = (form) => {
+    delete form.dataset.busy;
+    $$(".is-busy", form).forEach((button) => { button.disabled = false; button.classList.remove("is-busy"); });
+  };
+  addEventListener("pageshow", (e) => e.persisted && $$("form[data-busy]").forEach(release));
+  on("change", "form[data-autosubmit]", (form) => form.requestSubmit());
+
+  // --- Rows that repeat, fields that depend on others
+  on("click", "[data-formset-add]", (button) => {
+    const set = button.closest("[data-formset]");
+    const total = $(`[name="${set.dataset.formset}-TOTAL_FORMS"]`, set);
+    const holder = document.createElement("template");
+    holder.innerHTML = $("template[data-formset-empty]", set).innerHTML.replaceAll("__prefix__", total.value);
+    const row = holder.content.firstElementChild;
+    $("[data-formset-rows]", set).append(row);
+    total.value = Number(total.value) + 1;
+    number(set);
+    refresh(row);
+    $("input:not([type=hidden]), select, textarea", row)?.focus();
+    row.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  on("click", "[data-formset-remove]", (button) => {
+    const row = button.closest("[data-formset-row]");
+    const set = row.closest("[data-formset]");
+    $('[name$="-DELETE"]', row).checked = true;
+    row.hidden = true;
+    number(set);
+    row.dispatchEvent(new Event("input", { bubbles: true }));
+    announce("Row removed");
+    ($("[data-formset-row]:not([hidden]) input:not([type=hidden])", set) || $("[data-formset-add]", set)).focus();
+  });
+  on("click", "[data-formset-move]", (button) => {
+    const row = button.closest("[data-formset-row]");
+    const rows = $$("[data-formset-row]:not([hidden])", row.parentElement);
+    const other = rows[rows.indexOf(row) + (button.dataset.formsetMove === "up" ? -1 : 1)];
+    if (!other) return;
+    other[button.dataset.formsetMove === "up" ? "before" : "after"](row);
+    number(row.closest("[data-formset]"));
+    row.dispatchEvent(new Event("input", { bubbles: true }));
+    button.focus();
+  });
+  const number = (set) => $$("[data-formset-row]:not([hidden])", set).forEach((row, place) => {
+    const order = $('[name$="-ORDER"]', row);
+    if (order) order.value = place + 1;
+  });
+  const valueOf = (name, near) => {
+    const scope = near.closest("[data-formset-row]") || near.closest("form") || document;
+    const named = `[name="${name}"], [name$="-${name}"]`;
+    const fields = $$(named, scope).length ? $$(named, scope) : $$(named, near.closest("form") || document);
+    const field = fields.find((each) => (/^(radio|checkbox)$/.test(each.type) ? each.checked : true));
+    return field ? field.value : "";
+  };
+  const showWhen = (root) => $$("[data-show-when]", root).forEach((part) => {
+    const [name, wanted] = part.dataset.showWhen.split("=");
+    const value = valueOf(name, part);
+    part.hidden = wanted === "*" ? !value : !wanted.split(",").includes(value);
+    const controls = part.matches("fieldset") ? [part] : $$("input, select, textarea, fieldset", part);
+    controls.forEach((each) => { each.disabled = part.hidden; });
+  });
+
+  // --- Unsaved changes: what would be sent now against what would have been sent at first
+  const guards = new Map();
+  const serialise = (form) => [...new FormData(form)].filter(([name]) => name !== "csrfmiddlewaretoken").map(([name, value]) => `${name}\0${value.name ?? value}`);
+  const guard = (form) => {
+    const first = guards.get(form);
+    const now = serialise(form);
+    const changed = new Set([...now.filter((pair) => !first.includes(pair)), ...first.filter((pair) => !now.includes(pair))].map((pair) => pair.split("\0")[0]));
+    form.dataset.dirty = changed.size ? "1" : "";
+    $$("[data-guard-bar]", form).forEach((bar) => { bar.hidden = !changed.size; });
+    $$("[data-guard-count]", form).forEach((place) => { place.textContent = `${changed.size} setting${changed.size === 1 ? "" : "s"} changed`; });
+  };
+  document.addEventListener("input", (e) => {
+    const form = e.target.closest("form");
+    if (form) showWhen(form);
+    if (form && guards.has(form)) guard(form);
+  });
+  addEventListener("beforeunload", (e) => {
+    if ($$("form[data-guard]").some((form) => form.dataset.dirty && !form.dataset.busy)) e.preventDefault();
+  });
+
+  // --- Lists: choosing rows, moving by keys
+  const chosen = new Set(); // survives refreshes
+  let lastBox = null;
+  const showChosen = () => {
+    const boxes = $$("[data-select]");
+    boxes.forEach((box) => { box.checked = chosen.has(box.value); });
+    const here = boxes.filter((box) => box.checked).length;
+    $$("[data-select-all]").forEach((all) => {
+      all.checked = here > 0 && here === boxes.length;
+      all.indeterminate = here > 0 && here < boxes.length;
+    });
+    $$("[data-selection-bar]").forEach((bar) => { bar.hidden = !chosen.size; });
+    $$("[data-selection-count]").forEach((place) => { place.textContent = `${chosen.size} selected`; });
+  };
+  const choose = (box, wish) => (wish ? chosen.add(box.value) : chosen.delete(box.value));
+  on("click", "[data-select]", (box, e) => {
+    const boxes = $$("[data-select]");
+    const range = e.shiftKey && lastBox ? [boxes.indexOf(lastBox), boxes.indexOf(box)].sort((a, b) => a - b) : null;
+    (range ? boxes.slice(range[0], range[1] + 1) : [box]).forEach((each) => choose(each, box.checked));
+    lastBox = box;
+    showChosen();
+  });
+  on("change", "[data-select-all]", (all) => { $$("[data-select]").forEach((box) => choose(box, all.checked)); showChosen(); });
+  on("click", "[data-select-clear]", () => { chosen.clear(); showChosen(); });
+  document.addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented || storage.get("keys") === "off") return;
+    if (e.target.closest("input, select, textarea, [contenteditable], dialog, .dropdown-menu.show, [data-own-keys]")) return;
+    const rows = $$("table[data-list] > tbody > tr");
+    const row = document.activeElement.closest?.("table[data-list] > tbody > tr");
+    const go = (step) => {
+      const next = rows[row ? rows.indexOf(row) + step : step > 0 ? 0 : rows.length - 1];
+      if (next) { next.tabIndex = -1; next.focus(); }
+    };
+    const keys = {
+      "/": () => { const field = $("[data-filter]"); field?.focus(); field?.select(); return field; },
+      j: () => { go(1); return rows.length; },
+      k: () => { go(-1); return rows.length; },
+      x: () => { const box = row && $("[data-select]", row); box?.click(); return box; },
+      Enter: () => { const link = row === document.activeElement && $("[data-row-link]", row); if (link) link.click(); return link; },
+    };
+    if (keys[e.key]?.()) e.preventDefault();
+  });
+
+  // --- Title and favicon follow what the page is about
+  const title = document.title;
+  const marks = { running: "◔ ", failed: "✕ ", timed_out: "✕ ", succeeded: "✓ ", cancelled: "⊘ ", lost: "? " };
+  const pageState = () => {
+    const state = $("[data-page-state]")?.dataset.pageState;
+    const favicon = $("#favicon");
+    if (!state || !favicon) return;
+    favicon.dataset.plain ||= favicon.href;
+    document.title = (marks[state] || "") + title;
+    const href = { running: favicon.dataset.running, failed: favicon.dataset.failed, timed_out: favicon.dataset.failed }[state] || favicon.dataset.plain;
+    if (favicon.getAttribute("href") !== href) favicon.href = href;
+  };
+
+  // --- What a new piece of page needs, at first and after every swap
+  const refresh = (root) => {
+    showWhen(root);
+    armNames(root);
+    $$("form[data-guard]", root.parentElement || root).forEach((form) => { if (!guards.has(form)) { guards.set(form, serialise(form)); guard(form); } });
+    showChosen();
+    count();
+    pageState();
+  };
+  document.addEventListener("htmx:afterSettle", ({ detail }) => {
+    refresh(document.body);
+    if (detail.target.id === "dialog-slot") openDialog($("dialog", detail.target));
+    ($("[data-focus]", detail.target) || (detail.target.matches("[data-focus]") ? detail.target : null))?.focus();
+  });
+  document.addEventListener("htmx:afterRequest", ({ detail }) => {
+    const form = detail.elt.closest("form");
+    if (form) release(form);
+    if (form && detail.successful && detail.requestConfig.verb !== "get") form.closest("dialog[open]")?.close();
+    if (detail.xhr.status) $("#offline").hidden = true;
+  });
+  document.addEventListener("htmx:beforeSwap", (e) => { // the session ended meanwhile: sign in, then come back here
+    const { xhr } = e.detail;
+    const login = document.body.dataset.loginUrl;
+    if (!xhr.responseURL || new URL(xhr.responseURL).pathname !== login || location.pathname === login) return;
+    e.detail.shouldSwap = false;
+    location.assign(`${login}?next=${encodeURIComponent(location.pathname + location.search)}`);
+  });
+  document.addEventListener("htmx:responseError", ({ detail }) => {
+    const { status, responseText, statusText } = detail.xhr;
+    if (/"toast"/.test(detail.xhr.getResponseHeader("HX-Trigger") || "")) return;
+    const plain = responseText.length < 300 && !responseText.includes("<") ? responseText : "";
+    const said = { 403: "You may not do this.", 404: "This is no longer there.", 409: "Somebody was faster; reload to see.", 429: "Too many requests; wait a moment." };
+    toast({ text: plain || said[status] || `The panel answered ${status} ${statusText}.`, kind: "danger" });
+  });
+  const offline = () => {
+    const bar = $("#offline");
+    if (!bar.hidden) return;
+    $("span", bar).textContent = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    bar.hidden = false;
+  };
+  document.addEventListener("htmx:sendError", offline);
+  addEventListener("online", tick);
+
+  // --- Morphing must not close what people opened or undo what they ticked
+  if (window.Idiomorph) {
+    const keeps = (node) => node.matches("details, dialog, .dropdown-menu.show, [aria-expanded=true], .is-busy, [data-busy]");
+    Idiomorph.defaults.ignoreActiveValue = true;
+    Idiomorph.defaults.callbacks.beforeNodeMorphed = (old, fresh) => {
+      if (old instanceof Element && old.matches("[data-keep]")) return false;
+      if (old instanceof Element && old.matches("relative-time") && old.getAttribute("datetime") === fresh.getAttribute?.("datetime")) return false;
+      return true;
+    };
+    Idiomorph.defaults.callbacks.beforeAttributeUpdated = (attribute, node) => {
+      if (attribute === "open" && node.matches("details, dialog")) return false;
+      if (["class", "style", "aria-expanded", "data-popper-placement", "disabled", "data-busy"].includes(attribute) && keeps(node)) return false;
+      return !(attribute === "checked" && node.matches("[data-select]"));
+    };
+  }
+
+  sidebar(false);
+  $$("[data-keys-switch]").forEach((box) => { box.checked = storage.get("keys") !== "off"; });
+  refresh(document.body);
+  $("[data-focus]")?.focus();
+})();
