@@ -1,12 +1,13 @@
 """The words pages are made of: states, icons, sizes, times, fields. Nothing here asks the database."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import NamedTuple
 
 from django import template
+from django.conf import settings
 from django.forms import BoundField, CheckboxInput, Select, Widget
 from django.template import Context
-from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -14,7 +15,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
 
-SPRITE = "vendor/bootstrap-icons/bootstrap-icons.svg"
+DRAWINGS = settings.BASE_DIR / "static" / "node_modules" / "bootstrap-icons" / "icons"
 NBSP = "\u00a0"
 NOTHING = "\u2013"
 
@@ -65,7 +66,7 @@ UNHEARD_OF = Look("question-circle", "dark")
 
 @register.simple_tag
 def icon(name: str, label: str = "") -> SafeString:
-    """A drawing from the sprite. With a label it speaks for itself, without one it is decoration."""
+    """A Bootstrap icon by its name. With a label it speaks for itself, without one it is decoration."""
     return _drawing(name, label)
 
 
@@ -76,8 +77,20 @@ def spinner(label: str = "") -> SafeString:
 
 def _drawing(name: str, label: str = "", extra: str = "") -> SafeString:
     speaks = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
-    href = f"{static(SPRITE)}#{name}"
-    return format_html('<svg class="bi {}" {}><use href="{}"></use></svg>', extra, speaks, href)
+    css = f"bi {extra}".strip()
+    return format_html('<svg class="{}" viewBox="0 0 16 16" {}>{}</svg>', css, speaks, _strokes(name))
+
+
+@cache
+def _strokes(name: str) -> SafeString:
+    """The drawing itself goes into the page: a few hundred bytes that compress to nothing; the sprite is a megabyte.
+
+    Where `npm ci` has not run (a unit test) icons are empty; a name that does not exist is a mistake and says so.
+    """
+    if not DRAWINGS.is_dir():
+        return SafeString("")
+    drawing = (DRAWINGS / f"{name}.svg").read_text()
+    return SafeString(drawing.split(">", 1)[1].rsplit("</svg>", 1)[0].strip())
 
 
 @register.simple_tag

@@ -33,13 +33,7 @@
     region.textContent = "";
     setTimeout(() => { region.textContent = text; }, 50);
   };
-  const icon = (name) => { // borrowed from one already on the page, so that its address stays the server's business
-    const drawing = $("svg.bi").cloneNode(true);
-    const use = $("use", drawing);
-    drawing.setAttribute("class", "bi");
-    use.setAttribute("href", use.getAttribute("href").replace(/#.*/, `#${name}`));
-    return drawing;
-  };
+  const icon = (name) => $(`[data-icon="${name}"]`, $("#icons").content).firstElementChild.cloneNode(true);
   const toast = ({ text, href, link, kind = "" }) => {
     const note = document.createElement("div");
     note.className = `toast-note ${kind && `toast-${kind}`}`;
@@ -122,12 +116,13 @@
       field.remove();
       button.focus();
     }
-    const use = $("use", button);
-    const before = use?.getAttribute("href");
-    use?.setAttribute("href", before.replace(/#.*/, "#check-lg"));
-    button.classList.add("copied");
     announce("Copied");
-    setTimeout(() => { use?.setAttribute("href", before); button.classList.remove("copied"); }, 1500);
+    const drawing = $("svg", button);
+    if (!drawing || button.classList.contains("copied")) return;
+    const done = icon("check-lg");
+    drawing.replaceWith(done);
+    button.classList.add("copied");
+    setTimeout(() => { done.replaceWith(drawing); button.classList.remove("copied"); }, 1500);
   });
 
   // --- Appearance
