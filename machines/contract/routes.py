@@ -36,7 +36,7 @@ def courier_acl() -> list[str]:
     """ACL rules of the courier: it alone fills the hosts' mailboxes and reads their streams."""
     return [
         "resetkeys", "resetchannels", "-@all", "+ping", "+hello", "+auth", "+client|setname", "+select", "+multi", "+exec",
-        "(+lpush +llen +sadd +smembers +multi +exec ~np:h:*:host.* ~np:h:*:_kombu.binding*)",
+        "(+lpush +llen +del +sadd +smembers +multi +exec ~np:h:*:host.* ~np:h:*:_kombu.binding*)",
         "(+xread +xlen +xtrim ~np:h:*:evt)",
         f"(+brpop ~{POKE})",
     ]  # fmt: skip

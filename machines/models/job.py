@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from machines.contract.orders import CONTROL, EXPIRES_AFTER
-from machines.contract.states import FINAL_JOB_STATES, MAY_BECOME, UNFINISHED_JOB_STATES, JobState
+from machines.contract.states import FINAL_JOB_STATES, MAY_BECOME, OUTCOMES, UNFINISHED_JOB_STATES, JobState
 from machines.models.host import Host
 
 # While a job is in one of these, no other may be placed for its machine. A lost one does not block: its host decides.
@@ -29,9 +29,14 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(state__in=[s.value for s in UNFINISHED_JOB_STATES])
 
     def move(self, job_id: int, to: JobState, **fields: Any) -> bool:
-        """Compare and set: True when this call made the move, False when the job was elsewhere already."""
-        allowed = [s.value for s in MAY_BECOME[to]]
-        return self.filter(pk=job_id, state__in=allowed).update(state=to, **fields) == 1
+        """Compare and set: True when this call made the move, False when the job was elsewhere already.
+
+        A job that the panel called cancelled while its host was silent may turn out to have been taken there after all.
+        """
+        allowed = Q(state__in=[s.value for s in MAY_BECOME[to]])
+        if to in {JobState.ACCEPTED, *OUTCOMES}:
+            allowed |= Q(state=JobState.CANCELLED, accepted_at=None, sends__gt=0)
+        return self.filter(allowed, pk=job_id).update(state=to, **fields) == 1
 
 
 class Job(models.Model):

@@ -1,0 +1,24 @@
+"""`manage.py courier`: the process that sends orders and takes reports."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from machines.panel.courier import Courier, load_key
+
+
+class Command(BaseCommand):
+    help = "Send orders to the hosts and take their reports, until stopped."
+
+    def handle(self, *_: Any, **__: Any) -> None:
+        if not settings.REDIS_URL:
+            raise CommandError("REDIS_URL is not set: the courier needs its own Redis user's address.")
+        courier = Courier(settings.REDIS_URL, load_key(Path(settings.SIGNING_KEY_FILE)))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: courier.stop())
+        self.stdout.write("courier: at work")
+        self.stdout.flush()
+        courier.run()

@@ -1,0 +1,63 @@
+"""`manage.py prepare`: make what a new installation needs and does not have: secrets, Redis users, tables, first admin."""
+
+import secrets
+from argparse import BooleanOptionalAction
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandParser
+
+from machines.contract import routes
+from machines.contract.rights import Role
+from machines.models import User
+from machines.panel import mailbox
+from machines.panel.courier import load_key
+from machines.panel.joining import with_user
+
+
+class Command(BaseCommand):
+    help = "Make secrets, Redis users, tables and the first administrator, where they are missing."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--redis-admin-url", help="Redis with a user that may run ACL SETUSER")
+        parser.add_argument("--admin", default="admin", help="name of the first administrator")
+        parser.add_argument("--tables", action=BooleanOptionalAction, default=True)
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        data = Path(settings.DATA_DIR)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _keep(data / "secret-key", secrets.token_urlsafe(50))
+        load_key(Path(settings.SIGNING_KEY_FILE))
+        if options["redis_admin_url"]:
+            _redis_user(data / "redis-url", options["redis_admin_url"], "np-courier", routes.courier_acl())
+            _redis_user(data / "poke-url", options["redis_admin_url"], "np-web", routes.web_acl())
+        if options["tables"]:
+            call_command("migrate", interactive=False, verbosity=0)
+            self._first_admin(options["admin"], data / "first-password")
+
+    def _first_admin(self, name: str, file: Path) -> None:
+        if User.objects.exists():
+            return
+        password = secrets.token_urlsafe(12)
+        User.objects.create_user(name, password=password, role=Role.ADMINISTRATOR)
+        _write(file, password)
+        self.stdout.write(f"Administrator {name} made; the password is in {file}")
+
+
+def _keep(file: Path, text: str) -> None:
+    if not file.exists():
+        _write(file, text)
+
+
+def _write(file: Path, text: str) -> None:
+    file.touch(mode=0o600)
+    file.write_text(text + "\n")
+
+
+def _redis_user(file: Path, admin_url: str, name: str, rules: list[str]) -> None:
+    password = secrets.token_urlsafe(32)
+    mailbox.add_user(admin_url, name, password, rules)
+    file.unlink(missing_ok=True)
+    _write(file, with_user(admin_url, name, password))

@@ -1,0 +1,199 @@
+"""The courier: one process, the only holder of the panel's signing key.
+
+It seals what is queued and sends it until the host accepts or the order expires, and takes what the hosts report. The
+database is the queue; Redis may be emptied at any moment and nothing is lost.
+"""
+
+import logging
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import redis
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
+from django.db.models import Q
+from django.utils import timezone
+from kombu.exceptions import KombuError, OperationalError
+from nacl.signing import SigningKey
+
+from machines.contract import envelope, orders
+from machines.contract.problems import Problem
+from machines.contract.states import OFFLINE_SECONDS, JobState, MachineState
+from machines.models import Host, Job, Machine
+from machines.models.machine import rank_of
+from machines.panel import intake
+from machines.panel.mailbox import Mailbox
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 100
+CANCEL_AGAIN = 5  # seconds
+RESEND_AGAIN = 2
+CONTROL_LIFE = 60  # seconds a control order is valid
+TROUBLE: tuple[type[Exception], ...] = (redis.RedisError, KombuError, OperationalError, OSError, DatabaseError)
+
+
+class Courier:
+    def __init__(self, url: str, key: SigningKey) -> None:
+        self._key = key
+        self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Work until stop() is called: sending in one thread, reading in another."""
+        reader = threading.Thread(target=self._loop, args=("reading", self._read_once), name="reader")
+        reader.start()
+        self._loop("sending", self._send_once)
+        reader.join()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _loop(self, what: str, step: Callable[[], None]) -> None:
+        """Repeat a step for ever; a mailbox or database that is away is waited for."""
+        away = False
+        while not self._stop.is_set():
+            try:
+                step()
+                if away:
+                    log.info("%s works again", what)
+                away = False
+            except TROUBLE as error:
+                if not away:
+                    log.warning("%s has to wait: %s", what, error)
+                away = True
+                close_old_connections()
+                self._stop.wait(0.5)
+
+    # --- orders out
+
+    def _send_once(self) -> None:
+        now = timezone.now()
+        self.sweep(now)
+        self.send_due(now)
+        self._outgoing.wait_for_poke()
+
+    def send_due(self, now: datetime) -> None:
+        """Send every order that is due, oldest first, and every cancel that has had no effect yet.
+
+        Silent hosts get nothing: their orders wait here, where they can be cancelled, not in a mailbox.
+        """
+        awake = Job.objects.filter(host__last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS)).select_related("host")
+        due = awake.filter(
+            state__in=["queued", "sent"], send_next_at__lte=now, expires_at__gt=now, cancel_asked_at=None
+        )
+        for job in due.order_by("id")[:AT_ONCE]:
+            self._send(job, now)
+        again = Q(cancel_sent_at=None) | Q(cancel_sent_at__lte=now - timedelta(seconds=CANCEL_AGAIN))
+        for job in awake.unfinished().filter(again, cancel_asked_at__isnull=False)[:AT_ONCE]:
+            self._control(job.host, orders.Cancel(job=job.uuid), job.cancelled_by, job.actor_role)
+            Job.objects.filter(pk=job.pk).update(cancel_sent_at=now)
+
+    def _send(self, job: Job, now: datetime) -> None:
+        order = {**job.order, "sealed": job.sealed} if job.sealed else job.order
+        wait = min(5 * 2**job.sends, 60)
+        sealed = self._seal(
+            job.host, job.uuid, order, expires=job.expires_at.timestamp(), actor=(job.actor_name, job.actor_role), attempt=job.sends + 1
+        )  # fmt: skip
+        self._outgoing.send(job.host_id, sealed)
+        Job.objects.filter(pk=job.pk).update(
+            sends=job.sends + 1, send_next_at=now + timedelta(seconds=wait), sent_at=job.sent_at or now
+        )
+        Job.objects.move(job.pk, JobState.SENT)
+
+    def _control(self, host: Host, order: orders.AnyOrder, name: str, role: str) -> None:
+        expires = time.time() + CONTROL_LIFE
+        self._outgoing.send(
+            host.id, self._seal(host, uuid4(), orders.to_wire(order), expires=expires, actor=(name, role))
+        )
+
+    def _seal(
+        self,
+        host: Host,
+        job: UUID,
+        order: dict[str, object],
+        *,
+        expires: float,
+        actor: tuple[str, str],
+        attempt: int = 1,
+    ) -> str:
+        return envelope.seal(
+            envelope.Envelope(
+                host=host.id,
+                generation=host.generation,
+                job=job,
+                attempt=attempt,
+                order=order,
+                issued=time.time(),
+                expires=expires,
+                actor=envelope.Actor(name=actor[0], role=actor[1]),
+            ),
+            self._key,
+        )
+
+    # --- what time alone changes
+
+    def sweep(self, now: datetime) -> None:
+        """Orders nobody accepted in time, and what may no longer be claimed of silent hosts."""
+        overdue = Job.objects.filter(state__in=["queued", "sent"], expires_at__lte=now)
+        for job in overdue[:AT_ONCE]:
+            expired = Problem(
+                f"{job.host.name} did not accept the order in time.", code="expired", hint="Nothing was done there."
+            )
+            Job.objects.move(job.pk, JobState.EXPIRED, finished_at=now, problem=expired.to_wire())
+        silent = Host.objects.silent(now)
+        for job in Job.objects.filter(state__in=["accepted", "running"], host__in=silent)[:AT_ONCE]:
+            Job.objects.move(job.pk, JobState.LOST)
+        for job in Job.objects.filter(state=JobState.SENT, cancel_asked_at__isnull=False, host__in=silent)[:AT_ONCE]:
+            self._outgoing.empty(job.host_id)
+            Job.objects.move(job.pk, JobState.CANCELLED, finished_at=now)
+        for job in Job.objects.filter(state=JobState.QUEUED, cancel_asked_at__isnull=False)[:AT_ONCE]:
+            Job.objects.move(job.pk, JobState.CANCELLED, finished_at=now)
+        claimed = Machine.objects.filter(host__in=silent).exclude(
+            state__in=[MachineState.UNKNOWN, MachineState.MISSING]
+        )
+        claimed.update(state=MachineState.UNKNOWN, rank=rank_of(MachineState.UNKNOWN), changed_at=now)
+        Job.objects.filter(finished_at__lte=now - timedelta(days=1)).exclude(sealed="").update(sealed="")
+
+    # --- reports in
+
+    def _read_once(self) -> None:
+        positions = dict(Host.objects.values_list("id", "stream_position"))
+        if not positions:
+            self._stop.wait(1)
+        for host_id, entries in self._incoming.read(positions).items():
+            for position, text in entries:
+                if intake.take(host_id, position, text) is intake.Taken.GAP:
+                    self._ask_again(host_id)
+
+    def _ask_again(self, host_id: UUID) -> None:
+        """Something was lost on the way: ask the host's spool for it, but not for every report that follows."""
+        now = timezone.now()
+        since = now - timedelta(seconds=RESEND_AGAIN)
+        asked = Host.objects.filter(Q(resend_asked_at=None) | Q(resend_asked_at__lt=since), pk=host_id)
+        if asked.update(resend_asked_at=now):
+            host = Host.objects.get(pk=host_id)
+            sealed = self._seal(
+                host, uuid4(), orders.to_wire(orders.Resend(after=host.report_number)),
+                expires=time.time() + CONTROL_LIFE, actor=("courier", "administrator"),
+            )  # fmt: skip
+            self._incoming.send(host_id, sealed)
+
+
+def load_key(path: Path) -> SigningKey:
+    """The signing key, made on first use: 32 bytes in base64, readable by its owner alone.
+
+    Raises PermissionError when others may read it.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        path.write_text(b64encode(bytes(SigningKey.generate())).decode() + "\n")
+    if path.stat().st_mode & 0o077:
+        raise PermissionError(f"{path} is readable by others; run: chmod 600 {path}")
+    return SigningKey(b64decode(path.read_text()))

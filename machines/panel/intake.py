@@ -1,0 +1,338 @@
+"""Take a report: move its job, append its lines, refresh machines. Twice, late or out of order changes nothing.
+
+Identity comes from the stream it was read from and from the signature, never from the body. A report and the number it
+carries are taken in one transaction, so a killed courier neither loses nor repeats one.
+"""
+
+import logging
+from base64 import b64decode
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+from nacl.signing import VerifyKey
+
+from machines.contract import envelope, reports
+from machines.contract.problems import Problem
+from machines.contract.states import JobState, MachineState
+from machines.models import Event, Host, Job, LogChunk, Machine, Revision
+from machines.models.machine import rank_of
+
+log = logging.getLogger(__name__)
+
+KEPT_COMMANDS = 200
+MAX_LINES = 200_000  # per job; a host that sends more is cut off
+REFUSALS_PER_HOUR = 20
+
+
+class Taken(Enum):
+    YES = "taken"
+    AGAIN = "already taken"
+    GAP = "something before it is missing"
+    REFUSED = "not a report of this host"
+
+
+def take(host_id: UUID, position: str, text: str) -> Taken:
+    """Take one entry of a host's stream. Never raises for what a host sends; a database error is the caller's."""
+    with transaction.atomic():
+        host = Host.objects.select_for_update().get(pk=host_id)
+        host.stream_position = position
+        try:
+            signed, report = envelope.read_report(
+                text, VerifyKey(b64decode(host.verify_key)), host=host.id, generation=host.generation
+            )
+        except Problem as problem:
+            host.save(update_fields=["stream_position"])
+            note_refusal(host, "report-refused", f"A report of this host was refused: {problem.message}")
+            return Taken.REFUSED
+        taken = _in_order(host, signed.number)
+        if taken is Taken.YES:
+            TAKE[report.kind](host, report, signed)
+            host.report_number = signed.number
+        _seen(host)
+        host.save(update_fields=["stream_position", "report_number", "last_seen", "facts", "facts_at"])
+    return taken
+
+
+def _in_order(host: Host, number: int) -> Taken:
+    if number <= host.report_number:
+        return Taken.AGAIN
+    return Taken.YES if number == host.report_number + 1 else Taken.GAP
+
+
+def _seen(host: Host) -> None:
+    """The host has spoken. One that was silent gets its waiting orders at once."""
+    if host.is_silent:
+        Job.objects.filter(host=host, state__in=["queued", "sent"]).update(send_next_at=timezone.now())
+    host.last_seen = timezone.now()
+
+
+def note_refusal(host: Host, kind: str, text: str) -> None:
+    """Keep a refusal, but not a flood of them."""
+    hour_ago = timezone.now() - timedelta(hours=1)
+    if Event.objects.filter(host=host, kind=kind, at__gt=hour_ago).count() < REFUSALS_PER_HOUR:
+        Event.objects.create(host=host, kind=kind, text=text[:2000])
+
+
+# --- jobs
+
+
+def _job(host: Host, uuid: UUID) -> Job | None:
+    return Job.objects.filter(host=host, uuid=uuid).first()
+
+
+def _accepted(host: Host, report: reports.Accepted, _: envelope.SignedReport) -> None:
+    job = _job(host, report.job)
+    if job:
+        Job.objects.move(job.pk, JobState.ACCEPTED, accepted_at=timezone.now())
+
+
+def _running(job: Job) -> None:
+    now = timezone.now()
+    Job.objects.move(job.pk, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now)
+
+
+def _phase(host: Host, report: reports.Phase, _: envelope.SignedReport) -> None:
+    job = _job(host, report.job)
+    if not job or job.is_final:
+        return
+    _running(job)
+    phases = [*job.phases, {"name": report.name, "at": report.at, "number": report.number, "line": job.line_count + 1}]
+    Job.objects.filter(pk=job.pk).update(phases=phases[-50:], phases_of=report.of, progress=None, progress_note="")
+
+
+def _progress(host: Host, report: reports.Progress, _: envelope.SignedReport) -> None:
+    Job.objects.filter(host=host, uuid=report.job).update(progress=report.fraction, progress_note=report.note)
+
+
+def _command(host: Host, report: reports.Command, _: envelope.SignedReport) -> None:
+    job = _job(host, report.job)
+    if job and len(job.commands) < KEPT_COMMANDS:
+        Job.objects.filter(pk=job.pk).update(commands=[*job.commands, report.argv])
+
+
+def _lines(host: Host, report: reports.Lines, _: envelope.SignedReport) -> None:
+    job = _job(host, report.job)
+    if not job or job.line_count > MAX_LINES:
+        return
+    _running(job)
+    fresh = report.lines[max(0, job.line_count + 1 - report.first) :]
+    if not fresh:
+        return
+    first = max(report.first, job.line_count + 1)
+    LogChunk.objects.create(
+        job=job, first=first, count=len(fresh), lines=[[line.at, line.source, line.text] for line in fresh]
+    )
+    Job.objects.filter(pk=job.pk).update(line_count=first + len(fresh) - 1)
+
+
+def _outcome(host: Host, report: reports.Outcome, _: envelope.SignedReport) -> None:
+    job = _job(host, report.job)
+    if not job:
+        return
+    now = timezone.now()
+    state = JobState(report.state)
+    ours = Job.objects.move(
+        job.pk,
+        state,
+        finished_at=now,
+        accepted_at=job.accepted_at or now,
+        started_at=job.started_at or job.accepted_at or now,
+        problem=report.problem,
+        result=report.result,
+        progress=None,
+        progress_note="",
+        sealed="" if state is JobState.SUCCEEDED else job.sealed,
+    )
+    if not ours:
+        return
+    if report.machine:
+        refresh(host, report.machine)
+    _settle(host, job, report)
+
+
+def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
+    """What the end of a job means for its machine's row and its revision."""
+    machine = Machine.objects.filter(host=host, name=job.machine_name).first()
+    succeeded = report.state == JobState.SUCCEEDED
+    if machine is None:
+        return
+    if job.op == "remove" and succeeded:
+        _forget(machine)
+    if job.revision and job.revision.state == Revision.State.APPLYING:
+        written = succeeded or (
+            report.machine is not None and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
+        )
+        settle_revision(job.revision, machine, written=written, at=_time(report.result.get("applied_at", report.at)))
+    if job.op == "build" and not succeeded and report.machine is None:
+        _forget(machine)
+
+
+def _forget(machine: Machine) -> None:
+    machine.revisions.exclude(state=Revision.State.APPLIED).delete()
+    Machine.objects.filter(pk=machine.pk).update(
+        removed_at=timezone.now(),
+        changed_at=timezone.now(),
+        applied=None,
+        restart_needed=False,
+        state=MachineState.MISSING,
+        image_id="",
+        nspawn_sha256="absent",
+        limits_sha256="absent",
+    )
+
+
+def settle_revision(revision: Revision, machine: Machine, *, written: bool, at: datetime) -> None:
+    """The files were written (the revision is the applied one now), or they were not (it is a draft again)."""
+    if not written:
+        Revision.objects.filter(pk=revision.pk).update(state=Revision.State.DRAFT, number=None)
+        return
+    Revision.objects.filter(pk=revision.pk).update(state=Revision.State.APPLIED, applied_at=at)
+    before = machine.applied.nspawn_text if machine.applied else ""
+    needs_restart = MachineState(machine.state).is_up and _body(before) != _body(revision.nspawn_text)
+    # A machine that was started after the files were written runs with them.
+    started_since = machine.since is not None and machine.since >= at
+    Machine.objects.filter(pk=machine.pk).update(
+        applied=revision,
+        restart_needed=(machine.restart_needed or needs_restart) and not started_since,
+        nspawn_sha256=revision.nspawn_sha256,
+        limits_sha256=revision.limits_sha256,
+        changed_at=timezone.now(),
+    )
+
+
+def _body(text: str) -> str:
+    """A file without its first line, which differs with every revision."""
+    return text.split("\n", 1)[-1]
+
+
+# --- machines and hosts
+
+
+def _time(seconds: Any) -> datetime:
+    try:
+        return datetime.fromtimestamp(float(seconds), UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return timezone.now()
+
+
+def _columns(fact: reports.MachineFact) -> dict[str, Any]:
+    addresses = [a.address for a in fact.addresses if not a.address.lower().startswith("fe80")]
+    return {
+        "state": fact.state,
+        "rank": rank_of(fact.state),
+        "since": _time(fact.since) if fact.since is not None else None,
+        "unit": fact.unit,
+        "leader": fact.leader,
+        "addresses": addresses,
+        "enabled": fact.enabled,
+        "os": fact.os,
+        "image_id": fact.image_id,
+        "image_type": fact.image_type,
+        "read_only": fact.read_only,
+        "nspawn_sha256": fact.nspawn_sha256,
+        "limits_sha256": fact.limits_sha256,
+        "effective": fact.effective,
+        "why": fact.why,
+        "disk_bytes": fact.disk_bytes,
+        "memory_bytes": fact.memory_bytes,
+        "cpu_ns": fact.cpu_ns,
+        "tasks": fact.tasks,
+    }
+
+
+def refresh(host: Host, fact: reports.MachineFact, known: dict[str, Machine] | None = None) -> None:
+    """Make a machine's row say what its host says; write only what differs."""
+    machine = known.get(fact.name) if known is not None else _known(host, fact.name)
+    columns = _columns(fact)
+    if machine is None:
+        Machine.objects.create(host=host, name=fact.name, **columns)
+        return
+    differs = {name: value for name, value in columns.items() if getattr(machine, name) != value}
+    if machine.removed_at:  # it is back, by somebody's hand
+        differs["removed_at"] = None
+    if machine.restart_needed and machine.applied and machine.applied.applied_at:
+        since = columns["since"]
+        if not fact.state.is_up or (since and since >= machine.applied.applied_at):
+            differs["restart_needed"] = False
+    if differs:
+        Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
+
+
+def _known(host: Host, name: str) -> Machine | None:
+    return Machine.objects.select_related("applied").filter(host=host, name=name).first()
+
+
+def _gone(machine: Machine) -> None:
+    """The host has it no more. One that we configured stays as missing, so that nothing vanishes unseen."""
+    if machine.revisions.exists() or Job.objects.on(machine.host, machine.name).unfinished().exists():
+        Machine.objects.filter(pk=machine.pk).exclude(state=MachineState.MISSING).update(
+            state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), addresses=[], since=None, leader=None,
+            image_id="", enabled=False, restart_needed=False, changed_at=timezone.now(),
+        )  # fmt: skip
+    else:
+        machine.delete()
+
+
+def _observed(host: Host, report: reports.Observed, _: envelope.SignedReport) -> None:
+    for fact in report.machines:
+        refresh(host, fact)
+    for machine in Machine.objects.listed().select_related("host").filter(host=host, name__in=report.gone):
+        _gone(machine)
+
+
+def _inventory(host: Host, report: reports.Inventory, _: envelope.SignedReport) -> None:
+    host.facts = report.host.model_dump(mode="json")
+    host.facts_at = timezone.now()
+    known = {m.name: m for m in Machine.objects.on(host).select_related("applied", "host")}
+    for fact in report.machines:
+        refresh(host, fact, known)
+    listed = {fact.name for fact in report.machines}
+    for name, machine in known.items():
+        if name not in listed and machine.removed_at is None:
+            _gone(machine)
+    _reconcile(host, report.jobs)
+
+
+def _reconcile(host: Host, on_host: list[UUID]) -> None:
+    """Jobs the host still has are under way; jobs it took and knows nothing of are lost."""
+    for job in Job.objects.filter(host=host, state=JobState.LOST, uuid__in=on_host):
+        Job.objects.move(job.pk, JobState.RUNNING)
+    grace = timezone.now() - timedelta(seconds=120)
+    forgotten = Job.objects.filter(host=host, state__in=["accepted", "running"], accepted_at__lt=grace)
+    for job in forgotten.exclude(uuid__in=on_host):
+        problem = Problem(
+            "The host does not know this job any more.", code="job-lost", hint="Look at the machine itself."
+        )
+        Job.objects.move(job.pk, JobState.LOST, problem=problem.to_wire())
+
+
+def _heartbeat(host: Host, report: reports.Heartbeat, _: envelope.SignedReport) -> None:
+    fresh = report.model_dump(include={"load", "memory_available", "disk_free", "boot_id"})
+    host.facts = {**host.facts, **fresh}
+    host.facts_at = timezone.now()
+
+
+def _refused(host: Host, report: reports.Refused, _: envelope.SignedReport) -> None:
+    note_refusal(host, report.code, report.message)
+    if report.job:
+        waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])
+        waiting.update(problem={"code": report.code, "message": report.message, "hint": "", "details": ""})
+
+
+TAKE: dict[str, Callable[[Host, Any, envelope.SignedReport], None]] = {
+    "accepted": _accepted,
+    "phase": _phase,
+    "progress": _progress,
+    "command": _command,
+    "lines": _lines,
+    "outcome": _outcome,
+    "observed": _observed,
+    "inventory": _inventory,
+    "heartbeat": _heartbeat,
+    "refused": _refused,
+}
