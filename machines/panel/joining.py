@@ -19,7 +19,8 @@ _KEYS = re.compile(r"np-host1:([A-Za-z0-9+/=]{44}):([A-Za-z0-9+/=]{44})")
 
 
 def register(name: str, keys: str) -> Host:
-    """Register a host under a name, or again: then its generation rises and everything sealed before is void.
+    """Register a host under a name. With other keys than before it is another host: its generation rises, and all that
+    was sealed or signed before is void.
 
     `keys` is the line that `python -m machines.host.join` prints on the host. Raises BadValue.
     """
@@ -32,8 +33,8 @@ def register(name: str, keys: str) -> Host:
     except ValueError as error:
         raise BadValue("The keys cannot be read; copy the whole line.", field="keys") from error
     with transaction.atomic():
-        host, made = Host.objects.get_or_create(name=host_name(name), defaults={"verify_key": verify, "box_key": box})
-        if not made:
+        host, _ = Host.objects.get_or_create(name=host_name(name), defaults={"verify_key": verify, "box_key": box})
+        if (host.verify_key, host.box_key) != (verify, box):
             host.verify_key, host.box_key, host.generation = verify, box, host.generation + 1
             host.report_number, host.stream_position, host.last_seen = 0, "0", None
             host.save()
