@@ -24,6 +24,7 @@ class Property:
     live: bool = True
     shows: str = ""
     example: str = ""
+    default: str = ""  # what holds without a line; "" is no limit
 
     @property
     def shown_as(self) -> str:
@@ -62,9 +63,10 @@ def _table() -> Iterator[Property]:
         "CPUWeight",
         v.whole_number(1, 10000, "idle"),
         "CPU weight",
-        "Share when CPUs are busy; the default is 100.",
+        "Share when CPUs are busy; 200 gets twice as much as 100.",
         232,
-        example="100",
+        example="200",
+        default="100",
     )
     yield Property(
         "TasksMax",
@@ -72,15 +74,17 @@ def _table() -> Iterator[Property]:
         "Processes, at most",
         "Processes and threads together.",
         227,
-        example="16384",
+        example="4096",
+        default="16384",  # the stock unit's
     )
     yield Property(
         "IOWeight",
         weight,
         "Disk weight",
-        "Share of disk time when disks are busy; the default is 100.",
+        "Share of disk time when disks are busy.",
         230,
-        example="100",
+        example="200",
+        default="100",
     )
     yield Property("MemorySwapMax", v.memory, "Swap, at most", "How much may be swapped out.", 232, example="0")
     yield Property(

@@ -47,9 +47,7 @@ def setting_field(setting: str, **kwargs: Any) -> "models.CharField[str, str]":
 
 def limit_field(key: str) -> "models.CharField[str, str]":
     prop = limits.PROPERTIES[key]
-    return models.CharField(
-        max_length=50, blank=True, default="", verbose_name=prop.title, help_text=f"{prop.help} {key}="
-    )
+    return models.CharField(max_length=50, blank=True, default="", verbose_name=prop.title, help_text=prop.help)
 
 
 class Revision(models.Model):
@@ -71,14 +69,19 @@ class Revision(models.Model):
     network_mode = models.CharField(
         max_length=10, choices=[(m.word, m.title) for m in nspawn.NETWORK_MODES.values()], default="veth"
     )
-    network_target = models.CharField(max_length=15, blank=True, default="")
+    network_target = models.CharField(max_length=40, blank=True, default="")  # HOST[:INSIDE] where a card is meant
     boot = models.BooleanField(default=True, help_text=nspawn.SETTINGS["Exec.Boot"].help)
     ephemeral = models.BooleanField(default=False, help_text=nspawn.SETTINGS["Exec.Ephemeral"].help)
     notify_ready = models.BooleanField(default=True, help_text=nspawn.SETTINGS["Exec.NotifyReady"].help)
     read_only = models.BooleanField(default=False, help_text=nspawn.SETTINGS["Files.ReadOnly"].help)
     volatile = setting_field(
         "Files.Volatile",
-        choices=[("", "no"), ("overlay", "overlay"), ("state", "state: /var only"), ("yes", "yes: all but /usr")],
+        choices=[
+            ("", "no: changes stay (default)"),
+            ("overlay", "overlay: everything may change, nothing stays"),
+            ("state", "state: only /var starts empty, the rest is read-only"),
+            ("yes", "yes: everything but /usr starts empty"),
+        ],
     )
     private_users = setting_field("Exec.PrivateUsers")
 
@@ -139,8 +142,7 @@ class Revision(models.Model):
         if self.volatile in {"yes", "state"} and self.private_users in {"", "pick", "yes"}:
             yield "volatile", BadValue("systemd cannot mount this with picked private users; choose overlay.")
         high, top = self.memory_high, self.memory_max
-        sized = all(text and text[-1:].upper() in "0123456789KMGT" for text in (high, top))
-        if sized and values.size_in_bytes(high) > values.size_in_bytes(top):
+        if _above(high, top):
             yield "memory_high", BadValue("The soft limit is above the hard one, so it never acts.")
 
     def render_nspawn(self) -> str:
@@ -153,7 +155,8 @@ class Revision(models.Model):
             document.put(setting.section, setting.key, [] if unsaid else _keep(document, setting, text))
         for column, name in WORDS.items():
             setting, text = nspawn.SETTINGS[name], getattr(self, column)
-            document.put(setting.section, setting.key, [text] if text else [])
+            if _plain(setting, document.last(setting.section, setting.key)) != text:
+                document.put(setting.section, setting.key, [text] if text else [])
         nspawn.put_network(document, self.network_mode, self.network_target)
         binds = list(self.binds.all())
         document.put(nspawn.FILES, "Bind", [str(b) for b in binds if not b.read_only])
@@ -178,6 +181,14 @@ class Revision(models.Model):
             replaces_limits=self.replaces_limits,
         )
 
+    def number_and_keep(self, number: int) -> Configuration:
+        """Make this the revision `number`, on its way to the host, and keep what it writes word for word."""
+        configuration = self.configuration(number)
+        self.number, self.state = number, Revision.State.APPLYING
+        self.nspawn_text, self.limits_text = configuration.nspawn, configuration.limits
+        self.save(update_fields=["number", "state", "nspawn_text", "limits_text", "changed_at"])
+        return configuration
+
     def take_files(self, nspawn_text: str, limits_text: str) -> None:
         """Set columns from the two files (not the child rows, see bind_rows and port_rows)."""
         document = nspawn.parse(nspawn.unmark(nspawn_text))
@@ -187,7 +198,7 @@ class Revision(models.Model):
             setattr(self, column, values.is_true(said))
         for column, name in WORDS.items():
             setting = nspawn.SETTINGS[name]
-            setattr(self, column, document.last(setting.section, setting.key))
+            setattr(self, column, _plain(setting, document.last(setting.section, setting.key)))
         mode, target = nspawn.network_mode(document)
         self.network_mode, self.network_target = (mode, target) if mode in nspawn.NETWORK_MODES else ("veth", "")
         found = limits.read(limits_text)
@@ -221,7 +232,7 @@ class BindMount(models.Model):
 
     def clean(self) -> None:
         faults = [
-            *_fault("source", self.source, values.absolute_path),
+            *_fault("source", self.source.removeprefix("+"), values.absolute_path),  # + means inside the image
             *_fault("target", self.target, values.absolute_path),
         ]
         if faults:
@@ -297,6 +308,27 @@ def _keep(document: nspawn.Document, setting: nspawn.Setting, text: str) -> list
     """The file's own spelling of a boolean ("true", "1") when it means the same."""
     said = document.last(setting.section, setting.key)
     return [said] if said and values.is_true(said) == (text == "yes") else [text]
+
+
+def _plain(setting: nspawn.Setting, said: str) -> str:
+    """A value as the form knows it: yes for every spelling of it, and "" for the default spelt out."""
+    try:
+        values.boolean(said)
+    except BadValue:
+        plain = said
+    else:
+        plain = "yes" if values.is_true(said) else "no"
+    return "" if plain == setting.default else plain
+
+
+def _above(one: str, other: str) -> bool:
+    """Whether a size is larger than another; False where they cannot be compared."""
+    try:
+        if one.endswith("%") and other.endswith("%"):
+            return float(one[:-1]) > float(other[:-1])
+        return values.size_in_bytes(one) > values.size_in_bytes(other)
+    except (BadValue, ValueError):
+        return False
 
 
 def _fault(column: str, text: str, check: values.Check) -> Iterable[tuple[str, BadValue]]:
