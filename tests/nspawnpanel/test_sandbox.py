@@ -1,0 +1,157 @@
+"""The sandbox's pure parts: apt sources, requirements for another Python, names. Booting is in tests/live."""
+
+from pathlib import Path
+
+import pytest
+
+from nspawnpanel.sandbox import CommandFailed, Sandbox, SandboxError, apt, pool, trees
+from nspawnpanel.sandbox.run import run
+
+DEB822 = """\
+# the archive
+Types: deb deb-src
+URIs: http://mirror.example/debian/
+Suites: bookworm bookworm-updates
+Components: main contrib
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: https://mirror.example/debian-security
+Suites: bookworm-security
+Components:
+ main
+
+Types: deb
+Enabled: no
+URIs: http://off.example/debian
+Suites: bookworm
+Components: main
+
+Types: deb
+URIs: https://other.example/tool
+Suites: nodistro
+Components: main
+"""
+
+ONE_LINE = """\
+# deb http://off.example/debian bookworm main
+deb [arch=amd64 signed-by=/usr/share/keyrings/x.gpg] http://mirror.example/debian bookworm main non-free # ours
+deb-src http://mirror.example/debian bookworm main
+deb http://security.example/debian-security bookworm-security main
+deb http://flat.example ./
+"""
+
+UBUNTU = "Types: deb\nURIs: http://archive.ubuntu.com/ubuntu/\nSuites: noble noble-updates\nComponents: main universe\n"
+
+
+def lines(sources: list[apt.Source]) -> list[str]:
+    return [f"{source.uri} {source.suite} {' '.join(source.components)}" for source in sources]
+
+
+def test_it_reads_deb822_sources() -> None:
+    assert lines(apt.parse(DEB822)) == [
+        "http://mirror.example/debian bookworm main contrib",
+        "http://mirror.example/debian bookworm-updates main contrib",
+        "https://mirror.example/debian-security bookworm-security main",
+        "https://other.example/tool nodistro main",
+    ]
+
+
+def test_it_reads_one_line_sources() -> None:
+    assert lines(apt.parse(ONE_LINE)) == [
+        "http://mirror.example/debian bookworm main non-free",
+        "http://security.example/debian-security bookworm-security main",
+        "http://flat.example ./ ",
+    ]
+
+
+def test_it_reads_a_machines_folder_of_sources(tmp_path: Path) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list").write_text(ONE_LINE)
+    (tmp_path / "sources.list.d" / "debian.sources").write_text(DEB822)
+    (tmp_path / "sources.list.d" / "old.list.save").write_text(ONE_LINE)
+    assert len(apt.of_this_machine(tmp_path)) == 7
+
+
+def test_a_suite_comes_from_the_machines_own_mirror() -> None:
+    assert lines(apt.debian("trixie", apt.parse(DEB822))) == [
+        "http://mirror.example/debian trixie main",
+        "http://mirror.example/debian trixie-updates main",
+        "https://mirror.example/debian-security trixie-security main",
+    ]
+
+
+def test_a_machine_that_is_not_debian_gets_the_public_mirror() -> None:
+    assert lines(apt.debian("bookworm", apt.parse(UBUNTU)))[0] == "http://deb.debian.org/debian bookworm main"
+
+
+def test_a_mirror_without_security_is_not_mixed_with_the_public_one() -> None:
+    found = apt.debian("bookworm", apt.parse("deb http://mirror.example/debian bookworm main"))
+    assert {source.uri for source in found} == {"http://mirror.example/debian"}
+
+
+def test_a_named_mirror_wins() -> None:
+    assert lines(apt.debian("sid", apt.parse(DEB822), "http://mine.example/d/")) == ["http://mine.example/d sid main"]
+
+
+@pytest.mark.parametrize(
+    ("outside", "inside"),
+    [
+        ("http://127.0.0.1:3142/", "http://10.0.2.2:3142/"),
+        ("http://user:pw@localhost:3142", "http://user:pw@10.0.2.2:3142"),
+        ("http://proxy.example:3128", "http://proxy.example:3128"),
+        ("false", "false"),
+    ],
+)
+def test_the_outer_loopback_has_another_name_inside(outside: str, inside: str) -> None:
+    assert apt.seen_from_inside(outside, "10.0.2.2") == inside
+
+
+def test_only_settings_that_decide_reachability_are_carried_over() -> None:
+    dump = (
+        'APT::Architecture "amd64";\nAcquire::http::Proxy "http://localhost:8000";\n'
+        'Acquire::Check-Valid-Until "false";\nDPkg::Pre-Install-Pkgs:: "/bin/true";\nAcquire::Retries "";\n'
+    )
+    assert apt.carried_over(dump, "10.0.2.2") == (
+        'Acquire::http::Proxy "http://10.0.2.2:8000";\nAcquire::Check-Valid-Until "false";\n'
+    )
+
+
+def test_requirements_are_judged_by_the_trees_python() -> None:
+    text = 'a==1 # why\n# no\nb==2; python_version >= "3.12"\nc==3 ; python_full_version < "3.11.3"\n'
+    assert trees.requirements(text, "3.11.2") == ["a==1", "c==3"]
+    assert trees.requirements(text, "3.13.5") == ["a==1", "b==2"]
+
+
+def test_the_hosts_own_requirements_can_be_read() -> None:
+    assert "async-timeout==5.0.1" in trees.requirements(trees.REQUIREMENTS.read_text(), "3.11.2")
+
+
+@pytest.mark.parametrize("name", ["", "-a", "Alpha", "a/b", "a b", "a" * 32])
+def test_a_name_is_checked_before_it_is_a_path(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="cannot name a sandbox"):
+        Sandbox(name, tmp_path)
+
+
+def test_a_sandbox_that_is_not_running_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="alpha is not running"):
+        Sandbox("alpha", tmp_path).run(["true"])
+
+
+def test_a_failed_command_is_told_with_its_words() -> None:
+    with pytest.raises(CommandFailed, match=r"sh -c .* ended with status 3: no luck"):
+        run(["sh", "-c", "echo no luck >&2; exit 3"])
+
+
+def test_a_command_that_forks_is_ended_whole_when_time_is_up() -> None:
+    with pytest.raises(SandboxError, match=r"did not end within 0\.2 seconds"):
+        run(["sh", "-c", "sleep 60 & sleep 60"], timeout=0.2)
+
+
+def test_a_plain_folder_serves_where_there_is_no_btrfs(tmp_path: Path) -> None:
+    pool.make(tmp_path / "one")
+    (tmp_path / "one" / "file").write_text("text")
+    pool.copy(tmp_path / "one", tmp_path / "two")
+    pool.drop(tmp_path / "one")
+    assert (tmp_path / "two" / "file").read_text() == "text"
+    assert not (tmp_path / "one").exists()
