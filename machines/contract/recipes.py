@@ -77,26 +77,37 @@ def password_hash(text: str) -> str:
     return text
 
 
+# Made here, since inside a class a field's default would hide the function of the same name.
+Package = Annotated[str, AfterValidator(package)]
+Release = Annotated[str, AfterValidator(release)]
+Mirror = Annotated[str, AfterValidator(mirror)]
+SshKey = Annotated[str, AfterValidator(ssh_key)]
+Hostname = Annotated[str, AfterValidator(hostname)]
+Locale = Annotated[str, AfterValidator(locale)]
+Timezone = Annotated[str, AfterValidator(timezone)]
+PasswordHash = Annotated[str, AfterValidator(password_hash)]
+
+
 class FirstBoot(BaseModel):
     """What a machine knows before its first start. Nothing in here is secret (see BuildSecrets)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hostname: Annotated[str, AfterValidator(hostname)] = ""
-    locale: Annotated[str, AfterValidator(locale)] = "C.UTF-8"
-    timezone: Annotated[str, AfterValidator(timezone)] = "UTC"
-    ssh_keys: tuple[Annotated[str, AfterValidator(ssh_key)], ...] = Field(default=(), max_length=50)
+    hostname: Hostname = ""
+    locale: Locale = "C.UTF-8"
+    timezone: Timezone = "UTC"
+    ssh_keys: tuple[SshKey, ...] = Field(default=(), max_length=50)
 
 
 class DebianRecipe(BaseModel):
     """A Debian tree by mmdebstrap(1) or debootstrap(8). An empty mirror means: what the host's own apt sources name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     distribution: Literal["debian"] = "debian"
-    release: Annotated[str, AfterValidator(release)]
-    packages: tuple[Annotated[str, AfterValidator(package)], ...] = Field(default=(), max_length=500)
-    mirror: Annotated[str, AfterValidator(mirror)] = ""
+    release: Release
+    packages: tuple[Package, ...] = Field(default=(), max_length=500)
+    mirror: Mirror = ""
 
 
 Recipe = DebianRecipe
@@ -105,6 +116,6 @@ Recipe = DebianRecipe
 class BuildSecrets(BaseModel):
     """Travels only sealed to the host's key; the panel keeps the sealed bytes until the job has ended, never the text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    root_password_hash: Annotated[str, AfterValidator(password_hash)] = ""
+    root_password_hash: PasswordHash = ""

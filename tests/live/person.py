@@ -1,0 +1,116 @@
+"""Somebody at a browser, without the browser: signs in, presses buttons, reads what the panel's database says then."""
+
+import re
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from http.cookiejar import CookieJar
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, Request, build_opener
+
+from nspawnpanel.stack import Stack
+
+FINAL = {"succeeded", "failed", "cancelled", "timed_out", "expired"}
+
+
+class Person:
+    def __init__(self, panel: Stack, user: str = "admin", password: str = "") -> None:
+        self.panel = panel
+        self._cookies = CookieJar()
+        self._opener = build_opener(HTTPCookieProcessor(self._cookies))
+        password = password or (panel.data / "first-password").read_text().strip()
+        self.post("/accounts/login/", {"login": user, "password": password})
+
+    # --- pages
+
+    def get(self, path: str) -> str:
+        with self._opener.open(self.panel.url + path, timeout=30) as answer:
+            return answer.read().decode()
+
+    def post(self, path: str, fields: Mapping[str, Any] | None = None, *, page: str = "") -> str:
+        """Post a form; returns the path one is led to. `page` is the page whose form it is, where they differ."""
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(page or path))
+        data = {"csrfmiddlewaretoken": token[1] if token else "", **(fields or {})}
+        request = Request(self.panel.url + path, urlencode(data, doseq=True).encode())
+        request.add_header("Referer", self.panel.url + path)
+        with self._opener.open(request, timeout=30) as answer:
+            answer.read()
+            return answer.url.removeprefix(self.panel.url)
+
+    # --- orders
+
+    def press(self, verb: str, name: str, host: str = "alpha") -> dict[str, Any]:
+        """Press a machine's button; returns the new job."""
+        before = self.newest_job()
+        machine = f"/hosts/{host}/machines/{name}/"
+        self.post(f"{machine}{verb}/", page=machine)
+        return self.jobs_after(before)[0]
+
+    def build(self, name: str, host: str = "alpha", **fields: Any) -> dict[str, Any]:
+        before = self.newest_job()
+        form = {
+            "key": str(uuid.uuid4()), "host": host, "name": name, "release": "bookworm",
+            "locale": "C.UTF-8", "timezone": "UTC", "network_mode": "veth", "boot": "on", "notify_ready": "on", "start": "on",
+            "binds-TOTAL_FORMS": 0, "binds-INITIAL_FORMS": 0, "ports-TOTAL_FORMS": 0, "ports-INITIAL_FORMS": 0,
+        }  # fmt: skip
+        led_to = self.post("/machines/new/", {k: v for k, v in {**form, **fields}.items() if v is not None})
+        jobs = self.jobs_after(before)
+        assert jobs, f"no job was made; led to {led_to}: {self.complaints()}"
+        return jobs[0]
+
+    def complaints(self) -> str:
+        return "see the form"
+
+    # --- what the panel knows
+
+    def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+        with sqlite3.connect(f"file:{self.panel.data}/panel.sqlite3?mode=ro", uri=True, timeout=20) as database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(sql, values)]
+
+    def newest_job(self) -> int:
+        return self.rows("SELECT coalesce(max(id), 0) AS id FROM machines_job")[0]["id"]
+
+    def jobs_after(self, job: int) -> list[dict[str, Any]]:
+        return self.rows("SELECT * FROM machines_job WHERE id > ? ORDER BY id", job)
+
+    def job(self, job: int) -> dict[str, Any]:
+        return self.rows("SELECT * FROM machines_job WHERE id = ?", job)[0]
+
+    def machine(self, name: str, host: str = "alpha") -> dict[str, Any]:
+        found = self.rows(
+            "SELECT m.* FROM machines_machine m JOIN machines_host h ON h.id = m.host_id"
+            " WHERE m.name = ? AND h.name = ? AND m.removed_at IS NULL",
+            name, host,
+        )  # fmt: skip
+        return found[0] if found else {}
+
+    def log(self, job: int) -> list[str]:
+        """The job's log as it can be downloaded."""
+        return self.get(f"/jobs/{job}/log/raw").splitlines()
+
+    def end_of(self, job: dict[str, Any] | int, seconds: float = 120) -> dict[str, Any]:
+        """The job once it has ended."""
+        number = job if isinstance(job, int) else job["id"]
+        until(lambda: self.job(number)["state"] in FINAL, seconds, lambda: f"job {number} is {self.job(number)}")
+        return self.job(number)
+
+    def succeed(self, job: dict[str, Any] | int, seconds: float = 120) -> dict[str, Any]:
+        ended = self.end_of(job, seconds)
+        assert ended["state"] == "succeeded", f"{ended['problem']}\n" + "\n".join(self.log(ended["id"])[-30:])
+        return ended
+
+    def sees(self, name: str, state: str, seconds: float = 10, host: str = "alpha") -> dict[str, Any]:
+        """The machine once the panel says it is in this state."""
+        until(lambda: self.machine(name, host).get("state") == state, seconds, lambda: str(self.machine(name, host)))
+        return self.machine(name, host)
+
+
+def until(true: Callable[[], Any], seconds: float, otherwise: Callable[[], str] = lambda: "it did not happen") -> None:
+    """Wait for something that another process does. Polling, since no event of it reaches the test."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"after {seconds} s: {otherwise()}"
+        time.sleep(0.05)

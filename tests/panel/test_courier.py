@@ -1,0 +1,192 @@
+"""The courier with a real Valkey and real ACL users; only the host is a stand-in."""
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+from django.utils import timezone
+from nacl.signing import SigningKey
+
+from machines.contract import envelope, orders, reports, routes
+from machines.contract.states import JobState, MachineState
+from machines.models import Host, Job, Machine
+from machines.panel import dispatch, mailbox
+from machines.panel.courier import Courier, load_key
+from machines.panel.joining import environment, register
+from nspawnpanel.valkey import Valkey
+from tests import make
+from tests.panel.test_intake import HostVoice
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("valkey")) as server:
+        mailbox.add_user(server.admin_url, "np-courier", "secret", routes.courier_acl())
+        mailbox.add_user(server.admin_url, "np-web", "secret", routes.web_acl())
+        yield server
+
+
+@pytest.fixture
+def key() -> SigningKey:
+    return SigningKey.generate()
+
+
+@pytest.fixture
+def courier(valkey, key) -> Courier:
+    valkey.flush()
+    return Courier(valkey.url("np-courier", "secret"), key)
+
+
+@pytest.fixture
+def voice() -> HostVoice:
+    return HostVoice()
+
+
+def delivered(valkey: Valkey, host: Host, key: SigningKey) -> list[tuple[envelope.Envelope, orders.AnyOrder]]:
+    """What lies in the host's mailbox, opened as the host would open it; oldest first."""
+    admin = valkey.admin()
+    raw = admin.lrange(routes.prefix(str(host.id)) + routes.queue(str(host.id)), 0, -1)
+    keys = {envelope.key_id(key.verify_key): key.verify_key}
+    texts = [json.loads(b64decode(json.loads(message)["body"]))[0][0] for message in reversed(raw)]
+    return [envelope.unseal(text, keys, host=host.id, generation=host.generation) for text in texts]
+
+
+def test_it_sends_what_is_queued_and_marks_it_sent(courier, valkey, key, voice):
+    job = make.job(orders.Start(name="web"), on=voice.host)
+    courier.send_due(timezone.now())
+    [(sealed, order)] = delivered(valkey, voice.host, key)
+    assert (sealed.job, order) == (job.uuid, orders.Start(name="web"))
+    job.refresh_from_db()
+    assert job.state == JobState.SENT
+
+
+def test_it_sends_again_until_the_host_accepts(courier, valkey, key, voice):
+    job = make.job(orders.Start(name="web"), on=voice.host)
+    for seconds in (0, 1, 6):
+        courier.send_due(timezone.now() + timedelta(seconds=seconds))
+    assert len(delivered(valkey, voice.host, key)) == 2
+    voice.tell(reports.Accepted(job=job.uuid))
+    courier.send_due(timezone.now() + timedelta(seconds=50))
+    assert len(delivered(valkey, voice.host, key)) == 2
+
+
+def test_a_silent_hosts_orders_wait_where_they_can_be_cancelled(courier, valkey, key, voice, admin):
+    Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
+    job = make.job(orders.Start(name="web"), on=voice.host, by=admin)
+    courier.send_due(timezone.now())
+    assert delivered(valkey, voice.host, key) == []
+    assert dispatch.cancel(job, by=admin)
+    job.refresh_from_db()
+    assert job.state == JobState.CANCELLED
+
+
+def test_an_order_nobody_accepts_expires(courier, voice):
+    job = make.job(orders.Start(name="web"), on=voice.host, expires_at=timezone.now() - timedelta(seconds=1))
+    courier.sweep(timezone.now())
+    job.refresh_from_db()
+    assert job.state == JobState.EXPIRED
+    assert "did not accept" in job.problem["message"]
+
+
+def test_nothing_is_claimed_of_a_silent_host(courier, voice):
+    Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
+    make.machine("web", on=voice.host, state=MachineState.RUNNING)
+    job = make.job(orders.Start(name="web"), on=voice.host, state=JobState.RUNNING)
+    courier.sweep(timezone.now())
+    job.refresh_from_db()
+    assert job.state == JobState.LOST
+    assert Machine.objects.get().state == MachineState.UNKNOWN
+
+
+def test_a_cancel_is_sent_and_sent_again(courier, valkey, key, voice, admin):
+    job = make.job(orders.Start(name="web"), on=voice.host, by=admin, state=JobState.RUNNING)
+    dispatch.cancel(job, by=admin)
+    courier.send_due(timezone.now())
+    courier.send_due(timezone.now())
+    courier.send_due(timezone.now() + timedelta(seconds=6))
+    assert [order for _, order in delivered(valkey, voice.host, key)] == [orders.Cancel(job=job.uuid)] * 2
+
+
+def test_secrets_travel_sealed_and_not_in_the_order(courier, valkey, key, voice):
+    order = orders.Build(
+        name="web",
+        recipe={"release": "bookworm"},
+        first_boot={},
+        configuration=orders.Configuration(revision=1, nspawn="x", limits=""),
+    )
+    job = make.job(order, on=voice.host, sealed="c2VhbGVk")
+    courier.send_due(timezone.now())
+    [(_, sent)] = delivered(valkey, voice.host, key)
+    assert sent.sealed == "c2VhbGVk"
+    job.refresh_from_db()
+    assert job.order["sealed"] == ""
+
+
+def test_it_reads_reports_and_asks_for_what_is_missing(courier, valkey, key, voice):
+    job = make.job(orders.Start(name="web"), on=voice.host, state=JobState.SENT)
+    admin = valkey.admin()
+    admin.xadd(routes.stream(str(voice.host.id)), {"r": voice.say(reports.Accepted(job=job.uuid))})
+    admin.xadd(routes.stream(str(voice.host.id)), {"r": voice.say(reports.Heartbeat(), number=9)})
+    courier._read_once()
+    job.refresh_from_db()
+    assert job.state == JobState.ACCEPTED
+    assert [order for _, order in delivered(valkey, voice.host, key)] == [orders.Resend(after=1)]
+
+
+def test_the_web_process_may_poke_and_nothing_else(valkey):
+    web = redis.Redis.from_url(valkey.url("np-web", "secret"))
+    web.lpush(routes.POKE, "1")
+    for forbidden in (
+        lambda: web.lpush("np:h:x:host.x", "forged"),
+        lambda: web.get("anything"),
+        lambda: web.flushall(),
+        lambda: web.brpop([routes.POKE], timeout=1),
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            forbidden()
+
+
+def test_a_hosts_user_is_confined_to_its_host(valkey, db):
+    host = make.host("alpha")
+    lines = environment(
+        host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_key=SigningKey.generate().verify_key
+    )  # fmt: skip
+    url = dict(line.split("=", 1) for line in lines.splitlines())["NSPAWNPANEL_REDIS_URL"]
+    own = redis.Redis.from_url(url)
+    own.xadd(routes.stream(str(host.id)), {"r": "x"})
+    for forbidden in (
+        lambda: own.xadd(routes.stream("other"), {"r": "x"}),
+        lambda: own.xread({routes.stream(str(host.id)): "0"}),
+        lambda: own.lpush(routes.prefix(str(host.id)) + routes.queue(str(host.id)), "forged"),
+        lambda: own.publish("x", "y"),
+        lambda: own.eval("return 1", 0),
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            forbidden()
+
+
+def test_the_signing_key_must_be_private(tmp_path: Path):
+    key = load_key(tmp_path / "key")
+    assert load_key(tmp_path / "key") == key
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(PermissionError, match="chmod 600"):
+        load_key(tmp_path / "key")
+
+
+def test_joining_with_the_same_keys_keeps_the_generation_and_with_others_raises_it(db):
+    def keys() -> str:
+        host = make.host(f"scratch-{Host.objects.count()}")
+        line = f"np-host1:{host.verify_key}:{host.box_key}"
+        host.delete()
+        return line
+
+    first, second = keys(), keys()
+    assert register("alpha", first).generation == 1
+    assert register("alpha", first).generation == 1
+    assert register("alpha", second).generation == 2

@@ -1,0 +1,212 @@
+"""Reports: in order, twice, late, forged, from somebody else."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+from nacl.signing import SigningKey
+
+from machines.contract import envelope, orders, reports
+from machines.contract.states import JobState, MachineState
+from machines.models import Event, Host, Job, LogChunk, Machine, Revision
+from machines.panel.intake import Taken, take
+from tests import make
+
+pytestmark = pytest.mark.django_db
+
+
+class HostVoice:
+    """A host's side: numbers and signs reports as the real one does."""
+
+    def __init__(self, name: str = "alpha") -> None:
+        self.key = SigningKey.generate()
+        self.host = make.host(name, signing=self.key)
+        self.number = 0
+
+    def say(self, report: reports.Report, number: int | None = None) -> str:
+        self.number = self.number + 1 if number is None else number
+        signed = envelope.SignedReport(
+            host=self.host.id,
+            generation=self.host.generation,
+            number=self.number,
+            at=1.0,
+            report=reports.to_wire(report),
+        )
+        return envelope.sign_report(signed, self.key)
+
+    def tell(self, report: reports.Report, number: int | None = None) -> Taken:
+        return take(self.host.id, f"{self.number + 1}-0", self.say(report, number))
+
+
+@pytest.fixture
+def voice() -> HostVoice:
+    return HostVoice()
+
+
+@pytest.fixture
+def job(voice: HostVoice) -> Job:
+    return make.job(orders.Start(name="web"), on=voice.host, state=JobState.SENT)
+
+
+def fact(name: str = "web", state: MachineState = MachineState.RUNNING, **fields) -> reports.MachineFact:
+    return reports.MachineFact(name=name, state=state, **fields)
+
+
+def lines(job: Job, first: int, *texts: str) -> reports.Lines:
+    return reports.Lines(job=job.uuid, first=first, lines=[reports.Line(at=1.0, text=t) for t in texts])
+
+
+def outcome(job: Job, state: str = "succeeded", **fields) -> reports.Outcome:
+    return reports.Outcome(job=job.uuid, state=state, at=1.0, **fields)
+
+
+def test_a_job_goes_from_sent_to_succeeded(voice, job):
+    for report in (
+        reports.Accepted(job=job.uuid),
+        reports.Phase(job=job.uuid, name="start", number=1, of=1, at=1.0),
+        outcome(job, machine=fact(addresses=[reports.Address(family="inet", address="10.0.0.7")])),
+    ):
+        assert voice.tell(report) is Taken.YES
+    job.refresh_from_db()
+    assert job.state == JobState.SUCCEEDED
+    assert job.phases[0]["name"] == "start"
+    assert Machine.objects.get(name="web").addresses == ["10.0.0.7"]
+
+
+def test_a_report_taken_twice_changes_nothing(voice, job):
+    text = voice.say(lines(job, 1, "one", "two"))
+    assert take(voice.host.id, "1-0", text) is Taken.YES
+    assert take(voice.host.id, "2-0", text) is Taken.AGAIN
+    assert LogChunk.objects.count() == 1
+
+
+def test_a_gap_is_noticed_and_nothing_after_it_is_taken(voice, job):
+    voice.tell(reports.Accepted(job=job.uuid))
+    assert voice.tell(outcome(job), number=5) is Taken.GAP
+    job.refresh_from_db()
+    assert job.state == JobState.ACCEPTED
+
+
+def test_log_lines_are_kept_once_each_when_batches_overlap(voice, job):
+    voice.tell(lines(job, 1, "a", "b", "c"))
+    voice.tell(lines(job, 2, "b", "c", "d"))
+    kept = [text for chunk in LogChunk.objects.all() for _, _, text in chunk.lines]
+    assert kept == ["a", "b", "c", "d"]
+
+
+def test_another_hosts_signature_is_refused_and_noted(voice, job):
+    thief = HostVoice("beta")
+    assert take(voice.host.id, "1-0", thief.say(outcome(job))) is Taken.REFUSED
+    assert Event.objects.filter(host=voice.host, kind="report-refused").exists()
+    job.refresh_from_db()
+    assert job.state == JobState.SENT
+
+
+def test_a_host_cannot_end_another_hosts_job(voice, job):
+    other = HostVoice("beta")
+    assert other.tell(outcome(job)) is Taken.YES
+    job.refresh_from_db()
+    assert job.state == JobState.SENT
+
+
+def test_rubbish_is_refused(voice):
+    assert take(voice.host.id, "1-0", "rubbish") is Taken.REFUSED
+
+
+def test_an_ended_job_stays_as_it_ended(voice, job):
+    voice.tell(outcome(job, "failed", problem={"code": "x", "message": "no"}))
+    voice.tell(outcome(job))
+    job.refresh_from_db()
+    assert job.state == JobState.FAILED
+
+
+def test_a_lost_job_becomes_what_its_host_says(voice, job):
+    Job.objects.filter(pk=job.pk).update(state=JobState.LOST, accepted_at=timezone.now())
+    voice.tell(outcome(job))
+    job.refresh_from_db()
+    assert job.state == JobState.SUCCEEDED
+
+
+def test_an_order_cancelled_while_its_host_was_silent_may_have_been_taken_after_all(voice, job):
+    Job.objects.filter(pk=job.pk).update(state=JobState.CANCELLED, sends=1)
+    voice.tell(outcome(job))
+    job.refresh_from_db()
+    assert job.state == JobState.SUCCEEDED
+
+
+def test_an_inventory_is_the_truth(voice):
+    make.machine("gone", on=voice.host)
+    voice.tell(reports.Inventory(host=reports.HostFact(systemd=257), machines=[fact("here")]))
+    assert set(Machine.objects.listed().values_list("name", flat=True)) == {"here"}
+    assert Host.objects.get().facts["systemd"] == 257
+
+
+def test_a_configured_machine_that_vanishes_reads_missing(voice):
+    machine = make.machine("web", on=voice.host, state=MachineState.RUNNING)
+    Revision.objects.create(machine=machine, number=1, state="applied")
+    voice.tell(reports.Inventory(host=reports.HostFact(), machines=[]))
+    machine.refresh_from_db()
+    assert machine.state == MachineState.MISSING
+
+
+def test_a_job_the_host_forgot_is_lost_not_failed(voice, job):
+    long_ago = timezone.now() - timedelta(minutes=5)
+    Job.objects.filter(pk=job.pk).update(state=JobState.RUNNING, accepted_at=long_ago)
+    voice.tell(reports.Inventory(host=reports.HostFact(), machines=[], jobs=[]))
+    job.refresh_from_db()
+    assert job.state == JobState.LOST
+
+
+class TestRevisions:
+    @pytest.fixture
+    def machine(self, voice) -> Machine:
+        return make.machine("web", on=voice.host, state=MachineState.RUNNING)
+
+    @pytest.fixture
+    def revision(self, machine) -> Revision:
+        return Revision.objects.create(
+            machine=machine, number=1, state="applying", nspawn_text="# 1\n[Exec]\nBoot=no\n"
+        )
+
+    @pytest.fixture
+    def apply(self, voice, revision) -> Job:
+        configuration = orders.Configuration(revision=1, nspawn=revision.nspawn_text, limits="")
+        order = orders.Apply(name="web", configuration=configuration)
+        return make.job(order, on=voice.host, revision=revision, state=JobState.RUNNING)
+
+    def test_an_apply_that_succeeded_makes_it_the_applied_one(self, voice, apply, machine, revision):
+        voice.tell(outcome(apply, result={"applied_at": 2000.0}, machine=fact(since=1000.0)))
+        machine.refresh_from_db()
+        assert machine.applied == revision
+        assert machine.restart_needed
+
+    def test_a_restart_clears_the_mark(self, voice, apply, machine):
+        voice.tell(outcome(apply, result={"applied_at": 2000.0}, machine=fact(since=1000.0)))
+        voice.tell(reports.Observed(machines=[fact(since=3000.0)]))
+        machine.refresh_from_db()
+        assert not machine.restart_needed
+
+    def test_an_apply_that_failed_leaves_a_draft(self, voice, apply, machine, revision):
+        voice.tell(outcome(apply, "failed", problem={"code": "config-refused", "message": "no"}))
+        revision.refresh_from_db()
+        machine.refresh_from_db()
+        assert (revision.state, revision.number, machine.applied) == ("draft", None, None)
+
+    def test_a_failed_build_leaves_no_machine(self, voice, machine, revision):
+        order = orders.Remove(name="web")
+        job = make.job(order, on=voice.host, revision=revision, state=JobState.RUNNING)
+        Job.objects.filter(pk=job.pk).update(op="build")
+        voice.tell(outcome(job, "failed", problem={"code": "x", "message": "no"}))
+        assert not Machine.objects.listed().exists()
+        assert not Revision.objects.exists()
+
+
+def test_a_hosts_flood_of_refusals_is_bounded(voice):
+    for number in range(60):
+        voice.tell(reports.Refused(code="envelope-forged", message=f"no {number}"))
+    assert Event.objects.count() <= 20
+
+
+def test_an_unknown_job_is_no_trouble(voice):
+    assert voice.tell(reports.Accepted(job=uuid4())) is Taken.YES
