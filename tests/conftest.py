@@ -17,6 +17,9 @@ from machines.models import Host, Machine, User  # noqa: E402
 from tests import make  # noqa: E402
 
 
+pytest_plugins = ["tests.real"]
+
+
 @pytest.fixture(autouse=True)
 def _plain_static_files(settings):
     settings.STORAGES = {

@@ -1,0 +1,95 @@
+"""Fixtures of the real thing: one panel, one sandbox host, one Chromium for the run, each only where it can be had."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from nspawnpanel.sandbox import CACHE, Sandbox, can_boot
+from nspawnpanel.stack import REPOSITORY, Stack
+from nspawnpanel.valkey import free_port
+from tests.person import Person
+
+POLICY = REPOSITORY / "machines/host/policy.toml"
+# Without these, Chromium calls home at every start
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+def chromium() -> str | None:
+    """The path of a real Chromium; Ubuntu's /usr/bin/chromium-browser is a stub of its snap and is not taken."""
+    return next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is real by its folder, and leave out, with the reason, what cannot run here."""
+    tests = Path(__file__).parent
+    no_host = can_boot()
+    no_browser = None if chromium() else "no Chromium is installed"
+    for item in items:
+        for folder, mark, reason in (
+            ("live", pytest.mark.live, no_host),
+            ("browser", pytest.mark.browser, no_host or no_browser),
+        ):
+            if item.path.is_relative_to(tests / folder):
+                item.add_marker(mark)
+                if reason:
+                    item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    left_out = _left_out(terminalreporter)
+    if left_out:
+        terminalreporter.section("left out")
+        for reason, count in left_out.items():
+            terminalreporter.write_line(f"{count} real-host or real-browser tests: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """CI must have run the real parts."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and _left_out(reporter) and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
+def _left_out(reporter: Any) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for report in reporter.stats.get("skipped", []):
+        if {"live", "browser"} & set(report.keywords):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return reasons
+
+
+@pytest.fixture(scope="session")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("panel"), free_port()) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def alpha_host(panel: Stack) -> Iterator[Sandbox]:
+    """A booted sandbox that has joined the panel as alpha."""
+    with Sandbox("tests-alpha", CACHE) as host:
+        host.write("/etc/nspawnpanel/policy.toml", POLICY.read_text())
+        panel.join(host, "alpha")
+        panel.manage("wait_for_host", "alpha", "--seconds", "30")
+        yield host
+
+
+@pytest.fixture(scope="session")
+def ada(panel: Stack, alpha_host: Sandbox) -> Person:
+    """The administrator."""
+    return Person(panel)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chrome = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
+        yield chrome
+        chrome.close()
