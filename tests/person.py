@@ -31,8 +31,15 @@ class Person:
 
     def post(self, path: str, fields: Mapping[str, Any] | None = None, *, page: str = "") -> str:
         """Post a form; returns the path one is led to. `page` is the page whose form it is, where they differ."""
-        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(page or path))
-        data = {"csrfmiddlewaretoken": token[1] if token else "", **(fields or {})}
+        return self.send(path, {**self.form_of(page or path), **(fields or {})})
+
+    def form_of(self, page: str) -> dict[str, str]:
+        """What every form of a page carries."""
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(page))
+        return {"csrfmiddlewaretoken": token[1] if token else ""}
+
+    def send(self, path: str, data: Mapping[str, Any]) -> str:
+        """Post these fields, just so."""
         request = Request(self.panel.url + path, urlencode(data, doseq=True).encode())
         request.add_header("Referer", self.panel.url + path)
         with self._opener.open(request, timeout=30) as answer:
