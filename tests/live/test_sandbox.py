@@ -53,7 +53,8 @@ def traces(name: str) -> list[str]:
     ]
     found = [line for line in processes if f"--machine {name} " in line]
     found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"hosts/{name}" in line]
-    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/nspawnpanel*-{name}*")]
+    groups = (group for _, groups, _ in os.walk("/sys/fs/cgroup") for group in groups)
+    found += [group for group in groups if group.startswith("nspawnpanel") and name in group]
     return found + [str(path) for path in (CACHE / "pool" / "hosts").glob(f"*{name}*")]
 
 

@@ -1,0 +1,63 @@
+"""A signed-in page of a real Chromium that notes what the browser complains about."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from nspawnpanel.sandbox import Sandbox
+from nspawnpanel.stack import Stack
+from tests.person import Person
+
+WIDTHS = {"wide": 1280, "narrow": 360}
+
+
+def sign_in(page: Page, panel: Stack, user: str = "admin", password: str = "") -> None:
+    page.goto(f"{panel.url}/accounts/login/")
+    page.fill("[name=login]", user)
+    page.fill("[name=password]", password or (panel.data / "first-password").read_text().strip())
+    page.click("main button[type=submit]")
+    page.wait_for_url(lambda url: "login" not in url)
+
+
+@pytest.fixture(scope="session")
+def cookies(browser: Browser, panel: Stack, ada: Person) -> list:
+    context = browser.new_context()
+    page = context.new_page()
+    sign_in(page, panel)
+    kept = context.cookies()
+    context.close()
+    return kept
+
+
+@pytest.fixture
+def page(browser: Browser, panel: Stack, cookies: list) -> Iterator[Page]:
+    """Signed in; fails the test when the browser refused or missed anything (CSP, scripts, files)."""
+    context = browser.new_context(base_url=panel.url, viewport={"width": 1280, "height": 900})
+    context.add_cookies(cookies)
+    page = context.new_page()
+    page.complaints = []
+    page.on("console", lambda m: page.complaints.append(m.text) if m.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda e: page.complaints.append(str(e)))
+    yield page
+    complaints = [c for c in page.complaints if not c.startswith("Failed to load resource: the server responded")]
+    context.close()
+    assert not complaints, complaints
+
+
+@pytest.fixture(scope="session")
+def seen(ada: Person, alpha_host: Sandbox) -> dict[str, str]:
+    """A fleet with something on every page: a running and a stopped machine, jobs good and bad, a draft, revisions."""
+    for name in ("shown", "quiet"):
+        alpha_host.plant(name)
+    ada.sees("quiet", "stopped", 15)
+    ada.succeed(ada.press("start", "shown"))
+    good = ada.newest_job()
+    alpha_host.run(["sh", "-c", "rm -rf /var/lib/machines/quiet/sbin /var/lib/machines/quiet/usr/lib/systemd"])
+    bad = ada.end_of(ada.press("start", "quiet"))["id"]
+    return {
+        "machine": "/hosts/alpha/machines/shown/",
+        "quiet": "/hosts/alpha/machines/quiet/",
+        "good": f"/jobs/{good}/",
+        "bad": f"/jobs/{bad}/",
+    }

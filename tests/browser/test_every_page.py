@@ -1,0 +1,55 @@
+"""Every page, light and dark, wide and narrow: axe finds nothing, the browser complains of nothing, nothing overflows."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+PAGES = {
+    "machines": "/machines/",
+    "machines filtered to nothing": "/machines/?q=nothing-like-this",
+    "new machine": "/machines/new/",
+    "machine": "{machine}",
+    "machine that failed": "{quiet}",
+    "configuration": "{machine}config/",
+    "revisions": "{machine}revisions/",
+    "removal": "{quiet}remove/",
+    "hosts": "/hosts/",
+    "host": "/hosts/alpha/",
+    "jobs": "/jobs/",
+    "job that succeeded": "{good}",
+    "job that failed": "{bad}",
+    "not found": "/hosts/nowhere/",
+    "change password": "/accounts/password/change/",
+}
+
+
+@pytest.mark.parametrize("path", PAGES.values(), ids=PAGES.keys())
+def test_it_is_accessible_and_fits_in_both_themes_and_widths(path, page, seen):
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(path.format(**seen))
+            found = Axe().run(page)
+            assert found.violations_count == 0, f"{theme} {width}: {found.generate_report()}"
+            overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert overflow <= 0, f"{theme} {width}: {overflow} px too wide"
+
+
+def test_the_sign_in_page_too(browser, panel):
+    for theme in ("light", "dark"):
+        for width in (1280, 360):
+            page = browser.new_page(color_scheme=theme, viewport={"width": width, "height": 800})
+            page.goto(f"{panel.url}/accounts/login/")
+            found = Axe().run(page)
+            assert found.violations_count == 0, found.generate_report()
+            page.close()
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES.values() if "nowhere" not in p])
+def test_it_can_be_read_without_javascript(path, browser, panel, cookies, seen):
+    context = browser.new_context(base_url=panel.url, java_script_enabled=False)
+    context.add_cookies(cookies)
+    page = context.new_page()
+    page.goto(path.format(**seen))
+    assert page.locator("h1").inner_text().strip()
+    context.close()
