@@ -32,8 +32,9 @@ def leave_nothing(unit: str) -> None:
     if SYSTEMD_RUNS.is_dir():
         return  # the scope goes with its last process
     for root, _ in _hierarchies():
-        for group in [*root.glob(f"**/{unit}")] if root.is_dir() else []:
-            _remove(group)
+        for folder, names, _ in os.walk(root):  # unlike glob it does not mind groups that go while it looks
+            if unit in names:
+                _remove(Path(folder) / unit)
 
 
 def _hierarchies() -> list[tuple[Path, Path]]:
@@ -103,7 +104,7 @@ def _remove(group: Path, patience: float = 5.0) -> None:
 
 
 def _kill(group: Path) -> None:
-    for procs in group.glob("**/cgroup.procs"):
+    for folder, _, _ in os.walk(group):
         with contextlib.suppress(OSError):
-            for pid in procs.read_text().split():
+            for pid in Path(folder, "cgroup.procs").read_text().split():
                 os.kill(int(pid), signal.SIGKILL)

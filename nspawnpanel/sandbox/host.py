@@ -11,8 +11,6 @@ Facts, each found by trying:
 """
 
 import contextlib
-import fcntl
-import json
 import os
 import re
 import select
@@ -23,12 +21,12 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from nspawnpanel.sandbox import apt, cgroups, pool, trees
+from nspawnpanel.sandbox import apt, cgroups, claim, pool, trees
 from nspawnpanel.sandbox.run import CLEAN, SandboxError, kill_group, popen, run
 
 CACHE = Path(os.environ.get("NSPAWNPANEL_CACHE", "/var/cache/nspawnpanel"))
@@ -57,6 +55,21 @@ def can_boot() -> str | None:
     return None
 
 
+def _sweep(cache: Path) -> None:
+    """Clear away what killed processes left behind: their running hosts, and the trees nobody asked to keep."""
+    hosts = cache / "pool" / "hosts"
+    for left in claim.abandoned(hosts):
+        keep = left.clear_away()
+        cgroups.leave_nothing(_unit(left.name))
+        if not keep:
+            pool.drop(hosts / left.name)
+        left.release(forget=not keep)
+
+
+def _unit(name: str) -> str:
+    return f"nspawnpanel-sandbox-{name}.scope" if cgroups.SYSTEMD_RUNS.is_dir() else f"nspawnpanel-{name}"
+
+
 class Sandbox:
     """One host. `with Sandbox("alpha", CACHE) as host: host.run(["machinectl", "list"])`.
 
@@ -80,7 +93,7 @@ class Sandbox:
         self.name, self.cache, self.suite, self.keep, self.say = name, cache, suite, keep, say
         self.leader = 0  # pid of the systemd inside, seen from outside; 0 while it is not running
         self.failed: list[str] = []  # units that failed while it booted
-        self._lock: IO[str] | None = None
+        self._claim: claim.Claim | None = None
         self._nspawn: subprocess.Popen[str] | None = None
         self._uplink: tuple[subprocess.Popen[str], int] | None = None
 
@@ -105,7 +118,7 @@ class Sandbox:
         if reason := can_boot():
             raise SandboxError(f"cannot boot {self.name}: {reason}")
         base = trees.prepare(self.cache, self.suite, say=self.say)
-        self._claim()
+        self._claim = self._take()
         try:
             self._lay_out(base)
             self._boot(timeout)
@@ -115,30 +128,36 @@ class Sandbox:
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Power off within `timeout` seconds, or else kill; returns with nothing left running or mounted."""
-        self._power_off(timeout)
-        self._disconnect()
-        cgroups.leave_nothing(self._unit)
-        self.leader = 0
-        if self._lock:
-            self._lock.close()
-            self._lock = None
+        """Power off within `timeout` seconds, or else kill; returns with nothing left running or mounted.
 
-    def reboot(self) -> Self:
-        """Stop and start again with the same tree."""
-        keep, self.keep = self.keep, True
+        Without `keep` the host's tree may be gone after this: the next sandbox to start clears it away.
+        """
+        self._halt(timeout)
+        if self._claim:
+            self._claim.note(keep=self.keep)
+            self._claim.release()
+            self._claim = None
+
+    def reboot(self, timeout: float = BOOT_TIME) -> Self:
+        """Power off and boot the same tree again. Raises SandboxError as start() does, or if it is not running."""
+        if not self._claim:
+            raise SandboxError(f"{self.name} is not running")
+        self._halt(10.0)
         try:
-            self.stop()
-            return self.start()
-        finally:
-            self.keep = keep
+            self._boot(timeout)
+        except BaseException:
+            self.stop(timeout=0)
+            raise
+        return self
 
     def destroy(self) -> None:
-        """Stop, and delete the host with all its machines."""
-        self.stop()
+        """Kill it, and delete the host with all its machines. Raises SandboxError while another process runs it."""
+        pool.open_pool(self.cache, self.say)
+        held = self._claim = self._claim or self._take()
+        self._halt(0)
         pool.drop(self.tree)
-        for file in self.tree.parent.glob(f".{self.name}.*"):
-            file.unlink(missing_ok=True)
+        self._claim = None
+        held.release(forget=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -196,26 +215,16 @@ class Sandbox:
 
     @property
     def _unit(self) -> str:
-        return f"nspawnpanel-sandbox-{self.name}.scope" if cgroups.SYSTEMD_RUNS.is_dir() else f"nspawnpanel-{self.name}"
+        return _unit(self.name)
 
-    def _claim(self) -> None:
-        """Take the name. Whoever held it and is gone may have left processes: their pids are in the lock file."""
-        lock = self.tree.with_name(f".{self.name}.lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise SandboxError(f"a sandbox named {self.name} is already running from {self.cache}") from None
-        self._lock = lock
-        lock.seek(0)
-        _clear_away(lock.read())
+    def _take(self) -> claim.Claim:
+        with pool.locked(self.cache / "claims.lock"):  # or a sweep might hold the name just now
+            _sweep(self.cache)
+            taken = claim.take(self.tree.parent, self.name)
+        taken.clear_away()
         cgroups.leave_nothing(self._unit)
-
-    def _note(self, processes: Mapping[str, int]) -> None:
-        assert self._lock is not None
-        self._lock.truncate(0)
-        self._lock.write(json.dumps(processes))
-        self._lock.flush()
+        taken.note(keep=self.keep)
+        return taken
 
     def _lay_out(self, base: Path) -> None:
         stamp = self.tree.with_name(f".{self.name}.base")
@@ -322,7 +331,8 @@ class Sandbox:
         os.close(stay)
         self._uplink = process, leave
         assert self._nspawn is not None
-        self._note({"leader": self.leader, "nspawn": self._nspawn.pid, "slirp4netns": process.pid})
+        assert self._claim is not None
+        self._claim.note(self.leader, self._nspawn.pid, process.pid, keep=self.keep)
         with os.fdopen(ready, "rb") as answer:
             select.select([answer], [], [], max(0.0, deadline - time.monotonic()))
             if process.poll() is not None or not answer.read(1):
@@ -339,6 +349,12 @@ class Sandbox:
             self.say(f"{self.name} is up, but these units failed: {', '.join(self.failed)}")
 
     # --- the end
+
+    def _halt(self, timeout: float) -> None:
+        self._power_off(timeout)
+        self._disconnect()
+        cgroups.leave_nothing(self._unit)
+        self.leader = 0
 
     def _power_off(self, timeout: float) -> None:
         if self._nspawn is None:
@@ -373,12 +389,3 @@ def _for_old_groups() -> list[str]:
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
         return []
     return ["systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"]
-
-
-def _clear_away(note: str) -> None:
-    """End the processes a killed test run left behind; a pid that meanwhile names something else is left alone."""
-    for name, pid in json.loads(note or "{}").items():
-        with contextlib.suppress(OSError):
-            comm = Path(f"/proc/{pid}/comm").read_text().strip()
-            if comm == {"leader": "systemd"}.get(name, name.replace("nspawn", "systemd-nspawn")):
-                os.kill(pid, signal.SIGKILL)
