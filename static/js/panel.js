@@ -1,5 +1,5 @@
 /*
- * Everything the pages do besides links and forms. Behaviour is named by attributes:
+ * Everything the pages do besides links and forms. Behaviour is named by attributes. Here, on every page:
  *
  * panel:tick              event on <body>: every 2 s while the tab is visible, at once on return; hx-trigger="panel:tick from:body"
  * data-dialog-open="#id"  opens that <dialog> (a link keeps its href for pages without JavaScript) · data-dialog-close
@@ -7,15 +7,20 @@
  * data-confirm-name="x"   input; [data-confirm-submit] of its form stays off until exactly x is typed
  * data-copy="text|#id"    copies the text, or the text of that element
  * data-theme-switch       form whose buttons' value is system, light or dark · data-sidebar-toggle · data-keys-switch
+ * data-since="ISO time"   ticking duration · data-page-state="running|failed|…" title mark and favicon follow it
+ * data-dismiss            closes its [data-dismissable] · data-focus takes the focus after a swap · data-keep  no morph touches it
+ * A POST form is sent once; its button shows that it is busy. HX-Trigger "announce" and "toast" speak (see base.html).
+ *
+ * In forms.js:
  * data-formset="prefix"   holds the management form, [data-formset-rows] of [data-formset-row], <template data-formset-empty>;
  *                         buttons data-formset-add, data-formset-remove, data-formset-move="up|down"
  * data-show-when="a=b,c"  shown (and its controls sent) only while field a of the same row or form is b or c; a=* any value
  * data-guard              form: asks before leaving with changes; [data-guard-bar] shows while there are some, [data-guard-count]
- * data-since="ISO time"   ticking duration · data-page-state="running|failed|…" title mark and favicon follow it
- * data-list               table: j k move, x select, Enter opens [data-row-link]; data-select-all, data-select, and outside it
- *                         [data-selection-bar] with [data-selection-count], data-select-clear
- * data-filter             field that "/" jumps to · data-dismiss closes its [data-dismissable] · data-focus takes the focus after a swap
- * data-autosubmit         form that is sent when a field of it changes · data-keep: a morph leaves this element alone
+ * data-autosubmit         form that is sent when a field of it changes
+ *
+ * In lists.js:
+ * data-list               table: j k move, x select, Enter opens [data-row-link] · data-filter  the field that "/" jumps to
+ * data-select-all, data-select, and outside the table [data-selection-bar] with [data-selection-count], data-select-clear
  */
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
@@ -162,123 +167,6 @@
     $$(".is-busy", form).forEach((button) => { button.disabled = false; button.classList.remove("is-busy"); });
   };
   addEventListener("pageshow", (e) => e.persisted && $$("form[data-busy]").forEach(release));
-  on("change", "form[data-autosubmit]", (form) => form.requestSubmit());
-
-  // --- Rows that repeat, fields that depend on others
-  on("click", "[data-formset-add]", (button) => {
-    const set = button.closest("[data-formset]");
-    const total = $(`[name="${set.dataset.formset}-TOTAL_FORMS"]`, set);
-    const holder = document.createElement("template");
-    holder.innerHTML = $("template[data-formset-empty]", set).innerHTML.replaceAll("__prefix__", total.value);
-    const row = holder.content.firstElementChild;
-    $("[data-formset-rows]", set).append(row);
-    total.value = Number(total.value) + 1;
-    number(set);
-    refresh(row);
-    $("input:not([type=hidden]), select, textarea", row)?.focus();
-    row.dispatchEvent(new Event("input", { bubbles: true }));
-  });
-  on("click", "[data-formset-remove]", (button) => {
-    const row = button.closest("[data-formset-row]");
-    const set = row.closest("[data-formset]");
-    $('[name$="-DELETE"]', row).checked = true;
-    row.hidden = true;
-    number(set);
-    row.dispatchEvent(new Event("input", { bubbles: true }));
-    announce("Row removed");
-    ($("[data-formset-row]:not([hidden]) input:not([type=hidden])", set) || $("[data-formset-add]", set)).focus();
-  });
-  on("click", "[data-formset-move]", (button) => {
-    const row = button.closest("[data-formset-row]");
-    const rows = $$("[data-formset-row]:not([hidden])", row.parentElement);
-    const other = rows[rows.indexOf(row) + (button.dataset.formsetMove === "up" ? -1 : 1)];
-    if (!other) return;
-    other[button.dataset.formsetMove === "up" ? "before" : "after"](row);
-    number(row.closest("[data-formset]"));
-    row.dispatchEvent(new Event("input", { bubbles: true }));
-    button.focus();
-  });
-  const number = (set) => $$("[data-formset-row]:not([hidden])", set).forEach((row, place) => {
-    const order = $('[name$="-ORDER"]', row);
-    if (order) order.value = place + 1;
-  });
-  const valueOf = (name, near) => {
-    const scope = near.closest("[data-formset-row]") || near.closest("form") || document;
-    const named = `[name="${name}"], [name$="-${name}"]`;
-    const fields = $$(named, scope).length ? $$(named, scope) : $$(named, near.closest("form") || document);
-    const field = fields.find((each) => (/^(radio|checkbox)$/.test(each.type) ? each.checked : true));
-    return field ? field.value : "";
-  };
-  const showWhen = (root) => $$("[data-show-when]", root).forEach((part) => {
-    const [name, wanted] = part.dataset.showWhen.split("=");
-    const value = valueOf(name, part);
-    part.hidden = wanted === "*" ? !value : !wanted.split(",").includes(value);
-    const controls = part.matches("fieldset") ? [part] : $$("input, select, textarea, fieldset", part);
-    controls.forEach((each) => { each.disabled = part.hidden; });
-  });
-
-  // --- Unsaved changes: what would be sent now against what would have been sent at first
-  const guards = new Map();
-  const serialise = (form) => [...new FormData(form)].filter(([name]) => name !== "csrfmiddlewaretoken").map(([name, value]) => `${name}\0${value.name ?? value}`);
-  const guard = (form) => {
-    const first = guards.get(form);
-    const now = serialise(form);
-    const changed = new Set([...now.filter((pair) => !first.includes(pair)), ...first.filter((pair) => !now.includes(pair))].map((pair) => pair.split("\0")[0]));
-    form.dataset.dirty = changed.size ? "1" : "";
-    $$("[data-guard-bar]", form).forEach((bar) => { bar.hidden = !changed.size; });
-    $$("[data-guard-count]", form).forEach((place) => { place.textContent = `${changed.size} setting${changed.size === 1 ? "" : "s"} changed`; });
-  };
-  document.addEventListener("input", (e) => {
-    const form = e.target.closest("form");
-    if (form) showWhen(form);
-    if (form && guards.has(form)) guard(form);
-  });
-  addEventListener("beforeunload", (e) => {
-    if ($$("form[data-guard]").some((form) => form.dataset.dirty && !form.dataset.busy)) e.preventDefault();
-  });
-
-  // --- Lists: choosing rows, moving by keys
-  const chosen = new Set(); // survives refreshes
-  let lastBox = null;
-  const showChosen = () => {
-    const boxes = $$("[data-select]");
-    boxes.forEach((box) => { box.checked = chosen.has(box.value); });
-    const here = boxes.filter((box) => box.checked).length;
-    $$("[data-select-all]").forEach((all) => {
-      all.checked = here > 0 && here === boxes.length;
-      all.indeterminate = here > 0 && here < boxes.length;
-    });
-    $$("[data-selection-bar]").forEach((bar) => { bar.hidden = !chosen.size; });
-    $$("[data-selection-count]").forEach((place) => { place.textContent = `${chosen.size} selected`; });
-  };
-  const choose = (box, wish) => (wish ? chosen.add(box.value) : chosen.delete(box.value));
-  on("click", "[data-select]", (box, e) => {
-    const boxes = $$("[data-select]");
-    const range = e.shiftKey && lastBox ? [boxes.indexOf(lastBox), boxes.indexOf(box)].sort((a, b) => a - b) : null;
-    (range ? boxes.slice(range[0], range[1] + 1) : [box]).forEach((each) => choose(each, box.checked));
-    lastBox = box;
-    showChosen();
-  });
-  on("change", "[data-select-all]", (all) => { $$("[data-select]").forEach((box) => choose(box, all.checked)); showChosen(); });
-  on("click", "[data-select-clear]", () => { chosen.clear(); showChosen(); });
-  document.addEventListener("keydown", (e) => {
-    if (e.ctrlKey || e.metaKey || e.altKey || e.defaultPrevented || storage.get("keys") === "off") return;
-    if (e.target.closest("input, select, textarea, [contenteditable], dialog, .dropdown-menu.show, [data-own-keys]")) return;
-    const rows = $$("table[data-list] > tbody > tr");
-    const row = document.activeElement.closest?.("table[data-list] > tbody > tr");
-    const go = (step) => {
-      const next = rows[row ? rows.indexOf(row) + step : step > 0 ? 0 : rows.length - 1];
-      if (next) { next.tabIndex = -1; next.focus(); }
-    };
-    const keys = {
-      "/": () => { const field = $("[data-filter]"); field?.focus(); field?.select(); return field; },
-      j: () => { go(1); return rows.length; },
-      k: () => { go(-1); return rows.length; },
-      x: () => { const box = row && $("[data-select]", row); box?.click(); return box; },
-      Enter: () => { const link = row === document.activeElement && $("[data-row-link]", row); if (link) link.click(); return link; },
-    };
-    if (keys[e.key]?.()) e.preventDefault();
-  });
 
   // --- Title and favicon follow what the page is about
   const title = document.title;
@@ -294,16 +182,10 @@
   };
 
   // --- What a new piece of page needs, at first and after every swap
-  const refresh = (root) => {
-    showWhen(root);
-    armNames(root);
-    $$("form[data-guard]", root.parentElement || root).forEach((form) => { if (!guards.has(form)) { guards.set(form, serialise(form)); guard(form); } });
-    showChosen();
-    count();
-    pageState();
-  };
+  const care = [];
+  const onFresh = (act) => { care.push(act); act(); };
   document.addEventListener("htmx:afterSettle", ({ detail }) => {
-    refresh(document.body);
+    care.forEach((act) => act());
     if (detail.target.id === "dialog-slot") openDialog($("dialog", detail.target));
     ($("[data-focus]", detail.target) || (detail.target.matches("[data-focus]") ? detail.target : null))?.focus();
   });
@@ -354,6 +236,9 @@
 
   sidebar(false);
   $$("[data-keys-switch]").forEach((box) => { box.checked = storage.get("keys") !== "off"; });
-  refresh(document.body);
+  onFresh(() => armNames(document));
+  onFresh(count);
+  onFresh(pageState);
   $("[data-focus]")?.focus();
+  window.panel = { $, $$, on, storage, announce, onFresh }; // for forms.js and lists.js
 })();

@@ -1,0 +1,90 @@
+/* Forms that help: rows that repeat, fields that depend on others, changes that are not lost. See panel.js for the attributes. */
+(() => {
+  const { $, $$, on, announce, onFresh } = window.panel;
+
+  // --- Rows that repeat, fields that depend on others
+  on("click", "[data-formset-add]", (button) => {
+    const set = button.closest("[data-formset]");
+    const total = $(`[name="${set.dataset.formset}-TOTAL_FORMS"]`, set);
+    const holder = document.createElement("template");
+    holder.innerHTML = $("template[data-formset-empty]", set).innerHTML.replaceAll("__prefix__", total.value);
+    const row = holder.content.firstElementChild;
+    $("[data-formset-rows]", set).append(row);
+    total.value = Number(total.value) + 1;
+    number(set);
+    showWhen(row);
+    $("input:not([type=hidden]), select, textarea", row)?.focus();
+    row.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  on("click", "[data-formset-remove]", (button) => {
+    const row = button.closest("[data-formset-row]");
+    const set = row.closest("[data-formset]");
+    $('[name$="-DELETE"]', row).checked = true;
+    row.hidden = true;
+    number(set);
+    row.dispatchEvent(new Event("input", { bubbles: true }));
+    announce("Row removed");
+    ($("[data-formset-row]:not([hidden]) input:not([type=hidden])", set) || $("[data-formset-add]", set)).focus();
+  });
+  on("click", "[data-formset-move]", (button) => {
+    const row = button.closest("[data-formset-row]");
+    const rows = $$("[data-formset-row]:not([hidden])", row.parentElement);
+    const other = rows[rows.indexOf(row) + (button.dataset.formsetMove === "up" ? -1 : 1)];
+    if (!other) return;
+    other[button.dataset.formsetMove === "up" ? "before" : "after"](row);
+    number(row.closest("[data-formset]"));
+    row.dispatchEvent(new Event("input", { bubbles: true }));
+    button.focus();
+  });
+  const number = (set) => $$("[data-formset-row]:not([hidden])", set).forEach((row, place) => {
+    const order = $('[name$="-ORDER"]', row);
+    if (order) order.value = place + 1;
+  });
+  const valueOf = (name, near) => {
+    const scope = near.closest("[data-formset-row]") || near.closest("form") || document;
+    const named = `[name="${name}"], [name$="-${name}"]`;
+    const fields = $$(named, scope).length ? $$(named, scope) : $$(named, near.closest("form") || document);
+    const field = fields.find((each) => (/^(radio|checkbox)$/.test(each.type) ? each.checked : true));
+    return field ? field.value : "";
+  };
+  const showWhen = (root) => $$("[data-show-when]", root).forEach((part) => {
+    const [name, wanted] = part.dataset.showWhen.split("=");
+    const value = valueOf(name, part);
+    part.hidden = wanted === "*" ? !value : !wanted.split(",").includes(value);
+    const controls = part.matches("fieldset") ? [part] : $$("input, select, textarea, fieldset", part);
+    controls.forEach((each) => { each.disabled = part.hidden; });
+  });
+
+  // --- Unsaved changes: what would be sent now against what would have been sent at first
+  const guards = new Map();
+  const serialise = (form) => [...new FormData(form)].filter(([name, value]) => value && name !== "csrfmiddlewaretoken" && !name.endsWith("-TOTAL_FORMS"))
+    .filter(([name]) => { // a row that was added and removed again is no change
+      const [, set, place] = name.match(/^(.+)-(\d+)-/) || [];
+      return !set || Number(place) < Number($(`[name="${set}-INITIAL_FORMS"]`, form)?.value) || !$(`[name="${set}-${place}-DELETE"]`, form)?.checked;
+    }).map(([name, value]) => `${name}\0${value.name ?? value}`);
+  const guard = (form) => {
+    const first = guards.get(form);
+    const now = serialise(form);
+    const setting = (pair) => pair.split("\0")[0].replace(/^(.+-\d+)-.*/, "$1"); // a row counts once
+    const changed = new Set([...now.filter((pair) => !first.includes(pair)), ...first.filter((pair) => !now.includes(pair))].map(setting));
+    form.dataset.dirty = changed.size ? "1" : "";
+    $$("[data-guard-bar]", form).forEach((bar) => { bar.hidden = !changed.size; });
+    $$("[data-guard-count]", form).forEach((place) => { place.textContent = `${changed.size} setting${changed.size === 1 ? "" : "s"} changed`; });
+  };
+  document.addEventListener("input", (e) => {
+    const form = e.target.closest("form");
+    if (form) showWhen(form);
+    if (form && guards.has(form)) guard(form);
+  });
+  document.addEventListener("reset", (e) => setTimeout(() => e.target.dispatchEvent(new Event("input", { bubbles: true }))));
+  addEventListener("beforeunload", (e) => {
+    if ($$("form[data-guard]").some((form) => form.dataset.dirty && !form.dataset.busy)) e.preventDefault();
+  });
+
+  on("change", "form[data-autosubmit]", (form) => form.requestSubmit());
+  onFresh(() => {
+    $$("[data-formset]").forEach(number);
+    showWhen(document);
+    $$("form[data-guard]").forEach((form) => { if (!guards.has(form)) { guards.set(form, serialise(form)); guard(form); } });
+  });
+})();
