@@ -5,15 +5,42 @@ from django.views.generic import RedirectView
 
 from machines.contract.rights import Right
 from machines.panel.access import needs
+from machines.panel.verbs import VERBS
+from machines.panel.views import accounts, hosts, jobs, machines
 
 home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
 
-machine_urls: list[URLPattern] = []  # /machines/…
-one_machine_urls: list[URLPattern] = []  # /hosts/HOST/machines/NAME/…
+machine_urls: list[URLPattern] = [  # /machines/…
+    path("", machines.index, name="machine-index"),
+    path("hosts/", machines.hosts, name="machine-hosts"),
+]
+one_machine_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/…
+    path("", machines.detail, name="machine-detail"),
+    path("menu/", machines.menu, name="machine-menu"),
+    path("ask/<str:op>/", machines.ask, name="machine-ask"),
+    path("remove/", machines.remove, name="machine-remove"),
+    path("forget/", machines.forget, name="machine-forget"),
+    *(path(f"{op}/", machines.act, {"op": op}, name=f"machine-{op}") for op in VERBS),
+]
 config_urls: list[URLPattern] = []  # /hosts/HOST/machines/NAME/config/… and …/revisions/…
-host_urls: list[URLPattern] = []  # /hosts/…
-job_urls: list[URLPattern] = []  # /jobs/…
-account_urls: list[URLPattern] = []  # /settings/…
+host_urls: list[URLPattern] = [  # /hosts/…
+    path("", hosts.index, name="host-index"),
+    path("<str:host>/", hosts.detail, name="host-detail"),
+]
+job_urls: list[URLPattern] = [  # /jobs/…
+    path("", jobs.index, name="job-index"),
+    path("<int:pk>/", jobs.detail, name="job-detail"),
+    path("<int:pk>/status/", jobs.status, name="job-status"),
+    path("<int:pk>/log/stream/", jobs.log_stream, name="job-log-stream"),
+    path("<int:pk>/log/raw/", jobs.log_raw, name="job-log-raw"),
+    path("<int:pk>/log/older/", jobs.log_older, name="job-log-older"),
+    path("<int:pk>/cancel/ask/", jobs.cancel_ask, name="job-cancel-ask"),
+    path("<int:pk>/cancel/", jobs.cancel, name="job-cancel"),
+    path("<int:pk>/retry/", jobs.retry, name="job-retry"),
+]
+account_urls: list[URLPattern] = [  # /settings/…
+    path("theme/", accounts.theme, name="theme"),
+]
 
 urlpatterns = [
     path("", home, name="home"),

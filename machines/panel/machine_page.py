@@ -1,0 +1,139 @@
+"""One machine as its page shows it: what is wrong, what it is, what it may use and what it does use."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Exists, OuterRef
+from django.http import Http404
+from django.utils import timezone
+
+from machines.contract import limits, nspawn
+from machines.contract.rights import Right
+from machines.contract.states import JobState, MachineState
+from machines.models import Job, Machine, Revision
+from machines.models.revision import LIMITS, bind_rows, port_rows
+from machines.panel import frame, responses, rows
+from machines.panel.access import PanelRequest
+from machines.panel.verbs import CAN_START, VERBS
+from machines.templatetags import panel_tags
+
+JOBS_SHOWN = 5
+BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
+UNLIMITED = {"", "infinity", str(2**64 - 1), "[not set]"}
+STALE_SECONDS = 90  # an inventory comes every 60 s
+SAME_MEMORY = 64 * 1024  # percentages and pages are rounded
+
+
+def load(host: str, name: str) -> Machine:
+    """The machine with its host, its applied revision and whether a draft waits: one query. Raises Http404."""
+    drafts = Revision.objects.filter(machine=OuterRef("pk"), state=Revision.State.DRAFT)
+    machines = Machine.objects.listed().select_related("host", "applied").annotate(has_draft=Exists(drafts))
+    machine = machines.filter(host__name=host, name=name).first()
+    if machine is None:
+        raise Http404(f"There is no machine {name} on {host}.")
+    return machine
+
+
+def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
+    now = timezone.now()
+    jobs = list(Job.objects.on(machine.host, machine.name).defer("order", "commands", "sealed")[:JOBS_SHOWN])
+    applied = machine.applied
+    shown = actions(request, machine) | {
+        "host_state": machine.host.state(now).value,
+        "host_url": rows.host_url(machine.host.name),
+        "jobs": jobs,
+        "failed": jobs[0] if jobs and jobs[0].state in BAD_ENDS else None,
+        "has_draft": getattr(machine, "has_draft", False),
+        "is_silent": machine.host.is_silent,
+        "is_up": machine.shown_state.is_up,
+        "is_old": _age(machine.host.facts_at, now) > STALE_SECONDS,
+        "limits": limit_rows(machine),
+        "network": nspawn.NETWORK_MODES.get(applied.network_mode) if applied else None,
+        "binds": bind_rows(applied.nspawn_text) if applied else [],
+        "ports": port_rows(applied.nspawn_text) if applied else [],
+        "fragment": responses.wants_fragment(request),
+    }
+    return shown | {"seen": _version(machine, shown, len(frame.unfinished_jobs(request)))}
+
+
+def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
+    """What this person may do with the machine now, and the job that holds it."""
+    state = machine.shown_state
+    job = rows.by_machine(frame.unfinished_jobs(request)).get((machine.host_id, machine.name))
+    return {
+        "machine": machine,
+        "host": machine.host,
+        "state": state.value,
+        "url": rows.machine_url(machine.host.name, machine.name),
+        "doing": rows.doing(job, waits=machine.host.is_silent),
+        "verbs": VERBS,
+        "can_start": state in CAN_START,
+        "can_stop": state.is_up or state == MachineState.UNKNOWN,
+        "can_remove": not state.is_up and state != MachineState.MISSING,
+        "may_operate": request.user.may(Right.OPERATE),
+        "may_configure": request.user.may(Right.CONFIGURE),
+        "may_remove": request.user.may(Right.REMOVE),
+        "may_build": request.user.may(Right.BUILD),
+    }
+
+
+def _age(moment: datetime | None, now: datetime) -> float:
+    return (now - moment).total_seconds() if moment else 0
+
+
+def _version(machine: Machine, shown: dict[str, Any], unfinished: int) -> str:
+    facts = [getattr(machine, field.attname) for field in Machine._meta.concrete_fields]
+    jobs = [(job.pk, job.state, job.progress, job.phases) for job in shown["jobs"]]
+    host = (shown["host_state"], shown["is_old"], shown["has_draft"], shown["doing"], unfinished)
+    return rows.version(facts, jobs, host)
+
+
+@dataclass(frozen=True)
+class LimitRow:
+    """One resource property: what the configuration wants and what the running unit really has."""
+
+    title: str
+    key: str
+    wanted: str
+    really: str
+    holds: bool | None  # None where nothing can be said: not running, or not reported
+
+
+def limit_rows(machine: Machine) -> list[LimitRow]:
+    """The limits that are wanted or in force."""
+    found = []
+    for column, key in LIMITS.items():
+        prop = limits.PROPERTIES[key]
+        wanted = getattr(machine.applied, column) if machine.applied else ""
+        raw = str(machine.effective.get(prop.shown_as, machine.effective.get(key, "")))
+        if not wanted and raw in UNLIMITED | {
+            prop.default,
+            limits.effective(key, prop.default) if prop.default else "",
+        }:
+            continue
+        known = bool(raw) and machine.shown_state.is_up
+        total = int(machine.host.facts.get("memory_total") or 0)
+        holds = _same(key, wanted, raw, total) if known and wanted else None
+        found.append(LimitRow(prop.title, key, wanted, in_words(key, raw) if known else "", holds))
+    return found
+
+
+def _same(key: str, wanted: str, raw: str, total_memory: int) -> bool:
+    expected = limits.effective(key, wanted, total_memory)
+    if expected in UNLIMITED or raw in UNLIMITED:
+        return (expected in UNLIMITED) == (raw in UNLIMITED)
+    if key.startswith("Memory") and raw.isdigit() and expected.isdigit():
+        return abs(int(raw) - int(expected)) <= SAME_MEMORY
+    return raw == expected
+
+
+def in_words(key: str, raw: str) -> str:
+    """134217728 → 128 MiB, 200000 µs per second → 20 %."""
+    if raw in UNLIMITED:
+        return "no limit"
+    if not raw.isdigit():
+        return raw
+    if key.startswith("Memory"):
+        return panel_tags.size(int(raw))
+    return f"{int(raw) / 10_000:g}\u00a0%" if key == "CPUQuota" else raw

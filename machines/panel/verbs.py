@@ -1,0 +1,56 @@
+"""The verbs a person may press on a machine: which order each is, what it is called, and what is asked before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from machines.contract import orders
+from machines.contract.states import MachineState
+from machines.models import Machine
+from machines.panel.rows import DOING
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`asks` is what the dialog says before the act; "" for acts that need no asking. `careful` puts the focus on Cancel."""
+
+    op: str
+    order: Callable[..., orders.AnyOrder]
+    title: str
+    icon: str
+    asks: str = ""
+    careful: bool = False
+    danger: bool = False
+
+    def said(self, machine: Machine) -> str:
+        """What a note says of the order just placed."""
+        if not machine.host.is_silent:
+            return f"{DOING[self.op].capitalize()} {machine.name}."
+        return (
+            f"“{self.title}” for {machine.name} waits until {machine.host.name} is back; "
+            f"it expires in {orders.EXPIRES_AFTER // 3600} h and can be cancelled."
+        )
+
+
+VERBS: dict[str, Verb] = {
+    verb.op: verb
+    for verb in (
+        Verb("start", orders.Start, "Start", "play-fill"),
+        Verb(
+            "poweroff", orders.Poweroff, "Power off", "stop-fill", careful=True,
+            asks="Its init is asked to stop all services and power off. What runs inside ends.",
+        ),
+        Verb(
+            "reboot", orders.Reboot, "Reboot", "arrow-clockwise",
+            asks="Its init is asked to stop all services and start again. It is away for as long as that takes.",
+        ),
+        Verb(
+            "terminate", orders.Terminate, "Terminate", "lightning-charge", careful=True, danger=True,
+            asks="All its processes are killed at once, without asking its init. What was not written is lost.",
+        ),
+        Verb("enable", orders.Enable, "Start at boot", "toggle-on"),
+        Verb("disable", orders.Disable, "Do not start at boot", "toggle-off"),
+    )
+}  # fmt: skip
+
+# Of a silent host's machine nothing is known, so both directions may be ordered.
+CAN_START = frozenset({MachineState.STOPPED, MachineState.FAILED, MachineState.UNKNOWN})

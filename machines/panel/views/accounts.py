@@ -1,0 +1,25 @@
+"""What people set for themselves."""
+
+from django.http import HttpResponse, HttpResponseBadRequest
+from django.shortcuts import redirect
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
+from django_htmx.http import HttpResponseClientRefresh
+
+from machines.contract.rights import Right
+from machines.models import User
+from machines.panel.access import PanelRequest, needs
+
+
+@require_POST
+@needs(Right.SEE)
+def theme(request: PanelRequest) -> HttpResponse:
+    """Light, dark, or what the system says; then back to where the person was."""
+    wanted, back = request.POST.get("theme", ""), request.POST.get("next", "")
+    if wanted not in User.Theme:
+        return HttpResponseBadRequest("Choose system, light or dark.")
+    request.user.theme = wanted
+    request.user.save(update_fields=["theme"])
+    if request.htmx:
+        return HttpResponseClientRefresh()
+    return redirect(back if url_has_allowed_host_and_scheme(back, allowed_hosts=None) else "machine-index")

@@ -1,0 +1,131 @@
+"""Hosts: all of them, and one with everything it says about itself. They join by a command, not by a page."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Q
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+
+from machines.contract.rights import Right
+from machines.contract.states import LATE_SECONDS, HostState, MachineState
+from machines.models import Event, Host
+from machines.models.host import host_state
+from machines.panel import frame, responses, rows
+from machines.panel.access import PanelRequest, needs
+
+SHOWN = 500
+EVENTS_SHOWN = 20
+LISTED = Q(machines__removed_at=None)
+COUNTS = {
+    "count": Count("machines", filter=LISTED),
+    "running": Count("machines", filter=LISTED & Q(machines__state=MachineState.RUNNING)),
+    "failed": Count("machines", filter=LISTED & Q(machines__state=MachineState.FAILED)),
+}
+BY_NEED = {HostState.OFFLINE: 0, HostState.LATE: 1, HostState.JOINING: 2, HostState.ONLINE: 3}
+
+
+@require_GET
+@needs(Right.SEE)
+def index(request: PanelRequest) -> HttpResponse:
+    now = timezone.now()
+    word = request.GET.get("q", "").replace("\0", "").strip()[:100]
+    found = Host.objects.filter(name__icontains=word) if word else Host.objects.all()
+    given = found.annotate(**COUNTS).values("name", "last_seen", "facts", *COUNTS)[: SHOWN + 1]
+    shown = sorted((row(host, now) for host in given[:SHOWN]), key=lambda host: (host["need"], host["name"]))
+    jobs = frame.unfinished_jobs(request)
+    context = {
+        "hosts": shown,
+        "word": word,
+        "is_cut": len(given) > SHOWN,
+        "may_administer": request.user.may(Right.ADMINISTER),
+        "fragment": responses.wants_fragment(request),
+    }
+    version = rows.version(shown, word, len(jobs))
+    return responses.page(request, "hosts/index.html", context, fragment="hosts/_list.html", version=version)
+
+
+def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """What the table shows of a host."""
+    state = host_state(given["last_seen"], now)
+    return {
+        "name": given["name"],
+        "url": rows.host_url(given["name"]),
+        "state": state.value,
+        "need": BY_NEED[state],
+        "heard": given["last_seen"] if state != HostState.ONLINE else None,
+        "silent": state in {HostState.OFFLINE, HostState.JOINING},
+        **{name: given[name] for name in COUNTS},
+        **resources(given["facts"]),
+    }
+
+
+def resources(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a host has and how much of it is used; what an old worker does not report is None or ""."""
+    memory, disk = _whole(facts, "memory_total"), _whole(facts, "disk_total")
+    return {
+        "os": facts.get("os", ""),
+        "systemd": facts.get("systemd") or "",
+        "cpus": facts.get("cpus") or 0,
+        "load": facts.get("load"),
+        "memory": memory,
+        "memory_used": memory - _whole(facts, "memory_available") if memory else None,
+        "disk": disk,
+        "disk_used": disk - _whole(facts, "disk_free") if disk else None,
+        "worker": facts.get("worker", ""),
+        "missing": sorted((facts.get("missing") or {}).items()),
+    }
+
+
+def _whole(facts: dict[str, Any], name: str) -> int:
+    value = facts.get(name)
+    return value if isinstance(value, int) else 0
+
+
+@require_GET
+@needs(Right.SEE)
+def detail(request: PanelRequest, host: str) -> HttpResponse:
+    now = timezone.now()
+    found = get_object_or_404(Host.objects.annotate(**COUNTS), name=host)
+    counts = {name: getattr(found, name) for name in COUNTS}
+    events = list(Event.objects.filter(host=found)[:EVENTS_SHOWN])
+    jobs = frame.unfinished_jobs(request)
+    here = [_queued(job) for job in jobs if job["host_id"] == found.pk]
+    context = counts | {
+        "host": found,
+        "url": rows.host_url(found.name),
+        "state": found.state(now).value,
+        "is_silent": found.is_silent,
+        "is_old": found.facts_at is not None and (now - found.facts_at).total_seconds() > 3 * LATE_SECONDS,
+        "facts": found.facts,
+        "booted": _moment(found.facts.get("booted")),
+        "resources": resources(found.facts),
+        "policy": [(rule, _said(value)) for rule, value in sorted((found.facts.get("policy") or {}).items())],
+        "events": events,
+        "jobs": here,
+        "may_build": request.user.may(Right.BUILD),
+        "fragment": responses.wants_fragment(request),
+    }
+    version = rows.version(
+        counts, context["state"], context["is_old"], len(jobs), found.facts, [event.pk for event in events], here
+    )
+    return responses.page(request, "hosts/detail.html", context, fragment="hosts/_host.html", version=version)
+
+
+def _moment(seconds: Any) -> datetime | None:
+    return (
+        datetime.fromtimestamp(seconds, tz=timezone.get_current_timezone())
+        if isinstance(seconds, (int, float))
+        else None
+    )
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _queued(job: rows.Job) -> dict[str, Any]:
+    said = rows.doing(job) or {}
+    return said | {"machine": job["machine_name"], "state": job["state"], "op": job["op"]}

@@ -1,0 +1,202 @@
+"""Machines: the list, one machine, the verbs, and removal."""
+
+from typing import Any
+
+from django.db import transaction
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.template.backends.utils import csrf_input
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from machines.contract import orders
+from machines.contract.problems import Problem
+from machines.contract.rights import Right
+from machines.contract.states import MachineState
+from machines.models import Host, Job, Machine
+from machines.panel import access, dispatch, frame, listing, machine_page, responses, rows
+from machines.panel.access import PanelRequest, needs
+from machines.panel.dispatch import Busy
+from machines.panel.forms.machines import RemoveMachineForm
+from machines.panel.verbs import VERBS
+from machines.templatetags import panel_tags
+
+HOSTS_OFFERED = 500
+ICONS = {"more": "three-dots", "start": VERBS["start"].icon, "poweroff": VERBS["poweroff"].icon}
+
+
+@require_GET
+@needs(Right.SEE)
+def index(request: PanelRequest) -> HttpResponse:
+    wish = listing.read_wish(request.GET)
+    jobs = frame.unfinished_jobs(request)
+    page = listing.page(wish, rows.by_machine(jobs), timezone.now())
+    context = _row_context(request) | {
+        "page": page,
+        "wish": wish,
+        "address": wish.address,
+        "query": wish.query(),
+        "sort_query": wish.query(sort=""),
+        "clear": wish.query(q=""),
+        "first_page": f"?{wish.query()}",
+        "states": _state_choices(wish),
+        "all_states": listing.STATES,
+        "has_hosts": page.total or wish.filter.text or SimpleLazyObject(Host.objects.exists),
+        "may_build": request.user.may(Right.BUILD),
+        "fragment": responses.wants_fragment(request),
+    }
+    version = f"{page.version}{len(jobs)}"
+    return responses.page(request, "machines/index.html", context, fragment="machines/_list.html", version=version)
+
+
+def _row_context(request: PanelRequest) -> dict[str, Any]:
+    return {
+        "icons": {name: panel_tags.icon(drawing) for name, drawing in ICONS.items()},
+        "csrf_input": csrf_input(request),
+        "may_operate": request.user.may(Right.OPERATE),
+    }
+
+
+def _state_choices(wish: listing.Wish) -> list[dict[str, Any]]:
+    return [
+        {
+            "badge": rows.badge(state),
+            "query": wish.query(q=wish.filter.with_term("state", state)),
+            "on": wish.filter.says("state", state),
+        }
+        for state in listing.STATES
+    ]
+
+
+@require_GET
+@needs(Right.SEE)
+def hosts(request: PanelRequest) -> HttpResponse:
+    """The choices of the list's Host menu, fetched when it is opened."""
+    wish = listing.read_wish(request.GET)
+    names = Host.objects.values_list("name", flat=True)[:HOSTS_OFFERED]
+    choices = [
+        {"name": n, "query": wish.query(q=wish.filter.with_term("host", n)), "on": wish.filter.says("host", n)}
+        for n in names
+    ]
+    return render(request, "machines/_host_choices.html", {"hosts": choices})
+
+
+@require_GET
+@needs(Right.SEE)
+def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    machine = machine_page.load(host, name)
+    context = machine_page.context(request, machine)
+    return responses.page(
+        request, "machines/detail.html", context, fragment="machines/_machine.html", version=context["seen"]
+    )
+
+
+@require_GET
+@needs(Right.OPERATE)
+def menu(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """What else may be done, for the menu of a row."""
+    machine = access.machine(request, host, name)
+    context = machine_page.actions(request, machine) | {"row_target": f"#m-{machine.pk}"}
+    return render(request, "machines/_menu.html", context)
+
+
+@require_POST
+@needs(Right.OPERATE)
+def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
+    """One verb of VERBS."""
+    machine = access.machine(request, host, name)
+    verb = VERBS[op]
+    try:
+        job = _place(request, machine, verb.order(name=machine.name))
+    except Problem as problem:
+        return responses.refused(request, problem, back=rows.machine_url(host, name))
+    fragment = _part(request, machine) if request.htmx else None
+    return responses.placed(request, job, verb.said(machine), back=rows.machine_url(host, name), fragment=fragment)
+
+
+def _place(request: PanelRequest, machine: Machine, order: orders.AnyOrder) -> Job:
+    """The job of this order; of a second press the job of the first. Raises Problem."""
+    try:
+        with transaction.atomic():
+            return dispatch.place(order, on=machine.host, by=request.user)
+    except Busy as busy:
+        if busy.job.op == order.op and busy.job.actor_id == request.user.pk:
+            return busy.job
+        raise
+
+
+def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
+    """The part of the page that the verb was pressed in: the machine's own page, or its row of the list."""
+    if request.htmx.target == "machine":
+        return render(request, "machines/_machine.html", machine_page.context(request, machine))
+    busy = rows.by_machine(frame.unfinished_jobs(request))
+    given = Machine.objects.filter(pk=machine.pk).values(*rows.COLUMNS).get()
+    row = rows.row(given, busy, timezone.now())
+    return render(request, "machines/_row.html", _row_context(request) | {"row": row})
+
+
+@require_GET
+@needs(Right.OPERATE)
+def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
+    """What a verb will do, before it is done: a dialog, or a page of its own without JavaScript."""
+    machine = access.machine(request, host, name)
+    verb = VERBS.get(op)
+    if verb is None or not verb.asks:
+        raise Http404(f"Nothing is asked before “{op}”.")
+    context = {"machine": machine, "verb": verb, "url": rows.machine_url(host, name)}
+    context |= {"action": f"{context['url']}{op}/", "target": _asker(request, machine)}
+    return responses.page(request, "machines/ask.html", context, fragment="machines/_ask_dialog.html")
+
+
+def _asker(request: PanelRequest, machine: Machine) -> str:
+    """Which part of the page below the dialog shows the machine; "" for a page that shows it nowhere."""
+    path = responses.came_from(request)
+    if path == rows.machine_url(machine.host.name, machine.name):
+        return "#machine"
+    return f"#m-{machine.pk}" if path == reverse("machine-index") else ""
+
+
+@require_http_methods(["GET", "POST"])
+@needs(Right.REMOVE)
+def remove(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Ask for the name, then order the removal of image and configuration."""
+    machine = access.machine(request, host, name)
+    form = RemoveMachineForm(request.POST or None, machine=machine)
+    if request.method == "POST" and form.is_valid():
+        order = orders.Remove(name=machine.name, image_id=machine.image_id)
+        try:
+            job = _place(request, machine, order)
+        except Problem as problem:
+            return responses.refused(request, problem, back=rows.machine_url(host, name))
+        return redirect("job-detail", job.pk)
+    context = {"machine": machine, "form": form, "url": rows.machine_url(host, name), "items": _what_goes(machine)}
+    response = responses.page(request, "machines/remove.html", context, fragment="machines/_remove_dialog.html")
+    response.status_code = 422 if form.is_bound else 200
+    return response
+
+
+def _what_goes(machine: Machine) -> list[str]:
+    size = f", {panel_tags.size(machine.disk_bytes)}" if machine.disk_bytes else ""
+    kind = machine.image_type or "image"
+    return [
+        f"the {kind} /var/lib/machines/{machine.name} on {machine.host.name}{size}, with all data in it",
+        "its .nspawn file and its limits",
+        *(["its start at boot"] if machine.enabled else []),
+    ]
+
+
+@require_POST
+@needs(Right.REMOVE)
+def forget(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Drop a machine from the list whose image is gone from its host. Nothing is ordered."""
+    machine = access.machine(request, host, name)
+    if machine.state != MachineState.MISSING:
+        problem = Problem(f"{name} is still there on {host}.", hint="Remove it instead.")
+        return responses.refused(request, problem, back=rows.machine_url(host, name))
+    holder = Job.objects.on(machine.host, name).unfinished().first()
+    if holder:
+        return responses.refused(request, Busy(holder), back=rows.machine_url(host, name))
+    Machine.objects.filter(pk=machine.pk, state=MachineState.MISSING).update(removed_at=timezone.now())
+    return responses.done(request, f"{name} is forgotten.", back="machine-index")
