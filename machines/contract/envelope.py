@@ -21,7 +21,7 @@ from nacl.signing import SigningKey, VerifyKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from machines.contract import orders, reports
-from machines.contract.problems import EnvelopeRefused
+from machines.contract.problems import BadValue, EnvelopeRefused
 
 ORDER_LIMIT = 256 * 1024  # bytes
 REPORT_LIMIT = 2 * 1024 * 1024
@@ -107,7 +107,8 @@ def unseal(
 ) -> tuple[Envelope, orders.AnyOrder]:
     """The envelope and its order, if it is genuine, for this host, and in time.
 
-    Raises EnvelopeRefused (codes envelope-forged, -foreign, -expired, -early, -oversized, -unreadable) or BadValue.
+    Raises EnvelopeRefused (codes envelope-forged, -foreign, -expired, -early, -oversized, -unreadable); it names the
+    job when the signature held.
     """
     raw = _verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)
     try:
@@ -116,14 +117,20 @@ def unseal(
         raise EnvelopeRefused("A signed message that cannot be read.", code="envelope-unreadable") from error
     now = time.time() if now is None else now
     if envelope.host != host or envelope.generation != generation:
-        raise EnvelopeRefused("The order is addressed to another host.", code="envelope-foreign")
+        raise EnvelopeRefused("The order is addressed to another host.", code="envelope-foreign", job=envelope.job)
     if now > envelope.expires + CLOCK_SKEW:
-        raise EnvelopeRefused("The order has expired.", code="envelope-expired")
+        raise EnvelopeRefused("The order has expired.", code="envelope-expired", job=envelope.job)
     if envelope.issued > now + CLOCK_SKEW:
         raise EnvelopeRefused(
-            "The order comes from the future.", hint="Compare the clocks of panel and host.", code="envelope-early"
+            "The order comes from the future.",
+            hint="Compare the clocks of panel and host.",
+            code="envelope-early",
+            job=envelope.job,
         )
-    return envelope, orders.from_wire(envelope.order)
+    try:
+        return envelope, orders.from_wire(envelope.order)
+    except BadValue as problem:
+        raise EnvelopeRefused(problem.message, code="envelope-unreadable", job=envelope.job) from problem
 
 
 def sign_report(report: SignedReport, key: SigningKey) -> str:

@@ -9,6 +9,7 @@ Problem
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 
 class Problem(Exception):
@@ -61,7 +62,13 @@ class NotAllowed(Problem):
 
 
 class EnvelopeRefused(Problem):
+    """`job` is known only when the signature held and the envelope could be read."""
+
     code = "envelope-refused"
+
+    def __init__(self, message: str, *, code: str = "", hint: str = "", job: UUID | None = None) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.job = job
 
 
 def describe(problem: Mapping[str, Any]) -> str:
