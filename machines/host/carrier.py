@@ -1,0 +1,269 @@
+"""From a sealed message to its outcome: refuse, write down, acknowledge, carry out, report the end.
+
+Control orders act at once. Converging orders run in lanes, one per machine name; terminate overtakes its lane, for it is
+what a person orders when a poweroff hangs. Creating and destroying orders become units (units.py). An earlier worker's
+unfinished orders are taken up again at start.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from uuid import UUID
+
+from nacl.signing import VerifyKey
+
+from machines.contract import envelope, orders, reports, rights
+from machines.contract.envelope import Envelope
+from machines.contract.orders import AnyOrder
+from machines.contract.problems import EnvelopeRefused, Problem
+from machines.host import handlers, policy
+from machines.host.faults import MachineBusy, Stopped, TookTooLong, from_os_error
+from machines.host.lanes import Lanes
+from machines.host.ledger import Ledger, Row
+from machines.host.reporting import Publisher, Reporter
+from machines.host.this_host import Task, ThisHost
+from machines.host.units import Units
+from machines.host.watch import Watch
+
+LOG = logging.getLogger(__name__)
+
+REFUSALS = 20  # reports of refused messages at once; one more per REFUSAL_SECONDS
+REFUSAL_SECONDS = 5.0
+
+
+class Budget:
+    """So many at once, then one per period: a flood of forged messages must not become a flood of reports."""
+
+    def __init__(self, most: int, period: float) -> None:
+        self._most, self._period = most, period
+        self._left, self._at = float(most), time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(self._most, self._left + (now - self._at) / self._period)
+            self._at = now
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+
+class Carrier:
+    def __init__(
+        self,
+        host: ThisHost,
+        *,
+        identity: tuple[UUID, int],
+        panel_keys: Mapping[str, VerifyKey],
+        ledger: Ledger,
+        reporter: Reporter,
+        publisher: Publisher,
+        watch: Watch,
+        units: Units,
+    ) -> None:
+        self._host, self._watch, self._units = host, watch, units
+        self._identity, self._keys = identity, panel_keys
+        self._ledger, self._reporter, self._publisher = ledger, reporter, publisher
+        self._lanes = Lanes()
+        self._active: dict[UUID, Task] = {}
+        self._refusals = Budget(REFUSALS, REFUSAL_SECONDS)
+
+    # --- messages in
+
+    def receive(self, message: str) -> None:
+        """Take one message of the queue. Never raises for what a message says."""
+        host, generation = self._identity
+        try:
+            sealed, order = envelope.unseal(message, self._keys, host=host, generation=generation)
+            rights.authorize_operation(sealed.actor.role, order.op) if order.op in orders.CONTROL else None
+        except Problem as problem:
+            self.refuse(problem)
+            return
+        if order.op in orders.CONTROL:
+            self._control(sealed, order)
+        else:
+            self._take(sealed, order)
+
+    def refuse(self, problem: Problem) -> None:
+        """Report a message that was not obeyed; nothing else is done."""
+        LOG.warning("A message was refused: %s: %s", problem.code, problem.message)
+        if self._refusals.take():
+            job = problem.job if isinstance(problem, EnvelopeRefused) else None
+            self._reporter.send(reports.Refused(code=problem.code, message=problem.message[:4000], job=job))
+
+    def _take(self, sealed: Envelope, order: AnyOrder) -> None:
+        """Write the job down before anything is done, and say so; then begin it."""
+        accepted = reports.Accepted(job=sealed.job)
+        actor = f"{sealed.actor.name} ({sealed.actor.role})"
+        with self._ledger.writing() as db:
+            fresh = self._ledger.take(db, sealed.job, orders.to_wire(order), actor, "accepted")
+            self._reporter.spool(db, accepted)
+        self._reporter.wake()
+        if not fresh:
+            self._again(sealed.job)
+            return
+        LOG.info("Job %s: %s %s, ordered by %s", sealed.job, order.op, getattr(order, "name", ""), actor)
+        try:
+            rights.authorize_operation(sealed.actor.role, order.op)
+            policy.allow(self._host.policy, order)
+        except Problem as problem:
+            self._end(sealed.job, "", "failed", problem)
+            return
+        self._begin(sealed.job, order)
+
+    def _again(self, job: UUID) -> None:
+        """The order has arrived before: say once more how it ended, if it has; nothing else."""
+        row = self._ledger.job(job)
+        if row is None:
+            return
+        if row.outcome is not None:
+            self._reporter.send(reports.Outcome.model_validate(row.outcome))
+        elif row.op == "cancelled-before":
+            self._end(job, "", "cancelled", Stopped("The job was cancelled before it began."))
+
+    def _begin(self, job: UUID, order: AnyOrder, *, again: bool = False) -> None:
+        name = str(getattr(order, "name", ""))
+        if order.op in orders.IN_A_UNIT:
+            self._lanes.put(name, lambda: self._place(job, name))
+        else:
+            lane = f"terminate {name}" if order.op == "terminate" else name
+            self._lanes.put(lane, lambda: self._converge(job, order, name, again))
+
+    def _place(self, job: UUID, name: str) -> None:
+        """Hand a creating or destroying order to a unit, unless another one holds the name."""
+        row = self._ledger.job(job)
+        busy = self._holder(job, name)
+        if row is None or row.ended is not None:
+            return
+        if busy is not None:
+            self._end(job, name, "failed", busy)
+        else:
+            self._units.place(row)
+
+    def _holder(self, job: UUID, name: str) -> MachineBusy | None:
+        """The build or removal that was there first under this name, as a problem."""
+        rows = self._ledger.unfinished(name)
+        own = next((row.taken for row in rows if row.id == job), 0.0)
+        first = next((r for r in rows if r.op in orders.IN_A_UNIT and r.id != job and (r.taken < own or r.begun)), None)
+        if first is None:
+            return None
+        return MachineBusy(
+            f"{name} is being {'built' if first.op == 'build' else 'removed'} (job {first.id}).",
+            hint="Wait for that job or cancel it.",
+            passing=True,
+        )
+
+    # --- converging orders
+
+    def _converge(self, job: UUID, order: AnyOrder, name: str, again: bool) -> None:
+        begun = time.time()
+        task = Task(job, order, self._reporter.voice(job), begun, handlers.deadline(order, begun), again)
+        self._active[job] = task
+        try:
+            if busy := self._holder(job, name):
+                raise busy
+            if not self._ledger.begin(job):
+                raise Stopped("The job was cancelled before it began.")
+            result = handlers.TABLE[order.op](self._host, task)
+        except Exception as error:  # the one place where everything a handler raises becomes an outcome
+            self._failed(job, name, error)
+        else:
+            self._end(job, name, "succeeded", None, result)
+        finally:
+            self._active.pop(job, None)
+
+    def _failed(self, job: UUID, name: str, error: Exception) -> None:
+        problem = as_problem(error)
+        state = {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(problem), "failed")
+        self._end(job, name, state, problem)
+
+    def _end(
+        self, job: UUID, name: str, state: str, problem: Problem | None, result: dict[str, object] | None = None
+    ) -> None:
+        """Report how a job ended, with the machine as it really is now."""
+
+        def report(machine: reports.MachineFact | None) -> None:
+            self._reporter.finish(reports.Outcome.model_validate({
+                "job": job, "state": state, "at": time.time(), "result": result or {}, "machine": machine,
+                "problem": problem.to_wire() if problem else None,
+            }))  # fmt: skip
+
+        if name:
+            self._watch.settle(name, report)
+        else:
+            report(None)
+
+    # --- control orders
+
+    def _control(self, sealed: Envelope, order: AnyOrder) -> None:
+        if isinstance(order, orders.Resend):
+            self._resend(order.after)
+        elif isinstance(order, orders.Refresh):
+            self._watch.refresh()
+        elif isinstance(order, orders.Cancel):
+            self._cancel(order.job, f"{sealed.actor.name} ({sealed.actor.role})")
+
+    def _resend(self, after: int) -> None:
+        """Publish again what did not arrive. What the spool no longer holds is filled up, and ends are told again."""
+        first, last = self._ledger.spool_bounds()
+        if after + 1 < first:
+            self._reporter.fill(after + 1, first)
+            for row in self._ledger.ended():
+                self._reporter.send(reports.Outcome.model_validate(row.outcome))
+        self._publisher.resend(min(after, last))
+
+    def _cancel(self, job: UUID, actor: str) -> None:
+        """Stop a job wherever it is: running here, in a unit, waiting, or not even arrived."""
+        row = self._ledger.job(job)
+        if row is None:
+            self._ledger.refuse_beforehand(job, actor)
+            return
+        if row.ended is not None:
+            self._again(job)
+            return
+        LOG.info("Job %s is cancelled by %s", job, actor)
+        self._ledger.cancel(job)
+        task = self._active.get(job)
+        if task is not None:
+            task.stop.set()
+        elif row.op in orders.IN_A_UNIT:
+            self._units.cancel(row)
+
+    # --- after a start of the worker
+
+    def adopt(self) -> None:
+        """Take up what an earlier worker left: jobs in units are followed on, converging orders are carried out again
+        while that still makes sense."""
+        for row in self._ledger.unfinished():
+            if row.op in orders.IN_A_UNIT:
+                self._units.adopt(row)
+            elif row.op != "cancelled-before":
+                self._adopt_converging(row)
+
+    def _adopt_converging(self, row: Row) -> None:
+        order = orders.from_wire(row.wanted)
+        if row.cancelled:
+            self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
+        elif time.time() > handlers.deadline(order, row.begun or row.taken):
+            late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")
+            self._end(row.id, row.name, "failed", late)
+        else:
+            self._begin(row.id, order, again=row.begun is not None)
+
+
+def as_problem(error: Exception) -> Problem:
+    """Anything that was raised, as something that may cross the wire. The unknown keeps its trace in the host's log."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error)
+    reference = secrets.token_hex(4)
+    LOG.error("Internal error %s", reference, exc_info=error)
+    return Problem(
+        f"Something unexpected happened on the host (reference {reference}).",
+        hint="Its log has the details: journalctl -u nspawnpanel-host.",
+    )

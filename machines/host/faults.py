@@ -1,0 +1,86 @@
+"""Problems born on a host; all of them may cross the wire.
+
+Problem
+├── CommandFailed       a tool ended with an error; knows argv, status and the tail of its output
+├── MachineMissing      there is no image or no running machine of that name
+├── MachineBusy         a build or removal of that name is under way
+├── NoSpace             the disk is full, or would be
+├── Stopped             a person cancelled the job
+├── TookTooLong         the time limit passed
+└── Misconfigured       this host's own settings, keys, ledger or policy cannot be used; the worker does not start
+"""
+
+import errno
+import shlex
+from collections.abc import Sequence
+
+from machines.contract.problems import Problem
+
+TAIL = 4000  # characters of a tool's output that travel with a problem
+
+
+class CommandFailed(Problem):
+    """A tool ended with an error. `status` is its exit status, negative for a signal (as in subprocess)."""
+
+    code = "command-failed"
+
+    def __init__(self, argv: Sequence[str], status: int, tail: str = "") -> None:
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        last = tail.strip().splitlines()[-1:] or [""]
+        super().__init__(f"{argv[0]} {how}. {last[0][:300]}".strip(), details=tail[-TAIL:])
+        self.argv = list(argv)
+        self.status = status
+        self.tail = tail[-TAIL:]
+
+    @property
+    def line(self) -> str:
+        """The command as it can be typed."""
+        return shlex.join(self.argv)
+
+
+class TookTooLong(Problem):
+    code = "timed-out"
+
+
+class Stopped(Problem):
+    code = "cancelled"
+
+
+class MachineMissing(Problem):
+    code = "machine-missing"
+
+
+class MachineBusy(Problem):
+    code = "machine-busy"
+
+
+class NoSpace(Problem):
+    code = "no-space"
+
+
+class Misconfigured(Problem):
+    code = "host-misconfigured"
+
+
+# What tools print when write(2) fails with ENOSPC or EDQUOT, in the C locale.
+_FULL = ("No space left on device", "Disk quota exceeded", "not enough free space", "don't have enough free space")
+
+
+def is_full(text: str) -> bool:
+    """Whether a tool's output says that the disk is full."""
+    return any(words in text for words in _FULL)
+
+
+def no_space(where: str, details: str = "") -> NoSpace:
+    return NoSpace(
+        f"There is no space left in {where}.",
+        hint="Remove machines nobody needs or enlarge the file system, then try again.",
+        details=details,
+    )
+
+
+def from_os_error(error: OSError) -> Problem:
+    """An OSError as a problem: full disks by name, the rest as they are."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return no_space(str(error.filename or "the file system"))
+    return Problem(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), code="io-error")

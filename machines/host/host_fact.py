@@ -1,0 +1,144 @@
+"""The host itself as one fact: what it is, what it has left, which tools it lacks."""
+
+import os
+import platform
+import shutil
+import time
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from machines.contract.problems import Problem
+from machines.contract.reports import Heartbeat, HostFact
+from machines.host import apt_sources
+from machines.host.paths import Paths
+from machines.host.policy import Policy
+from machines.host.run import environment, run
+
+WORKER = "0.1.0"
+# Tool → the Debian package that brings it.
+TOOLS = {
+    "systemd-nspawn": "systemd-container",
+    "machinectl": "systemd-container",
+    "systemd-run": "systemd",
+    "systemd-analyze": "systemd",
+    "systemd-firstboot": "systemd",
+    "journalctl": "systemd",
+    "mmdebstrap": "mmdebstrap",
+}
+OPTIONAL = {"debootstrap": "debootstrap", "btrfs": "btrfs-progs", "zstd": "zstd"}
+NET = Path("/sys/class/net")
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def memory() -> dict[str, int]:
+    """Lines of /proc/meminfo in bytes."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) == 3}
+
+
+def heartbeat(paths: Paths) -> Heartbeat:
+    return Heartbeat(
+        load=os.getloadavg()[0],
+        memory_available=memory().get("MemAvailable", 0),
+        disk_free=shutil.disk_usage(_pool(paths)).free,
+        boot_id=boot_id(),
+    )
+
+
+def read(paths: Paths, policy: Policy, *, networkd: bool) -> HostFact:
+    """Everything about the host that the panel shows. A few ms; tools are looked for each time, versions read once."""
+    disk, ram = shutil.disk_usage(_pool(paths)), memory()
+    tools = {tool: version for tool, package in {**TOOLS, **OPTIONAL}.items() if (version := _version(tool, package))}
+    return HostFact(
+        hostname=platform.node()[:300],
+        os=_os_release().get("PRETTY_NAME", ""),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        systemd=systemd_version(),
+        worker=WORKER,
+        boot_id=boot_id(),
+        booted=time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
+        cpus=len(os.sched_getaffinity(0)),
+        load=os.getloadavg()[0],
+        memory_total=ram.get("MemTotal", 0),
+        memory_available=ram.get("MemAvailable", 0),
+        disk_total=disk.total,
+        disk_free=disk.free,
+        pool_type=pool_type(paths),
+        cgroup=cgroup(),
+        networkd=networkd,
+        bridges=sorted(link.name for link in NET.iterdir() if (link / "bridge").exists())[:200],
+        interfaces=sorted(link.name for link in NET.iterdir() if link.name != "lo")[:500],
+        mirror=apt_sources.archive(apt_sources.read()),
+        tools=tools,
+        missing=missing(),
+        policy=policy.facts(),
+    )
+
+
+def missing() -> dict[str, str]:
+    """Tools that are needed and not installed, with the Debian package that brings each; debootstrap may stand in for
+    mmdebstrap."""
+    absent = {tool: package for tool, package in TOOLS.items() if not _which(tool)}
+    if _which("debootstrap"):
+        absent.pop("mmdebstrap", None)
+    return absent
+
+
+def _which(tool: str) -> str | None:
+    return shutil.which(tool, path=environment()["PATH"])
+
+
+def _version(tool: str, package: str) -> str:
+    """The version of the package that brings a tool, its path where dpkg does not know, "" when it is missing."""
+    path = _which(tool)
+    return (_package_version(package) or path) if path else ""
+
+
+@cache
+def _package_version(package: str) -> str:
+    try:
+        return run(["dpkg-query", "--show", "--showformat=${Version}", "--", package], timeout=10).out.strip()
+    except Problem:
+        return ""
+
+
+@cache
+def systemd_version() -> int:
+    """The number alone: 252, 257. 0 when it cannot be read."""
+    try:
+        return int(run(["systemctl", "--version"], timeout=10).out.split()[1].split(".")[0].split("~")[0])
+    except (Problem, ValueError, IndexError):
+        return 0
+
+
+@cache
+def _os_release() -> dict[str, str]:
+    return platform.freedesktop_os_release()
+
+
+def _pool(paths: Paths) -> Path:
+    return paths.machines if paths.machines.exists() else paths.machines.parent
+
+
+@cache
+def pool_type(paths: Paths) -> str:
+    """The file system that holds the images, by its magic number."""
+    try:
+        return run(["stat", "--file-system", "--format=%T", "--", str(_pool(paths))], timeout=10).out.strip()
+    except Problem:
+        return ""
+
+
+def cgroup() -> Literal["", "v1", "v2", "hybrid"]:
+    """v2 when the unified hierarchy is all there is, hybrid when both are mounted."""
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        return "v2"
+    if (root / "unified").exists():
+        return "hybrid"
+    return "v1" if (root / "systemd").exists() else ""

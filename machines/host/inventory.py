@@ -1,0 +1,330 @@
+"""What machines this host has and how each of them is, read from machined, systemd, /proc and the files on disk.
+
+Costs: two list calls tell names and states (2 ms for 100 machines); only machines that are up cost two GetAll more,
+pipelined. Addresses come from /proc/LEADER/net without a fork; disk use from a slow background count, never from here.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any
+
+from machines.contract import limits
+from machines.contract.names import MachineName, machine_name
+from machines.contract.orders import ABSENT
+from machines.contract.problems import BadValue
+from machines.contract.reports import Address, MachineFact
+from machines.contract.states import MachineState
+from machines.host import journal
+from machines.host.bus import MACHINED, Bus, BusError
+from machines.host.paths import Paths, unit_of
+from machines.host.rootfs import tree
+from machines.host.this_host import Slow, ThisHost
+
+LOG = logging.getLogger(__name__)
+
+INFINITE = 2**64 - 1
+SLOW = 600.0  # seconds: how old an image's os-release and disk use may be
+MACHINE_IFACE = f"{MACHINED}.Machine"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as machined lists it; `id` is its creation time in µs and the inode of its top."""
+
+    name: str
+    type: str
+    read_only: bool
+    id: str
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The three lists everything starts from."""
+
+    running: dict[str, str]  # name → object path
+    images: dict[str, Image]
+    units: dict[str, str]  # unit name → active state
+
+
+async def read_lists(host: ThisHost) -> Lists:
+    """Raises BusError when machined or systemd does not answer: an answer we cannot read is no empty list."""
+    machines, images, units = await asyncio.gather(
+        host.bus.machined("ListMachines"),
+        host.bus.machined("ListImages"),
+        host.bus.systemd("ListUnitsByPatterns", "asas", [[], ["systemd-nspawn@*.service"]]),
+    )
+    return Lists(
+        running={name: path for name, kind, _, path in machines[0] if kind == "container"},
+        images={image[0]: _image(host.paths, *image[:4]) for image in images[0] if is_usable(image[0])},
+        units={unit[0]: unit[3] for unit in units[0]},
+    )
+
+
+def _image(paths: Paths, name: str, kind: str, read_only: bool, created: int) -> Image:
+    return Image(name, kind, read_only, image_id(paths, name, kind, created))
+
+
+def image_id(paths: Paths, name: str, kind: str, created: int) -> str:
+    """Creation time in µs (0 when the file system does not know it) and inode of the image's top."""
+    top = paths.machines / (f"{name}.raw" if kind == "raw" else name)
+    try:
+        inode = top.stat().st_ino
+    except OSError:
+        inode = 0
+    return f"{0 if created in {0, INFINITE} else created}-{inode}"
+
+
+async def read_image(host: ThisHost, name: MachineName) -> Image | None:
+    """One image, or None when machined knows none of that name."""
+    images = (await host.bus.machined("ListImages"))[0]
+    return next((_image(host.paths, *image[:4]) for image in images if image[0] == name), None)
+
+
+def is_usable(name: str) -> bool:
+    """Whether machined's image can be a machine: its names may hold spaces, quotes and more."""
+    try:
+        return bool(machine_name(name)) and not name.startswith(".")
+    except BadValue:
+        return False
+
+
+async def read_all(host: ThisHost) -> list[MachineFact]:
+    """Every machine of this host."""
+    lists = await read_lists(host)
+    up = {_instance(unit) for unit, state in lists.units.items() if state not in {"inactive", "failed"}}
+    names = sorted({*lists.images, *filter(is_usable, lists.running), *filter(is_usable, up)})
+    return await _facts(host, lists, names)
+
+
+async def read_some(host: ThisHost, names: Collection[str]) -> tuple[list[MachineFact], list[str]]:
+    """These machines, and which of the names belong to none any more."""
+    lists = await read_lists(host)
+    there = [
+        name
+        for name in names
+        if name in lists.images or name in lists.running or _is_up(lists.units.get(unit_of(MachineName(name)), ""))
+    ]
+    facts = await _facts(host, lists, there)
+    return facts, sorted(set(names) - set(there))
+
+
+def _is_up(active: str) -> bool:
+    return active in {"active", "activating", "deactivating", "reloading"}
+
+
+def _instance(unit: str) -> str:
+    return unit.removeprefix("systemd-nspawn@").removesuffix(".service")
+
+
+async def _facts(host: ThisHost, lists: Lists, names: Iterable[str]) -> list[MachineFact]:
+    links = enabled_links(host.paths)
+    wanted = [_fact(host, lists, MachineName(name), enabled=name in links) for name in names]
+    found = await asyncio.gather(*wanted, return_exceptions=True)
+    facts = []
+    for fact in found:
+        if isinstance(fact, BusError):
+            LOG.info("A machine went away while it was looked at: %s", fact)
+        elif isinstance(fact, BaseException):
+            raise fact
+        else:
+            facts.append(fact)
+    return facts
+
+
+async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: bool) -> MachineFact:
+    paths, slow, image = host.paths, host.slow, lists.images.get(name)
+    machine, unit, (about, properties) = await _machine_and_unit(host.bus, lists, name)
+    active, entered = str(about.get("ActiveState", "")), about.get("ActiveEnterTimestamp", 0)
+    up, leader = _is_up(active), machine.get("Leader")
+    return MachineFact(
+        name=name,
+        state=state_of(str(machine.get("State", "")), active),
+        since=entered / 1e6 if up and entered else None,
+        unit=unit,
+        leader=leader,
+        addresses=addresses(leader) if leader else [],
+        enabled=enabled,
+        os=_os(paths, slow, name, image),
+        image_id=image.id if image else "",
+        image_type=image.type if image else "",
+        read_only=image.read_only if image else False,
+        disk_bytes=slow.disk.get(name, (0.0, None))[1],
+        memory_bytes=_number(properties, "MemoryCurrent") if up else None,
+        cpu_ns=_number(properties, "CPUUsageNSec") if up else None,
+        tasks=_number(properties, "TasksCurrent") if up else None,
+        nspawn_sha256=sha256(paths.nspawn_file(name)),
+        limits_sha256=sha256(paths.limits_file(name)),
+        effective=effective(properties) if up else {},
+        why=await _explain(slow, unit, about["InactiveEnterTimestamp"]) if active == "failed" else "",
+    )
+
+
+async def _machine_and_unit(
+    bus: Bus, lists: Lists, name: MachineName
+) -> tuple[dict[str, Any], str, tuple[dict[str, Any], dict[str, Any]]]:
+    """(what machined says, name of the unit, what systemd says of it); in one go for machines of the template unit."""
+    path, unit = lists.running.get(name, ""), unit_of(name)
+    machine, known = await asyncio.gather(_registered(bus, path), _unit(bus, unit if unit in lists.units else ""))
+    if machine.get("Unit", unit) != unit:  # started by hand
+        unit = str(machine["Unit"])
+        known = await _unit(bus, unit)
+    return machine, unit, known
+
+
+async def _registered(bus: Bus, path: str) -> dict[str, Any]:
+    return await bus.properties(MACHINED, path, MACHINE_IFACE) if path else {}
+
+
+async def _unit(bus: Bus, unit: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(properties of the unit, resource properties); a machine started by hand may live in a scope."""
+    if not unit:
+        return {}, {}
+    kind = "Scope" if unit.endswith(".scope") else "Service"
+    about, resources = await asyncio.gather(bus.unit(unit), bus.unit(unit, kind))
+    return about, resources
+
+
+def state_of(machine: str, active: str) -> MachineState:
+    """machined's word on a registered machine and systemd's on its unit, as one state."""
+    if active == "activating":
+        return MachineState.STARTING
+    if active == "deactivating" or machine == "closing":
+        return MachineState.STOPPING
+    if active == "failed" and not machine:
+        return MachineState.FAILED
+    if active in {"active", "reloading"} or machine in {"running", "opening"}:
+        return MachineState.RUNNING
+    return MachineState.STOPPED
+
+
+async def _explain(slow: Slow, unit: str, when: int) -> str:
+    """The last journal lines of a unit that failed at `when` (µs), read once."""
+    if (unit, when) not in slow.why:
+        lines = await asyncio.get_running_loop().run_in_executor(None, journal.last_lines, unit)
+        slow.why[unit, when] = "\n".join(lines)[-4000:] or "The unit failed and logged nothing."
+    return slow.why[unit, when]
+
+
+def _number(properties: dict[str, Any], key: str) -> int | None:
+    value = properties.get(key)
+    return None if value is None or value == INFINITE else int(value)
+
+
+def effective(properties: dict[str, Any]) -> dict[str, str]:
+    """The resource properties systemd holds now, by the keys of contract/limits.py, in the form of limits.effective().
+
+    A weight that was never set is left out.
+    """
+    found: dict[str, str] = {}
+    for key, prop in limits.PROPERTIES.items():
+        value = properties.get(prop.shown_as)
+        if value is None or (value == INFINITE and key.endswith("Weight")):
+            continue
+        if isinstance(value, bytes | list):
+            found |= {key: cpu_list(bytes(value))} if value else {}
+        else:
+            found[key] = "infinity" if value == INFINITE else str(value)
+    return found
+
+
+def cpu_list(mask: bytes) -> str:
+    """A CPU mask as systemd writes it: 0-3 7."""
+    on = [index for index in range(len(mask) * 8) if mask[index // 8] >> (index % 8) & 1]
+    parts: list[list[int]] = []
+    for index in on:
+        if parts and parts[-1][-1] == index - 1:
+            parts[-1][1:] = [index]
+        else:
+            parts.append([index])
+    return " ".join("-".join(map(str, part)) for part in parts)
+
+
+def enabled_links(paths: Paths) -> frozenset[str]:
+    """Machines that start with the host: systemctl enable makes links below *.wants. They only count when
+    machines.target itself is wanted, which machinectl does by itself from systemd 253 on."""
+    links = _links(paths)
+    if "machines.target" not in links:
+        return frozenset()
+    return frozenset(_instance(link) for link in links if link.startswith("systemd-nspawn@"))
+
+
+def machines_target_is_enabled(paths: Paths) -> bool:
+    return "machines.target" in _links(paths)
+
+
+def _links(paths: Paths) -> set[str]:
+    found: set[str] = set()
+    for folder in [*paths.units.glob("*.wants"), *paths.units.glob("*.requires")]:
+        try:
+            found.update(os.listdir(folder))
+        except OSError:
+            continue
+    return found
+
+
+def sha256(file: Path) -> str:
+    """Of a file's bytes in hex, or "absent"."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ABSENT
+
+
+def _os(paths: Paths, slow: Slow, name: MachineName, image: Image | None) -> str:
+    """PRETTY_NAME of the image's os-release, at most ten minutes old. Raw images would have to be mounted: ""."""
+    if image is None or image.type == "raw":
+        return ""
+    read_at, known = slow.os.get(image.id, (0.0, ""))
+    if time.monotonic() - read_at < SLOW and known:
+        return known
+    text = tree.read_text(paths.image(name), "etc/os-release") or tree.read_text(
+        paths.image(name), "usr/lib/os-release"
+    )
+    fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    pretty = fields.get("PRETTY_NAME", "").strip("\"'")[:300]
+    slow.os[image.id] = (time.monotonic(), pretty)
+    return pretty
+
+
+def addresses(leader: int) -> list[Address]:
+    """Addresses in the network namespace of a process, global ones first; [] when it shares the host's.
+
+    From /proc/PID/net/fib_trie and if_inet6: no fork, unlike machined's GetMachineAddresses.
+    """
+    try:
+        if os.readlink(f"/proc/{leader}/ns/net") == os.readlink("/proc/self/ns/net"):
+            return []
+        four = parse_fib_trie(Path(f"/proc/{leader}/net/fib_trie").read_text())
+        six = parse_if_inet6(Path(f"/proc/{leader}/net/if_inet6").read_text())
+    except OSError:
+        return []
+    local = [Address(family="inet", address=a) for a in four if a.startswith("169.254.")]
+    usable = [Address(family="inet", address=a) for a in four if not a.startswith("169.254.")]
+    return [*usable, *(Address(family="inet6", address=a) for a in six if not a.startswith("fe80")), *local][:64]
+
+
+def parse_fib_trie(text: str) -> list[str]:
+    """IPv4 addresses of the interfaces: the leaves marked “/32 host LOCAL”, loopback left out."""
+    found: list[str] = []
+    leaf = ""
+    for line in text.splitlines():
+        word = line.strip().split()
+        if word[:1] == ["|--"]:
+            leaf = word[1]
+        elif word[:3] == ["/32", "host", "LOCAL"] and leaf not in found and not leaf.startswith("127."):
+            found.append(leaf)
+    return found
+
+
+def parse_if_inet6(text: str) -> list[str]:
+    """IPv6 addresses: the first column of each line, loopback left out."""
+    packed = [line.split()[0] for line in text.splitlines() if line.strip()]
+    found = [str(IPv6Address(bytes.fromhex(word))) for word in packed]
+    return [address for address in found if address != "::1"]

@@ -1,0 +1,65 @@
+"""The log of a job that runs in a unit of its own: one JSON object per line in STATE/jobs/<id>/log.
+
+Why a file and not the journal: its size in bytes is a cursor that cannot be vacuumed, rate-limited or split, so a
+worker that was killed goes on at the very byte it had reported, and every line arrives once and in order. The unit
+prints the same words on its standard output for whoever reads the journal.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from machines.host.reporting import Entry
+
+FILE = "log"
+LIMIT = 64 * 1024 * 1024  # bytes; a tool that says more is cut off
+CHUNK = 1024 * 1024
+
+
+class JobLog:
+    """The writing end, in the unit. A full disk costs lines, never the job."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._fd).st_size
+        self._torn = self._size > 0  # whatever was there may end in half a line
+
+    def tell(self, entry: Entry) -> None:
+        if self._size > LIMIT and entry["k"] == "line":
+            return
+        if self._size <= LIMIT < self._size + 20_000:
+            entry = {**entry, "t": "The log is cut off here: it has reached 64 MiB."} if entry["k"] == "line" else entry
+            self._size = LIMIT
+        data = ("\n" if self._torn else "") + json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
+        raw = data.encode(errors="replace")
+        try:
+            written = os.write(self._fd, raw)
+        except OSError:
+            written = 0
+        self._torn = written != len(raw) and (written > 0 or self._torn)
+        self._size += written
+
+    def result(self, state: str, problem: dict[str, object] | None, result: dict[str, object]) -> None:
+        """The job's end; on disk before the unit ends. Raises OSError when it cannot be written."""
+        self.tell({"k": "result", "at": 0.0, "state": state, "problem": problem, "result": result})
+        os.fsync(self._fd)
+
+
+def read_from(folder: Path, cursor: int) -> tuple[list[Entry], int]:
+    """Entries written after `cursor` (bytes) and the new cursor; at most about 1 MiB. Half-written lines wait."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            file.seek(cursor)
+            data = file.read(CHUNK)
+    except FileNotFoundError:
+        return [], cursor
+    whole = data[: data.rfind(b"\n") + 1]
+    entries: list[Entry] = []
+    for line in whole.splitlines():
+        with contextlib.suppress(ValueError):  # the torn end of a write on a full disk
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "k" in entry:
+                entries.append(entry)
+    return entries, cursor + len(whole)

@@ -1,0 +1,61 @@
+"""Where things lie on a host. One frozen object, so that a test can move every root into a temporary directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from machines.contract.names import MachineName
+
+UNIT = "systemd-nspawn@{}.service"
+DROPIN = "50-nspawnpanel.conf"
+SLICE = "nspawnpanel.slice"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Directories this room reads and writes. Defaults are a real host's."""
+
+    state: Path = Path("/var/lib/nspawnpanel")
+    machines: Path = Path("/var/lib/machines")
+    nspawn: Path = Path("/etc/systemd/nspawn")
+    units: Path = Path("/etc/systemd/system")
+    probes: Path = Path("/run/systemd/nspawn")
+    scratch: Path = Path("/run/nspawnpanel")
+    policy: Path = Path("/etc/nspawnpanel/policy.toml")
+
+    @property
+    def keys(self) -> Path:
+        return self.state / "keys"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.db"
+
+    def job(self, job: UUID) -> Path:
+        """What a job in a unit writes while it runs; removed when its end has been reported."""
+        return self.state / "jobs" / str(job)
+
+    def generations(self, name: MachineName) -> Path:
+        return self.state / "generations" / name
+
+    def image(self, name: MachineName) -> Path:
+        return self.machines / name
+
+    def unfinished(self, job: UUID) -> Path:
+        """A tree being built. The leading dot hides it from machined."""
+        return self.machines / f".nspawnpanel-{job}.tmp"
+
+    def nspawn_file(self, name: MachineName) -> Path:
+        return self.nspawn / f"{name}.nspawn"
+
+    def limits_file(self, name: MachineName) -> Path:
+        return self.units / f"{unit_of(name)}.d" / DROPIN
+
+
+def unit_of(name: MachineName) -> str:
+    """The template unit a machine runs in. machinectl does not escape the name, so neither do we."""
+    return UNIT.format(name)
+
+
+def job_unit(job: UUID) -> str:
+    return f"nspawnpanel-job-{job}.service"

@@ -1,0 +1,233 @@
+"""What this host will ever allow, whoever asks: /etc/nspawnpanel/policy.toml, written by its root, never by us.
+
+The panel decides who may ask; the host decides what may happen. A missing file means the defaults below. Every refusal
+names the rule, so that an administrator of the host knows which line to change. An example with every rule explained
+lies beside this file as policy.toml.
+"""
+
+import fnmatch
+import os
+import stat
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from machines.contract import nspawn, orders, values
+from machines.contract.limits import PROPERTIES
+from machines.contract.problems import NotAllowed
+from machines.contract.rights import RIGHT_FOR
+from machines.host.faults import Misconfigured
+
+# Keys a drop-in may hold. No Exec*=, no LoadCredential=, no Environment=: each of them would be root on the host.
+UNIT_SETTINGS = (
+    *PROPERTIES, "CPUQuotaPeriodSec", "AllowedMemoryNodes", "MemoryZSwapMax", "StartupCPUWeight", "StartupIOWeight",
+    "IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax", "IODeviceWeight",
+    "IODeviceLatencyTargetSec", "IPAccounting", "IPAddressAllow", "IPAddressDeny", "SocketBindAllow", "SocketBindDeny",
+    "RestrictNetworkInterfaces", "ManagedOOMSwap", "ManagedOOMMemoryPressure", "ManagedOOMMemoryPressureLimit",
+    "ManagedOOMPreference", "CPUAccounting", "MemoryAccounting", "IOAccounting", "TasksAccounting", "Restart",
+    "RestartSec", "TimeoutStartSec", "TimeoutStopSec", "TimeoutSec", "SetCredential", "CoredumpReceive",
+    "Description", "Documentation", "After", "Before", "Wants", "Requires", "BindsTo", "PartOf", "Requisite",
+)  # fmt: skip
+NETWORKS = ("veth", "zone", "bridge", "macvlan", "ipvlan", "host", "none", "other")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules. Lists of names may use shell patterns (fnmatch)."""
+
+    ops: tuple[str, ...] = tuple(sorted(RIGHT_FOR))
+    machines: tuple[str, ...] = ("*",)
+    bind_sources: tuple[str, ...] = ("/srv", "/mnt", "/media", "/opt")
+    bind_sources_read_only: tuple[str, ...] = ("/usr/share", "/etc/ssl/certs", "/etc/resolv.conf")
+    networks: tuple[str, ...] = NETWORKS
+    interfaces: tuple[str, ...] = ("*",)  # for Interface=, MACVLAN=, IPVLAN=, Bridge=
+    capabilities: tuple[str, ...] = ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_NICE", "CAP_SYS_PTRACE")
+    private_users: str = "optional"  # or "required": PrivateUsers=no and identity are refused
+    port_lowest: int = 1
+    unit_settings: tuple[str, ...] = UNIT_SETTINGS
+    mirrors: tuple[str, ...] = ("*",)
+    builds_at_once: int = 2
+
+    def facts(self) -> dict[str, Any]:
+        """The rules as the panel shows them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def read(file: Path) -> Policy:
+    """The rules of a file. Raises Misconfigured when it cannot be trusted or read: better no worker than a guess."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return Policy()
+    except OSError as error:
+        raise Misconfigured(f"{file} cannot be opened: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as opened:
+        _check_owner(file, os.fstat(opened.fileno()))
+        try:
+            return _policy(tomllib.load(opened))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise Misconfigured(f"{file} cannot be used: {error}") from error
+
+
+def _check_owner(file: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+        raise Misconfigured(
+            f"{file} is not a file that only root can write.", hint=f"Run: chown root:root {file} && chmod 644 {file}"
+        )
+
+
+def _policy(rules: Mapping[str, Any]) -> Policy:
+    known = {field.name: field for field in fields(Policy)}
+    defaults = Policy()
+    given: dict[str, Any] = {}
+    for name, value in rules.items():
+        if name not in known:
+            raise ValueError(f"“{name}” is not a rule; known are {', '.join(known)}")
+        given[name] = _rule(name, value, type(getattr(defaults, name)))
+    return Policy(**given)
+
+
+def _rule(name: str, value: object, wanted: type) -> object:
+    if wanted is tuple:
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise ValueError(f"“{name}” must be a list of texts")
+        return tuple(value)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise ValueError(f"“{name}” must be a {wanted.__name__}")
+    return value
+
+
+def _refuse(rule: str, message: str) -> NotAllowed:
+    return NotAllowed(
+        f"This host's policy does not allow it: {message}",
+        hint=f"Its administrator can change the rule “{rule}” in /etc/nspawnpanel/policy.toml.",
+        code="policy-refused",
+    )
+
+
+def allow(policy: Policy, order: orders.AnyOrder) -> None:
+    """Pass silently when the policy lets this order happen at all. Raises NotAllowed naming the rule.
+
+    The files of an Apply or Build are judged by allow_files() on their final text, by the code that writes them.
+    """
+    if order.op not in policy.ops:
+        raise _refuse("ops", f"the operation “{order.op}”.")
+    name = getattr(order, "name", None)
+    if name is not None and not _matches(name, policy.machines):
+        raise _refuse("machines", f"the machine name “{name}”.")
+    if isinstance(order, orders.Build) and order.recipe.mirror and not _matches(order.recipe.mirror, policy.mirrors):
+        raise _refuse("mirrors", f"the mirror {order.recipe.mirror}.")
+
+
+def allow_files(policy: Policy, wanted: nspawn.Document, limits: nspawn.Document, *, found: Sequence[str] = ()) -> None:
+    """Judge a machine's final .nspawn file and drop-in. Raises NotAllowed naming the rule.
+
+    `found` are the texts of the files as they are on the host: a line that stands there already was written by
+    somebody with the right to, and passes. Paths are compared after symbolic links are resolved: /srv/x may lead to
+    /etc.
+    """
+    known = {(e.section, e.key, e.value) for text in found for e in nspawn.parse(text).settings()}
+    fresh = nspawn.Document([e for e in wanted.entries if (e.section, e.key, e.value) not in known])
+    _allow_paths(policy, fresh)
+    _allow_network(policy, fresh, wanted)
+    _allow_privileges(policy, fresh)
+    for entry in limits.settings():
+        if (entry.section, entry.key, entry.value) not in known and entry.key not in policy.unit_settings:
+            raise _refuse("unit_settings", f"{entry.key}= in the drop-in of the machine's unit.")
+
+
+def _allow_paths(policy: Policy, document: nspawn.Document) -> None:
+    for key, roots in (
+        ("Bind", policy.bind_sources),
+        ("BindReadOnly", (*policy.bind_sources, *policy.bind_sources_read_only)),
+    ):
+        for value in document.get(nspawn.FILES, key):
+            _allow_source(key, source_of(value), roots)
+    for key in ("Overlay", "OverlayReadOnly"):
+        for value in document.get(nspawn.FILES, key):
+            for lower in overlay_sources(value):
+                _allow_source(key, lower, policy.bind_sources)
+
+
+def source_of(bind: str) -> str:
+    """The host's path of a Bind= value; "" when it is a temporary directory or a path inside the image (+)."""
+    source = nspawn_fields(bind)[0]
+    return "" if source.startswith("+") else source
+
+
+def overlay_sources(value: str) -> list[str]:
+    """The host's paths of an Overlay= value: all but the last, which is inside the machine."""
+    return [part for part in nspawn_fields(value)[:-1] if part and not part.startswith("+")]
+
+
+def nspawn_fields(value: str) -> list[str]:
+    """The colon-separated parts of a value; a colon inside a part is written \\: there."""
+    parts: list[str] = []
+    part, escaped = "", False
+    for character in value:
+        if escaped:
+            part, escaped = part + character, False
+        elif character == "\\":
+            escaped = True
+        elif character == ":":
+            parts, part = [*parts, part], ""
+        else:
+            part += character
+    return [*parts, part]
+
+
+def _allow_source(key: str, source: str, roots: tuple[str, ...]) -> None:
+    if not source:
+        return
+    real = os.path.realpath(source)
+    if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in map(os.path.realpath, roots)):
+        leads = f" (it leads to {real})" if real != source else ""
+        rule = "bind_sources" if key != "BindReadOnly" else "bind_sources_read_only"
+        raise _refuse(rule, f"{key}= of {source}{leads}; allowed are {', '.join(roots)}.")
+
+
+def _allow_network(policy: Policy, document: nspawn.Document, whole: nspawn.Document) -> None:
+    """The mode is that of the whole file, but only judged when one of its lines is new."""
+    mode, _ = nspawn.network_mode(whole)
+    changed = any(entry.section == nspawn.NETWORK for entry in document.settings())
+    if changed and mode and mode not in policy.networks:
+        raise _refuse("networks", f"the network mode “{mode}”.")
+    if document.get(nspawn.NETWORK, "NamespacePath") and "other" not in policy.networks:
+        raise _refuse("networks", "NamespacePath=, which joins any network namespace.")
+    for key in ("Interface", "MACVLAN", "IPVLAN", "Bridge"):
+        for value in document.get(nspawn.NETWORK, key):
+            for pair in value.split():
+                if not _matches(pair.split(":")[0], policy.interfaces):
+                    raise _refuse("interfaces", f"{key}={pair}.")
+    for value in document.get(nspawn.NETWORK, "Port"):
+        port = host_port(value)[1]
+        if port < policy.port_lowest:
+            raise _refuse("port_lowest", f"the host's port {port}; the lowest is {policy.port_lowest}.")
+
+
+def host_port(value: str) -> tuple[str, int]:
+    """(tcp or udp, port of the host) of a Port= value that values.port() has passed."""
+    words = value.split(":")
+    protocol = words.pop(0) if words[0] in {"tcp", "udp"} else "tcp"
+    return protocol, int(words[0])
+
+
+def _allow_privileges(policy: Policy, document: nspawn.Document) -> None:
+    users = document.last(nspawn.EXEC, "PrivateUsers")
+    if policy.private_users == "required" and users and (users == "identity" or _is_off(users)):
+        raise _refuse("private_users", f"PrivateUsers={users}.")
+    for key in ("Capability", "AmbientCapability"):
+        for value in document.get(nspawn.EXEC, key):
+            for word in value.split():
+                if not _matches(word, policy.capabilities):
+                    raise _refuse("capabilities", f"{key}={word}.")
+
+
+def _is_off(text: str) -> bool:
+    return text.lower() in {"0", "no", "n", "false", "f", "off"} and not values.is_true(text)
+
+
+def _matches(word: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(word, pattern) for pattern in patterns)

@@ -1,0 +1,312 @@
+"""What this host says: numbered, signed, spooled, then published on its Redis stream.
+
+A report is durable before it is published, so Redis may be down, frozen or emptied: the publisher goes on from the
+last number it got rid of, and the panel asks again for what it misses. Log lines travel in batches (21 times cheaper
+than one by one); everything else leaves at once.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import redis
+from nacl.signing import SigningKey
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from machines.contract import envelope, reports, routes
+from machines.contract.reports import AnyReport
+from machines.host import ledger as books
+from machines.host.ledger import Ledger
+
+LOG = logging.getLogger(__name__)
+
+BATCH_SECONDS = 0.05
+BATCH_LINES = 200
+BATCH_CHARACTERS = 64 * 1024
+STREAM_LENGTH = 20_000
+PATIENCE = 2.0  # seconds: longest pause between two tries to reach Redis
+SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heartbeats, inventories) is not spooled
+
+Entry = dict[str, Any]  # something a job says about itself; see Voice
+
+
+class Voice:
+    """How a job speaks about itself. `tell` takes one entry: {"k": kind, "at": seconds, …}."""
+
+    def __init__(self, tell: Callable[[Entry], None]) -> None:
+        self._tell = tell
+        self._progressed = 0.0
+
+    def line(self, text: str, source: str = "p") -> None:
+        """One log line. Source o and e are a tool's output and error output, p our own words."""
+        self._tell({"k": "line", "at": time.time(), "s": source, "t": text[:16_384]})
+
+    def heard(self, source: str, text: str) -> None:
+        """The same for run.Heard."""
+        self.line(text, source)
+
+    def phase(self, name: str, number: int, of: int) -> None:
+        self._tell({"k": "phase", "at": time.time(), "name": name, "number": number, "of": of})
+
+    def command(self, argv: Sequence[str]) -> None:
+        """The exact command that is about to run. It must hold no secret."""
+        self._tell({"k": "command", "at": time.time(), "argv": [str(word)[:8000] for word in argv][:1000]})
+
+    def progress(self, fraction: float, note: str = "") -> None:
+        """How far the phase is, 0..1; at most four times per second reach the panel."""
+        if time.monotonic() - self._progressed > 0.25 or fraction >= 1:
+            self._progressed = time.monotonic()
+            self._tell(
+                {"k": "progress", "at": time.time(), "fraction": min(1.0, max(0.0, fraction)), "note": note[:300]}
+            )
+
+
+class Sign(Protocol):
+    def __call__(self, number: int, at: float, report: AnyReport) -> str: ...
+
+
+def signer(host: UUID, generation: int, key: SigningKey) -> Sign:
+    """Reports are bound to this host in this generation."""
+
+    def sign(number: int, at: float, report: AnyReport) -> str:
+        told = envelope.SignedReport(
+            host=host, generation=generation, number=number, at=at, report=reports.to_wire(report)
+        )
+        return envelope.sign_report(told, key)
+
+    return sign
+
+
+def batch(job: UUID, told: int, entries: Sequence[Entry]) -> tuple[list[AnyReport], int]:
+    """Entries of one job as reports, in order, with lines gathered; and how many lines are told after them.
+
+    `told` is the number of lines told before. Of several progress entries in a row the last one stands for all.
+    """
+    out: list[AnyReport] = []
+    lines: list[reports.Line] = []
+
+    def flush() -> None:
+        nonlocal told, lines
+        if lines:
+            out.append(reports.Lines(job=job, first=told + 1, lines=lines))
+            told += len(lines)
+            lines = []
+
+    size = 0
+    for entry in entries:
+        if entry["k"] == "line":
+            size = size + len(entry["t"]) if lines else len(entry["t"])
+            if lines and (len(lines) >= BATCH_LINES or size > BATCH_CHARACTERS):
+                flush()
+                size = len(entry["t"])
+            lines.append(reports.Line(at=entry["at"], source=entry["s"], text=entry["t"]))
+        else:
+            flush()
+            _add(out, job, entry)
+    flush()
+    return out, told
+
+
+def _add(out: list[AnyReport], job: UUID, entry: Entry) -> None:
+    values = {key: value for key, value in entry.items() if key not in {"k", "at"}}
+    if entry["k"] == "phase":
+        out.append(reports.Phase(job=job, at=entry["at"], **values))
+    elif entry["k"] == "command":
+        out.append(reports.Command(job=job, **values))
+    elif entry["k"] == "progress":
+        if out and isinstance(out[-1], reports.Progress):
+            out.pop()
+        out.append(reports.Progress(job=job, **values))
+
+
+class Reporter:
+    """Takes reports from every thread, in order, and gets rid of them."""
+
+    def __init__(self, ledger: Ledger, sign: Sign, publisher: "Publisher") -> None:
+        self._ledger = ledger
+        self._sign = sign
+        self._publisher = publisher
+        self._pending: dict[UUID, list[Entry]] = defaultdict(list)
+        self._order = threading.RLock()
+        self._something = threading.Event()
+        threading.Thread(target=self._keep_flushing, name="log-lines", daemon=True).start()
+
+    def send(self, *what: AnyReport, also: Callable[[sqlite3.Connection], None] | None = None) -> None:
+        """Spool reports in one durable transaction, together with what `also` writes, and publish them at once."""
+        with self._ledger.writing() as db:
+            if also is not None:
+                also(db)
+            self.spool(db, *what)
+        self._publisher.wake()
+
+    def send_passing(self, report: AnyReport) -> None:
+        """The same for what the next one makes worthless: not spooled while Redis cannot be reached."""
+        if self._publisher.silent_for() < SILENCE:
+            self.send(report)
+
+    def spool(self, db: sqlite3.Connection, *what: AnyReport) -> None:
+        """Within a transaction of the caller's, who wakes the publisher after it."""
+        for report in what:
+            number, at = books.next_number(db), time.time()
+            books.spool(db, number, self._sign(number, at, report), at)
+
+    def fill(self, first: int, until: int) -> None:
+        """Give the numbers `first` … `until`-1, whose reports are no longer spooled, to heartbeats, so that the panel
+        is not stopped by a gap for ever."""
+        with self._ledger.writing() as db:
+            for number in range(first, until):
+                at = time.time()
+                books.spool(db, number, self._sign(number, at, reports.Heartbeat()), at)
+
+    def wake(self) -> None:
+        self._publisher.wake()
+
+    def voice(self, job: UUID) -> Voice:
+        """The voice of a job that runs in this process."""
+        return Voice(lambda entry: self._tell(job, entry))
+
+    def _tell(self, job: UUID, entry: Entry) -> None:
+        with self._order:
+            self._pending[job].append(entry)
+        self._something.set()
+
+    def _keep_flushing(self) -> None:
+        while True:
+            self._something.wait()
+            time.sleep(BATCH_SECONDS)
+            self._something.clear()
+            try:
+                self.flush()
+            except Exception:  # a full disk must not end the thread; what was pending is tried again
+                LOG.exception("Log lines could not be spooled")
+                time.sleep(1)
+                self._something.set()
+
+    def flush(self) -> None:
+        """Spool what jobs have said and what waits to be gathered into batches."""
+        with self._order:
+            if not self._pending:
+                return
+            with self._ledger.writing() as db:
+                for job, entries in self._pending.items():
+                    self._spool_entries(db, job, entries)
+            self._pending.clear()
+        self._publisher.wake()
+
+    def _spool_entries(
+        self, db: sqlite3.Connection, job: UUID, entries: Sequence[Entry], cursor: int | None = None
+    ) -> None:
+        what, told = batch(job, books.lines_of(db, job), entries)
+        books.count_lines(db, job, told, cursor)
+        self.spool(db, *what)
+
+    def relay(self, job: UUID, entries: Sequence[Entry], cursor: int) -> None:
+        """What a job in a unit has said, with the place in its log up to which this is all: one transaction."""
+        with self._ledger.writing() as db:
+            self._spool_entries(db, job, entries, cursor)
+        self._publisher.wake()
+
+    def finish(self, outcome: reports.Outcome) -> bool:
+        """A job's last words and its outcome, in one transaction. False when it had ended before."""
+        with self._order, self._ledger.writing() as db:
+            self._spool_entries(db, outcome.job, self._pending.get(outcome.job, []))
+            outcome = outcome.model_copy(update={"lines": books.lines_of(db, outcome.job)})
+            ended = books.end(db, outcome.job, reports.to_wire(outcome))
+            if ended:
+                self.spool(db, outcome)
+        self._forget(outcome.job)
+        self._publisher.wake()
+        return ended
+
+    def _forget(self, job: UUID) -> None:
+        with self._order:
+            self._pending.pop(job, None)
+
+
+class Publisher(threading.Thread):
+    """Carries the spool to the host's Redis stream: event-driven, in pipelines, for ever."""
+
+    def __init__(self, ledger: Ledger, url: str, stream: str) -> None:
+        super().__init__(name="publisher", daemon=True)
+        self._db = books.connect(ledger.file, synchronous="NORMAL")
+        self._redis = _client(url)
+        self._stream = stream
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._sent = books.published(self._db)
+        self._noted = self._sent
+        self._reached = time.monotonic()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def silent_for(self) -> float:
+        """Seconds since the publisher last had nothing left to say or said something."""
+        return time.monotonic() - self._reached
+
+    def resend(self, after: int) -> None:
+        """Publish again everything after this number (the panel has missed something)."""
+        with self._lock:
+            self._sent = min(self._sent, after)
+        self.wake()
+
+    def run(self) -> None:
+        pause = 0.05
+        while True:
+            try:
+                more = self._publish_some()
+                pause = 0.05
+            except (redis.RedisError, OSError, sqlite3.Error) as error:
+                if pause < 0.1:
+                    LOG.warning("Redis cannot be reached, reports wait in the spool: %s", error)
+                time.sleep(pause)
+                pause = min(PATIENCE, pause * 2)
+                continue
+            if not more:
+                self._note()
+                self._wake.wait(timeout=5)
+
+    def _publish_some(self) -> bool:
+        """One pipeline full. False when nothing was left."""
+        self._wake.clear()
+        after = self._sent
+        rows = books.spooled_after(self._db, after, BATCH_LINES)
+        if not rows:
+            self._reached = time.monotonic()
+            return False
+        pipe = self._redis.pipeline(transaction=False)
+        for _, body in rows:
+            pipe.xadd(self._stream, {"r": body}, maxlen=STREAM_LENGTH, approximate=True)
+        pipe.execute()
+        self._reached = time.monotonic()
+        with self._lock:
+            if self._sent == after:  # else a resend set it back meanwhile
+                self._sent = rows[-1][0]
+        return True
+
+    def _note(self) -> None:
+        """Remember durably-enough where we are: after a crash a few reports go out twice, which changes nothing."""
+        if self._noted != self._sent:
+            books.set_published(self._db, self._sent)
+            self._noted = self._sent
+
+
+def _client(url: str) -> redis.Redis:
+    """Retrying is ours: every call fails fast and the spool keeps the order."""
+    return redis.Redis.from_url(
+        url.replace("redis+socket://", "unix://", 1),
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        health_check_interval=10,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def stream_of(host: UUID) -> str:
+    return routes.stream(str(host))

@@ -1,0 +1,73 @@
+"""Where trees are made and thrown away: subvolumes where the pool is btrfs, folders elsewhere."""
+
+import os
+import shutil
+from pathlib import Path
+
+from machines.contract.problems import Problem
+from machines.host.run import run
+
+BTRFS_TOP = 256  # inode of the top of every subvolume
+
+
+def is_btrfs(folder: Path) -> bool:
+    return run(["stat", "--file-system", "--format=%T", "--", str(folder)], timeout=10).out.strip() == "btrfs"
+
+
+def make(tree: Path) -> None:
+    """A new empty tree, readable by root alone until it is finished. Raises OSError or CommandFailed."""
+    if is_btrfs(tree.parent) and shutil.which("btrfs"):
+        run(["btrfs", "subvolume", "create", "--", str(tree)], timeout=30)
+        tree.chmod(0o755)
+    else:
+        tree.mkdir(mode=0o755)
+
+
+def clear(tree: Path) -> None:
+    """Remove a tree and everything in it: mounts first, subvolumes from the inside out. Nothing there is fine.
+
+    Raises CommandFailed or OSError when something of it is left.
+    """
+    if not os.path.lexists(tree):
+        return
+    if tree.is_symlink():
+        tree.unlink()
+        return
+    for mount in _mounts_below(tree):
+        run(["umount", "--lazy", "--", mount], timeout=30, codes=(0, 32))
+    for subvolume in subvolumes(tree):
+        run(["btrfs", "subvolume", "delete", "--", str(subvolume)], timeout=120)
+    if os.path.lexists(tree):
+        _remove(tree)
+
+
+def _remove(tree: Path) -> None:
+    """rm refuses nothing but what is immutable: then the mark is taken off and it is tried once more."""
+    argv = ["rm", "--recursive", "--force", "--one-file-system", "--", str(tree)]
+    try:
+        run(argv, timeout=600)
+    except Problem:
+        run(["chattr", "-R", "-f", "-i", "-a", "--", str(tree)], timeout=300, codes=(0, 1))
+        run(argv, timeout=600)
+
+
+def _mounts_below(tree: Path) -> list[str]:
+    """Mount points inside the tree, deepest first."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    plain = [point.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace") for point in points]
+    return sorted((p for p in plain if p.startswith(f"{tree}/")), key=len, reverse=True)
+
+
+def subvolumes(tree: Path) -> list[Path]:
+    """Subvolumes in the tree and the tree itself if it is one, deepest first; [] off btrfs."""
+    if not tree.is_dir() or not is_btrfs(tree):
+        return []
+    found = [tree] if tree.stat().st_ino == BTRFS_TOP else []
+    for folder, names, _ in os.walk(tree):
+        found += [
+            Path(folder, name)
+            for name in names
+            if os.lstat(os.path.join(folder, name)).st_ino == BTRFS_TOP
+            and not os.path.ismount(os.path.join(folder, name))
+        ]
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)

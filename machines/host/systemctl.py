@@ -1,0 +1,37 @@
+"""Verbs of systemctl(1) this room needs, as argv."""
+
+from collections.abc import Sequence
+
+
+def daemon_reload() -> list[str]:
+    return ["systemctl", "daemon-reload"]
+
+
+def enable(unit: str) -> list[str]:
+    return ["systemctl", "enable", "--", unit]
+
+
+def stop(unit: str) -> list[str]:
+    return ["systemctl", "stop", "--", unit]
+
+
+def kill(unit: str) -> list[str]:
+    return ["systemctl", "kill", "--signal=SIGKILL", "--", unit]
+
+
+def reset_failed(unit: str) -> list[str]:
+    return ["systemctl", "reset-failed", "--", unit]
+
+
+def show(unit: str, properties: Sequence[str]) -> list[str]:
+    return ["systemctl", "show", f"--property={','.join(properties)}", "--", unit]
+
+
+def set_property(unit: str, assignments: Sequence[str]) -> list[str]:
+    """Change resource properties of a loaded unit until the next boot."""
+    return ["systemctl", "set-property", "--runtime", "--", unit, *assignments]
+
+
+def verify(unit_file: str) -> list[str]:
+    """systemd's own reading of a unit. Without --recursive-errors=no the status is 0 even when lines are ignored."""
+    return ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", "--", unit_file]

@@ -1,0 +1,54 @@
+"""What every handler needs of the host it runs on, in one place: made once by the worker and by each job's unit."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from machines.contract import orders
+from machines.host.bus import Bus
+from machines.host.faults import Stopped
+from machines.host.paths import Paths
+from machines.host.policy import Policy
+from machines.host.reporting import Voice
+from machines.host.run import Answer, run
+
+
+@dataclass
+class Slow:
+    """What is too slow to read each time, with the time it was read. Shared by all threads; races only cost a reading."""
+
+    os: dict[str, tuple[float, str]] = field(default_factory=dict)
+    disk: dict[str, tuple[float, int]] = field(default_factory=dict)
+    why: dict[tuple[str, int], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ThisHost:
+    paths: Paths
+    bus: Bus
+    policy: Policy
+    slow: Slow = field(default_factory=Slow)
+
+
+@dataclass
+class Task:
+    """One order being carried out. `deadline` in time.time() seconds; `begun` is when its effects may have begun, and
+    `again` says that an earlier worker had begun it before it died."""
+
+    job: UUID
+    order: orders.AnyOrder
+    voice: Voice
+    begun: float
+    deadline: float
+    again: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, argv: Sequence[str], *, timeout: float = 60) -> Answer:
+        """Run a command, say that it runs, and keep what it prints. Raises CommandFailed, TookTooLong, Stopped."""
+        self.voice.command(argv)
+        return run(argv, timeout=timeout, heard=self.voice.heard, stop=self.stop)
+
+    def check_stop(self) -> None:
+        if self.stop.is_set():
+            raise Stopped("A person cancelled the job.")

@@ -1,0 +1,241 @@
+"""Jobs in units of their own, seen from the worker: start, follow, cancel, adopt, clean up.
+
+The unit nspawnpanel-job-<id>.service runs unit_job.py. Its fixed name is the lock, stopping it is the cancel, its
+limits cap the job, and it lives on when the worker dies. What it says stands in its own log (job_log.py), read from
+the byte up to which the ledger says it was reported.
+"""
+
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machines
+from machines.contract import orders, reports
+from machines.contract.problems import Problem
+from machines.host import job_log, journal, systemctl
+from machines.host.faults import Stopped, TookTooLong
+from machines.host.ledger import Ledger, Row
+from machines.host.paths import SLICE, job_unit
+from machines.host.reporting import Entry, Reporter
+from machines.host.rootfs import pool
+from machines.host.run import run
+from machines.host.this_host import ThisHost
+from machines.host.watch import Watch
+
+LOG = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.05
+ALIVE_SECONDS = 0.5
+STOP_SECONDS = 4  # between SIGTERM and SIGKILL
+SOURCE = Path(machines.__file__).parents[1]
+
+
+def argv(row: Row, state: Path) -> list[str]:
+    """The systemd-run command of a job. No secret is in it: the unit reads its order from the ledger."""
+    unit = job_unit(row.id)
+    properties = [
+        "KillMode=control-group", "SendSIGKILL=yes", f"TimeoutStopSec={STOP_SECONDS}",
+        f"RuntimeMaxSec={orders.TIME_LIMIT[row.op]}", "OOMPolicy=stop",
+        "CPUWeight=20", "IOWeight=20", "MemoryMax=75%", "TasksMax=4096", "CPUAccounting=yes",
+        "PrivateMounts=yes", "LogRateLimitIntervalSec=0",
+    ]  # fmt: skip
+    return [
+        "systemd-run", "--quiet", f"--unit={unit}", f"--slice={SLICE}", "--service-type=exec",
+        f"--description=nspawnpanel: {row.op} {row.name}",
+        *(f"--property={assignment}" for assignment in properties),
+        f"--setenv=NSPAWNPANEL_STATE={state}", f"--setenv=PYTHONPATH={SOURCE}", "--setenv=PYTHONUNBUFFERED=1",
+        "--", sys.executable, "-m", "machines.host.unit_job", str(row.id),
+    ]  # fmt: skip
+
+
+class Units:
+    def __init__(self, host: ThisHost, ledger: Ledger, reporter: Reporter, watch: Watch) -> None:
+        self._host, self._ledger, self._reporter, self._watch = host, ledger, reporter, watch
+        self._lock = threading.Lock()
+        self._building: set[str] = set()
+        self._queue: list[Row] = []
+        self._forget: Callable[[str], None] = lambda _: None
+
+    # --- beginning
+
+    def place(self, row: Row) -> None:
+        """Begin a job now, or when fewer builds are under way."""
+        with self._lock:
+            if row.op == "build" and len(self._building) >= self._host.policy.builds_at_once:
+                self._queue.append(row)
+                self._say_positions()
+                return
+            self._building.update({row.name} if row.op == "build" else ())
+        self._launch(row)
+
+    def _say_positions(self) -> None:
+        for position, row in enumerate(self._queue, 1):
+            self._reporter.voice(row.id).line(
+                f"Waiting for other builds on this host to end; this one is number {position} in line."
+            )
+
+    def _launch(self, row: Row) -> None:
+        try:
+            if not self._ledger.begin(row.id):
+                raise Stopped("The job was cancelled before it began.")
+            run(argv(row, self._host.paths.state), timeout=30)
+        except Problem as problem:
+            self._end(row, "cancelled" if isinstance(problem, Stopped) else "failed", problem.to_wire(), {})
+            return
+        self._follow(row)
+
+    def _next(self, row: Row) -> None:
+        """A build has ended: the first in line may begin."""
+        with self._lock:
+            self._building.discard(row.name)
+            if row.op != "build" or not self._queue:
+                return
+            following = self._queue.pop(0)
+            self._building.add(following.name)
+            self._say_positions()
+        self._launch(following)
+
+    # --- following
+
+    def _follow(self, row: Row) -> None:
+        threading.Thread(target=self._follow_to_end, args=(row,), name=f"follow-{row.name}", daemon=True).start()
+
+    def _follow_to_end(self, row: Row) -> None:
+        while True:
+            try:
+                self._follow_once(row)
+            except Exception:  # a full disk or a bus that is away must not lose the job
+                LOG.exception("Job %s cannot be followed now; trying again", row.id)
+                time.sleep(2)
+            else:
+                return
+
+    def _follow_once(self, row: Row) -> None:
+        """Relay what the job says until it has said its result or its unit is gone."""
+        known = self._ledger.job(row.id)
+        if known is None or known.ended is not None:
+            return
+        cursor, looked, alive = known.cursor, 0.0, True
+        folder = self._host.paths.job(row.id)
+        while True:
+            if alive and time.monotonic() - looked > ALIVE_SECONDS:
+                alive, looked = self._is_alive(row), time.monotonic()
+            entries, after = job_log.read_from(folder, cursor)
+            result = next((entry for entry in entries if entry["k"] == "result"), None)
+            if after != cursor:
+                self._reporter.relay(row.id, [entry for entry in entries if entry["k"] != "result"], after)
+                cursor = after
+            if result is not None:
+                self._wait_gone(row)
+                self._conclude(row, result)
+                return
+            if not alive and not entries:
+                self._conclude_without_result(row)
+                return
+            if len(entries) < 1000:
+                time.sleep(LOOK_SECONDS)
+
+    def _is_alive(self, row: Row) -> bool:
+        state = self._state(row)["ActiveState"]
+        return state in {"active", "activating", "deactivating", "reloading"}
+
+    def _state(self, row: Row) -> dict[str, Any]:
+        return self._host.bus.do(self._host.bus.unit(job_unit(row.id)))
+
+    def _wait_gone(self, row: Row) -> None:
+        patience = time.monotonic() + 15
+        while self._is_alive(row) and time.monotonic() < patience:
+            time.sleep(LOOK_SECONDS)
+
+    # --- ending
+
+    def _conclude(self, row: Row, entry: Entry) -> None:
+        self._end(row, str(entry["state"]), entry["problem"], entry["result"])
+
+    def _conclude_without_result(self, row: Row) -> None:
+        """The unit is gone and never said how it ended: it was stopped, killed, or the host went down under it."""
+        unit = job_unit(row.id)
+        known = self._ledger.job(row.id)
+        how = self._result_of(row)
+        if known is not None and known.cancelled:
+            self._end(row, "cancelled", Stopped("A person cancelled the job.").to_wire(), {})
+        elif how == "timeout":
+            limit = orders.TIME_LIMIT[row.op] // 60
+            self._end(row, "timed_out", TookTooLong(f"The job took longer than {limit} minutes.").to_wire(), {})
+        elif how == "":
+            lost = Problem(
+                "The job was lost: the host was restarted while it ran.", code="job-lost", passing=True,
+                hint="What it had half made has been removed. Try again.",
+            )  # fmt: skip
+            self._end(row, "failed", lost.to_wire(), {})
+        else:
+            words = {
+                "oom-kill": "it used up the memory it was allowed",
+                "signal": "it was killed",
+                "exit-code": "it crashed",
+            }
+            crashed = Problem(
+                f"The job ended without saying how: {words.get(how, how)}.", code="job-died",
+                details="\n".join(journal.last_lines(unit, 20)),
+            )  # fmt: skip
+            self._end(row, "failed", crashed.to_wire(), {})
+
+    def _result_of(self, row: Row) -> str:
+        """systemd's word on how the unit ended; "" when systemd knows no such unit (any more)."""
+        unit = job_unit(row.id)
+        if self._state(row)["LoadState"] != "loaded":
+            return ""
+        return str(self._host.bus.do(self._host.bus.unit(unit, "Service"))["Result"])
+
+    def _end(self, row: Row, state: str, problem: Any, result: Any) -> None:
+        """Clean up, then report; then the next build may begin."""
+        if state != "succeeded":
+            pool.clear(self._host.paths.unfinished(row.id))
+
+        def report(machine: reports.MachineFact | None) -> None:
+            self._reporter.finish(reports.Outcome.model_validate({
+                "job": row.id, "state": state, "at": time.time(), "problem": problem, "result": result or {},
+                "machine": machine,
+            }))  # fmt: skip
+
+        self._watch.settle(row.name, report)
+        shutil.rmtree(self._host.paths.job(row.id), ignore_errors=True)
+        self._forget_unit(row)
+        self._watch.refresh()
+        self._next(row)
+
+    def _forget_unit(self, row: Row) -> None:
+        """A unit that failed stays loaded until somebody has read how."""
+        try:
+            if self._state(row)["ActiveState"] == "failed":
+                run(systemctl.reset_failed(job_unit(row.id)), timeout=20)
+        except Problem as problem:
+            LOG.info("%s could not be forgotten: %s", job_unit(row.id), problem)
+
+    # --- cancelling, adopting
+
+    def cancel(self, row: Row) -> None:
+        """Stop a job's unit, or take it out of the line. Its follower reports the end."""
+        with self._lock:
+            waiting = next((r for r in self._queue if r.id == row.id), None)
+            if waiting is not None:
+                self._queue.remove(waiting)
+        if waiting is not None:
+            self._end(row, "cancelled", Stopped("The job was cancelled before it began.").to_wire(), {})
+        elif self._is_alive(row):
+            run(systemctl.stop(job_unit(row.id)), timeout=30)
+
+    def adopt(self, row: Row) -> None:
+        """A job of an earlier worker: follow it on, or begin it if it never began."""
+        if row.begun is None and not row.cancelled:
+            self.place(row)
+            return
+        if row.op == "build":
+            with self._lock:
+                self._building.add(row.name)
+        self._follow(row)

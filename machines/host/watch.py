@@ -1,0 +1,240 @@
+"""What changes on this host is reported at once: machined's and systemd's signals, and the folders of images and files.
+
+Signals only name what to look at again; what is reported is always read fresh. Reading and sending happen under one
+lock, so that an older look can never be sent after a newer one. A full inventory every minute corrects everything.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import re
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dbus_fast import Message
+
+from machines.contract.problems import Problem
+from machines.contract.reports import Inventory, MachineFact, Observed
+from machines.host import host_fact, inventory
+from machines.host.bus import MACHINED, unit_path
+from machines.host.ledger import Ledger
+from machines.host.reporting import Reporter
+from machines.host.this_host import ThisHost
+
+LOG = logging.getLogger(__name__)
+
+INVENTORY_SECONDS = 60.0
+COALESCE_SECONDS = 0.02
+ADDRESS_SECONDS = 60.0
+ADDRESS_PAUSE = 0.25
+_UNITS = unit_path("systemd-nspawn@")
+_CHANGES = 0x2 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400  # modify, close-write, moved, create, delete, delete-self
+_PASSING = {"memory_bytes", "cpu_ns", "tasks"}  # what alone is no change worth a report
+
+
+class Watch:
+    def __init__(self, host: ThisHost, ledger: Ledger, reporter: Reporter) -> None:
+        self._host, self._ledger, self._reporter = host, ledger, reporter
+        self._dirty: set[str] = set()
+        self._wanted = asyncio.Event()
+        self._full = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._told: dict[str, dict[str, object]] = {}
+        self._chased: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="observed")
+        self._files: dict[int, Path] = {}
+
+    # --- from other threads
+
+    def start(self) -> None:
+        self._host.bus.listen(self._signal)
+        self._host.bus.later(self._observe())
+        self._host.bus.later(self._inventories())
+        self._host.bus.later(self._watch_files())
+
+    def refresh(self) -> None:
+        """Send a full inventory soon."""
+
+        async def ask() -> None:
+            self._full.set()
+
+        self._host.bus.later(ask())
+
+    def settle(self, name: str, report: Callable[[MachineFact | None], None]) -> None:
+        """Read one machine and hand the fact to `report`, before or after every other report about it, never between.
+
+        `report` gets None when there is no such machine or the bus does not answer; it is always called once.
+        """
+        try:
+            self._host.bus.do(self._settle(name, report), timeout=120)
+        except Problem:
+            LOG.exception("%s could not be read after the work on it", name)
+            report(None)
+
+    async def _settle(self, name: str, report: Callable[[MachineFact | None], None]) -> None:
+        async with self._lock:
+            try:
+                facts, _ = await inventory.read_some(self._host, [name])
+            except (Problem, TimeoutError):
+                LOG.exception("%s could not be read after the work on it", name)
+                facts = []
+            for fact in facts:
+                self._told[fact.name] = _lasting(fact)
+            await self._in_sender(report, facts[0] if facts else None)
+
+    async def _in_sender(self, work: Callable[..., object], *args: object) -> None:
+        """Reports are written to disk, which must not hold up the bus."""
+        await asyncio.get_running_loop().run_in_executor(self._sender, work, *args)
+
+    # --- signals
+
+    def _signal(self, message: Message) -> None:
+        if message.interface == f"{MACHINED}.Manager" and message.member in {"MachineNew", "MachineRemoved"}:
+            name = str(message.body[0])
+            self._mark(name)
+            if message.member == "MachineNew":
+                self._chase(name)
+        elif _is_machines_state(message):
+            self._mark(_unescape(str(message.path).removeprefix(_UNITS)).removesuffix(".service"))
+
+    def _mark(self, name: str) -> None:
+        if inventory.is_usable(name):
+            self._dirty.add(name)
+            self._wanted.set()
+
+    async def _observe(self) -> None:
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(COALESCE_SECONDS)
+            self._wanted.clear()
+            names, self._dirty = self._dirty, set()
+            try:
+                async with self._lock:
+                    await self._report(names)
+            except (Problem, TimeoutError, OSError):
+                LOG.exception("Changes of %s could not be read; the next inventory will have them", ", ".join(names))
+
+    async def _report(self, names: set[str]) -> None:
+        facts, gone = await inventory.read_some(self._host, names)
+        changed = [fact for fact in facts if self._told.get(fact.name) != _lasting(fact)]
+        gone = [name for name in gone if name in self._told]
+        for fact in changed:
+            self._told[fact.name] = _lasting(fact)
+        for name in gone:
+            self._told.pop(name)
+        if changed or gone:
+            await self._in_sender(self._reporter.send, Observed(machines=changed, gone=gone))
+
+    # --- addresses
+
+    def _chase(self, name: str) -> None:
+        """A guest gets its address seconds after it is registered, and nobody signals it."""
+        if name in self._chased:
+            return
+        self._chased.add(name)
+        task = asyncio.ensure_future(self._wait_for_address(name))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _wait_for_address(self, name: str) -> None:
+        try:
+            path = (await self._host.bus.machined("GetMachine", "s", [name]))[0]
+            leader = (await self._host.bus.properties(MACHINED, path, inventory.MACHINE_IFACE))["Leader"]
+            before = 0
+            for turn in range(int(ADDRESS_SECONDS / ADDRESS_PAUSE)):
+                await asyncio.sleep(ADDRESS_PAUSE if turn > 4 else 0.1)
+                found = len(inventory.addresses(leader))
+                if found > before:
+                    before = found
+                    self._mark(name)
+                if not os.path.exists(f"/proc/{leader}"):
+                    return
+        except (Problem, KeyError, TimeoutError):
+            return
+        finally:
+            self._chased.discard(name)
+
+    # --- everything, now and then
+
+    async def _inventories(self) -> None:
+        while True:
+            try:
+                async with self._lock:
+                    await self._inventory()
+            except (Problem, TimeoutError, OSError):
+                LOG.exception("The inventory could not be read")
+            self._full.clear()
+            try:
+                await asyncio.wait_for(self._full.wait(), INVENTORY_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def _inventory(self) -> None:
+        host = self._host
+        facts = await inventory.read_all(host)
+        networkd = (await host.bus.unit("systemd-networkd.service")).get("ActiveState") == "active"
+        self._told = {fact.name: _lasting(fact) for fact in facts}
+
+        def send() -> None:
+            jobs = [row.id for row in self._ledger.unfinished()]
+            about = host_fact.read(host.paths, host.policy, networkd=networkd)
+            self._reporter.send_passing(Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000]))
+
+        await self._in_sender(send)
+        for fact in facts:
+            if fact.leader and not fact.addresses:
+                self._chase(fact.name)
+
+    # --- files
+
+    async def _watch_files(self) -> None:
+        """inotify(7) on the folders of images, settings and autostart links."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if fd < 0:
+            LOG.warning("inotify is not available; changes of images are seen once a minute")
+            return
+        paths = self._host.paths
+        for folder in (paths.machines, paths.nspawn, paths.units / "machines.target.wants"):
+            folder.mkdir(parents=True, exist_ok=True)
+            number = libc.inotify_add_watch(fd, os.fsencode(folder), _CHANGES)
+            if number >= 0:
+                self._files[number] = folder
+        asyncio.get_running_loop().add_reader(fd, self._file_changed, fd)
+
+    def _file_changed(self, fd: int) -> None:
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return
+        at = 0
+        while at < len(data):
+            _, _, _, length = struct.unpack_from("iIII", data, at)
+            name = data[at + 16 : at + 16 + length].rstrip(b"\0").decode(errors="replace")
+            at += 16 + length
+            self._mark(_machine_of(name))
+
+
+def _machine_of(file: str) -> str:
+    """The machine an image, a .nspawn file or an autostart link belongs to."""
+    return file.removeprefix("systemd-nspawn@").removesuffix(".service").removesuffix(".nspawn").removesuffix(".raw")
+
+
+def _is_machines_state(message: Message) -> bool:
+    """Whether a unit of the template has changed its ActiveState."""
+    ours = message.member == "PropertiesChanged" and (message.path or "").startswith(_UNITS)
+    return ours and "ActiveState" in message.body[1]
+
+
+def _unescape(label: str) -> str:
+    """The inverse of bus.escape()."""
+    raw = re.sub(r"_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), label)
+    return raw.encode("latin-1").decode(errors="replace")
+
+
+def _lasting(fact: MachineFact) -> dict[str, object]:
+    return fact.model_dump(exclude=_PASSING)
