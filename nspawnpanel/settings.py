@@ -134,7 +134,6 @@ STATICFILES_DIRS = [
         for name, path in {
             "bootstrap/css": "bootstrap/dist/css",
             "bootstrap/js": "bootstrap/dist/js",
-            "bootstrap-icons": "bootstrap-icons",
             "idiomorph": "idiomorph/dist",
             "relative-time-element": "@github/relative-time-element/dist",
         }.items()
