@@ -145,8 +145,10 @@ class Revision(models.Model):
         if _above(high, top):
             yield "memory_high", BadValue("The soft limit is above the hard one, so it never acts.")
 
-    def render_nspawn(self) -> str:
-        """The .nspawn file without our first line. Rows must be saved: binds and ports are read from the database."""
+    def render_nspawn(
+        self, binds: "Iterable[BindMount] | None" = None, ports: "Iterable[PortForward] | None" = None
+    ) -> str:
+        """The .nspawn file without our first line. Rows that are not given are read from the database."""
         document = nspawn.parse(nspawn.unmark(self.base_nspawn))
         for column, name in SWITCHES.items():
             setting = nspawn.SETTINGS[name]
@@ -158,10 +160,10 @@ class Revision(models.Model):
             if _plain(setting, document.last(setting.section, setting.key)) != text:
                 document.put(setting.section, setting.key, [text] if text else [])
         nspawn.put_network(document, self.network_mode, self.network_target)
-        binds = list(self.binds.all())
+        binds = list(self.binds.all() if binds is None else binds)
         document.put(nspawn.FILES, "Bind", [str(b) for b in binds if not b.read_only])
         document.put(nspawn.FILES, "BindReadOnly", [str(b) for b in binds if b.read_only])
-        document.put(nspawn.NETWORK, "Port", [str(p) for p in self.ports.all()])
+        document.put(nspawn.NETWORK, "Port", [str(p) for p in (self.ports.all() if ports is None else ports)])
         document.drop_empty_sections()
         return document.text()
 
@@ -235,6 +237,7 @@ class BindMount(models.Model):
             *_fault("source", self.source.removeprefix("+"), values.absolute_path),  # + means inside the image
             *_fault("target", self.target, values.absolute_path),
         ]
+        faults = faults or list(_fault("source", str(self), values.bind))
         if faults:
             raise ValidationError({column: problem.message for column, problem in faults})
 
@@ -297,10 +300,10 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[s
 
 
 def as_settings(nspawn_text: str, limits_text: str) -> dict[str, str]:
-    """Both files as {"Network.Zone": "a", "MemoryMax": "512M", …}; repeated keys joined by a space."""
+    """Both files as {"Network.Zone": "a", "MemoryMax": "512M", …}; each value of a repeated key on its own line."""
     document = nspawn.parse(nspawn_text)
     names = dict.fromkeys((e.section, e.key) for e in document.settings())
-    found = {f"{section}.{key}": "  ".join(document.get(section, key)) for section, key in names}
+    found = {f"{section}.{key}": "\n".join(document.get(section, key)) for section, key in names}
     return found | limits.read(limits_text)
 
 

@@ -6,7 +6,7 @@ from django.views.generic import RedirectView
 from machines.contract.rights import Right
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
-from machines.panel.views import accounts, hosts, jobs, machines
+from machines.panel.views import accounts, configs, hosts, jobs, machines, revisions
 
 home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
 
@@ -22,7 +22,15 @@ one_machine_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/…
     path("forget/", machines.forget, name="machine-forget"),
     *(path(f"{op}/", machines.act, {"op": op}, name=f"machine-{op}") for op in VERBS),
 ]
-config_urls: list[URLPattern] = []  # /hosts/HOST/machines/NAME/config/… and …/revisions/…
+config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and …/revisions/…
+    path("config/", configs.edit, name="config-edit"),
+    path("config/review/", configs.review, name="config-review"),
+    path("config/apply/", configs.apply, name="config-apply"),
+    path("config/discard/", configs.discard, name="config-discard"),
+    path("revisions/", revisions.index, name="revision-index"),
+    path("revisions/<int:number>/", revisions.detail, name="revision-detail"),
+    path("revisions/<int:number>/restore/", revisions.restore, name="revision-restore"),
+]
 host_urls: list[URLPattern] = [  # /hosts/…
     path("", hosts.index, name="host-index"),
     path("<str:host>/", hosts.detail, name="host-detail"),

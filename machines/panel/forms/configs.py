@@ -204,6 +204,12 @@ class Configurator:
                 found += [(at, f"{title} {number}, {label}", text) for at, label, text in _errors_of(row)]
         return found
 
+    def preview(self) -> tuple[str, str]:
+        """Both files as they would be written, without saving anything. The form must be valid."""
+        revision: Revision = self.form.save(commit=False)
+        binds, ports = ([row.instance for row in _living(rows)] for rows in (self.binds, self.ports))
+        return revision.render_nspawn(binds, ports), revision.render_limits()
+
     def save(self, **fields: Any) -> Revision:
         """Store the revision, with `fields` set on it, and replace its rows."""
         revision: Revision = self.form.save(commit=False)

@@ -1,0 +1,34 @@
+"""What every page about a machine's configuration shows."""
+
+from typing import Any
+
+from machines.contract.rights import Right
+from machines.models import Machine, Revision
+from machines.panel import diffs, drafts
+from machines.panel.access import PanelRequest
+from machines.panel.rows import host_url, machine_url
+
+
+def context(request: PanelRequest, machine: Machine, draft: Revision | None, here: str) -> dict[str, Any]:
+    """`here` is the tab: config or revisions."""
+    return {
+        "machine": machine,
+        "host": machine.host,
+        "state": machine.shown_state.value,
+        "url": machine_url(machine.host.name, machine.name),
+        "host_url": host_url(machine.host.name),
+        "draft": draft,
+        "holder": drafts.holder(draft),
+        "seen": drafts.stamp(machine, draft),
+        "may_configure": request.user.may(Right.CONFIGURE),
+        "here": here,
+    }
+
+
+def file_diffs(machine: Machine, before: diffs.Files, after: diffs.Files) -> list[tuple[str, list[diffs.Line]]]:
+    """(path on the host, what changes in it) for both files."""
+    unit = f"systemd-nspawn@{machine.name}.service.d"
+    return [
+        (f"/etc/systemd/nspawn/{machine.name}.nspawn", diffs.unified(before.nspawn, after.nspawn)),
+        (f"/etc/systemd/system/{unit}/50-nspawnpanel.conf", diffs.unified(before.limits, after.limits)),
+    ]

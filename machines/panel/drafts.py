@@ -1,0 +1,243 @@
+"""The one draft a machine may have: where it comes from, how it is saved, applied and thrown away.
+
+Two people may edit at once, so whoever changes a draft says which one they saw (its stamp); a newer one is not overwritten
+unseen. On the host the same is true of the files: an order names the hashes of what it may replace.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Max
+from pydantic import ValidationError
+
+from machines.contract import limits, nspawn, orders, values
+from machines.contract.orders import ABSENT
+from machines.contract.problems import Problem
+from machines.contract.states import JobState
+from machines.models import BindMount, Job, Machine, PortForward, Revision, User
+from machines.models.revision import LIMITS, SWITCHES, WORDS, bind_rows, port_rows
+from machines.panel import dispatch
+from machines.panel.diffs import Files
+from machines.panel.dispatch import Busy
+from machines.panel.forms.configs import Configurator
+from machines.templatetags.panel_tags import size
+
+OPEN = (Revision.State.DRAFT, Revision.State.APPLYING)
+
+
+class Newer(Problem):
+    """Somebody saved, applied or discarded the draft meanwhile. `draft` is theirs, if there is one."""
+
+    code = "draft-newer"
+
+    def __init__(self, draft: Revision | None) -> None:
+        who = (
+            f"{draft.author_name or 'Somebody'} saved a newer draft" if draft else "The draft was applied or discarded"
+        )
+        super().__init__(f"{who} meanwhile.")
+        self.draft = draft
+
+
+class Foreign(Problem):
+    code = "config-foreign"
+
+
+def current(machine: Machine) -> Revision | None:
+    """The draft, or the revision on its way to the host."""
+    return Revision.objects.filter(machine=machine, state__in=OPEN).first()
+
+
+def holder(draft: Revision | None) -> Job | None:
+    """The job that carries the draft to its host, while it has not ended. Then nobody may change it."""
+    if draft is None or draft.state != Revision.State.APPLYING:
+        return None
+    return Job.objects.unfinished().filter(revision=draft).first()
+
+
+def stamp(machine: Machine, draft: Revision | None) -> str:
+    """Names what somebody saw: this state of the draft, or that there was none beside this applied revision."""
+    return f"{draft.pk}.{draft.changed_at.isoformat()}" if draft and draft.pk else f"none.{machine.applied_id or 0}"
+
+
+def is_foreign(machine: Machine) -> bool:
+    """The host has files of somebody else for a machine that we never configured."""
+    return machine.applied is None and {machine.nspawn_sha256, machine.limits_sha256} != {ABSENT}
+
+
+def new(machine: Machine, source: Revision | None = None) -> Revision:
+    """An unsaved draft out of `source`, else of what was applied last, else of the defaults. It may replace only what
+    should be on the host now."""
+    source = source or machine.applied
+    draft = Revision(machine=machine)
+    if source:
+        draft.take_files(source.nspawn_text, source.limits_text)
+    if machine.applied:
+        draft.replaces_nspawn = machine.applied.nspawn_sha256
+        draft.replaces_limits = machine.applied.limits_sha256
+    return draft
+
+
+def files(revision: Revision | None) -> Files:
+    """What a revision wrote; of a draft, what it would write."""
+    if revision is None:
+        return Files()
+    if revision.state == Revision.State.DRAFT:
+        return Files(revision.render_nspawn(), revision.render_limits())
+    return Files(nspawn.unmark(revision.nspawn_text), nspawn.unmark(revision.limits_text))
+
+
+def configurator(machine: Machine, draft: Revision | None, data: Any = None) -> Configurator:
+    """The form on the draft, or on a new one."""
+    if draft:
+        return Configurator(data, instance=draft, host=machine.host)
+    fresh = new(machine)
+    text = fresh.base_nspawn
+    return Configurator(data, instance=fresh, host=machine.host, bind_rows=bind_rows(text), port_rows=port_rows(text))
+
+
+def _locked(machine: Machine, seen: str) -> Revision | None:
+    """The draft, if it is the one that was seen and no job holds it. Call in a transaction.
+
+    Raises Newer, or Busy.
+    """
+    fresh = Machine.objects.select_for_update(of=("self",)).select_related("applied").get(pk=machine.pk)
+    draft = current(fresh)
+    job = holder(draft)
+    if job:
+        raise Busy(job)
+    if stamp(fresh, draft) != seen:
+        raise Newer(draft)
+    return draft
+
+
+def save(machine: Machine, given: Configurator, *, by: User, seen: str) -> Revision:
+    """Keep a valid form as the draft. Raises Newer, Busy, Foreign."""
+    _refuse_foreign(machine)
+    with transaction.atomic():
+        _locked(machine, seen)
+        return given.save(author=by, author_name=by.username, state=Revision.State.DRAFT, number=None)
+
+
+def restore(machine: Machine, source: Revision, *, by: User, seen: str) -> Revision:
+    """Make the draft out of an older revision; the draft that was seen goes. Raises Newer, Busy."""
+    with transaction.atomic():
+        old = _locked(machine, seen)
+        if old:
+            old.delete()
+        draft = new(machine, source)
+        draft.author, draft.author_name, draft.reason = by, by.username, f"back to revision {source.number}"
+        draft.save()
+        _keep_rows(draft, bind_rows(draft.base_nspawn), port_rows(draft.base_nspawn))
+        return draft
+
+
+def _keep_rows(draft: Revision, binds: list[BindMount], ports: list[PortForward]) -> None:
+    for bind in binds:
+        bind.revision = draft
+    for port in ports:
+        port.revision = draft
+    BindMount.objects.bulk_create(binds)
+    PortForward.objects.bulk_create(ports)
+
+
+def discard(machine: Machine, *, seen: str) -> None:
+    """Raises Newer, Busy."""
+    with transaction.atomic():
+        draft = _locked(machine, seen)
+        if draft:
+            draft.delete()
+
+
+def apply(machine: Machine, *, by: User, seen: str, reason: str = "", key: UUID | None = None) -> Job:
+    """Number the draft and order it onto the host. A second call with the same key returns the first job.
+
+    Raises Newer, Busy, NotAllowed, and Problem when there is nothing to apply.
+    """
+    earlier = Job.objects.filter(key=key).first() if key else None
+    if earlier:
+        return earlier
+    with transaction.atomic():
+        draft = _locked(machine, seen)
+        if draft is None:
+            raise Problem("There is no draft to apply.")
+        highest = machine.revisions.exclude(pk=draft.pk).aggregate(highest=Max("number"))["highest"] or 0
+        draft.state, draft.reason = Revision.State.DRAFT, reason
+        try:
+            configuration = draft.number_and_keep(highest + 1)
+        except ValidationError as error:  # only its size is left to be wrong
+            raise Problem("The configuration is larger than a host takes.") from error
+        draft.save(update_fields=["reason"])
+        order = orders.Apply(name=machine.name, configuration=configuration)
+        return dispatch.place(order, on=machine.host, by=by, key=key, revision=draft)
+
+
+def _refuse_foreign(machine: Machine) -> None:
+    if is_foreign(machine):
+        raise Foreign(f"{machine.host} has files for {machine.name} that were not written here.")
+
+
+def warnings(machine: Machine, wanted: Files) -> list[str]:
+    """What will probably disappoint: lines systemd may ignore, and what the host lacks for this to work."""
+    found = [f"{name}: {problem.message}" for name, problem in nspawn.check(nspawn.parse(wanted.nspawn))]
+    found += [f"{key}: {problem.message}" for key, problem in limits.check(wanted.limits)]
+    document = nspawn.parse(wanted.nspawn)
+    facts = machine.host.facts
+    if facts.get("networkd") is False and nspawn.network_mode(document)[0] in {"veth", "zone"}:
+        found.append(
+            f"systemd-networkd does not run on {machine.host}, so nothing there gives the machine an address or forwards a port."
+        )
+    top = limits.read(wanted.limits).get("MemoryMax", "")
+    total = int(facts.get("memory_total") or 0)
+    if total and top and top[-1] not in "%y" and values.size_in_bytes(top) > total:
+        found.append(f"MemoryMax={top} is more than the {size(total)} that {machine.host} has.")
+    return found
+
+
+# --- an apply that failed
+
+# setting → the id of the part of the form where it can be mended
+_PLACES = {
+    **{nspawn.SETTINGS[name].key: f"id_{field}" for field, name in (SWITCHES | WORDS).items()},
+    **{key: f"id_{field}" for field, key in LIMITS.items()},
+    **dict.fromkeys(("Zone", "Bridge", "MACVLAN", "IPVLAN"), "id_network_target"),
+    **dict.fromkeys(("Private", "VirtualEthernet"), "id_network_mode_field"),
+    **dict.fromkeys(("Bind", "BindReadOnly"), "binds"),
+    "Port": "ports",
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the draft could not be applied; `lines` are systemd's own words with the part of the form each is about."""
+
+    job: Job
+    lines: list[tuple[str, str, str]]  # text, id of the control, the setting
+
+
+def trouble(draft: Revision | None) -> Trouble | None:
+    """Of the last apply of this draft, until somebody saves it anew."""
+    if draft is None or not draft.pk:
+        return None
+    job = draft.jobs.filter(op="apply").order_by("-id").first()
+    if not job or not job.is_final or job.state == JobState.SUCCEEDED or not job.problem:
+        return None
+    if job.finished_at and draft.changed_at > job.finished_at:
+        return None
+    details = str(job.problem.get("details") or "")
+    return Trouble(job, [(line, *_place(line, draft)) for line in details.splitlines()[:40] if line.strip()])
+
+
+def _place(line: str, draft: Revision) -> tuple[str, str]:
+    """Which setting a line of systemd's complains about: by its name, or by its number in the file."""
+    for word in re.findall(r"[A-Z][A-Za-z]+", line):
+        if word in _PLACES:
+            return _PLACES[word], word
+    numbered = re.search(r"\.(nspawn|conf):(\d{1,6}):", line)
+    text = {"nspawn": draft.nspawn_text, "conf": draft.limits_text}[numbered[1]] if numbered else ""
+    lines = text.splitlines()
+    at = int(numbered[2]) if numbered else 0
+    key = lines[at - 1].partition("=")[0].strip() if 1 <= at <= len(lines) else ""
+    return _PLACES.get(key, ""), key if key in _PLACES else ""

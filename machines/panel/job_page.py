@@ -1,0 +1,172 @@
+"""One job as its page shows it: what it is, where it stands, why it waits or failed, and what it was told to do."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import OuterRef, Subquery
+from django.http import Http404
+from django.urls import reverse
+from django.utils import timezone
+
+from machines.contract.rights import RIGHT_FOR, Right
+from machines.contract.states import JobState
+from machines.models import Job
+from machines.panel import ansi, frame, job_words, log_lines, logs
+from machines.panel.access import PanelRequest
+from machines.panel.rows import host_url, machine_url, version
+
+TABS = {"log": "Log", "commands": "Commands", "order": "Order", "result": "Result"}
+RESULTS_SHOWN, RESULT_SHOWN = 100, 4000
+SECRETS_KEPT = timedelta(days=1)  # the courier forgets them then
+
+
+def load(pk: int) -> Job:
+    """The job with its host, what it retries and what retries it: one query. Raises Http404."""
+    retries = Job.objects.filter(retry_of=OuterRef("pk")).order_by("-id").values("pk")[:1]
+    jobs = Job.objects.select_related("host", "revision").annotate(retried_by=Subquery(retries))
+    job = jobs.filter(pk=pk).first()
+    if job is None:
+        raise Http404(f"There is no job {pk}.")
+    return job
+
+
+def context(request: PanelRequest, job: Job) -> dict[str, Any]:
+    """What the live head of the page shows."""
+    now = timezone.now()
+    may = request.user.may(RIGHT_FOR.get(job.op, Right.ADMINISTER))
+    wait = job_words.Wait(job.host.name, job.host.last_seen, job.sent_at, job.expires_at)
+    shown = {
+        "job": job,
+        "what": job_words.what(job.op, job.machine_name),
+        "machine_url": machine_url(job.host.name, job.machine_name) if job.machine_name else "",
+        "host_url": host_url(job.host.name),
+        "why": wait.reason(job.state, now),
+        "begun": job.started_at or job.accepted_at,
+        "phases": phases(job, now),
+        "cancelling": bool(job.cancel_asked_at) and not job.is_final,
+        "may_cancel": job.can_be_cancelled and request.user.may(Right.OPERATE),
+        "may_retry": job.can_be_retried and may,
+        "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_KEPT,
+        "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
+        "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
+        "times": times(job),
+        "retried_by": getattr(job, "retried_by", None),
+    }
+    unfinished = len(frame.unfinished_jobs(request))
+    facts = (job.state, job.phases, job.progress, job.progress_note, job.problem, job.cancel_asked_at)
+    return shown | {"seen": version(facts, shown["why"], shown["retried_by"], unfinished)}
+
+
+def _draft_url(job: Job) -> str:
+    """Where the draft that could not be applied is waiting to be mended."""
+    if job.op != "apply" or not job.is_final or job.state == JobState.SUCCEEDED:
+        return ""
+    return reverse("config-edit", args=[job.host.name, job.machine_name])
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One step of the job. `since` is set while it goes on, `seconds` once it is over."""
+
+    name: str
+    state: str  # running, later, or how it ended
+    seconds: float | None = None
+    since: datetime | None = None
+    number: int = 0
+
+
+def phases(job: Job, now: datetime) -> list[Phase]:
+    """What was reported, the current one last, and as many unnamed ones as are known to follow."""
+    if not job.phases:
+        return []
+    start = job.phases[0]["at"]
+    end = logs.ended(job, start)
+    begun = job.started_at or job.accepted_at or now
+    found = []
+    for place, mark in enumerate(job.phases):
+        after = job.phases[place + 1]["at"] if place + 1 < len(job.phases) else None
+        over = after if after is not None else end
+        found.append(
+            Phase(
+                name=ansi.plain(mark["name"]),
+                state=JobState.SUCCEEDED if after is not None else job.state,
+                seconds=over - mark["at"] if over is not None else None,
+                # the host's clock may differ from ours; only spans are carried over
+                since=begun + timedelta(seconds=mark["at"] - start) if over is None else None,
+                number=mark.get("number", place + 1),
+            )
+        )
+    to_come = range(found[-1].number + 1, job.phases_of + 1) if job.state != JobState.SUCCEEDED else ()
+    return [*found, *(Phase("", "later", number=number) for number in to_come)]
+
+
+def times(job: Job) -> list[tuple[str, datetime | None, float | None]]:
+    """(step, when, seconds since the step before) on the way to the host and back."""
+    steps = [
+        ("created", job.created_at), ("sent", job.sent_at), ("accepted", job.accepted_at),
+        ("started", job.started_at), ("finished", job.finished_at),
+    ]  # fmt: skip
+    found: list[tuple[str, datetime | None, float | None]] = []
+    earlier: datetime | None = None
+    for word, moment in steps:
+        gap = (moment - earlier).total_seconds() if moment and earlier else None
+        found.append((word, moment, gap))
+        earlier = moment or earlier
+    return found
+
+
+def log(job: Job) -> dict[str, Any]:
+    """What the log view needs. One query, or two while there is no phase."""
+    return _log(job, logs.before(job.pk, job.line_count + 1))
+
+
+def log_before(job: Job, line: int) -> dict[str, Any]:
+    """The same for the lines before one, for browsers without JavaScript."""
+    return _log(job, logs.before(job.pk, min(line, job.line_count + 1))) | {"stream_url": "", "closing": ""}
+
+
+def _log(job: Job, rows: list[log_lines.Row]) -> dict[str, Any]:
+    began = logs.began(job)
+    ended = logs.ended(job, began)
+    return {
+        "groups": log_lines.groups(rows, job.phases, state=job.state, began=began, ended=ended),
+        "began": repr(began),
+        "first_line": rows[0][0] if rows else 0,
+        "last_line": rows[-1][0] if rows else 0,
+        "stream_url": "" if job.is_final else reverse("job-log-stream", args=[job.pk]),
+        "earlier_url": reverse("job-log-older", args=[job.pk]),
+        "raw_url": reverse("job-log-raw", args=[job.pk]) if job.line_count else "",
+        "closing": logs.closing(job),
+        "error_line": logs.error_line(job, rows),
+    }
+
+
+def commands(job: Job) -> list[str]:
+    """Each command as a line that can be pasted into a shell."""
+    return [shlex.join(str(word) for word in argv) for argv in job.commands]
+
+
+def order(job: Job) -> str:
+    """The order as JSON, the way it was placed. Texts of files keep their line breaks escaped, so that nothing is hidden."""
+    return json.dumps(job.order, indent=2, ensure_ascii=False)
+
+
+def result(job: Job) -> list[tuple[str, str]]:
+    """What the host said of the work, as (word, text). A hostile host may have said a lot."""
+    return [(key.replace("_", " "), _said(value)) for key, value in list(job.result.items())[:RESULTS_SHOWN]]
+
+
+def _said(value: Any) -> str:
+    return (value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))[:RESULT_SHOWN]
+
+
+def read_key(text: str) -> UUID | None:
+    """The key of a form, by which a second press of its button finds the first one's job."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,94 @@
+"""What a job is, why it waits, and what cancelling it means, in words."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from machines.contract.states import HostState, JobState
+from machines.models.host import host_state
+
+# op → what was ordered; the gap is the machine's name
+WHAT = {
+    "start": "Start {}",
+    "poweroff": "Power off {}",
+    "reboot": "Reboot {}",
+    "terminate": "Terminate {}",
+    "enable": "Start {} at boot",
+    "disable": "Do not start {} at boot",
+    "apply": "Configure {}",
+    "build": "Build {}",
+    "remove": "Remove {}",
+    "refresh": "Take inventory",
+}
+
+# op → what stays of half-done work
+CANCELLED = {
+    "build": "The build is stopped and the half-built tree is removed. Packages stay in the host's cache.",
+    "remove": "What is already removed stays removed: the machine may be left incomplete.",
+    "apply": "Files are exchanged in one step: they are either the old ones or the new ones.",
+    "start": "The machine may be left starting; look at its state afterwards.",
+    "poweroff": "The machine may go on powering off: its init was already asked.",
+    "reboot": "The machine may go on rebooting: its init was already asked.",
+}
+
+# how it ended, after “has already”
+ENDED = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "been cancelled",
+    JobState.TIMED_OUT: "run out of time",
+    JobState.EXPIRED: "expired",
+}
+
+
+def what(op: str, name: str) -> str:
+    return WHAT.get(op, f"{op.capitalize()} {{}}").format(name).strip()
+
+
+def cancelling(op: str, state: str) -> str:
+    """What happens to half-done work."""
+    if state == JobState.QUEUED:
+        return "Nothing has been sent yet. The order is withdrawn."
+    if state == JobState.SENT:
+        return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
+    return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
+
+
+# A host works on all its machines at once, and a machine has one job at a time; so a job waits for its host, not in a line.
+SILENT = {
+    HostState.JOINING: "has never spoken",
+    HostState.OFFLINE: "is offline since",
+    HostState.LATE: "says nothing since",
+}
+PATIENCE = 5  # seconds an order may be on its way before that is worth a word
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a job has not begun: a sentence, since when (ticking), and when the order expires (if it can)."""
+
+    text: str
+    since: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a job that has not begun waits for."""
+
+    host: str
+    last_seen: datetime | None
+    sent_at: datetime | None
+    expires_at: datetime
+
+    def reason(self, state: str, now: datetime) -> Reason | None:
+        """None when the job has begun or ended."""
+        if state == JobState.ACCEPTED:
+            return Reason(f"taken by {self.host}, about to begin")
+        if state not in {JobState.QUEUED, JobState.SENT}:
+            return None
+        heard = host_state(self.last_seen, now)
+        if heard in SILENT:
+            return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self.expires_at)
+        if self.sent_at and (now - self.sent_at).total_seconds() > PATIENCE:
+            return Reason(f"waiting: sent to {self.host}, not taken since", self.sent_at, self.expires_at)
+        return Reason(f"on its way to {self.host}")

@@ -1,0 +1,204 @@
+"""A job's log as server-sent events: who may hold how many streams, what is sent, and when a stream ends.
+
+Facts: a web server waits for open streams before it exits (uvicorn, without a limit of its own), and tells the
+application only afterwards; so the signal is heard here. A closed browser tab cancels the generator at its next await.
+Database work runs in the loop's bounded thread pool, not in a thread and a connection per stream.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from types import FrameType
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.core.cache import cache as shared_cache
+from django.db import Error, connection
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+
+from machines.contract.rights import Right
+from machines.models import Job
+from machines.panel import log_lines, logs
+
+log = logging.getLogger(__name__)
+Found = TypeVar("Found")
+
+POLL = 0.25
+HEARTBEAT = 15
+RECHECK = 30  # session and right
+LIFETIME = 3600  # then the browser comes again
+PER_USER = 5
+LEASE = 90  # seconds; a lease that nobody renews ends by itself
+
+_stopping = threading.Event()
+
+
+@cache
+def _hear_the_stop() -> None:
+    """Let streams end when the server is told to stop; what listened before is still called."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        earlier = signal.getsignal(number)
+
+        def stop(signum: int, frame: FrameType | None, earlier: Any = earlier) -> None:
+            _stopping.set()
+            if callable(earlier):
+                earlier(signum, frame)
+
+        if callable(earlier):
+            signal.signal(number, stop)
+
+
+@dataclass
+class Lease:
+    """One of the few streams a person may hold open."""
+
+    key: str
+
+    @classmethod
+    def take(cls, user_id: int) -> "Lease | None":
+        for slot in range(PER_USER):
+            lease = cls(f"stream.{user_id}.{slot}")
+            if shared_cache.add(lease.key, uuid4().hex, LEASE):
+                return lease
+        return None
+
+    def renew(self) -> None:
+        shared_cache.touch(self.key, LEASE)
+
+    def release(self) -> None:
+        shared_cache.delete(self.key)
+
+
+def still_allowed(session_key: str | None) -> bool:
+    """Whether the session lives and its person may see: asked anew, for both can end while a stream is open."""
+    request = HttpRequest()
+    request.session = import_string(f"{settings.SESSION_ENGINE}.SessionStore")(session_key)
+    user = get_user(request)
+    return user.is_authenticated and user.may(Right.SEE)
+
+
+@dataclass
+class Follower:
+    """What one stream has sent of a job, and what is next. `look` asks the database, once or twice."""
+
+    job_id: int
+    line: int
+    over: bool = False
+    behind: bool = False  # there is more than one look brings
+    _began: float | None = None
+    _seen: tuple[int, list[Any]] | None = None
+    _told: set[tuple[int, str]] = field(default_factory=set)
+
+    def look(self) -> list[str]:
+        """The events since the last look."""
+        job = Job.objects.only(*_COLUMNS).filter(pk=self.job_id).first()
+        if job is None:
+            self.over = True
+            return []
+        now = (job.line_count, job.phases)
+        if now == self._seen and not job.is_final:
+            return []
+        if self._began is None or not self.line:
+            self._began = logs.began(job)
+        rows = logs.after(self.job_id, self.line) if job.line_count > self.line else []
+        events = list(self._events(job, rows))
+        self._seen = now
+        self.behind = bool(rows) and self.line < job.line_count
+        if job.is_final and not self.behind:
+            self.over = True
+            events.append(event("end", _end(job)))
+        return events
+
+    def _events(self, job: Job, rows: list[log_lines.Row]) -> Iterator[str]:
+        """Lines, and each phase before the lines that it owns."""
+        for mark in job.phases:
+            name, line = mark["name"], mark["line"]
+            if line <= self.line or (line, name) in self._told or (rows and line > rows[-1][0] + 1):
+                continue
+            yield from self._lines([row for row in rows if self.line < row[0] < line])
+            yield event("phase", {"name": name, "line": line, "at": mark["at"]})
+            self._told.add((line, name))
+        yield from self._lines([row for row in rows if row[0] > self.line])
+
+    def _lines(self, rows: list[log_lines.Row]) -> Iterator[str]:
+        if rows:
+            self.line = rows[-1][0]
+            yield event("lines", log_lines.lines(rows, self._began or 0.0), number=self.line)
+
+
+_COLUMNS = (
+    "state", "phases", "line_count", "created_at", "accepted_at", "started_at", "finished_at", "cancelled_by",
+)  # fmt: skip
+
+
+def _end(job: Job) -> dict[str, Any]:
+    tail = logs.before(job.pk, job.line_count + 1)
+    start = logs.began(job)
+    return {
+        "state": job.state,
+        "text": logs.closing(job),
+        "error_line": logs.error_line(job, tail),
+        "at": logs.ended(job, start),
+    }
+
+
+def event(name: str, data: str | dict[str, Any], number: int | None = None) -> str:
+    """One event on the wire. A line break in the data would end it, so each line gets its own field."""
+    text = data if isinstance(data, str) else json.dumps(data)
+    head = f"id: {number}\n" if number is not None else ""
+    return f"{head}event: {name}\n" + "".join(f"data: {line}\n" for line in text.splitlines() or [""]) + "\n"
+
+
+async def follow(job_id: int, line: int, *, session_key: str | None, lease: Lease) -> AsyncIterator[str]:
+    """The events of a job after `line` until it has ended and all is said."""
+    _hear_the_stop()
+    follower = Follower(job_id, line)
+    begun = checked = spoke = time.monotonic()
+    try:
+        yield "retry: 2000\n\n"
+        while not follower.over and not _stopping.is_set():
+            for text in await _in_pool(_look, follower):  # rendering included, so that it does not hold up the loop
+                spoke = time.monotonic()
+                yield text
+            now = time.monotonic()
+            if now - checked > RECHECK:
+                checked = now
+                if now - begun > LIFETIME or not await _in_pool(_recheck, session_key, lease):
+                    return
+            if now - spoke > HEARTBEAT:
+                spoke = now
+                yield ": still here\n\n"
+            if not follower.behind and not follower.over:
+                await asyncio.sleep(POLL)
+    finally:
+        lease.release()
+
+
+def _look(follower: Follower) -> list[str]:
+    try:
+        return follower.look()
+    except Error as error:  # away for a moment; the next look gets a new connection
+        log.warning("A log stream could not read the database: %s", error)
+        connection.close()
+        return []
+
+
+def _recheck(session_key: str | None, lease: Lease) -> bool:
+    lease.renew()
+    return still_allowed(session_key)
+
+
+async def _in_pool(function: Callable[..., Found], *args: Any) -> Found:
+    return await sync_to_async(function, thread_sensitive=False)(*args)

@@ -1,0 +1,139 @@
+"""A machine's configuration: edit the draft, review it, apply it, or throw it away."""
+
+from typing import Any
+from uuid import uuid4
+
+from django.http import HttpResponse, QueryDict
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from machines.contract import orders
+from machines.contract.problems import NotAllowed, Problem
+from machines.contract.rights import Right, authorize
+from machines.models import Machine, Revision
+from machines.panel import access, config_page, diffs, drafts, responses
+from machines.panel.access import PanelRequest, needs
+from machines.panel.forms.configs import Configurator
+from machines.panel.job_page import read_key
+from machines.panel.rows import machine_url
+
+
+@require_http_methods(["GET", "POST"])
+@needs(Right.SEE)
+def edit(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """The draft as a form; saving needs the right to configure."""
+    machine = access.machine(request, host, name)
+    draft = drafts.current(machine)
+    if request.method == "POST":
+        return _save(request, machine, draft)
+    if drafts.is_foreign(machine):
+        return render(request, "configs/foreign.html", config_page.context(request, machine, draft, "config"))
+    return _form(request, machine, draft, drafts.configurator(machine, draft))
+
+
+def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> HttpResponse:
+    back = _address(machine, "config-edit")
+    data = _with_row(request.POST)
+    seen = data.get("seen", "")
+    given = drafts.configurator(machine, draft, data)
+    try:
+        authorize(request.user.role, Right.CONFIGURE)
+        if "add" in data or not given.is_valid():
+            return _form(request, machine, draft, given, status=200 if "add" in data else 422, seen=seen)
+        drafts.save(machine, given, by=request.user, seen=seen)
+    except drafts.Newer as problem:
+        return _conflict(request, machine, given, problem)
+    except Problem as problem:
+        return responses.refused(request, problem, back=back, status=403 if isinstance(problem, NotAllowed) else 409)
+    if data.get("then") == "review":
+        return redirect(_address(machine, "config-review"))
+    return responses.done(request, "Draft saved. Nothing has changed on the host yet.", back=back)
+
+
+def _with_row(data: QueryDict) -> QueryDict:
+    """Without JavaScript a row is added by a button that sends the form: then there is one more."""
+    rows = data.get("add", "")
+    if rows not in {"binds", "ports"}:
+        return data
+    data = data.copy()
+    total = data.get(f"{rows}-TOTAL_FORMS", "0")
+    data[f"{rows}-TOTAL_FORMS"] = str(int(total) + 1) if total.isdigit() and len(total) < 6 else "1"
+    return data
+
+
+def _form(
+    request: PanelRequest,
+    machine: Machine,
+    draft: Revision | None,
+    given: Configurator,
+    *,
+    status: int = 200,
+    **more: Any,
+) -> HttpResponse:
+    shown = config_page.context(request, machine, draft, "config")
+    shown |= {"configurator": given, "trouble": drafts.trouble(draft), **more}
+    return render(request, "configs/edit.html", shown, status=status)
+
+
+def _conflict(request: PanelRequest, machine: Machine, given: Configurator, problem: drafts.Newer) -> HttpResponse:
+    """Both versions, theirs against what was typed here. Saving again is then a decision."""
+    machine = access.machine(request, machine.host.name, machine.name)
+    theirs = problem.draft
+    before = drafts.files(theirs or machine.applied)
+    mine = diffs.Files(*given.preview())
+    more = {
+        "conflict": problem,
+        "changes": diffs.settings(before, mine),
+        "lines": diffs.unified(before.nspawn, mine.nspawn),
+    }
+    return _form(request, machine, theirs, given, status=409, **more)
+
+
+def _address(machine: Machine, name: str) -> str:
+    return reverse(name, args=[machine.host.name, machine.name])
+
+
+@require_GET
+@needs(Right.SEE)
+def review(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """What applying the draft would change, setting by setting and line by line."""
+    machine = access.machine(request, host, name)
+    draft = drafts.current(machine)
+    if draft is None:
+        return redirect("config-edit", host, name)
+    before, after = drafts.files(machine.applied), drafts.files(draft)
+    shown = config_page.context(request, machine, draft, "config") | {
+        "changes": diffs.settings(before, after),
+        "diffs": config_page.file_diffs(machine, before, after),
+        "trouble": drafts.trouble(draft),
+        "warnings": drafts.warnings(machine, after),
+        "key": uuid4(),
+        "hours": orders.EXPIRES_AFTER // 3600,
+    }
+    return render(request, "configs/review.html", shown)
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    machine = access.machine(request, host, name)
+    reason = request.POST.get("reason", "").strip()[:300]
+    seen = request.POST.get("seen", "")
+    key = read_key(request.POST.get("key", ""))
+    try:
+        job = drafts.apply(machine, by=request.user, seen=seen, reason=reason, key=key)
+    except Problem as problem:
+        return responses.refused(request, problem, back=_address(machine, "config-review"))
+    return redirect("job-detail", job.pk)
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def discard(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    machine = access.machine(request, host, name)
+    try:
+        drafts.discard(machine, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=_address(machine, "config-review"))
+    return responses.done(request, "Draft discarded.", back=machine_url(host, name))

@@ -1,0 +1,180 @@
+"""Jobs: the list, one job with its live log, cancel and retry."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+from asgiref.sync import sync_to_async
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import content_disposition_header
+from django.views.decorators.http import require_GET, require_POST
+
+from machines.contract.problems import NotAllowed, Problem
+from machines.contract.rights import Right
+from machines.contract.states import JobState
+from machines.models import Job
+from machines.panel import access, dispatch, frame, job_list, job_page, job_words, log_lines, logs, responses, stream
+from machines.panel.access import PanelRequest, needs
+
+
+@require_GET
+@needs(Right.SEE)
+def index(request: PanelRequest) -> HttpResponse:
+    wish = job_list.read_wish(request.GET)
+    page = job_list.page(wish, timezone.now())
+    unfinished = frame.unfinished_jobs(request)
+    context = {
+        "page": page,
+        "wish": wish,
+        "clear": wish.query(q=""),
+        "all_states": job_list.STATES,
+        "may_operate": request.user.may(Right.OPERATE),
+        "facets": lambda: _facets(wish),  # asked for only when something is drawn
+        "fragment": responses.wants_fragment(request),
+    }
+    version = f"{page.version}{len(unfinished)}"
+    return responses.page(request, "jobs/index.html", context, fragment="jobs/_list.html", version=version)
+
+
+def _facets(wish: job_list.Wish) -> list[dict[str, Any]]:
+    """The menus that write into the filter field."""
+    values = {"state": job_list.STATES, "op": job_list.OPS} | job_list.choices()
+    titles = {"state": "State", "op": "Operation", "host": "Host", "who": "Person"}
+    return [
+        {
+            "key": key,
+            "title": title,
+            "chosen": ", ".join(wish.terms.get(key, ())),
+            "choices": [
+                {"word": word, "query": wish.query(q=wish.with_term(key, word)), "on": wish.says(key, word)}
+                for word in values[key]
+            ],
+        }
+        for key, title in titles.items()
+    ]
+
+
+@require_GET
+@needs(Right.SEE)
+def detail(request: PanelRequest, pk: int) -> HttpResponse:
+    job = job_page.load(pk)
+    tab = request.GET.get("tab", "log")
+    tab = tab if tab in job_page.TABS else "log"
+    context = job_page.context(request, job) | {"tab": tab, "tabs": job_page.TABS, "key": uuid4()}
+    context |= _tab(job, tab)
+    return render(request, "jobs/detail.html", context)
+
+
+def _tab(job: Job, tab: str) -> dict[str, Any]:
+    if tab == "commands":
+        return {"commands": job_page.commands(job)}
+    if tab == "order":
+        return {"order": job_page.order(job)}
+    return {"result": job_page.result(job)} if tab == "result" else job_page.log(job)
+
+
+@require_GET
+@needs(Right.SEE)
+def status(request: PanelRequest, pk: int) -> HttpResponse:
+    """The head of the page for itself; 204 when it is as the page has it."""
+    if not responses.wants_fragment(request):
+        return redirect("job-detail", pk)
+    job = job_page.load(pk)
+    context = job_page.context(request, job) | {"key": uuid4(), "fragment": True}
+    return responses.page(request, "jobs/_status.html", context, fragment="jobs/_status.html", version=context["seen"])
+
+
+@require_GET
+@needs(Right.SEE)
+def log_stream(request: PanelRequest, pk: int) -> HttpResponseBase:
+    """New lines as they come, as server-sent events (machines/panel/stream.py)."""
+    job = access.job(request, pk)
+    lease = stream.Lease.take(request.user.pk)
+    if lease is None:
+        said = f"You have {stream.PER_USER} logs open already; close one, or look again in a minute."
+        return HttpResponse(said, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "60"})
+    line = _line(request.headers.get("Last-Event-ID") or request.GET.get("after", ""))
+    events = stream.follow(job.pk, line, session_key=request.session.session_key, lease=lease)
+    headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+    return StreamingHttpResponse(events, content_type="text/event-stream", headers=headers)
+
+
+def _line(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+@require_GET
+@needs(Right.SEE)
+def log_raw(request: PanelRequest, pk: int) -> StreamingHttpResponse:
+    """The whole log as the host wrote it, as a download."""
+    job = access.job(request, pk)
+    name = "-".join(part for part in (f"job-{job.pk}", job.op, job.machine_name) if part)
+    headers = {"Content-Disposition": content_disposition_header(True, f"{name}.log") or ""}
+    return StreamingHttpResponse(_pieces(job), content_type="text/plain; charset=utf-8", headers=headers)
+
+
+async def _pieces(job: Job) -> AsyncIterator[str]:
+    pieces = logs.everything(job)
+    while piece := await sync_to_async(lambda: next(pieces, ""))():
+        yield piece
+
+
+@require_GET
+@needs(Right.SEE)
+def log_older(request: PanelRequest, pk: int) -> HttpResponse:
+    """The lines before one: bare for log.js, as a page of their own without JavaScript."""
+    job = job_page.load(pk)
+    line = _line(request.GET.get("before", ""))
+    if "X-Log" in request.headers:
+        rows = logs.before(job.pk, min(line, job.line_count + 1))
+        return HttpResponse(log_lines.lines(rows, logs.began(job)))
+    context = job_page.context(request, job) | {"tab": "log", "tabs": job_page.TABS, "key": uuid4()}
+    return render(request, "jobs/detail.html", context | job_page.log_before(job, line))
+
+
+@require_GET
+@needs(Right.OPERATE)
+def cancel_ask(request: PanelRequest, pk: int) -> HttpResponse:
+    """What cancelling will do, before it is done: a dialog, or a page of its own without JavaScript."""
+    job = access.job(request, pk)
+    context = {
+        "job": job,
+        "what": job_words.what(job.op, job.machine_name),
+        "means": job_words.cancelling(job.op, job.state),
+    }
+    return responses.page(request, "jobs/cancel.html", context, fragment="jobs/_cancel_dialog.html")
+
+
+@require_POST
+@needs(Right.OPERATE)
+def cancel(request: PanelRequest, pk: int) -> HttpResponse:
+    job = access.job(request, pk)
+    back = reverse("job-detail", args=[pk])
+    if not dispatch.cancel(job, by=request.user):
+        job.refresh_from_db()
+        already = (
+            "is being cancelled already" if not job.is_final else f"has already {job_words.ENDED[JobState(job.state)]}"
+        )
+        return responses.refused(request, Problem(f"Job {pk} {already}."), back=back)
+    return responses.done(request, f"Job {pk} is being cancelled.", back=back)
+
+
+@require_POST
+@needs(Right.OPERATE)
+def retry(request: PanelRequest, pk: int) -> HttpResponse:
+    """The same order once more, as a new job. A second press of the button finds the first one's job."""
+    job = access.job(request, pk)
+    back = reverse("job-detail", args=[pk])
+    if not job.can_be_retried:
+        hint = "Its draft is still there: apply that again." if job.op == "apply" else ""
+        return responses.refused(request, Problem(f"Job {pk} cannot be retried.", hint=hint), back=back)
+    try:
+        again = dispatch.retry(job, by=request.user, key=job_page.read_key(request.POST.get("key", "")))
+    except NotAllowed as problem:
+        return responses.refused(request, problem, back=back, status=403)
+    except Problem as problem:
+        return responses.refused(request, problem, back=back)
+    return redirect("job-detail", again.pk)
