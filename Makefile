@@ -1,0 +1,40 @@
+# What people do here, by name. The work itself is in nspawnpanel/setup.sh and in Python.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint screenshots clean
+MAKEFLAGS += --no-print-directory
+
+PYTHON := .venv/bin/python
+PORT ?= 8000
+DATA ?= /var/lib/nspawnpanel-demo
+HOST ?= sandbox
+ARGS ?=
+ONLY ?=
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## install what is missing on this machine and in this checkout (as root)
+	@nspawnpanel/setup.sh all
+
+demo: ## the whole panel with a real host of its own, until Ctrl-C (PORT=8000 DATA=… HOST=sandbox|local)
+	@nspawnpanel/setup.sh demo
+	@exec $(PYTHON) -m nspawnpanel.demo --port $(PORT) --data '$(DATA)' --host $(HOST)
+
+test: setup ## every test this machine can run (ARGS= goes to pytest)
+	@$(PYTHON) -m pytest tests $(ARGS)
+
+bench: setup ## the panel against the plain command it wraps (ONLY= names one figure)
+	@$(PYTHON) -m tests.bench $(ONLY)
+
+lint: setup ## style, types, templates
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m djlint --lint --quiet templates
+
+screenshots: setup ## the pictures of the README, taken anew
+	@$(PYTHON) -m tests.screenshots
+
+clean: ## remove what set-up and tests made in this checkout; trees and the demo's host stay
+	rm -rf .venv .static static/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
