@@ -49,7 +49,6 @@ def main() -> int:
         with ExitStack() as running:
             panel = running.enter_context(_panel(options))
             running.enter_context(_host(options, panel))
-            _wait_for_host(panel)
             _welcome(panel, time.monotonic() - began)
             _watch(panel)
             say("Stopping …")
@@ -118,7 +117,9 @@ def _local_host(options: argparse.Namespace, panel: Stack) -> Iterator[None]:
         file = options.data / "host.env"
         file.touch(mode=0o600)
         file.write_text(lines + "".join(f"{name}={value}\n" for name, value in environment.items()))
+        since = time.time()
         _run_worker(file)
+        panel.wait_for_host("local", since)
     try:
         yield
     finally:
@@ -135,12 +136,6 @@ def _run_worker(file: Path) -> None:
         ],
         check=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-
-
-def _wait_for_host(panel: Stack) -> None:
-    """Until the host's first inventory is in; a worker that cannot reach the panel says so in the host's journal."""
-    with step("Waiting for the host's first inventory"):
-        panel.manage("wait_for_host", "--seconds", "60")
 
 
 def _welcome(panel: Stack, seconds: float) -> None:

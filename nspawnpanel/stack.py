@@ -156,12 +156,21 @@ class Stack:
     # --- hosts
 
     def join(self, host: Sandbox, name: str = "") -> None:
-        """Make a booted sandbox a host of this panel, and (re)start its worker. Joining again changes no generation."""
+        """Make a booted sandbox a host of this panel and (re)start its worker; returns when its inventory is in.
+
+        Joining again changes no generation.
+        """
         keys = host.run([f"/{_HOME}/bin/python", "-m", "machines.host.join"]).stdout
         lines = self.host_environment(name or host.name, keys, f"redis://{host.gateway}:{self.valkey.port}/0")
         host.write("/etc/nspawnpanel/host.env", lines, mode=0o600)
         host.run(["systemctl", "daemon-reload"])
+        since = time.time()
         host.run(["systemctl", "restart", WORKER])
+        self.wait_for_host(name or host.name, since)
+
+    def wait_for_host(self, name: str, since: float, seconds: float = 60) -> None:
+        """Until an inventory of the host has come in after `since` (seconds since the epoch). Raises StackError."""
+        self.manage("wait_for_host", name, "--since", str(since), "--seconds", str(seconds))
 
     def host_environment(self, name: str, keys: str, redis_url: str) -> str:
         """Register a host by its keys; returns the text of its host.env."""

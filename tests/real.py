@@ -77,7 +77,6 @@ def alpha_host(panel: Stack) -> Iterator[Sandbox]:
     with Sandbox("tests-alpha", CACHE) as host:
         host.write("/etc/nspawnpanel/policy.toml", POLICY.read_text())
         panel.join(host, "alpha")
-        panel.manage("wait_for_host", "alpha", "--seconds", "30")
         yield host
 
 

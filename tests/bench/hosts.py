@@ -25,7 +25,6 @@ def fleet() -> Iterator[tuple[Person, Sandbox]]:
     ):
         host.write("/etc/nspawnpanel/policy.toml", (REPOSITORY / "machines/host/policy.toml").read_text())
         panel.join(host, "alpha")
-        panel.manage("wait_for_host", "alpha")
         yield Person(panel), host
 
 
