@@ -33,7 +33,14 @@ def index(request: PanelRequest) -> HttpResponse:
     wish = listing.read_wish(request.GET)
     jobs = frame.unfinished_jobs(request)
     page = listing.page(wish, rows.by_machine(jobs), timezone.now())
-    context = _row_context(request) | {
+    context = index_context(request, wish, page)
+    version = f"{page.version}{len(jobs)}"
+    return responses.page(request, "machines/index.html", context, fragment="machines/_list.html", version=version)
+
+
+def index_context(request: PanelRequest, wish: listing.Wish, page: listing.Page) -> dict[str, Any]:
+    """What the list's template needs; asks no query (the existence of hosts only for an empty list)."""
+    return _row_context(request) | {
         "page": page,
         "wish": wish,
         "address": wish.address,
@@ -47,8 +54,6 @@ def index(request: PanelRequest) -> HttpResponse:
         "may_build": request.user.may(Right.BUILD),
         "fragment": responses.wants_fragment(request),
     }
-    version = f"{page.version}{len(jobs)}"
-    return responses.page(request, "machines/index.html", context, fragment="machines/_list.html", version=version)
 
 
 def _row_context(request: PanelRequest) -> dict[str, Any]:
