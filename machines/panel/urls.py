@@ -6,13 +6,15 @@ from django.views.generic import RedirectView
 from machines.contract.rights import Right
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
-from machines.panel.views import accounts, configs, hosts, jobs, machines, revisions
+from machines.panel.views import accounts, configs, hosts, jobs, machines, new_machine, revisions
 
 home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
 
 machine_urls: list[URLPattern] = [  # /machines/…
     path("", machines.index, name="machine-index"),
     path("hosts/", machines.hosts, name="machine-hosts"),
+    path("new/", new_machine.new, name="machine-new"),
+    path("new/preview/", new_machine.preview, name="machine-new-preview"),
 ]
 one_machine_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/…
     path("", machines.detail, name="machine-detail"),

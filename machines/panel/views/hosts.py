@@ -10,10 +10,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from machines.contract.rights import Right
-from machines.contract.states import LATE_SECONDS, HostState, MachineState
+from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.models.host import host_state
-from machines.panel import frame, responses, rows
+from machines.panel import frame, host_rows, responses, rows
 from machines.panel.access import PanelRequest, needs
 
 SHOWN = 500
@@ -24,7 +23,6 @@ COUNTS = {
     "running": Count("machines", filter=LISTED & Q(machines__state=MachineState.RUNNING)),
     "failed": Count("machines", filter=LISTED & Q(machines__state=MachineState.FAILED)),
 }
-BY_NEED = {HostState.OFFLINE: 0, HostState.LATE: 1, HostState.JOINING: 2, HostState.ONLINE: 3}
 
 
 @require_GET
@@ -33,8 +31,8 @@ def index(request: PanelRequest) -> HttpResponse:
     now = timezone.now()
     word = request.GET.get("q", "").replace("\0", "").strip()[:100]
     found = Host.objects.filter(name__icontains=word) if word else Host.objects.all()
-    given = found.annotate(**COUNTS).values("name", "last_seen", "facts", *COUNTS)[: SHOWN + 1]
-    shown = sorted((row(host, now) for host in given[:SHOWN]), key=lambda host: (host["need"], host["name"]))
+    given = list(found.annotate(**COUNTS).values("name", "last_seen", "facts", *COUNTS)[: SHOWN + 1])
+    shown = sorted((host_rows.row(host, now) for host in given[:SHOWN]), key=lambda host: (host["need"], host["name"]))
     jobs = frame.unfinished_jobs(request)
     context = {
         "hosts": shown,
@@ -45,43 +43,6 @@ def index(request: PanelRequest) -> HttpResponse:
     }
     version = rows.version(shown, word, len(jobs))
     return responses.page(request, "hosts/index.html", context, fragment="hosts/_list.html", version=version)
-
-
-def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """What the table shows of a host."""
-    state = host_state(given["last_seen"], now)
-    return {
-        "name": given["name"],
-        "url": rows.host_url(given["name"]),
-        "state": state.value,
-        "need": BY_NEED[state],
-        "heard": given["last_seen"] if state != HostState.ONLINE else None,
-        "silent": state in {HostState.OFFLINE, HostState.JOINING},
-        **{name: given[name] for name in COUNTS},
-        **resources(given["facts"]),
-    }
-
-
-def resources(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a host has and how much of it is used; what an old worker does not report is None or ""."""
-    memory, disk = _whole(facts, "memory_total"), _whole(facts, "disk_total")
-    return {
-        "os": facts.get("os", ""),
-        "systemd": facts.get("systemd") or "",
-        "cpus": facts.get("cpus") or 0,
-        "load": facts.get("load"),
-        "memory": memory,
-        "memory_used": memory - _whole(facts, "memory_available") if memory else None,
-        "disk": disk,
-        "disk_used": disk - _whole(facts, "disk_free") if disk else None,
-        "worker": facts.get("worker", ""),
-        "missing": sorted((facts.get("missing") or {}).items()),
-    }
-
-
-def _whole(facts: dict[str, Any], name: str) -> int:
-    value = facts.get(name)
-    return value if isinstance(value, int) else 0
 
 
 @require_GET
@@ -101,7 +62,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "is_old": found.facts_at is not None and (now - found.facts_at).total_seconds() > 3 * LATE_SECONDS,
         "facts": found.facts,
         "booted": _moment(found.facts.get("booted")),
-        "resources": resources(found.facts),
+        "resources": host_rows.resources(found.facts),
         "policy": [(rule, _said(value)) for rule, value in sorted((found.facts.get("policy") or {}).items())],
         "events": events,
         "jobs": here,

@@ -1,0 +1,68 @@
+"""Place the order for a new machine: its row, its first revision and the job, in one transaction."""
+
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Max
+from pydantic import ValidationError
+
+from machines.contract.orders import ABSENT
+from machines.contract.problems import Problem
+from machines.contract.states import MachineState
+from machines.models import Host, Job, Machine, Revision, User
+from machines.models.machine import rank_of
+from machines.panel import dispatch
+from machines.panel.forms.configs import Configurator
+from machines.panel.forms.machines import NewMachineForm
+
+OPEN = (Revision.State.DRAFT, Revision.State.APPLYING)
+
+
+def place(form: NewMachineForm, configurator: Configurator, *, by: User) -> Job:
+    """The job that builds what both forms say; a second call with the form's key returns the first job.
+
+    Raises Busy, NotAllowed, and Problem when the order is too large.
+    """
+    key: UUID = form.cleaned_data["key"]
+    earlier = Job.objects.filter(key=key).first()
+    if earlier:
+        return earlier
+    host: Host = form.cleaned_data["host"]
+    sealed = dispatch.seal_secrets(form.secrets(), host)
+    with transaction.atomic():
+        machine = _row(host, form.cleaned_data["name"])
+        revision = _revision(machine, configurator, by)
+        highest = machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
+        try:
+            order = form.to_order(revision.number_and_keep(highest + 1))
+        except ValidationError as error:  # each field was checked; only the whole can be too large
+            raise Problem("The configuration is larger than a host takes.") from error
+        return dispatch.place(order, on=host, by=by, key=key, sealed=sealed, revision=revision)
+
+
+def _row(host: Host, name: str) -> Machine:
+    """The machine's row, missing until it is built. One that was removed, or whose image is gone, is used again."""
+    machine, _ = Machine.objects.select_for_update().get_or_create(
+        host=host, name=name, defaults={"state": MachineState.MISSING}
+    )
+    if machine.removed_at:
+        Machine.objects.filter(pk=machine.pk).update(
+            removed_at=None, state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), applied=None,
+            os="", addresses=[], disk_bytes=None, enabled=False, restart_needed=False, why="",
+            nspawn_sha256=ABSENT, limits_sha256=ABSENT,
+        )  # fmt: skip
+        machine.refresh_from_db()
+    return machine
+
+
+def _revision(machine: Machine, configurator: Configurator, by: User) -> Revision:
+    """The configuration to build with, in place of any draft that was left over."""
+    machine.revisions.filter(state__in=OPEN).delete()
+    return configurator.save(
+        machine=machine,
+        author=by,
+        author_name=by.username,
+        reason="built",
+        replaces_nspawn=machine.nspawn_sha256 if machine.applied else ABSENT,
+        replaces_limits=machine.limits_sha256 if machine.applied else ABSENT,
+    )
