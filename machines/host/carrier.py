@@ -6,7 +6,6 @@ unfinished orders are taken up again at start.
 """
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from machines.contract.envelope import Envelope
 from machines.contract.orders import AnyOrder
 from machines.contract.problems import EnvelopeRefused, Problem
 from machines.host import handlers, policy
-from machines.host.faults import MachineBusy, Stopped, TookTooLong, from_os_error
+from machines.host.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.lanes import Lanes
 from machines.host.ledger import Ledger, Row
 from machines.host.reporting import Publisher, Reporter
@@ -160,8 +159,9 @@ class Carrier:
     # --- converging orders
 
     def _converge(self, job: UUID, order: AnyOrder, name: str, again: bool) -> None:
-        begun = time.time()
-        task = Task(job, order, self._reporter.voice(job), begun, handlers.deadline(order, begun), again)
+        row = self._ledger.job(job)
+        begun = row.begun if again and row is not None and row.begun is not None else time.time()
+        task = Task(job, order, self._reporter.voice(job), begun, handlers.deadline(order, time.time()), again)
         self._active[job] = task
         try:
             if busy := self._holder(job, name):
@@ -177,9 +177,9 @@ class Carrier:
             self._active.pop(job, None)
 
     def _failed(self, job: UUID, name: str, error: Exception) -> None:
-        problem = as_problem(error)
+        problem = as_problem(error, "journalctl -u nspawnpanel-host")
         state = {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(problem), "failed")
-        self._end(job, name, state, problem)
+        self._end(job, name, state, problem, getattr(problem, "result", {}))
 
     def _end(
         self, job: UUID, name: str, state: str, problem: Problem | None, result: dict[str, object] | None = None
@@ -248,22 +248,8 @@ class Carrier:
         order = orders.from_wire(row.wanted)
         if row.cancelled:
             self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
-        elif time.time() > handlers.deadline(order, row.begun or row.taken):
+        elif order.op != "apply" and time.time() > handlers.deadline(order, row.begun or row.taken):
             late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")
             self._end(row.id, row.name, "failed", late)
         else:
             self._begin(row.id, order, again=row.begun is not None)
-
-
-def as_problem(error: Exception) -> Problem:
-    """Anything that was raised, as something that may cross the wire. The unknown keeps its trace in the host's log."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, OSError):
-        return from_os_error(error)
-    reference = secrets.token_hex(4)
-    LOG.error("Internal error %s", reference, exc_info=error)
-    return Problem(
-        f"Something unexpected happened on the host (reference {reference}).",
-        hint="Its log has the details: journalctl -u nspawnpanel-host.",
-    )

@@ -4,6 +4,7 @@ Problem
 ├── CommandFailed       a tool ended with an error; knows argv, status and the tail of its output
 ├── MachineMissing      there is no image or no running machine of that name
 ├── MachineBusy         a build or removal of that name is under way
+├── ConfigChanged       a file on the host is not the one the draft was based on
 ├── NoSpace             the disk is full, or would be
 ├── Stopped             a person cancelled the job
 ├── TookTooLong         the time limit passed
@@ -11,10 +12,14 @@ Problem
 """
 
 import errno
+import logging
+import secrets
 import shlex
 from collections.abc import Sequence
 
 from machines.contract.problems import Problem
+
+LOG = logging.getLogger(__name__)
 
 TAIL = 4000  # characters of a tool's output that travel with a problem
 
@@ -44,6 +49,23 @@ class TookTooLong(Problem):
 
 class Stopped(Problem):
     code = "cancelled"
+
+
+class ConfigChanged(Problem):
+    """A file on the host is not the one the draft was based on. The texts found go back in the outcome's result."""
+
+    code = "config-changed"
+
+    def __init__(self, name: str, nspawn: str, limits: str) -> None:
+        super().__init__(
+            f"The configuration of {name} was changed on the host since this draft was begun; nothing was written.",
+            hint="Look at what is there now, then decide: keep it, or apply the draft over it.",
+        )
+        self.result = {"found_nspawn": _text(nspawn), "found_limits": _text(limits)}
+
+
+def _text(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 class MachineMissing(Problem):
@@ -84,3 +106,17 @@ def from_os_error(error: OSError) -> Problem:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return no_space(str(error.filename or "the file system"))
     return Problem(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), code="io-error")
+
+
+def as_problem(error: Exception, where: str) -> Problem:
+    """Anything that was raised, as something that may cross the wire. The unknown keeps its trace in the host's log,
+    which the command `where` shows."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error)
+    reference = secrets.token_hex(4)
+    LOG.error("Internal error %s", reference, exc_info=error)
+    return Problem(
+        f"Something unexpected happened on the host (reference {reference}).", hint=f"Its log has the details: {where}"
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import host_fact, inventory, journal, machinectl, systemctl
+from machines.host import apply, host_fact, inventory, journal, machinectl, systemctl
 from machines.host.bus import BusError
 from machines.host.faults import MachineMissing, TookTooLong
 from machines.host.paths import unit_of
@@ -199,11 +199,16 @@ def terminate(host: ThisHost, task: Task) -> Result:
 
 
 def enable(host: ThisHost, task: Task) -> Result:
-    """Start with the host. Below systemd 253 machines.target must be enabled besides, else nothing starts."""
-    task.run(machinectl.enable(_name(task)))
+    """Start the machine when the host boots."""
+    enable_machine(host, task, _name(task))
+    return {}
+
+
+def enable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
+    """The same by name. Below systemd 253 machines.target must be enabled besides, else nothing starts."""
+    task.run(machinectl.enable(name))
     if host_fact.systemd_version() < 253 and not inventory.machines_target_is_enabled(host.paths):
         task.run(systemctl.enable("machines.target"))
-    return {}
 
 
 def disable(_: ThisHost, task: Task) -> Result:
@@ -218,6 +223,7 @@ TABLE: Mapping[str, Handler] = {
     "terminate": terminate,
     "enable": enable,
     "disable": disable,
+    "apply": apply.apply,
 }
 
 

@@ -21,7 +21,7 @@ from machines.contract.orders import ABSENT
 from machines.contract.problems import BadValue
 from machines.contract.reports import Address, MachineFact
 from machines.contract.states import MachineState
-from machines.host import journal
+from machines.host import journal, kernel
 from machines.host.bus import MACHINED, Bus, BusError
 from machines.host.paths import Paths, unit_of
 from machines.host.rootfs import tree
@@ -161,7 +161,7 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: boo
         tasks=_number(properties, "TasksCurrent") if up else None,
         nspawn_sha256=sha256(paths.nspawn_file(name)),
         limits_sha256=sha256(paths.limits_file(name)),
-        effective=effective(properties) if up else {},
+        effective=corrected(effective(properties), properties) if up else {},
         why=await _explain(slow, unit, about["InactiveEnterTimestamp"]) if active == "failed" else "",
     )
 
@@ -234,6 +234,15 @@ def effective(properties: dict[str, Any]) -> dict[str, str]:
     return found
 
 
+def corrected(shown: dict[str, str], properties: dict[str, Any]) -> dict[str, str]:
+    """What systemd shows, with the kernel's word where the two differ."""
+    real = kernel.enforced(str(properties.get("ControlGroup", "")))
+    return {
+        key: value if key not in real or kernel.same(key, real[key], value) else real[key]
+        for key, value in shown.items()
+    }
+
+
 def cpu_list(mask: bytes) -> str:
     """A CPU mask as systemd writes it: 0-3 7."""
     on = [index for index in range(len(mask) * 8) if mask[index // 8] >> (index % 8) & 1]
@@ -252,7 +261,12 @@ def enabled_links(paths: Paths) -> frozenset[str]:
     links = _links(paths)
     if "machines.target" not in links:
         return frozenset()
-    return frozenset(_instance(link) for link in links if link.startswith("systemd-nspawn@"))
+    return linked(paths)
+
+
+def linked(paths: Paths) -> frozenset[str]:
+    """Machines that have an autostart link, whether or not anything follows it."""
+    return frozenset(_instance(link) for link in _links(paths) if link.startswith("systemd-nspawn@"))
 
 
 def machines_target_is_enabled(paths: Paths) -> bool:

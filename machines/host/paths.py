@@ -22,6 +22,7 @@ class Paths:
     probes: Path = Path("/run/systemd/nspawn")
     scratch: Path = Path("/run/nspawnpanel")
     policy: Path = Path("/etc/nspawnpanel/policy.toml")
+    control: Path = Path("/run/systemd/system.control")
 
     @property
     def keys(self) -> Path:

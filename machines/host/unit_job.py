@@ -1,1 +1,81 @@
-"""placeholder"""
+"""`python -m machines.host.unit_job JOB`: what runs inside nspawnpanel-job-<id>.service.
+
+It reads its order from the ledger, opens what is sealed in it with the host's key, works, and writes what it does and
+how it ends into its own log (job_log.py). The worker may die, restart or be upgraded meanwhile; it never matters here.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from machines.contract import envelope, orders
+from machines.contract.recipes import BuildSecrets
+from machines.host import handlers, keys, ledger, policy, settings
+from machines.host.bus import Bus
+from machines.host.faults import Stopped, TookTooLong, as_problem
+from machines.host.job_log import JobLog
+from machines.host.ledger import Row
+from machines.host.paths import Paths
+from machines.host.remove import remove
+from machines.host.reporting import Entry, Voice
+from machines.host.rootfs.build import build
+from machines.host.this_host import Task, ThisHost
+
+LOG = logging.getLogger(__name__)
+
+
+def _build(host: ThisHost, task: Task, sealed: str) -> dict[str, Any]:
+    own = keys.load(host.paths.keys)
+    secrets = BuildSecrets.model_validate_json(envelope.unseal_secret(sealed, own.box)) if sealed else BuildSecrets()
+    return build(host, task, secrets)
+
+
+def _remove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
+    return remove(host, task)
+
+
+# The operations of contract.orders.IN_A_UNIT. Each takes the host, the task and what is sealed in the order.
+TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {"build": _build, "remove": _remove}
+
+
+def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
+    """Do the job and write its result; nothing is raised but what the log itself raises."""
+    state, problem, result = "succeeded", None, {}
+    voice = Voice(lambda entry: _tell(log, entry))
+    try:
+        host = ThisHost(paths, Bus(), policy.read(paths.policy))
+        order = orders.from_wire(row.wanted)
+        begun = time.time()
+        task = Task(row.id, order, voice, begun, handlers.deadline(order, begun))
+        result = TABLE[row.op](host, task, row.sealed)
+    except Exception as error:  # whatever it is, the panel shall be told
+        found = as_problem(error, f"journalctl -u nspawnpanel-job-{row.id}")
+        state = {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(found), "failed")
+        problem = found.to_wire()
+    log.result(state, problem, result)
+
+
+def _tell(log: JobLog, entry: Entry) -> None:
+    """Into the job's own log, and in plain words onto standard output for whoever reads the journal."""
+    log.tell(entry)
+    if entry["k"] == "line":
+        sys.stdout.write(f"{entry['t']}\n")
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    job = UUID(sys.argv[1])
+    paths = Paths(state=settings.state())
+    row = ledger.read_job(paths.ledger, job)
+    if row is None or row.ended is not None:
+        LOG.error("The ledger knows no open job %s", job)
+        return 1
+    carry_out(paths, row, JobLog(paths.job(job)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""What the kernel enforces of a unit's limits, read from its control group.
+
+Fact: after a daemon-reload, systemd 257 shows the new values and the kernel still has the old ones (252 applies them).
+So what systemctl show says is no proof; this is. Both hierarchies are read; what a hierarchy lacks is left out.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+PAGE = 4096
+DEFAULTS = {"CPUWeight": "100", "IOWeight": "100", "MemoryLow": "0", "MemoryMin": "0", "AllowedCPUs": ""}
+V1_UNLIMITED = 0x7FFFFFFFFFFFF000
+
+
+def _plain(text: str) -> str:
+    return "infinity" if text == "max" else text
+
+
+def _quota_v2(text: str) -> str:
+    """cpu.max is QUOTA PERIOD in µs; systemd counts µs per second."""
+    quota, period = text.split()
+    return "infinity" if quota == "max" else str(int(quota) * 1_000_000 // int(period))
+
+
+def _v1_memory(text: str) -> str:
+    return "infinity" if int(text) >= V1_UNLIMITED else text
+
+
+def _weight(text: str) -> str:
+    """io.weight is "default N" and perhaps lines for devices."""
+    return text.split()[1] if text.startswith("default") else text.split(maxsplit=1)[0]
+
+
+# key of contract/limits.py → (file, how its text reads)
+V2: Mapping[str, tuple[str, Callable[[str], str]]] = {
+    "MemoryMax": ("memory.max", _plain),
+    "MemoryHigh": ("memory.high", _plain),
+    "MemoryLow": ("memory.low", _plain),
+    "MemoryMin": ("memory.min", _plain),
+    "MemorySwapMax": ("memory.swap.max", _plain),
+    "CPUQuota": ("cpu.max", _quota_v2),
+    "CPUWeight": ("cpu.weight", _plain),
+    "TasksMax": ("pids.max", _plain),
+    "IOWeight": ("io.weight", _weight),
+}
+
+
+def enforced(group: str, root: Path = ROOT) -> dict[str, str]:
+    """The limits of a control group (as in the unit's ControlGroup property), by the keys of contract/limits.py, in the
+    form of limits.effective(). Limits the kernel does not show are left out."""
+    if not group:
+        return {}
+    if (root / "cgroup.controllers").exists():
+        found = {key: _read(root / group.lstrip("/") / file, parse) for key, (file, parse) in V2.items()}
+    else:
+        found = _v1(group, root)
+    return {key: value for key, value in found.items() if value}
+
+
+def _v1(group: str, root: Path) -> dict[str, str]:
+    at = {controller: root / controller / group.lstrip("/") for controller in ("memory", "cpu", "pids")}
+    quota = _read(at["cpu"] / "cpu.cfs_quota_us", str)
+    period = _read(at["cpu"] / "cpu.cfs_period_us", str)
+    return {
+        "MemoryMax": _read(at["memory"] / "memory.limit_in_bytes", _v1_memory),
+        "TasksMax": _read(at["pids"] / "pids.max", _plain),
+        "CPUQuota": "" if not quota or not period else "infinity" if quota == "-1" else _quota_v2(f"{quota} {period}"),
+    }
+
+
+def _read(file: Path, parse: Callable[[str], str]) -> str:
+    try:
+        return parse(file.read_text().strip())
+    except (OSError, ValueError, IndexError):
+        return ""
+
+
+def same(key: str, one: str, other: str) -> bool:
+    """Whether two values of a limit mean the same: memory is kept in whole pages, CPUs are a set, quotas are rounded."""
+    if one == other:
+        return True
+    if key == "AllowedCPUs":
+        return cpus(one) == cpus(other)
+    if not (one.isdigit() and other.isdigit()):
+        return False
+    slack = PAGE if key.startswith("Memory") else 1000 if key == "CPUQuota" else 0
+    return abs(int(one) - int(other)) <= slack
+
+
+def cpus(text: str) -> frozenset[int]:
+    """0-3,7 or 0-3 7 → the numbers."""
+    found: set[int] = set()
+    for part in text.replace(",", " ").split():
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)

@@ -1,0 +1,116 @@
+"""A machine's two files on disk: /etc/systemd/nspawn/NAME.nspawn and the drop-in of its unit.
+
+Both are written aside, synced and renamed, so that a power cut leaves the old file or the new one. What was replaced
+is kept under STATE/generations/NAME/REVISION, the last twenty of them.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from machines.contract import nspawn
+from machines.contract.names import MachineName
+from machines.contract.orders import ABSENT, Configuration
+from machines.host.paths import Paths
+
+GENERATIONS = 20
+
+
+@dataclass(frozen=True)
+class Files:
+    """The texts of both files; "" for a file that is not there."""
+
+    nspawn: str = ""
+    limits: str = ""
+
+    @property
+    def nspawn_sha256(self) -> str:
+        return sha256(self.nspawn)
+
+    @property
+    def limits_sha256(self) -> str:
+        return sha256(self.limits)
+
+
+def sha256(text: str) -> str:
+    """Of a file's text in hex; "absent" when there is no file."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest() if text else ABSENT
+
+
+def wanted(configuration: Configuration) -> Files:
+    """What shall be on disk: both texts with our first line."""
+    number = configuration.revision
+    return Files(
+        nspawn=nspawn.mark(configuration.nspawn, number) if configuration.nspawn else "",
+        limits=nspawn.mark(configuration.limits, number) if configuration.limits else "",
+    )
+
+
+def read(paths: Paths, name: MachineName) -> Files:
+    """Both files as they are now; bytes that are no UTF-8 survive a round trip. Raises OSError."""
+    return Files(nspawn=_read(paths.nspawn_file(name)), limits=_read(paths.limits_file(name)))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
+def write(paths: Paths, name: MachineName, files: Files) -> None:
+    """Make both files so; a text of "" removes the file. Raises OSError."""
+    _write(paths.limits_file(name), files.limits)
+    _write(paths.nspawn_file(name), files.nspawn)
+
+
+def _write(file: Path, text: str) -> None:
+    if _read(file) == text:
+        return
+    if text:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{file.name}.new")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as out:
+            os.fchmod(out.fileno(), 0o644)
+            out.write(text.encode(errors="surrogateescape"))
+            out.flush()
+            os.fsync(out.fileno())
+        aside.rename(file)
+    else:
+        file.unlink(missing_ok=True)
+    _sync_folder(file.parent)
+    if not text and file.parent.name.endswith(".service.d"):
+        with contextlib.suppress(OSError):  # somebody else's drop-in is in there
+            file.parent.rmdir()
+
+
+def _sync_folder(folder: Path) -> None:
+    if not folder.exists():
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def keep_generation(paths: Paths, name: MachineName, revision: int, replaced: Files) -> None:
+    """Keep what revision `revision` is about to replace; a second time keeps the first copy. Raises OSError."""
+    folder = paths.generations(name) / str(revision)
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    _write(folder / f"{name}.nspawn", replaced.nspawn)
+    _write(folder / "50-nspawnpanel.conf", replaced.limits)
+    kept = sorted((f for f in folder.parent.iterdir() if f.name.isdigit()), key=lambda f: int(f.name))
+    for old in kept[:-GENERATIONS]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def forget(paths: Paths, name: MachineName) -> None:
+    """Remove both files and every generation."""
+    write(paths, name, Files())
+    shutil.rmtree(paths.generations(name), ignore_errors=True)

@@ -1,0 +1,61 @@
+"""Remove a machine: its image, both its files, its generations, its autostart link."""
+
+import time
+from typing import Any
+
+from machines.contract import orders
+from machines.contract.names import MachineName
+from machines.contract.problems import Problem
+from machines.host import inventory, machinectl, nspawn_file, systemctl
+from machines.host.bus import BusError
+from machines.host.this_host import Task, ThisHost
+
+
+def remove(host: ThisHost, task: Task) -> dict[str, Any]:
+    """Carry out a Remove order. Carried out again after it was interrupted, it finishes the rest.
+
+    Raises Problem machine-running or image-changed, or CommandFailed.
+    """
+    assert isinstance(task.order, orders.Remove)
+    name = MachineName(task.order.name)
+    task.voice.phase("check", 1, 3)
+    image = host.bus.do(inventory.read_image(host, name))
+    _check(host, name, task.order.image_id, image)
+    task.voice.phase("image", 2, 3)
+    if image is not None:
+        task.run(machinectl.remove(name), timeout=max(60.0, task.deadline - time.time()))
+    task.voice.phase("configuration", 3, 3)
+    _forget(host, task, name)
+    return {"removed": image is not None}
+
+
+def _check(host: ThisHost, name: MachineName, image_id: str, image: inventory.Image | None) -> None:
+    if _is_running(host, name):
+        raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
+    if image is not None and image_id and image.id != image_id:
+        raise Problem(
+            f"{name} is not the machine this order was about: it has been made anew since.", code="image-changed",
+            hint="Look at it again; if it is to go, order it once more.",
+        )  # fmt: skip
+
+
+def _is_running(host: ThisHost, name: MachineName) -> bool:
+    try:
+        host.bus.do(host.bus.machined("GetMachine", "s", [name]))
+    except BusError as error:
+        if "NoSuchMachine" in error.name:
+            return False
+        raise
+    return True
+
+
+def _forget(host: ThisHost, task: Task, name: MachineName) -> None:
+    if name in inventory.linked(host.paths):
+        task.run(machinectl.disable(name))
+    found = nspawn_file.read(host.paths, name)
+    nspawn_file.forget(host.paths, name)
+    if found.nspawn:
+        task.voice.line(f"Removing {host.paths.nspawn_file(name)}")
+    if found.limits:
+        task.voice.line(f"Removing {host.paths.limits_file(name)}")
+        task.run(systemctl.daemon_reload())
