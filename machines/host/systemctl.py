@@ -11,6 +11,10 @@ def enable(unit: str) -> list[str]:
     return ["systemctl", "enable", "--", unit]
 
 
+def disable(unit: str) -> list[str]:
+    return ["systemctl", "disable", "--", unit]
+
+
 def stop(unit: str) -> list[str]:
     return ["systemctl", "stop", "--", unit]
 

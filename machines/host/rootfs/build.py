@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machines.contract import orders
+from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
@@ -128,7 +128,7 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
     folder = building.host.paths.job(building.task.job)
     folder.mkdir(parents=True, exist_ok=True)
     url = f"{source.uri}/dists/{source.suite}/Release"
-    argv = [HELPER, "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
+    argv = [HELPER, "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
             "download-file", url, str(folder / "Release")]  # fmt: skip
     try:
         building.task.run(argv, timeout=60)
@@ -207,6 +207,10 @@ def configure(building: Building) -> None:
     building.task.run(["systemctl", f"--root={root}", "enable", "--", *services])
     tree.symlink(root, "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
     firstboot.set_up(root, building.name, order.first_boot, building.secrets.root_password_hash, building.task.run)
+    if order.first_boot.timezone and nspawn.parse(order.configuration.nspawn).last(nspawn.EXEC, "Timezone") != "off":
+        building.task.voice.line(
+            "At every start systemd-nspawn gives the machine this host's time zone; Timezone=off keeps the recipe's."
+        )
 
 
 # --- finish
