@@ -47,7 +47,7 @@ install_test_packages() {
   # Ubuntu's chromium is a stub of its snap, which no test can start.
   if grep -qx 'ID=ubuntu' /etc/os-release; then
     wanted=("${wanted[@]/chromium/}")
-    command -v google-chrome >/dev/null || say "Ubuntu has no Chromium package: the browser tests will be left out, and say so"
+    [ -f .venv/.complete ] || command -v google-chrome >/dev/null || say "Ubuntu has no Chromium package: the browser tests will be left out, and say so"
   fi
   mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | grep .)
   if [ -n "$(missing_packages postgresql)" ] && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
