@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from nspawnpanel.sandbox import apt, cgroups, claim, pool, trees
+from nspawnpanel.sandbox import apt, cgroups, claim, pool, trees, uplink
 from nspawnpanel.sandbox.run import CLEAN, SandboxError, kill_group, popen, run
 
 CACHE = Path(os.environ.get("NSPAWNPANEL_CACHE", "/var/cache/nspawnpanel"))
@@ -77,7 +77,7 @@ class Sandbox:
     and files again. A name belongs to one process at a time; what a killed process left behind under it is cleared.
     """
 
-    gateway = trees.GATEWAY  # the outer machine's 127.0.0.1, as seen from inside
+    gateway = uplink.GATEWAY  # the outer machine's 127.0.0.1, as seen from inside
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Sandbox:
         self.failed: list[str] = []  # units that failed while it booted
         self._claim: claim.Claim | None = None
         self._nspawn: subprocess.Popen[str] | None = None
-        self._uplink: tuple[subprocess.Popen[str], int] | None = None
+        self._uplink: uplink.Uplink | None = None
 
     @property
     def tree(self) -> Path:
@@ -270,6 +270,7 @@ class Sandbox:
                     stderr=subprocess.STDOUT,
                     env={**CLEAN, "NOTIFY_SOCKET": f"{folder}/notify"},
                 )
+            self._note()
             self.leader = int(self._hear(notices, rb"X_NSPAWN_LEADER_PID=(\d+)", deadline))
             self._connect(deadline)
             self._hear(notices, rb"(READY=1)", deadline)
@@ -309,34 +310,17 @@ class Sandbox:
         return self.console.read_text(errors="replace").strip()[-2_000:] or "nothing was said"
 
     def _connect(self, deadline: float) -> None:
-        """Give the host its way out; returns when the device is up inside."""
-        ready, tell = os.pipe()
-        stay, leave = os.pipe()  # slirp4netns goes when the writing end closes, so also when this process dies
-        argv = [
-            "slirp4netns", "--configure", "--mtu=65520", f"--ready-fd={tell}", f"--exit-fd={stay}",
-            str(self.leader), "tap0",
-        ]  # fmt: skip
-        with self.console.open("a") as console:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=CLEAN,
-                pass_fds=(tell, stay),
-                start_new_session=True,
-            )
-        os.close(tell)
-        os.close(stay)
-        self._uplink = process, leave
-        assert self._nspawn is not None
+        self._uplink = uplink.Uplink(self.leader, self.console)
+        self._note(self.leader, self._uplink.pid)
+        try:
+            self._uplink.wait(deadline - time.monotonic())
+        except SandboxError as error:
+            raise SandboxError(f"{error}. The console of {self.name}: {self._tail()}") from None
+
+    def _note(self, *processes: int) -> None:
         assert self._claim is not None
-        self._claim.note(self.leader, self._nspawn.pid, process.pid, keep=self.keep)
-        with os.fdopen(ready, "rb") as answer:
-            select.select([answer], [], [], max(0.0, deadline - time.monotonic()))
-            if process.poll() is not None or not answer.read(1):
-                raise SandboxError(f"{self.name} got no way out: {self._tail()}")
+        assert self._nspawn is not None
+        self._claim.note(self._nspawn.pid, *processes, keep=self.keep)
 
     def _check(self, deadline: float) -> None:
         left = max(1.0, deadline - time.monotonic())
@@ -352,7 +336,9 @@ class Sandbox:
 
     def _halt(self, timeout: float) -> None:
         self._power_off(timeout)
-        self._disconnect()
+        if self._uplink:
+            self._uplink.close()
+            self._uplink = None
         cgroups.leave_nothing(self._unit)
         self.leader = 0
 
@@ -371,18 +357,6 @@ class Sandbox:
         kill_group(self._nspawn)
         self._nspawn.wait()
         self._nspawn = None
-
-    def _disconnect(self) -> None:
-        if self._uplink is None:
-            return
-        process, leave = self._uplink
-        self._uplink = None
-        os.close(leave)
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _for_old_groups() -> list[str]:

@@ -20,12 +20,11 @@ from packaging.version import Version
 
 from nspawnpanel.sandbox import apt, pool
 from nspawnpanel.sandbox.run import PATH, run
+from nspawnpanel.sandbox.uplink import NAMESERVER
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIREMENTS = REPOSITORY / "machines" / "host" / "requirements.txt"
 HOME = "opt/nspawnpanel"  # below a tree's root
-GATEWAY = "10.0.2.2"  # slirp4netns: the outer machine's loopback
-NAMESERVER = "10.0.2.3"  # slirp4netns: forwards to the outer machine's name servers
 LATEST = 4  # raise it to have every tree built anew
 
 _SYSTEM = [
