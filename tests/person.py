@@ -5,8 +5,10 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from html import unescape
 from http.cookiejar import CookieJar
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
@@ -18,6 +20,7 @@ FINAL = {"succeeded", "failed", "cancelled", "timed_out", "expired"}
 class Person:
     def __init__(self, panel: Stack, user: str = "admin", password: str = "") -> None:
         self.panel = panel
+        self.answer = ""  # the page that answered the last form
         self._cookies = CookieJar()
         self._opener = build_opener(HTTPCookieProcessor(self._cookies))
         password = password or (panel.data / "first-password").read_text().strip()
@@ -42,9 +45,15 @@ class Person:
         """Post these fields, just so."""
         request = Request(self.panel.url + path, urlencode(data, doseq=True).encode())
         request.add_header("Referer", self.panel.url + path)
-        with self._opener.open(request, timeout=30) as answer:
-            answer.read()
-            return answer.url.removeprefix(self.panel.url)
+        try:
+            answer = self._opener.open(request, timeout=30)
+        except HTTPError as error:  # a form with faults, or a conflict: an answer like others
+            if error.code not in {409, 422}:
+                raise
+            answer = error
+        with answer:
+            self.answer = answer.read().decode()
+            return str(answer.url).removeprefix(self.panel.url)
 
     # --- orders
 
@@ -67,8 +76,12 @@ class Person:
         assert jobs, f"no job was made; led to {led_to}: {self.complaints()}"
         return jobs[0]
 
-    def complaints(self) -> str:
-        return "see the form"
+    def complaints(self) -> list[str]:
+        """What the last form was refused for."""
+        found = re.findall(
+            r'class="[^"]*invalid-feedback[^"]*"[^>]*>(.*?)</|<li><a href="#[^"]*">(.*?)</a>', self.answer, re.DOTALL
+        )
+        return [unescape(re.sub(r"<[^>]+>|\s+", " ", a or b)).strip() for a, b in found]
 
     # --- what the panel knows
 

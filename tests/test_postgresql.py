@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,10 @@ def as_postgres() -> None:
     os.setuid(someone.pw_uid)
 
 
+def _run(argv: list[Any]) -> None:
+    subprocess.run(argv, check=True, preexec_fn=as_postgres, capture_output=True, cwd="/")
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     """A throw-away cluster on the loopback; its address as DATABASE_URL."""
@@ -30,15 +35,14 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         pytest.skip("no PostgreSQL server is installed, or not root")
     binaries, port = BINARIES[-1].parent, free_port()
     data = Path("/tmp") / f"nspawnpanel-pg-{port}"
-    run = {"preexec_fn": as_postgres, "check": True, "capture_output": True, "cwd": "/"}
-    subprocess.run([binaries / "initdb", "--no-sync", "--auth=trust", "--pgdata", data], **run)
+    _run([binaries / "initdb", "--no-sync", "--auth=trust", "--pgdata", data])
     options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off"
     log = data / "log"
-    subprocess.run([binaries / "pg_ctl", "start", "--wait", "--silent", "-D", data, "-l", log, "-o", options], **run)
+    _run([binaries / "pg_ctl", "start", "--wait", "--silent", "-D", data, "-l", log, "-o", options])
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([binaries / "pg_ctl", "stop", "--mode=immediate", "-D", data], **run)
+        _run([binaries / "pg_ctl", "stop", "--mode=immediate", "-D", data])
         subprocess.run(["rm", "-rf", data], check=True)
 
 

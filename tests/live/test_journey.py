@@ -1,5 +1,6 @@
 """Build a Debian machine on a real host, configure it, start it, see what happened: panel to machined and back."""
 
+import errno
 import json
 
 import pytest
@@ -40,11 +41,17 @@ def inside(host: Sandbox, machine: str, *argv: str) -> str:
     return host.run(["nsenter", "--target", leader, "--all", "--", *argv]).stdout
 
 
+def answers(host: Sandbox, address: str) -> bool:
+    """A connection to a closed port is refused by a machine that is there; ping is not installed."""
+    knock = "import socket, sys; sys.exit(socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET).connect_ex((sys.argv[1], 9)))"
+    return host.run(["/opt/nspawnpanel/bin/python", "-c", knock, address], check=False).returncode == errno.ECONNREFUSED
+
+
 def test_the_machine_is_listed_running_and_gets_an_address(built, ada, alpha_host):
     machine = ada.sees("first", "running", 20)
     until(lambda: json.loads(ada.machine("first")["addresses"]), 20, lambda: "no address came")
     address = json.loads(ada.machine("first")["addresses"])[0]
-    alpha_host.run(["ping", "-c", "1", "-W", "3", address]) if address.count(".") == 3 else None
+    assert answers(alpha_host, address)
     assert machine["enabled"]
 
 
@@ -84,7 +91,7 @@ def test_no_secret_is_left_in_database_queue_log_or_command(built, ada, alpha_ho
 def test_limits_hold_in_the_kernel(built, alpha_host):
     shown = alpha_host.run(["systemctl", "show", "systemd-nspawn@first.service", "-p", "MemoryMax,CPUQuotaPerSecUSec"])
     assert "MemoryMax=268435456" in shown.stdout
-    assert "CPUQuotaPerSecUSec=1.5s" in shown.stdout
+    assert "CPUQuotaPerSecUSec=1.5" in shown.stdout
 
 
 @pytest.mark.parametrize(

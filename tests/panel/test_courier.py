@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders, reports, routes
 from machines.contract.states import JobState, MachineState
-from machines.models import Host, Job, Machine
+from machines.models import Host, Machine
 from machines.panel import dispatch, mailbox
 from machines.panel.courier import Courier, load_key
 from machines.panel.joining import environment, register
@@ -145,7 +145,7 @@ def test_the_web_process_may_poke_and_nothing_else(valkey):
     for forbidden in (
         lambda: web.lpush("np:h:x:host.x", "forged"),
         lambda: web.get("anything"),
-        lambda: web.flushall(),
+        web.flushall,
         lambda: web.brpop([routes.POKE], timeout=1),
     ):
         with pytest.raises(redis.exceptions.NoPermissionError):
