@@ -101,7 +101,7 @@ def test_the_log_goes_on_when_the_web_server_restarts_under_it(ada, panel, brows
     sign_in(page, panel)
     page.goto(f"{panel.url}/jobs/{job['id']}/")
     mid_build(ada, job)
-    page.wait_for_selector("#L5")
+    page.wait_for_selector("#L5", state="attached")
     panel.restart_part("web")
     ended = ada.succeed(job, 240)
     page.wait_for_selector(f"#L{ended['line_count']}", state="attached", timeout=30_000)
