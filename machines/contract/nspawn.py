@@ -143,6 +143,7 @@ class NetworkMode:
     help: str
     settings: tuple[tuple[str, str], ...]
     target: str = ""  # the key that takes a name
+    target_title: str = ""
     private: bool = True
 
 
@@ -155,19 +156,19 @@ NETWORK_MODES: dict[str, NetworkMode] = {
         ),
         NetworkMode(
             "zone", "Zone", "As private, but machines of the same zone see each other.",
-            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Zone",
+            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Zone", target_title="Name of the zone",
         ),
         NetworkMode(
             "bridge", "Bridge", "Joins an existing bridge of the host; addresses come from that network.",
-            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Bridge",
+            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Bridge", target_title="Bridge of the host",
         ),
         NetworkMode(
             "macvlan", "MACVLAN", "An own MAC address on a network card of the host; the host itself cannot reach it.",
-            (("Private", "yes"), ("VirtualEthernet", "no")), target="MACVLAN",
+            (("Private", "yes"), ("VirtualEthernet", "no")), target="MACVLAN", target_title="Network card of the host",
         ),
         NetworkMode(
             "ipvlan", "IPVLAN", "An own IP address on a network card of the host, sharing its MAC address.",
-            (("Private", "yes"), ("VirtualEthernet", "no")), target="IPVLAN",
+            (("Private", "yes"), ("VirtualEthernet", "no")), target="IPVLAN", target_title="Network card of the host",
         ),
         NetworkMode(
             "host", "Host network", "No isolation: the machine uses the host's interfaces and ports.",

@@ -29,9 +29,10 @@ UNFINISHED = "unfinished"  # not a state: all that have not ended
 STATES = (UNFINISHED, *(s.value for s in JobState))
 OPS = tuple(op for op in RIGHT_FOR if op not in CONTROL)
 TERMS = ("state", "op", "host", "who")
+BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
 COLUMNS = (
     "id", "op", "state", "host_id", "host__name", "host__last_seen", "machine_name", "actor_name", "created_at", "sent_at",
-    "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "retry_of_id", "progress", "phases",
+    "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "problem__message", "progress", "phases",
 )  # fmt: skip
 
 
@@ -174,6 +175,7 @@ def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
         "cancelling": bool(given["cancel_asked_at"]) and not state.is_final,
         "why": _wait(given).reason(state, now),
         "doing": _doing(given) if state == JobState.RUNNING else "",
+        "problem": str(given["problem__message"] or "")[:200] if state in BAD_ENDS else "",
         "can_cancel": not state.is_final and not given["cancel_asked_at"] and given["op"] not in CONTROL,
         "is_final": state in FINAL_JOB_STATES,
     }

@@ -64,11 +64,11 @@ PATIENCE = 5  # seconds an order may be on its way before that is worth a word
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a job has not begun: a sentence, since when (ticking), and when the order expires (if it can)."""
+    """Why a job has not begun: a sentence, since when (ticking), and how long until the order expires (if it can)."""
 
     text: str
     since: datetime | None = None
-    expires_at: datetime | None = None
+    left: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,11 @@ class Wait:
             return None
         heard = host_state(self.last_seen, now)
         if heard in SILENT:
-            return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self.expires_at)
+            return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self._left(now))
         if self.sent_at and (now - self.sent_at).total_seconds() > PATIENCE:
-            return Reason(f"waiting: sent to {self.host}, not taken since", self.sent_at, self.expires_at)
+            return Reason(f"waiting: sent to {self.host}, not taken since", self.sent_at, self._left(now))
         return Reason(f"on its way to {self.host}")
+
+    def _left(self, now: datetime) -> str:
+        minutes = max(int((self.expires_at - now).total_seconds() // 60), 0)
+        return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"

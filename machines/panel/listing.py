@@ -181,7 +181,9 @@ class Page:
 
     @property
     def version(self) -> str:
-        rows = [{key: value for key, value in each.items() if key != "up"} for each in self.rows]
+        rows = [
+            {**each, "up": "", "badge": ""} for each in self.rows
+        ]  # the age ticks by itself; the state says the badge
         return version(self.wish.address, rows, self.total, self.first, self.silent)
 
 

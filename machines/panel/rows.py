@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from uuid import UUID
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from machines.contract.states import LATE_SECONDS, HostState, JobState, MachineState
+from machines.contract.states import HostState, JobState, MachineState
 from machines.models.host import host_state
 from machines.templatetags import panel_tags
 
@@ -21,47 +21,49 @@ Busy = dict[tuple[UUID, str], Job]
 
 COLUMNS = (
     "id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
-    "os", "addresses", "memory_bytes", "disk_bytes", "since", "enabled", "restart_needed",
+    "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed",
 )  # fmt: skip
+UP = frozenset(state.value for state in MachineState if state.is_up)
+DOWN = frozenset({MachineState.STOPPED.value, MachineState.FAILED.value})
 
 
 def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
     """What the table shows of one machine, as strings. `given` has the COLUMNS."""
-    heard = host_state(given["host__last_seen"], now)
+    host, name, seen = given["host__name"], given["name"], given["host__last_seen"]
+    heard = host_state(seen, now)
     silent = heard in {HostState.OFFLINE, HostState.JOINING}
-    state = MachineState.UNKNOWN if silent and given["state"] != MachineState.MISSING else MachineState(given["state"])
-    job = busy.get((given["host_id"], given["name"]))
-    addresses: list[str] = given["addresses"]
-    up = state.is_up and given["since"]
-    late = given["host__last_seen"] if _is_old(given["host__last_seen"], now) else None
+    state = shown_state(given["state"], silent=silent)
+    job = busy.get((given["host_id"], name)) if busy else None
+    addresses: list[str] = [] if silent else given["addresses"]
+    since = given["since"] if state in UP else None
     return {
         "id": str(given["id"]),
-        "name": given["name"],
+        "name": name,
         "os": given["os"],
-        "url": machine_url(given["host__name"], given["name"]),
-        "state": state.value,
-        "badge": badge(state.value),
+        "url": machine_url(host, name),
+        "state": state,
+        "badge": badge(state),
         "doing": doing(job, waits=silent),
-        "host": given["host__name"],
-        "host_url": host_url(given["host__name"]),
-        "heard": late,
+        "host": host,
+        "host_url": host_url(host),
+        "heard": seen if heard != HostState.ONLINE else None,
         "silent": silent,
-        "address": addresses[0] if addresses and not silent else "",
-        "more": f"+{len(addresses) - 1}" if len(addresses) > 1 and not silent else "",
+        "address": addresses[0] if addresses else "",
+        "more": f"+{len(addresses) - 1}" if len(addresses) > 1 else "",
         "addresses": ", ".join(addresses),
-        "memory": panel_tags.size(given["memory_bytes"]) if up and given["memory_bytes"] else "",
+        "memory": panel_tags.size(given["memory_bytes"]) if since and given["memory_bytes"] else "",
         "disk": panel_tags.size(given["disk_bytes"]) if given["disk_bytes"] else "",
-        "since": up.isoformat(timespec="seconds") if up else "",
-        "up": panel_tags.duration(now - up) if up else "",
-        "enabled": given["enabled"],
+        "since": since.isoformat(timespec="seconds") if since else "",
+        "up": panel_tags.duration(now - since) if since else "",
         "restart_needed": given["restart_needed"],
-        "can_start": not job and state in {MachineState.STOPPED, MachineState.FAILED},
-        "can_stop": not job and state.is_up,
+        "can_start": not job and state in DOWN,
+        "can_stop": not job and state in UP,
     }
 
 
-def _is_old(seen: datetime | None, now: datetime) -> bool:
-    return seen is not None and (now - seen).total_seconds() > LATE_SECONDS
+def shown_state(reported: str, *, silent: bool) -> str:
+    """The state a page may claim: of a silent host's machines nothing is known."""
+    return MachineState.UNKNOWN.value if silent and reported != MachineState.MISSING else str(reported)
 
 
 @cache
@@ -115,6 +117,7 @@ def _pattern(name: str, parts: int) -> str:
     return reverse(name, args=marks)
 
 
+@lru_cache(maxsize=4096)
 def host_url(host: str) -> str:
     return _pattern("host-detail", 1).replace("part0", quote(host, safe=""))
 
@@ -122,8 +125,14 @@ def host_url(host: str) -> str:
 def machine_url(host: str, name: str) -> str:
     """The address of a machine's page. All addresses of a machine begin with it. Names come from hosts, which may be
     hostile: what reverse() would refuse is quoted here and leads to a 404."""
+    head, tail = _around_name(host)
+    return head + quote(name, safe="") + tail
+
+
+@lru_cache(maxsize=4096)
+def _around_name(host: str) -> tuple[str, str]:
     head, tail = _pattern("machine-detail", 2).split("part1")
-    return head.replace("part0", quote(host, safe="")) + quote(name, safe="") + tail
+    return head.replace("part0", quote(host, safe="")), tail
 
 
 def version(*shown: Any) -> str:

@@ -108,7 +108,7 @@ class Follower:
             self.over = True
             return []
         now = (job.line_count, job.phases)
-        if now == self._seen and not job.is_final:
+        if now == self._seen and not self.behind and not job.is_final:
             return []
         if self._began is None or not self.line:
             self._began = logs.began(job)

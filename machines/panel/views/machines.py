@@ -1,5 +1,6 @@
 """Machines: the list, one machine, the verbs, and removal."""
 
+from functools import cache
 from typing import Any
 
 from django.db import transaction
@@ -56,9 +57,14 @@ def index_context(request: PanelRequest, wish: listing.Wish, page: listing.Page)
     }
 
 
+@cache
+def _icons() -> dict[str, str]:
+    return {name: panel_tags.icon(drawing) for name, drawing in ICONS.items()}
+
+
 def _row_context(request: PanelRequest) -> dict[str, Any]:
     return {
-        "icons": {name: panel_tags.icon(drawing) for name, drawing in ICONS.items()},
+        "icons": _icons(),
         "csrf_input": csrf_input(request),
         "may_operate": request.user.may(Right.OPERATE),
     }

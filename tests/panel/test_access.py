@@ -1,0 +1,149 @@
+"""Every address × every member of the cast × GET and POST, against one table. A view without a line here fails."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from machines.contract import orders
+from machines.contract.rights import RIGHTS, Right, Role
+from machines.models import Revision
+from machines.panel.access import PUBLIC, RequireDeclaredRight
+from tests import make
+
+SEE, OPERATE, CONFIGURE, BUILD, REMOVE = Right.SEE, Right.OPERATE, Right.CONFIGURE, Right.BUILD, Right.REMOVE
+GET, POST, BOTH = {"GET"}, {"POST"}, {"GET", "POST"}
+
+
+class Line(NamedTuple):
+    right: str
+    methods: set[str]
+
+
+TABLE = {
+    "home": Line(SEE, BOTH),
+    "machine-index": Line(SEE, GET),
+    "machine-hosts": Line(SEE, GET),
+    "machine-new": Line(BUILD, BOTH),
+    "machine-new-preview": Line(BUILD, POST),
+    "machine-detail": Line(SEE, GET),
+    "machine-menu": Line(OPERATE, GET),
+    "machine-ask": Line(OPERATE, GET),
+    "machine-start": Line(OPERATE, POST),
+    "machine-poweroff": Line(OPERATE, POST),
+    "machine-reboot": Line(OPERATE, POST),
+    "machine-terminate": Line(OPERATE, POST),
+    "machine-enable": Line(OPERATE, POST),
+    "machine-disable": Line(OPERATE, POST),
+    "machine-remove": Line(REMOVE, BOTH),
+    "machine-forget": Line(REMOVE, POST),
+    "config-edit": Line(SEE, BOTH),
+    "config-review": Line(SEE, GET),
+    "config-apply": Line(CONFIGURE, POST),
+    "config-discard": Line(CONFIGURE, POST),
+    "revision-index": Line(SEE, GET),
+    "revision-detail": Line(SEE, GET),
+    "revision-restore": Line(CONFIGURE, POST),
+    "host-index": Line(SEE, GET),
+    "host-detail": Line(SEE, GET),
+    "job-index": Line(SEE, GET),
+    "job-detail": Line(SEE, GET),
+    "job-status": Line(SEE, GET),
+    "job-log-stream": Line(SEE, GET),
+    "job-log-raw": Line(SEE, GET),
+    "job-log-older": Line(SEE, GET),
+    "job-cancel-ask": Line(OPERATE, GET),
+    "job-cancel": Line(OPERATE, POST),
+    "job-retry": Line(OPERATE, POST),
+    "theme": Line(SEE, POST),
+}
+# Views that look at the right themselves once more, because one address needs two: (name, method) → the right.
+STRICTER = {("config-edit", "POST"): CONFIGURE}
+CAST = {"anonymous": None, "stranger": "", "viewer": Role.VIEWER, "admin": Role.ADMINISTRATOR}
+
+
+def patterns(resolver: URLResolver) -> Iterator[URLPattern]:
+    for each in resolver.url_patterns:
+        if isinstance(each, URLResolver):
+            yield from patterns(each)
+        else:
+            yield each
+
+
+def of_the_panel() -> list[URLPattern]:
+    """All but allauth's own, which are public or ask for the sign-in themselves."""
+    return [each for each in patterns(get_resolver()) if not (each.name or "").startswith("account_")]
+
+
+@pytest.fixture
+def address(web, admin) -> Callable[[str], str]:
+    """The address of a view, with things that exist."""
+    job = make.job(orders.Start(name="web"), on=web.host, by=admin, state="failed")
+    Revision.objects.create(machine=web, number=1, state="applied")
+    given = {"host": "alpha", "name": "web", "op": "poweroff", "pk": job.pk, "number": 1}
+    return lambda name: reverse(name, kwargs={part: given[part] for part in parts_of(name)})
+
+
+def parts_of(name: str) -> list[str]:
+    """The variable parts of an address, those of its prefixes included."""
+    possibilities, *_ = get_resolver().reverse_dict.getlist(name)[0]
+    return possibilities[0][1]
+
+
+def test_every_view_has_a_line_and_every_line_a_view():
+    assert {each.name for each in of_the_panel()} == set(TABLE)
+
+
+@pytest.mark.parametrize("pattern", of_the_panel(), ids=lambda each: each.name)
+def test_a_view_declares_the_right_of_its_line(pattern):
+    assert getattr(pattern.callback, "right", None) == TABLE[pattern.name].right
+
+
+def test_sign_in_pages_declare_that_they_are_public():
+    public = [each for each in patterns(get_resolver()) if (each.name or "").startswith("account_")]
+    assert public
+    assert all(each.callback.right == PUBLIC for each in public)
+
+
+def test_a_view_that_declares_no_right_is_refused(admin):
+    request = RequestFactory().get("/")
+    request.user = admin
+    gate = RequireDeclaredRight(lambda request: HttpResponse())
+    with pytest.raises(PermissionDenied):
+        gate.process_view(request, lambda request: HttpResponse("secret"))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("who", CAST)
+@pytest.mark.parametrize("name", TABLE)
+def test_it_lets_in_whom_the_table_says(name, who, method, address):
+    role = CAST[who]
+    client = Client(raise_request_exception=False) if role is None else make.client(make.user("someone", role=role))
+    answer = client.generic(method, address(name))
+    line = TABLE[name]
+    right = STRICTER.get((name, method), line.right)
+    if role is None:
+        assert answer.status_code == 302
+        assert answer.url.startswith(reverse("account_login"))
+    elif line.right not in RIGHTS.get(role, ()):
+        assert answer.status_code == 403
+    elif method not in line.methods:
+        assert answer.status_code == 405
+    elif right not in RIGHTS[role]:
+        assert answer.status_code == 403
+    else:
+        assert answer.status_code not in {401, 403, 405, 500}
+        assert not answer.headers.get("Location", "").startswith(reverse("account_login"))
+
+
+@pytest.mark.parametrize("name", [name for name, line in TABLE.items() if "POST" in line.methods and name != "home"])
+def test_it_needs_the_csrf_token(name, admin, address):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(admin)
+    answer = client.post(address(name))
+    assert answer.status_code == 403
+    assert b"right to" not in answer.content
