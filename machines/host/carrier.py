@@ -63,8 +63,9 @@ class Carrier:
         publisher: Publisher,
         watch: Watch,
         units: Units,
+        table: Mapping[str, handlers.Handler] = handlers.TABLE,
     ) -> None:
-        self._host, self._watch, self._units = host, watch, units
+        self._host, self._watch, self._units, self._table = host, watch, units, table
         self._identity, self._keys = identity, panel_keys
         self._ledger, self._reporter, self._publisher = ledger, reporter, publisher
         self._lanes = Lanes()
@@ -168,7 +169,7 @@ class Carrier:
                 raise busy
             if not self._ledger.begin(job):
                 raise Stopped("The job was cancelled before it began.")
-            result = handlers.TABLE[order.op](self._host, task)
+            result = self._table[order.op](self._host, task)
         except Exception as error:  # the one place where everything a handler raises becomes an outcome
             self._failed(job, name, error)
         else:

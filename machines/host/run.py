@@ -78,7 +78,7 @@ def run(
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509 - only builds use it, in a process without threads that matter
         )
-    except (FileNotFoundError, PermissionError) as error:
+    except OSError as error:
         raise CommandFailed(words, 127, f"{words[0]} cannot be run: {error.strerror}") from error
     with child:
         try:

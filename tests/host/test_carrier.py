@@ -1,0 +1,346 @@
+"""From a sealed message to its outcome, without a bus: refusals, duplicates, cancels, lanes."""
+
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import pytest
+from nacl.signing import SigningKey
+
+from machines.contract import orders
+from machines.contract.envelope import key_id
+from machines.contract.problems import Problem
+from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.host import carrier as doors
+from machines.host.carrier import Carrier
+from machines.host.faults import TookTooLong
+from machines.host.policy import Policy
+from machines.host.this_host import Task, ThisHost
+
+
+class Watch:
+    """Stands where the watcher is: machines are not looked at."""
+
+    def __init__(self) -> None:
+        self.refreshed = 0
+
+    def settle(self, _: str, report: Callable[[None], None]) -> None:
+        report(None)
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+
+class Units:
+    """Stands where units are started: notes what it was given."""
+
+    def __init__(self) -> None:
+        self.placed: list[UUID] = []
+        self.cancelled: list[UUID] = []
+        self.adopted: list[UUID] = []
+
+    def place(self, row) -> None:
+        self.placed.append(row.id)
+
+    def cancel(self, row) -> None:
+        self.cancelled.append(row.id)
+
+    def adopt(self, row) -> None:
+        self.adopted.append(row.id)
+
+
+class Deeds:
+    """The table of handlers: notes what was done, can be made to wait or fail."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self.done: list[str] = []
+        self.gate = gate
+        self.fails: Exception | None = None
+
+    def act(self, _: ThisHost, task: Task) -> dict[str, object]:
+        self.done.append(f"begin {task.order.op}")
+        deadline = time.monotonic() + 5
+        while not self.gate.is_set() and time.monotonic() < deadline:
+            task.check_stop()
+            time.sleep(0.005)
+        if self.fails:
+            raise self.fails
+        self.done.append(f"end {task.order.op}")
+        return {}
+
+
+@pytest.fixture
+def deeds(gate):
+    gate.set()
+    return Deeds(gate)
+
+
+@pytest.fixture
+def carrier(paths, spool, panel_key, deeds):
+    rules = Policy(machines=("web*", "db"))
+    made = Carrier(
+        ThisHost(paths, None, rules),  # type: ignore[arg-type]
+        identity=(spool.host, 1),
+        panel_keys={key_id(panel_key.verify_key): panel_key.verify_key},
+        ledger=spool.ledger,
+        reporter=spool.reporter,
+        publisher=spool.mailbox,
+        watch=Watch(),
+        units=Units(),
+        table=dict.fromkeys(("start", "poweroff", "reboot", "terminate", "apply", "enable"), deeds.act),
+    )
+    made.mailbox = spool.mailbox
+    return made
+
+
+BUILD = orders.Build(
+    name="web", recipe=DebianRecipe(release="sid"), first_boot=FirstBoot(),
+    configuration=orders.Configuration(revision=1, nspawn="", limits=""),
+)  # fmt: skip
+
+
+def test_an_order_is_written_down_acknowledged_done_and_reported(carrier, spool, sealed, deeds):
+    job, message = sealed(orders.Start(name="web"))
+    carrier.receive(message)
+    assert spool.wait_for("outcome")[0].state == "succeeded"
+    assert [r.kind for r in spool.reports()] == ["accepted", "outcome"]
+    assert deeds.done == ["begin start", "end start"]
+    assert spool.ledger.job(job).actor == "ada (administrator)"
+
+
+def test_a_second_arrival_does_nothing_but_answer(carrier, spool, sealed, deeds):
+    _, message = sealed(orders.Start(name="web"))
+    for _ in range(3):
+        carrier.receive(message)
+        spool.wait_for("outcome")
+    assert deeds.done == ["begin start", "end start"]
+    assert [r.kind for r in spool.reports()] == ["accepted", "outcome"] + ["accepted", "outcome"] * 2
+    assert len({str(r) for r in spool.of("outcome")}) == 1, "the same outcome each time"
+
+
+def test_a_hundred_arrivals_at_once_are_one_job(carrier, spool, sealed, deeds):
+    _, message = sealed(orders.Start(name="web"))
+    threads = [threading.Thread(target=carrier.receive, args=(message,)) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    spool.wait_for("outcome")
+    assert deeds.done == ["begin start", "end start"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "knows_job"),
+    [
+        ({"key": SigningKey.generate()}, "envelope-forged", False),
+        ({"host": uuid4()}, "envelope-foreign", True),
+        ({"generation": 2}, "envelope-foreign", True),
+        ({"expires": 1.0}, "envelope-expired", True),
+        ({"issued": time.time() + 4000, "expires": time.time() + 5000}, "envelope-early", True),
+        ({"order": {"op": "format-disk"}}, "envelope-unreadable", True),
+        ({"order": {"op": "start", "name": "we; b"}}, "envelope-unreadable", True),
+        ({"order": {"op": "start", "name": ".host"}}, "envelope-unreadable", True),
+        ({"order": {"op": "start", "name": "web", "more": 1}}, "envelope-unreadable", True),
+    ],
+)
+def test_what_is_not_ours_is_refused_and_nothing_is_done(carrier, spool, sealed, deeds, changed, code, knows_job):
+    order = changed.pop("order", None) if (changed := dict(changed)) else None
+    job, message = sealed(order or orders.Start(name="web"), **changed)
+    carrier.receive(message)
+    refused = spool.reports()
+    assert [(r.kind, r.code, r.job) for r in refused] == [("refused", code, job if knows_job else None)]
+    assert deeds.done == []
+    assert spool.ledger.unfinished() == []
+
+
+@pytest.mark.parametrize("message", ["", "a.b", "a.b.c", "....", "x" * 400_000, "\x00.\x00.\x00", "é.é.é"])
+def test_garbage_is_refused(carrier, spool, message):
+    carrier.receive(message)
+    assert [r.kind for r in spool.reports()] == ["refused"]
+
+
+def test_every_changed_byte_is_refused(carrier, spool, sealed, deeds):
+    _, message = sealed(orders.Start(name="web"))
+    for index in range(0, len(message), 7):
+        changed = message[:index] + ("A" if message[index] != "A" else "B") + message[index + 1 :]
+        if changed != message:
+            carrier.receive(changed)
+    time.sleep(0.1)
+    # The last base64 letter of a part carries unused bits: such a twin is the same message.
+    assert deeds.done in ([], ["begin start", "end start"])
+    assert {r.kind for r in spool.reports()} <= {"refused", "accepted", "outcome"}
+
+
+def test_a_flood_of_forgeries_is_not_a_flood_of_reports(carrier, spool):
+    for _ in range(500):
+        carrier.receive("a.b.c")
+    assert len(spool.reports()) <= doors.REFUSALS + 1
+
+
+def test_a_viewer_s_order_fails_and_nothing_is_done(carrier, spool, sealed, deeds):
+    _, message = sealed(orders.Start(name="web"), role="viewer")
+    carrier.receive(message)
+    outcome = spool.wait_for("outcome")[0]
+    assert (outcome.state, outcome.problem["code"]) == ("failed", "not-allowed")
+    assert deeds.done == []
+
+
+def test_the_policy_has_the_last_word(carrier, spool, sealed, deeds):
+    carrier.receive(sealed(orders.Start(name="mail"))[1])
+    outcome = spool.wait_for("outcome")[0]
+    assert (outcome.state, outcome.problem["code"]) == ("failed", "policy-refused")
+    assert "“machines”" in outcome.problem["hint"]
+    assert deeds.done == []
+
+
+def test_orders_on_one_name_are_done_one_after_the_other(carrier, spool, sealed, deeds, gate, eventually):
+    gate.clear()
+    carrier.receive(sealed(orders.Start(name="web"))[1])
+    carrier.receive(sealed(orders.Enable(name="web"))[1])
+    carrier.receive(sealed(orders.Start(name="db"))[1])
+    eventually(lambda: len(deeds.done) == 2)
+    time.sleep(0.05)
+    assert deeds.done == ["begin start", "begin start"], "another name need not wait"
+    gate.set()
+    spool.wait_for("outcome", 3)
+    assert deeds.done[-2:] == ["begin enable", "end enable"]
+
+
+def test_terminate_overtakes_a_poweroff_that_hangs(carrier, spool, sealed, deeds, gate, eventually):
+    gate.clear()
+    carrier.receive(sealed(orders.Poweroff(name="web"))[1])
+    eventually(lambda: deeds.done == ["begin poweroff"])
+    carrier.receive(sealed(orders.Terminate(name="web"))[1])
+    eventually(lambda: "begin terminate" in deeds.done)
+    gate.set()
+    spool.wait_for("outcome", 2)
+
+
+def test_a_running_job_can_be_cancelled(carrier, spool, sealed, deeds, gate, eventually):
+    gate.clear()
+    job, message = sealed(orders.Poweroff(name="web"))
+    carrier.receive(message)
+    eventually(lambda: deeds.done)
+    carrier.receive(sealed(orders.Cancel(job=job))[1])
+    assert spool.wait_for("outcome")[0].state == "cancelled"
+
+
+def test_a_cancel_that_overtakes_its_order_refuses_it(carrier, spool, sealed, deeds):
+    job, message = sealed(orders.Start(name="web"))
+    carrier.receive(sealed(orders.Cancel(job=job))[1])
+    carrier.receive(message)
+    assert spool.wait_for("outcome")[0].state == "cancelled"
+    assert deeds.done == []
+
+
+def test_a_cancel_of_what_has_ended_repeats_the_outcome(carrier, spool, sealed):
+    job, message = sealed(orders.Start(name="web"))
+    carrier.receive(message)
+    spool.wait_for("outcome")
+    carrier.receive(sealed(orders.Cancel(job=job))[1])
+    assert [r.state for r in spool.wait_for("outcome", 2)] == ["succeeded", "succeeded"]
+
+
+def test_a_build_becomes_a_unit_and_holds_its_name(carrier, spool, sealed, deeds, eventually):
+    job, message = sealed(BUILD)
+    carrier.receive(message)
+    eventually(lambda: carrier._units.placed == [job])
+    spool.ledger.begin(job)
+    carrier.receive(sealed(orders.Start(name="web"))[1])
+    carrier.receive(sealed(orders.Remove(name="web"))[1])
+    outcomes = spool.wait_for("outcome", 2)
+    assert {o.problem["code"] for o in outcomes} == {"machine-busy"}
+    assert str(job) in outcomes[0].problem["message"]
+    assert deeds.done == []
+
+
+def test_a_build_waits_for_what_runs_on_its_name(carrier, spool, sealed, deeds, gate, eventually):
+    gate.clear()
+    carrier.receive(sealed(orders.Poweroff(name="web"))[1])
+    eventually(lambda: deeds.done)
+    job, message = sealed(orders.Remove(name="web"))
+    carrier.receive(message)
+    time.sleep(0.05)
+    assert carrier._units.placed == []
+    gate.set()
+    eventually(lambda: carrier._units.placed == [job])
+    assert spool.wait_for("outcome")[0].state == "succeeded"
+
+
+def test_cancelling_a_build_stops_its_unit(carrier, spool, sealed, eventually):
+    job, message = sealed(BUILD)
+    carrier.receive(message)
+    eventually(lambda: carrier._units.placed)
+    carrier.receive(sealed(orders.Cancel(job=job))[1])
+    assert carrier._units.cancelled == [job]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "code"),
+    [
+        (Problem("no", code="x-y", passing=True), "failed", "x-y"),
+        (TookTooLong("late"), "timed_out", "timed-out"),
+        (OSError(28, "No space left on device", "/var"), "failed", "no-space"),
+        (ZeroDivisionError("secret detail"), "failed", "internal-error"),
+    ],
+)
+def test_every_failure_becomes_an_outcome(carrier, spool, sealed, deeds, error, state, code):
+    deeds.fails = error
+    carrier.receive(sealed(orders.Start(name="web"))[1])
+    outcome = spool.wait_for("outcome")[0]
+    assert (outcome.state, outcome.problem["code"]) == (state, code)
+    assert "secret detail" not in str(outcome)
+
+
+def test_resend_sets_the_publisher_back(carrier, spool, sealed):
+    carrier.receive(sealed(orders.Start(name="web"))[1])
+    spool.wait_for("outcome")
+    carrier.receive(sealed(orders.Resend(after=1))[1])
+    assert spool.mailbox.set_back == [1]
+
+
+def test_resend_of_what_is_gone_fills_the_gap_and_tells_ends_again(carrier, spool, sealed):
+    carrier.receive(sealed(orders.Start(name="web"))[1])
+    spool.wait_for("outcome")
+    with spool.ledger.writing() as db:
+        db.execute("delete from spool where number = 1")
+    carrier.receive(sealed(orders.Resend(after=0))[1])
+    assert [r.kind for r in spool.reports()] == ["heartbeat", "outcome", "outcome"]
+    assert spool.mailbox.set_back == [0]
+
+
+def test_an_earlier_worker_s_orders_are_taken_up(carrier, spool, sealed, deeds):
+    for order, begun in ((orders.Start(name="web"), False), (orders.Poweroff(name="db"), True), (BUILD, True)):
+        job = uuid4()
+        with spool.ledger.writing() as db:
+            spool.ledger.take(db, job, orders.to_wire(order), "ada", "accepted")
+        if begun:
+            spool.ledger.begin(job)
+    carrier.adopt()
+    spool.wait_for("outcome", 1)
+    assert len(carrier._units.adopted) == 1
+    assert "begin poweroff" in deeds.done
+
+
+def test_an_order_that_is_too_old_is_not_done_after_a_restart(carrier, spool, deeds):
+    job = uuid4()
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, job, {"op": "start", "name": "web"}, "ada", "accepted")
+        db.execute("update jobs set taken = 1000")
+    carrier.adopt()
+    assert spool.wait_for("outcome")[0].problem["code"] == "worker-restarted"
+    assert deeds.done == []
+
+
+def test_refresh_asks_for_an_inventory(carrier, sealed):
+    carrier.receive(sealed(orders.Refresh(), role="viewer")[1])
+    assert carrier._watch.refreshed == 1
+
+
+def test_a_control_order_needs_its_right_too(carrier, spool, sealed):
+    job, message = sealed(orders.Start(name="web"))
+    carrier.receive(message)
+    spool.wait_for("outcome")
+    carrier.receive(sealed(orders.Cancel(job=job), role="viewer")[1])
+    assert spool.reports()[-1].kind == "refused"

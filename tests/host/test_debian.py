@@ -1,0 +1,99 @@
+"""The commands of a Debian build, and how their output reads."""
+
+from pathlib import Path
+
+import pytest
+
+from machines.contract.problems import Problem
+from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.host.apt_sources import Source
+from machines.host.faults import CommandFailed
+from machines.host.rootfs import debian
+
+MAIN = Source("http://m/debian", "bookworm", ("main",))
+TREE = Path("/var/lib/machines/.x.tmp")
+
+
+def test_mmdebstrap_gets_every_operand_after_the_dashes(tmp_path):
+    argv = debian.mmdebstrap("bookworm", TREE, ["systemd", "dbus"], [MAIN], tmp_path / "apt.conf")
+    after = argv[argv.index("--") + 1 :]
+    assert after[:2] == ["bookworm", str(TREE)]
+    assert after[2].endswith("http://m/debian bookworm main")
+    assert "--include=systemd,dbus" in argv
+    assert f"--aptopt={tmp_path}/apt.conf" in argv
+
+
+def test_debootstrap_takes_one_mirror():
+    argv = debian.debootstrap("bookworm", TREE, ["systemd"], [MAIN])
+    assert argv[argv.index("--") + 1 :] == ["bookworm", str(TREE), "http://m/debian"]
+
+
+@pytest.mark.parametrize(
+    ("release", "first_boot", "mirror", "has", "lacks"),
+    [
+        ("bookworm", FirstBoot(), "http", {"systemd-resolved"}, {"ca-certificates", "locales", "tzdata"}),
+        ("bullseye", FirstBoot(), "https", {"ca-certificates"}, {"systemd-resolved"}),
+        ("trixie", FirstBoot(locale="de_DE.UTF-8", timezone="Europe/Berlin"), "http", {"locales", "tzdata"}, set()),
+    ],
+)
+def test_packages_are_what_a_machine_needs(release, first_boot, mirror, has, lacks):
+    wanted = debian.packages(
+        DebianRecipe(release=release, packages=("nginx", "dbus")),
+        first_boot,
+        [Source(f"{mirror}://m/d", release, ("main",))],
+    )
+    assert {"systemd", "dbus", "nginx"} | has <= set(wanted)
+    assert not lacks & set(wanted)
+    assert len(wanted) == len(set(wanted))
+
+
+def test_progress_never_goes_back():
+    seen: list[tuple[float, str]] = []
+    progress = debian.Progress(lambda *said: seen.append(said))
+    for text in [
+        "Get:1 http://m InRelease [1 kB]",
+        "0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.",
+        "Get:1 http://m a", "Get:2 http://m b", "Unpacking a (1) ...", "Setting up a (1) ...", "Unpacking b (1) ...", "Setting up b (1) ...",
+        "0 upgraded, 1 newly installed, 0 to remove and 0 not upgraded.",
+        "Get:1 http://m c", "Unpacking c (1) ...", "Setting up c (1) ...",
+    ]:  # fmt: skip
+        progress.line(text)
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(0.99)
+    assert seen[-1][1] == "1 of 1 packages installed"
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "words"),
+    [
+        ("E: Unable to locate package nosuch-x", "package-unknown", "nosuch-x"),
+        ("tar: x: Cannot write: No space left on device", "no-space", "no space left"),
+        (
+            "E: Failed to fetch http://m/x  Could not connect to m:80 (1.2.3.4)",
+            "mirror-unreachable",
+            "could not be reached",
+        ),
+        ("E: something else", "bootstrap-failed", "something else"),
+    ],
+)
+def test_failures_are_told_as_what_they_are(said, code, words):
+    found = debian.explain(CommandFailed(["mmdebstrap"], 25, said), [said, "E: mmdebstrap failed to run"], TREE)
+    assert found.code == code
+    assert words in found.message
+    assert said in found.details
+
+
+def test_a_missing_tool_names_its_package(monkeypatch, tmp_path):
+    monkeypatch.setenv("NSPAWNPANEL_PATH", str(tmp_path))
+    with pytest.raises(Problem) as caught:
+        debian.tool()
+    assert "apt install mmdebstrap" in caught.value.hint
+
+
+def test_without_any_mirror_it_says_so(monkeypatch):
+    monkeypatch.setattr(debian.apt_sources, "read", list)
+    with pytest.raises(Problem) as caught:
+        debian.sources_for(DebianRecipe(release="sid"))
+    assert caught.value.code == "mirror-unknown"
+    assert debian.sources_for(DebianRecipe(release="sid", mirror="http://m/debian/"))[0].uri == "http://m/debian"

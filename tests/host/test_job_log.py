@@ -1,0 +1,50 @@
+"""The log of a job in a unit: every entry once, from any byte on, whatever was cut short."""
+
+from machines.host import job_log
+from machines.host.job_log import JobLog, read_from
+
+
+def line(text: str) -> dict:
+    return {"k": "line", "at": 1.0, "s": "o", "t": text}
+
+
+def test_it_is_read_on_from_a_cursor(tmp_path):
+    log = JobLog(tmp_path)
+    log.tell(line("a"))
+    first, cursor = read_from(tmp_path, 0)
+    log.tell(line("ü\nb"))
+    second, end = read_from(tmp_path, cursor)
+    assert [e["t"] for e in first + second] == ["a", "ü\nb"]
+    assert read_from(tmp_path, end) == ([], end)
+
+
+def test_half_a_line_waits_for_its_end(tmp_path):
+    JobLog(tmp_path).tell(line("a"))
+    with (tmp_path / "log").open("ab") as file:
+        file.write(b'{"k": "li')
+    entries, cursor = read_from(tmp_path, 0)
+    assert [e["t"] for e in entries] == ["a"]
+    JobLog(tmp_path).tell(line("b"))
+    assert [e["t"] for e in read_from(tmp_path, cursor)[0]] == ["b"], "a torn line is skipped, the next one is whole"
+
+
+def test_a_log_that_is_not_there_yet_is_empty(tmp_path):
+    assert read_from(tmp_path / "nope", 0) == ([], 0)
+
+
+def test_it_is_cut_off_and_still_takes_the_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(job_log, "LIMIT", 50_000)
+    log = JobLog(tmp_path)
+    for _ in range(50):
+        log.tell(line("x" * 5000))
+    log.result("succeeded", None, {})
+    entries, _ = read_from(tmp_path, 0)
+    assert "cut off" in entries[-2]["t"]
+    assert entries[-1]["k"] == "result"
+    assert len(entries) < 15
+
+
+def test_what_tools_print_survives(tmp_path):
+    nasty = "\x1b[31m\x00 \u2028 \ud800 end"
+    JobLog(tmp_path).tell(line(nasty))
+    assert read_from(tmp_path, 0)[0][0]["t"].endswith(" end")

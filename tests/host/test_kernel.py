@@ -1,0 +1,60 @@
+"""What the kernel enforces, from either hierarchy."""
+
+import pytest
+
+from machines.host import inventory, kernel
+
+
+def group(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_version_two(tmp_path):
+    root = group(tmp_path, {
+        "cgroup.controllers": "cpu memory", "m/u/memory.max": "134217728\n", "m/u/memory.high": "max\n",
+        "m/u/cpu.max": "20000 100000\n", "m/u/cpu.weight": "50\n", "m/u/pids.max": "max\n", "m/u/io.weight": "default 30\n8:0 50\n",
+    })  # fmt: skip
+    assert kernel.enforced("/m/u", root) == {
+        "MemoryMax": "134217728", "MemoryHigh": "infinity", "CPUQuota": "200000", "CPUWeight": "50",
+        "TasksMax": "infinity", "IOWeight": "30",
+    }  # fmt: skip
+
+
+def test_version_one(tmp_path):
+    root = group(tmp_path, {
+        "memory/m/u/memory.limit_in_bytes": "9223372036854771712\n", "cpu/m/u/cpu.cfs_quota_us": "-1\n",
+        "cpu/m/u/cpu.cfs_period_us": "100000\n", "pids/m/u/pids.max": "200\n",
+    })  # fmt: skip
+    assert kernel.enforced("/m/u", root) == {"MemoryMax": "infinity", "CPUQuota": "infinity", "TasksMax": "200"}
+
+
+def test_a_machine_that_does_not_run_has_none(tmp_path):
+    assert kernel.enforced("", tmp_path) == {}
+    assert kernel.enforced("/gone", tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "other", "alike"),
+    [
+        ("MemoryMax", "1000000", "999424", True),
+        ("MemoryMax", "1000000", "infinity", False),
+        ("MemoryMax", "134217728", "268435456", False),
+        ("CPUQuota", "333333", "333330", True),
+        ("AllowedCPUs", "0,1,2", "0-2", True),
+        ("AllowedCPUs", "0-3", "0 2", False),
+        ("TasksMax", "100", "101", False),
+    ],
+)
+def test_values_that_mean_the_same(key, one, other, alike):
+    assert kernel.same(key, one, other) is alike
+
+
+def test_systemd_s_word_is_corrected_by_the_kernel(tmp_path, monkeypatch):
+    root = group(tmp_path, {"cgroup.controllers": "", "u/memory.max": "64\n", "u/pids.max": "5\n"})
+    monkeypatch.setattr(kernel, "ROOT", root)
+    monkeypatch.setattr(kernel.enforced, "__defaults__", (root,))
+    shown = {"MemoryMax": "infinity", "TasksMax": "5"}
+    assert inventory.corrected(shown, {"ControlGroup": "/u"}) == {"MemoryMax": "64", "TasksMax": "5"}

@@ -1,0 +1,93 @@
+"""What our own check and this host's facts refuse, before systemd's parsers are asked (those: tests/live)."""
+
+import pytest
+
+from machines.contract import nspawn
+from machines.contract.problems import Problem
+from machines.host import lint
+from machines.host.faults import CommandFailed
+from machines.host.nspawn_file import Files
+from machines.host.policy import Policy
+
+
+@pytest.fixture
+def quiet(programs):
+    """systemd's parsers have nothing to say."""
+    programs.says("systemd-nspawn", err=f"Failed to resolve path {lint.NOWHERE}: No such file or directory\n", status=1)
+    programs.says("systemd-analyze")
+    return programs
+
+
+def check(paths, text: str, limits: str = "", found: Files = Files()) -> None:  # noqa: B008
+    lint.check(paths, Policy(), "web", Files(text, limits), found)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits", "words"),
+    [
+        ("[Exec]\nPrivateUsers=piick\n", "", "Exec.PrivateUsers"),
+        ("[Exec]\nFoo=1\n", "", "not a setting"),
+        ("[Exec]\nEnvironment=A=b\\\nPrivateUsers=pick\n", "", "backslash"),
+        ("[Files]\nBind=/srv/no-such-folder\n", "", "does not exist"),
+        ("[Network]\nPrivate=yes\nVirtualEthernet=yes\nBridge=br-none\n", "", "no bridge named br-none"),
+        ("[Network]\nMACVLAN=eth-none\n", "", "no such interface"),
+        ("", "[Service]\nCPUQuota=50\n", "percent sign"),
+    ],
+)
+def test_it_refuses(paths, quiet, text, limits, words):
+    with pytest.raises(Problem, match=words) as caught:
+        check(paths, text, limits)
+    assert caught.value.code == "config-refused"
+
+
+def test_what_stands_there_already_is_not_held_against_the_draft(paths, quiet):
+    old = "[Exec]\nFoo=1\n"
+    check(paths, old + "Boot=yes\n", found=Files(old, ""))
+
+
+def test_a_port_leads_to_one_machine(paths, quiet):
+    (paths.machines / "db").mkdir()
+    paths.nspawn_file("db").write_text("[Network]\nPort=tcp:8080:80\n")
+    text = "[Network]\nPrivate=yes\nVirtualEthernet=yes\nPort=8080:81\n"
+    with pytest.raises(Problem, match="already leads to db"):
+        check(paths, text)
+    (paths.machines / "db").rmdir()
+    check(paths, text)
+
+
+def test_any_word_of_the_parser_is_a_refusal_in_its_own_words(paths, programs):
+    programs.says("systemd-nspawn", err="Cannot use --port= without private networking.\n", status=1)
+    with pytest.raises(Problem) as caught:
+        check(paths, "[Exec]\nBoot=yes\n")
+    assert caught.value.details == "Cannot use --port= without private networking."
+    argv = programs.calls()[0]
+    assert {"--register=no", "--keep-unit", "--settings=override"} <= set(argv)
+    assert not list(paths.probes.iterdir()), "the probe is gone"
+
+
+def test_a_parser_that_does_not_run_approves_nothing(paths, programs):
+    programs.says("systemd-nspawn", status=0)
+    with pytest.raises(Problem, match="did not say"):
+        check(paths, "[Exec]\nBoot=yes\n")
+    (programs.folder / "systemd-nspawn").unlink()
+    (programs.folder / "systemd-nspawn").write_text("#!/bin/sh\nkill -9 $$\n")
+    (programs.folder / "systemd-nspawn").chmod(0o755)
+    with pytest.raises(CommandFailed):
+        check(paths, "[Exec]\nBoot=yes\n")
+
+
+def test_a_drop_in_is_judged_with_the_stock_unit(paths, programs, monkeypatch, tmp_path):
+    monkeypatch.setattr(lint, "TEMPLATES", (tmp_path,))
+    (tmp_path / "systemd-nspawn@.service").write_text("[Service]\n")
+    programs.says("systemd-analyze", err="something about another unit\n", status=1)
+    assert lint.dropin_words(paths, "web", "[Service]\nMemoryMax=1G\n") == ["something about another unit"]
+    programs.says("systemd-analyze", err="another.service: fine\n", status=0)
+    assert lint.dropin_words(paths, "web", "[Service]\nMemoryMax=1G\n") == []
+    argv = programs.calls()[0]
+    assert "--recursive-errors=no" in argv
+    assert argv[-1].endswith("/systemd-nspawn@web.service")
+
+
+def test_documents_are_only_read(paths, quiet):
+    check(paths, nspawn.mark("[Exec]\nBoot=yes\n", 1))
+    assert not paths.nspawn_file("web").exists()

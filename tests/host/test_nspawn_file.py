@@ -1,0 +1,83 @@
+"""A machine's two files: written whole, kept before they are replaced, removed without a trace."""
+
+import pytest
+
+from machines.contract import nspawn, orders
+from machines.host import apply, nspawn_file
+from machines.host.faults import ConfigChanged
+from machines.host.nspawn_file import Files
+
+
+def conf(revision: int, text: str, limits: str = "", **based: str) -> orders.Configuration:
+    return orders.Configuration(revision=revision, nspawn=text, limits=limits, **based)
+
+
+def test_both_files_carry_our_first_line_once(paths):
+    wanted = nspawn_file.wanted(conf(3, nspawn.mark("[Exec]\nBoot=yes\n", 3), "[Service]\nMemoryMax=1G\n"))
+    assert wanted.nspawn.count(nspawn.MANAGED) == 1
+    assert nspawn.revision_of(wanted.limits) == 3
+    nspawn_file.write(paths, "web", wanted)
+    assert nspawn_file.read(paths, "web") == wanted
+    assert paths.nspawn_file("web").stat().st_mode & 0o777 == 0o644
+
+
+def test_an_empty_text_is_no_file(paths):
+    nspawn_file.write(paths, "web", Files("a\n", "b\n"))
+    nspawn_file.write(paths, "web", Files())
+    assert not paths.nspawn_file("web").exists()
+    assert not paths.limits_file("web").parent.exists()
+
+
+def test_other_people_s_drop_ins_stay(paths):
+    nspawn_file.write(paths, "web", Files("", "b\n"))
+    other = paths.limits_file("web").with_name("90-mine.conf")
+    other.write_text("[Service]\n")
+    nspawn_file.write(paths, "web", Files())
+    assert other.exists()
+
+
+def test_a_link_in_the_place_of_the_file_is_replaced_not_followed(paths, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    paths.nspawn_file("web").symlink_to(victim)
+    nspawn_file.write(paths, "web", Files("x\n", ""))
+    assert victim.read_text() == "untouched"
+    assert not paths.nspawn_file("web").is_symlink()
+
+
+def test_bytes_that_are_no_text_survive(paths):
+    paths.nspawn_file("web").write_bytes(b"[Exec]\n# \xff\n")
+    found = nspawn_file.read(paths, "web")
+    nspawn_file.write(paths, "db", found)
+    assert paths.nspawn_file("db").read_bytes() == b"[Exec]\n# \xff\n"
+    assert found.nspawn_sha256 == __import__("hashlib").sha256(b"[Exec]\n# \xff\n").hexdigest()
+
+
+def test_the_last_twenty_generations_are_kept(paths):
+    for number in range(1, 26):
+        nspawn_file.keep_generation(paths, "web", number, Files(f"{number}\n", ""))
+    kept = sorted(int(p.name) for p in paths.generations("web").iterdir())
+    assert kept == list(range(6, 26))
+    assert (paths.generations("web") / "25/web.nspawn").read_text() == "25\n"
+
+
+def test_forgetting_leaves_nothing(paths):
+    nspawn_file.write(paths, "web", Files("a\n", "b\n"))
+    nspawn_file.keep_generation(paths, "web", 1, Files("a\n", ""))
+    nspawn_file.forget(paths, "web")
+    assert not paths.generations("web").exists()
+    assert nspawn_file.read(paths, "web") == Files()
+
+
+def test_a_draft_based_on_another_file_writes_nothing():
+    found = Files("[Exec]\nBoot=no\n", "")
+    order = conf(2, "[Exec]\nBoot=yes\n", replaces_nspawn="absent")
+    with pytest.raises(ConfigChanged) as caught:
+        apply.check_unchanged("web", order, found, nspawn_file.wanted(order))
+    assert caught.value.result == {"found_nspawn": "[Exec]\nBoot=no\n", "found_limits": ""}
+
+
+def test_applying_twice_is_no_change():
+    order = conf(2, "[Exec]\nBoot=yes\n", replaces_nspawn="absent")
+    wanted = nspawn_file.wanted(order)
+    apply.check_unchanged("web", order, wanted, wanted)

@@ -1,0 +1,159 @@
+"""What this host allows, whoever asks; every refusal names its rule."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from machines.contract import nspawn, orders
+from machines.contract.problems import NotAllowed
+from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.host import policy
+from machines.host.faults import Misconfigured
+from machines.host.policy import Policy
+
+NOTHING = nspawn.parse("")
+
+
+def written(paths, text: str, mode: int = 0o644) -> Path:
+    paths.policy.write_text(text)
+    paths.policy.chmod(mode)
+    return paths.policy
+
+
+def files(text: str, rules: Policy = Policy(), limits: str = "", found: tuple[str, ...] = ()) -> None:  # noqa: B008
+    policy.allow_files(rules, nspawn.parse(text), nspawn.parse(limits), found=found)
+
+
+def test_without_a_file_the_defaults_hold(paths):
+    assert policy.read(paths.policy) == Policy()
+
+
+def test_the_example_beside_the_code_is_the_defaults():
+    example = Path(policy.__file__).with_name("policy.toml")
+    assert policy._policy(__import__("tomllib").loads(example.read_text())) == Policy()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
+def test_a_file_changes_what_it_names(paths):
+    rules = policy.read(written(paths, 'ops = ["start"]\nport_lowest = 1024\n'))
+    assert (rules.ops, rules.port_lowest, rules.machines) == (("start",), 1024, ("*",))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_it_is_not_believed_when_others_can_write_it(paths, mode):
+    with pytest.raises(Misconfigured, match="only root"):
+        policy.read(written(paths, "", mode))
+
+
+def test_it_is_not_followed_when_it_is_a_link(paths, tmp_path):
+    (tmp_path / "elsewhere").write_text("")
+    paths.policy.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Misconfigured):
+        policy.read(paths.policy)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
+@pytest.mark.parametrize(
+    "text", ["ops = 3", "opps = []", "ops = [1]", "port_lowest = true", "ops = [", 'port_lowest = "1"']
+)
+def test_nonsense_is_no_policy(paths, text):
+    with pytest.raises(Misconfigured):
+        policy.read(written(paths, text))
+
+
+@pytest.mark.parametrize(
+    ("rules", "order", "rule"),
+    [
+        (Policy(ops=("start",)), orders.Poweroff(name="web"), "ops"),
+        (Policy(machines=("web-*",)), orders.Start(name="db"), "machines"),
+        (
+            Policy(mirrors=("https://ours/*",)),
+            orders.Build(
+                name="x", recipe=DebianRecipe(release="sid", mirror="http://theirs/debian"), first_boot=FirstBoot(),
+                configuration=orders.Configuration(revision=1, nspawn="", limits=""),
+            ),
+            "mirrors",
+        ),
+    ],
+)  # fmt: skip
+def test_it_names_the_rule(rules, order, rule):
+    with pytest.raises(NotAllowed) as caught:
+        policy.allow(rules, order)
+    assert f"“{rule}”" in caught.value.hint
+    assert caught.value.code == "policy-refused"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Files]\nBind=/etc\n",
+        "[Files]\nBind=/usr/../etc:/mnt\n",
+        "[Files]\nBind=/srvx\n",
+        "[Files]\nBindReadOnly=/root\n",
+        "[Files]\nBind=/usr/share/x\n",
+        "[Files]\nBind=/dev/sda\n",
+        "[Files]\nOverlay=/etc:/srv/upper:/mnt\n",
+        "[Files]\nBind=/proc/self/root/etc\n",
+    ],
+)
+def test_only_listed_folders_may_be_bound(text):
+    with pytest.raises(NotAllowed, match=r"Bind|Overlay"):
+        files(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["[Files]\nBind=/srv/data:/data\nBindReadOnly=/usr/share/zoneinfo\nBind=+/inside:/there\nBind=:/tmp\n"]
+)
+def test_listed_folders_may_be_bound(text):
+    files(text)
+
+
+def test_a_link_out_of_a_listed_folder_is_followed_first(tmp_path):
+    allowed = tmp_path / "srv"
+    allowed.mkdir()
+    (allowed / "link").symlink_to("/etc")
+    rules = Policy(bind_sources=(str(allowed),))
+    files(f"[Files]\nBind={allowed}/real\n", rules)
+    with pytest.raises(NotAllowed, match="it leads to /etc"):
+        files(f"[Files]\nBind={allowed}/link\n", rules)
+
+
+def test_lines_that_stand_there_already_are_not_judged():
+    text = "[Files]\nBind=/etc\n"
+    files(text, found=(text,))
+    with pytest.raises(NotAllowed):
+        files(text + "Bind=/root\n", found=(text,))
+
+
+@pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "LoadCredential", "Environment", "User", "RootDirectory"])
+def test_a_drop_in_holds_no_commands(key):
+    with pytest.raises(NotAllowed, match=key):
+        files("", limits=f"[Service]\n{key}=/bin/sh\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "rules", "rule"),
+    [
+        ("[Network]\nPrivate=no\nVirtualEthernet=no\n", Policy(networks=("veth",)), "networks"),
+        ("[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth0\n", Policy(interfaces=("br*",)), "interfaces"),
+        ("[Network]\nPort=80\n", Policy(port_lowest=1024), "port_lowest"),
+        ("[Network]\nNamespacePath=/proc/1/ns/net\n", Policy(networks=("veth",)), "networks"),
+        ("[Exec]\nPrivateUsers=no\n", Policy(private_users="required"), "private_users"),
+        ("[Exec]\nCapability=all\n", Policy(), "capabilities"),
+        ("[Exec]\nCapability=CAP_NET_ADMIN CAP_SYS_ADMIN\n", Policy(), "capabilities"),
+    ],
+)
+def test_network_and_privileges_have_rules(text, rules, rule):
+    with pytest.raises(NotAllowed) as caught:
+        files(text, rules)
+    assert f"“{rule}”" in caught.value.hint
+
+
+def test_facts_can_cross_the_wire():
+    assert policy.Policy().facts()["ops"][0] == "apply"
+
+
+def test_fields_of_a_bind_keep_escaped_colons():
+    assert policy.nspawn_fields(r"/a\:b:/c:rbind") == ["/a:b", "/c", "rbind"]

@@ -1,0 +1,93 @@
+"""Reports leave in order, lines in batches, and nothing is lost or told twice."""
+
+from uuid import uuid4
+
+from machines.contract import reports
+from machines.host import ledger as books
+from machines.host import reporting
+from machines.host.reporting import Voice, batch
+
+
+def line(text: str, source: str = "o") -> dict:
+    return {"k": "line", "at": 1.0, "s": source, "t": text}
+
+
+def test_lines_are_gathered_and_numbered():
+    job = uuid4()
+    made, told = batch(
+        job, 10, [line("a"), line("b", "e"), {"k": "phase", "at": 2.0, "name": "x", "number": 1, "of": 2}, line("c")]
+    )
+    assert [r.kind for r in made] == ["lines", "phase", "lines"]
+    assert (made[0].first, [x.text for x in made[0].lines], made[2].first, told) == (11, ["a", "b"], 13, 13)
+
+
+def test_a_batch_has_at_most_200_lines_and_64_kib():
+    made, told = batch(uuid4(), 0, [line("x") for _ in range(450)])
+    assert [len(r.lines) for r in made] == [200, 200, 50]
+    assert told == 450
+    made, _ = batch(uuid4(), 0, [line("y" * 16_000) for _ in range(9)])
+    assert max(sum(len(x.text) for x in r.lines) for r in made) <= reporting.BATCH_CHARACTERS
+
+
+def test_of_several_progress_entries_the_last_one_stands():
+    made, _ = batch(uuid4(), 0, [{"k": "progress", "at": 1.0, "fraction": f, "note": ""} for f in (0.1, 0.2, 0.3)])
+    assert [r.fraction for r in made] == [0.3]
+
+
+def test_lines_and_cursor_are_one_transaction(spool):
+    job = uuid4()
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, job, {"op": "build", "name": "web"}, "ada", "accepted")
+    spool.reporter.relay(job, [line("a"), line("b")], 77)
+    row = spool.ledger.job(job)
+    assert (row.lines, row.cursor) == (2, 77)
+    spool.reporter.relay(job, [line("c")], 99)
+    assert [r.first for r in spool.of("lines")] == [1, 3]
+
+
+def test_an_outcome_comes_after_the_last_line_and_counts_them(spool):
+    job = uuid4()
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, job, {"op": "start", "name": "web"}, "ada", "accepted")
+    voice = spool.reporter.voice(job)
+    voice.command(["machinectl", "start", "--", "web"])
+    voice.line("one")
+    spool.reporter.finish(reports.Outcome(job=job, state="succeeded", at=1.0))
+    assert [r.kind for r in spool.reports()] == ["command", "lines", "outcome"]
+    assert spool.of("outcome")[0].lines == 1
+
+
+def test_what_is_said_goes_out_by_itself(spool):
+    job = uuid4()
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, job, {"op": "start", "name": "web"}, "ada", "accepted")
+    spool.reporter.voice(job).line("hello")
+    assert spool.wait_for("lines", seconds=2)[0].lines[0].text == "hello"
+
+
+def test_what_is_soon_outdated_is_not_spooled_while_redis_is_silent(spool):
+    spool.mailbox.silence = 60
+    spool.reporter.send_passing(reports.Heartbeat())
+    assert spool.reports() == []
+    spool.mailbox.silence = 1
+    spool.reporter.send_passing(reports.Heartbeat())
+    assert len(spool.reports()) == 1
+
+
+def test_a_gap_that_cannot_be_filled_is_closed_with_heartbeats(spool):
+    spool.reporter.send(*[reports.Refused(code="x", message="y") for _ in range(5)])
+    with spool.ledger.writing() as db:
+        db.execute("delete from spool where number < 4")
+    spool.reporter.fill(1, 4)
+    assert [r.kind for r in spool.reports()] == ["heartbeat"] * 3 + ["refused"] * 2
+    assert books.spooled_after(books.connect(spool.ledger.file), 0, 10)[0][0] == 1
+
+
+def test_progress_is_throttled():
+    told: list[dict] = []
+    voice = Voice(told.append)
+    for number in range(100):
+        voice.progress(number / 100)
+    voice.progress(1.0)
+    assert len(told) <= 3
+    assert told[-1]["fraction"] == 1.0

@@ -1,0 +1,101 @@
+"""The worker's Celery app: its own task, its own queue, nothing of Django, nothing of Celery's own tasks."""
+
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from nacl.signing import SigningKey
+
+from machines.contract import routes
+from machines.host import keys, settings, worker
+from machines.host.faults import Misconfigured
+from machines.host.join import line
+from machines.host.tasks import doorway
+from machines.host.worker import Pulse
+
+HOST = UUID("12345678-1234-5678-1234-567812345678")
+ROOT = Path(__file__).parents[2]
+
+
+def env(**changed: str) -> dict[str, str]:
+    from base64 import b64encode
+
+    key = b64encode(bytes(SigningKey(b"k" * 32).verify_key)).decode()
+    return {
+        "NSPAWNPANEL_HOST_ID": str(HOST), "NSPAWNPANEL_GENERATION": "3", "NSPAWNPANEL_PANEL_KEYS": key,
+        "NSPAWNPANEL_REDIS_URL": "redis://u:hidden@127.0.0.1:1/0", "NSPAWNPANEL_STATE": "/tmp/x", **changed,
+    }  # fmt: skip
+
+
+def test_settings_come_from_the_environment():
+    own = settings.read(env())
+    assert (own.host, own.generation, str(own.paths.state)) == (HOST, 3, "/tmp/x")
+    assert "hidden" not in repr(own)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"NSPAWNPANEL_HOST_ID": "alpha"}, {"NSPAWNPANEL_GENERATION": ""}, {"NSPAWNPANEL_PANEL_KEYS": "abc"},
+        {"NSPAWNPANEL_REDIS_URL": " "},
+    ],
+)  # fmt: skip
+def test_nonsense_is_told_by_its_name(changed):
+    with pytest.raises(Misconfigured, match="NSPAWNPANEL_"):
+        settings.read(env(**changed))
+
+
+def test_the_app_knows_one_task_and_one_queue():
+    app = worker.make_app(settings.read(env()), Pulse())
+    doorway(app, lambda _: None, lambda _: None)
+    worker.only_our_task(app)
+    assert list(app.tasks) == [routes.TASK]
+    assert [queue.name for queue in app.conf.task_queues] == [routes.queue(str(HOST))]
+    assert app.conf.broker_transport_options["global_keyprefix"] == routes.prefix(str(HOST))
+    assert app.conf.broker_transport_options["ack_emulation"] is False
+    assert app.conf.worker_enable_remote_control is False
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.broker_connection_max_retries is None
+
+
+def test_a_message_with_more_than_an_envelope_is_refused():
+    app = worker.make_app(settings.read(env()), Pulse())
+    taken, refused = [], []
+    doorway(app, taken.append, refused.append)
+    task = app.tasks[routes.TASK]
+    task.apply(args=["sealed"])
+    assert taken == ["sealed"]
+    task.apply(args=["sealed"], link=app.signature("x"))
+    task.apply(args=["sealed"], link_error=app.signature("x"))
+    task.apply(args=[{"a": 1}])
+    assert (taken, [p.code for p in refused]) == (["sealed"], ["envelope-unreadable"] * 3)
+
+
+def test_it_loads_no_orm_even_beside_the_panel():
+    script = (
+        "import os, sys; os.environ['DJANGO_SETTINGS_MODULE'] = 'nspawnpanel.settings'\n"
+        "from machines.host import worker, unit_job\n"
+        "bad = [m for m in sys.modules if m.startswith(('django.db', 'machines.models', 'machines.panel', 'nspawnpanel'))]\n"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_keys_are_made_once_and_are_root_s_alone(tmp_path):
+    first, again = keys.make(tmp_path / "keys"), keys.make(tmp_path / "keys")
+    assert line(first) == line(again)
+    assert line(first).startswith("np-host1:")
+    assert len(line(first).split(":")) == 3
+    assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "keys").iterdir())
+    (tmp_path / "keys/sign").chmod(0o644)
+    with pytest.raises(Misconfigured, match="Others may read"):
+        keys.load(tmp_path / "keys")
+
+
+def test_a_host_that_never_joined_is_told_how(tmp_path):
+    with pytest.raises(Misconfigured, match="cannot be read") as caught:
+        keys.load(tmp_path)
+    assert "machines.host.join" in caught.value.hint
