@@ -5,6 +5,7 @@ The reader keeps comments, order, unknown keys and repeated keys word for word: 
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -230,16 +231,24 @@ class Document:
         """Remove headers that have nothing but blanks below them (comments keep their section)."""
         kept: list[Entry] = []
         for index, entry in enumerate(self.entries):
-            if _header(entry.raw) and not any(e.raw.strip() for e in self._body(index)):
+            if _opens(entry) and not any(e.raw.strip(_BLANK) for e in self._body(index)):
                 continue
             kept.append(entry)
         self.entries = kept
 
     def _body(self, index: int) -> Iterator[Entry]:
         for entry in self.entries[index + 1 :]:
-            if _header(entry.raw):
+            if _opens(entry):
                 return
             yield entry
+
+    def _close(self) -> None:
+        """Give the last line an end of its own, so that one put after it is not swallowed."""
+        if not self.entries:
+            return
+        last = self.entries[-1]
+        last.raw += "" if last.raw[-1:] in _ENDS else "\n"
+        last.raw += "\n" if _is_open(_LINE.findall(last.raw)) else ""
 
     def _remove(self, section: str, key: str) -> int | None:
         at = next((i for i, e in enumerate(self.entries) if e.key == key and e.section == section), None)
@@ -247,41 +256,70 @@ class Document:
         return at
 
     def _end_of(self, section: str) -> int:
+        self._close()
         inside = [i for i, e in enumerate(self.entries) if e.section == section]
         if inside:
-            settled = [i for i in inside if self.entries[i].raw.strip()]
+            settled = [i for i in inside if self.entries[i].raw.strip(_BLANK)]
             return (settled or inside)[-1] + 1
-        if self.entries and not self.entries[-1].raw.endswith("\n"):
-            self.entries[-1].raw += "\n"
-        if self.entries and self.entries[-1].raw.strip():
+        if self.entries and self.entries[-1].raw.strip(_BLANK):
             self.entries.append(Entry("\n", self.entries[-1].section))
         self.entries.append(Entry(f"[{section}]\n", section))
         return len(self.entries)
 
 
-def _header(raw: str) -> str:
-    match = re.fullmatch(r"\s*\[([^\]]*)\]\s*", raw)
-    return match[1] if match else ""
+# Facts of systemd's config_parse(): a line ends at \n, \r or NUL, at none of the other ends that str.splitlines() knows. A
+# backslash that no other one escapes continues a line; comment lines in between are skipped, a blank line ends it.
+_LINE = re.compile(r"[^\n\r\0]*(?:\r\n|\n\r|[\n\r\0])|[^\n\r\0]+")
+_ENDS = "\n\r\0"
+_BLANK = " \t" + _ENDS
+
+
+def _opens(entry: Entry) -> bool:
+    """Whether an entry is the header of a section."""
+    return not entry.key and not _is_comment(entry.raw) and bool(_header(_joined(_LINE.findall(entry.raw))))
+
+
+def _header(text: str) -> str:
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else ""
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip(_BLANK)[:1] in {"#", ";"}
+
+
+def _continues(line: str) -> bool:
+    text = line.rstrip(_ENDS)
+    return (len(text) - len(text.rstrip("\\"))) % 2 == 1
+
+
+def _is_open(lines: Sequence[str]) -> bool:
+    """Whether these physical lines of one entry still wait for another."""
+    spoken = [line for line in lines if not _is_comment(line)]
+    return bool(spoken) and not _is_comment(lines[0]) and _continues(spoken[-1])
+
+
+def _joined(lines: Sequence[str]) -> str:
+    """The one logical line that systemd makes of physical ones."""
+    spoken = [line.rstrip(_ENDS) for line in lines if not _is_comment(line)]
+    return "".join(f"{line[:-1]} " if _continues(line) else line for line in spoken).lstrip("\ufeff").strip(_BLANK)
 
 
 def parse(text: str) -> Document:
     """Read a settings file without losing anything. Never raises: what is not understood stays as it is."""
-    document, section, lines = Document(), "", text.splitlines(keepends=True)
+    document, section, lines = Document(), "", deque(_LINE.findall(text))
     while lines:
-        raw = lines.pop(0)
-        stripped = raw.strip()
-        if _header(raw):
-            section = _header(raw)
-            document.entries.append(Entry(raw, section))
-            continue
-        comment = not stripped or stripped[0] in "#;"
-        while not comment and raw.rstrip("\r\n").endswith("\\") and lines:
-            raw += lines.pop(0)
-        key, _, value = raw.partition("=")
-        if comment or not _:
+        run = [lines.popleft()]
+        more = _is_open(run)
+        while lines and more:
+            run.append(lines.popleft())
+            more = _is_comment(run[-1]) or _continues(run[-1])
+        raw, logical = "".join(run), _joined(run)
+        key, equals, value = logical.partition("=")
+        section = _header(logical) or section
+        if not equals or _header(logical):
             document.entries.append(Entry(raw, section))
         else:
-            document.entries.append(Entry(raw, section, key.strip(), re.sub(r"\\\r?\n\s*", " ", value).strip()))
+            document.entries.append(Entry(raw, section, key.strip(_BLANK), value.strip(_BLANK)))
     return document
 
 

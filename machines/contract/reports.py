@@ -1,5 +1,6 @@
 """What a host may say: one model per kind, a tagged union. Everything is bounded, for a host may be hostile."""
 
+import math
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -10,6 +11,11 @@ from machines.contract.states import MachineState
 
 Short = Annotated[str, Field(max_length=300)]
 Text = Annotated[str, Field(max_length=4000)]
+# What fits into the panel's columns and into a datetime; a report that a database refuses would stop all that follow.
+Seconds = Annotated[float, Field(ge=0, le=1e11)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Bytes = Annotated[int, Field(ge=0, le=2**63 - 1)]
+DEEPEST = 30
 
 
 class Report(BaseModel):
@@ -31,7 +37,7 @@ class Phase(Report):
     name: Short
     number: int = Field(ge=1, le=50)
     of: int = Field(ge=1, le=50)
-    at: float
+    at: Seconds
 
 
 class Progress(Report):
@@ -56,7 +62,7 @@ class Line(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: float
+    at: Seconds
     source: Literal["o", "e", "p"] = "o"
     text: Annotated[str, Field(max_length=16_384)]
 
@@ -66,7 +72,7 @@ class Lines(Report):
 
     kind: Literal["lines"] = "lines"
     job: UUID
-    first: int = Field(ge=1)
+    first: Count = Field(ge=1)
     lines: list[Line] = Field(max_length=500)
 
 
@@ -89,19 +95,19 @@ class MachineFact(BaseModel):
 
     name: Annotated[str, Field(max_length=255)]
     state: MachineState
-    since: float | None = None  # start of the running unit
+    since: Seconds | None = None  # start of the running unit
     unit: Short = ""  # the unit the machine runs in; differs from the template when started by hand
-    leader: int | None = None
+    leader: Count | None = None
     addresses: list[Address] = Field(default=[], max_length=64)
     enabled: bool = False
     os: Short = ""
     image_id: Annotated[str, Field(max_length=100)] = ""
     image_type: Annotated[str, Field(max_length=30)] = ""  # directory, subvolume, raw, "" when there is none
     read_only: bool = False
-    disk_bytes: int | None = None
-    memory_bytes: int | None = None
-    cpu_ns: int | None = None
-    tasks: int | None = None
+    disk_bytes: Bytes | None = None
+    memory_bytes: Bytes | None = None
+    cpu_ns: Bytes | None = None
+    tasks: Count | None = None
     nspawn_sha256: Annotated[str, Field(max_length=64)] = "absent"
     limits_sha256: Annotated[str, Field(max_length=64)] = "absent"
     effective: dict[Short, Short] = Field(default={}, max_length=60)
@@ -117,16 +123,16 @@ class HostFact(BaseModel):
     os: Short = ""
     kernel: Short = ""
     architecture: Short = ""
-    systemd: int = 0
+    systemd: Count = 0
     worker: Short = ""
     boot_id: Short = ""
-    booted: float | None = None
-    cpus: int = 0
+    booted: Seconds | None = None
+    cpus: Count = 0
     load: float = 0.0
-    memory_total: int = 0
-    memory_available: int = 0
-    disk_total: int = 0
-    disk_free: int = 0
+    memory_total: Bytes = 0
+    memory_available: Bytes = 0
+    disk_total: Bytes = 0
+    disk_free: Bytes = 0
     pool_type: Short = ""
     cgroup: Literal["", "v1", "v2", "hybrid"] = ""
     networkd: bool = False
@@ -144,8 +150,8 @@ class Outcome(Report):
     kind: Literal["outcome"] = "outcome"
     job: UUID
     state: Literal["succeeded", "failed", "cancelled", "timed_out"]
-    at: float
-    lines: int = Field(default=0, ge=0)
+    at: Seconds
+    lines: Count = 0
     problem: dict[Short, Any] | None = None
     result: dict[Short, Any] = {}
     machine: MachineFact | None = None
@@ -171,8 +177,8 @@ class Inventory(Report):
 class Heartbeat(Report):
     kind: Literal["heartbeat"] = "heartbeat"
     load: float = 0.0
-    memory_available: int = 0
-    disk_free: int = 0
+    memory_available: Bytes = 0
+    disk_free: Bytes = 0
     boot_id: Short = ""
 
 
@@ -192,10 +198,27 @@ AnyReport = Annotated[
 _REPORT: TypeAdapter[AnyReport] = TypeAdapter(AnyReport)
 
 
+def _storable(data: Any, depth: int = 0) -> Any:
+    """The same without what no database takes as JSON: NUL becomes �, numbers without end are refused."""
+    if depth > DEEPEST:
+        raise BadValue("The report is nested too deeply.")
+    if isinstance(data, str):
+        return data.replace("\0", "�")
+    if isinstance(data, dict):
+        return {_storable(key, depth + 1): _storable(value, depth + 1) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_storable(value, depth + 1) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        raise BadValue("The report contains a number without end.")
+    if isinstance(data, int) and abs(data) >= 2**63:
+        raise BadValue("The report contains a number of more than 63 bits.")
+    return data
+
+
 def from_wire(data: object) -> AnyReport:
     """A report out of parsed JSON. Raises BadValue."""
     try:
-        return _REPORT.validate_python(data)
+        return _REPORT.validate_python(_storable(data))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise BadValue(f"The report cannot be read: {first['loc']}: {first['msg']}") from error

@@ -11,8 +11,8 @@ from machines.contract.problems import BadValue
 
 Check = Callable[[str], None]
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:-]+")
+_SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?)\s*([KMGTPE]?)(?:i?B)?", re.IGNORECASE)
+_INTERFACE = re.compile(r"[A-Za-z0-9_.-]+")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50, "E": 2**60}
 
 
@@ -59,7 +59,7 @@ def whole_number(low: int, high: int, *words: str) -> Check:
     def check(text: str) -> None:
         if text in words:
             return
-        if not re.fullmatch(r"-?\d{1,18}", text) or not low <= int(text) <= high:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not low <= int(text) <= high:
             extra = f", or {', '.join(words)}" if words else ""
             raise BadValue(f"Give a whole number from {low} to {high}{extra}.")
 
@@ -76,11 +76,12 @@ def size_in_bytes(text: str) -> int:
 
 def memory(text: str) -> None:
     """A size, a percentage of the host's memory, or infinity (systemd.resource-control(5))."""
-    if text == "infinity" or (re.fullmatch(r"\d{1,3}(\.\d{1,2})?%", text) and float(text[:-1]) <= 100):
+    if text == "infinity" or (re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,2})?%", text) and float(text[:-1]) <= 100):
         return
-    if re.search(r"[iI]?[bB]$", text):
-        raise BadValue(f"Write {text.rstrip('bBiI')} without B: systemd knows K, M, G and T.")
     size_in_bytes(text)
+    if not re.fullmatch(r"[0-9.]+[KMGTPE]?", text):
+        wanted = re.sub(r"\s|i?b$", "", text, flags=re.IGNORECASE).upper()
+        raise BadValue(f"Write {wanted}: systemd takes a number with a capital K, M, G or T and nothing else.")
 
 
 def memory_limit(text: str) -> None:
@@ -92,14 +93,14 @@ def memory_limit(text: str) -> None:
 
 def cpu_quota(text: str) -> None:
     """A percentage of one CPU, with its sign: systemd silently ignores a bare "150"."""
-    if re.fullmatch(r"\d+", text):
+    if re.fullmatch(r"[0-9]+", text):
         raise BadValue(f"Write {text}% with the percent sign; systemd ignores the value without it.")
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,2})?%", text) or float(text[:-1]) < 1:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,2})?%", text) or float(text[:-1]) < 1:
         raise BadValue("Give a percentage of one CPU, such as 50% or 200% for two CPUs.")
 
 
 def cpu_list(text: str) -> None:
-    if not re.fullmatch(r"\d+(-\d+)?([, ]+\d+(-\d+)?)*", text):
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?([, ]+[0-9]+(-[0-9]+)?)*", text):
         raise BadValue("List CPUs as 0-3,7.")
 
 
@@ -116,7 +117,8 @@ def interface(text: str) -> None:
     """A network interface name: 15 characters at most (IFNAMSIZ), else the kernel refuses it."""
     if not 1 <= len(text) <= 15:
         raise BadValue(f"“{text}” has {len(text)} characters; an interface name has at most 15.")
-    if not _INTERFACE.fullmatch(text) or text in {".", ".."}:
+    # systemd's ifname_valid(): all digits would be an index, the two words are special directories of /proc/sys
+    if not _INTERFACE.fullmatch(text) or text.isdigit() or text in {".", "..", "all", "default"}:
         raise BadValue(f"“{text}” is not an interface name.")
 
 
@@ -138,7 +140,7 @@ def zone(text: str) -> None:
 
 def port(text: str) -> None:
     """[tcp:|udp:]HOST[:MACHINE]"""
-    match = re.fullmatch(r"(?:(?:tcp|udp):)?(\d{1,5})(?::(\d{1,5}))?", text)
+    match = re.fullmatch(r"(?:(?:tcp|udp):)?([0-9]{1,5})(?::([0-9]{1,5}))?", text)
     if not match or any(number and not 1 <= int(number) <= 65535 for number in match.groups()):
         raise BadValue(f"“{text}” is not a port such as 8080:80 or udp:53 (numbers 1 to 65535).")
 
@@ -147,8 +149,22 @@ BIND_OPTIONS = {"rbind": 0, "norbind": 0, "noidmap": 250, "idmap": 250, "rootidm
 
 
 def split_colons(text: str) -> list[str]:
-    """Split at colons that no backslash escapes."""
-    return re.split(r"(?<!\\):", text)
+    """Split at colons that no backslash escapes; the parts stay escaped."""
+    parts = [""]
+    for piece in re.findall(r"\\.|[^\\:]+|[\\:]", text, re.DOTALL):
+        if piece == ":":
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def escape_colons(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def unescape_colons(part: str) -> str:
+    return re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL)
 
 
 def bind(text: str) -> None:
@@ -194,7 +210,7 @@ def capabilities(text: str) -> None:
 
 
 def signal_name(text: str) -> None:
-    if not re.fullmatch(r"SIG[A-Z0-9]+([+-]\d{1,2})?", text):
+    if not re.fullmatch(r"SIG[A-Z0-9]+([+-][0-9]{1,2})?", text):
         raise BadValue(f"“{text}” is not a signal such as SIGRTMIN+3.")
 
 
@@ -205,7 +221,7 @@ def machine_id(text: str) -> None:
 
 def private_users(text: str) -> None:
     """yes, no, identity, pick, managed, or FIRST-UID[:COUNT]"""
-    if text in {"pick", "identity", "managed"} or re.fullmatch(r"\d{1,10}(:\d{1,10})?", text):
+    if text in {"pick", "identity", "managed"} or re.fullmatch(r"[0-9]{1,10}(:[0-9]{1,10})?", text):
         return
     try:
         boolean(text)
@@ -214,7 +230,7 @@ def private_users(text: str) -> None:
 
 
 def rlimit(text: str) -> None:
-    if not re.fullmatch(r"(infinity|\d+[KMGTPE]?|[+-]\d+)(:(infinity|\d+[KMGTPE]?|[+-]\d+))?", text):
+    if not re.fullmatch(r"(infinity|[0-9]+[KMGTPE]?|[+-][0-9]+)(:(infinity|[0-9]+[KMGTPE]?|[+-][0-9]+))?", text):
         raise BadValue("Give a limit, SOFT:HARD, or infinity.")
 
 
