@@ -1,0 +1,105 @@
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from machines.contract import orders
+from machines.models import Event
+from tests import make
+
+URL = "/hosts/alpha/"
+HTMX = {"HX-Request": "true"}
+FACTS = {
+    "os": "Debian GNU/Linux 12", "kernel": "6.1.0", "architecture": "x86-64", "systemd": 252, "worker": "0.1.0", "cgroup": "v2",
+    "booted": 1_700_000_000.0, "cpus": 8, "load": 1.5, "memory_total": 8 << 30, "memory_available": 6 << 30,
+    "disk_total": 100 << 30, "disk_free": 60 << 30, "pool_type": "btrfs", "networkd": True, "bridges": ["br0"],
+    "interfaces": ["eno1", "br0"], "mirror": "http://deb.debian.org/debian", "missing": {"mmdebstrap": "mmdebstrap"},
+    "policy": {"ops": ["start", "build"], "private_users": "optional", "builds_at_once": 2},
+}  # fmt: skip
+
+
+def text(answer) -> str:
+    return answer.content.decode()
+
+
+@pytest.fixture
+def alpha(db):
+    return make.host("alpha", facts=FACTS, facts_at=timezone.now())
+
+
+def test_it_shows_what_the_host_says_of_itself(as_viewer, alpha):
+    page = text(as_viewer.get(URL))
+    for shown in (
+        "6.1.0", "x86-64", "252", "cgroup v2", "8, load 1.50", "2\u00a0GiB of 8\u00a0GiB", "40\u00a0GiB of 100\u00a0GiB on btrfs",
+        "br0", "eno1", "http://deb.debian.org/debian", "install <code>mmdebstrap</code>", "start, build", "optional",
+    ):  # fmt: skip
+        assert shown in page, shown
+
+
+def test_it_counts_machines_and_links_to_them(as_viewer, alpha):
+    make.machine("web", on=alpha, state="running")
+    make.machine("db", on=alpha, state="failed")
+    page = text(as_viewer.get(URL))
+    for shown in ("2 in all", "1 running", "1 failed", "?q=host:alpha+state:failed"):
+        assert shown in page
+
+
+def test_it_shows_its_jobs_under_way(as_viewer, alpha, admin):
+    job = make.job(orders.Start(name="web"), on=alpha, by=admin)
+    make.job(orders.Start(name="proxy"), on=make.host("beta"), by=admin)
+    page = text(as_viewer.get(URL))
+    assert f'href="/jobs/{job.pk}/"' in page
+    assert "proxy" not in page
+
+
+def test_it_shows_the_last_twenty_events(as_viewer, alpha):
+    for n in range(25):
+        Event.objects.create(host=alpha, kind="envelope-forged", text=f"message {n} <b>")
+    Event.objects.create(host=make.host("beta"), kind="joined", text="beta joined")
+    page = text(as_viewer.get(URL))
+    assert page.count('id="event-') == 20
+    assert "message 24 &lt;b&gt;" in page
+    assert "message 4 " not in page
+    assert "beta joined" not in page
+
+
+def test_a_silent_host_is_shown_as_it_was(as_admin, alpha):
+    alpha.last_seen = timezone.now() - timedelta(minutes=12)
+    alpha.facts_at = alpha.last_seen
+    alpha.save()
+    page = text(as_admin.get(URL))
+    assert "Silent, last heard" in page
+    assert "systemctl status nspawnpanel-host" in page
+    assert "Reported" in page
+
+
+def test_a_host_that_never_spoke_says_what_to_look_at(as_viewer, db):
+    make.host("alpha", last_seen=None, facts={}, facts_at=None)
+    assert "nspawnpanel-host.service" in text(as_viewer.get(URL))
+
+
+def test_it_warns_without_networkd(as_viewer, alpha):
+    alpha.facts["networkd"] = False
+    alpha.save()
+    assert "get no address" in text(as_viewer.get(URL))
+
+
+def test_it_costs_five_queries_at_most(as_admin, alpha, admin, django_assert_max_num_queries):
+    make.job(orders.Start(name="web"), on=alpha, by=admin)
+    Event.objects.create(host=alpha, kind="joined", text="x")
+    with django_assert_max_num_queries(5):
+        as_admin.get(URL)
+
+
+def test_it_answers_a_refresh_with_nothing_when_nothing_changed(as_viewer, alpha):
+    page = text(as_viewer.get(URL, headers=HTMX))
+    assert "<html" not in page
+    version = page.split("?v=")[1].split('"')[0]
+    assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 204
+    Event.objects.create(host=alpha, kind="joined", text="x")
+    assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 200
+
+
+def test_it_rejects_post_and_unknown_hosts(as_admin, alpha):
+    assert as_admin.post(URL).status_code == 405
+    assert as_admin.get("/hosts/nowhere/").status_code == 404

@@ -1,0 +1,104 @@
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from machines.models import Machine
+from tests import make
+
+URL = "/hosts/"
+HTMX = {"HX-Request": "true"}
+
+
+def text(answer) -> str:
+    return answer.content.decode()
+
+
+def test_it_shows_hosts_with_what_they_have(as_viewer, alpha):
+    make.machine("web", on=alpha, state="running")
+    make.machine("db", on=alpha, state="failed")
+    make.machine("gone", on=alpha, removed_at=timezone.now())
+    page = text(as_viewer.get(URL))
+    for shown in (
+        "alpha",
+        'data-state="online"',
+        "1 of 2 running",
+        "1 failed",
+        "25\u00a0%",
+        "40\u00a0%",
+        "Debian GNU/Linux 12",
+    ):
+        assert shown in page
+    assert "?q=host:alpha" in page
+
+
+def test_silent_hosts_stand_first_and_claim_nothing(as_viewer, alpha):
+    beta = make.host("beta", last_seen=timezone.now() - timedelta(minutes=12))
+    make.machine("web", on=beta, state="running")
+    make.host("gamma", last_seen=None, facts={})
+    page = text(as_viewer.get(URL))
+    assert page.index("beta") < page.index("gamma") < page.index('id="h-alpha"')
+    row = page.split('id="h-beta"')[1].split("</tr>")[0]
+    assert 'data-state="offline"' in row
+    assert "12\u00a0min ago" in row
+    assert "running" not in row
+    assert "<meter" not in row
+
+
+def test_it_finds_by_name(as_viewer, alpha):
+    make.host("beta")
+    page = text(as_viewer.get(f"{URL}?q=BET"))
+    assert "h-beta" in page
+    assert "h-alpha" not in page
+    assert "contains <code>nothing" in text(as_viewer.get(f"{URL}?q=nothing"))
+
+
+def test_the_first_host_is_two_commands_away(as_admin, as_viewer, db):
+    page = text(as_admin.get(URL))
+    assert "python -m machines.host.join" in page
+    assert "manage.py add_host NAME KEYS" in page
+    assert "add_host" not in text(as_viewer.get(URL))
+
+
+def test_it_marks_missing_tools(as_viewer):
+    make.host("alpha", facts={"missing": {"mmdebstrap": "mmdebstrap"}})
+    assert "1 tool missing" in text(as_viewer.get(URL))
+
+
+@pytest.mark.parametrize("hosts", [1, 60])
+def test_it_costs_five_queries_at_most(hosts, as_viewer, django_assert_max_num_queries):
+    made = [make.host(f"h{n}") for n in range(hosts)]
+    Machine.objects.bulk_create(Machine(host=made[n % hosts], name=f"m{n}") for n in range(300))
+    with django_assert_max_num_queries(5):
+        as_viewer.get(URL)
+
+
+def test_it_answers_a_refresh_with_nothing_when_nothing_changed(as_viewer, alpha):
+    page = text(as_viewer.get(URL, headers=HTMX))
+    assert "<html" not in page
+    version = page.split("v=")[1].split('"')[0]
+    assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 204
+    make.machine("web", on=alpha)
+    assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 200
+
+
+def test_what_a_host_says_is_hostile(as_admin):
+    evil = "<script>alert(1)</script>"
+    facts = {
+        "os": evil,
+        "worker": evil,
+        "systemd": evil,
+        "cpus": evil,
+        "load": evil,
+        "missing": {evil: evil},
+        "memory_total": evil,
+    }
+    make.host("alpha", facts=facts)
+    assert "<script>alert" not in text(as_admin.get(URL))
+    assert "<script>alert" not in text(as_admin.get("/hosts/alpha/"))
+
+
+def test_it_rejects_post_and_strangers(as_admin, client, stranger):
+    assert as_admin.post(URL).status_code == 405
+    client.force_login(stranger)
+    assert client.get(URL).status_code == 403

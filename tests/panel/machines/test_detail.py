@@ -1,0 +1,181 @@
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from machines.contract import nspawn, orders
+from machines.models import BindMount, Machine, PortForward, Revision
+from machines.panel import machine_page
+from tests import make
+
+URL = "/hosts/alpha/machines/web/"
+HTMX = {"HX-Request": "true"}
+
+
+def text(answer) -> str:
+    return answer.content.decode()
+
+
+@pytest.fixture
+def web(alpha):
+    """A running machine with an applied configuration."""
+    web = make.machine(
+        "web", on=alpha, state="running", since=timezone.now() - timedelta(days=3, hours=4), unit="systemd-nspawn@web.service",
+        addresses=["10.0.0.14", "fd00::14"], os="Debian 12", leader=4711, memory_bytes=412 << 20, tasks=31, image_type="subvolume",
+    )  # fmt: skip
+    revision = Revision.objects.create(
+        machine=web, number=3, state="applied", applied_at=timezone.now(), author_name="ada",
+        network_mode="zone", network_target="front", memory_max="512M", cpu_quota="150%",
+    )  # fmt: skip
+    BindMount.objects.create(revision=revision, source="/srv/www", target="/var/www", read_only=True)
+    PortForward.objects.create(revision=revision, host_port=8080, machine_port=80)
+    revision.nspawn_text = nspawn.mark(revision.render_nspawn(), 3)
+    revision.save()
+    web.applied, web.nspawn_sha256 = revision, revision.nspawn_sha256
+    web.effective = {"MemoryMax": str(512 << 20), "CPUQuotaPerSecUSec": "1000000", "TasksMax": "16384"}
+    web.save()
+    return web
+
+
+def test_it_shows_what_the_machine_is(as_viewer, web):
+    page = text(as_viewer.get(URL))
+    for shown in ("10.0.0.14", "fd00::14", "3\u00a0d\u00a04\u00a0h", "Debian 12", "412\u00a0MiB", "4711", "subvolume"):
+        assert shown in page
+
+
+def test_it_shows_the_configuration(as_viewer, web):
+    page = text(as_viewer.get(URL))
+    for shown in ("front", "tcp:8080:80", "/srv/www → /var/www", "read-only", "applied", "by ada"):
+        assert shown in page
+
+
+def test_it_compares_limits_with_what_is_in_force(web):
+    rows = {row.key: row for row in machine_page.limit_rows(web)}
+    assert (rows["MemoryMax"].really, rows["MemoryMax"].holds) == ("512\u00a0MiB", True)
+    assert (rows["CPUQuota"].really, rows["CPUQuota"].holds) == ("100\u00a0%", False)
+    assert set(rows) == {"MemoryMax", "CPUQuota"}
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted", "raw", "holds"),
+    [
+        ("MemoryMax", "50%", str(4 << 30), True),
+        ("MemoryMax", "50%", str((4 << 30) - 4096), True),
+        ("MemoryMax", "infinity", str(2**64 - 1), True),
+        ("MemoryMax", "1G", "infinity", False),
+        ("CPUQuota", "20%", "200000", True),
+        ("CPUWeight", "200", "100", False),
+    ],
+)
+def test_a_limit_holds_or_differs(key, wanted, raw, holds, web):
+    column = {"MemoryMax": "memory_max", "CPUQuota": "cpu_quota", "CPUWeight": "cpu_weight"}[key]
+    setattr(web.applied, column, wanted)
+    shown = {"CPUQuota": "CPUQuotaPerSecUSec"}.get(key, key)
+    web.effective = {shown: raw}
+    rows = {row.key: row for row in machine_page.limit_rows(web)}
+    assert rows[key].holds is holds
+
+
+def test_of_a_stopped_machine_no_limit_is_in_force(web):
+    web.state = "stopped"
+    assert all(row.holds is None and not row.really for row in machine_page.limit_rows(web))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"restart_needed": True}, "take effect when it starts next"),
+        ({"nspawn_sha256": "f" * 64}, "is not the one that revision 3 wrote"),
+        ({"state": "failed", "why": "Main process exited, status=1/FAILURE"}, "Main process exited"),
+        ({"state": "missing"}, "There is no image of this name on alpha"),
+    ],
+)
+def test_it_warns(fields, said, as_admin, web):
+    Machine.objects.update(**fields)
+    assert said in text(as_admin.get(URL))
+
+
+def test_it_leads_to_the_draft(as_admin, web):
+    Revision.objects.create(machine=web, state="draft")
+    page = text(as_admin.get(URL))
+    assert "A draft of its configuration waits" in page
+    assert f"{URL}config/review/" in page
+
+
+def test_it_says_why_the_last_job_failed(as_viewer, web, admin):
+    problem = {"message": "web did not power off within 120 s.", "hint": "Terminate it."}
+    job = make.job(orders.Reboot(name="web"), on=web.host, by=admin, state="failed", problem=problem)
+    page = text(as_viewer.get(URL))
+    assert "did not power off within 120 s. Terminate it." in page
+    assert f'href="/jobs/{job.pk}/"' in page
+    make.job(orders.Start(name="web"), on=web.host, by=admin, state="succeeded")
+    assert "did not power off" not in text(as_viewer.get(URL))
+
+
+def test_it_shows_who_holds_it(as_admin, web, admin):
+    make.job(orders.Reboot(name="web"), on=web.host, by=admin, state="running")
+    page = text(as_admin.get(URL))
+    assert "ada ordered it: rebooting" in page
+    assert "/ask/poweroff/" not in page
+
+
+def test_it_claims_nothing_of_a_silent_host(as_admin, web):
+    web.host.last_seen = timezone.now() - timedelta(minutes=12)
+    web.host.save()
+    page = text(as_admin.get(URL))
+    assert "alpha is silent, last heard" in page
+    assert 'data-state="unknown"' in page
+
+
+def test_it_shows_the_last_five_jobs(as_viewer, web, admin):
+    for _ in range(7):
+        make.job(orders.Start(name="web"), on=web.host, by=admin, state="succeeded")
+    make.job(orders.Start(name="db"), on=web.host, by=admin, state="succeeded")
+    assert text(as_viewer.get(URL)).count('<tr id="job-') == 5
+
+
+def test_it_costs_five_queries_at_most(as_admin, web, admin, django_assert_max_num_queries):
+    Revision.objects.create(machine=web, state="draft")
+    make.job(orders.Start(name="web"), on=web.host, by=admin)
+    with django_assert_max_num_queries(5):
+        as_admin.get(URL)
+
+
+def test_it_answers_a_refresh_with_nothing_when_nothing_changed(as_viewer, web):
+    page = text(as_viewer.get(URL, headers=HTMX))
+    assert "<html" not in page
+    version = page.split("?v=")[1].split('"')[0]
+    assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 204
+    Machine.objects.update(memory_bytes=1)
+    assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 200
+
+
+def test_what_hosts_say_is_hostile(as_admin, web):
+    evil = "<script>alert(1)</script>"
+    Machine.objects.update(
+        os=evil,
+        unit=evil,
+        addresses=[evil],
+        why=evil,
+        state="failed",
+        image_type=evil[:30],
+        effective={"MemoryMax": evil},
+    )
+    assert "<script>alert" not in text(as_admin.get(URL))
+    Machine.objects.update(state="running")
+    assert "<script>alert" not in text(as_admin.get(URL))
+
+
+def test_a_viewer_gets_no_buttons(as_viewer, web):
+    page = text(as_viewer.get(URL))
+    assert "ask/poweroff" not in page
+    assert "enable/" not in page
+
+
+def test_it_rejects_post(as_admin, web):
+    assert as_admin.post(URL).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/hosts/alpha/machines/nobody/", "/hosts/beta/machines/web/"])
+def test_what_is_not_there_is_a_404(path, as_admin, web):
+    assert as_admin.get(path).status_code == 404

@@ -1,0 +1,167 @@
+"""The verbs share one view: each places its order, and each says what stands in its way."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from machines.contract import orders
+from machines.contract.rights import Role
+from machines.models import Job
+from machines.panel.verbs import VERBS
+from tests import make
+
+ROW, PAGE = "m-{}", "machine"
+
+
+def url(op: str, name: str = "web") -> str:
+    return f"/hosts/alpha/machines/{name}/{op}/"
+
+
+def htmx(target: str) -> dict[str, str]:
+    return {"HX-Request": "true", "HX-Target": target}
+
+
+@pytest.mark.parametrize("op", VERBS)
+def test_it_places_the_order(op, as_admin, admin, web):
+    answer = as_admin.post(url(op), follow=True)
+    job = Job.objects.get()
+    assert (job.op, job.machine_name, job.host, job.actor) == (op, "web", web.host, admin)
+    assert job.order == {"op": op, "name": "web"}
+    assert answer.redirect_chain == [("/hosts/alpha/machines/web/", 302)]
+    assert f"/jobs/{job.pk}/" in answer.content.decode()
+
+
+@pytest.mark.parametrize("op", VERBS)
+def test_it_rejects_get(op, as_admin, web):
+    assert as_admin.get(url(op)).status_code == 405
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("op", VERBS)
+def test_it_needs_the_right_to_operate(op, as_viewer, client, web):
+    assert as_viewer.post(url(op)).status_code == 403
+    assert client.post(url(op)).url.startswith("/accounts/login/")
+    assert not Job.objects.exists()
+
+
+def test_it_answers_a_row_with_the_pending_verb_and_a_note(as_admin, web):
+    answer = as_admin.post(url("start"), headers=htmx(ROW.format(web.pk)))
+    page = answer.content.decode()
+    assert page.startswith(f'<tr id="m-{web.pk}"')
+    assert "<em>starting</em>" in page
+    assert '"text": "Starting web."' in answer.headers["HX-Trigger"]
+    assert f'"/jobs/{Job.objects.get().pk}/"' in answer.headers["HX-Trigger"]
+
+
+def test_it_answers_the_machines_own_page_with_itself(as_admin, web):
+    page = as_admin.post(url("start"), headers=htmx(PAGE)).content.decode()
+    assert '<div id="machine"' in page
+    assert "<em>starting</em>" in page
+    assert 'id="running-jobs"' in page
+
+
+def test_a_target_it_does_not_know_gets_a_row_and_nothing_else(as_admin, web):
+    page = as_admin.post(url("start"), headers=htmx("../../base.html")).content.decode()
+    assert page.startswith("<tr")
+
+
+def test_a_second_press_finds_the_first_job(as_admin, web):
+    as_admin.post(url("start"))
+    assert as_admin.post(url("start")).status_code == 302
+    assert as_admin.post(url("start"), headers=htmx(PAGE)).status_code == 200
+    assert Job.objects.count() == 1
+
+
+def test_somebody_elses_job_is_a_conflict_that_links_to_it(as_admin, web):
+    other = make.job(orders.Reboot(name="web"), on=web.host, by=make.user("olga", role=Role.ADMINISTRATOR))
+    answer = as_admin.post(url("poweroff"))
+    assert answer.status_code == 409
+    assert "olga already ordered “reboot” for web" in answer.content.decode()
+    assert f'href="/jobs/{other.pk}/"' in answer.content.decode()
+    answer = as_admin.post(url("poweroff"), headers=htmx(PAGE))
+    assert answer.status_code == 409
+    assert answer.content.decode().startswith("olga already ordered")
+    assert f'"/jobs/{other.pk}/"' in answer.headers["HX-Trigger"]
+    assert Job.objects.count() == 1
+
+
+def test_a_silent_host_gets_its_order_later(as_admin):
+    beta = make.host("beta", last_seen=timezone.now() - timedelta(minutes=3))
+    make.machine("web", on=beta, state="running")
+    answer = as_admin.post("/hosts/beta/machines/web/poweroff/", follow=True).content.decode()
+    assert "waits until beta is back; it expires in 24 h and can be cancelled" in answer
+    assert Job.objects.get().state == "queued"
+
+
+def test_a_machine_that_is_not_there_is_a_404(as_admin, web):
+    assert as_admin.post(url("start", "nobody")).status_code == 404
+    web.removed_at = timezone.now()
+    web.save(update_fields=["removed_at"])
+    assert as_admin.post(url("start")).status_code == 404
+
+
+def test_a_name_that_no_order_may_carry_is_refused(as_admin, alpha):
+    make.machine("under_score", on=alpha)
+    answer = as_admin.post(url("start", "under_score"))
+    assert answer.status_code == 409
+    assert "is not a machine name that systemd accepts" in answer.content.decode()
+
+
+# --- the question before
+
+
+@pytest.mark.parametrize("op", ["poweroff", "reboot", "terminate"])
+def test_it_asks_before(op, as_admin, web):
+    page = as_admin.get(url(f"ask/{op}")).content.decode()
+    assert "<html" in page
+    assert VERBS[op].asks in page
+    assert f'action="{url(op)}"' in page
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("seen_on", "target"),
+    [("/machines/?q=a", 'hx-target="#m-{}"'), ("/hosts/alpha/machines/web/", 'hx-target="#machine"'), ("/jobs/", "")],
+)
+def test_its_dialog_brings_the_answer_to_where_it_was_asked(seen_on, target, as_admin, web):
+    headers = {"HX-Request": "true", "HX-Current-URL": f"http://testserver{seen_on}"}
+    page = as_admin.get(url("ask/poweroff"), headers=headers).content.decode()
+    assert page.strip().startswith("<dialog")
+    assert target.format(web.pk) in page
+    assert ("hx-post" in page) is bool(target)
+
+
+@pytest.mark.parametrize("op", ["start", "enable", "remove", "nonsense"])
+def test_nothing_is_asked_before_the_rest(op, as_admin, web):
+    assert as_admin.get(url(f"ask/{op}")).status_code == 404
+
+
+def test_the_question_says_that_the_order_will_wait(as_admin):
+    beta = make.host("beta", last_seen=timezone.now() - timedelta(minutes=3))
+    make.machine("web", on=beta)
+    assert "the order waits for it" in as_admin.get("/hosts/beta/machines/web/ask/reboot/").content.decode()
+
+
+# --- the menu of a row
+
+
+def test_the_menu_offers_what_fits_the_state(as_admin, web):
+    stopped = as_admin.get(url("menu")).content.decode()
+    assert "/start/" in stopped
+    assert "/remove/" in stopped
+    assert "/ask/poweroff/" not in stopped
+    web.state = "running"
+    web.save(update_fields=["state"])
+    running = as_admin.get(url("menu")).content.decode()
+    assert "/ask/poweroff/" in running
+    assert "/remove/" not in running
+    assert "/start/" not in running
+
+
+def test_the_menu_of_a_busy_machine_leads_to_its_job(as_admin, web, admin):
+    job = make.job(orders.Start(name="web"), on=web.host, by=admin)
+    menu = as_admin.get(url("menu")).content.decode()
+    assert f'href="/jobs/{job.pk}/"' in menu
+    assert "/start/" not in menu
+    assert "/remove/" not in menu
