@@ -38,7 +38,7 @@ def run(
             stdout, stderr = process.communicate(input, timeout=timeout)
         except BaseException as error:
             kill_group(process)
-            process.communicate()
+            process.wait()  # not for the end of its output: systemd-run --pipe hands the pipes to a unit that lives on
             if isinstance(error, subprocess.TimeoutExpired):
                 raise SandboxError(f"{shlex.join(argv)} did not end within {timeout:g} seconds") from None
             raise

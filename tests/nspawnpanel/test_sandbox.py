@@ -1,5 +1,6 @@
 """The sandbox's pure parts: apt sources, requirements for another Python, names. Booting is in tests/live."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,13 @@ def test_a_failed_command_is_told_with_its_words() -> None:
 def test_a_command_that_forks_is_ended_whole_when_time_is_up() -> None:
     with pytest.raises(SandboxError, match=r"did not end within 0\.2 seconds"):
         run(["sh", "-c", "sleep 60 & sleep 60"], timeout=0.2)
+
+
+def test_time_is_up_even_while_somebody_else_holds_the_pipes() -> None:
+    began = time.monotonic()
+    with pytest.raises(SandboxError, match=r"did not end within 0\.2 seconds"):
+        run(["sh", "-c", "setsid sleep 5 & sleep 60"], timeout=0.2)
+    assert time.monotonic() - began < 3
 
 
 def test_a_plain_folder_serves_where_there_is_no_btrfs(tmp_path: Path) -> None:
