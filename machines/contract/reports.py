@@ -72,7 +72,7 @@ class Lines(Report):
 
     kind: Literal["lines"] = "lines"
     job: UUID
-    first: Count = Field(ge=1)
+    first: int = Field(ge=1, le=2**31 - 1)
     lines: list[Line] = Field(max_length=500)
 
 

@@ -1,0 +1,82 @@
+"""Orders: there and back unchanged, and nothing that is not an order."""
+
+from typing import get_args
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machines.contract import orders
+from machines.contract.orders import Configuration
+from machines.contract.problems import BadValue
+from machines.contract.recipes import DebianRecipe, FirstBoot
+
+CONFIGURATION = Configuration(revision=3, nspawn="[Exec]\nBoot=yes\n", limits="", replaces_nspawn="ab" * 32)
+ONE_OF_EACH = [
+    orders.Start(name="web"), orders.Poweroff(name="web"), orders.Reboot(name="web"), orders.Terminate(name="web"),
+    orders.Enable(name="Old.Name"), orders.Disable(name="web"), orders.Apply(name="web", configuration=CONFIGURATION),
+    orders.Build(name="web", recipe=DebianRecipe(release="bookworm", packages=("nginx",)), first_boot=FirstBoot(),
+                 configuration=CONFIGURATION),
+    orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
+]  # fmt: skip
+KINDS = get_args(get_args(orders.AnyOrder)[0])
+
+
+def test_there_is_one_of_each():
+    assert {type(order) for order in ONE_OF_EACH} == set(KINDS)
+
+
+@pytest.mark.parametrize("order", ONE_OF_EACH, ids=lambda order: order.op)
+def test_there_and_back(order):
+    assert orders.from_wire(orders.to_wire(order)) == order
+
+
+@pytest.mark.parametrize("order", ONE_OF_EACH, ids=lambda order: order.op)
+def test_a_field_too_many_is_refused(order):
+    with pytest.raises(BadValue, match="cannot be read"):
+        orders.from_wire(orders.to_wire(order) | {"shell": "rm -rf /"})
+
+
+@pytest.mark.parametrize(
+    "data", [None, [], "start", {}, {"op": "shell"}, {"op": "start"}, {"op": "start", "name": ""}, {"op": "start", "name": 7},
+             {"op": "start", "name": "../../etc"}, {"op": "start", "name": "a b"}, {"op": "start", "name": ".host"},
+             {"op": "cancel", "job": "7"}, {"op": "resend", "after": -1}]
+)  # fmt: skip
+def test_what_is_no_order_is_refused(data):
+    with pytest.raises(BadValue):
+        orders.from_wire(data)
+
+
+def test_a_new_name_is_held_to_the_stricter_rule():
+    build = next(order for order in ONE_OF_EACH if order.op == "build")
+    with pytest.raises(BadValue, match="lower-case"):
+        orders.from_wire(orders.to_wire(build) | {"name": "Old.Name"})
+
+
+def test_files_are_bounded():
+    for field, size in (("nspawn", 128 * 1024), ("limits", 64 * 1024)):
+        data = orders.to_wire(orders.Apply(name="web", configuration=CONFIGURATION))
+        data["configuration"][field] = "#" * (size + 1)
+        with pytest.raises(BadValue):
+            orders.from_wire(data)
+
+
+def test_the_refusal_says_where():
+    with pytest.raises(BadValue) as refusal:
+        orders.from_wire({"op": "apply", "name": "web", "configuration": {"revision": 0, "nspawn": "", "limits": ""}})
+    assert refusal.value.field == "apply.configuration.revision"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=9), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["op", "name", "job", "after"]), x, max_size=4), max_leaves=8))  # fmt: skip
+def test_noise_raises_bad_value_and_nothing_else(data):
+    try:
+        order = orders.from_wire(data)
+    except BadValue:
+        return
+    assert type(order) in KINDS
+
+
+def test_every_operation_that_runs_in_a_unit_has_a_time_limit_of_its_own():
+    assert set(orders.TIME_LIMIT) >= orders.IN_A_UNIT
+    assert {kind.model_fields["op"].default for kind in KINDS} >= orders.CONTROL

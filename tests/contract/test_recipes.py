@@ -1,0 +1,60 @@
+"""Recipes and first-boot answers: nothing in them can become an option, a second line or a path."""
+
+import pytest
+from pydantic import ValidationError
+
+from machines.contract import recipes
+from machines.contract.problems import BadValue
+from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGx+/= ada@desk"
+
+
+@pytest.mark.parametrize(
+    ("check", "texts"),
+    [
+        (recipes.package, ["nginx", "libstdc++6", "0ad", "python3.11-venv"]),
+        (recipes.release, ["bookworm", "trixie", "sid", "bookworm-backports"]),
+        (recipes.mirror, ["", "http://deb.debian.org/debian", "https://[2001:db8::1]:8080/x/", "file:///srv/mirror"]),
+        (recipes.ssh_key, [KEY, "ssh-rsa AAAA", "sk-ssh-ed25519@openssh.com AAAA= me"]),
+        (recipes.hostname, ["", "web", "web-1.example"]),
+        (recipes.locale, ["", "C.UTF-8", "en_GB.UTF-8", "de_DE@euro"]),
+        (recipes.timezone, ["", "UTC", "Europe/Berlin", "America/Argentina/Ushuaia"]),
+        (recipes.password_hash, ["", "$y$j9T$abcdefgh$ijklmnop", "$6$saltsalt$hashhash"]),
+    ],
+)
+def test_it_takes(check, texts):
+    for text in texts:
+        assert check(text) == text
+
+
+@pytest.mark.parametrize(
+    ("check", "texts"),
+    [
+        (recipes.package, ["", "a", "-rf", "Nginx", "a b", "nginx;id", "nginx\n", "a" * 101, "--include=x"]),
+        (recipes.release, ["", "Bookworm", "-x", "a/b", "bookworm\n", "../x"]),
+        (recipes.mirror, ["ftp://x", "http://", "http://a b", "deb http://x", "http://x\n", "http://" + "a" * 500]),
+        (recipes.ssh_key, ["", "ssh-dss AAAA", "AAAA", KEY + "\nssh-rsa AAAA", 'command="id" ' + KEY, "-----BEGIN", "ssh-rsa " + "A" * 8192]),
+        (recipes.hostname, ["-web", "web-", "a_b", "Web", "a" * 65, "web\n", "a..b"]),
+        (recipes.locale, ["-x", "en GB", "C.UTF-8\n", "../x"]),
+        (recipes.timezone, ["../etc/passwd", "/etc", "Europe/Berlin/x/y", "UTC\n", "Europe//Berlin"]),
+        (recipes.password_hash, ["secret", "$1$salt$hash1234", "$5$salt$hash12345", "$y$j9T$abc\n", "$6$a:b$cdefghij"]),
+    ],
+)  # fmt: skip
+def test_it_refuses(check, texts):
+    for text in texts:
+        with pytest.raises(BadValue):
+            check(text)
+
+
+def test_a_field_too_many_is_refused():
+    for model in (DebianRecipe, FirstBoot, BuildSecrets):
+        with pytest.raises(ValidationError):
+            model(**{"release": "bookworm"} if model is DebianRecipe else {}, surprise=1)
+
+
+def test_lists_are_bounded():
+    with pytest.raises(ValidationError):
+        DebianRecipe(release="bookworm", packages=("nginx",) * 501)
+    with pytest.raises(ValidationError):
+        FirstBoot(ssh_keys=(KEY,) * 51)

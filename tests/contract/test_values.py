@@ -1,0 +1,119 @@
+"""Single values: what passes is what systemd takes and what a person meant."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machines.contract import limits, nspawn, values
+from machines.contract.problems import BadValue
+
+TAKEN = [
+    (values.boolean, ["yes", "no", "true", "0", "on", "YES"]),
+    (values.memory, ["0", "512M", "1.5G", "infinity", "50%", "12.5%", "1048576"]),
+    (values.memory_limit, ["1M", "512M", "infinity", "100%"]),
+    (values.cpu_quota, ["1%", "50%", "200%", "12.5%"]),
+    (values.cpu_list, ["0", "0-3,7", "0 2 4"]),
+    (values.absolute_path, ["/", "/srv/www", "/srv/with space", "/srv/Ünï"]),
+    (values.interface, ["eth0", "br0", "ve-web", "a" * 15, "wlan0.5"]),
+    (values.interface_pair, ["eth0", "eth0:lan"]),
+    (values.zone, ["shop", "a" * 12, "a_b-c"]),
+    (values.port, ["80", "8080:80", "tcp:8080:80", "udp:53", "udp:65535:1"]),
+    (values.bind, ["/srv", "/srv:/data", "+/inside:/data", ":/tmp/x", "/a\\:b:/c", "/srv:/data:rootidmap", "/srv::norbind,idmap"]),
+    (values.overlay, ["/a:/b", "/a:/b:/c", "+/a::/b"]),
+    (values.mount_point, ["/tmp", "/tmp:size=10%,mode=1777"]),
+    (values.environment, ["A=b", "_X=", "PATH=/bin:/sbin"]),
+    (values.capabilities, ["CAP_NET_ADMIN", "CAP_NET_ADMIN CAP_SYS_TIME", "all"]),
+    (values.signal_name, ["SIGTERM", "SIGRTMIN+3"]),
+    (values.machine_id, ["0123456789abcdef0123456789abcdef", "01234567-89ab-cdef-0123-456789abcdef"]),
+    (values.private_users, ["yes", "no", "pick", "identity", "managed", "524288", "524288:65536"]),
+    (values.rlimit, ["infinity", "1024", "512:1024", "4G", "+5"]),
+    (values.hostname, ["web", "web-1.example"]),
+]  # fmt: skip
+REFUSED = [
+    (values.boolean, ["", "ja", "2", "yess"]),
+    (values.memory, ["", "much", "512MB", "512MiB", "512m", "512 M", "-1", "101%", "1,5G", "٥١٢M", "1e9"]),
+    (values.memory_limit, ["0", "512", "1023K"]),
+    (values.cpu_quota, ["150", "0%", "0.5%", "%", "-5%", "1 %", "٥٠%"]),
+    (values.cpu_list, ["", "a", "0-", "0--3", ",1"]),
+    (values.absolute_path, ["", "srv", "~/x", "/srv/../etc", "/..", "/" + "a" * 1024]),
+    (values.interface, ["", "a" * 16, "eth 0", "eth/0", "..", ".", "eth0:1", "all", "default", "7", "éth0"]),
+    (values.interface_pair, ["eth0:", ":lan", "eth0:lan:more"]),
+    (values.zone, ["", "a" * 13, "a.b", "a b"]),
+    (values.port, ["", "0", "65536", "80:", "sctp:80", "80:80:80", "tcp:", " 80", "٨٠"]),
+    (values.bind, ["srv", "/a:b", "/a:/b:weird", "/a:/b:idmap:x", "/a/../b"]),
+    (values.overlay, ["/a", "a:b"]),
+    (values.environment, ["A", "1A=b", "A B=c", "=x"]),
+    (values.capabilities, ["NET_ADMIN", "cap_net_admin", "CAP_NET_ADMIN,CAP_SYS_TIME"]),
+    (values.signal_name, ["TERM", "15", "SIG TERM"]),
+    (values.machine_id, ["", "xyz", "0" * 31]),
+    (values.private_users, ["maybe", "-1", "1:2:3", "12345678901"]),
+    (values.rlimit, ["", "much", "1:2:3"]),
+    (values.hostname, ["", "-a", "a-", "a_b", "a" * 65]),
+    (values.words, ["", "  "]),
+]  # fmt: skip
+CHECKS = sorted({check for check, _ in TAKEN + REFUSED} | {s.check for s in nspawn.SETTINGS.values()} | {p.check for p in limits.PROPERTIES.values()}, key=repr)  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "text"), [(check, text) for check, texts in TAKEN for text in texts])
+def test_it_takes(check, text):
+    check(text)
+    values.one_line(text)
+
+
+@pytest.mark.parametrize(("check", "text"), [(check, text) for check, texts in REFUSED for text in texts])
+def test_it_refuses(check, text):
+    with pytest.raises(BadValue):
+        check(text)
+
+
+@given(st.text(max_size=300))
+def test_every_check_either_passes_or_says_a_sentence(text):
+    for check in CHECKS:
+        try:
+            check(text)
+        except BadValue as problem:
+            assert problem.message[-1:] in {".", "?"}, problem.message
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\rb", "a\0b", "a\x1b[1m", "a\\", "a\u2028b", "a\u2029b", "a\x85b", "a" * 2049]
+)
+def test_one_line_refuses_what_could_reach_the_next_line(text):
+    with pytest.raises(BadValue):
+        values.one_line(text)
+
+
+@given(st.text())
+def test_what_is_one_line_stays_one_setting(text):
+    """Whatever one_line() lets pass can be written and is read back as exactly one value, beside its neighbour."""
+    try:
+        values.one_line(text)
+    except BadValue:
+        return
+    document = nspawn.parse(f"[Exec]\nParameters={text}\nBoot=no\n")
+    assert document.get("Exec", "Boot") == ["no"]
+    assert document.last("Exec", "Parameters") == text.strip(" \t")
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=4))
+def test_colons_in_paths_survive(paths):
+    parts = values.split_colons(":".join(values.escape_colons(path) for path in paths))
+    assert [values.unescape_colons(part) for part in parts] == paths
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1K", 1024), ("1.5G", 1610612736), ("512M", 536870912), ("7", 7), ("2T", 2 << 40), ("1 MiB", 1 << 20)],
+)
+def test_sizes(text, size):
+    assert values.size_in_bytes(text) == size
+
+
+def test_a_size_that_is_too_small_asks_back():
+    with pytest.raises(BadValue, match="Did you mean 512M"):
+        values.memory_limit("512")
+
+
+def test_a_unit_systemd_does_not_know_is_corrected():
+    with pytest.raises(BadValue, match="Write 512M:"):
+        values.memory("512 mb")
