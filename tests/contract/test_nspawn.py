@@ -23,7 +23,7 @@ Zone=shop
 Port=tcp:8080:80
 
 [Files]
-Bind=/srv/www:/var/www   
+Bind=/srv/www:/var/www \x20
 """
 
 # Pieces of which files are made, nasty ones included.

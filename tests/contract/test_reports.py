@@ -106,5 +106,5 @@ def test_nul_does_not_reach_the_database():
 def test_noise_raises_bad_value_and_nothing_else(data):
     try:
         reports.from_wire(data)
-    except BadValue as problem:
-        assert problem.message
+    except BadValue:
+        return
