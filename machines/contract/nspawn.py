@@ -363,7 +363,9 @@ def _normal(block: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def put_network(document: Document, mode: str, target: str = "") -> None:
-    """Write the whole block of a mode; the keys of other modes go."""
+    """Write the whole block of a mode; the keys of other modes go. A file that says so already keeps its own words."""
+    if network_mode(document) == (mode, target):
+        return
     chosen = NETWORK_MODES[mode]
     block = dict(chosen.settings) | ({chosen.target: target} if chosen.target else {})
     for key in _NETWORK_KEYS:

@@ -155,6 +155,13 @@ def test_other_spellings_of_yes_are_the_same_mode():
     assert network_mode(parse("[Network]\nPrivate=true\nVirtualEthernet=yes\nBridge=br0\n")) == ("bridge", "br0")
 
 
+def test_a_mode_that_holds_already_changes_no_byte():
+    text = "[Network]\nVirtualEthernet=on\nPrivate=1\nZone=shop\n"
+    document = parse(text)
+    put_network(document, "zone", "shop")
+    assert document.text() == text
+
+
 def test_a_mixture_is_no_mode_of_ours():
     assert network_mode(parse("[Network]\nBridge=br0\nMACVLAN=eth0\n")) == ("other", "")
     assert network_mode(parse("[Exec]\nBoot=yes\n")) == ("", "")

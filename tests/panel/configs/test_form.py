@@ -73,7 +73,6 @@ def test_a_second_save_replaces_the_rows(web):
         ({"memory_max": "1G", "memory_high": "2G"}, "The soft limit is above the hard one"),
         ({"memory_max": "20%", "memory_high": "30%"}, "The soft limit is above the hard one"),
         ({"tasks_max": "many"}, "whole number"),
-        ({"volatile": "yes"}, "systemd cannot mount this with picked private users"),
         ({"private_users": "other"}, "Give the first id of the range"),
         ({"private_users": "other", "private_users_range": "root"}, "First id and count: Give pick"),
         ({"ports": [("tcp", 80, 80), ("tcp", 80, 81)]}, "Port 2, Port of the host: Port 80 (TCP) of the host is forwarded twice"),

@@ -1,0 +1,31 @@
+"""Short makers for configurations."""
+
+from typing import Any
+
+from machines.models import Machine, Revision, User
+from machines.panel import drafts
+
+
+def applied(machine: Machine, number: int = 1, **fields: Any) -> Revision:
+    """A revision that is in force on its host."""
+    revision = Revision.objects.create(machine=machine, author_name="ada", **fields)
+    revision.number_and_keep(number)
+    Revision.objects.filter(pk=revision.pk).update(state="applied")
+    revision.refresh_from_db()
+    machine.applied = revision
+    machine.nspawn_sha256, machine.limits_sha256 = revision.nspawn_sha256, revision.limits_sha256
+    machine.save()
+    return revision
+
+
+def draft(machine: Machine, by: User, **fields: Any) -> Revision:
+    made = drafts.new(Machine.objects.select_related("applied", "host").get(pk=machine.pk))
+    for name, value in {"author": by, "author_name": by.username, **fields}.items():
+        setattr(made, name, value)
+    made.save()
+    return made
+
+
+def stamp(machine: Machine) -> str:
+    fresh = Machine.objects.get(pk=machine.pk)
+    return drafts.stamp(fresh, drafts.current(fresh))

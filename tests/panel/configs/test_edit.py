@@ -1,0 +1,211 @@
+"""Editing the draft: config-edit."""
+
+import pytest
+from django.urls import reverse
+
+from machines.contract import orders
+from machines.models import Revision
+from tests import make
+from tests.panel.configs import cast
+from tests.panel.configs.posts import post
+
+URL = "/hosts/alpha/machines/web/config/"
+
+
+def test_it_shows_what_was_applied_last(as_viewer, web):
+    cast.applied(web, memory_max="512M", network_mode="zone", network_target="shop")
+    page = as_viewer.get(URL).content.decode()
+    assert 'value="512M"' in page
+    assert 'value="shop"' in page
+    assert "As applied by revision 1" in page
+
+
+def test_it_shows_the_draft_when_there_is_one(as_admin, admin, web):
+    cast.applied(web, memory_max="512M")
+    cast.draft(web, admin, memory_max="1G")
+    page = as_admin.get(URL).content.decode()
+    assert 'value="1G"' in page
+    assert "Draft of ada" in page
+
+
+def test_it_makes_a_first_draft_out_of_defaults(as_admin, admin, web):
+    answer = as_admin.post(URL, post(seen=cast.stamp(web), memory_max="256M"))
+    assert answer.status_code == 302
+    made = Revision.objects.get(machine=web)
+    assert (made.state, made.author, made.memory_max, made.replaces_nspawn) == ("draft", admin, "256M", "absent")
+
+
+def test_it_saves_a_draft_that_may_replace_only_what_was_applied(as_admin, web):
+    before = cast.applied(web, memory_max="512M")
+    as_admin.post(URL, post(seen=cast.stamp(web), memory_max="1G"))
+    made = Revision.objects.get(machine=web, state="draft")
+    assert made.replaces_nspawn == before.nspawn_sha256
+    assert made.render_limits() == "[Service]\nMemoryMax=1G\n"
+    assert not web.host.jobs.exists()
+
+
+def test_saving_twice_keeps_one_draft(as_admin, web):
+    for size in ("1G", "2G"):
+        as_admin.post(URL, post(seen=cast.stamp(web), memory_max=size, ports=[("tcp", 80, 80)]))
+    made = Revision.objects.get(machine=web)
+    assert made.memory_max == "2G"
+    assert made.ports.count() == 1
+
+
+def test_it_goes_on_to_the_review(as_admin, web):
+    answer = as_admin.post(URL, post(seen=cast.stamp(web), then="review"))
+    assert answer.url == reverse("config-review", args=["alpha", "web"])
+
+
+def test_it_says_what_is_wrong_and_keeps_what_was_typed(as_admin, web):
+    answer = as_admin.post(URL, post(seen=cast.stamp(web), memory_max="a lot", cpu_quota="50"))
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert "2 things need your attention" in page
+    assert 'value="a lot"' in page
+    assert "is not a size" in page
+    assert not Revision.objects.exists()
+
+
+def test_a_correction_does_not_forget_which_draft_was_seen(as_admin, admin, web):
+    seen = cast.stamp(web)
+    cast.draft(web, make.user("bob", role="administrator"), memory_max="2G")
+    page = as_admin.post(URL, post(seen=seen, memory_max="a lot")).content.decode()
+    assert f'name="seen" value="{seen}"' in page
+
+
+def test_it_needs_the_right_to_configure(as_viewer, web):
+    assert as_viewer.post(URL, post(seen=cast.stamp(web))).status_code == 403
+    assert not Revision.objects.exists()
+    page = as_viewer.get(URL).content.decode()
+    assert "needs the right to configure" in page
+    assert "Save draft" not in page
+
+
+def test_a_newer_draft_is_not_overwritten_unseen(as_admin, admin, web):
+    cast.applied(web, memory_max="512M")
+    seen = cast.stamp(web)
+    theirs = cast.draft(web, make.user("bob", role="administrator"), memory_max="2G")
+    answer = as_admin.post(URL, post(seen=seen, memory_max="1G"))
+    page = answer.content.decode()
+    theirs.refresh_from_db()
+    assert answer.status_code == 409
+    assert "bob saved a newer draft meanwhile" in page
+    assert "2G" in page
+    assert 'value="1G"' in page
+    assert theirs.memory_max == "2G"
+
+
+def test_saving_again_after_a_conflict_is_a_decision(as_admin, admin, web):
+    seen = cast.stamp(web)
+    cast.draft(web, make.user("bob", role="administrator"), memory_max="2G")
+    page = as_admin.post(URL, post(seen=seen, memory_max="1G")).content.decode()
+    assert cast.stamp(web) in page
+    as_admin.post(URL, post(seen=cast.stamp(web), memory_max="1G"))
+    made = Revision.objects.get(machine=web)
+    assert (made.memory_max, made.author) == ("1G", admin)
+
+
+def test_a_draft_that_was_applied_meanwhile_is_a_conflict_too(as_admin, admin, web):
+    made = cast.draft(web, admin)
+    seen = cast.stamp(web)
+    made.delete()
+    cast.applied(web, memory_max="512M")
+    answer = as_admin.post(URL, post(seen=seen, memory_max="1G"))
+    assert answer.status_code == 409
+    assert "was applied or discarded meanwhile" in answer.content.decode()
+
+
+def test_nothing_changes_while_a_revision_is_on_its_way(as_admin, admin, web):
+    made = cast.draft(web, admin)
+    configuration = made.number_and_keep(1)
+    job = make.job(orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made)
+    assert "on its way to alpha" in as_admin.get(URL).content.decode()
+    answer = as_admin.post(URL, post(seen=cast.stamp(web)))
+    assert answer.status_code == 409
+    assert f"job {job.pk}" in answer.content.decode()
+
+
+def test_a_revision_whose_job_ended_unsettled_can_be_edited_again(as_admin, admin, web):
+    """A cancelled or expired apply: nothing was written, whatever the revision's row says."""
+    made = cast.draft(web, admin)
+    configuration = made.number_and_keep(1)
+    make.job(
+        orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made, state="expired"
+    )
+    assert as_admin.post(URL, post(seen=cast.stamp(web), memory_max="1G")).status_code == 302
+    made.refresh_from_db()
+    assert (made.state, made.number, made.memory_max) == ("draft", None, "1G")
+
+
+def test_files_of_somebody_else_are_left_alone(as_admin, web):
+    web.nspawn_sha256 = "ab" * 32
+    web.save()
+    assert "Taking it over is not possible from here yet" in as_admin.get(URL).content.decode()
+    assert as_admin.post(URL, post(seen=cast.stamp(web))).status_code == 409
+    assert not Revision.objects.exists()
+
+
+def test_a_change_by_hand_is_told(as_admin, web):
+    cast.applied(web)
+    web.nspawn_sha256 = "cd" * 32
+    web.save()
+    assert "Applying will be refused" in as_admin.get(URL).content.decode()
+
+
+def test_a_failed_apply_leads_to_the_setting_it_is_about(as_admin, admin, web):
+    made = cast.draft(web, admin, network_mode="zone", network_target="shop")
+    configuration = made.number_and_keep(1)
+    line = configuration.nspawn.splitlines().index("Zone=shop") + 1
+    details = f"/run/systemd/nspawn/x.nspawn:{line}: Cannot use it <b>\nMemoryMax= is odd"
+    problem = {"code": "config-refused", "message": "systemd does not take this.", "details": details}
+    make.job(
+        orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made, state="failed",
+        problem=problem, finished_at=made.changed_at,
+    )  # fmt: skip
+    Revision.objects.filter(pk=made.pk).update(state="draft", number=None)
+    page = as_admin.get(URL).content.decode()
+    assert "systemd does not take this." in page
+    assert f'href="{URL}#id_network_target">Zone=</a>' in page
+    assert f'href="{URL}#id_memory_max">MemoryMax=</a>' in page
+    assert "it <b>" not in page
+
+
+def test_an_old_failure_is_not_held_against_a_new_draft(as_admin, admin, web):
+    made = cast.draft(web, admin)
+    configuration = made.number_and_keep(1)
+    make.job(
+        orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made, state="failed",
+        problem={"message": "No."}, finished_at=made.changed_at,
+    )  # fmt: skip
+    Revision.objects.filter(pk=made.pk).update(state="draft", number=None)
+    as_admin.post(URL, post(seen=cast.stamp(web), memory_max="1G"))
+    assert "could not be applied" not in as_admin.get(URL).content.decode()
+
+
+def test_without_javascript_a_button_adds_a_row(as_admin, web):
+    answer = as_admin.post(URL, post(seen=cast.stamp(web), add="ports", ports=[("tcp", 80, 80)]))
+    page = answer.content.decode()
+    assert answer.status_code == 200
+    assert 'name="ports-1-host_port"' in page
+    assert 'value="80"' in page
+    assert not Revision.objects.exists()
+
+
+@pytest.mark.parametrize("total", ["", "x", "-1", "999999999"])
+def test_nonsense_in_the_count_of_rows_is_no_error_of_ours(as_admin, web, total):
+    for add in ({}, {"add": "ports"}):
+        data = post(seen=cast.stamp(web), **add) | {"ports-TOTAL_FORMS": total}
+        assert as_admin.post(URL, data).status_code in {200, 302, 422}
+
+
+def test_a_stranger_machine_is_not_found(as_admin, web):
+    assert as_admin.get("/hosts/beta/machines/web/config/").status_code == 404
+    assert as_admin.get("/hosts/alpha/machines/db/config/").status_code == 404
+
+
+def test_it_costs_few_queries(as_admin, admin, web, django_assert_max_num_queries):
+    cast.applied(web, memory_max="512M")
+    cast.draft(web, admin)
+    with django_assert_max_num_queries(8):
+        as_admin.get(URL)

@@ -1,0 +1,69 @@
+"""Seeing what a draft changes: config-review."""
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from machines.models import PortForward
+from tests.panel.configs import cast
+
+URL = "/hosts/alpha/machines/web/config/review/"
+
+
+def test_it_shows_each_setting_and_each_line(as_viewer, admin, web):
+    cast.applied(web, memory_max="512M")
+    made = cast.draft(web, admin, memory_max="1G", network_mode="zone", network_target="shop")
+    PortForward.objects.create(revision=made, host_port=8080, machine_port=80)
+    page = as_viewer.get(URL).content.decode()
+    for said in (
+        "MemoryMax=",
+        "<code>512M</code>",
+        "<code>1G</code>",
+        "<code>tcp:8080:80</code>",
+        "acts at once",
+        "at the next start",
+    ):
+        assert said in page
+    assert '<span class="diff-add">+ Zone=shop' in page
+    assert '<span class="diff-del">- MemoryMax=<mark>512M</mark>' in page
+
+
+def test_it_shows_no_buttons_to_those_who_may_not(as_viewer, as_admin, admin, web):
+    cast.draft(web, admin)
+    assert "config/apply" not in as_viewer.get(URL).content.decode()
+    assert "config/apply" in as_admin.get(URL).content.decode()
+
+
+def test_without_a_draft_it_leads_to_the_form(as_admin, web):
+    assert as_admin.get(URL).url == "/hosts/alpha/machines/web/config/"
+
+
+def test_a_draft_that_changes_nothing_cannot_be_applied(as_admin, admin, web):
+    cast.applied(web, memory_max="512M")
+    cast.draft(web, admin)
+    page = as_admin.get(URL).content.decode()
+    assert "there is nothing to apply" in page
+    assert "disabled" in page
+
+
+def test_it_warns_of_what_will_disappoint(as_admin, admin, web):
+    web.host.facts |= {"networkd": False, "memory_total": 1 << 30}
+    web.host.save()
+    cast.draft(web, admin, memory_max="2G")
+    page = as_admin.get(URL).content.decode()
+    assert "systemd-networkd does not run on alpha" in page
+    assert "is more than the 1\u00a0GiB that alpha has" in page
+
+
+def test_it_says_that_a_silent_host_will_get_it_later(as_admin, admin, web):
+    web.host.last_seen = timezone.now() - timedelta(minutes=5)
+    web.host.save()
+    cast.draft(web, admin)
+    assert "Queue until alpha is back" in as_admin.get(URL).content.decode()
+
+
+def test_hostile_texts_are_escaped(as_admin, admin, web):
+    cast.draft(web, admin, base_nspawn="[Exec]\nX-Evil=<script>alert(1)</script>\n", reason='"><i>')
+    page = as_admin.get(URL).content.decode()
+    assert "<script>alert" not in page
+    assert '"><i>' not in page

@@ -1,0 +1,104 @@
+"""Numbered configurations: revision-index, revision-detail, revision-restore."""
+
+import pytest
+
+from machines.contract import orders
+from machines.models import PortForward, Revision
+from tests import make
+from tests.panel.configs import cast
+
+INDEX = "/hosts/alpha/machines/web/revisions/"
+
+
+@pytest.fixture
+def history(web):
+    first = cast.applied(web, 1, memory_max="256M", reason="first <i>")
+    PortForward.objects.create(revision=first, host_port=80)
+    first.number_and_keep(1)
+    Revision.objects.filter(pk=first.pk).update(state="applied")
+    return first, cast.applied(web, 2, memory_max="512M", network_mode="zone", network_target="shop")
+
+
+def test_the_list_shows_who_when_and_why_newest_first(as_viewer, history):
+    page = as_viewer.get(INDEX).content.decode()
+    assert page.index(f"{INDEX}2/") < page.index(f"{INDEX}1/")
+    assert "first &lt;i&gt;" in page
+    assert "in force" in page
+
+
+def test_the_list_leads_to_the_job(as_viewer, web, admin, history):
+    order = orders.Apply(name="web", configuration=history[1].configuration(2))
+    job = make.job(order, on=web.host, by=admin, revision=history[1], state="succeeded")
+    assert f'href="/jobs/{job.pk}/"' in as_viewer.get(INDEX).content.decode()
+
+
+def test_the_list_does_not_show_the_draft_as_a_revision(as_viewer, admin, web):
+    cast.draft(web, admin)
+    page = as_viewer.get(INDEX).content.decode()
+    assert "No revision yet" in page
+    assert "A draft of ada waits" in page
+
+
+def test_the_cost_of_the_list_does_not_grow(as_viewer, web, django_assert_max_num_queries):
+    for number in range(1, 6):
+        cast.applied(web, number)
+    with django_assert_max_num_queries(8):
+        as_viewer.get(INDEX)
+
+
+def test_one_revision_is_compared_with_the_one_before(as_viewer, history):
+    page = as_viewer.get(f"{INDEX}2/").content.decode()
+    assert "Revision 1 → revision 2" in page
+    assert "<code>256M</code>" in page
+    assert "+ Zone=shop" in page
+    assert "# Written by nspawnpanel, revision 2." in page
+
+
+def test_the_first_is_compared_with_nothing(as_viewer, history):
+    page = as_viewer.get(f"{INDEX}1/").content.decode()
+    assert "→ revision" not in page
+    assert "<code>256M</code>" in page
+
+
+def test_any_two_can_be_compared(as_viewer, history):
+    page = as_viewer.get(f"{INDEX}1/?against=2").content.decode()
+    assert "Revision 2 → revision 1" in page
+    assert "- Zone=shop" in page
+
+
+@pytest.mark.parametrize("against", ["9", "x", "²", "-1", "9" * 30])
+def test_a_revision_that_does_not_exist_is_not_found(as_viewer, history, against):
+    assert as_viewer.get(f"{INDEX}1/?against={against}").status_code == 404
+    assert as_viewer.get(f"{INDEX}9/").status_code == 404
+
+
+def test_restoring_makes_a_draft_on_what_the_host_has_now(as_admin, admin, web, history):
+    answer = as_admin.post(f"{INDEX}1/restore/", {"seen": cast.stamp(web)})
+    made = Revision.objects.get(machine=web, state="draft")
+    assert answer.url == "/hosts/alpha/machines/web/config/review/"
+    assert (made.memory_max, made.network_mode, made.author) == ("256M", "veth", admin)
+    assert [str(port) for port in made.ports.all()] == ["tcp:80"]
+    assert made.replaces_nspawn == history[1].nspawn_sha256
+    assert made.reason == "back to revision 1"
+
+
+def test_restoring_replaces_the_draft_that_was_seen(as_admin, admin, web, history):
+    cast.draft(web, admin, memory_max="9G")
+    as_admin.post(f"{INDEX}1/restore/", {"seen": cast.stamp(web)})
+    assert Revision.objects.get(machine=web, state="draft").memory_max == "256M"
+
+
+def test_restoring_does_not_replace_a_draft_unseen(as_admin, admin, web, history):
+    seen = cast.stamp(web)
+    cast.draft(web, admin, memory_max="9G")
+    assert as_admin.post(f"{INDEX}1/restore/", {"seen": seen}).status_code == 409
+    assert Revision.objects.get(machine=web, state="draft").memory_max == "9G"
+
+
+def test_restoring_rejects_get(as_admin, history):
+    assert as_admin.get(f"{INDEX}1/restore/").status_code == 405
+
+
+def test_restoring_needs_the_right_to_configure(as_viewer, web, history):
+    assert as_viewer.post(f"{INDEX}1/restore/", {"seen": cast.stamp(web)}).status_code == 403
+    assert "Restore…" not in as_viewer.get(f"{INDEX}1/").content.decode()
