@@ -363,13 +363,13 @@ def _normal(block: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def put_network(document: Document, mode: str, target: str = "") -> None:
-    """Write the whole block of a mode; the keys of other modes go. A file that says so already keeps its own words."""
-    if network_mode(document) == (mode, target):
-        return
+    """Write the whole block of a mode; the keys of other modes go. What says so already keeps its own spelling."""
     chosen = NETWORK_MODES[mode]
     block = dict(chosen.settings) | ({chosen.target: target} if chosen.target else {})
     for key in _NETWORK_KEYS:
-        document.put(NETWORK, key, [block[key]] if key in block else [])
+        wanted = [block[key]] if key in block else []
+        if _normal({key: document.get(NETWORK, key)}) != _normal({key: wanted}):
+            document.put(NETWORK, key, wanted)
 
 
 MANAGED = "# Written by nspawnpanel, revision "

@@ -25,6 +25,7 @@ SWITCHES = {
     "notify_ready": "Exec.NotifyReady",
     "read_only": "Files.ReadOnly",
 }
+OWNERSHIP = "PrivateUsersOwnership"
 WORDS = {"volatile": "Files.Volatile", "private_users": "Exec.PrivateUsers"}
 # column → property of contract/limits.py
 LIMITS = {
@@ -139,8 +140,6 @@ class Revision(models.Model):
             yield "network_target", BadValue(f"{target}= needs a name.")
         elif target:
             yield from _fault("network_target", self.network_target, nspawn.SETTINGS[f"Network.{target}"].check)
-        if self.volatile in {"yes", "state"} and self.private_users in {"", "pick", "yes"}:
-            yield "volatile", BadValue("systemd cannot mount this with picked private users; choose overlay.")
         high, top = self.memory_high, self.memory_max
         if _above(high, top):
             yield "memory_high", BadValue("The soft limit is above the hard one, so it never acts.")
@@ -159,6 +158,10 @@ class Revision(models.Model):
             setting, text = nspawn.SETTINGS[name], getattr(self, column)
             if _plain(setting, document.last(setting.section, setting.key)) != text:
                 document.put(setting.section, setting.key, [text] if text else [])
+        if self.volatile and self.private_users in {"", "pick", "yes"} and not document.get(nspawn.FILES, OWNERSHIP):
+            # Else systemd wants to chown the tree, which it cannot below any volatile root: "Failed to adjust UID/GID
+            # shift of OS tree" (tried on 252 with yes, state and overlay, on btrfs and ext4).
+            document.put(nspawn.FILES, OWNERSHIP, ["map"])
         nspawn.put_network(document, self.network_mode, self.network_target)
         binds = list(self.binds.all() if binds is None else binds)
         document.put(nspawn.FILES, "Bind", [str(b) for b in binds if not b.read_only])
@@ -227,7 +230,7 @@ class BindMount(models.Model):
         ordering = ["position", "id"]
 
     def __str__(self) -> str:
-        parts = [_escape(self.source), _escape(self.target), self.ownership]
+        parts = [values.escape_colons(self.source), values.escape_colons(self.target), self.ownership]
         while len(parts) > 1 and not parts[-1]:
             parts.pop()
         return ":".join(parts)
@@ -344,17 +347,14 @@ def _fault(column: str, text: str, check: values.Check) -> Iterable[tuple[str, B
         yield column, problem
 
 
-def _escape(path: str) -> str:
-    return path.replace("\\", "\\\\").replace(":", "\\:")
-
-
-def _unescape(path: str) -> str:
-    return path.replace("\\:", ":").replace("\\\\", "\\")
-
-
 def _bind_row(value: str, read_only: bool) -> BindMount:
     parts = [*values.split_colons(value), "", ""]
-    return BindMount(source=_unescape(parts[0]), target=_unescape(parts[1]), ownership=parts[2], read_only=read_only)
+    return BindMount(
+        source=values.unescape_colons(parts[0]),
+        target=values.unescape_colons(parts[1]),
+        ownership=parts[2],
+        read_only=read_only,
+    )
 
 
 def _port_row(value: str, position: int) -> PortForward:

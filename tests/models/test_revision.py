@@ -193,6 +193,15 @@ def test_changes_name_each_setting_that_differs():
     ]  # fmt: skip
 
 
-def test_a_volatile_root_with_picked_users_maps_owners_instead_of_changing_them():
-    files = make.revision(volatile="overlay").render_nspawn() if hasattr(make, "revision") else None
-    assert files is None or "PrivateUsersOwnership=map" in files
+@pytest.mark.parametrize("volatile", ["yes", "state", "overlay"])
+def test_a_volatile_root_with_picked_users_maps_owners_instead_of_changing_them(web, volatile):
+    assert "PrivateUsersOwnership=map\n" in taken(web, "", "", volatile=volatile).render_nspawn()
+
+
+def test_a_volatile_root_with_known_ids_needs_no_mapping(web):
+    assert "Ownership" not in taken(web, "", "", volatile="yes", private_users="identity").render_nspawn()
+
+
+def test_an_ownership_said_in_the_file_is_left_alone(web):
+    draft = taken(web, "[Files]\nVolatile=overlay\nPrivateUsersOwnership=off\n", "")
+    assert "PrivateUsersOwnership=off\n" in draft.render_nspawn()
