@@ -68,6 +68,8 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "url": rows.machine_url(machine.host.name, machine.name),
         "doing": rows.doing(job, waits=machine.host.is_silent),
         "verbs": VERBS,
+        "start_text": f"Start when {machine.host.name} is back" if machine.host.is_silent else "",
+        "poweroff_text": f"Power off when {machine.host.name} is back" if machine.host.is_silent else "",
         "can_start": state in CAN_START,
         "can_stop": state.is_up or state == MachineState.UNKNOWN,
         "can_remove": not state.is_up and state != MachineState.MISSING,

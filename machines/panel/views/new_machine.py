@@ -102,6 +102,7 @@ def _page(
             host_rows.row({"name": host.name, "last_seen": host.last_seen, "facts": host.facts}, now) for host in hosts
         ],
         "as_cards": len(hosts) <= AS_CARDS,
+        "password_again": "type it again" if form.data.get(NEVER_SHOWN) else "",
         "open": {fold: _is_open(fold, names, form, configurator) for fold, names in FOLDS.items()},
         **more,
     }

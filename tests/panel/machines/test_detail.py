@@ -115,7 +115,7 @@ def test_it_says_why_the_last_job_failed(as_viewer, web, admin):
 def test_it_shows_who_holds_it(as_admin, web, admin):
     make.job(orders.Reboot(name="web"), on=web.host, by=admin, state="running")
     page = text(as_admin.get(URL))
-    assert "ada ordered it: rebooting" in page
+    assert "Ordered by ada: rebooting" in page
     assert "/ask/poweroff/" not in page
 
 
