@@ -100,6 +100,8 @@
     e.preventDefault();
     openDialog(dialog);
   });
+  // What was chosen from a menu goes away with it: the menu's button takes the focus, and a dialog gives it back there.
+  on("click", ".dropdown-menu :is(a, button).dropdown-item", (item) => item.closest(".dropdown")?.querySelector("[data-bs-toggle]")?.focus());
   on("click", "[data-dialog-close]", (button) => button.closest("dialog").close());
   on("mousedown", "dialog", (dialog, e) => e.target === dialog && dialog.close());
   const armNames = (root) => $$("[data-confirm-name]", root).forEach((field) => {
