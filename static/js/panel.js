@@ -188,6 +188,7 @@
   const onFresh = (act) => { care.push(act); act(); };
   document.addEventListener("htmx:afterSettle", ({ detail }) => {
     care.forEach((act) => act());
+    if (detail.target.matches(".dropdown-menu")) window.bootstrap?.Dropdown.getInstance($("[data-bs-toggle]", detail.target.parentElement))?.update();
     if (detail.target.id === "dialog-slot") openDialog($("dialog", detail.target));
     ($("[data-focus]", detail.target) || (detail.target.matches("[data-focus]") ? detail.target : null))?.focus();
   });
