@@ -16,7 +16,7 @@ from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import apply, host_fact, inventory, journal, machinectl, systemctl
 from machines.host.bus import BusError
-from machines.host.faults import MachineMissing, TookTooLong
+from machines.host.faults import CommandFailed, MachineMissing, TookTooLong
 from machines.host.paths import unit_of
 from machines.host.this_host import Task, ThisHost
 
@@ -25,6 +25,7 @@ Handler = Callable[[ThisHost, Task], Result]
 
 # More starts at once than CPUs give every one of them a worse time and none of them a better one.
 _STARTS = threading.Semaphore(max(2, os.cpu_count() or 2))
+_STOPPING = 30.0  # seconds a start waits for a stop that is under way
 _START_TURN = 5.0  # seconds a start waits for the others at most: one that hangs must not hold up all
 
 
@@ -48,12 +49,17 @@ def start_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
     result = _start_unit(host, task, name)
     if result in {"done", "skipped"}:
         return {}
+    raise _did_not_start(task, name, since, result)
+
+
+def _did_not_start(task: Task, name: MachineName, since: float, result: str) -> Problem:
+    """Why it did not, in the unit's own words, which also go into the job's log."""
     lines = journal.lines_since(unit_of(name), since - 1)
     for line in lines:
         task.voice.line(line, "e")
     if result == "timeout":
-        raise TookTooLong(f"{name} did not come up in time.", hint="Its unit's log says what it was waiting for.")
-    raise Problem(
+        return TookTooLong(f"{name} did not come up in time.", hint="Its unit's log says what it was waiting for.")
+    return Problem(
         f"{name} did not start: {_essence(lines) or result}",
         code="start-failed",
         hint="The last lines of its log are the reason; most often a setting names something that is not there.",
@@ -76,19 +82,29 @@ def _has_image(host: ThisHost, name: MachineName) -> bool:
 
 def _start_unit(host: ThisHost, task: Task, name: MachineName) -> str:
     """StartUnit on the bus, which is what machinectl start does; the result of its job."""
-    unit = unit_of(name)
     turn = _STARTS.acquire(timeout=_START_TURN)
     try:
-        return host.bus.do(host.bus.unit_job("StartUnit", unit, "fail"), max(1.0, task.deadline - time.time()))
+        while True:
+            try:
+                left = max(1.0, task.deadline - time.time())
+                return host.bus.do(host.bus.unit_job("StartUnit", unit_of(name), "fail"), left)
+            except BusError as error:
+                _wait_for_stop(task, name, error)
     except TookTooLong:
         return "timeout"
-    except BusError as error:
-        if "TransactionIsDestructive" in error.name:
-            raise Problem(f"{name} is just stopping.", code="machine-busy", passing=True) from error
-        raise
     finally:
         if turn:
             _STARTS.release()
+
+
+def _wait_for_stop(task: Task, name: MachineName, error: BusError) -> None:
+    """A machine that is just stopping can be started when it has stopped. Raises anything else as it is."""
+    if "TransactionIsDestructive" not in error.name:
+        raise error
+    if time.time() > task.begun + _STOPPING:
+        raise Problem(f"{name} has been stopping for {_STOPPING:.0f} s.", code="machine-busy", passing=True) from error
+    task.check_stop()
+    time.sleep(0.1)
 
 
 def _essence(lines: list[str]) -> str:
@@ -133,11 +149,19 @@ class Machine:
         """Ask its init, and again while nothing happens: an init that has just begun ignores the signal."""
         for patience in (1.0, 3.0, 8.0, 20.0):
             if self.is_registered():
-                self.task.run(argv)
+                self.tell(argv)
             if self.comes_to(reached, within=patience):
                 return
         if not self.comes_to(reached, within=self.task.deadline - time.time()):
             raise late
+
+    def tell(self, argv: Sequence[str]) -> None:
+        """Run a verb of machinectl. A machine that went away by itself meanwhile is no error."""
+        try:
+            self.task.run(argv)
+        except CommandFailed:
+            if self.is_registered():
+                raise
 
     def comes_to(self, reached: Reached, *, within: float) -> bool:
         """Look often, then less often, until it is as wanted or the seconds are over. Raises Stopped."""
@@ -176,9 +200,16 @@ def reboot(host: ThisHost, task: Task) -> Result:
         return {}
     if not machine.is_registered():
         raise MachineMissing(f"{machine.name} is not running, so it cannot reboot.", hint="Start it instead.")
+    since = time.time()
+
+    def is_back(unit: str, registered: bool) -> bool:
+        if unit == "failed":
+            raise _did_not_start(task, machine.name, since, "failed")
+        return registered and unit == "active" and machine.started() > before
+
     machine.ask(
         machinectl.reboot(machine.name),
-        lambda unit, registered: registered and unit == "active" and machine.started() > before,
+        is_back,
         TookTooLong(f"{machine.name} was asked to reboot and has not come back in time.", hint="Look at its log."),
     )
     return {}
@@ -188,7 +219,7 @@ def terminate(host: ThisHost, task: Task) -> Result:
     """Kill the machine's processes without asking its init, and wait until nothing is left."""
     machine = Machine(host, task, _name(task))
     if machine.is_registered():
-        task.run(machinectl.terminate(machine.name))
+        machine.tell(machinectl.terminate(machine.name))
     elif machine.unit_state() in {"active", "activating", "deactivating"}:
         task.run(systemctl.kill(unit_of(machine.name)))
     else:
