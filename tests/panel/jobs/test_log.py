@@ -1,0 +1,111 @@
+"""Reading logs: job-log-older, job-log-raw, and the lines by their numbers."""
+
+import asyncio
+
+import pytest
+from django.test import AsyncClient
+
+from machines.panel import logs
+from tests.panel.jobs import cast
+
+
+@pytest.fixture
+def job(alpha):
+    done = cast.ended(alpha)
+    cast.wrote(done, *(f"line {n}" for n in range(1, 1001)), chunk=7)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(1, 1), (1, 7), (7, 8), (400, 777), (999, 1000), (990, 2000), (1001, 1002)]
+)
+def test_lines_are_found_by_their_numbers(job, first, last):
+    rows = logs.between(job.pk, first, last)
+    assert [(row[0], row[3]) for row in rows] == [(n, f"line {n}") for n in range(first, min(last, 1000) + 1)]
+
+
+def test_a_chunk_as_long_as_allowed_is_not_missed(alpha):
+    done = cast.ended(alpha)
+    cast.wrote(done, *(f"line {n}" for n in range(1, 501)), chunk=logs.CHUNK)
+    assert logs.between(done.pk, 500, 500) == [(500, cast.AT + 500, "o", "line 500")]
+
+
+def test_reading_lines_is_one_query(job, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        logs.before(job.pk, 1001)
+
+
+def test_earlier_lines_for_the_log_view(as_viewer, job):
+    answer = as_viewer.get(f"/jobs/{job.pk}/log/older/?before=11", headers={"X-Log": "1"})
+    shown = answer.content.decode()
+    assert shown.startswith('<p id="L1"')
+    assert shown.count("<p ") == 10
+
+
+def test_earlier_lines_as_a_page_without_javascript(as_viewer, job):
+    shown = as_viewer.get(f"/jobs/{job.pk}/log/older/?before=11").content.decode()
+    assert "<html" in shown
+    assert 'id="L10"' in shown
+    assert 'id="L11"' not in shown
+
+
+@pytest.mark.parametrize("before", ["", "x", "0", "1", "-5", "99999999999999999999"])
+def test_nonsense_for_a_number_is_no_error(as_viewer, job, before):
+    for headers in ({}, {"X-Log": "1"}):
+        assert as_viewer.get(f"/jobs/{job.pk}/log/older/?before={before}", headers=headers).status_code == 200
+
+
+def downloaded(user, path: str) -> tuple[dict, str]:
+    async def read():
+        client = AsyncClient()
+        await client.aforce_login(user)
+        answer = await client.get(path)
+        return answer.headers, b"".join([piece async for piece in answer.streaming_content]).decode()
+
+    return asyncio.run(read())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_raw_log_is_the_whole_log_as_it_was_written(viewer, alpha):
+    done = cast.ended(alpha)
+    texts = [f"line {n} \x1b[31m<b>" for n in range(1, 12_001)]
+    cast.wrote(done, *texts, chunk=500)
+    headers, text = downloaded(viewer, f"/jobs/{done.pk}/log/raw/")
+    assert text.splitlines() == texts
+    assert headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert headers["Content-Disposition"] == f'attachment; filename="job-{done.pk}-start-web.log"'
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_raw_log_of_a_job_without_lines_is_empty(viewer, alpha):
+    assert downloaded(viewer, f"/jobs/{cast.job(alpha).pk}/log/raw/")[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "number"),
+    [
+        (["a", "E: no", "b"], 2),
+        (["a", "mmdebstrap: error: x"], 2),
+        (["a", "\x1b[31;1mError\x1b[0m: x"], 2),
+        (["error-free so far", "Cannot go on"], 1),
+        (["a", "b"], None),
+    ],
+)
+def test_the_line_that_says_why(alpha, texts, number):
+    done = cast.ended(alpha, "failed")
+    cast.wrote(done, *texts)
+    assert logs.error_line(done, logs.before(done.pk, done.line_count + 1)) == number
+
+
+def test_without_a_complaint_it_is_the_last_error_output(alpha):
+    done = cast.ended(alpha, "failed")
+    cast.wrote(done, "a", "b", source="e")
+    cast.wrote(done, "c")
+    assert logs.error_line(done, logs.before(done.pk, 4)) == 2
+
+
+def test_a_job_that_went_well_has_no_such_line(alpha):
+    done = cast.ended(alpha)
+    cast.wrote(done, "error")
+    assert logs.error_line(done, logs.before(done.pk, 2)) is None

@@ -1,0 +1,48 @@
+"""The live head of a job's page: job-status."""
+
+from machines.models import Job
+from tests.panel.jobs import cast
+
+HTMX = {"HX-Request": "true"}
+
+
+def version(text: str) -> str:
+    return text.split('hx-vals=\'{"v": "')[1].split('"', maxsplit=1)[0]
+
+
+def test_it_asks_for_itself_while_the_job_goes_on(as_viewer, alpha):
+    job = cast.job(alpha, state="running")
+    shown = as_viewer.get(f"/jobs/{job.pk}/status/", headers=HTMX).content.decode()
+    assert f'hx-get="/jobs/{job.pk}/status/"' in shown
+    assert "<html" not in shown
+
+
+def test_it_stops_when_the_job_has_ended(as_viewer, alpha):
+    job = cast.ended(alpha)
+    assert "hx-trigger" not in as_viewer.get(f"/jobs/{job.pk}/status/", headers=HTMX).content.decode()
+
+
+def test_nothing_new_is_204(as_viewer, alpha):
+    job = cast.job(alpha, state="running")
+    seen = version(as_viewer.get(f"/jobs/{job.pk}/").content.decode())
+    assert as_viewer.get(f"/jobs/{job.pk}/status/?v={seen}", headers=HTMX).status_code == 204
+    Job.objects.update(progress=0.5)
+    assert as_viewer.get(f"/jobs/{job.pk}/status/?v={seen}", headers=HTMX).status_code == 200
+
+
+def test_more_lines_are_no_news_for_the_head(as_viewer, alpha):
+    job = cast.job(alpha, state="running")
+    seen = version(as_viewer.get(f"/jobs/{job.pk}/").content.decode())
+    cast.wrote(job, "a line")
+    assert as_viewer.get(f"/jobs/{job.pk}/status/?v={seen}", headers=HTMX).status_code == 204
+
+
+def test_opened_by_hand_it_leads_to_the_page(as_viewer, alpha):
+    job = cast.job(alpha)
+    assert as_viewer.get(f"/jobs/{job.pk}/status/").url == f"/jobs/{job.pk}/"
+
+
+def test_it_costs_four_queries(as_viewer, alpha, django_assert_max_num_queries):
+    job = cast.job(alpha, state="running")
+    with django_assert_max_num_queries(4):
+        as_viewer.get(f"/jobs/{job.pk}/status/", headers=HTMX)
