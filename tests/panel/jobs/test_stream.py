@@ -247,7 +247,8 @@ def test_it_says_that_it_is_alive(viewer, alpha, monkeypatch):
             async for piece in answer.streaming_content:
                 text += piece.decode()
                 if ": still here" in text:
-                    return text
+                    break
+        return text
 
     assert ": still here\n\n" in asyncio.run(raw())
 
