@@ -30,6 +30,7 @@ LOG = logging.getLogger(__name__)
 
 REFUSALS = 20  # reports of refused messages at once; one more per REFUSAL_SECONDS
 REFUSAL_SECONDS = 5.0
+STALE_SECONDS = 600.0  # an order accepted longer ago than this is not carried out by a worker that comes back
 
 
 class Budget:
@@ -164,6 +165,7 @@ class Carrier:
         begun = row.begun if again and row is not None and row.begun is not None else time.time()
         task = Task(job, order, self._reporter.voice(job), begun, handlers.deadline(order, time.time()), again)
         self._active[job] = task
+        self._watch.hold(name)
         try:
             if busy := self._holder(job, name):
                 raise busy
@@ -246,10 +248,10 @@ class Carrier:
                 self._adopt_converging(row)
 
     def _adopt_converging(self, row: Row) -> None:
-        order = orders.from_wire(row.wanted)
+        order, since = orders.from_wire(row.wanted), row.begun or row.taken
         if row.cancelled:
             self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
-        elif order.op != "apply" and time.time() > handlers.deadline(order, row.begun or row.taken):
+        elif order.op != "apply" and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
             late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")
             self._end(row.id, row.name, "failed", late)
         else:

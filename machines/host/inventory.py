@@ -22,26 +22,16 @@ from machines.contract.problems import BadValue
 from machines.contract.reports import Address, MachineFact
 from machines.contract.states import MachineState
 from machines.host import journal, kernel
-from machines.host.bus import MACHINED, Bus, BusError
+from machines.host.bus import MACHINED, MACHINED_PATH, Bus, BusError, escape
 from machines.host.paths import Paths, unit_of
 from machines.host.rootfs import tree
-from machines.host.this_host import Slow, ThisHost
+from machines.host.this_host import Image, Slow, ThisHost
 
 LOG = logging.getLogger(__name__)
 
 INFINITE = 2**64 - 1
 SLOW = 600.0  # seconds: how old an image's os-release and disk use may be
 MACHINE_IFACE = f"{MACHINED}.Machine"
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image as machined lists it; `id` is its creation time in µs and the inode of its top."""
-
-    name: str
-    type: str
-    read_only: bool
-    id: str
 
 
 @dataclass(frozen=True)
@@ -60,9 +50,10 @@ async def read_lists(host: ThisHost) -> Lists:
         host.bus.machined("ListImages"),
         host.bus.systemd("ListUnitsByPatterns", "asas", [[], ["systemd-nspawn@*.service"]]),
     )
+    host.slow.images = {image[0]: _image(host.paths, *image[:4]) for image in images[0] if is_usable(image[0])}
     return Lists(
         running={name: path for name, kind, _, path in machines[0] if kind == "container"},
-        images={image[0]: _image(host.paths, *image[:4]) for image in images[0] if is_usable(image[0])},
+        images=host.slow.images,
         units={unit[0]: unit[3] for unit in units[0]},
     )
 
@@ -101,6 +92,20 @@ async def read_all(host: ThisHost) -> list[MachineFact]:
     up = {_instance(unit) for unit, state in lists.units.items() if state not in {"inactive", "failed"}}
     names = sorted({*lists.images, *filter(is_usable, lists.running), *filter(is_usable, up)})
     return await _facts(host, lists, names)
+
+
+async def read_one(host: ThisHost, name: MachineName) -> MachineFact | None:
+    """One machine whose image is known and has not changed: three calls at once, no list. None when it is unknown.
+
+    For the end of an order that moved nothing but the machine's state.
+    """
+    image = host.slow.images.get(name)
+    if image is None:
+        facts, _ = await read_some(host, [name])
+        return facts[0] if facts else None
+    path, unit = f"{MACHINED_PATH}/machine/{escape(name)}", unit_of(name)
+    lists = Lists(running={name: path}, images={name: image}, units={unit: ""})
+    return await _fact(host, lists, name, enabled=name in enabled_links(host.paths))
 
 
 async def read_some(host: ThisHost, names: Collection[str]) -> tuple[list[MachineFact], list[str]]:
@@ -179,7 +184,12 @@ async def _machine_and_unit(
 
 
 async def _registered(bus: Bus, path: str) -> dict[str, Any]:
-    return await bus.properties(MACHINED, path, MACHINE_IFACE) if path else {}
+    try:
+        return await bus.properties(MACHINED, path, MACHINE_IFACE) if path else {}
+    except BusError as error:
+        if "UnknownObject" in error.name or "NoSuchMachine" in error.name:
+            return {}
+        raise
 
 
 async def _unit(bus: Bus, unit: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,7 +9,7 @@ from machines.contract.problems import Problem
 from machines.host import inventory, machinectl, nspawn_file, systemctl
 from machines.host.bus import BusError
 from machines.host.paths import unit_of
-from machines.host.this_host import Task, ThisHost
+from machines.host.this_host import Image, Task, ThisHost
 
 
 def remove(host: ThisHost, task: Task) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def remove(host: ThisHost, task: Task) -> dict[str, Any]:
     return {"removed": image is not None}
 
 
-def _check(host: ThisHost, name: MachineName, image_id: str, image: inventory.Image | None) -> None:
+def _check(host: ThisHost, name: MachineName, image_id: str, image: Image | None) -> None:
     if _is_running(host, name):
         raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
     if image is not None and image_id and image.id != image_id:

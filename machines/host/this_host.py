@@ -21,6 +21,17 @@ class Slow:
     os: dict[str, tuple[float, str]] = field(default_factory=dict)
     disk: dict[str, tuple[float, int]] = field(default_factory=dict)
     why: dict[tuple[str, int], str] = field(default_factory=dict)
+    images: dict[str, "Image"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as machined lists it; `id` is its creation time in µs and the inode of its top."""
+
+    name: str
+    type: str
+    read_only: bool
+    id: str
 
 
 @dataclass(frozen=True)

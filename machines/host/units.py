@@ -203,7 +203,7 @@ class Units:
                 "machine": machine,
             }))  # fmt: skip
 
-        self._watch.settle(row.name, report)
+        self._watch.settle(row.name, report, image_too=True)
         shutil.rmtree(self._host.paths.job(row.id), ignore_errors=True)
         self._forget_unit(row)
         self._watch.refresh()

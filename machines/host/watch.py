@@ -10,12 +10,14 @@ import logging
 import os
 import re
 import struct
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dbus_fast import Message
 
+from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
 from machines.host import host_fact, inventory
@@ -28,6 +30,7 @@ LOG = logging.getLogger(__name__)
 
 INVENTORY_SECONDS = 60.0
 COALESCE_SECONDS = 0.02
+HOLD_SECONDS = 0.4  # how long an order's outcome may take to say what a signal would have said
 ADDRESS_SECONDS = 60.0
 ADDRESS_PAUSE = 0.25
 _UNITS = unit_path("systemd-nspawn@")
@@ -44,6 +47,7 @@ class Watch:
         self._lock = asyncio.Lock()
         self._told: dict[str, dict[str, object]] = {}
         self._chased: set[str] = set()
+        self._held: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="observed")
         self._files: dict[int, Path] = {}
@@ -64,27 +68,38 @@ class Watch:
 
         self._host.bus.later(ask())
 
-    def settle(self, name: str, report: Callable[[MachineFact | None], None]) -> None:
+    def hold(self, name: str) -> None:
+        """An order on this machine begins: its outcome will say how the machine is, so for a moment no signal need."""
+        self._held[name] = time.monotonic() + HOLD_SECONDS
+
+    def settle(self, name: str, report: Callable[[MachineFact | None], None], *, image_too: bool = False) -> None:
         """Read one machine and hand the fact to `report`, before or after every other report about it, never between.
 
         `report` gets None when there is no such machine or the bus does not answer; it is always called once.
         """
         try:
-            self._host.bus.do(self._settle(name, report), timeout=120)
+            self._host.bus.do(self._settle(name, report, image_too), timeout=120)
         except Problem:
             LOG.exception("%s could not be read after the work on it", name)
             report(None)
 
-    async def _settle(self, name: str, report: Callable[[MachineFact | None], None]) -> None:
+    async def _settle(self, name: str, report: Callable[[MachineFact | None], None], image_too: bool) -> None:
         async with self._lock:
-            try:
-                facts, _ = await inventory.read_some(self._host, [name])
-            except (Problem, TimeoutError):
-                LOG.exception("%s could not be read after the work on it", name)
-                facts = []
-            for fact in facts:
+            self._held.pop(name, None)
+            fact = await self._read(name, image_too)
+            if fact is not None:
                 self._told[fact.name] = _lasting(fact)
-            await self._in_sender(report, facts[0] if facts else None)
+            await self._in_sender(report, fact)
+
+    async def _read(self, name: str, image_too: bool) -> MachineFact | None:
+        try:
+            if not image_too:
+                return await inventory.read_one(self._host, MachineName(name))
+            facts, _ = await inventory.read_some(self._host, [name])
+        except (Problem, TimeoutError):
+            LOG.exception("%s could not be read after the work on it", name)
+            return None
+        return facts[0] if facts else None
 
     async def _in_sender(self, work: Callable[..., object], *args: object) -> None:
         """Reports are written to disk, which must not hold up the bus."""
@@ -111,12 +126,23 @@ class Watch:
             await self._wanted.wait()
             await asyncio.sleep(COALESCE_SECONDS)
             self._wanted.clear()
-            names, self._dirty = self._dirty, set()
+            names = self._not_held()
+            if not names:
+                continue
             try:
                 async with self._lock:
                     await self._report(names)
             except (Problem, TimeoutError, OSError):
                 LOG.exception("Changes of %s could not be read; the next inventory will have them", ", ".join(names))
+
+    def _not_held(self) -> set[str]:
+        """What is to be looked at now; what an order's outcome will tell waits until that or a moment longer."""
+        now = time.monotonic()
+        held = {name for name in self._dirty if self._held.get(name, 0) > now}
+        names, self._dirty = self._dirty - held, held
+        if held:
+            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._wanted.set)
+        return names
 
     async def _report(self, names: set[str]) -> None:
         facts, gone = await inventory.read_some(self._host, names)

@@ -28,6 +28,9 @@ class Watch:
     def settle(self, _: str, report: Callable[[None], None]) -> None:
         report(None)
 
+    def hold(self, _: str) -> None:
+        return
+
     def refresh(self) -> None:
         self.refreshed += 1
 
@@ -318,7 +321,7 @@ def test_an_earlier_worker_s_orders_are_taken_up(carrier, spool, sealed, deeds):
         if begun:
             spool.ledger.begin(job)
     carrier.adopt()
-    spool.wait_for("outcome", 1)
+    spool.wait_for("outcome", 2)
     assert len(carrier._units.adopted) == 1
     assert "begin poweroff" in deeds.done
 
