@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from machines.contract import nspawn
 from machines.contract.rights import Right
 from machines.models import Machine, Revision
 from machines.panel import diffs, drafts
@@ -32,3 +33,9 @@ def file_diffs(machine: Machine, before: diffs.Files, after: diffs.Files) -> lis
         (f"/etc/systemd/nspawn/{machine.name}.nspawn", diffs.unified(before.nspawn, after.nspawn)),
         (f"/etc/systemd/system/{unit}/50-nspawnpanel.conf", diffs.unified(before.limits, after.limits)),
     ]
+
+
+def comparison(machine: Machine, before: diffs.Files, after: diffs.Files) -> dict[str, Any]:
+    """One pair of configurations in both views: settings and lines."""
+    bare = diffs.Files(nspawn.unmark(after.nspawn), nspawn.unmark(after.limits))
+    return {"changes": diffs.settings(before, bare), "diffs": file_diffs(machine, before, bare)}

@@ -4,21 +4,18 @@ Two people may edit at once, so whoever changes a draft says which one they saw 
 unseen. On the host the same is true of the files: an order names the hashes of what it may replace.
 """
 
-import re
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max
-from pydantic import ValidationError
+from pydantic import ValidationError as OrderInvalid
 
 from machines.contract import limits, nspawn, orders, values
 from machines.contract.orders import ABSENT
 from machines.contract.problems import Problem
-from machines.contract.states import JobState
 from machines.models import BindMount, Job, Machine, PortForward, Revision, User
-from machines.models.revision import LIMITS, SWITCHES, WORDS, bind_rows, port_rows
+from machines.models.revision import bind_rows, port_rows
 from machines.panel import dispatch
 from machines.panel.diffs import Files
 from machines.panel.dispatch import Busy
@@ -98,7 +95,7 @@ def configurator(machine: Machine, draft: Revision | None, data: Any = None) -> 
     return Configurator(data, instance=fresh, host=machine.host, bind_rows=bind_rows(text), port_rows=port_rows(text))
 
 
-def _locked(machine: Machine, seen: str) -> Revision | None:
+def locked(machine: Machine, seen: str) -> Revision | None:
     """The draft, if it is the one that was seen and no job holds it. Call in a transaction.
 
     Raises Newer, or Busy.
@@ -117,24 +114,24 @@ def save(machine: Machine, given: Configurator, *, by: User, seen: str) -> Revis
     """Keep a valid form as the draft. Raises Newer, Busy, Foreign."""
     _refuse_foreign(machine)
     with transaction.atomic():
-        _locked(machine, seen)
+        locked(machine, seen)
         return given.save(author=by, author_name=by.username, state=Revision.State.DRAFT, number=None)
 
 
 def restore(machine: Machine, source: Revision, *, by: User, seen: str) -> Revision:
     """Make the draft out of an older revision; the draft that was seen goes. Raises Newer, Busy."""
     with transaction.atomic():
-        old = _locked(machine, seen)
+        old = locked(machine, seen)
         if old:
             old.delete()
         draft = new(machine, source)
         draft.author, draft.author_name, draft.reason = by, by.username, f"back to revision {source.number}"
         draft.save()
-        _keep_rows(draft, bind_rows(draft.base_nspawn), port_rows(draft.base_nspawn))
+        keep_rows(draft, bind_rows(draft.base_nspawn), port_rows(draft.base_nspawn))
         return draft
 
 
-def _keep_rows(draft: Revision, binds: list[BindMount], ports: list[PortForward]) -> None:
+def keep_rows(draft: Revision, binds: list[BindMount], ports: list[PortForward]) -> None:
     for bind in binds:
         bind.revision = draft
     for port in ports:
@@ -146,7 +143,7 @@ def _keep_rows(draft: Revision, binds: list[BindMount], ports: list[PortForward]
 def discard(machine: Machine, *, seen: str) -> None:
     """Raises Newer, Busy."""
     with transaction.atomic():
-        draft = _locked(machine, seen)
+        draft = locked(machine, seen)
         if draft:
             draft.delete()
 
@@ -160,14 +157,14 @@ def apply(machine: Machine, *, by: User, seen: str, reason: str = "", key: UUID 
     if earlier:
         return earlier
     with transaction.atomic():
-        draft = _locked(machine, seen)
+        draft = locked(machine, seen)
         if draft is None:
             raise Problem("There is no draft to apply.")
         highest = machine.revisions.exclude(pk=draft.pk).aggregate(highest=Max("number"))["highest"] or 0
         draft.state, draft.reason = Revision.State.DRAFT, reason
         try:
             configuration = draft.number_and_keep(highest + 1)
-        except ValidationError as error:  # only its size is left to be wrong
+        except OrderInvalid as error:  # only its size is left to be wrong
             raise Problem("The configuration is larger than a host takes.") from error
         draft.save(update_fields=["reason"])
         order = orders.Apply(name=machine.name, configuration=configuration)
@@ -194,50 +191,3 @@ def warnings(machine: Machine, wanted: Files) -> list[str]:
     if total and top and top[-1] not in "%y" and values.size_in_bytes(top) > total:
         found.append(f"MemoryMax={top} is more than the {size(total)} that {machine.host} has.")
     return found
-
-
-# --- an apply that failed
-
-# setting → the id of the part of the form where it can be mended
-_PLACES = {
-    **{nspawn.SETTINGS[name].key: f"id_{field}" for field, name in (SWITCHES | WORDS).items()},
-    **{key: f"id_{field}" for field, key in LIMITS.items()},
-    **dict.fromkeys(("Zone", "Bridge", "MACVLAN", "IPVLAN"), "id_network_target"),
-    **dict.fromkeys(("Private", "VirtualEthernet"), "id_network_mode_field"),
-    **dict.fromkeys(("Bind", "BindReadOnly"), "binds"),
-    "Port": "ports",
-}
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why the draft could not be applied; `lines` are systemd's own words with the part of the form each is about."""
-
-    job: Job
-    lines: list[tuple[str, str, str]]  # text, id of the control, the setting
-
-
-def trouble(draft: Revision | None) -> Trouble | None:
-    """Of the last apply of this draft, until somebody saves it anew."""
-    if draft is None or not draft.pk:
-        return None
-    job = draft.jobs.filter(op="apply").order_by("-id").first()
-    if not job or not job.is_final or job.state == JobState.SUCCEEDED or not job.problem:
-        return None
-    if job.finished_at and draft.changed_at > job.finished_at:
-        return None
-    details = str(job.problem.get("details") or "")
-    return Trouble(job, [(line, *_place(line, draft)) for line in details.splitlines()[:40] if line.strip()])
-
-
-def _place(line: str, draft: Revision) -> tuple[str, str]:
-    """Which setting a line of systemd's complains about: by its name, or by its number in the file."""
-    for word in re.findall(r"[A-Z][A-Za-z]+", line):
-        if word in _PLACES:
-            return _PLACES[word], word
-    numbered = re.search(r"\.(nspawn|conf):(\d{1,6}):", line)
-    text = {"nspawn": draft.nspawn_text, "conf": draft.limits_text}[numbered[1]] if numbered else ""
-    lines = text.splitlines()
-    at = int(numbered[2]) if numbered else 0
-    key = lines[at - 1].partition("=")[0].strip() if 1 <= at <= len(lines) else ""
-    return _PLACES.get(key, ""), key if key in _PLACES else ""

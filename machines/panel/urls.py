@@ -28,6 +28,7 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/â€¦ and â€
     path("config/", configs.edit, name="config-edit"),
     path("config/review/", configs.review, name="config-review"),
     path("config/apply/", configs.apply, name="config-apply"),
+    path("config/rebase/", configs.rebase, name="config-rebase"),
     path("config/discard/", configs.discard, name="config-discard"),
     path("revisions/", revisions.index, name="revision-index"),
     path("revisions/<int:number>/", revisions.detail, name="revision-detail"),

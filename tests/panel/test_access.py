@@ -44,6 +44,7 @@ TABLE = {
     "config-edit": Line(SEE, BOTH),
     "config-review": Line(SEE, GET),
     "config-apply": Line(CONFIGURE, POST),
+    "config-rebase": Line(CONFIGURE, POST),
     "config-discard": Line(CONFIGURE, POST),
     "revision-index": Line(SEE, GET),
     "revision-detail": Line(SEE, GET),

@@ -12,7 +12,7 @@ from machines.contract import orders
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right, authorize
 from machines.models import Machine, Revision
-from machines.panel import access, config_page, diffs, drafts, responses
+from machines.panel import access, config_page, diffs, drafts, refusals, responses
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms.configs import Configurator
 from machines.panel.job_page import read_key
@@ -72,7 +72,7 @@ def _form(
     **more: Any,
 ) -> HttpResponse:
     shown = config_page.context(request, machine, draft, "config")
-    shown |= {"configurator": given, "trouble": drafts.trouble(draft), **more}
+    shown |= {"configurator": given, "trouble": refusals.trouble(draft), **more}
     return render(request, "configs/edit.html", shown, status=status)
 
 
@@ -102,11 +102,13 @@ def review(request: PanelRequest, host: str, name: str) -> HttpResponse:
     draft = drafts.current(machine)
     if draft is None:
         return redirect("config-edit", host, name)
-    before, after = drafts.files(machine.applied), drafts.files(draft)
+    before, after = refusals.replaced(machine, draft), drafts.files(draft)
+    found = refusals.found(draft)
     shown = config_page.context(request, machine, draft, "config") | {
         "changes": diffs.settings(before, after),
         "diffs": config_page.file_diffs(machine, before, after),
-        "trouble": drafts.trouble(draft),
+        "trouble": refusals.trouble(draft),
+        "found": config_page.comparison(machine, drafts.files(machine.applied), found) if found else None,
         "warnings": drafts.warnings(machine, after),
         "key": uuid4(),
         "hours": orders.EXPIRES_AFTER // 3600,
@@ -126,6 +128,20 @@ def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
     except Problem as problem:
         return responses.refused(request, problem, back=_address(machine, "config-review"))
     return redirect("job-detail", job.pk)
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def rebase(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """After the host refused, because its files were changed by hand: put the draft over them, or begin from them."""
+    machine = access.machine(request, host, name)
+    theirs = request.POST.get("take") == "theirs"
+    try:
+        refusals.rebase(machine, by=request.user, seen=request.POST.get("seen", ""), theirs=theirs)
+    except Problem as problem:
+        return responses.refused(request, problem, back=_address(machine, "config-review"))
+    said = "The draft is now what the host has." if theirs else "Applying the draft will replace what the host has."
+    return responses.done(request, said, back=_address(machine, "config-edit" if theirs else "config-review"))
 
 
 @require_POST

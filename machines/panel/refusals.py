@@ -1,0 +1,131 @@
+"""What a host would not take: why the last apply of a draft failed, and the way on.
+
+A host refuses a draft that systemd would not take, or whose files somebody changed by hand meanwhile; then it sends back
+what it has, so that a person can compare and decide.
+"""
+
+import re
+from dataclasses import dataclass
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from machines.contract import nspawn
+from machines.contract.problems import Problem
+from machines.contract.states import JobState
+from machines.models import BindMount, Job, Machine, PortForward, Revision, User
+from machines.models.revision import LIMITS, SWITCHES, WORDS, as_settings, bind_rows, port_rows, sha256
+from machines.panel.diffs import Files
+from machines.panel.drafts import files, keep_rows, locked
+
+# setting → the id of the part of the form where it can be mended
+_PLACES = {
+    **{nspawn.SETTINGS[name].key: f"id_{field}" for field, name in (SWITCHES | WORDS).items()},
+    **{key: f"id_{field}" for field, key in LIMITS.items()},
+    **dict.fromkeys(("Zone", "Bridge", "MACVLAN", "IPVLAN"), "id_network_target"),
+    **dict.fromkeys(("Private", "VirtualEthernet"), "id_network_mode_field"),
+    **dict.fromkeys(("Bind", "BindReadOnly"), "binds"),
+    "Port": "ports",
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the draft could not be applied; `lines` are systemd's own words with the part of the form each is about."""
+
+    job: Job
+    lines: list[tuple[str, str, str]]  # text, id of the control, the setting
+
+
+def trouble(draft: Revision | None) -> Trouble | None:
+    """Of the last apply of this draft, until somebody saves it anew."""
+    if draft is None or not draft.pk:
+        return None
+    job = draft.jobs.filter(op="apply").order_by("-id").first()
+    if not job or not job.is_final or job.state == JobState.SUCCEEDED or not job.problem:
+        return None
+    if job.finished_at and draft.changed_at > job.finished_at:
+        return None
+    details = str(job.problem.get("details") or job.problem.get("message") or "")
+    return Trouble(job, [(line, *_place(line, draft)) for line in details.splitlines()[:40] if line.strip()])
+
+
+def _place(line: str, draft: Revision) -> tuple[str, str]:
+    """Which setting a line of systemd's complains about: by its name, or by its number in the file."""
+    for word in re.findall(r"[A-Z][A-Za-z]+", line.replace(" bridge ", " Bridge ")):
+        if word in _PLACES:
+            return _PLACES[word], word
+    numbered = re.search(r"\.(nspawn|conf):(\d{1,6}):", line)
+    text = {"nspawn": draft.nspawn_text, "conf": draft.limits_text}[numbered[1]] if numbered else ""
+    lines = text.splitlines()
+    at = int(numbered[2]) if numbered else 0
+    key = lines[at - 1].partition("=")[0].strip() if 1 <= at <= len(lines) else ""
+    return _PLACES.get(key, ""), key if key in _PLACES else ""
+
+
+# --- the host's files were changed by hand
+
+
+def found(draft: Revision | None) -> Files | None:
+    """What the host had instead of the files this draft was based on, as it sent them back when it refused the draft."""
+    trouble_ = trouble(draft)
+    return _found(trouble_.job) if trouble_ else None
+
+
+def _found(job: Job) -> Files | None:
+    texts = [job.result.get(key) for key in ("found_nspawn", "found_limits")]
+    return Files(*texts) if all(isinstance(text, str) for text in texts) else None
+
+
+def replaced(machine: Machine, draft: Revision) -> Files:
+    """What applying the draft would replace: what was applied last, or what was found on the host and accepted."""
+    if machine.applied and draft.replaces_nspawn == machine.applied.nspawn_sha256:
+        return files(machine.applied)
+    for job in draft.jobs.filter(op="apply").order_by("-id")[:5]:
+        there = _found(job)
+        if there and sha256(there.nspawn) == draft.replaces_nspawn:
+            return Files(nspawn.unmark(there.nspawn), nspawn.unmark(there.limits))
+    return files(machine.applied)
+
+
+def rebase(machine: Machine, *, by: User, seen: str, theirs: bool) -> None:
+    """Let the draft replace what was found on the host; with `theirs`, begin anew from it.
+
+    Raises Newer, Busy, and Problem when nothing was found or a form cannot hold it.
+    """
+    with transaction.atomic():
+        draft = locked(machine, seen)
+        there = found(draft)
+        if draft is None or there is None:
+            raise Problem("The host has sent no other files for this draft.")
+        if theirs:
+            _take(draft, there)
+        draft.replaces_nspawn, draft.replaces_limits = sha256(there.nspawn), sha256(there.limits)
+        draft.author, draft.author_name, draft.state, draft.number = by, by.username, Revision.State.DRAFT, None
+        draft.save()
+
+
+def _take(draft: Revision, there: Files) -> None:
+    """Fill the draft from files that somebody wrote by hand. Raises Problem when its form would lose something."""
+    draft.take_files(there.nspawn, there.limits)
+    try:
+        binds, ports = bind_rows(there.nspawn), port_rows(there.nspawn)
+        for part in (draft, *binds, *ports):
+            part.clean()
+        kept = as_settings(draft.render_nspawn(binds, ports), "")
+    except (ValidationError, ValueError) as error:
+        raise _no_form("something that is not valid") from error
+    said = as_settings(nspawn.unmark(there.nspawn), "")
+    lost = [name for name, value in said.items() if kept.get(name) != value]
+    lost += [bind.ownership for bind in binds if bind.ownership not in BindMount.Ownership.values]
+    if lost:
+        raise _no_form(", ".join(lost[:5]))
+    BindMount.objects.filter(revision=draft).delete()
+    PortForward.objects.filter(revision=draft).delete()
+    keep_rows(draft, binds, ports)
+
+
+def _no_form(what: str) -> Problem:
+    return Problem(
+        f"The host's files hold {what}, which the form cannot keep.", hint="Apply the draft over them instead."
+    )
