@@ -177,7 +177,7 @@ class Page:
 
     @property
     def summary(self) -> str:
-        return f"{self.first}–{self.first + len(self.rows) - 1} of {self.total}" if self.rows else ""
+        return f"{self.first:,}–{self.first + len(self.rows) - 1:,} of {self.total:,}" if self.rows else ""
 
     @property
     def version(self) -> str:

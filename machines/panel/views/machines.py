@@ -51,6 +51,9 @@ def index_context(request: PanelRequest, wish: listing.Wish, page: listing.Page)
         "first_page": f"?{wish.query()}",
         "states": _state_choices(wish),
         "all_states": listing.STATES,
+        "per_choices": [
+            {"per": per, "query": wish.query(per=str(per)), "on": per == wish.per} for per in listing.PER_PAGE
+        ],
         "has_hosts": page.total or wish.filter.text or SimpleLazyObject(Host.objects.exists),
         "may_build": request.user.may(Right.BUILD),
         "fragment": responses.wants_fragment(request),

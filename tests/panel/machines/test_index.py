@@ -149,3 +149,20 @@ def test_it_needs_a_sign_in(client, db):
     assert client.get(URL).url == "/accounts/login/?next=/machines/"
     answer = client.get(URL, headers=HTMX | {"HX-Current-URL": "http://testserver/machines/?q=a"})
     assert answer.headers["HX-Redirect"] == "/accounts/login/?next=/machines/%3Fq%3Da"
+
+
+def test_the_number_of_rows_can_be_chosen(as_viewer, alpha):
+    Machine.objects.bulk_create(Machine(host=alpha, name=f"m{n:02}") for n in range(30))
+    page = text(as_viewer.get(f"{URL}?q=m&per=25"))
+    assert page.count('<tr id="m-') == 25
+    assert 'href="?q=m&amp;per=100"' in page
+    assert '<nav class="pager"' in page
+
+
+def test_many_silent_hosts_are_one_warning(as_viewer):
+    for n in range(10):
+        make.machine("web", on=make.host(f"h{n}", last_seen=timezone.now() - timedelta(minutes=12)))
+    page = text(as_viewer.get(URL))
+    assert page.count("alert-warning") == 1
+    assert "10 hosts are silent" in page
+    assert "others" in page
