@@ -29,6 +29,9 @@ _PLACES = {
 }
 
 
+LINES_SHOWN = 40
+
+
 @dataclass(frozen=True)
 class Trouble:
     """Why the draft could not be applied; `lines` are systemd's own words with the part of the form each is about."""
@@ -46,8 +49,11 @@ def trouble(draft: Revision | None) -> Trouble | None:
         return None
     if job.finished_at and draft.changed_at > job.finished_at:
         return None
-    details = str(job.problem.get("details") or job.problem.get("message") or "")
-    return Trouble(job, [(line, *_place(line, draft)) for line in details.splitlines()[:40] if line.strip()])
+    said = [line for line in str(job.problem.get("details") or "").splitlines()[:LINES_SHOWN] if line.strip()]
+    if not said:  # then the message alone says which setting it is about
+        place, key = _place(str(job.problem.get("message")), draft)
+        return Trouble(job, [("", place, key)] if place else [])
+    return Trouble(job, [(line, *_place(line, draft)) for line in said])
 
 
 def _place(line: str, draft: Revision) -> tuple[str, str]:

@@ -209,3 +209,14 @@ def test_it_costs_few_queries(as_admin, admin, web, django_assert_max_num_querie
     cast.draft(web, admin)
     with django_assert_max_num_queries(8):
         as_admin.get(URL)
+
+
+def test_a_refusal_in_one_sentence_leads_to_its_setting_too(as_admin, admin, web):
+    made = cast.draft(web, admin)
+    configuration = made.number_and_keep(1)
+    make.job(
+        orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made, state="failed",
+        problem={"message": "Bind=/x: /x does not exist on this host."}, finished_at=made.changed_at,
+    )  # fmt: skip
+    Revision.objects.filter(pk=made.pk).update(state="draft", number=None)
+    assert f'href="{URL}#binds">Bind=</a>' in as_admin.get(URL).content.decode()
