@@ -123,8 +123,6 @@ class Carrier:
             return
         if row.outcome is not None:
             self._reporter.send(reports.Outcome.model_validate(row.outcome))
-        elif row.op == "cancelled-before":
-            self._end(job, "", "cancelled", Stopped("The job was cancelled before it began."))
 
     def _begin(self, job: UUID, order: AnyOrder, *, again: bool = False) -> None:
         name = str(getattr(order, "name", ""))
@@ -223,7 +221,9 @@ class Carrier:
         """Stop a job wherever it is: running here, in a unit, waiting, or not even arrived."""
         row = self._ledger.job(job)
         if row is None:
+            # The row makes sure that the order, should it still arrive, does nothing; so the end can be told now.
             self._ledger.refuse_beforehand(job, actor)
+            self._end(job, "", "cancelled", Stopped("The job was cancelled before it reached the host."))
             return
         if row.ended is not None:
             self._again(job)
@@ -244,14 +244,15 @@ class Carrier:
         for row in self._ledger.unfinished():
             if row.op in orders.IN_A_UNIT:
                 self._units.adopt(row)
-            elif row.op != "cancelled-before":
+            else:
                 self._adopt_converging(row)
 
     def _adopt_converging(self, row: Row) -> None:
-        order, since = orders.from_wire(row.wanted), row.begun or row.taken
         if row.cancelled:
             self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
-        elif order.op != "apply" and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
+            return
+        order, since = orders.from_wire(row.wanted), row.begun or row.taken
+        if order.op != "apply" and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
             late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")
             self._end(row.id, row.name, "failed", late)
         else:

@@ -63,3 +63,13 @@ def read_from(folder: Path, cursor: int) -> tuple[list[Entry], int]:
             if isinstance(entry, dict) and "k" in entry:
                 entries.append(entry)
     return entries, cursor + len(whole)
+
+
+def last_lines(folder: Path, count: int) -> list[str]:
+    """The last lines of a job's log, for explaining how it died."""
+    try:
+        size = (folder / FILE).stat().st_size
+    except OSError:
+        return []
+    entries, _ = read_from(folder, max(0, size - CHUNK // 4))
+    return [str(entry["t"]) for entry in entries if entry["k"] == "line"][-count:]

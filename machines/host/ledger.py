@@ -182,7 +182,7 @@ class Ledger:
         return done.rowcount == 1
 
     def refuse_beforehand(self, job: UUID, actor: str) -> None:
-        """A cancel that overtook its order: the row makes the order end as cancelled when it arrives."""
+        """A cancel that overtook its order: the row makes the order a second arrival when it comes."""
         with self.writing() as db:
             self.take(db, job, {"op": "cancelled-before"}, actor, "cancelled")
             db.execute("update jobs set cancelled = 1 where id = ?", (str(job),))

@@ -5,6 +5,7 @@ how it ends into its own log (job_log.py). The worker may die, restart or be upg
 """
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -59,10 +60,15 @@ def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
 
 
 def _tell(log: JobLog, entry: Entry) -> None:
-    """Into the job's own log, and in plain words onto standard output for whoever reads the journal."""
+    """Into the job's own log; our own words and the commands also into the journal, for whoever reads that.
+
+    What tools print stays out of it: twice the work, and the journal might drop some of it.
+    """
     log.tell(entry)
-    if entry["k"] == "line":
+    if entry["k"] == "line" and entry["s"] == "p":
         sys.stdout.write(f"{entry['t']}\n")
+    elif entry["k"] == "command":
+        sys.stdout.write(f"+ {shlex.join(entry['argv'])}\n")
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import machines
 from machines.contract import orders, reports
 from machines.contract.problems import Problem
-from machines.host import job_log, journal, systemctl
+from machines.host import job_log, systemctl
 from machines.host.faults import Stopped, TookTooLong
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_unit
@@ -51,6 +51,14 @@ def argv(row: Row, state: Path) -> list[str]:
         f"--setenv=NSPAWNPANEL_STATE={state}", f"--setenv=PYTHONPATH={SOURCE}", "--setenv=PYTHONUNBUFFERED=1",
         "--", sys.executable, "-m", "machines.host.unit_job", str(row.id),
     ]  # fmt: skip
+
+
+def weigh_slice() -> None:
+    """Jobs give way to machines when CPU or disk are short; the weight counts between slices, so it is the slice's."""
+    try:
+        run(systemctl.set_property(SLICE, ["CPUWeight=20", "IOWeight=20"]), timeout=30)
+    except Problem as problem:
+        LOG.warning("%s could not be given its weight: %s", SLICE, problem)
 
 
 class Units:
@@ -159,7 +167,6 @@ class Units:
 
     def _conclude_without_result(self, row: Row) -> None:
         """The unit is gone and never said how it ended: it was stopped, killed, or the host went down under it."""
-        unit = job_unit(row.id)
         known = self._ledger.job(row.id)
         how = self._result_of(row)
         if known is not None and known.cancelled:
@@ -181,7 +188,7 @@ class Units:
             }
             crashed = Problem(
                 f"The job ended without saying how: {words.get(how, how)}.", code="job-died",
-                details="\n".join(journal.last_lines(unit, 20)),
+                details="\n".join(job_log.last_lines(self._host.paths.job(row.id), 20)),
             )  # fmt: skip
             self._end(row, "failed", crashed.to_wire(), {})
 

@@ -36,7 +36,7 @@ from machines.host.reporting import Publisher, Reporter
 from machines.host.settings import Settings
 from machines.host.tasks import doorway
 from machines.host.this_host import ThisHost
-from machines.host.units import Units
+from machines.host.units import Units, weigh_slice
 from machines.host.watch import Watch
 
 LOG = logging.getLogger(__name__)
@@ -174,6 +174,7 @@ def serve(own: Settings) -> NoReturn:
     doorway(app, carrier.receive, carrier.refuse)
     only_our_task(app)
     publisher.start()
+    weigh_slice()
     carrier.adopt()
     watch.start()
     every(HEARTBEAT_SECONDS, lambda: reporter.send_passing(host_fact.heartbeat(own.paths)), "heartbeat")
