@@ -16,7 +16,19 @@ from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right
 from machines.contract.states import JobState
 from machines.models import Job
-from machines.panel import access, dispatch, frame, job_list, job_page, job_words, log_lines, logs, responses, stream
+from machines.panel import (
+    access,
+    builds,
+    dispatch,
+    frame,
+    job_list,
+    job_page,
+    job_words,
+    log_lines,
+    logs,
+    responses,
+    stream,
+)
 from machines.panel.access import PanelRequest, needs
 
 
@@ -153,13 +165,15 @@ def cancel_ask(request: PanelRequest, pk: int) -> HttpResponse:
 def cancel(request: PanelRequest, pk: int) -> HttpResponse:
     job = access.job(request, pk)
     back = reverse("job-detail", args=[pk])
-    if not dispatch.cancel(job, by=request.user):
-        job.refresh_from_db()
+    asked = dispatch.cancel(job, by=request.user)
+    job.refresh_from_db()
+    if not asked:
         already = (
-            "is being cancelled already" if not job.is_final else f"has already {job_words.ENDED[JobState(job.state)]}"
+            f"has already {job_words.ENDED[JobState(job.state)]}" if job.is_final else "is being cancelled already"
         )
         return responses.refused(request, Problem(f"Job {pk} {already}."), back=back)
-    return responses.done(request, f"Job {pk} is being cancelled.", back=back)
+    said = f"Job {pk} is withdrawn; nothing was done." if job.is_final else f"Job {pk} is being cancelled."
+    return responses.done(request, said, back=back)
 
 
 @require_POST
@@ -172,7 +186,8 @@ def retry(request: PanelRequest, pk: int) -> HttpResponse:
         hint = "Its draft is still there: apply that again." if job.op == "apply" else ""
         return responses.refused(request, Problem(f"Job {pk} cannot be retried.", hint=hint), back=back)
     try:
-        again = dispatch.retry(job, by=request.user, key=job_page.read_key(request.POST.get("key", "")))
+        place_again = builds.again if job.op == "build" else dispatch.retry
+        again = place_again(job, by=request.user, key=job_page.read_key(request.POST.get("key", "")))
     except NotAllowed as problem:
         return responses.refused(request, problem, back=back, status=403)
     except Problem as problem:
