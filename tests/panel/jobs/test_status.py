@@ -7,7 +7,7 @@ HTMX = {"HX-Request": "true"}
 
 
 def version(text: str) -> str:
-    return text.split("/status/?v=")[1].split('"')[0]
+    return text.split("/status/?v=")[1].split('"', maxsplit=1)[0]
 
 
 def test_it_asks_for_itself_while_the_job_goes_on(as_viewer, alpha):
