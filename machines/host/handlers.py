@@ -44,17 +44,16 @@ def start_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
         raise MachineMissing(
             f"There is no image named {name} on this host.", hint="Build it, or refresh the list of machines."
         )
-    since = time.time()
     task.voice.command(machinectl.start(name))
     result = _start_unit(host, task, name)
     if result in {"done", "skipped"}:
         return {}
-    raise _did_not_start(task, name, since, result)
+    raise _did_not_start(host, task, name, result)
 
 
-def _did_not_start(task: Task, name: MachineName, since: float, result: str) -> Problem:
+def _did_not_start(host: ThisHost, task: Task, name: MachineName, result: str) -> Problem:
     """Why it did not, in the unit's own words, which also go into the job's log."""
-    lines = journal.lines_since(unit_of(name), since - 1)
+    lines = journal.lines_of(bytes(host.bus.do(host.bus.unit(unit_of(name))).get("InvocationID", b"")))
     for line in lines:
         task.voice.line(line, "e")
     if result == "timeout":
@@ -200,11 +199,10 @@ def reboot(host: ThisHost, task: Task) -> Result:
         return {}
     if not machine.is_registered():
         raise MachineMissing(f"{machine.name} is not running, so it cannot reboot.", hint="Start it instead.")
-    since = time.time()
 
     def is_back(unit: str, registered: bool) -> bool:
         if unit == "failed":
-            raise _did_not_start(task, machine.name, since, "failed")
+            raise _did_not_start(host, task, machine.name, "failed")
         return registered and unit == "active" and machine.started() > before
 
     machine.ask(

@@ -167,7 +167,7 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: boo
         nspawn_sha256=sha256(paths.nspawn_file(name)),
         limits_sha256=sha256(paths.limits_file(name)),
         effective=corrected(effective(properties), properties) if up else {},
-        why=await _explain(slow, unit, about["InactiveEnterTimestamp"]) if active == "failed" else "",
+        why=await _explain(slow, unit, bytes(about["InvocationID"])) if active == "failed" else "",
     )
 
 
@@ -214,12 +214,13 @@ def state_of(machine: str, active: str) -> MachineState:
     return MachineState.STOPPED
 
 
-async def _explain(slow: Slow, unit: str, when: int) -> str:
-    """The last journal lines of a unit that failed at `when` (µs), read once."""
-    if (unit, when) not in slow.why:
-        lines = await asyncio.get_running_loop().run_in_executor(None, journal.last_lines, unit)
-        slow.why[unit, when] = "\n".join(lines)[-4000:] or "The unit failed and logged nothing."
-    return slow.why[unit, when]
+async def _explain(slow: Slow, unit: str, invocation: bytes) -> str:
+    """The last journal lines of the run in which a unit failed, read once."""
+    if (unit, invocation) not in slow.why:
+        lines = await asyncio.get_running_loop().run_in_executor(None, journal.lines_of, invocation, 12)
+        slow.why = {key: why for key, why in slow.why.items() if key[0] != unit}
+        slow.why[unit, invocation] = "\n".join(lines)[-4000:] or "The unit failed and logged nothing."
+    return slow.why[unit, invocation]
 
 
 def _number(properties: dict[str, Any], key: str) -> int | None:

@@ -1,24 +1,24 @@
-"""A unit's log lines, for explaining failures."""
+"""What a unit logged in one of its runs, for explaining why it failed.
 
-import time
+Fact: a unit's last words may reach the journal after the unit is gone, so the journal is asked to catch up first.
+"""
 
 from machines.contract.problems import Problem
 from machines.host.run import run
 
 
-def lines_since(unit: str, since: float, limit: int = 60) -> list[str]:
-    """What a unit and its manager logged since a moment (seconds since the epoch), oldest first; [] if unreadable."""
+def lines_of(invocation: bytes, limit: int = 60) -> list[str]:
+    """The last lines of one run of a unit (its InvocationID), its manager's among them; [] when unreadable."""
+    if not invocation:
+        return []
+    run_id = invocation.hex()
     try:
+        run(["journalctl", "--sync"], timeout=10)
         answer = run(
-            ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={limit}", f"--since=@{since:.3f}",
-             f"--unit={unit}"],
+            ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={limit}",
+             f"_SYSTEMD_INVOCATION_ID={run_id}", "+", f"INVOCATION_ID={run_id}"],
             timeout=10,
         )  # fmt: skip
     except Problem:
         return []
-    return answer.out.splitlines()
-
-
-def last_lines(unit: str, limit: int = 12, within: float = 86400) -> list[str]:
-    """The newest lines of a unit, of the last `within` seconds."""
-    return lines_since(unit, time.time() - within, limit)
+    return [line.rstrip() for line in answer.out.splitlines() if line.strip()]

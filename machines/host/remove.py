@@ -1,5 +1,6 @@
 """Remove a machine: its image, both its files, its generations, its autostart link."""
 
+import os
 import time
 from typing import Any
 
@@ -33,6 +34,12 @@ def remove(host: ThisHost, task: Task) -> dict[str, Any]:
 def _check(host: ThisHost, name: MachineName, image_id: str, image: Image | None) -> None:
     if _is_running(host, name):
         raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
+    if os.path.islink(host.paths.image(name)):
+        raise Problem(
+            f"{name} is only a link to a tree elsewhere.",
+            code="image-is-link",
+            hint="Remove the link on the host itself.",
+        )
     if image is not None and image_id and image.id != image_id:
         raise Problem(
             f"{name} is not the machine this order was about: it has been made anew since.", code="image-changed",

@@ -20,7 +20,7 @@ class Slow:
 
     os: dict[str, tuple[float, str]] = field(default_factory=dict)
     disk: dict[str, tuple[float, int]] = field(default_factory=dict)
-    why: dict[tuple[str, int], str] = field(default_factory=dict)
+    why: dict[tuple[str, bytes], str] = field(default_factory=dict)
     images: dict[str, "Image"] = field(default_factory=dict)
 
 
