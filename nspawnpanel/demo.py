@@ -43,7 +43,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background job inherits it ignored
+        signal.signal(number, _interrupt)
     began = time.monotonic()
     try:
         with ExitStack() as running:

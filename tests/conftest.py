@@ -1,31 +1,13 @@
-"""The standing cast, and a clean environment."""
+"""The standing cast."""
 
-import os
-import tempfile
+import pytest
+from django.test import Client
 
-os.environ.update(
-    SECRET_KEY="only-for-tests",
-    NSPAWNPANEL_ENV="/nonexistent",
-    NSPAWNPANEL_DATA=tempfile.mkdtemp(prefix="nspawnpanel-tests-"),
-)
-
-import pytest  # noqa: E402  # after the environment is set
-from django.test import Client  # noqa: E402
-
-from machines.contract.rights import Role  # noqa: E402
-from machines.models import Host, Machine, User  # noqa: E402
-from tests import make  # noqa: E402
-
+from machines.contract.rights import Role
+from machines.models import Host, Machine, User
+from tests import make
 
 pytest_plugins = ["tests.real"]
-
-
-@pytest.fixture(autouse=True)
-def _plain_static_files(settings):
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
 
 
 @pytest.fixture

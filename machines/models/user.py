@@ -1,8 +1,6 @@
 """The people: Django's user with a role and a theme, so that a page needs no second query for them."""
 
-from typing import ClassVar
-
-from django.contrib.auth.models import AbstractUser, UserManager
+from django.contrib.auth.models import AbstractUser
 from django.db import models
 
 from machines.contract.problems import NotAllowed
@@ -17,8 +15,6 @@ class User(AbstractUser):
 
     role = models.CharField(max_length=30, choices=[(r.value, r.value) for r in Role], default=Role.VIEWER)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
-
-    objects: ClassVar[UserManager["User"]] = UserManager()
 
     def may(self, right: Right) -> bool:
         try:

@@ -56,7 +56,7 @@ class RequireDeclaredRight:
             raise PermissionDenied("This page declares no right, so nobody may open it.")
         if right == PUBLIC:
             return None
-        if not request.user.is_authenticated:
+        if not _signed_in(request):
             return _to_login(request)
         if not request.user.may(Right(right)):
             raise PermissionDenied(
@@ -64,6 +64,11 @@ class RequireDeclaredRight:
                 "an administrator can do it or change your role."
             )
         return None
+
+
+def _signed_in(request: HttpRequest) -> bool:
+    """Before this is asked, PanelRequest's promise of a user is not yet kept."""
+    return request.user.is_authenticated
 
 
 def _to_login(request: PanelRequest) -> HttpResponse:

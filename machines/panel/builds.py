@@ -4,8 +4,10 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max
+from django.utils import timezone
 from pydantic import ValidationError
 
+from machines.contract import orders
 from machines.contract.orders import ABSENT
 from machines.contract.problems import Problem
 from machines.contract.states import MachineState
@@ -38,6 +40,25 @@ def place(form: NewMachineForm, configurator: Configurator, *, by: User) -> Job:
         except ValidationError as error:  # each field was checked; only the whole can be too large
             raise Problem("The configuration is larger than a host takes.") from error
         return dispatch.place(order, on=host, by=by, key=key, sealed=sealed, revision=revision)
+
+
+def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
+    """Build once more what a failed job was to build, with the configuration and the sealed secrets it had.
+
+    Raises Busy, NotAllowed, and Problem when either is gone.
+    """
+    revision = job.revision
+    if revision is None or revision.state != Revision.State.DRAFT:
+        raise Problem("The configuration of this build was replaced or dropped since.", hint="Build the machine anew.")
+    if job.finished_at and timezone.now() - job.finished_at > dispatch.SECRETS_LAST:
+        raise Problem("The secrets of this build were thrown away after a day.", hint="Build the machine anew.")
+    with transaction.atomic():
+        machine = _row(job.host, job.machine_name)
+        highest = machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
+        order = orders.from_wire(job.order).model_copy(update={"configuration": revision.number_and_keep(highest + 1)})
+        return dispatch.place(
+            order, on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job
+        )  # fmt: skip
 
 
 def _row(host: Host, name: str) -> Machine:

@@ -27,6 +27,7 @@ from machines.contract.states import OFFLINE_SECONDS, JobState, MachineState
 from machines.models import Host, Job, Machine
 from machines.models.machine import rank_of
 from machines.panel import intake
+from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class Courier:
             state__in=[MachineState.UNKNOWN, MachineState.MISSING]
         )
         claimed.update(state=MachineState.UNKNOWN, rank=rank_of(MachineState.UNKNOWN), changed_at=now)
-        Job.objects.filter(finished_at__lte=now - timedelta(days=1)).exclude(sealed="").update(sealed="")
+        Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
 
     # --- reports in
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from base64 import b64decode
+from datetime import timedelta
 from functools import cache
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from machines.models import Host, Job, Revision, User
 from machines.models.job import HOLDING
 
 log = logging.getLogger(__name__)
+
+SECRETS_LAST = timedelta(days=1)  # how long the sealed secrets of an ended job are kept for a retry
 
 
 class Busy(Problem):
@@ -108,7 +111,7 @@ def seal_secrets(secrets: BuildSecrets, host: Host) -> str:
 
 
 @cache
-def _poker() -> "redis.Redis[bytes]":
+def _poker() -> redis.Redis:
     return redis.Redis.from_url(settings.POKE_URL, socket_timeout=0.3, socket_connect_timeout=0.3)
 
 

@@ -158,10 +158,11 @@ def _outcome(host: Host, report: reports.Outcome, _: envelope.SignedReport) -> N
 def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
     """What the end of a job means for its machine's row and its revision."""
     machine = Machine.objects.filter(host=host, name=job.machine_name).first()
-    succeeded = report.state == JobState.SUCCEEDED
+    succeeded = report.state == "succeeded"
     if machine is None:
         return
     if job.op == "remove" and succeeded:
+        machine.revisions.exclude(state=Revision.State.APPLIED).delete()
         _forget(machine)
     if job.revision and job.revision.state == Revision.State.APPLYING:
         written = succeeded or (
@@ -169,11 +170,10 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
         )
         settle_revision(job.revision, machine, written=written, at=_time(report.result.get("applied_at", report.at)))
     if job.op == "build" and not succeeded and report.machine is None:
-        _forget(machine)
+        _forget(machine)  # its draft stays, for a retry
 
 
 def _forget(machine: Machine) -> None:
-    machine.revisions.exclude(state=Revision.State.APPLIED).delete()
     Machine.objects.filter(pk=machine.pk).update(
         removed_at=timezone.now(),
         changed_at=timezone.now(),

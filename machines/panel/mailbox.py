@@ -8,7 +8,8 @@ from uuid import UUID
 
 import redis
 from celery import Celery
-from kombu import Connection, Exchange, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 
 from machines.contract import routes
 
@@ -26,7 +27,7 @@ class Mailbox:
         self._app.conf.update(task_serializer="json", task_ignore_result=True, task_send_sent_event=False)
         self._producers: dict[UUID, Any] = {}
         # A blocking XREAD outlasts redis-py's default socket timeout.
-        self._redis: redis.Redis[str] = redis.Redis.from_url(
+        self._redis = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=BLOCK_MS / 1000 + TIMEOUT, socket_connect_timeout=TIMEOUT
         )
 
@@ -71,7 +72,7 @@ class Mailbox:
 
     def read(self, positions: dict[UUID, str]) -> dict[UUID, list[tuple[str, str]]]:
         """New reports of these hosts after the given stream positions, as (position, signed text)."""
-        streams = {routes.stream(str(host_id)): position for host_id, position in positions.items()}
+        streams: Any = {routes.stream(str(host_id)): position for host_id, position in positions.items()}
         by_stream = {routes.stream(str(host_id)): host_id for host_id in positions}
         answer: Any = self._redis.xread(streams, count=BATCH, block=BLOCK_MS) if streams else []
         pairs = answer.items() if isinstance(answer, dict) else answer

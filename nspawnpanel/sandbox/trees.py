@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.version import Version
 
 from nspawnpanel.sandbox import apt, pool
 from nspawnpanel.sandbox.run import PATH, run
@@ -214,8 +213,6 @@ def requirements(text: str, version: str) -> list[str]:
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
     pins = [Requirement(line) for line in lines if line]
     kept = {pin.name: pin for pin in pins if not pin.marker or pin.marker.evaluate(environment)}
-    if Version(version) < Version("3.11.3") and "redis" in kept:
-        kept.setdefault("async-timeout", Requirement("async-timeout==5.0.1"))  # redis asks for it below 3.11.3
     return [f"{pin.name}{pin.specifier}" for pin in kept.values()]
 
 

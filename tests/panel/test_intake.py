@@ -193,13 +193,14 @@ class TestRevisions:
         machine.refresh_from_db()
         assert (revision.state, revision.number, machine.applied) == ("draft", None, None)
 
-    def test_a_failed_build_leaves_no_machine(self, voice, machine, revision):
+    def test_a_failed_build_leaves_no_machine_but_its_configuration_for_a_retry(self, voice, machine, revision):
         order = orders.Remove(name="web")
         job = make.job(order, on=voice.host, revision=revision, state=JobState.RUNNING)
         Job.objects.filter(pk=job.pk).update(op="build")
         voice.tell(outcome(job, "failed", problem={"code": "x", "message": "no"}))
         assert not Machine.objects.listed().exists()
-        assert not Revision.objects.exists()
+        revision.refresh_from_db()
+        assert (revision.state, revision.number) == ("draft", None)
 
 
 def test_a_hosts_flood_of_refusals_is_bounded(voice):

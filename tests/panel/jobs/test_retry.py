@@ -1,9 +1,14 @@
 """The same order once more: job-retry."""
 
+from datetime import timedelta
 from uuid import uuid4
 
+import pytest
+from django.utils import timezone
+
 from machines.contract import orders
-from machines.models import Job
+from machines.models import Job, Machine, Revision
+from tests import make
 from tests.panel.jobs import cast
 
 
@@ -58,3 +63,36 @@ def test_it_needs_the_right(as_viewer, alpha):
 
 def test_it_needs_login(client, alpha):
     assert client.post(f"/jobs/{cast.ended(alpha, 'failed').pk}/retry/").status_code == 302
+
+
+class TestBuilds:
+    @pytest.fixture
+    def failed(self, alpha, admin) -> Job:
+        """A build that failed: its machine is hidden again, its configuration a draft."""
+        machine = make.machine("web", on=alpha, state="missing", removed_at=timezone.now())
+        revision = Revision.objects.create(machine=machine, memory_max="64M")
+        order = orders.Build(
+            name="web",
+            recipe={"release": "bookworm"},
+            first_boot={},
+            configuration=orders.Configuration(revision=1, nspawn="x", limits=""),
+        )
+        return cast.ended(alpha, "failed", order=order, sealed="kept", revision=revision, finished_at=timezone.now())
+
+    def test_it_builds_with_the_same_configuration_and_secrets_again(self, as_admin, failed):
+        as_admin.post(f"/jobs/{failed.pk}/retry/")
+        again = Job.objects.exclude(pk=failed.pk).get()
+        assert (again.revision, again.sealed) == (failed.revision, "kept")
+        assert (again.revision.state, again.revision.number) == ("applying", 1)
+        assert "MemoryMax=64M" in again.order["configuration"]["limits"]
+        assert Machine.objects.listed().filter(name="web").exists()
+
+    def test_it_says_so_when_the_configuration_was_replaced(self, as_admin, failed):
+        failed.revision.delete()
+        answer = as_admin.post(f"/jobs/{failed.pk}/retry/")
+        assert answer.status_code == 409
+        assert "Build the machine anew" in answer.content.decode()
+
+    def test_it_says_so_when_the_secrets_are_gone(self, as_admin, failed):
+        Job.objects.filter(pk=failed.pk).update(finished_at=timezone.now() - timedelta(days=2))
+        assert "thrown away after a day" in as_admin.post(f"/jobs/{failed.pk}/retry/").content.decode()
