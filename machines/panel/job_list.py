@@ -25,6 +25,7 @@ from machines.templatetags import panel_tags
 
 PER_PAGE = 50
 WORDS_AT_MOST = 12
+CHOICES_OFFERED = 300
 UNFINISHED = "unfinished"  # not a state: all that have not ended
 STATES = (UNFINISHED, *(s.value for s in JobState))
 OPS = tuple(op for op in RIGHT_FOR if op not in CONTROL)
@@ -198,4 +199,4 @@ def choices() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"host": [], "who": []}
     for kind, name in hosts.union(people, all=True):
         found[kind].append(name)
-    return {kind: sorted(names) for kind, names in found.items()}
+    return {kind: sorted(names)[:CHOICES_OFFERED] for kind, names in found.items()}
