@@ -6,14 +6,17 @@ prints the same words on its standard output for whoever reads the journal.
 """
 
 import contextlib
+import errno
 import json
 import os
+import time
 from pathlib import Path
 
 from machines.host.reporting import Entry
 
 FILE = "log"
 LIMIT = 64 * 1024 * 1024  # bytes; a tool that says more is cut off
+RESULT_TRIES = 20
 CHUNK = 1024 * 1024
 
 
@@ -26,9 +29,10 @@ class JobLog:
         self._size = os.fstat(self._fd).st_size
         self._torn = self._size > 0  # whatever was there may end in half a line
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, entry: Entry) -> bool:
+        """Write one entry; False when the disk had no room for it."""
         if self._size > LIMIT and entry["k"] == "line":
-            return
+            return True
         if self._size <= LIMIT < self._size + 20_000:
             entry = {**entry, "t": "The log is cut off here: it has reached 64 MiB."} if entry["k"] == "line" else entry
             self._size = LIMIT
@@ -40,11 +44,18 @@ class JobLog:
             written = 0
         self._torn = written != len(raw) and (written > 0 or self._torn)
         self._size += written
+        return written == len(raw)
 
     def result(self, state: str, problem: dict[str, object] | None, result: dict[str, object]) -> None:
-        """The job's end; on disk before the unit ends. Raises OSError when it cannot be written."""
-        self.tell({"k": "result", "at": 0.0, "state": state, "problem": problem, "result": result})
-        os.fsync(self._fd)
+        """The job's end; on disk before the unit ends. What the job had taken is freed by now, so a full disk is waited
+        for a little. Raises OSError when it stays full."""
+        entry = {"k": "result", "at": 0.0, "state": state, "problem": problem, "result": result}
+        for _ in range(RESULT_TRIES):
+            if self.tell(entry):
+                os.fsync(self._fd)
+                return
+            time.sleep(0.5)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), FILE)
 
 
 def read_from(folder: Path, cursor: int) -> tuple[list[Entry], int]:

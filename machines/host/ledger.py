@@ -7,6 +7,7 @@ neither be lost nor told twice.
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -22,6 +23,7 @@ SPOOL_REPORTS = 50_000
 SPOOL_BYTES = 64 * 1024 * 1024
 SPOOL_SECONDS = 7 * 86400
 JOBS_SECONDS = 90 * 86400  # a captured envelope expires long before its job is forgotten
+ROOM = 2 * 1024 * 1024  # bytes free below which the ballast goes
 BALLAST = 8 * 1024 * 1024  # bytes set aside: when the disk is full, the ledger can still write
 
 _TABLES = """
@@ -103,30 +105,31 @@ class Ledger:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction. On a full disk the ballast is given up and the commit tried again."""
+        """One durable transaction. On a disk that is all but full the ballast is given up for it."""
         with self._lock:
+            self._make_room()
             self._db.execute("begin immediate")
             try:
                 yield self._db
-                self._commit()
+                self._db.execute("commit")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("rollback")
                 raise
 
-    def _commit(self) -> None:
-        try:
-            self._db.execute("commit")
-        except sqlite3.OperationalError as error:
-            if "full" not in str(error) or not self._ballast.exists():
-                raise
-            self._ballast.unlink()
-            self._db.execute("commit")
+    def _make_room(self) -> None:
+        """Before a transaction, not after: SQLite rolls one back by itself when it does not fit."""
+        if self._free() < ROOM:
+            self._ballast.unlink(missing_ok=True)
 
     def _lay_ballast(self) -> None:
-        if not self._ballast.exists():
+        if not self._ballast.exists() and self._free() > 4 * BALLAST:
             with contextlib.suppress(OSError):
                 self._ballast.write_bytes(b"\0" * BALLAST)
+
+    def _free(self) -> int:
+        disk = os.statvfs(self.file.parent)
+        return disk.f_bavail * disk.f_frsize
 
     # --- jobs
 

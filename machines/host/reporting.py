@@ -30,6 +30,7 @@ BATCH_SECONDS = 0.05
 BATCH_LINES = 200
 BATCH_CHARACTERS = 64 * 1024
 STREAM_LENGTH = 20_000
+FIRST_PAUSE = 0.05
 PATIENCE = 2.0  # seconds: longest pause between two tries to reach Redis
 SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heartbeats, inventories) is not spooled
 
@@ -257,20 +258,18 @@ class Publisher(threading.Thread):
         self.wake()
 
     def run(self) -> None:
-        pause = 0.05
+        pause = FIRST_PAUSE
         while True:
             try:
-                more = self._publish_some()
-                pause = 0.05
+                if not self._publish_some():
+                    self._note()
+                    self._wake.wait(timeout=5)
+                pause = FIRST_PAUSE
             except (redis.RedisError, OSError, sqlite3.Error) as error:
-                if pause < 0.1:
-                    LOG.warning("Redis cannot be reached, reports wait in the spool: %s", error)
+                if pause == FIRST_PAUSE:
+                    LOG.warning("Reports cannot be published, they wait in the spool: %s", error)
                 time.sleep(pause)
                 pause = min(PATIENCE, pause * 2)
-                continue
-            if not more:
-                self._note()
-                self._wake.wait(timeout=5)
 
     def _publish_some(self) -> bool:
         """One pipeline full. False when nothing was left."""

@@ -128,17 +128,27 @@ def test_the_spool_is_bounded_by_size(spool, monkeypatch):
     assert spool.ledger.spool_bounds()[0] in {6, 7}
 
 
-def test_on_a_full_disk_the_ballast_makes_room(spool):
+def test_on_a_full_disk_the_ballast_makes_room(spool, monkeypatch):
     ballast = spool.ledger.file.with_name("ballast")
     assert ballast.stat().st_size == books.BALLAST
+    monkeypatch.setattr(Ledger, "_free", lambda _: books.ROOM - 1)
+    assert take(spool.ledger)
+    assert not ballast.exists()
+    spool.ledger.trim()
+    assert not ballast.exists(), "it is only laid again where there is plenty of room"
+    monkeypatch.undo()
+    spool.ledger.trim()
+    assert ballast.exists()
+
+
+def test_a_transaction_that_does_not_fit_leaves_nothing_behind(spool):
     with spool.ledger.writing() as db:
         pages = db.execute("pragma page_count").fetchone()[0]
-        limit = db.execute(f"pragma max_page_count={pages + 2}").fetchone()[0]
+    spool.ledger._db.execute(f"pragma max_page_count={pages + 2}")
     job = uuid4()
-    with pytest.raises(sqlite3.OperationalError, match="full"), spool.ledger.writing() as db:
-        spool.ledger.take(db, job, {"op": "start", "name": "x" * 100_000}, "ada", "accepted")
-    assert limit
-    assert spool.ledger.job(job) is None, "a transaction that does not fit leaves nothing behind"
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        take(spool.ledger, job, {"op": "start", "name": "x" * 100_000})
+    assert spool.ledger.job(job) is None
 
 
 def test_the_ledger_is_root_s_alone(spool):
