@@ -14,7 +14,7 @@ from machines.contract.states import FINAL_JOB_STATES, MAY_BECOME, OUTCOMES, UNF
 from machines.models.host import Host
 
 # While a job is in one of these, no other may be placed for its machine. A lost one does not block: its host decides.
-HOLDING = [s.value for s in UNFINISHED_JOB_STATES - {JobState.LOST}]
+HOLDING = sorted(s.value for s in UNFINISHED_JOB_STATES - {JobState.LOST})
 
 
 def _expiry() -> datetime:

@@ -12,7 +12,7 @@ HOSTS, MACHINES = 200, 10_000
 
 
 def list_page(runs: int = 300) -> tuple[str, Sequence[float], Sequence[float], str]:
-    """50 rows out of 10,000 machines, over a view that renders the same 50 rows, with the same template, from memory.
+    """50 rows out of 10,000 machines, over a view that renders the same 50 rows, in the same page, from a list in memory.
 
     Both through the whole stack of middleware for the same signed-in person, in turn.
     """
