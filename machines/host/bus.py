@@ -69,6 +69,7 @@ class Bus:
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._connected = asyncio.Event()
         self._handlers: list[Handler] = [self._note_job]
+        self._after_connecting: list[Callable[[], None]] = []
         self._waiting: dict[str, asyncio.Future[str]] = {}
         self._results: OrderedDict[str, str] = OrderedDict()
         threading.Thread(target=self._loop.run_forever, name="bus", daemon=True).start()
@@ -88,6 +89,10 @@ class Bus:
     def later(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine in the bus's loop and do not wait."""
         asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def after_connecting(self, work: Callable[[], None]) -> None:
+        """Call `work` in the bus's loop whenever the connection has come back: signals were missed meanwhile."""
+        self._after_connecting.append(work)
 
     def listen(self, handler: Handler) -> None:
         """Let `handler` see every signal, in the bus's loop. It must return quickly."""
@@ -166,6 +171,8 @@ class Bus:
                 self._connection = connection
                 await self._subscribe(connection)
                 self._connected.set()
+                for work in self._after_connecting:
+                    work()
                 await connection.wait_for_disconnect()  # type: ignore[no-untyped-call]
             except (OSError, EOFError, DBusFastError, TimeoutError) as error:
                 LOG.warning("The system bus cannot be reached: %s", error)

@@ -6,6 +6,7 @@ unfinished orders are taken up again at start.
 """
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ LOG = logging.getLogger(__name__)
 
 REFUSALS = 20  # reports of refused messages at once; one more per REFUSAL_SECONDS
 REFUSAL_SECONDS = 5.0
+AGAIN_SECONDS = 2.0
 STALE_SECONDS = 600.0  # an order accepted longer ago than this is not carried out by a worker that comes back
 
 
@@ -193,10 +195,17 @@ class Carrier:
                 "problem": problem.to_wire() if problem else None,
             }))  # fmt: skip
 
-        if name:
-            self._watch.settle(name, report)
-        else:
-            report(None)
+        while True:
+            try:
+                if name:
+                    self._watch.settle(name, report)
+                else:
+                    report(None)
+            except (sqlite3.Error, OSError):
+                LOG.exception("The end of job %s cannot be written down; trying again", job)
+                time.sleep(AGAIN_SECONDS)
+            else:
+                return
 
     # --- control orders
 

@@ -2,13 +2,14 @@
 
 Why a file and not the journal: its size in bytes is a cursor that cannot be vacuumed, rate-limited or split, so a
 worker that was killed goes on at the very byte it had reported, and every line arrives once and in order. The unit
-prints the same words on its standard output for whoever reads the journal.
+prints its own words on standard output too, for whoever reads the journal. The logs of the last fifty jobs are kept.
 """
 
 import contextlib
 import errno
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from machines.host.reporting import Entry
 
 FILE = "log"
 LIMIT = 64 * 1024 * 1024  # bytes; a tool that says more is cut off
+KEPT = 50
 RESULT_TRIES = 20
 CHUNK = 1024 * 1024
 
@@ -84,3 +86,13 @@ def last_lines(folder: Path, count: int) -> list[str]:
         return []
     entries, _ = read_from(folder, max(0, size - CHUNK // 4))
     return [str(entry["t"]) for entry in entries if entry["k"] == "line"][-count:]
+
+
+def put_away(folder: Path) -> None:
+    """A job has ended: its log stays, whatever else it had written goes, and so do logs older than the last fifty."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name != FILE:
+            entry.unlink(missing_ok=True)
+    jobs = sorted((f for f in folder.parent.glob("*") if f.is_dir()), key=lambda f: f.stat().st_mtime)
+    for old in jobs[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)

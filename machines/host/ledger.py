@@ -125,7 +125,7 @@ class Ledger:
     def _lay_ballast(self) -> None:
         if not self._ballast.exists() and self._free() > 4 * BALLAST:
             with contextlib.suppress(OSError):
-                self._ballast.write_bytes(b"\0" * BALLAST)
+                self._ballast.write_bytes(os.urandom(BALLAST))  # zeros might be compressed away
 
     def _free(self) -> int:
         disk = os.statvfs(self.file.parent)

@@ -33,7 +33,7 @@ class Paths:
         return self.state / "ledger.db"
 
     def job(self, job: UUID) -> Path:
-        """What a job in a unit writes while it runs; removed when its end has been reported."""
+        """What a job in a unit writes while it runs; its log stays for a while after the end."""
         return self.state / "jobs" / str(job)
 
     def generations(self, name: MachineName) -> Path:

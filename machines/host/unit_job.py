@@ -5,7 +5,6 @@ how it ends into its own log (job_log.py). The worker may die, restart or be upg
 """
 
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -60,15 +59,13 @@ def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
 
 
 def _tell(log: JobLog, entry: Entry) -> None:
-    """Into the job's own log; our own words and the commands also into the journal, for whoever reads that.
+    """Into the job's own log; our own words also into the journal, for whoever reads that.
 
     What tools print stays out of it: twice the work, and the journal might drop some of it.
     """
     log.tell(entry)
     if entry["k"] == "line" and entry["s"] == "p":
         sys.stdout.write(f"{entry['t']}\n")
-    elif entry["k"] == "command":
-        sys.stdout.write(f"+ {shlex.join(entry['argv'])}\n")
 
 
 def main() -> int:

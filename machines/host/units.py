@@ -6,7 +6,6 @@ the byte up to which the ledger says it was reported.
 """
 
 import logging
-import shutil
 import sys
 import threading
 import time
@@ -211,7 +210,7 @@ class Units:
             }))  # fmt: skip
 
         self._watch.settle(row.name, report, image_too=True)
-        shutil.rmtree(self._host.paths.job(row.id), ignore_errors=True)
+        job_log.put_away(self._host.paths.job(row.id))
         self._forget_unit(row)
         self._watch.refresh()
         self._next(row)

@@ -5,6 +5,7 @@ lock, so that an older look can never be sent after a newer one. A full inventor
 """
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -56,6 +57,7 @@ class Watch:
 
     def start(self) -> None:
         self._host.bus.listen(self._signal)
+        self._host.bus.after_connecting(self._full.set)
         self._host.bus.later(self._observe())
         self._host.bus.later(self._inventories())
         self._host.bus.later(self._watch_files())
@@ -79,8 +81,8 @@ class Watch:
         """
         try:
             self._host.bus.do(self._settle(name, report, image_too), timeout=120)
-        except Problem:
-            LOG.exception("%s could not be read after the work on it", name)
+        except Problem as problem:
+            LOG.warning("%s could not be read after the work on it: %s", name, problem)
             report(None)
 
     async def _settle(self, name: str, report: Callable[[MachineFact | None], None], image_too: bool) -> None:
@@ -96,8 +98,8 @@ class Watch:
             if not image_too:
                 return await inventory.read_one(self._host, MachineName(name))
             facts, _ = await inventory.read_some(self._host, [name])
-        except (Problem, TimeoutError):
-            LOG.exception("%s could not be read after the work on it", name)
+        except (Problem, TimeoutError) as error:
+            LOG.warning("%s could not be read after the work on it: %s", name, error)
             return None
         return facts[0] if facts else None
 
@@ -132,8 +134,9 @@ class Watch:
             try:
                 async with self._lock:
                     await self._report(names)
-            except (Problem, TimeoutError, OSError):
-                LOG.exception("Changes of %s could not be read; the next inventory will have them", ", ".join(names))
+            except (Problem, TimeoutError, OSError) as error:
+                LOG.warning("Changes of %s wait for the next inventory: %s", ", ".join(names), error)
+                self._full.set()
 
     def _not_held(self) -> set[str]:
         """What is to be looked at now; what an order's outcome will tell waits until that or a moment longer."""
@@ -188,16 +191,16 @@ class Watch:
 
     async def _inventories(self) -> None:
         while True:
+            self._full.clear()  # before the look: what is asked for while it lasts is another look
             try:
                 async with self._lock:
                     await self._inventory()
-            except (Problem, TimeoutError, OSError):
-                LOG.exception("The inventory could not be read")
-            self._full.clear()
-            try:
-                await asyncio.wait_for(self._full.wait(), INVENTORY_SECONDS)
-            except TimeoutError:
+            except (Problem, TimeoutError, OSError) as error:
+                LOG.warning("The inventory could not be read: %s", error)
+                await asyncio.sleep(1)
                 continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._full.wait(), INVENTORY_SECONDS)
 
     async def _inventory(self) -> None:
         host = self._host

@@ -74,8 +74,9 @@ def connection_class(pulse: Pulse) -> type[Connection]:
 def make_app(own: Settings, pulse: Pulse) -> Celery:
     """The Celery app of this host: its own queue, its own key prefix, JSON, one task, no Django."""
     host = str(own.host)
-    # A property of the same name is in the way of subclass arguments, hence type().
-    amqp = type("HostAMQP", (AMQP,), {"Connection": connection_class(pulse)})
+    # A property of the same name is in the way of subclass arguments, hence type(). Without an exchange there are no
+    # bindings to keep in Redis, which this host's user may not write.
+    amqp = type("HostAMQP", (AMQP,), {"Connection": connection_class(pulse), "default_exchange": None})
     app = Celery("nspawnpanel-host", broker=own.redis_url, fixups=[], set_as_current=True, amqp=amqp)
     app.conf.update(
         accept_content=["json"],

@@ -1,5 +1,7 @@
 """The log of a job in a unit: every entry once, from any byte on, whatever was cut short."""
 
+import os
+
 from machines.host import job_log
 from machines.host.job_log import JobLog, read_from
 
@@ -48,3 +50,23 @@ def test_what_tools_print_survives(tmp_path):
     nasty = "\x1b[31m\x00 \u2028 \ud800 end"
     JobLog(tmp_path).tell(line(nasty))
     assert read_from(tmp_path, 0)[0][0]["t"].endswith(" end")
+
+
+def test_only_the_log_stays_and_only_of_the_last_jobs(tmp_path, monkeypatch):
+    monkeypatch.setattr(job_log, "KEPT", 3)
+    for number in range(6):
+        folder = tmp_path / str(number)
+        JobLog(folder).tell(line("a"))
+        (folder / "apt.conf").write_text("secret")
+        os.utime(folder, (number, number))
+    job_log.put_away(tmp_path / "5")
+    assert [p.name for p in (tmp_path / "5").iterdir()] == ["log"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4", "5"]
+
+
+def test_a_job_that_died_is_explained_by_its_last_lines(tmp_path):
+    log = JobLog(tmp_path)
+    for number in range(30):
+        log.tell(line(str(number)))
+    assert job_log.last_lines(tmp_path, 3) == ["27", "28", "29"]
+    assert job_log.last_lines(tmp_path / "nope", 3) == []

@@ -46,6 +46,7 @@ class Building:
     secrets: BuildSecrets
     undo: Undo
     sources: list[Source] = field(default_factory=list)
+    applied_at: float = 0.0  # when its configuration was written
 
     @property
     def name(self) -> MachineName:
@@ -69,7 +70,7 @@ def build(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
             step(building)
             times[name] = round(time.monotonic() - begun, 2)
         undo.keep()
-    return {"seconds": times, "applied_at": time.time()}
+    return {"seconds": times, "applied_at": building.applied_at}
 
 
 # --- prepare
@@ -248,6 +249,7 @@ def import_(building: Building) -> None:
     found, wanted = nspawn_file.read(host.paths, name), nspawn_file.wanted(order.configuration)
     building.undo.push(apply.write, host, task, name, wanted, found)
     apply.write(host, task, name, found, wanted)
+    building.applied_at = time.time()
     rename_into_place(building.tree, host.paths.image(name))
     building.undo.keep()
     sync(host.paths.machines)
