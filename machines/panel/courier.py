@@ -9,7 +9,7 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -33,8 +33,10 @@ from machines.panel.mailbox import Mailbox
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100
+SWEEP_EVERY = timedelta(seconds=1)
 CANCEL_AGAIN = 5  # seconds
 RESEND_AGAIN = 2
+TURN = 1.0  # how long one host's reports may keep those of the others waiting
 CONTROL_LIFE = 60  # seconds a control order is valid
 TROUBLE: tuple[type[Exception], ...] = (redis.RedisError, KombuError, OperationalError, OSError, DatabaseError)
 
@@ -44,6 +46,7 @@ class Courier:
         self._key = key
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
         self._stop = threading.Event()
+        self._swept = datetime.min.replace(tzinfo=UTC)
 
     def run(self) -> None:
         """Work until stop() is called: sending in one thread, reading in another."""
@@ -70,13 +73,19 @@ class Courier:
                 away = True
                 close_old_connections()
                 self._stop.wait(0.5)
+            except Exception:  # a mistake of ours, perhaps with a host's help: it must not end the courier
+                log.exception("%s failed and is tried again", what)
+                self._stop.wait(0.5)
 
     # --- orders out
 
     def _send_once(self) -> None:
+        """A poke is answered by sending; what only time changes is looked after once a second."""
         now = timezone.now()
-        self.sweep(now)
         self.send_due(now)
+        if now - self._swept >= SWEEP_EVERY:
+            self.sweep(now)
+            self._swept = now
         self._outgoing.wait_for_poke()
 
     def send_due(self, now: datetime) -> None:
@@ -98,9 +107,13 @@ class Courier:
     def _send(self, job: Job, now: datetime) -> None:
         order = {**job.order, "sealed": job.sealed} if job.sealed else job.order
         wait = min(5 * 2**job.sends, 60)
-        sealed = self._seal(
-            job.host, job.uuid, order, expires=job.expires_at.timestamp(), actor=(job.actor_name, job.actor_role), attempt=job.sends + 1
-        )  # fmt: skip
+        try:
+            sealed = self._seal(
+                job.host, job.uuid, order, expires=job.expires_at.timestamp(), actor=(job.actor_name, job.actor_role), attempt=job.sends + 1
+            )  # fmt: skip
+        except Problem as problem:  # too large for an envelope; it must not hold up the orders behind it
+            Job.objects.move(job.pk, JobState.FAILED, finished_at=now, problem=problem.to_wire())
+            return
         self._outgoing.send(job.host_id, sealed)
         Job.objects.filter(pk=job.pk).update(
             sends=job.sends + 1, send_next_at=now + timedelta(seconds=wait), sent_at=job.sent_at or now
@@ -168,9 +181,17 @@ class Courier:
         if not positions:
             self._stop.wait(1)
         for host_id, entries in self._incoming.read(positions).items():
-            for position, text in entries:
-                if intake.take(host_id, position, text) is intake.Taken.GAP:
-                    self._ask_again(host_id)
+            self._take(host_id, entries)
+
+    def _take(self, host_id: UUID, entries: list[tuple[str, str]]) -> None:
+        """What one host said, for a turn's time; the rest is read again when the others had theirs."""
+        until = time.monotonic() + TURN
+        for position, text in entries:
+            if intake.take(host_id, position, text) is intake.Taken.GAP:
+                self._ask_again(host_id)
+            if time.monotonic() > until:
+                break
+        self._incoming.forget(host_id, position)
 
     def _ask_again(self, host_id: UUID) -> None:
         """Something was lost on the way: ask the host's spool for it, but not for every report that follows."""
