@@ -20,14 +20,15 @@ def stream(host_id: str) -> str:
     return f"{prefix(host_id)}evt"
 
 
-# Ten harmless commands suffice for kombu with `ack_emulation` off; no Lua, no publish, no other prefix.
+# A few harmless commands suffice for kombu with `ack_emulation` off and no exchange; no Lua, no publish, no other prefix.
+# What a host may write is its stream alone: a key of the wrong kind in its mailbox's place would stop the courier.
 # `client|setinfo` exists from Redis 7.2 only, and redis-py tolerates its absence.
 def host_acl(host_id: str) -> list[str]:
     """ACL rules of one host's Redis user (Redis ≥ 7.0: selectors)."""
-    p, q = prefix(host_id), f"{prefix(host_id)}{queue(host_id)}"
+    q = f"{prefix(host_id)}{queue(host_id)}"
     return [
         "resetkeys", "resetchannels", "-@all", "+ping", "+hello", "+auth", "+client|setname", "+select",
-        f"(+brpop +llen +sadd +multi +exec ~{q}* ~{p}_kombu.binding*)",
+        f"(+brpop +llen +multi +exec ~{q}*)",
         f"(+xadd +multi +exec %W~{stream(host_id)})",
     ]  # fmt: skip
 
@@ -36,7 +37,7 @@ def courier_acl() -> list[str]:
     """ACL rules of the courier: it alone fills the hosts' mailboxes and reads their streams."""
     return [
         "resetkeys", "resetchannels", "-@all", "+ping", "+hello", "+auth", "+client|setname", "+select", "+multi", "+exec",
-        "(+lpush +llen +del +sadd +smembers +multi +exec ~np:h:*:host.* ~np:h:*:_kombu.binding*)",
+        "(+lpush +llen +del +multi +exec ~np:h:*:host.*)",
         "(+xread +xlen +xtrim ~np:h:*:evt)",
         f"(+brpop ~{POKE})",
     ]  # fmt: skip

@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                 ('facts', models.JSONField(default=dict)),
                 ('facts_at', models.DateTimeField(null=True)),
                 ('report_number', models.PositiveBigIntegerField(default=0)),
-                ('stream_position', models.CharField(default='0', max_length=40)),
+                ('stream_position', models.CharField(default='0', max_length=41)),
                 ('resend_asked_at', models.DateTimeField(null=True)),
             ],
             options={

@@ -29,7 +29,7 @@ class Host(models.Model):
     facts_at = models.DateTimeField(null=True)
 
     report_number = models.PositiveBigIntegerField(default=0)  # all reports up to this one have been taken
-    stream_position = models.CharField(max_length=40, default="0")
+    stream_position = models.CharField(max_length=41, default="0")  # two numbers of 64 bits
     resend_asked_at = models.DateTimeField(null=True)
 
     objects = HostQuerySet.as_manager()

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 from nacl.signing import VerifyKey
 
@@ -25,8 +25,10 @@ from machines.models.machine import rank_of
 log = logging.getLogger(__name__)
 
 KEPT_COMMANDS = 200
+KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in its row
 MAX_LINES = 200_000  # per job; a host that sends more is cut off
 REFUSALS_PER_HOUR = 20
+MACHINES_AT_MOST = 10_000  # per host; what an inventory does not name goes again
 
 
 class Taken(Enum):
@@ -51,11 +53,23 @@ def take(host_id: UUID, position: str, text: str) -> Taken:
             return Taken.REFUSED
         taken = _in_order(host, signed.number)
         if taken is Taken.YES:
-            TAKE[report.kind](host, report, signed)
+            _carry(host, report, signed)
             host.report_number = signed.number
         _seen(host)
         host.save(update_fields=["stream_position", "report_number", "last_seen", "facts", "facts_at"])
     return taken
+
+
+def _carry(host: Host, report: reports.AnyReport, signed: envelope.SignedReport) -> None:
+    """Do what a report says. One that we cannot take is passed over: standing still would hold up every other host."""
+    try:
+        with transaction.atomic():
+            TAKE[report.kind](host, report, signed)
+    except OperationalError:
+        raise
+    except Exception:
+        log.exception("Report %s of %s (%s) could not be taken", signed.number, host.name, report.kind)
+        note_refusal(host, "report-refused", f"A report of this host ({report.kind}) could not be taken.")
 
 
 def _in_order(host: Host, number: int) -> Taken:
@@ -111,7 +125,8 @@ def _progress(host: Host, report: reports.Progress, _: envelope.SignedReport) ->
 
 def _command(host: Host, report: reports.Command, _: envelope.SignedReport) -> None:
     job = _job(host, report.job)
-    if job and len(job.commands) < KEPT_COMMANDS:
+    kept = sum(len(word) for argv in job.commands for word in argv) if job else 0
+    if job and len(job.commands) < KEPT_COMMANDS and kept < KEPT_WORDS:
         Job.objects.filter(pk=job.pk).update(commands=[*job.commands, report.argv])
 
 
@@ -119,7 +134,10 @@ def _lines(host: Host, report: reports.Lines, _: envelope.SignedReport) -> None:
     job = _job(host, report.job)
     if not job or job.line_count > MAX_LINES:
         return
-    _running(job)
+    if job.op == "build" and not job.phases:  # it says that it waits for other builds
+        Job.objects.move(job.pk, JobState.ACCEPTED, accepted_at=timezone.now())
+    else:
+        _running(job)
     fresh = report.lines[max(0, job.line_count + 1 - report.first) :]
     if not fresh:
         return
@@ -214,9 +232,10 @@ def _body(text: str) -> str:
 
 
 def _time(seconds: Any) -> datetime:
+    """A moment that every time zone can show; now, for what is none."""
     try:
-        return datetime.fromtimestamp(float(seconds), UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(float(seconds), UTC) if 0 <= float(seconds) <= reports.LATEST else timezone.now()
+    except (TypeError, ValueError):
         return timezone.now()
 
 
@@ -279,6 +298,8 @@ def _gone(machine: Machine) -> None:
 
 
 def _observed(host: Host, report: reports.Observed, _: envelope.SignedReport) -> None:
+    if Machine.objects.on(host).count() > MACHINES_AT_MOST:
+        return
     for fact in report.machines:
         refresh(host, fact)
     for machine in Machine.objects.listed().select_related("host").filter(host=host, name__in=report.gone):
@@ -318,7 +339,7 @@ def _heartbeat(host: Host, report: reports.Heartbeat, _: envelope.SignedReport) 
 
 
 def _refused(host: Host, report: reports.Refused, _: envelope.SignedReport) -> None:
-    note_refusal(host, report.code, report.message)
+    note_refusal(host, "order-refused", f"{report.message} ({report.code})")
     if report.job:
         waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])
         waiting.update(problem={"code": report.code, "message": report.message, "hint": "", "details": ""})

@@ -9,7 +9,7 @@ from uuid import UUID
 import redis
 from celery import Celery
 from kombu.connection import Connection
-from kombu.entity import Exchange, Queue
+from kombu.entity import Queue
 
 from machines.contract import routes
 
@@ -26,15 +26,20 @@ class Mailbox:
         self._app = Celery("nspawnpanel-courier", broker=url, set_as_current=False, fixups=[])
         self._app.conf.update(task_serializer="json", task_ignore_result=True, task_send_sent_event=False)
         self._producers: dict[UUID, Any] = {}
-        # A blocking XREAD outlasts redis-py's default socket timeout.
+        # A blocking XREAD outlasts redis-py's default socket timeout. Streams hold whatever their host put there: a byte
+        # that is no UTF-8 must cost that entry and not the reading of all.
         self._redis = redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=BLOCK_MS / 1000 + TIMEOUT, socket_connect_timeout=TIMEOUT
+            url,
+            decode_responses=True,
+            encoding_errors="replace",
+            socket_timeout=BLOCK_MS / 1000 + TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
         )
 
     def send(self, host_id: UUID, envelope: str) -> None:
         """Put a sealed order into a host's mailbox. Raises redis or kombu errors; nothing is kept here."""
         name = routes.queue(str(host_id))
-        queue = Queue(name, Exchange(name), routing_key=name)
+        queue = Queue(name, routing_key=name)  # no exchange: bindings would be a set that the host could write to
         try:
             self._app.send_task(
                 routes.TASK,
@@ -65,6 +70,10 @@ class Mailbox:
     def empty(self, host_id: UUID) -> None:
         """Throw away what lies in a host's mailbox; what is still wanted is sent again from the database."""
         self._redis.delete(routes.prefix(str(host_id)) + routes.queue(str(host_id)))
+
+    def forget(self, host_id: UUID, position: str) -> None:
+        """Let go of the reports before this position. A host may put in more than Redis has room for; all hosts share it."""
+        self._redis.xtrim(routes.stream(str(host_id)), minid=position)
 
     def wait_for_poke(self) -> None:
         """Return when the web process says there is work, or after a second."""

@@ -139,6 +139,66 @@ def test_it_reads_reports_and_asks_for_what_is_missing(courier, valkey, key, voi
     assert [order for _, order in delivered(valkey, voice.host, key)] == [orders.Resend(after=1)]
 
 
+def test_bytes_that_are_no_text_cost_their_host_one_refusal_and_nobody_anything(courier, valkey, voice):
+    other = HostVoice("beta")
+    admin = valkey.admin()
+    for field in ({b"r": b"\xff\xfe"}, {b"\xff": b"\x80"}, {b"r": b"\0"}):
+        admin.xadd(routes.stream(str(voice.host.id)), field)
+    admin.xadd(routes.stream(str(other.host.id)), {"r": other.say(reports.Heartbeat())})
+    courier._read_once()
+    courier._read_once()
+    other.host.refresh_from_db()
+    assert other.host.report_number == 1
+
+
+def test_a_flood_of_one_host_leaves_the_others_their_turn(courier, valkey, voice, monkeypatch):
+    other = HostVoice("beta")
+    first, second = sorted((voice, other), key=lambda each: str(each.host.id))
+    admin = valkey.admin()
+    for _ in range(50):
+        admin.xadd(routes.stream(str(first.host.id)), {"r": first.say(reports.Heartbeat())})
+    admin.xadd(routes.stream(str(second.host.id)), {"r": second.say(reports.Heartbeat())})
+    monkeypatch.setattr("machines.panel.courier.TURN", 0.0)
+    courier._read_once()
+    assert set(Host.objects.values_list("report_number", flat=True)) == {1}
+    for _ in range(49):
+        courier._read_once()
+    assert sorted(Host.objects.values_list("report_number", flat=True)) == [1, 50]
+
+
+def test_what_was_taken_makes_room(courier, valkey, voice):
+    """A host may fill the Redis that all share; then nobody could say anything ever again."""
+    stream, admin = routes.stream(str(voice.host.id)), valkey.admin()
+    for _ in range(400):
+        admin.xadd(stream, {"r": "x" * 3000})
+    for _ in range(2):
+        courier._read_once()
+    assert admin.xlen(stream) < 100
+
+
+def test_an_order_too_large_for_an_envelope_fails_alone(courier, valkey, key, voice):
+    text = "# " + "\N{SNOWMAN}" * 100_000
+    huge = orders.Apply(name="db", configuration=orders.Configuration(revision=1, nspawn=text, limits=""))
+    failed, other = make.job(huge, on=voice.host), make.job(orders.Start(name="web"), on=voice.host)
+    courier.send_due(timezone.now())
+    failed.refresh_from_db()
+    assert (failed.state, failed.problem["code"]) == (JobState.FAILED, "envelope-oversized")
+    assert [sealed.job for sealed, _ in delivered(valkey, voice.host, key)] == [other.uuid]
+
+
+def test_a_mistake_does_not_end_the_courier(courier):
+    turns = []
+
+    def step() -> None:
+        turns.append(1)
+        if len(turns) > 1:
+            courier.stop()
+        raise ValueError("unforeseen")
+
+    courier._loop("testing", step)
+    assert len(turns) == 2
+
+
 def test_the_web_process_may_poke_and_nothing_else(valkey):
     web = redis.Redis.from_url(valkey.url("np-web", "secret"))
     web.lpush(routes.POKE, "1")
@@ -162,6 +222,7 @@ def test_a_hosts_user_is_confined_to_its_host(valkey, db):
     own.xadd(routes.stream(str(host.id)), {"r": "x"})
     for forbidden in (
         lambda: own.xadd(routes.stream("other"), {"r": "x"}),
+        lambda: own.sadd(routes.prefix(str(host.id)) + routes.queue(str(host.id)), "a set stops the courier"),
         lambda: own.xread({routes.stream(str(host.id)): "0"}),
         lambda: own.lpush(routes.prefix(str(host.id)) + routes.queue(str(host.id)), "forged"),
         lambda: own.publish("x", "y"),

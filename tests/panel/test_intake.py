@@ -211,3 +211,40 @@ def test_a_hosts_flood_of_refusals_is_bounded(voice):
 
 def test_an_unknown_job_is_no_trouble(voice):
     assert voice.tell(reports.Accepted(job=uuid4())) is Taken.YES
+
+
+def test_a_report_we_cannot_take_holds_up_nothing(voice, job):
+    twice = reports.Inventory(host=reports.HostFact(), machines=[fact("a"), fact("a")])
+    assert voice.tell(twice) is Taken.YES
+    assert Event.objects.filter(host=voice.host, kind="report-refused").exists()
+    assert voice.tell(reports.Accepted(job=job.uuid)) is Taken.YES
+    job.refresh_from_db()
+    assert job.state == JobState.ACCEPTED
+
+
+def test_no_database_is_told_more_than_its_columns_hold(voice):
+    """PostgreSQL refuses what is longer; then the same report would be read for ever."""
+    for code in ("x" * 300, "y" * 300):
+        assert voice.tell(reports.Refused(code=code, message="m" * 4000)) is Taken.YES
+    latest = f"{2**64 - 1}-{2**64 - 1}"
+    assert take(voice.host.id, latest, voice.say(reports.Heartbeat())) is Taken.YES
+    assert {event.kind for event in Event.objects.all()} == {"order-refused"}
+    assert Host.objects.get().stream_position == latest
+
+
+def test_commands_of_a_job_are_kept_up_to_a_size(voice, job):
+    for _ in range(5):
+        voice.tell(reports.Command(job=job.uuid, argv=["x" * 8000] * 20))
+    job.refresh_from_db()
+    assert len(job.commands) == 2
+
+
+@pytest.mark.parametrize("moment", [-62135596800.0, 253402300799.0, "nan", 1e300, [], None, True])
+def test_a_moment_that_no_page_can_show_is_now(voice, moment):
+    applied = make.job(orders.Start(name="web"), on=voice.host, state=JobState.RUNNING)
+    machine = make.machine("web", on=voice.host)
+    revision = Revision.objects.create(machine=machine, number=1, state="applying", nspawn_text="x")
+    Job.objects.filter(pk=applied.pk).update(revision=revision)
+    voice.tell(outcome(applied, result={"applied_at": moment}, machine=fact()))
+    revision.refresh_from_db()
+    assert 1970 <= revision.applied_at.year < 9000
