@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from machines.contract import nspawn, orders, values
+from machines.contract import nspawn, orders
 from machines.contract.limits import PROPERTIES
 from machines.contract.problems import NotAllowed
 from machines.contract.rights import RIGHT_FOR
 from machines.host.faults import Misconfigured
 
-# Keys a drop-in may hold. No Exec*=, no LoadCredential=, no Environment=: each of them would be root on the host.
+# Keys a drop-in may hold. No Exec*=, no LoadCredential=, no Environment=: each of them would be root on the host. No Wants=
+# and its kin: they start any unit of the host with the machine, poweroff.target or debug-shell.service too.
 UNIT_SETTINGS = (
     *PROPERTIES, "CPUQuotaPeriodSec", "AllowedMemoryNodes", "MemoryZSwapMax", "StartupCPUWeight", "StartupIOWeight",
     "IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax", "IODeviceWeight",
@@ -28,8 +29,9 @@ UNIT_SETTINGS = (
     "RestrictNetworkInterfaces", "ManagedOOMSwap", "ManagedOOMMemoryPressure", "ManagedOOMMemoryPressureLimit",
     "ManagedOOMPreference", "CPUAccounting", "MemoryAccounting", "IOAccounting", "TasksAccounting", "Restart",
     "RestartSec", "TimeoutStartSec", "TimeoutStopSec", "TimeoutSec", "SetCredential", "CoredumpReceive",
-    "Description", "Documentation", "After", "Before", "Wants", "Requires", "BindsTo", "PartOf", "Requisite",
+    "Description", "Documentation", "After", "Before", "PartOf", "Requisite",
 )  # fmt: skip
+FIRST_ID = 65536  # below it are the ids of the host's own users
 NETWORKS = ("veth", "zone", "bridge", "macvlan", "ipvlan", "host", "none", "other")
 
 
@@ -44,7 +46,8 @@ class Policy:
     networks: tuple[str, ...] = NETWORKS
     interfaces: tuple[str, ...] = ("*",)  # for Interface=, MACVLAN=, IPVLAN=, Bridge=
     capabilities: tuple[str, ...] = ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_NICE", "CAP_SYS_PTRACE")
-    private_users: str = "optional"  # or "required": PrivateUsers=no and identity are refused
+    system_calls: tuple[str, ...] = ()  # beyond systemd-nspawn's own set; some of those are root on the host
+    private_users: str = "optional"  # or "required": no ids that belong to this host itself
     port_lowest: int = 1
     unit_settings: tuple[str, ...] = UNIT_SETTINGS
     mirrors: tuple[str, ...] = ("*",)
@@ -138,17 +141,25 @@ def allow_files(policy: Policy, wanted: nspawn.Document, limits: nspawn.Document
             raise _refuse("unit_settings", f"{entry.key}= in the drop-in of the machine's unit.")
 
 
+def _said(document: nspawn.Document, section: str, key: str) -> list[str]:
+    """Every value of a key, also those before an empty assignment: systemd-nspawn takes few of these as a reset."""
+    return [e.value for e in document.settings() if (e.section, e.key) == (section, key) and e.value]
+
+
 def _allow_paths(policy: Policy, document: nspawn.Document) -> None:
     for key, roots in (
         ("Bind", policy.bind_sources),
         ("BindReadOnly", (*policy.bind_sources, *policy.bind_sources_read_only)),
     ):
-        for value in document.get(nspawn.FILES, key):
+        for value in _said(document, nspawn.FILES, key):
             _allow_source(key, source_of(value), roots)
     for key in ("Overlay", "OverlayReadOnly"):
-        for value in document.get(nspawn.FILES, key):
+        for value in _said(document, nspawn.FILES, key):
             for lower in overlay_sources(value):
                 _allow_source(key, lower, policy.bind_sources)
+    for value in _said(document, nspawn.FILES, "BindUser"):
+        for user in value.split():  # comes with their home, writable
+            _allow_source("BindUser", os.path.expanduser(f"~{user}"), policy.bind_sources)
 
 
 def source_of(bind: str) -> str:
@@ -194,14 +205,14 @@ def _allow_network(policy: Policy, document: nspawn.Document, whole: nspawn.Docu
     changed = any(entry.section == nspawn.NETWORK for entry in document.settings())
     if changed and mode and mode not in policy.networks:
         raise _refuse("networks", f"the network mode “{mode}”.")
-    if document.get(nspawn.NETWORK, "NamespacePath") and "other" not in policy.networks:
+    if _said(document, nspawn.NETWORK, "NamespacePath") and "other" not in policy.networks:
         raise _refuse("networks", "NamespacePath=, which joins any network namespace.")
     for key in ("Interface", "MACVLAN", "IPVLAN", "Bridge"):
-        for value in document.get(nspawn.NETWORK, key):
+        for value in _said(document, nspawn.NETWORK, key):
             for pair in value.split():
                 if not _matches(pair.split(":")[0], policy.interfaces):
                     raise _refuse("interfaces", f"{key}={pair}.")
-    for value in document.get(nspawn.NETWORK, "Port"):
+    for value in _said(document, nspawn.NETWORK, "Port"):
         port = host_port(value)[1]
         if port < policy.port_lowest:
             raise _refuse("port_lowest", f"the host's port {port}; the lowest is {policy.port_lowest}.")
@@ -215,18 +226,27 @@ def host_port(value: str) -> tuple[str, int]:
 
 
 def _allow_privileges(policy: Policy, document: nspawn.Document) -> None:
-    users = document.last(nspawn.EXEC, "PrivateUsers")
-    if policy.private_users == "required" and users and (users == "identity" or _is_off(users)):
-        raise _refuse("private_users", f"PrivateUsers={users}.")
+    for users in _said(document, nspawn.EXEC, "PrivateUsers"):
+        if policy.private_users == "required" and _are_the_hosts(users):
+            raise _refuse("private_users", f"PrivateUsers={users}.")
     for key in ("Capability", "AmbientCapability"):
-        for value in document.get(nspawn.EXEC, key):
-            for word in value.split():
-                if not _matches(word, policy.capabilities):
-                    raise _refuse("capabilities", f"{key}={word}.")
+        _allow_words("capabilities", key, _said(document, nspawn.EXEC, key), policy.capabilities)
+    filters = _said(document, nspawn.EXEC, "SystemCallFilter")
+    _allow_words("system_calls", "SystemCallFilter", [f for f in filters if f[0] != "~"], policy.system_calls)
 
 
-def _is_off(text: str) -> bool:
-    return text.lower() in {"0", "no", "n", "false", "f", "off"} and not values.is_true(text)
+def _allow_words(rule: str, key: str, lines: Sequence[str], allowed: tuple[str, ...]) -> None:
+    for word in " ".join(lines).split():
+        if not _matches(word, allowed):
+            raise _refuse(rule, f"{key}={word}.")
+
+
+def _are_the_hosts(users: str) -> bool:
+    """Whether ids inside are ids of this host's own users: its root, its services, its people."""
+    first = users.partition(":")[0]
+    if users == "identity" or users.lower() in {"no", "n", "false", "f", "off"}:
+        return True
+    return first.isdigit() and users != "1" and int(first) < FIRST_ID
 
 
 def _matches(word: str, patterns: tuple[str, ...]) -> bool:

@@ -127,7 +127,8 @@ def test_lines_that_stand_there_already_are_not_judged():
         files(text + "Bind=/root\n", found=(text,))
 
 
-@pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "LoadCredential", "Environment", "User", "RootDirectory"])
+@pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "LoadCredential", "Environment", "User", "RootDirectory",
+                                 "Wants", "Requires", "BindsTo", "Upholds", "OnFailure", "Slice", "DeviceAllow"])  # fmt: skip
 def test_a_drop_in_holds_no_commands(key):
     with pytest.raises(NotAllowed, match=key):
         files("", limits=f"[Service]\n{key}=/bin/sh\n")
@@ -143,12 +144,32 @@ def test_a_drop_in_holds_no_commands(key):
         ("[Exec]\nPrivateUsers=no\n", Policy(private_users="required"), "private_users"),
         ("[Exec]\nCapability=all\n", Policy(), "capabilities"),
         ("[Exec]\nCapability=CAP_NET_ADMIN CAP_SYS_ADMIN\n", Policy(), "capabilities"),
+        # An empty assignment takes nothing back: systemd 252 starts this with CAP_SYS_MODULE
+        ("[Exec]\nCapability=CAP_SYS_MODULE\nCapability=\n", Policy(), "capabilities"),
+        ("[Network]\nInterface=eth0\nInterface=\n", Policy(interfaces=("br*",)), "interfaces"),
+        ("[Exec]\nPrivateUsers=no\nPrivateUsers=pick\n", Policy(private_users="required"), "private_users"),
+        ("[Exec]\nPrivateUsers=0:65536\n", Policy(private_users="required"), "private_users"),
+        ("[Exec]\nPrivateUsers=1000\n", Policy(private_users="required"), "private_users"),
+        ("[Exec]\nPrivateUsers=0\n", Policy(private_users="required"), "private_users"),
+        ("[Exec]\nSystemCallFilter=kexec_load\n", Policy(), "system_calls"),
+        ("[Exec]\nSystemCallFilter=keyctl open_by_handle_at\n", Policy(system_calls=("keyctl",)), "system_calls"),
+        ("[Files]\nBindUser=root\n", Policy(), "bind_sources"),
+        ("[Files]\nBindUser=nobody-of-this-name\n", Policy(), "bind_sources"),
     ],
 )
 def test_network_and_privileges_have_rules(text, rules, rule):
     with pytest.raises(NotAllowed) as caught:
         files(text, rules)
     assert f"“{rule}”" in caught.value.hint
+
+
+@pytest.mark.parametrize("users", ["yes", "1", "pick", "managed", "524288:65536", "65536"])
+def test_a_namespace_of_its_own_is_what_a_strict_host_wants(users):
+    files(f"[Exec]\nPrivateUsers={users}\n", Policy(private_users="required"))
+
+
+def test_system_calls_may_always_be_taken_away():
+    files("[Exec]\nSystemCallFilter=~ptrace @mount\n")
 
 
 def test_facts_can_cross_the_wire():
