@@ -8,7 +8,7 @@ from django.utils import timezone
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from machines.contract import orders
+from machines.contract import orders, recipes
 from machines.contract.rights import Role
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, User
@@ -56,3 +56,9 @@ def job(order: orders.AnyOrder, *, on: Host, by: User | None = None, **fields: A
         actor_role=by.role if by else Role.ADMINISTRATOR,
         **fields,
     )
+
+
+def build_order(name: str = "web", release: str = "trixie") -> orders.Build:
+    configuration = orders.Configuration(revision=1, nspawn="", limits="")
+    recipe = recipes.DebianRecipe(release=release)
+    return orders.Build(name=name, recipe=recipe, first_boot=recipes.FirstBoot(), configuration=configuration)

@@ -137,6 +137,12 @@ _ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
 IN_A_UNIT = frozenset({"build", "remove"})
 CONTROL = frozenset({"cancel", "resend", "refresh"})
 
+# op → the steps of its work, in order, so that a page can name those to come.
+PHASES: dict[str, tuple[str, ...]] = {
+    "build": ("prepare", "bootstrap", "configure", "finish", "import"),
+    "remove": ("check", "image", "configuration"),
+}
+
 # Seconds: how long an order waits for its host, and how long its work may take.
 EXPIRES_AFTER = 24 * 3600
 TIME_LIMIT: dict[str, int] = {"build": 3600, "remove": 900, "poweroff": 120, "reboot": 120, "start": 180, "apply": 120}

@@ -26,7 +26,9 @@ DEBIAN_RELEASES = ("trixie", "bookworm", "bullseye", "sid")
 def package(text: str) -> str:
     if not _PACKAGE.fullmatch(text) or len(text) > 100:
         raise BadValue(
-            f"“{text[:60]}” is not a Debian package name: lower-case letters, digits, + - and . only.", field="packages"
+            f"“{text[:60]}” is not a Debian package name.",
+            hint="Such names have lower-case letters, digits, + - and . only.",
+            field="packages",
         )
     return text
 

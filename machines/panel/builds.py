@@ -1,5 +1,6 @@
 """Place the order for a new machine: its row, its first revision and the job, in one transaction."""
 
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -59,6 +60,26 @@ def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
         return dispatch.place(
             order, on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job
         )  # fmt: skip
+
+
+def answers(job: Job) -> dict[str, Any]:
+    """What the form for a new machine was told for this build; its password is not among it."""
+    order = orders.from_wire(job.order)
+    assert isinstance(order, orders.Build)
+    recipe, boot = order.recipe, order.first_boot
+    return {
+        "host": job.host,
+        "name": order.name,
+        "release": recipe.release,
+        "packages": " ".join(recipe.packages),
+        "mirror": recipe.mirror,
+        "hostname": "" if boot.hostname == order.name else boot.hostname,
+        "ssh_keys": "\n".join(boot.ssh_keys),
+        "locale": boot.locale,
+        "timezone": boot.timezone,
+        "start": order.start,
+        "enable": order.enable,
+    }
 
 
 def _row(host: Host, name: str) -> Machine:

@@ -189,7 +189,14 @@ def _doing(given: dict[str, Any]) -> str:
 
 
 def _wait(given: dict[str, Any]) -> job_words.Wait:
-    return job_words.Wait(given["host__name"], given["host__last_seen"], given["sent_at"], given["expires_at"])
+    return job_words.Wait(
+        given["host__name"],
+        given["host__last_seen"],
+        given["sent_at"],
+        given["accepted_at"],
+        given["expires_at"],
+        given["op"],
+    )
 
 
 def choices() -> dict[str, list[str]]:

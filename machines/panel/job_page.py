@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import Exists, OuterRef, Subquery
 from django.http import Http404
 from django.urls import reverse
 from django.utils import timezone
 
+from machines.contract.orders import PHASES
 from machines.contract.rights import RIGHT_FOR, Right
 from machines.contract.states import JobState
-from machines.models import Job
+from machines.models import Job, Machine
 from machines.panel import ansi, frame, job_words, log_lines, logs
 from machines.panel.access import PanelRequest
 from machines.panel.rows import host_url, machine_url, version
@@ -25,9 +26,12 @@ SECRETS_KEPT = timedelta(days=1)  # the courier forgets them then
 
 
 def load(pk: int) -> Job:
-    """The job with its host, what it retries and what retries it: one query. Raises Http404."""
+    """The job with its host, what it retries, what retries it and whether its machine is listed: one query. Raises Http404."""
     retries = Job.objects.filter(retry_of=OuterRef("pk")).order_by("-id").values("pk")[:1]
-    jobs = Job.objects.select_related("host", "revision").annotate(retried_by=Subquery(retries))
+    machines = Machine.objects.listed().filter(host=OuterRef("host"), name=OuterRef("machine_name"))
+    jobs = Job.objects.select_related("host", "revision").annotate(
+        retried_by=Subquery(retries), has_machine=Exists(machines)
+    )
     job = jobs.filter(pk=pk).first()
     if job is None:
         raise Http404(f"There is no job {pk}.")
@@ -38,11 +42,12 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     """What the live head of the page shows."""
     now = timezone.now()
     may = request.user.may(RIGHT_FOR.get(job.op, Right.ADMINISTER))
-    wait = job_words.Wait(job.host.name, job.host.last_seen, job.sent_at, job.expires_at)
+    wait = job_words.Wait(job.host.name, job.host.last_seen, job.sent_at, job.accepted_at, job.expires_at, job.op)
     shown = {
         "job": job,
         "what": job_words.what(job.op, job.machine_name),
-        "machine_url": machine_url(job.host.name, job.machine_name) if job.machine_name else "",
+        "machine_url": machine_url(job.host.name, job.machine_name) if getattr(job, "has_machine", False) else "",
+        "again_url": _again_url(job) if request.user.may(Right.BUILD) else "",
         "host_url": host_url(job.host.name),
         "why": wait.reason(job.state, now),
         "begun": job.started_at or job.accepted_at,
@@ -68,6 +73,13 @@ def _draft_url(job: Job) -> str:
     return reverse("config-edit", args=[job.host.name, job.machine_name])
 
 
+def _again_url(job: Job) -> str:
+    """The form with what a failed build was told, to change what was wrong."""
+    if job.op != "build" or not job.is_final or job.state == JobState.SUCCEEDED or getattr(job, "has_machine", False):
+        return ""
+    return f"{reverse('machine-new')}?again={job.pk}"
+
+
 @dataclass(frozen=True)
 class Phase:
     """One step of the job. `since` is set while it goes on, `seconds` once it is over."""
@@ -80,7 +92,7 @@ class Phase:
 
 
 def phases(job: Job, now: datetime) -> list[Phase]:
-    """What was reported, the current one last, and as many unnamed ones as are known to follow."""
+    """What was reported, the current one last, and those that are known to follow."""
     if not job.phases:
         return []
     start = job.phases[0]["at"]
@@ -101,7 +113,9 @@ def phases(job: Job, now: datetime) -> list[Phase]:
             )
         )
     to_come = range(found[-1].number + 1, job.phases_of + 1) if job.state != JobState.SUCCEEDED else ()
-    return [*found, *(Phase("", "later", number=number) for number in to_come)]
+    names = PHASES.get(job.op, ())
+    named = names if len(names) == job.phases_of else ("",) * job.phases_of  # an older host may go other ways
+    return [*found, *(Phase(named[number - 1], "later", number=number) for number in to_come)]
 
 
 def times(job: Job) -> list[tuple[str, datetime | None, float | None]]:

@@ -78,11 +78,15 @@ class Wait:
     host: str
     last_seen: datetime | None
     sent_at: datetime | None
+    accepted_at: datetime | None
     expires_at: datetime
+    op: str
 
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
         if state == JobState.ACCEPTED:
+            if self.op == "build" and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
+                return Reason(f"waiting: other builds on {self.host} end first", self.accepted_at)
             return Reason(f"taken by {self.host}, about to begin")
         if state not in {JobState.QUEUED, JobState.SENT}:
             return None

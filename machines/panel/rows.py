@@ -95,7 +95,7 @@ def doing(job: Job | None, *, waits: bool = False) -> dict[str, Any] | None:
         "url": reverse("job-detail", args=[job["id"]]),
         "verb": DOING.get(job["op"], job["op"]),
         "builds": job["op"] == "build",
-        "phase": str(phases[-1].get("name", "")) if phases else str(job["state"]),
+        "phase": str(phases[-1].get("name", "")) if phases else "waiting",
         "percent": round(100 * job["progress"]) if job["progress"] is not None else None,
         "who": job["actor_name"],
         "waits": waits,

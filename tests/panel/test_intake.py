@@ -81,6 +81,18 @@ def test_a_report_taken_twice_changes_nothing(voice, job):
     assert LogChunk.objects.count() == 1
 
 
+def test_a_build_that_waits_for_its_turn_has_not_begun(voice):
+    order = make.build_order("db")
+    build = make.job(order, on=voice.host, state=JobState.SENT)
+    voice.tell(lines(build, 1, "Waiting for other builds on this host to end; this one is number 1 in line."))
+    build.refresh_from_db()
+    assert (build.state, build.started_at, build.line_count) == (JobState.ACCEPTED, None, 1)
+    voice.tell(reports.Phase(job=build.uuid, name="prepare", number=1, of=5, at=1.0))
+    voice.tell(lines(build, 2, "Building with mmdebstrap."))
+    build.refresh_from_db()
+    assert (build.state, build.line_count) == (JobState.RUNNING, 2)
+
+
 def test_a_gap_is_noticed_and_nothing_after_it_is_taken(voice, job):
     voice.tell(reports.Accepted(job=job.uuid))
     assert voice.tell(outcome(job), number=5) is Taken.GAP

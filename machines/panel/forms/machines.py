@@ -1,6 +1,8 @@
 """Forms of machines: a new one, and the end of one."""
 
 import re
+import zoneinfo
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -95,13 +97,19 @@ class NewMachineForm(forms.Form):
 
     def clean_ssh_keys(self) -> tuple[str, ...]:
         lines = (line.strip() for line in self.cleaned_data["ssh_keys"].splitlines())
-        return _each(recipes.ssh_key, (line for line in lines if not line.startswith("#")), at_most=50)
+        return _each(_ssh_key, (line for line in lines if not line.startswith("#")), at_most=50)
 
     def clean_locale(self) -> str:
         return _checked(recipes.locale, self.cleaned_data["locale"]) or "C.UTF-8"
 
     def clean_timezone(self) -> str:
-        return _checked(recipes.timezone, self.cleaned_data["timezone"]) or "UTC"
+        zone = _checked(recipes.timezone, self.cleaned_data["timezone"]) or "UTC"
+        known = zoneinfo.available_timezones()
+        if known and zone not in known:
+            raise forms.ValidationError(
+                f"There is no time zone “{zone}”. Write UTC, or an area and a city: Europe/Berlin."
+            )
+        return zone
 
     def clean(self) -> dict[str, Any]:
         """A name may be taken again once its machine was removed, or when its image is gone."""
@@ -143,17 +151,33 @@ def _checked(check: Callable[[str], str], text: str) -> str:
 
 def _each(check: Callable[[str], str], words: Iterable[str], *, at_most: int) -> tuple[str, ...]:
     """Each word once and checked; all that is wrong is said at once."""
-    kept, wrong = dict.fromkeys(word for word in words if word), []
+    kept, wrong, hints = dict.fromkeys(word for word in words if word), [], set()
     for word in kept:
         try:
             check(word)
         except BadValue as problem:
-            wrong.append(f"{problem.message} {problem.hint}".strip())
+            said = problem.message if problem.hint in hints else f"{problem.message} {problem.hint}".strip()
+            wrong.append(said)
+            hints.add(problem.hint)
     if len(kept) > at_most:
         wrong.append(f"At most {at_most}; there are {len(kept)}.")
     if wrong:
         raise forms.ValidationError(wrong[:5])
     return tuple(kept)
+
+
+def _ssh_key(text: str) -> str:
+    """The contract's check, and whether the key itself says that it is of the kind its line begins with."""
+    kind, key = recipes.ssh_key(text).split(" ")[:2]
+    try:
+        inside = b64decode(key[: len(key) // 4 * 4], validate=True)
+    except ValueError:
+        inside = b""
+    if not inside[4:].startswith(kind.encode()):
+        raise BadValue(
+            f"“{text[:40]}…” is damaged: that is no key of the kind {kind}.", hint="Paste the whole line again."
+        )
+    return text
 
 
 class RemoveMachineForm(forms.Form):

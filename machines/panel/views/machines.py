@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRefresh
 
 from machines.contract import orders
 from machines.contract.problems import Problem
@@ -100,11 +101,26 @@ def hosts(request: PanelRequest) -> HttpResponse:
 @require_GET
 @needs(Right.SEE)
 def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
-    machine = machine_page.load(host, name)
+    try:
+        machine = machine_page.load(host, name)
+    except Http404:
+        return _gone(request, host, name)
     context = machine_page.context(request, machine)
     return responses.page(
         request, "machines/detail.html", context, fragment="machines/_machine.html", version=context["seen"]
     )
+
+
+def _gone(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """A machine that is no more, or never was: the last job says why. Raises Http404 when nobody ever ordered anything."""
+    job = Job.objects.select_related("host").filter(host__name=host, machine_name=name).first()
+    if job is None:
+        raise Http404(f"There is no machine {name} on {host}.")
+    if responses.wants_fragment(request):  # the page of a machine that went away meanwhile
+        return HttpResponseClientRefresh()
+    again = f"{reverse('machine-new')}?again={job.pk}" if job.op == "build" and request.user.may(Right.BUILD) else ""
+    context = {"job": job, "name": name, "again_url": again}
+    return render(request, "machines/gone.html", context, status=404)
 
 
 @require_GET

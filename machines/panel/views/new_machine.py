@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from machines.contract import nspawn
 from machines.contract.problems import Problem
 from machines.contract.rights import Right
-from machines.models import Host, Machine, Revision
+from machines.models import Host, Job, Machine, Revision
 from machines.models.revision import LIMITS, SWITCHES, WORDS
 from machines.panel import builds, drafts, host_rows, responses
 from machines.panel.access import PanelRequest, needs
@@ -59,6 +59,9 @@ def new(request: PanelRequest) -> HttpResponse:
 
 def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
     """The form with the defaults, and with what the address says instead: ?host=alpha&name=web&memory_max=1G."""
+    if again := _again(request.GET.get("again", "")):
+        form = NewMachineForm(initial={"key": uuid4(), **builds.answers(again)})
+        return _page(request, form, Configurator(instance=again.revision, host=again.host), hosts)
     host = _host(hosts, request.GET.get("host", ""))
     given = {name: request.GET[name] for name in PREFILLED if name in request.GET}
     form = NewMachineForm(initial={"key": uuid4(), "host": host, **given})
@@ -71,6 +74,13 @@ def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
             request, "machines/_new_host.html", {"host": host, "configurator": configurator, "fragment": True}
         )
     return _page(request, form, configurator, hosts)
+
+
+def _again(number: str) -> Job | None:
+    """The build whose answers shall stand in the form: ?again=812."""
+    if not number.isascii() or not number.isdigit() or len(number) > 15:
+        return None
+    return Job.objects.select_related("host", "revision").filter(op="build", pk=int(number)).first()
 
 
 def _host(hosts: list[Host], name: str) -> Host | None:

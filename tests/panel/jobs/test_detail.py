@@ -81,6 +81,39 @@ def test_a_waiting_job_says_why(as_viewer, alpha):
     assert "waiting: host alpha is offline since" in page(as_viewer, cast.job(alpha))
 
 
+def build(alpha, **fields):
+    order = make.build_order("web")
+    return cast.ended(alpha, order=order, **fields)
+
+
+def test_a_build_waits_for_others_in_words(as_viewer, alpha):
+    waits = build(alpha, state="accepted", accepted_at=timezone.now() - timedelta(seconds=9), finished_at=None)
+    assert "waiting: other builds on alpha end first" in page(as_viewer, waits)
+
+
+def test_the_steps_of_a_build_have_their_names_before_they_begin(as_viewer, alpha):
+    job = build(alpha, state="running", finished_at=None)
+    cast.began(job, "prepare", of=5)
+    shown = page(as_viewer, job)
+    assert shown.index("prepare</span>") < shown.index("bootstrap</span>") < shown.index("import</span>")
+
+
+def test_a_build_leads_to_its_machine(as_viewer, alpha, web):
+    assert "Open web" in page(as_viewer, build(alpha))
+
+
+def test_a_failed_build_can_be_changed_by_those_who_may_build(as_admin, as_viewer, alpha):
+    job = build(alpha, state="failed")
+    assert f"/machines/new/?again={job.pk}" in page(as_admin, job)
+    assert "again=" not in page(as_viewer, job)
+    make.machine("web", on=alpha)
+    assert "again=" not in page(as_admin, job)
+
+
+def test_a_machine_that_is_not_there_is_no_link(as_viewer, alpha):
+    assert "/hosts/alpha/machines/web/" not in page(as_viewer, build(alpha, state="failed"))
+
+
 def test_phases_show_what_is_done_what_runs_and_how_many_follow(as_viewer, alpha):
     job = cast.job(alpha, state="running", started_at=timezone.now(), progress=0.4, progress_note="48 of 116 packages")
     cast.began(job, "prepare", of=4)

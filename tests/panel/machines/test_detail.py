@@ -179,3 +179,39 @@ def test_it_rejects_post(as_admin, web):
 @pytest.mark.parametrize("path", ["/hosts/alpha/machines/nobody/", "/hosts/beta/machines/web/"])
 def test_what_is_not_there_is_a_404(path, as_admin, web):
     assert as_admin.get(path).status_code == 404
+
+
+# --- what is no more
+
+
+@pytest.fixture
+def typo(alpha, admin):
+    """A machine that was never built."""
+    make.machine("typo", on=alpha, state="missing", removed_at=timezone.now())
+    order = make.build_order("typo")
+    return make.job(order, on=alpha, by=admin, state="failed", problem={"message": "There is no package ngnix."})
+
+
+def test_a_machine_that_was_not_built_says_why(as_admin, typo):
+    answer = as_admin.get("/hosts/alpha/machines/typo/")
+    assert answer.status_code == 404
+    for said in ("typo was not built", "There is no package ngnix.", f"/machines/new/?again={typo.pk}"):
+        assert said in text(answer)
+
+
+def test_a_viewer_is_not_offered_to_build_it(as_viewer, typo):
+    assert "again=" not in text(as_viewer.get("/hosts/alpha/machines/typo/"))
+
+
+def test_a_removed_machine_says_who_removed_it(as_viewer, web, admin):
+    make.job(orders.Remove(name="web"), on=web.host, by=admin, state="succeeded", finished_at=timezone.now())
+    Machine.objects.update(removed_at=timezone.now())
+    page = text(as_viewer.get(URL))
+    assert "web was removed" in page
+    assert "ada removed it from alpha" in page
+
+
+def test_a_page_whose_machine_goes_away_says_so_by_itself(as_viewer, web, admin):
+    make.job(orders.Remove(name="web"), on=web.host, by=admin, state="succeeded")
+    Machine.objects.update(removed_at=timezone.now())
+    assert as_viewer.get(URL, headers=HTMX).headers["HX-Refresh"] == "true"

@@ -175,6 +175,9 @@ def test_the_password_is_never_shown_again(as_admin, alpha):
         ({"mirror": "ftp://x"}, "A mirror is an address"),
         ({"hostname": "-x"}, "A host name has"),
         ({"ssh_keys": "ssh-ed25519 nope!"}, "is not a public SSH key"),
+        ({"ssh_keys": "ssh-rsa nonsense"}, "is damaged: that is no key of the kind ssh-rsa"),
+        ({"ssh_keys": KEY.replace("ed25519 ", "rsa ")}, "is damaged"),
+        ({"timezone": "Mars/Olympus"}, "There is no time zone “Mars/Olympus”"),
         ({"root_password": "x" * 201}, "at most 200 characters"),
         ({"locale": "german please"}, "A locale looks like"),
         ({"timezone": "Mars/Olympus Mons"}, "A time zone looks like"),
@@ -196,6 +199,24 @@ def test_it_says_what_is_wrong_and_keeps_what_was_typed(fields, said, as_admin, 
     assert ("htop" in page) or "packages" in fields
     assert not Job.objects.exists()
     assert not Machine.objects.exists()
+
+
+def test_what_is_wrong_with_many_words_is_explained_once(as_admin, alpha):
+    page = text(as_admin.post(URL, form(packages="A! B! C!")))
+    assert page.count("Such names have lower-case letters") == 2  # on top, and on the field
+
+
+def test_a_failed_build_can_be_changed_and_built_again(as_admin, alpha):
+    binds = {"binds-TOTAL_FORMS": "1", "binds-0-source": "/srv/www", "binds-0-ownership": ""}
+    as_admin.post(URL, form(packages="ngnix curl", ssh_keys=KEY, memory_max="512M", enable="on", **binds))
+    page = text(as_admin.get(f"{URL}?again={Job.objects.get().pk}"))
+    for shown in ('value="web"', "\nngnix curl</textarea>", KEY, 'value="512M"', 'value="/srv/www"'):
+        assert shown in page
+
+
+@pytest.mark.parametrize("number", ["", "x", "0", "99", "9" * 30, "²"])
+def test_a_build_that_never_was_fills_nothing(number, as_admin, alpha):
+    assert "Debian 13 trixie" in text(as_admin.get(URL, {"again": number}))
 
 
 def test_a_taken_name_is_refused_on_that_host_only(as_admin, alpha):
