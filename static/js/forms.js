@@ -81,6 +81,10 @@
     if ($$("form[data-guard]").some((form) => form.dataset.dirty && !form.dataset.busy)) e.preventDefault();
   });
 
+  document.addEventListener("keydown", (e) => { // Ctrl Enter saves
+    const form = e.key === "Enter" && (e.ctrlKey || e.metaKey) && e.target.closest("form[data-guard]");
+    if (form) { e.preventDefault(); form.requestSubmit(); }
+  });
   on("change", "form[data-autosubmit]", (form) => form.requestSubmit());
   onFresh(() => {
     $$("[data-formset]").forEach(number);
