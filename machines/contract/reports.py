@@ -11,8 +11,8 @@ from machines.contract.states import MachineState
 
 Short = Annotated[str, Field(max_length=300)]
 Text = Annotated[str, Field(max_length=4000)]
-# What fits into the panel's columns and into a datetime; a report that a database refuses would stop all that follow.
-LATEST = 1e11
+# What fits into the panel's columns and, added to now or taken from it, into a datetime.
+LATEST = 3e10
 Seconds = Annotated[float, Field(ge=0, le=LATEST)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Bytes = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -132,7 +132,7 @@ def _command(host: Host, report: reports.Command, _: envelope.SignedReport) -> N
 
 def _lines(host: Host, report: reports.Lines, _: envelope.SignedReport) -> None:
     job = _job(host, report.job)
-    if not job or job.line_count > MAX_LINES:
+    if not job or max(job.line_count, report.first) > MAX_LINES:
         return
     if job.op == "build" and not job.phases:  # it says that it waits for other builds
         Job.objects.move(job.pk, JobState.ACCEPTED, accepted_at=timezone.now())

@@ -260,3 +260,10 @@ def test_a_moment_that_no_page_can_show_is_now(voice, moment):
     voice.tell(outcome(applied, result={"applied_at": moment}, machine=fact()))
     revision.refresh_from_db()
     assert 1970 <= revision.applied_at.year < 9000
+
+
+def test_a_line_far_away_is_not_kept(voice, job):
+    """A download reads all numbers up to the last one."""
+    voice.tell(lines(job, 2**31 - 1, "far"))
+    job.refresh_from_db()
+    assert job.line_count == 0

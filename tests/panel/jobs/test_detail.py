@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from machines.contract import orders
+from machines.contract import orders, reports
 from tests import make
 from tests.panel.jobs import cast
 
@@ -61,6 +61,14 @@ def test_what_a_host_says_is_escaped_everywhere(as_viewer, alpha):
         shown = page(as_viewer, job, tab)
         assert "<script>alert" not in shown
         assert "&lt;script&gt;alert" in shown
+
+
+@pytest.mark.parametrize("times", [(0, reports.LATEST), (reports.LATEST, 0)])
+def test_a_clock_of_another_age_is_shown(as_viewer, alpha, times):
+    phases = [{"name": "x", "at": at, "number": n, "line": 1} for n, at in enumerate(times, 1)]
+    assert "x" in page(
+        as_viewer, cast.job(alpha, state="running", phases=phases, phases_of=2, accepted_at=timezone.now())
+    )
 
 
 def test_a_problem_is_a_sentence_with_a_hint_and_the_tools_words(as_viewer, alpha):
