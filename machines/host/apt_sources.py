@@ -38,6 +38,7 @@ class Source:
         return re.split(r"[-/]", self.suite)[0]
 
     def line(self, keyring: str = KEYRING) -> str:
+        """As one line of sources.list(5), trusted through this keyring alone if one is given."""
         signed = f"[signed-by={keyring}] " if keyring else ""
         return f"deb {signed}{self.uri} {self.suite} {' '.join(self.components)}"
 

@@ -56,6 +56,7 @@ def escape(text: str) -> str:
 
 
 def unit_path(unit: str) -> str:
+    """The object path of a unit on systemd's bus."""
     return f"{SYSTEMD_PATH}/unit/{escape(unit)}"
 
 
@@ -123,9 +124,11 @@ class Bus:
         return list(reply.body)
 
     async def systemd(self, member: str, signature: str = "", body: Sequence[Any] = ()) -> list[Any]:
+        """A call of systemd's manager. Raises BusError."""
         return await self.call(SYSTEMD, SYSTEMD_PATH, f"{SYSTEMD}.Manager.{member}", signature, body)
 
     async def machined(self, member: str, signature: str = "", body: Sequence[Any] = ()) -> list[Any]:
+        """A call of machined's manager. Raises BusError."""
         return await self.call(MACHINED, MACHINED_PATH, f"{MACHINED}.Manager.{member}", signature, body)
 
     async def properties(self, destination: str, path: str, interface: str) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class Bus:
         return {key: value.value if isinstance(value, Variant) else value for key, value in found[0].items()}
 
     async def unit(self, unit: str, interface: str = "Unit") -> dict[str, Any]:
+        """Properties of a unit: those of Unit, or of another of its interfaces (Service, Scope)."""
         return await self.properties(SYSTEMD, unit_path(unit), f"{SYSTEMD}.{interface}")
 
     async def unit_job(self, member: str, unit: str, mode: str = "replace") -> str:

@@ -22,7 +22,8 @@ from machines.host import handlers, policy
 from machines.host.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.lanes import Lanes
 from machines.host.ledger import Ledger, Row
-from machines.host.reporting import Publisher, Reporter
+from machines.host.publisher import Publisher
+from machines.host.reporting import Reporter
 from machines.host.this_host import Task, ThisHost
 from machines.host.units import Units
 from machines.host.watch import Watch
@@ -44,6 +45,7 @@ class Budget:
         self._lock = threading.Lock()
 
     def take(self) -> bool:
+        """Whether one more may go out now."""
         with self._lock:
             now = time.monotonic()
             self._left = min(self._most, self._left + (now - self._at) / self._period)

@@ -18,6 +18,7 @@ ROUND = 30.0
 
 
 def start(paths: Paths, slow: Slow) -> None:
+    """Count for ever in a thread; the figures appear in `slow.disk`."""
     threading.Thread(target=_keep_counting, args=(paths, slow), name="disk-use", daemon=True).start()
 
 

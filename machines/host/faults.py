@@ -94,6 +94,7 @@ def is_full(text: str) -> bool:
 
 
 def no_space(where: str, details: str = "") -> NoSpace:
+    """A full disk, with the last words of the tool that met it."""
     return NoSpace(
         f"There is no space left in {where}.",
         hint="Remove machines nobody needs or enlarge the file system, then try again.",

@@ -14,7 +14,7 @@ from typing import Any
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import apply, host_fact, inventory, journal, machinectl, systemctl
+from machines.host import apply, autostart, host_fact, journal, machinectl, systemctl
 from machines.host.bus import BusError
 from machines.host.faults import CommandFailed, MachineMissing, TookTooLong
 from machines.host.paths import unit_of
@@ -129,6 +129,7 @@ class Machine:
     name: MachineName
 
     def is_registered(self) -> bool:
+        """Whether machined knows it, which is machinectl's “running”."""
         try:
             self.host.bus.do(self.host.bus.machined("GetMachine", "s", [self.name]))
         except BusError as error:
@@ -138,6 +139,7 @@ class Machine:
         return True
 
     def unit_state(self) -> str:
+        """systemd's ActiveState of its unit: active, activating, failed …"""
         return str(self.host.bus.do(self.host.bus.unit(unit_of(self.name)))["ActiveState"])
 
     def started(self) -> float:
@@ -236,11 +238,12 @@ def enable(host: ThisHost, task: Task) -> Result:
 def enable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
     """The same by name. Below systemd 253 machines.target must be enabled besides, else nothing starts."""
     task.run(machinectl.enable(name))
-    if host_fact.systemd_version() < 253 and not inventory.machines_target_is_enabled(host.paths):
+    if host_fact.systemd_version() < 253 and not autostart.has_target(host.paths):
         task.run(systemctl.enable("machines.target"))
 
 
 def disable(_: ThisHost, task: Task) -> Result:
+    """No longer start the machine when the host boots."""
     task.run(machinectl.disable(_name(task)))
     return {}
 

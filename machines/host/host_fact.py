@@ -31,6 +31,7 @@ NET = Path("/sys/class/net")
 
 
 def boot_id() -> str:
+    """Changes with every boot of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -41,6 +42,7 @@ def memory() -> dict[str, int]:
 
 
 def heartbeat(paths: Paths) -> Heartbeat:
+    """The few figures that go out every ten seconds."""
     return Heartbeat(
         load=os.getloadavg()[0],
         memory_available=memory().get("MemAvailable", 0),

@@ -7,11 +7,9 @@ pipelined. Addresses come from /proc/LEADER/net without a fork; disk use from a 
 import asyncio
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,9 @@ from machines.contract import limits
 from machines.contract.names import MachineName, machine_name
 from machines.contract.orders import ABSENT
 from machines.contract.problems import BadValue
-from machines.contract.reports import Address, MachineFact
+from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
-from machines.host import journal, kernel
+from machines.host import addresses, autostart, journal, kernel
 from machines.host.bus import MACHINED, MACHINED_PATH, Bus, BusError, escape
 from machines.host.paths import Paths, unit_of
 from machines.host.rootfs import tree
@@ -105,7 +103,7 @@ async def read_one(host: ThisHost, name: MachineName) -> MachineFact | None:
         return facts[0] if facts else None
     path, unit = f"{MACHINED_PATH}/machine/{escape(name)}", unit_of(name)
     lists = Lists(running={name: path}, images={name: image}, units={unit: ""})
-    return await _fact(host, lists, name, enabled=name in enabled_links(host.paths))
+    return await _fact(host, lists, name, enabled=name in autostart.enabled(host.paths))
 
 
 async def read_some(host: ThisHost, names: Collection[str]) -> tuple[list[MachineFact], list[str]]:
@@ -129,7 +127,7 @@ def _instance(unit: str) -> str:
 
 
 async def _facts(host: ThisHost, lists: Lists, names: Iterable[str]) -> list[MachineFact]:
-    links = enabled_links(host.paths)
+    links = autostart.enabled(host.paths)
     wanted = [_fact(host, lists, MachineName(name), enabled=name in links) for name in names]
     found = await asyncio.gather(*wanted, return_exceptions=True)
     facts = []
@@ -154,7 +152,7 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: boo
         since=entered / 1e6 if up and entered else None,
         unit=unit,
         leader=leader,
-        addresses=addresses(leader) if leader else [],
+        addresses=addresses.of_process(leader) if leader else [],
         enabled=enabled,
         os=_os(paths, slow, name, image),
         image_id=image.id if image else "",
@@ -266,34 +264,6 @@ def cpu_list(mask: bytes) -> str:
     return " ".join("-".join(map(str, part)) for part in parts)
 
 
-def enabled_links(paths: Paths) -> frozenset[str]:
-    """Machines that start with the host: systemctl enable makes links below *.wants. They only count when
-    machines.target itself is wanted, which machinectl does by itself from systemd 253 on."""
-    links = _links(paths)
-    if "machines.target" not in links:
-        return frozenset()
-    return linked(paths)
-
-
-def linked(paths: Paths) -> frozenset[str]:
-    """Machines that have an autostart link, whether or not anything follows it."""
-    return frozenset(_instance(link) for link in _links(paths) if link.startswith("systemd-nspawn@"))
-
-
-def machines_target_is_enabled(paths: Paths) -> bool:
-    return "machines.target" in _links(paths)
-
-
-def _links(paths: Paths) -> set[str]:
-    found: set[str] = set()
-    for folder in [*paths.units.glob("*.wants"), *paths.units.glob("*.requires")]:
-        try:
-            found.update(os.listdir(folder))
-        except OSError:
-            continue
-    return found
-
-
 def sha256(file: Path) -> str:
     """Of a file's bytes in hex, or "absent"."""
     try:
@@ -316,40 +286,3 @@ def _os(paths: Paths, slow: Slow, name: MachineName, image: Image | None) -> str
     pretty = fields.get("PRETTY_NAME", "").strip("\"'")[:300]
     slow.os[image.id] = (time.monotonic(), pretty)
     return pretty
-
-
-def addresses(leader: int) -> list[Address]:
-    """Addresses in the network namespace of a process, global ones first; [] when it shares the host's.
-
-    From /proc/PID/net/fib_trie and if_inet6: no fork, unlike machined's GetMachineAddresses.
-    """
-    try:
-        if os.readlink(f"/proc/{leader}/ns/net") == os.readlink("/proc/self/ns/net"):
-            return []
-        four = parse_fib_trie(Path(f"/proc/{leader}/net/fib_trie").read_text())
-        six = parse_if_inet6(Path(f"/proc/{leader}/net/if_inet6").read_text())
-    except OSError:
-        return []
-    local = [Address(family="inet", address=a) for a in four if a.startswith("169.254.")]
-    usable = [Address(family="inet", address=a) for a in four if not a.startswith("169.254.")]
-    return [*usable, *(Address(family="inet6", address=a) for a in six if not a.startswith("fe80")), *local][:64]
-
-
-def parse_fib_trie(text: str) -> list[str]:
-    """IPv4 addresses of the interfaces: the leaves marked “/32 host LOCAL”, loopback left out."""
-    found: list[str] = []
-    leaf = ""
-    for line in text.splitlines():
-        word = line.strip().split()
-        if word[:1] == ["|--"]:
-            leaf = word[1]
-        elif word[:3] == ["/32", "host", "LOCAL"] and leaf not in found and not leaf.startswith("127."):
-            found.append(leaf)
-    return found
-
-
-def parse_if_inet6(text: str) -> list[str]:
-    """IPv6 addresses: the first column of each line, loopback left out."""
-    packed = [line.split()[0] for line in text.splitlines() if line.strip()]
-    found = [str(IPv6Address(bytes.fromhex(word))) for word in packed]
-    return [address for address in found if address != "::1"]

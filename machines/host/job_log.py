@@ -13,7 +13,7 @@ import shutil
 import time
 from pathlib import Path
 
-from machines.host.reporting import Entry
+from machines.host.voice import Entry
 
 FILE = "log"
 LIMIT = 64 * 1024 * 1024  # bytes; a tool that says more is cut off

@@ -19,6 +19,7 @@ def line(own: keys.Keys) -> str:
 
 
 def main() -> int:
+    """Make the keys if need be and print the line; 1 with a sentence when that cannot be done."""
     argparse.ArgumentParser(prog="python -m machines.host.join", description=__doc__).parse_args()
     try:
         own = keys.make(Paths(state=settings.state()).keys)

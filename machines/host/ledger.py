@@ -146,6 +146,7 @@ class Ledger:
         return done.rowcount == 1
 
     def job(self, job: UUID) -> Row | None:
+        """A job by its id, or None when it was never taken."""
         with self._lock:
             found = self._db.execute(f"select {_COLUMNS} from jobs where id = ?", (str(job),)).fetchone()  # noqa: S608
         return _row(found) if found else None
@@ -191,6 +192,7 @@ class Ledger:
             db.execute("update jobs set cancelled = 1 where id = ?", (str(job),))
 
     def forget_jobs(self) -> None:
+        """Drop jobs that ended three months ago."""
         with self.writing() as db:
             db.execute("delete from jobs where ended < ?", (time.time() - JOBS_SECONDS,))
 
@@ -256,18 +258,22 @@ def next_number(db: sqlite3.Connection) -> int:
 
 
 def spool(db: sqlite3.Connection, number: int, body: str, at: float) -> None:
+    """Keep a signed report under its number. `at` in seconds since the epoch."""
     db.execute("insert into spool values (?, ?, ?)", (number, body, at))
 
 
 def published(db: sqlite3.Connection) -> int:
+    """The number up to which reports are known to have reached Redis."""
     return int(_meta(db, "published"))
 
 
 def set_published(db: sqlite3.Connection, number: int) -> None:
+    """Remember it; not synced, for a few reports going out twice change nothing."""
     db.execute("update meta set value = ? where key = 'published'", (number,))
 
 
 def spooled_after(db: sqlite3.Connection, number: int, limit: int) -> list[tuple[int, str]]:
+    """(number, signed report) of those after a number, in order."""
     return db.execute(
         "select number, body from spool where number > ? order by number limit ?", (number, limit)
     ).fetchall()

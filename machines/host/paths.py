@@ -26,6 +26,7 @@ class Paths:
 
     @property
     def keys(self) -> Path:
+        """Where this host's own keys lie, readable by root alone."""
         return self.state / "keys"
 
     @property
@@ -37,9 +38,11 @@ class Paths:
         return self.state / "jobs" / str(job)
 
     def generations(self, name: MachineName) -> Path:
+        """Configurations that were replaced, by the revision that replaced them."""
         return self.state / "generations" / name
 
     def image(self, name: MachineName) -> Path:
+        """A machine's tree."""
         return self.machines / name
 
     def unfinished(self, job: UUID) -> Path:
@@ -59,4 +62,5 @@ def unit_of(name: MachineName) -> str:
 
 
 def job_unit(job: UUID) -> str:
+    """The unit of a job; its fixed name is the lock that keeps the job from running twice."""
     return f"nspawnpanel-job-{job}.service"

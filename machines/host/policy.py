@@ -246,7 +246,7 @@ def _are_the_hosts(users: str) -> bool:
     first = users.partition(":")[0]
     if users == "identity" or users.lower() in {"no", "n", "false", "f", "off"}:
         return True
-    return first.isdigit() and users != "1" and int(first) < FIRST_ID
+    return first.isdecimal() and users != "1" and int(first) < FIRST_ID
 
 
 def _matches(word: str, patterns: tuple[str, ...]) -> bool:

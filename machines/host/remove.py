@@ -7,7 +7,7 @@ from typing import Any
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import inventory, machinectl, nspawn_file, systemctl
+from machines.host import autostart, inventory, machinectl, nspawn_file, systemctl
 from machines.host.bus import BusError
 from machines.host.paths import unit_of
 from machines.host.this_host import Image, Task, ThisHost
@@ -58,7 +58,7 @@ def _is_running(host: ThisHost, name: MachineName) -> bool:
 
 
 def _forget(host: ThisHost, task: Task, name: MachineName) -> None:
-    if name in inventory.linked(host.paths):
+    if name in autostart.linked(host.paths):
         task.run(systemctl.disable(unit_of(name)))  # machinectl's asks for the image, which is gone
     found = nspawn_file.read(host.paths, name)
     nspawn_file.forget(host.paths, name)

@@ -11,61 +11,24 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
-import redis
 from nacl.signing import SigningKey
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from machines.contract import envelope, reports, routes
+from machines.contract import envelope, reports
 from machines.contract.reports import AnyReport
 from machines.host import ledger as books
 from machines.host.ledger import Ledger
+from machines.host.publisher import Publisher
+from machines.host.voice import Entry, Voice
 
 LOG = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.05
 BATCH_LINES = 200
 BATCH_CHARACTERS = 64 * 1024
-STREAM_LENGTH = 20_000
-FIRST_PAUSE = 0.05
-PATIENCE = 2.0  # seconds: longest pause between two tries to reach Redis
 SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heartbeats, inventories) is not spooled
-
-Entry = dict[str, Any]  # something a job says about itself; see Voice
-
-
-class Voice:
-    """How a job speaks about itself. `tell` takes one entry: {"k": kind, "at": seconds, …}."""
-
-    def __init__(self, tell: Callable[[Entry], None]) -> None:
-        self._tell = tell
-        self._progressed = 0.0
-
-    def line(self, text: str, source: str = "p") -> None:
-        """One log line. Source o and e are a tool's output and error output, p our own words."""
-        self._tell({"k": "line", "at": time.time(), "s": source, "t": text[:16_384]})
-
-    def heard(self, source: str, text: str) -> None:
-        """The same for run.Heard."""
-        self.line(text, source)
-
-    def phase(self, name: str, number: int, of: int) -> None:
-        self._tell({"k": "phase", "at": time.time(), "name": name, "number": number, "of": of})
-
-    def command(self, argv: Sequence[str]) -> None:
-        """The exact command that is about to run. It must hold no secret."""
-        self._tell({"k": "command", "at": time.time(), "argv": [str(word)[:8000] for word in argv][:1000]})
-
-    def progress(self, fraction: float, note: str = "") -> None:
-        """How far the phase is, 0..1; at most four times per second reach the panel."""
-        if time.monotonic() - self._progressed > 0.25 or fraction >= 1:
-            self._progressed = time.monotonic()
-            self._tell(
-                {"k": "progress", "at": time.time(), "fraction": min(1.0, max(0.0, fraction)), "note": note[:300]}
-            )
 
 
 class Sign(Protocol):
@@ -129,7 +92,7 @@ def _add(out: list[AnyReport], job: UUID, entry: Entry) -> None:
 class Reporter:
     """Takes reports from every thread, in order, and gets rid of them."""
 
-    def __init__(self, ledger: Ledger, sign: Sign, publisher: "Publisher") -> None:
+    def __init__(self, ledger: Ledger, sign: Sign, publisher: Publisher) -> None:
         self._ledger = ledger
         self._sign = sign
         self._publisher = publisher
@@ -166,6 +129,7 @@ class Reporter:
                 books.spool(db, number, self._sign(number, at, reports.Heartbeat()), at)
 
     def wake(self) -> None:
+        """For callers of spool(): their transaction is done, so it can be published."""
         self._publisher.wake()
 
     def voice(self, job: UUID) -> Voice:
@@ -228,84 +192,3 @@ class Reporter:
     def _forget(self, job: UUID) -> None:
         with self._order:
             self._pending.pop(job, None)
-
-
-class Publisher(threading.Thread):
-    """Carries the spool to the host's Redis stream: event-driven, in pipelines, for ever."""
-
-    def __init__(self, ledger: Ledger, url: str, stream: str) -> None:
-        super().__init__(name="publisher", daemon=True)
-        self._db = books.connect(ledger.file, synchronous="NORMAL")
-        self._redis = _client(url)
-        self._stream = stream
-        self._wake = threading.Event()
-        self._lock = threading.Lock()
-        self._sent = books.published(self._db)
-        self._noted = self._sent
-        self._reached = time.monotonic()
-
-    def wake(self) -> None:
-        self._wake.set()
-
-    def silent_for(self) -> float:
-        """Seconds since the publisher last had nothing left to say or said something."""
-        return time.monotonic() - self._reached
-
-    def resend(self, after: int) -> None:
-        """Publish again everything after this number (the panel has missed something)."""
-        with self._lock:
-            self._sent = min(self._sent, after)
-        self.wake()
-
-    def run(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                if not self._publish_some():
-                    self._note()
-                    self._wake.wait(timeout=5)
-                pause = FIRST_PAUSE
-            except (redis.RedisError, OSError, sqlite3.Error) as error:
-                if pause == FIRST_PAUSE:
-                    LOG.warning("Reports cannot be published, they wait in the spool: %s", error)
-                time.sleep(pause)
-                pause = min(PATIENCE, pause * 2)
-
-    def _publish_some(self) -> bool:
-        """One pipeline full. False when nothing was left."""
-        self._wake.clear()
-        after = self._sent
-        rows = books.spooled_after(self._db, after, BATCH_LINES)
-        if not rows:
-            self._reached = time.monotonic()
-            return False
-        pipe = self._redis.pipeline(transaction=False)
-        for _, body in rows:
-            pipe.xadd(self._stream, {"r": body}, maxlen=STREAM_LENGTH, approximate=True)
-        pipe.execute()
-        self._reached = time.monotonic()
-        with self._lock:
-            if self._sent == after:  # else a resend set it back meanwhile
-                self._sent = rows[-1][0]
-        return True
-
-    def _note(self) -> None:
-        """Remember durably-enough where we are: after a crash a few reports go out twice, which changes nothing."""
-        if self._noted != self._sent:
-            books.set_published(self._db, self._sent)
-            self._noted = self._sent
-
-
-def _client(url: str) -> redis.Redis:
-    """Retrying is ours: every call fails fast and the spool keeps the order."""
-    return redis.Redis.from_url(
-        url.replace("redis+socket://", "unix://", 1),
-        socket_timeout=5,
-        socket_connect_timeout=5,
-        health_check_interval=10,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
-def stream_of(host: UUID) -> str:
-    return routes.stream(str(host))

@@ -107,6 +107,7 @@ class _Call:
     codes: tuple[int, ...]
 
     def check(self) -> None:
+        """Raises Stopped or TookTooLong when the call is over for one of these reasons."""
         if self.stop is not None and self.stop.is_set():
             raise Stopped(f"{self.argv[0]} was stopped.")
         if time.monotonic() > self.deadline:

@@ -27,10 +27,6 @@ def reset_failed(unit: str) -> list[str]:
     return ["systemctl", "reset-failed", "--", unit]
 
 
-def show(unit: str, properties: Sequence[str]) -> list[str]:
-    return ["systemctl", "show", f"--property={','.join(properties)}", "--", unit]
-
-
 def set_property(unit: str, assignments: Sequence[str]) -> list[str]:
     """Change resource properties of a loaded unit until the next boot."""
     return ["systemctl", "set-property", "--runtime", "--", unit, *assignments]

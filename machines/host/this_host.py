@@ -10,8 +10,8 @@ from machines.host.bus import Bus
 from machines.host.faults import Stopped
 from machines.host.paths import Paths
 from machines.host.policy import Policy
-from machines.host.reporting import Voice
 from machines.host.run import Answer, run
+from machines.host.voice import Voice
 
 
 @dataclass
@@ -61,5 +61,6 @@ class Task:
         return run(argv, timeout=timeout, heard=self.voice.heard, stop=self.stop)
 
     def check_stop(self) -> None:
+        """Raises Stopped when a person has cancelled the job."""
         if self.stop.is_set():
             raise Stopped("A person cancelled the job.")

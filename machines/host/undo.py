@@ -14,6 +14,7 @@ class Undo:
         self._steps: list[Callable[[], object]] = []
 
     def push(self, step: Callable[..., object], *args: object) -> None:
+        """Add a step back: what undoes the thing just done."""
         self._steps.append(lambda: step(*args))
 
     def keep(self) -> None:

@@ -20,9 +20,9 @@ from machines.host.job_log import JobLog
 from machines.host.ledger import Row
 from machines.host.paths import Paths
 from machines.host.remove import remove
-from machines.host.reporting import Entry, Voice
 from machines.host.rootfs.build import build
 from machines.host.this_host import Task, ThisHost
+from machines.host.voice import Entry, Voice
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ def _tell(log: JobLog, entry: Entry) -> None:
 
 
 def main() -> int:
+    """Carry out the job named on the command line; 0 even when it failed, for the result says so."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     job = UUID(sys.argv[1])
     paths = Paths(state=settings.state())

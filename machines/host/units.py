@@ -20,10 +20,11 @@ from machines.host import job_log, systemctl
 from machines.host.faults import Stopped, TookTooLong
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_unit
-from machines.host.reporting import Entry, Reporter
+from machines.host.reporting import Reporter
 from machines.host.rootfs import pool
 from machines.host.run import run
 from machines.host.this_host import ThisHost
+from machines.host.voice import Entry
 from machines.host.watch import Watch
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def argv(row: Row, state: Path) -> list[str]:
 def weigh_slice() -> None:
     """Jobs give way to machines when CPU or disk are short; the weight counts between slices, so it is the slice's."""
     try:
-        run(systemctl.set_property(SLICE, ["CPUWeight=20", "IOWeight=20"]), timeout=30)
+        run(systemctl.set_property(SLICE, ["CPUWeight=50", "IOWeight=50"]), timeout=30)
     except Problem as problem:
         LOG.warning("%s could not be given its weight: %s", SLICE, problem)
 

@@ -6,22 +6,19 @@ lock, so that an older look can never be sent after a newer one. A full inventor
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import re
-import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from dbus_fast import Message
 
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
-from machines.host import host_fact, inventory
+from machines.host import addresses, folders, host_fact, inventory
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
 from machines.host.reporting import Reporter
@@ -35,7 +32,6 @@ HOLD_SECONDS = 0.4  # how long an order's outcome may take to say what a signal 
 ADDRESS_SECONDS = 60.0
 ADDRESS_PAUSE = 0.25
 _UNITS = unit_path("systemd-nspawn@")
-_CHANGES = 0x2 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400  # modify, close-write, moved, create, delete, delete-self
 _PASSING = {"memory_bytes", "cpu_ns", "tasks"}  # what alone is no change worth a report
 
 
@@ -51,16 +47,18 @@ class Watch:
         self._held: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="observed")
-        self._files: dict[int, Path] = {}
 
     # --- from other threads
 
     def start(self) -> None:
+        """Begin to listen, to look once a minute, and to watch folders."""
         self._host.bus.listen(self._signal)
         self._host.bus.after_connecting(self._full.set)
         self._host.bus.later(self._observe())
         self._host.bus.later(self._inventories())
-        self._host.bus.later(self._watch_files())
+        paths = self._host.paths
+        watched = (paths.machines, paths.nspawn, paths.units / "machines.target.wants")
+        self._host.bus.later(folders.watch(watched, self._mark))
 
     def refresh(self) -> None:
         """Send a full inventory soon."""
@@ -176,7 +174,7 @@ class Watch:
             before = 0
             for turn in range(int(ADDRESS_SECONDS / ADDRESS_PAUSE)):
                 await asyncio.sleep(ADDRESS_PAUSE if turn > 4 else 0.1)
-                found = len(inventory.addresses(leader))
+                found = len(addresses.of_process(leader))
                 if found > before:
                     before = found
                     self._mark(name)
@@ -217,40 +215,6 @@ class Watch:
         for fact in facts:
             if fact.leader and not fact.addresses:
                 self._chase(fact.name)
-
-    # --- files
-
-    async def _watch_files(self) -> None:
-        """inotify(7) on the folders of images, settings and autostart links."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if fd < 0:
-            LOG.warning("inotify is not available; changes of images are seen once a minute")
-            return
-        paths = self._host.paths
-        for folder in (paths.machines, paths.nspawn, paths.units / "machines.target.wants"):
-            folder.mkdir(parents=True, exist_ok=True)
-            number = libc.inotify_add_watch(fd, os.fsencode(folder), _CHANGES)
-            if number >= 0:
-                self._files[number] = folder
-        asyncio.get_running_loop().add_reader(fd, self._file_changed, fd)
-
-    def _file_changed(self, fd: int) -> None:
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return
-        at = 0
-        while at < len(data):
-            _, _, _, length = struct.unpack_from("iIII", data, at)
-            name = data[at + 16 : at + 16 + length].rstrip(b"\0").decode(errors="replace")
-            at += 16 + length
-            self._mark(_machine_of(name))
-
-
-def _machine_of(file: str) -> str:
-    """The machine an image, a .nspawn file or an autostart link belongs to."""
-    return file.removeprefix("systemd-nspawn@").removesuffix(".service").removesuffix(".nspawn").removesuffix(".raw")
 
 
 def _is_machines_state(message: Message) -> bool:

@@ -32,7 +32,8 @@ from machines.host import disk_use, host_fact, keys, policy, reporting, settings
 from machines.host.bus import Bus
 from machines.host.carrier import Carrier
 from machines.host.ledger import Ledger
-from machines.host.reporting import Publisher, Reporter
+from machines.host.publisher import Publisher
+from machines.host.reporting import Reporter
 from machines.host.settings import Settings
 from machines.host.tasks import doorway
 from machines.host.this_host import ThisHost
@@ -121,7 +122,7 @@ def assemble(own: Settings) -> tuple[Carrier, Reporter, Publisher, Watch, Ledger
     secret = keys.load(own.paths.keys)
     host = ThisHost(own.paths, Bus(), policy.read(own.paths.policy))
     ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
-    publisher = Publisher(ledger, own.redis_url, reporting.stream_of(own.host))
+    publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)))
     reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
     watch = Watch(host, ledger, reporter)
     units = Units(host, ledger, reporter, watch)
@@ -219,6 +220,7 @@ def _log_to_journal() -> None:
 
 
 def main() -> int:
+    """Run until stopped; 78 (EX_CONFIG) when this host is misconfigured, so that its unit does not restart for it."""
     _log_to_journal()
     try:
         serve(settings.read())

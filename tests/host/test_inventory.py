@@ -3,7 +3,7 @@
 import pytest
 
 from machines.contract.states import MachineState
-from machines.host import inventory
+from machines.host import addresses, autostart, inventory
 
 FIB = """\
 Main:
@@ -30,15 +30,15 @@ fe800000000000001c5b4efffe9d3a61 02 40 20 80    host0
 
 
 def test_addresses_come_from_proc():
-    assert inventory.parse_fib_trie(FIB) == ["10.0.0.5", "169.254.3.4"]
-    assert inventory.parse_if_inet6(SIX) == ["fe80::1c5b:4eff:fe9d:3a61", "2001:db8::5"]
+    assert addresses.parse_fib_trie(FIB) == ["10.0.0.5", "169.254.3.4"]
+    assert addresses.parse_if_inet6(SIX) == ["fe80::1c5b:4eff:fe9d:3a61", "2001:db8::5"]
 
 
 def test_a_process_in_the_host_s_network_has_no_addresses_of_its_own():
     import os
 
-    assert inventory.addresses(os.getpid()) == []
-    assert inventory.addresses(2**22 + 1) == []
+    assert addresses.of_process(os.getpid()) == []
+    assert addresses.of_process(2**22 + 1) == []
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_autostart_counts_only_when_machines_target_is_enabled(paths):
     wants = paths.units / "machines.target.wants"
     wants.mkdir()
     (wants / "systemd-nspawn@web.service").symlink_to("/x")
-    assert inventory.enabled_links(paths) == frozenset()
-    assert inventory.linked(paths) == {"web"}
+    assert autostart.enabled(paths) == frozenset()
+    assert autostart.linked(paths) == {"web"}
     (paths.units / "multi-user.target.wants").mkdir()
     (paths.units / "multi-user.target.wants/machines.target").symlink_to("/x")
-    assert inventory.enabled_links(paths) == {"web"}
+    assert autostart.enabled(paths) == {"web"}

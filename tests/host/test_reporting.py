@@ -5,7 +5,8 @@ from uuid import uuid4
 from machines.contract import reports
 from machines.host import ledger as books
 from machines.host import reporting
-from machines.host.reporting import Voice, batch
+from machines.host.reporting import batch
+from machines.host.voice import Voice
 
 
 def line(text: str, source: str = "o") -> dict:

@@ -72,6 +72,7 @@ def tool() -> str:
 
 
 def keyring() -> str:
+    """Debian's own keyring where the host has it, else "": apt then trusts what the host trusts."""
     return KEYRING if Path(KEYRING).exists() else ""
 
 
@@ -131,6 +132,7 @@ class Progress:
         self._got = self._unpacked = self._set_up = 0
 
     def line(self, text: str) -> None:
+        """Take one line of output."""
         if match := _ROUND.search(text):
             self._rounds.append(max(1, int(match[1])))
             self._got = self._unpacked = self._set_up = 0

@@ -56,6 +56,7 @@ def make_locale(root: Path, locale: str, run: Run) -> None:
 
 
 def write_hosts(root: Path, name: str) -> None:
+    """A small /etc/hosts, unless a package has made one."""
     if not files.exists(root, "etc/hosts"):
         names = f"{name} {name.split('.', maxsplit=1)[0]}" if "." in name else name
         files.write_text(root, "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {names}\n::1 localhost ip6-localhost\n")

@@ -11,6 +11,7 @@ BTRFS_TOP = 256  # inode of the top of every subvolume
 
 
 def is_btrfs(folder: Path) -> bool:
+    """Whether a folder lies on btrfs. Raises CommandFailed."""
     return run(["stat", "--file-system", "--format=%T", "--", str(folder)], timeout=10).out.strip() == "btrfs"
 
 

@@ -1,0 +1,101 @@
+"""Carries the spool to the host's Redis stream: event-driven, in pipelines, for ever.
+
+Redis may be down, frozen or emptied: the publisher goes on from the last report it got rid of.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from machines.host import ledger as books
+from machines.host.ledger import Ledger
+
+LOG = logging.getLogger(__name__)
+
+AT_ONCE = 200  # reports in one pipeline
+STREAM_LENGTH = 20_000
+FIRST_PAUSE = 0.05
+PATIENCE = 2.0  # seconds: longest pause between two tries to reach Redis
+
+
+class Publisher(threading.Thread):
+    """A thread; start() it once."""
+
+    def __init__(self, ledger: Ledger, url: str, stream: str) -> None:
+        super().__init__(name="publisher", daemon=True)
+        self._db = books.connect(ledger.file, synchronous="NORMAL")
+        self._redis = _client(url)
+        self._stream = stream
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._sent = books.published(self._db)
+        self._noted = self._sent
+        self._reached = time.monotonic()
+
+    def wake(self) -> None:
+        """There is something new in the spool."""
+        self._wake.set()
+
+    def silent_for(self) -> float:
+        """Seconds since the publisher last had nothing left to say or said something."""
+        return time.monotonic() - self._reached
+
+    def resend(self, after: int) -> None:
+        """Publish again everything after this number (the panel has missed something)."""
+        with self._lock:
+            self._sent = min(self._sent, after)
+        self.wake()
+
+    def run(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if not self._publish_some():
+                    self._note()
+                    self._wake.wait(timeout=5)
+                pause = FIRST_PAUSE
+            except (redis.RedisError, OSError, sqlite3.Error) as error:
+                if pause == FIRST_PAUSE:
+                    LOG.warning("Reports cannot be published, they wait in the spool: %s", error)
+                time.sleep(pause)
+                pause = min(PATIENCE, pause * 2)
+
+    def _publish_some(self) -> bool:
+        """One pipeline full. False when nothing was left."""
+        self._wake.clear()
+        after = self._sent
+        rows = books.spooled_after(self._db, after, AT_ONCE)
+        if not rows:
+            self._reached = time.monotonic()
+            return False
+        pipe = self._redis.pipeline(transaction=False)
+        for _, body in rows:
+            pipe.xadd(self._stream, {"r": body}, maxlen=STREAM_LENGTH, approximate=True)
+        pipe.execute()
+        self._reached = time.monotonic()
+        with self._lock:
+            if self._sent == after:  # else a resend set it back meanwhile
+                self._sent = rows[-1][0]
+        return True
+
+    def _note(self) -> None:
+        """Remember durably-enough where we are: after a crash a few reports go out twice, which changes nothing."""
+        if self._noted != self._sent:
+            books.set_published(self._db, self._sent)
+            self._noted = self._sent
+
+
+def _client(url: str) -> redis.Redis:
+    """Retrying is ours: every call fails fast and the spool keeps the order."""
+    return redis.Redis.from_url(
+        url.replace("redis+socket://", "unix://", 1),
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        health_check_interval=10,
+        retry=Retry(NoBackoff(), 0),
+    )
