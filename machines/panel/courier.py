@@ -159,20 +159,26 @@ class Courier:
             expired = Problem(
                 f"{job.host.name} did not accept the order in time.", code="expired", hint="Nothing was done there."
             )
-            Job.objects.move(job.pk, JobState.EXPIRED, finished_at=now, problem=expired.to_wire())
+            self._end_here(job, JobState.EXPIRED, now, problem=expired.to_wire())
         silent = Host.objects.silent(now)
         for job in Job.objects.filter(state__in=["accepted", "running"], host__in=silent)[:AT_ONCE]:
             Job.objects.move(job.pk, JobState.LOST)
         for job in Job.objects.filter(state=JobState.SENT, cancel_asked_at__isnull=False, host__in=silent)[:AT_ONCE]:
             self._outgoing.empty(job.host_id)
-            Job.objects.move(job.pk, JobState.CANCELLED, finished_at=now)
+            self._end_here(job, JobState.CANCELLED, now)
         for job in Job.objects.filter(state=JobState.QUEUED, cancel_asked_at__isnull=False)[:AT_ONCE]:
-            Job.objects.move(job.pk, JobState.CANCELLED, finished_at=now)
+            self._end_here(job, JobState.CANCELLED, now)
         claimed = Machine.objects.filter(host__in=silent).exclude(
             state__in=[MachineState.UNKNOWN, MachineState.MISSING]
         )
         claimed.update(state=MachineState.UNKNOWN, rank=rank_of(MachineState.UNKNOWN), changed_at=now)
         Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
+
+    @staticmethod
+    def _end_here(job: Job, state: JobState, now: datetime, **fields: object) -> None:
+        """A job ends without a word of its host."""
+        if Job.objects.move(job.pk, state, finished_at=now, **fields):
+            intake.never_done(job)
 
     # --- reports in
 

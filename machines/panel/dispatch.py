@@ -19,6 +19,7 @@ from machines.contract.recipes import BuildSecrets
 from machines.contract.rights import authorize_operation
 from machines.models import Host, Job, Revision, User
 from machines.models.job import HOLDING
+from machines.panel import intake
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ def cancel(job: Job, *, by: User) -> bool:
     unsent = Job.objects.filter(pk=job.pk, state="queued").update(
         state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now
     )
+    if unsent:
+        intake.never_done(job)
     asked = (
         Job.objects.unfinished()
         .filter(pk=job.pk, cancel_asked_at=None)

@@ -141,7 +141,7 @@ def _lines(host: Host, report: reports.Lines, _: envelope.SignedReport) -> None:
     fresh = report.lines[max(0, job.line_count + 1 - report.first) :]
     if not fresh:
         return
-    first = max(report.first, job.line_count + 1)
+    first = job.line_count + 1  # numbers have no holes, whatever a host says
     LogChunk.objects.create(
         job=job, first=first, count=len(fresh), lines=[[line.at, line.source, line.text] for line in fresh]
     )
@@ -182,13 +182,27 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
     if job.op == "remove" and succeeded:
         machine.revisions.exclude(state=Revision.State.APPLIED).delete()
         _forget(machine)
-    if job.revision and job.revision.state == Revision.State.APPLYING:
-        written = succeeded or (
-            report.machine is not None and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
-        )
+    written = succeeded or bool(
+        report.machine and job.revision and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
+    )
+    # A draft that was written all the same: its job had been given up here while the host was silent.
+    if job.revision and (written or job.revision.state == Revision.State.APPLYING):
+        if written and job.revision.number is None:
+            Revision.objects.filter(pk=job.revision.pk).update(number=job.order["configuration"]["revision"])
         settle_revision(job.revision, machine, written=written, at=_time(report.result.get("applied_at", report.at)))
     if job.op == "build" and not succeeded and report.machine is None:
         _forget(machine)  # its draft stays, for a retry
+
+
+def never_done(job: Job) -> None:
+    """A job that ended without its host: its revision is a draft again, the machine it was to build is not there."""
+    machine = Machine.objects.filter(host_id=job.host_id, name=job.machine_name).first()
+    if machine is None:
+        return
+    if job.revision and job.revision.state == Revision.State.APPLYING:
+        settle_revision(job.revision, machine, written=False, at=timezone.now())
+    if job.op == "build" and not machine.image_id:
+        _forget(machine)
 
 
 def _forget(machine: Machine) -> None:

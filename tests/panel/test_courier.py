@@ -94,6 +94,22 @@ def test_an_order_nobody_accepts_expires(courier, voice):
     assert "did not accept" in job.problem["message"]
 
 
+@pytest.mark.parametrize("how", ["expires", "is cancelled"])
+def test_an_apply_that_never_left_is_a_draft_again(how, courier, voice, admin):
+    machine = make.machine("web", on=voice.host)
+    revision = Revision.objects.create(machine=machine, number=1, state="applying")
+    configuration = orders.Configuration(revision=1, nspawn="x", limits="")
+    order = orders.Apply(name="web", configuration=configuration)
+    job = make.job(order, on=voice.host, by=admin, revision=revision)
+    if how == "expires":
+        Job.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        courier.sweep(timezone.now())
+    else:
+        dispatch.cancel(job, by=admin)
+    revision.refresh_from_db()
+    assert (revision.state, revision.number) == ("draft", None)
+
+
 def test_nothing_is_claimed_of_a_silent_host(courier, voice):
     Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
     make.machine("web", on=voice.host, state=MachineState.RUNNING)

@@ -205,6 +205,13 @@ class TestRevisions:
         machine.refresh_from_db()
         assert (revision.state, revision.number, machine.applied) == ("draft", None, None)
 
+    def test_an_apply_given_up_here_and_done_there_is_the_applied_one(self, voice, apply, machine, revision):
+        Job.objects.filter(pk=apply.pk).update(state=JobState.CANCELLED, sends=1)
+        Revision.objects.filter(pk=revision.pk).update(state="draft", number=None)
+        voice.tell(outcome(apply, result={"applied_at": 2000.0}, machine=fact(since=1000.0)))
+        machine.refresh_from_db()
+        assert (machine.applied, machine.applied.number) == (revision, 1)
+
     def test_a_failed_build_leaves_no_machine_but_its_configuration_for_a_retry(self, voice, machine, revision):
         order = orders.Remove(name="web")
         job = make.job(order, on=voice.host, revision=revision, state=JobState.RUNNING)
