@@ -125,7 +125,7 @@ def _same(key: str, wanted: str, raw: str, total_memory: int) -> bool:
     expected = limits.effective(key, wanted, total_memory)
     if expected in UNLIMITED or raw in UNLIMITED:
         return (expected in UNLIMITED) == (raw in UNLIMITED)
-    if key.startswith("Memory") and raw.isdigit() and expected.isdigit():
+    if key.startswith("Memory") and raw.isdecimal() and expected.isdecimal():
         return abs(int(raw) - int(expected)) <= SAME_MEMORY
     return raw == expected
 
@@ -134,7 +134,7 @@ def in_words(key: str, raw: str) -> str:
     """134217728 → 128 MiB, 200000 µs per second → 20 %."""
     if raw in UNLIMITED:
         return "no limit"
-    if not raw.isdigit():
+    if not raw.isdecimal():
         return raw
     if key.startswith("Memory"):
         return panel_tags.size(int(raw))

@@ -1,12 +1,22 @@
 """The panel's table of contents, grouped by noun. Names are noun-verb; every change is a POST."""
 
-from django.urls import URLPattern, include, path
+from django.urls import URLPattern, include, path, register_converter
+from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
 from machines.contract.rights import Right
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
 from machines.panel.views import accounts, configs, hosts, jobs, machines, new_machine, revisions
+
+
+class Word(StringConverter):
+    """What may be a name: PostgreSQL takes no NUL."""
+
+    regex = r"[^/\0]+"
+
+
+register_converter(Word, "word")
 
 home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
 
@@ -19,7 +29,7 @@ machine_urls: list[URLPattern] = [  # /machines/…
 one_machine_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/…
     path("", machines.detail, name="machine-detail"),
     path("menu/", machines.menu, name="machine-menu"),
-    path("ask/<str:op>/", machines.ask, name="machine-ask"),
+    path("ask/<word:op>/", machines.ask, name="machine-ask"),
     path("remove/", machines.remove, name="machine-remove"),
     path("forget/", machines.forget, name="machine-forget"),
     *(path(f"{op}/", machines.act, {"op": op}, name=f"machine-{op}") for op in VERBS),
@@ -36,7 +46,7 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and �
 ]
 host_urls: list[URLPattern] = [  # /hosts/…
     path("", hosts.index, name="host-index"),
-    path("<str:host>/", hosts.detail, name="host-detail"),
+    path("<word:host>/", hosts.detail, name="host-detail"),
 ]
 job_urls: list[URLPattern] = [  # /jobs/…
     path("", jobs.index, name="job-index"),
@@ -56,7 +66,7 @@ account_urls: list[URLPattern] = [  # /settings/…
 urlpatterns = [
     path("", home, name="home"),
     path("machines/", include(machine_urls)),
-    path("hosts/<str:host>/machines/<str:name>/", include([*one_machine_urls, *config_urls])),
+    path("hosts/<word:host>/machines/<word:name>/", include([*one_machine_urls, *config_urls])),
     path("hosts/", include(host_urls)),
     path("jobs/", include(job_urls)),
     path("settings/", include(account_urls)),

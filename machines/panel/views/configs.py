@@ -58,7 +58,7 @@ def _with_row(data: QueryDict) -> QueryDict:
         return data
     data = data.copy()
     total = data.get(f"{rows}-TOTAL_FORMS", "0")
-    data[f"{rows}-TOTAL_FORMS"] = str(int(total) + 1) if total.isdigit() and len(total) < 6 else "1"
+    data[f"{rows}-TOTAL_FORMS"] = str(int(total) + 1) if total.isdecimal() and len(total) < 6 else "1"
     return data
 
 
