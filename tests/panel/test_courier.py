@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders, reports, routes
 from machines.contract.states import JobState, MachineState
-from machines.models import Host, Machine
+from machines.models import Host, Job, Machine, Revision
 from machines.panel import dispatch, mailbox
 from machines.panel.courier import Courier, load_key
 from machines.panel.joining import environment, register
