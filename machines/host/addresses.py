@@ -6,14 +6,16 @@ from pathlib import Path
 
 from machines.contract.reports import Address
 
+READ_LIMIT = 256 * 1024
+
 
 def of_process(leader: int) -> list[Address]:
     """Addresses in the network namespace of a process, global ones first; [] when it shares the host's."""
     try:
         if os.readlink(f"/proc/{leader}/ns/net") == os.readlink("/proc/self/ns/net"):
             return []
-        four = parse_fib_trie(Path(f"/proc/{leader}/net/fib_trie").read_text())
-        six = parse_if_inet6(Path(f"/proc/{leader}/net/if_inet6").read_text())
+        four = parse_fib_trie(_beginning(Path(f"/proc/{leader}/net/fib_trie")))
+        six = parse_if_inet6(_beginning(Path(f"/proc/{leader}/net/if_inet6")))
     except OSError:
         return []
     local = [Address(family="inet", address=a) for a in four if a.startswith("169.254.")]
@@ -21,17 +23,23 @@ def of_process(leader: int) -> list[Address]:
     return [*usable, *(Address(family="inet6", address=a) for a in six if not a.startswith("fe80")), *local][:64]
 
 
+def _beginning(file: Path) -> str:
+    """Whole lines of it: root inside a machine may give itself a hundred thousand addresses."""
+    with file.open() as opened:
+        return opened.read(READ_LIMIT).rpartition("\n")[0]
+
+
 def parse_fib_trie(text: str) -> list[str]:
     """IPv4 addresses of the interfaces: the leaves marked “/32 host LOCAL”, loopback left out."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     leaf = ""
     for line in text.splitlines():
         word = line.strip().split()
         if word[:1] == ["|--"]:
             leaf = word[1]
-        elif word[:3] == ["/32", "host", "LOCAL"] and leaf not in found and not leaf.startswith("127."):
-            found.append(leaf)
-    return found
+        elif word[:3] == ["/32", "host", "LOCAL"] and not leaf.startswith("127."):
+            found[leaf] = None
+    return list(found)
 
 
 def parse_if_inet6(text: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Reading machines: pure parts."""
 
+import time
+
 import pytest
 
 from machines.contract.states import MachineState
@@ -91,3 +93,11 @@ def test_autostart_counts_only_when_machines_target_is_enabled(paths):
     (paths.units / "multi-user.target.wants").mkdir()
     (paths.units / "multi-user.target.wants/machines.target").symlink_to("/x")
     assert autostart.enabled(paths) == {"web"}
+
+
+def test_addresses_without_end_are_read_in_time():
+    """Root inside a machine may add as many as it likes; its host must not stand still over them."""
+    many = "".join(f"|-- 10.{n >> 16}.{n >> 8 & 255}.{n & 255}\n/32 host LOCAL\n" for n in range(100_000))
+    began = time.monotonic()
+    assert len(addresses.parse_fib_trie(many)) == 100_000
+    assert time.monotonic() - began < 5
