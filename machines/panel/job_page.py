@@ -30,7 +30,9 @@ def load(pk: int) -> Job:
     retries = Job.objects.filter(retry_of=OuterRef("pk")).order_by("-id").values("pk")[:1]
     machines = Machine.objects.listed().filter(host=OuterRef("host"), name=OuterRef("machine_name"))
     jobs = Job.objects.select_related("host", "revision").annotate(
-        retried_by=Subquery(retries), has_machine=Exists(machines)
+        retried_by=Subquery(retries),
+        has_machine=Exists(machines),
+        needs_restart=Exists(machines.filter(restart_needed=True)),
     )
     job = jobs.filter(pk=pk).first()
     if job is None:
@@ -54,10 +56,13 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "phases": phases(job, now),
         "cancelling": bool(job.cancel_asked_at) and not job.is_final,
         "may_cancel": job.can_be_cancelled and request.user.may(Right.OPERATE),
+        "may_operate": request.user.may(Right.OPERATE),
         "may_retry": job.can_be_retried and may,
         "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_KEPT,
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
         "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
+        "needs_restart": job.op == "apply" and job.state == JobState.SUCCEEDED and getattr(job, "needs_restart", False),
+        "must_decide": _found_other_files(job),
         "times": times(job),
         "retried_by": getattr(job, "retried_by", None),
     }
@@ -70,7 +75,13 @@ def _draft_url(job: Job) -> str:
     """Where the draft that could not be applied is waiting to be mended."""
     if job.op != "apply" or not job.is_final or job.state == JobState.SUCCEEDED:
         return ""
-    return reverse("config-edit", args=[job.host.name, job.machine_name])
+    page = "config-review" if _found_other_files(job) else "config-edit"
+    return reverse(page, args=[job.host.name, job.machine_name])
+
+
+def _found_other_files(job: Job) -> bool:
+    """Somebody changed the host's files by hand; there is a decision to take, not a draft to mend."""
+    return "found_nspawn" in job.result
 
 
 def _again_url(job: Job) -> str:

@@ -40,8 +40,9 @@ ENDED = {
 }
 
 
-def what(op: str, name: str) -> str:
-    return WHAT.get(op, f"{op.capitalize()} {{}}").format(name).strip()
+def what(op: str, name: str = "") -> str:
+    """What was ordered: “Power off web”, or “Power off” where the page says of what."""
+    return " ".join(WHAT.get(op, f"{op.capitalize()} {{}}").format(name).split())
 
 
 def cancelling(op: str, state: str) -> str:
@@ -50,6 +51,8 @@ def cancelling(op: str, state: str) -> str:
         return "Nothing has been sent yet. The order is withdrawn."
     if state == JobState.SENT:
         return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
+    if op == "build" and state == JobState.ACCEPTED:
+        return "It waits for other builds and has not begun. The order is withdrawn."
     return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
 
 
@@ -86,7 +89,7 @@ class Wait:
         """None when the job has begun or ended."""
         if state == JobState.ACCEPTED:
             if self.op == "build" and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
-                return Reason(f"waiting: other builds on {self.host} end first", self.accepted_at)
+                return Reason(f"waiting: other builds on {self.host} go first, for", self.accepted_at)
             return Reason(f"taken by {self.host}, about to begin")
         if state not in {JobState.QUEUED, JobState.SENT}:
             return None

@@ -13,7 +13,7 @@ from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel import frame, responses, rows
+from machines.panel import frame, job_words, responses, rows
 from machines.panel.access import PanelRequest
 from machines.panel.verbs import CAN_START, VERBS
 from machines.templatetags import panel_tags
@@ -42,8 +42,9 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
     shown = actions(request, machine) | {
         "host_state": machine.host.state(now).value,
         "host_url": rows.host_url(machine.host.name),
-        "jobs": jobs,
+        "jobs": [(job, job_words.what(job.op)) for job in jobs],
         "failed": jobs[0] if jobs and jobs[0].state in BAD_ENDS else None,
+        "failed_what": job_words.what(jobs[0].op) if jobs else "",
         "has_draft": getattr(machine, "has_draft", False),
         "is_silent": machine.host.is_silent,
         "is_up": machine.shown_state.is_up,
@@ -86,7 +87,7 @@ def _age(moment: datetime | None, now: datetime) -> float:
 
 def _version(machine: Machine, shown: dict[str, Any], unfinished: int) -> str:
     facts = [getattr(machine, field.attname) for field in Machine._meta.concrete_fields]
-    jobs = [(job.pk, job.state, job.progress, job.phases) for job in shown["jobs"]]
+    jobs = [(job.pk, job.state, job.progress, job.phases) for job, _ in shown["jobs"]]
     host = (shown["host_state"], shown["is_old"], shown["has_draft"], shown["doing"], unfinished)
     return rows.version(facts, jobs, host)
 

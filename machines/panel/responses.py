@@ -74,5 +74,10 @@ def came_from(request: PanelRequest) -> str:
 def done(request: PanelRequest, said: str, *, back: str) -> HttpResponse:
     """Something was done at once, without a job."""
     messages.success(request, said)
-    address = resolve_url(back)
+    return led_to(request, back)
+
+
+def led_to(request: PanelRequest, page: str) -> HttpResponse:
+    """To another page, whose address or name this is."""
+    address = resolve_url(page)
     return HttpResponseClientRedirect(address) if request.htmx else redirect(address)

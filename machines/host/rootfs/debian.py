@@ -173,7 +173,7 @@ def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
         return no_space(str(tree.parent), text[-4000:])
     if match := _NO_PACKAGE.search(text):
         return Problem(
-            f"There is no package {match[1]} in this release: {match[0]}", code="package-unknown",
+            f"There is no package {match[1]} in this release.", code="package-unknown",
             hint="Check the spelling, or take it out of the recipe.", details=text[-4000:],
         )  # fmt: skip
     if any(words in text for words in _UNREACHABLE):

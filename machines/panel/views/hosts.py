@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET
 from machines.contract.rights import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.panel import frame, host_rows, responses, rows
+from machines.panel import frame, host_rows, job_words, responses, rows
 from machines.panel.access import PanelRequest, needs
 
 SHOWN = 500
@@ -89,4 +89,4 @@ def _said(value: Any) -> str:
 
 def _queued(job: rows.Job) -> dict[str, Any]:
     said = rows.doing(job) or {}
-    return said | {"machine": job["machine_name"], "state": job["state"], "op": job["op"]}
+    return said | {"machine": job["machine_name"], "state": job["state"], "what": job_words.what(job["op"])}

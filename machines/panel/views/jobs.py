@@ -172,8 +172,9 @@ def cancel(request: PanelRequest, pk: int) -> HttpResponse:
             f"has already {job_words.ENDED[JobState(job.state)]}" if job.is_final else "is being cancelled already"
         )
         return responses.refused(request, Problem(f"Job {pk} {already}."), back=back)
-    said = f"Job {pk} is withdrawn; nothing was done." if job.is_final else f"Job {pk} is being cancelled."
-    return responses.done(request, said, back=back)
+    if job.is_final:
+        return responses.done(request, f"Job {pk} is withdrawn; nothing was done.", back=back)
+    return responses.led_to(request, back)  # where it says that it is being cancelled
 
 
 @require_POST

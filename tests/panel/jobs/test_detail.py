@@ -96,7 +96,7 @@ def build(alpha, **fields):
 
 def test_a_build_waits_for_others_in_words(as_viewer, alpha):
     waits = build(alpha, state="accepted", accepted_at=timezone.now() - timedelta(seconds=9), finished_at=None)
-    assert "waiting: other builds on alpha end first" in page(as_viewer, waits)
+    assert "waiting: other builds on alpha go first" in page(as_viewer, waits)
 
 
 def test_the_steps_of_a_build_have_their_names_before_they_begin(as_viewer, alpha):
@@ -108,6 +108,25 @@ def test_the_steps_of_a_build_have_their_names_before_they_begin(as_viewer, alph
 
 def test_a_build_leads_to_its_machine(as_viewer, alpha, web):
     assert "Open web" in page(as_viewer, build(alpha))
+
+
+def applied(alpha, **fields):
+    order = orders.Apply(name="web", configuration=orders.Configuration(revision=2, nspawn="", limits=""))
+    return cast.ended(alpha, order=order, **fields)
+
+
+def test_what_was_applied_says_when_it_acts(as_admin, as_viewer, alpha, web):
+    job = applied(alpha)
+    assert "takes effect when" not in page(as_viewer, job)
+    Machine.objects.update(restart_needed=True)
+    assert "takes effect when web starts next" in page(as_viewer, job)
+    assert "Reboot now" in page(as_admin, job)
+    assert "Reboot now" not in page(as_viewer, job)
+
+
+def test_files_changed_by_hand_lead_to_the_decision(as_admin, alpha):
+    assert "/config/review/" in page(as_admin, applied(alpha, state="failed", result={"found_nspawn": ""}))
+    assert "/config/review/" not in page(as_admin, applied(alpha, state="failed"))
 
 
 def test_a_failed_build_can_be_changed_by_those_who_may_build(as_admin, as_viewer, alpha):
