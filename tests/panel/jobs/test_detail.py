@@ -6,6 +6,7 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders, reports
+from machines.models import Machine
 from tests import make
 from tests.panel.jobs import cast
 
