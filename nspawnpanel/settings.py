@@ -114,6 +114,7 @@ CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
         "LOCATION": str(Path(DATA_DIR) / "web-cache"),
+        "OPTIONS": {"MAX_ENTRIES": 10_000},  # beyond it a third is thrown away, a stranger's count of failures too
     }
 }
 

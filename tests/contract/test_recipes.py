@@ -33,7 +33,8 @@ def test_it_takes(check, texts):
     [
         (recipes.package, ["", "a", "-rf", "Nginx", "a b", "nginx;id", "nginx\n", "a" * 101, "--include=x"]),
         (recipes.release, ["", "Bookworm", "-x", "a/b", "bookworm\n", "../x"]),
-        (recipes.mirror, ["ftp://x", "http://", "http://a b", "deb http://x", "http://x\n", "http://" + "a" * 500]),
+        (recipes.mirror, ["ftp://x", "http://", "http://a b", "deb http://x", "http://x\n", "http://" + "a" * 500,
+                           "file:///srv/mirror/../../etc", "https://ours/debian/..", "https://ours/%2e%2E/x"]),
         (recipes.ssh_key, ["", "ssh-dss AAAA", "AAAA", KEY + "\nssh-rsa AAAA", 'command="id" ' + KEY, "-----BEGIN", "ssh-rsa " + "A" * 8192]),
         (recipes.hostname, ["-web", "web-", "a_b", "Web", "a" * 65, "web\n", "a..b"]),
         (recipes.locale, ["-x", "en GB", "C.UTF-8\n", "../x"]),

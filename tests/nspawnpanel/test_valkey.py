@@ -34,6 +34,13 @@ def test_it_refuses_a_stranger(valkey: Valkey) -> None:
         whoami(f"redis://127.0.0.1:{valkey.port}/0")
 
 
+def test_nothing_larger_than_a_message_of_ours_goes_in(valkey: Valkey) -> None:
+    with closing(valkey.admin()) as admin:
+        admin.xadd("s", {"r": "x" * 2_800_000})
+        with pytest.raises(RedisError):
+            admin.xadd("s", {"r": "x" * 5_000_000})
+
+
 def test_it_listens_on_the_loopback_only(valkey: Valkey) -> None:
     with closing(valkey.admin()) as admin:
         assert admin.config_get("bind") == {"bind": "127.0.0.1"}
