@@ -98,9 +98,18 @@ def _flat(entries: Any) -> list[tuple[str, dict[str, str]]]:
     return list(entries)
 
 
+def begin_anew(admin_url: str, host_id: UUID) -> None:
+    """Throw away a host's stream: its last position may be one that nothing can follow."""
+    redis.Redis.from_url(admin_url).delete(routes.stream(str(host_id)))
+
+
 def add_user(admin_url: str, name: str, password: str, rules: list[str]) -> None:
-    """Make or renew a Redis user with these rules, and keep the ACL where the server keeps it."""
+    """Make or renew a Redis user with these rules, and keep the ACL where the server keeps it.
+
+    Deleted first, for a new password alone leaves the connections of whoever had the old one open.
+    """
     admin = redis.Redis.from_url(admin_url)
+    admin.execute_command("ACL", "DELUSER", name)
     admin.execute_command("ACL", "SETUSER", name, "reset", "on", f">{password}", *rules)
     try:
         admin.execute_command("ACL", "SAVE")

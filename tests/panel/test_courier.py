@@ -248,6 +248,25 @@ def test_a_hosts_user_is_confined_to_its_host(valkey, db):
             forbidden()
 
 
+def test_a_thief_of_a_hosts_password_is_out_when_it_joins_again(courier, valkey, voice):
+    def join() -> redis.Redis:
+        text = environment(
+            voice.host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_key=SigningKey.generate().verify_key
+        )  # fmt: skip
+        return redis.Redis.from_url(dict(line.split("=", 1) for line in text.splitlines())["NSPAWNPANEL_REDIS_URL"])
+
+    stream = routes.stream(str(voice.host.id))
+    thief = join()
+    thief.xadd(stream, {"r": "x"}, id=f"{2**64 - 1}-{2**64 - 1}")  # nothing can be added after this
+    courier._read_once()
+    join().xadd(stream, {"r": voice.say(reports.Heartbeat())})
+    courier._read_once()
+    voice.host.refresh_from_db()
+    assert voice.host.report_number == 1
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        thief.xadd(stream, {"r": "x"})
+
+
 def test_the_signing_key_must_be_private(tmp_path: Path):
     key = load_key(tmp_path / "key")
     assert load_key(tmp_path / "key") == key
