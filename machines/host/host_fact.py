@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from machines.contract import apt_sources
 from machines.contract.problems import Problem
 from machines.contract.reports import Heartbeat, HostFact
-from machines.host import apt_sources
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.run import environment, run

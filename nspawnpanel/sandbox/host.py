@@ -245,8 +245,8 @@ class Sandbox:
         tree = self.tree
         trees.put(tree, "etc/hostname", f"{self.name}\n")
         trees.put(tree, "etc/hosts", f"127.0.0.1 localhost {self.name}\n::1 localhost\n")
-        sources = apt.debian(self.suite, apt.of_this_machine())
-        trees.put(tree, "etc/apt/sources.list", "".join(f"{source.line()}\n" for source in sources))
+        if sources := apt.debian(self.suite):
+            trees.put(tree, "etc/apt/sources.list", "".join(f"{source.line()}\n" for source in sources))
         outside = apt.carried_over(run(["apt-config", "dump"]).stdout, self.gateway)
         trees.put(tree, "etc/apt/apt.conf.d/90outside", outside)
         if (certificates := Path("/") / CERTIFICATES).is_file():

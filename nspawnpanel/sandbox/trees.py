@@ -104,7 +104,7 @@ def _digest(recipe: object) -> str:
 
 def _system(trees: Path, name: str, packages: list[str], mirror: str | None, say: Say) -> Path:
     suite = name.split("-")[1]
-    sources = [source.line() for source in apt.debian(suite, apt.of_this_machine(), mirror)]
+    sources = [source.line() for source in apt.debian(suite, mirror)]
 
     def build(tree: Path) -> None:
         say(f"building the tree {name} with mmdebstrap, once; this takes about half a minute")

@@ -1,12 +1,12 @@
 """The host's own sources, in both of apt's formats."""
 
-from machines.host import apt_sources
-from machines.host.apt_sources import Source
+from machines.contract import apt_sources
+from machines.contract.apt_sources import Source
 
 ONE_LINE = """\
 # a comment
-deb http://deb.debian.org/debian bookworm main contrib # trailing
-deb-src http://deb.debian.org/debian bookworm main
+deb http://mirror.example/debian bookworm main contrib # trailing
+deb-src http://mirror.example/debian bookworm main
 deb [signed-by=/usr/share/keyrings/x.gpg arch=amd64] https://mirror.example/debian/ bookworm-updates main
 #deb http://off.example/debian bookworm main
 deb http://security.debian.org/debian-security bookworm-security main
@@ -14,19 +14,19 @@ deb http://security.debian.org/debian-security bookworm-security main
 DEB822 = """\
 Types: deb deb-src
 # http://snapshot.example
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example/debian
 Suites: trixie trixie-updates
 Components: main
  contrib
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: http://deb.debian.org/debian-security
+URIs: http://mirror.example/debian-security
 Suites: trixie-security
 Components: main
 
 Types: deb
-URIs: https://deb.nodesource.com/node_20.x
+URIs: https://other.example/node_20.x
 Suites: nodistro
 Components: main
 
@@ -48,7 +48,7 @@ def folder(tmp_path, **files):
 
 def test_it_reads_one_line_per_source():
     assert list(apt_sources.parse_one_line(ONE_LINE)) == [
-        Source("http://deb.debian.org/debian", "bookworm", ("main", "contrib")),
+        Source("http://mirror.example/debian", "bookworm", ("main", "contrib")),
         Source("https://mirror.example/debian", "bookworm-updates", ("main",)),
         Source("http://security.debian.org/debian-security", "bookworm-security", ("main",)),
     ]
@@ -56,19 +56,19 @@ def test_it_reads_one_line_per_source():
 
 def test_it_reads_stanzas():
     assert [(s.uri, s.suite) for s in apt_sources.parse_deb822(DEB822)] == [
-        ("http://deb.debian.org/debian", "trixie"),
-        ("http://deb.debian.org/debian", "trixie-updates"),
-        ("http://deb.debian.org/debian-security", "trixie-security"),
-        ("https://deb.nodesource.com/node_20.x", "nodistro"),
+        ("http://mirror.example/debian", "trixie"),
+        ("http://mirror.example/debian", "trixie-updates"),
+        ("http://mirror.example/debian-security", "trixie-security"),
+        ("https://other.example/node_20.x", "nodistro"),
     ]
 
 
 def test_it_writes_them_for_another_release(tmp_path):
     found = apt_sources.for_release("bookworm", apt_sources.read(folder(tmp_path, debian_sources=DEB822)))
     assert [(s.uri, s.suite) for s in found] == [
-        ("http://deb.debian.org/debian", "bookworm"),
-        ("http://deb.debian.org/debian", "bookworm-updates"),
-        ("http://deb.debian.org/debian-security", "bookworm-security"),
+        ("http://mirror.example/debian", "bookworm"),
+        ("http://mirror.example/debian", "bookworm-updates"),
+        ("http://mirror.example/debian-security", "bookworm-security"),
     ]
 
 

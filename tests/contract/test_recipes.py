@@ -15,7 +15,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGx+/= ada@desk"
     [
         (recipes.package, ["nginx", "libstdc++6", "0ad", "python3.11-venv"]),
         (recipes.release, ["bookworm", "trixie", "sid", "bookworm-backports"]),
-        (recipes.mirror, ["", "http://deb.debian.org/debian", "https://[2001:db8::1]:8080/x/", "file:///srv/mirror"]),
+        (recipes.mirror, ["", "http://mirror.example/debian", "https://[2001:db8::1]:8080/x/", "file:///srv/mirror"]),
         (recipes.ssh_key, [KEY, "ssh-rsa AAAA", "sk-ssh-ed25519@openssh.com AAAA= me"]),
         (recipes.hostname, ["", "web", "web-1.example"]),
         (recipes.locale, ["", "C.UTF-8", "en_GB.UTF-8", "de_DE@euro"]),

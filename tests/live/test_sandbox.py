@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from machines.contract import apt_sources
 from nspawnpanel.sandbox import CACHE, Sandbox, SandboxError, kill_group
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
@@ -25,6 +27,11 @@ def host() -> Iterator[Sandbox]:
         host.run(["machinectl", "start", "web"])
         wait_for(lambda: "192.168." in addresses(host, "web"), "web got no address")
         yield host
+
+
+def mirror(host: Sandbox) -> str:
+    """The name of the machine that this host's own packages come from."""
+    return urlsplit(apt_sources.archive(apt_sources.parse_one_line(host.read("/etc/apt/sources.list")))).hostname or ""
 
 
 def wait_for(condition: Callable[[], bool], failure: str, seconds: float = 20.0) -> None:
@@ -68,7 +75,7 @@ def test_it_runs_the_systemd_of_its_suite(host: Sandbox) -> None:
 
 
 def test_names_resolve(host: Sandbox) -> None:
-    assert host.run(["getent", "hosts", "deb.debian.org"]).stdout
+    assert host.run(["getent", "hosts", mirror(host)]).stdout
 
 
 def test_files_go_in_and_out(host: Sandbox) -> None:
@@ -101,7 +108,7 @@ def test_a_process_inside_can_be_followed_and_ended(host: Sandbox) -> None:
 
 
 def test_a_machine_reaches_the_world_through_the_host(host: Sandbox) -> None:
-    script = "exec 3<>/dev/tcp/deb.debian.org/80; printf 'HEAD / HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3"
+    script = f"exec 3<>/dev/tcp/{mirror(host)}/80; printf 'HEAD / HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3"
     assert inside(host, script).stdout.startswith("HTTP/")
 
 

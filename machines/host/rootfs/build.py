@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machines.contract import nspawn, orders
+from machines.contract import apt_sources, nspawn, orders
+from machines.contract.apt_sources import Source
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
-from machines.host import apply, apt_sources, handlers, inventory, lint, nspawn_file
-from machines.host.apt_sources import Source
+from machines.host import apply, handlers, inventory, lint, nspawn_file
 from machines.host.bus import BusError
 from machines.host.faults import CommandFailed, no_space
 from machines.host.rootfs import debian, firstboot, pool, quick, tree

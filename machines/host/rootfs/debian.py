@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from machines.contract import apt_sources
+from machines.contract.apt_sources import KEYRING, Source
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host import apt_sources
-from machines.host.apt_sources import KEYRING, Source
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.run import environment
 
@@ -98,13 +98,13 @@ def mmdebstrap(
 
 
 def debootstrap(release: str, tree: Path, include: Sequence[str], sources: Sequence[Source]) -> list[str]:
-    """It takes one mirror only; the other sources are written into the tree afterwards."""
+    """It takes one mirror only; the other sources are written into the tree afterwards. It knows no --, but a release
+    begins with a letter (contract/recipes.py) and a tree with a slash."""
     return [
         "debootstrap",
         "--variant=minbase",
         f"--include={','.join(include)}",
         *([f"--keyring={keyring()}"] if keyring() else []),
-        "--",
         release,
         str(tree),
         sources[0].uri,

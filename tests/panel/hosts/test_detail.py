@@ -13,7 +13,7 @@ FACTS = {
     "os": "Debian GNU/Linux 12", "kernel": "6.1.0", "architecture": "x86-64", "systemd": 252, "worker": "0.1.0", "cgroup": "v2",
     "booted": 1_700_000_000.0, "cpus": 8, "load": 1.5, "memory_total": 8 << 30, "memory_available": 6 << 30,
     "disk_total": 100 << 30, "disk_free": 60 << 30, "pool_type": "btrfs", "networkd": True, "bridges": ["br0"],
-    "interfaces": ["eno1", "br0"], "mirror": "http://deb.debian.org/debian", "missing": {"mmdebstrap": "mmdebstrap"},
+    "interfaces": ["eno1", "br0"], "mirror": "http://mirror.example/debian", "missing": {"mmdebstrap": "mmdebstrap"},
     "policy": {"ops": ["start", "build"], "private_users": "optional", "builds_at_once": 2},
 }  # fmt: skip
 
@@ -31,7 +31,7 @@ def test_it_shows_what_the_host_says_of_itself(as_viewer, alpha):
     page = text(as_viewer.get(URL))
     for shown in (
         "6.1.0", "x86-64", "252", "cgroup v2", "8, load 1.50", "2\u00a0GiB of 8\u00a0GiB", "40\u00a0GiB of 100\u00a0GiB on btrfs",
-        "br0", "eno1", "http://deb.debian.org/debian", "install <code>mmdebstrap</code>", "start, build", "optional",
+        "br0", "eno1", "http://mirror.example/debian", "install <code>mmdebstrap</code>", "start, build", "optional",
     ):  # fmt: skip
         assert shown in page, shown
 
