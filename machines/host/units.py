@@ -9,9 +9,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import machines
 from machines.contract import orders, reports
@@ -32,6 +32,7 @@ LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
 STOP_SECONDS = 4  # between SIGTERM and SIGKILL
+REMOVALS_AT_ONCE = 4
 SOURCE = Path(machines.__file__).parents[1]
 
 
@@ -65,26 +66,29 @@ class Units:
     def __init__(self, host: ThisHost, ledger: Ledger, reporter: Reporter, watch: Watch) -> None:
         self._host, self._ledger, self._reporter, self._watch = host, ledger, reporter, watch
         self._lock = threading.Lock()
-        self._building: set[str] = set()
+        self._at_once = {"build": host.policy.builds_at_once, "remove": REMOVALS_AT_ONCE}
+        self._busy: dict[UUID, str] = {}
         self._queue: list[Row] = []
-        self._forget: Callable[[str], None] = lambda _: None
 
     # --- beginning
 
     def place(self, row: Row) -> None:
-        """Begin a job now, or when fewer builds are under way."""
+        """Begin a job now, or when fewer of its kind are under way."""
         with self._lock:
-            if row.op == "build" and len(self._building) >= self._host.policy.builds_at_once:
+            if self._is_full(row.op):
                 self._queue.append(row)
-                self._say_positions()
+                self._say_positions(row.op)
                 return
-            self._building.update({row.name} if row.op == "build" else ())
+            self._busy[row.id] = row.op
         self._launch(row)
 
-    def _say_positions(self) -> None:
-        for position, row in enumerate(self._queue, 1):
+    def _is_full(self, op: str) -> bool:
+        return sum(busy == op for busy in self._busy.values()) >= self._at_once[op]
+
+    def _say_positions(self, op: str) -> None:
+        for position, row in enumerate((row for row in self._queue if row.op == op), 1):
             self._reporter.voice(row.id).line(
-                f"Waiting for other builds on this host to end; this one is number {position} in line."
+                f"Waiting for other jobs of this kind on this host to end; this one is number {position} in line."
             )
 
     def _launch(self, row: Row) -> None:
@@ -98,14 +102,15 @@ class Units:
         self._follow(row)
 
     def _next(self, row: Row) -> None:
-        """A build has ended: the first in line may begin."""
+        """A job has ended: the first of its kind in line may begin."""
         with self._lock:
-            self._building.discard(row.name)
-            if row.op != "build" or not self._queue:
+            self._busy.pop(row.id, None)
+            following = next((waiting for waiting in self._queue if waiting.op == row.op), None)
+            if following is None or self._is_full(row.op):
                 return
-            following = self._queue.pop(0)
-            self._building.add(following.name)
-            self._say_positions()
+            self._queue.remove(following)
+            self._busy[following.id] = following.op
+            self._say_positions(row.op)
         self._launch(following)
 
     # --- following
@@ -242,7 +247,6 @@ class Units:
         if row.begun is None and not row.cancelled:
             self.place(row)
             return
-        if row.op == "build":
-            with self._lock:
-                self._building.add(row.name)
+        with self._lock:
+            self._busy[row.id] = row.op
         self._follow(row)

@@ -65,10 +65,31 @@ def test_progress_never_goes_back():
     assert seen[-1][1] == "1 of 1 packages installed"
 
 
+def test_debootstrap_s_progress_never_goes_back_and_never_ends_early():
+    seen: list[float] = []
+    progress = debian.Progress(lambda fraction, _: seen.append(fraction))
+    for doing in (
+        "Retrieving",
+        "Validating",
+        "Retrieving",
+        "Extracting",
+        "Unpacking",
+        "Configuring",
+        "Unpacking",
+        "Configuring",
+    ):
+        for number in range(100):
+            progress.line(f"I: {doing} package{number}...")
+    assert seen == sorted(seen)
+    assert 0.9 < seen[-1] < 1
+
+
 @pytest.mark.parametrize(
     ("said", "code", "words"),
     [
         ("E: Unable to locate package nosuch-x", "package-unknown", "nosuch-x"),
+        ("E: Couldn't find these debs: nosuch-y", "package-unknown", "nosuch-y"),
+        ("E: Package 'nosuch-z' has no installation candidate", "package-unknown", "nosuch-z"),
         ("tar: x: Cannot write: No space left on device", "no-space", "no space left"),
         (
             "E: Failed to fetch http://m/x  Could not connect to m:80 (1.2.3.4)",

@@ -5,6 +5,7 @@ the rest), each announced by apt's "N newly installed" and followed by one "Get:
 line per package. An option file given by --aptopt stays in the image and is taken out again.
 """
 
+import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -120,6 +121,14 @@ def sources_list(sources: Sequence[Source]) -> str:
 
 _ROUND = re.compile(r"\d+ upgraded, (\d+) newly installed")
 _DEBOOTSTRAP = re.compile(r"I: (Retrieving|Validating|Extracting|Unpacking|Configuring) (\S+)")
+# What debootstrap says it does → (where in the whole that begins, its share)
+_STAGES = {
+    "Retrieving": (0.0, 0.3),
+    "Validating": (0.0, 0.3),
+    "Extracting": (0.3, 0.1),
+    "Unpacking": (0.4, 0.2),
+    "Configuring": (0.6, 0.39),
+}
 ESSENTIAL_SHARE = 0.6  # of the whole, by time
 
 
@@ -130,6 +139,8 @@ class Progress:
         self._progress = progress
         self._rounds: list[int] = []
         self._got = self._unpacked = self._set_up = 0
+        self._stages: dict[str, int] = {}
+        self._reached = 0.0
 
     def line(self, text: str) -> None:
         """Take one line of output."""
@@ -146,7 +157,14 @@ class Progress:
             self._set_up += 1
             self._say(f"{self._set_up} of {self._total()} packages installed")
         elif match := _DEBOOTSTRAP.match(text):
-            self._progress(0.0, f"{match[1]} {match[2].rstrip('.')}")
+            self._debootstrap(match[1], match[2].rstrip("."))
+
+    def _debootstrap(self, doing: str, package: str) -> None:
+        """debootstrap never says how many packages there are: each of its stages comes nearer to its end."""
+        self._stages[doing] = self._stages.get(doing, 0) + 1
+        first, share = _STAGES[doing]
+        self._reached = max(self._reached, first + share * (1 - math.exp(-self._stages[doing] / 60)))
+        self._progress(self._reached, f"{doing} {package}")
 
     def _total(self) -> int:
         return max(self._rounds[-1] if self._rounds else 1, self._set_up)
@@ -159,7 +177,7 @@ class Progress:
 
 
 _NO_PACKAGE = re.compile(
-    r"E: (?:Unable to locate package|Package '?|Couldn't find any package .*? ')\s*'?([a-z0-9][a-z0-9+.-]+)"
+    r"E: (?:Unable to locate package|Package '|Couldn't find these debs:|Couldn't find any package .*?')\s*([a-z0-9][a-z0-9+.-]+)"
 )
 _UNREACHABLE = ("Could not resolve", "Could not connect", "Connection refused", "Connection timed out", "Unable to connect",
                 "Network is unreachable", "Certificate verification failed", "Temporary failure resolving", "Connection failed")  # fmt: skip
