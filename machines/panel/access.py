@@ -6,7 +6,7 @@ What a person may not see is a 404, what they may not do is a 403 that names the
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -56,8 +56,8 @@ class RequireDeclaredRight:
             raise PermissionDenied("This page declares no right, so nobody may open it.")
         if right == PUBLIC:
             return None
-        if not _signed_in(request):
-            return _to_login(request)
+        if not signed_in(request):
+            return to_login(request)
         if not request.user.may(Right(right)):
             raise PermissionDenied(
                 f"This needs the right to {right}. Your role, {request.user.role}, does not have it; "
@@ -66,16 +66,24 @@ class RequireDeclaredRight:
         return None
 
 
-def _signed_in(request: HttpRequest) -> bool:
+def signed_in(request: HttpRequest) -> bool:
     """Before this is asked, PanelRequest's promise of a user is not yet kept."""
     return request.user.is_authenticated
 
 
-def _to_login(request: PanelRequest) -> HttpResponse:
-    if request.htmx:  # come back to the page, not to the fragment
+def to_login(request: PanelRequest) -> HttpResponse:
+    """To sign in, and then back to the page that was open: neither a fragment nor what takes only a POST."""
+    if request.htmx:
         back = request.htmx.current_url_abs_path or "/"
         return HttpResponseClientRedirect(f"{reverse('account_login')}?next={quote(back)}")
-    return redirect(f"{reverse('account_login')}?next={quote(request.get_full_path())}")
+    back = request.get_full_path() if request.method == "GET" else page_of(request)
+    return redirect(f"{reverse('account_login')}?next={quote(back)}")
+
+
+def page_of(request: HttpRequest) -> str:
+    """The path of the page whose form was sent. Of what the browser says of it only the path counts."""
+    path = urlsplit(request.headers.get("Referer", "")).path
+    return path if path.startswith("/") and not path.startswith("//") else "/"
 
 
 def host(_request: PanelRequest, name: str) -> Host:

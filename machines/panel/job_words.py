@@ -59,8 +59,8 @@ def cancelling(op: str, state: str) -> str:
 # A host works on all its machines at once, and a machine has one job at a time; so a job waits for its host, not in a line.
 SILENT = {
     HostState.JOINING: "has never spoken",
-    HostState.OFFLINE: "is offline since",
-    HostState.LATE: "says nothing since",
+    HostState.OFFLINE: "has been offline for",
+    HostState.LATE: "has said nothing for",
 }
 PATIENCE = 5  # seconds an order may be on its way before that is worth a word
 
@@ -97,7 +97,7 @@ class Wait:
         if heard in SILENT:
             return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self._left(now))
         if self.sent_at and (now - self.sent_at).total_seconds() > PATIENCE:
-            return Reason(f"waiting: sent to {self.host}, not taken since", self.sent_at, self._left(now))
+            return Reason(f"waiting: sent to {self.host}, not taken for", self.sent_at, self._left(now))
         return Reason(f"on its way to {self.host}")
 
     def _left(self, now: datetime) -> str:

@@ -85,10 +85,47 @@
     const form = e.key === "Enter" && (e.ctrlKey || e.metaKey) && e.target.closest("form[data-guard]");
     if (form) { e.preventDefault(); form.requestSubmit(); }
   });
+  // --- Interrupted: the session ended before the form was taken; after signing in, what was typed comes back
+  const shelf = "interrupted-form";
+  const shelve = (kept) => { try { if (kept) sessionStorage.setItem(shelf, JSON.stringify(kept)); else sessionStorage.removeItem(shelf); } catch { /* forbidden or full */ } };
+  const shelved = () => { try { return JSON.parse(sessionStorage.getItem(shelf)); } catch { return null; } };
+  const fields = (form) => [...form.elements].filter((each) => each.name && !/^(hidden|password|file|submit|button|fieldset)$/.test(each.type));
+  document.addEventListener("submit", ({ target: form }) => {
+    if (!form.matches("form[data-guard]")) return;
+    const rows = $$("[data-formset]", form).map((set) => [set.dataset.formset, $(`[name="${set.dataset.formset}-TOTAL_FORMS"]`, set).value]);
+    shelve({ path: location.pathname, rows, values: fields(form).map((each) => [each.name, each.value, each.checked]) });
+  });
+  const putBack = (form, kept) => {
+    kept.rows.forEach(([prefix, total]) => {
+      const set = $(`[data-formset="${prefix}"]`, form);
+      while (set && Number($(`[name="${prefix}-TOTAL_FORMS"]`, set).value) < Number(total)) $("[data-formset-add]", set).click();
+    });
+    const all = fields(form);
+    kept.values.forEach(([name, value, checked]) => all.filter((each) => each.name === name).forEach((each) => {
+      if (!/^(radio|checkbox)$/.test(each.type)) each.value = value;
+      else if (each.value === value) each.checked = checked;
+      if (name.endsWith("-DELETE") && each.checked) each.closest("[data-formset-row]").hidden = true;
+    }));
+    form.dispatchEvent(new Event("input", { bubbles: true }));
+    $$("details.fold", form).forEach((fold) => { fold.open ||= kept.values.some(([name, value]) => value && $(`[name="${CSS.escape(name)}"]:not([type=radio], [type=checkbox])`, fold)); });
+    document.dispatchEvent(new CustomEvent("toast", { detail: { text: "What you typed is back. Send it once more." } }));
+  };
+  const resume = () => {
+    const kept = shelved();
+    if (!kept) return;
+    if ($("[data-interrupted]")) return shelve({ ...kept, interrupted: true });
+    if (!kept.interrupted) return shelve(null);
+    const form = kept.path === location.pathname && $("form[data-guard]");
+    if (!form) return;
+    shelve(null);
+    putBack(form, kept);
+  };
+
   on("change", "form[data-autosubmit]", (form) => form.requestSubmit());
   onFresh(() => {
     $$("[data-formset]").forEach(number);
     showWhen(document);
     $$("form[data-guard]").forEach((form) => { if (!guards.has(form)) { guards.set(form, serialise(form)); guard(form); } });
   });
+  resume();
 })();

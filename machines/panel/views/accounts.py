@@ -1,13 +1,14 @@
 """What people set for themselves."""
 
 from django.http import HttpResponse, HttpResponseBadRequest
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
 from machines.contract.rights import Right
 from machines.models import User
+from machines.panel import access
 from machines.panel.access import PanelRequest, needs
 
 
@@ -23,3 +24,13 @@ def theme(request: PanelRequest) -> HttpResponse:
     if request.htmx:
         return HttpResponseClientRefresh()
     return redirect(back if url_has_allowed_host_and_scheme(back, allowed_hosts=None) else "machine-index")
+
+
+def out_of_date(request: PanelRequest, **_: str) -> HttpResponse:
+    """A form of a page that was opened before somebody signed in anew, or in a browser that lost its cookies."""
+    if not access.signed_in(request):
+        return access.to_login(request)
+    if request.htmx:
+        said = "This page is out of date: reload it, then try again."
+        return HttpResponse(said, status=403, content_type="text/plain; charset=utf-8")
+    return render(request, "403_csrf.html", {"back": access.page_of(request)}, status=403)

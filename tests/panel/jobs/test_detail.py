@@ -87,7 +87,7 @@ def test_a_failed_job_without_a_problem_is_still_a_page(as_viewer, alpha):
 def test_a_waiting_job_says_why(as_viewer, alpha):
     alpha.last_seen = timezone.now() - timedelta(minutes=3)
     alpha.save()
-    assert "waiting: host alpha is offline since" in page(as_viewer, cast.job(alpha))
+    assert "waiting: host alpha has been offline for" in page(as_viewer, cast.job(alpha))
 
 
 def build(alpha, **fields):

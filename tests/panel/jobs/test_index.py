@@ -104,7 +104,7 @@ def test_a_waiting_job_says_why(as_viewer, alpha):
     alpha.save()
     cast.job(alpha)
     page = as_viewer.get(URL).content.decode()
-    assert "waiting: host alpha is offline since" in page
+    assert "waiting: host alpha has been offline for" in page
     assert "expires in 23 h" in page
 
 
