@@ -42,7 +42,8 @@ def release(text: str) -> str:
 def mirror(text: str) -> str:
     if text and (not _URL.fullmatch(text) or len(text) > 500):
         raise BadValue("A mirror is an address that begins with http:// or https:// and has no spaces.", field="mirror")
-    if ".." in text.replace("%2e", ".").replace("%2E", ".").split("/"):  # a policy's pattern would not see where it leads
+    # A policy's pattern would not see where dots lead.
+    if ".." in text.replace("%2e", ".").replace("%2E", ".").split("/"):
         raise BadValue("The address of the mirror contains “..”; write where it really leads.", field="mirror")
     return text
 
