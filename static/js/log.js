@@ -37,13 +37,17 @@
     newLines.textContent = `↓ ${unseen.toLocaleString()} new line${unseen === 1 ? "" : "s"}`;
   };
   let top = 0;
+  let shape = "";
+  const reshaped = () => shape !== (shape = `${box.clientWidth}×${box.clientHeight}`); // a window made larger is no drag
+  new ResizeObserver(() => { if (follow) toEnd(); }).observe(box);
   let touchY = 0;
   box.addEventListener("wheel", (e) => { if (e.deltaY < 0 && follow) setFollow(false); }, { passive: true });
   box.addEventListener("touchstart", (e) => { touchY = e.touches[0].clientY; }, { passive: true });
   box.addEventListener("touchmove", (e) => { if (e.touches[0].clientY > touchY + 4 && follow) setFollow(false); }, { passive: true });
   box.addEventListener("scroll", () => {
     const down = box.scrollTop > top;
-    if (follow && box.scrollTop < top - 4 && !atEnd()) setFollow(false); // the scrollbar was dragged
+    if (follow && reshaped()) toEnd();
+    else if (follow && box.scrollTop < top - 4 && !atEnd()) setFollow(false); // the scrollbar was dragged
     else if (!follow && down && alive && atEnd()) setFollow(true);
     top = box.scrollTop;
   }, { passive: true });
