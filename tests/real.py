@@ -74,7 +74,7 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def alpha_host(panel: Stack) -> Iterator[Sandbox]:
     """A booted sandbox that has joined the panel as alpha."""
-    with Sandbox("tests-alpha", CACHE) as host:
+    with Sandbox(f"tests-{os.getpid()}", CACHE) as host:
         host.write("/etc/nspawnpanel/policy.toml", POLICY.read_text())
         panel.join(host, "alpha")
         yield host

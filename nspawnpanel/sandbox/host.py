@@ -11,6 +11,7 @@ Facts, each found by trying:
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import select
@@ -60,14 +61,17 @@ def _sweep(cache: Path) -> None:
     hosts = cache / "pool" / "hosts"
     for left in claim.abandoned(hosts):
         keep = left.clear_away()
-        cgroups.leave_nothing(_unit(left.name))
+        cgroups.leave_nothing(_unit(cache, left.name))
         if not keep:
             pool.drop(hosts / left.name)
         left.release(forget=not keep)
 
 
-def _unit(name: str) -> str:
-    return f"nspawnpanel-sandbox-{name}.scope" if cgroups.SYSTEMD_RUNS.is_dir() else f"nspawnpanel-{name}"
+def _unit(cache: Path, name: str) -> str:
+    """Two caches may each have a host of this name; clearing up after one must not end the other."""
+    mark = hashlib.sha256(str(cache.absolute()).encode()).hexdigest()[:6]
+    unit = f"nspawnpanel-sandbox-{name}-{mark}"
+    return f"{unit}.scope" if cgroups.SYSTEMD_RUNS.is_dir() else unit
 
 
 class Sandbox:
@@ -215,7 +219,7 @@ class Sandbox:
 
     @property
     def _unit(self) -> str:
-        return _unit(self.name)
+        return _unit(self.cache, self.name)
 
     def _take(self) -> claim.Claim:
         with pool.locked(self.cache / "claims.lock"):  # or a sweep might hold the name just now

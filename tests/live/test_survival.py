@@ -147,7 +147,11 @@ class TestEnvelopes:
         return envelope.Envelope(**(fields | changes))
 
     def refusals(self, ada: Person) -> list[str]:
-        return [row["kind"] for row in ada.rows("SELECT kind FROM machines_event ORDER BY id")]
+        """The codes of what the host refused, oldest first."""
+        said = [
+            row["text"] for row in ada.rows("SELECT text FROM machines_event WHERE kind = 'order-refused' ORDER BY id")
+        ]
+        return [text.rpartition("(")[2].rstrip(")") for text in said]
 
     def send(self, mailbox: Mailbox, ada: Person, text: str) -> None:
         mailbox.send(uuid.UUID(ada.rows("SELECT id FROM machines_host WHERE name = 'alpha'")[0]["id"]), text)
@@ -184,7 +188,7 @@ class TestEnvelopes:
         starts = alpha_host.run(
             ["journalctl", f"--unit={unit}", "--grep=Started ", "--output=cat", "--no-pager"]
         ).stdout
-        assert starts.count("Started ") == 1, starts
+        assert starts.count(f"Started {unit}") == 1, starts
 
     def test_a_viewers_signature_is_not_enough(self, ada, alpha_host, mailbox, key, target):
         """The host calls the same authorize() again, and its own ledger says so."""
