@@ -59,7 +59,7 @@ def _did_not_start(host: ThisHost, task: Task, name: MachineName, result: str) -
     if result == "timeout":
         return TookTooLong(f"{name} did not come up in time.", hint="Its unit's log says what it was waiting for.")
     return Problem(
-        f"{name} did not start: {_essence(lines) or result}",
+        f"{name} did not start: {_essence(lines) or 'systemd says “' + result + '”'}",
         code="start-failed",
         hint="The last lines of its log are the reason; most often a setting names something that is not there.",
         details="\n".join(lines)[-4000:],
@@ -157,12 +157,21 @@ class Machine:
             raise late
 
     def tell(self, argv: Sequence[str]) -> None:
-        """Run a verb of machinectl. A machine that went away by itself meanwhile is no error."""
-        try:
-            self.task.run(argv)
-        except CommandFailed:
-            if self.is_registered():
-                raise
+        """Run a verb of machinectl, again if need be: while its unit is just starting systemd answers “deadlock”.
+
+        A machine that went away by itself meanwhile is no error. Raises CommandFailed.
+        """
+        for last in (False, False, True):
+            try:
+                self.task.run(argv)
+            except CommandFailed:
+                if self.is_registered() and last:
+                    raise
+                time.sleep(0.3)
+            else:
+                return
+            if not self.is_registered():
+                return
 
     def comes_to(self, reached: Reached, *, within: float) -> bool:
         """Look often, then less often, until it is as wanted or the seconds are over. Raises Stopped."""
