@@ -1,9 +1,38 @@
-"""Sign-in is allauth's; here only: nobody signs up uninvited."""
+"""Sign-in is allauth's; here is what the panel makes of it: nobody signs up uninvited, nothing is sent by mail."""
+
+from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.forms import ChangePasswordForm, LoginForm
 from django.http import HttpRequest
 
 
 class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is untyped
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002  # allauth's signature
         return False
+
+
+class SignInForm(LoginForm):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["login"].label = "User name"
+        self.fields["login"].widget.attrs = {"autocomplete": "username", "autocapitalize": "off", "autofocus": True}
+        _plain(self.fields["password"], "Password")
+
+
+class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, label in (
+            ("oldpassword", "Present password"),
+            ("password1", "New password"),
+            ("password2", "New password again"),
+        ):
+            _plain(self.fields[name], label)
+        self.fields["password1"].help_text = "At least 10 characters, not a common one, not like your name."
+
+
+def _plain(field: Any, label: str) -> None:
+    """Without the link to a reset by mail, and without a placeholder that repeats the label."""
+    field.label, field.help_text = label, ""
+    field.widget.attrs.pop("placeholder", None)

@@ -1,0 +1,40 @@
+import pytest
+
+from tests import make
+
+PASSWORD = "correct horse battery"
+
+
+def text(answer) -> str:
+    return answer.content.decode()
+
+
+@pytest.mark.django_db
+def test_it_asks_for_name_and_password_and_offers_no_mail(client):
+    page = text(client.get("/accounts/login/"))
+    assert "User name" in page
+    assert 'autocomplete="username"' in page
+    assert "password/reset" not in page
+
+
+def test_a_wrong_password_does_not_say_which_part_was_wrong(client, db):
+    make.user("eve", password=PASSWORD)
+    said = [text(client.post("/accounts/login/", {"login": n, "password": "wrong"})) for n in ("eve", "nobody")]
+    assert all("not correct" in page for page in said)
+
+
+@pytest.mark.parametrize("path", ["password/reset/", "signup/", "email/", "confirm-email/"])
+def test_pages_that_would_send_mail_or_make_accounts_are_not_there(path, as_admin, client):
+    for someone in (as_admin, client):
+        assert someone.get(f"/accounts/{path}").status_code == 404
+        assert someone.post(f"/accounts/{path}", {"email": "a@example.org"}).status_code == 404
+
+
+def test_the_password_can_be_changed(client, db):
+    user = make.user("eve", password=PASSWORD)
+    client.force_login(user)
+    assert "password/reset" not in text(client.get("/accounts/password/change/"))
+    fields = {"oldpassword": PASSWORD, "password1": "staple staple 9", "password2": "staple staple 9"}
+    assert client.post("/accounts/password/change/", fields).status_code == 302
+    user.refresh_from_db()
+    assert user.check_password("staple staple 9")
