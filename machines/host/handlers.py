@@ -59,7 +59,7 @@ def _did_not_start(host: ThisHost, task: Task, name: MachineName, result: str) -
     if result == "timeout":
         return TookTooLong(f"{name} did not come up in time.", hint="Its unit's log says what it was waiting for.")
     return Problem(
-        f"{name} did not start: {_essence(lines) or 'systemd says “' + result + '”'}",
+        f"{name} did not start: {_essence(lines) or f'systemd calls it {result}'}",
         code="start-failed",
         hint="The last lines of its log are the reason; most often a setting names something that is not there.",
         details="\n".join(lines)[-4000:],
