@@ -54,6 +54,7 @@ def test_the_machine_is_listed_running_and_gets_an_address(built, ada, alpha_hos
     assert answers(alpha_host, address)
     assert machine["enabled"]
     assert not machine["restart_needed"]
+    assert machine["os"].startswith("Debian GNU/Linux 12")
 
 
 def test_the_job_shows_phases_commands_and_the_whole_log(built, ada):
