@@ -20,7 +20,7 @@ from machines.contract.apt_sources import Source
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
-from machines.host import apply, handlers, inventory, lint, nspawn_file
+from machines.host import apply, handlers, inventory, lint, nspawn_file, running
 from machines.host.bus import BusError
 from machines.host.faults import CommandFailed, no_space
 from machines.host.rootfs import debian, firstboot, pool, quick, tree
@@ -275,7 +275,7 @@ def rename_into_place(source: Path, target: Path) -> None:
 
 def _start(building: Building) -> None:
     try:
-        handlers.start_machine(building.host, building.task, building.name)
+        running.start_machine(building.host, building.task, building.name)
     except Problem as problem:
         raise Problem(
             f"{building.name} was built, but it did not start: {problem.message}", code="start-failed",
