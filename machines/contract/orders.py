@@ -7,7 +7,7 @@ transient unit of their own, so that they outlive the worker. Control orders spe
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from machines.contract.names import machine_name, new_machine_name
 from machines.contract.problems import BadValue
@@ -58,6 +58,7 @@ class Disable(Order):
 
 
 ABSENT = "absent"
+MOST_ROLLBACK_SECONDS = 600
 
 
 class Configuration(BaseModel):
@@ -78,9 +79,24 @@ class Configuration(BaseModel):
 
 
 class Apply(Order):
+    """Write both files. With `restart` a running machine is then restarted and waited for.
+
+    `rollback_after` is how many seconds after that restart the machine may take to be as `expects` says (running, or
+    running with an address); if it is not, the host itself puts back what it replaced. 0 never puts anything back.
+    """
+
     op: Literal["apply"] = "apply"
     name: KnownName
     configuration: Configuration
+    restart: bool = False
+    rollback_after: int = Field(default=0, ge=0, le=MOST_ROLLBACK_SECONDS)
+    expects: Literal["running", "address"] = "running"
+
+    @model_validator(mode="after")
+    def _rollback_needs_a_restart(self) -> "Apply":
+        if self.rollback_after and not self.restart:
+            raise ValueError("Without a restart there is nothing to watch, so nothing can be put back.")
+        return self
 
 
 class Build(Order):
@@ -147,6 +163,20 @@ PHASES: dict[str, tuple[str, ...]] = {
 EXPIRES_AFTER = 24 * 3600
 TIME_LIMIT: dict[str, int] = {"build": 3600, "remove": 900, "poweroff": 120, "reboot": 120, "start": 180, "apply": 120}
 DEFAULT_TIME_LIMIT = 60
+RESTART_LIMIT = 300  # what a restart may take beyond an apply, and again the way back
+
+
+def restarts(order: AnyOrder) -> bool:
+    """Whether an order restarts a machine besides what it is for."""
+    return isinstance(order, Apply) and order.restart
+
+
+def time_limit(order: AnyOrder) -> int:
+    """Seconds this order's work may take; an apply that restarts the machine and watches it takes longer."""
+    most = TIME_LIMIT.get(order.op, DEFAULT_TIME_LIMIT)
+    if isinstance(order, Apply) and order.restart:
+        most += RESTART_LIMIT + order.rollback_after + (RESTART_LIMIT if order.rollback_after else 0)
+    return most
 
 
 def from_wire(data: object) -> AnyOrder:

@@ -54,8 +54,13 @@ def authorize(role: str, right: Right) -> None:
         )
 
 
-def authorize_operation(role: str, operation: str) -> None:
-    """The same for an operation of an order. Raises NotAllowed, also for an operation nobody has listed."""
+def authorize_operation(role: str, operation: str, *, restarts: bool = False) -> None:
+    """The same for an operation of an order; one that restarts a machine besides needs the right to operate it.
+
+    Raises NotAllowed, also for an operation nobody has listed.
+    """
     if operation not in RIGHT_FOR:
         raise NotAllowed(f"Nobody may order “{operation}”: it is not a known operation.")
     authorize(role, RIGHT_FOR[operation])
+    if restarts:
+        authorize(role, Right.OPERATE)

@@ -2,7 +2,8 @@
 
 The order names the files its draft was based on; if the host's have changed meanwhile, nothing is written and the
 found texts go back for a three-way view. Carried out twice it does the same: files that are as wanted already are no
-change. A limit that does not hold afterwards takes both files back.
+change. A limit that does not hold afterwards takes both files back; so does, when that was ordered, a machine that does
+not come to life with them. What is put back then was kept before anything was written (generations.py).
 """
 
 import contextlib
@@ -10,40 +11,119 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from machines.contract import limits, orders
+from machines.contract import limits, nspawn, orders, values
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import inventory, kernel, lint, nspawn_file, systemctl
-from machines.host.faults import ConfigChanged
+from machines.host import generations, inventory, kernel, lint, nspawn_file, systemctl, trial
+from machines.host.faults import ConfigChanged, RolledBack, Stopped
+from machines.host.generations import Record
 from machines.host.host_fact import memory
 from machines.host.nspawn_file import Files
 from machines.host.paths import unit_of
+from machines.host.running import Machine
 from machines.host.this_host import Task, ThisHost
 
 
 def apply(host: ThisHost, task: Task) -> dict[str, Any]:
-    """The handler of an Apply order. Raises ConfigChanged, NotAllowed, or Problem config-refused or not-effective."""
+    """The handler of an Apply order. Raises ConfigChanged, NotAllowed, RolledBack, or Problem config-refused or
+    not-effective."""
     assert isinstance(task.order, orders.Apply)
     name, configuration = MachineName(task.order.name), task.order.configuration
     found, wanted = nspawn_file.read(host.paths, name), nspawn_file.wanted(configuration)
-    check_unchanged(name, configuration, found, wanted)
-    lint.check(host.paths, host.policy, name, wanted, found)
-    task.check_stop()
-    nspawn_file.keep_generation(host.paths, name, configuration.revision, found)
-    write(host, task, name, found, wanted)
+    record = generations.of_job(host.paths, name, configuration.revision, task.job) if task.again else None
+    if record is None:
+        check_unchanged(name, configuration, found, wanted)
+        lint.check(host.paths, host.policy, name, wanted, found)
+        task.check_stop()
+        now = trial.before(Machine(host, task, name), str(task.job))
+        record = generations.keep(host.paths, name, configuration.revision, found, now)
+    if record.reason:
+        raise put_back(host, task, record)
+    before = generations.replaced(host.paths, name, configuration.revision)
+    result = write_and_prove(host, task, name, before, wanted)
+    if not task.order.restart:
+        return result
+    return result | restart(host, task, record)
+
+
+def write_and_prove(host: ThisHost, task: Task, name: MachineName, before: Files, wanted: Files) -> dict[str, Any]:
+    """Write both files and make the limits live, or leave everything as it was. Raises Problem not-effective."""
+    write(host, task, name, nspawn_file.read(host.paths, name), wanted)
+    applied_at = time.time()
     try:
-        live = make_live(host, task, name, limits.read(found.limits), limits.read(wanted.limits))
+        live = make_live(host, task, name, limits.read(before.limits), limits.read(wanted.limits))
     except Problem:
-        write(host, task, name, wanted, found)
-        make_live(host, task, name, limits.read(wanted.limits), limits.read(found.limits), strict=False)
+        write(host, task, name, wanted, before)
+        make_live(host, task, name, limits.read(wanted.limits), limits.read(before.limits), strict=False)
         raise
     return {
-        "applied_at": time.time(),
+        "applied_at": applied_at,
         "live": live,
         "effective": effective(host, name),
         "nspawn_sha256": wanted.nspawn_sha256,
         "limits_sha256": wanted.limits_sha256,
     }
+
+
+# --- with a restart
+
+
+def restart(host: ThisHost, task: Task, record: Record) -> dict[str, Any]:
+    """Restart a machine that ran, and watch it if that was asked for. Raises RolledBack, Problem start-failed …"""
+    order = task.order
+    assert isinstance(order, orders.Apply)
+    name = MachineName(order.name)
+    machine = Machine(host, task, name)
+    if not record.was_up:
+        task.voice.line(f"{name} did not run in its unit, so nothing was restarted: all of it acts at its next start.")
+        return {"restarted": False}
+    try:
+        before = generations.replaced(host.paths, name, order.configuration.revision)
+        trial.restart(machine, record, boots=_boots(before))
+        if order.rollback_after:
+            trial.watch(machine, order)
+            _prove(host, name, limits.read(order.configuration.limits))
+        else:
+            trial.come_up(machine)
+    except Problem as problem:
+        if not order.rollback_after:
+            raise
+        reason = problem.message.rstrip(".")
+        record = generations.note(host.paths, name, order.configuration.revision, record, reason=reason)
+        undone = put_back(host, task, record)
+        raise Stopped(undone.message) if isinstance(problem, Stopped) else undone from problem
+    return {"restarted": True, "effective": effective(host, name)}
+
+
+def _boots(files: Files) -> bool:
+    """Whether the machine runs an init of its own, which can be asked to reboot."""
+    said = nspawn.parse(files.nspawn).last(nspawn.EXEC, "Boot")
+    return not said or values.is_true(said)
+
+
+def put_back(host: ThisHost, task: Task, record: Record) -> RolledBack:
+    """Both files as they were, and a run with them; as the problem that tells of it. May be done twice.
+
+    Files that somebody changed meanwhile are left alone.
+    """
+    assert isinstance(task.order, orders.Apply)
+    name, revision = MachineName(task.order.name), task.order.configuration.revision
+    wanted, before = nspawn_file.wanted(task.order.configuration), generations.replaced(host.paths, name, revision)
+    found = nspawn_file.read(host.paths, name)
+    if found.nspawn not in {wanted.nspawn, before.nspawn} or found.limits not in {wanted.limits, before.limits}:
+        return RolledBack(name, record.reason, "its files were changed by hand meanwhile, so nothing was put back.")
+    task.voice.line(f"{record.reason}: putting back what was there before.")
+    write(host, task, name, found, before)
+    make_live(host, task, name, limits.read(wanted.limits), limits.read(before.limits), strict=False)
+    if not record.back_at:
+        record = generations.note(host.paths, name, revision, record, back_at=time.time())
+    trouble = trial.run_as_before(Machine(host, task, name), record)
+    if trouble:
+        return RolledBack(name, record.reason, f"the previous configuration was put back, but {trouble}")
+    return RolledBack(name, record.reason, "the previous configuration was put back and the machine runs with it.")
+
+
+# --- files
 
 
 def check_unchanged(name: MachineName, configuration: orders.Configuration, found: Files, wanted: Files) -> None:

@@ -113,7 +113,7 @@ class Carrier:
             return
         LOG.info("Job %s: %s %s, ordered by %s", sealed.job, order.op, getattr(order, "name", ""), actor)
         try:
-            rights.authorize_operation(sealed.actor.role, order.op)
+            rights.authorize_operation(sealed.actor.role, order.op, restarts=orders.restarts(order))
             policy.allow(self._host.policy, order)
         except Problem as problem:
             self._end(sealed.job, "", "failed", problem)
@@ -162,16 +162,19 @@ class Carrier:
 
     # --- converging orders
 
-    def _converge(self, job: UUID, order: AnyOrder, name: str, again: bool) -> None:
+    def _converge(self, job: UUID, order: AnyOrder, name: str, again: bool, *, stopped: bool = False) -> None:
+        """`stopped`: an earlier worker had begun it and a person has cancelled it since."""
         row = self._ledger.job(job)
         begun = row.begun if again and row is not None and row.begun is not None else time.time()
         task = Task(job, order, self._reporter.voice(job), begun, handlers.deadline(order, time.time()), again)
+        if stopped:
+            task.stop.set()
         self._active[job] = task
         self._watch.hold(name)
         try:
             if busy := self._holder(job, name):
                 raise busy
-            if not self._ledger.begin(job):
+            if not stopped and not self._ledger.begin(job):
                 raise Stopped("The job was cancelled before it began.")
             result = self._table[order.op](self._host, task)
         except Exception as error:  # the one place where everything a handler raises becomes an outcome
@@ -259,10 +262,13 @@ class Carrier:
                 self._adopt_converging(row)
 
     def _adopt_converging(self, row: Row) -> None:
-        if row.cancelled:
+        if row.cancelled and not (row.op == "apply" and row.begun):
             self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
             return
         order, since = orders.from_wire(row.wanted), row.begun or row.taken
+        if row.cancelled:  # what it has begun is ended: both files are the old ones or the new ones
+            self._lanes.put(row.name, lambda: self._converge(row.id, order, row.name, again=True, stopped=True))
+            return
         if order.op != "apply" and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
             late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")
             self._end(row.id, row.name, "failed", late)

@@ -5,6 +5,7 @@ Problem
 ├── MachineMissing      there is no image or no running machine of that name
 ├── MachineBusy         a build or removal of that name is under way
 ├── ConfigChanged       a file on the host is not the one the draft was based on
+├── RolledBack          the machine did not come to life with it, so the files are as before
 ├── NoSpace             the disk is full, or would be
 ├── Stopped             a person cancelled the job
 ├── TookTooLong         the time limit passed
@@ -66,6 +67,18 @@ class ConfigChanged(Problem):
 
 def _text(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+class RolledBack(Problem):
+    """The machine did not come to life with a new configuration; `what` says what became of its files."""
+
+    code = "rolled-back"
+
+    def __init__(self, name: str, reason: str, what: str) -> None:
+        super().__init__(
+            f"{reason}, so {what}",
+            hint=f"The log of {name} from that time says what it was waiting for; the draft is still there to be mended.",
+        )
 
 
 class MachineMissing(Problem):

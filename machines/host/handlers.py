@@ -4,12 +4,13 @@ Each may be carried out twice without harm and checks the real state. Start goes
 saves a process; the other verbs are machinectl's own, as people type them.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.host import apply, autostart, host_fact, machinectl, systemctl
-from machines.host.faults import TookTooLong
+from machines.host.faults import CommandFailed, TookTooLong
 from machines.host.paths import unit_of
 from machines.host.running import Machine, Result, is_gone, reboot_machine, start_machine
 from machines.host.this_host import Task, ThisHost
@@ -56,8 +57,13 @@ def terminate(host: ThisHost, task: Task) -> Result:
         task.run(systemctl.kill(unit_of(machine.name)))
     else:
         return {"already": "stopped"}
-    if not machine.comes_to(is_gone, within=60):
+    if machine.comes_to(is_gone, within=10):
+        return {}
+    task.run(systemctl.kill(unit_of(machine.name)))  # machined may have killed only the init of one that just started
+    if not machine.comes_to(is_gone, within=50):
         raise TookTooLong(f"{machine.name} was terminated but its unit is still there.", hint="Look at its log.")
+    with contextlib.suppress(CommandFailed):  # ended as ordered is not failed
+        task.run(systemctl.reset_failed(unit_of(machine.name)))
     return {}
 
 
@@ -93,4 +99,4 @@ TABLE: Mapping[str, Handler] = {
 
 def deadline(order: orders.AnyOrder, begun: float) -> float:
     """Until when an order's work may take, seconds since the epoch."""
-    return begun + orders.TIME_LIMIT.get(order.op, orders.DEFAULT_TIME_LIMIT)
+    return begun + orders.time_limit(order)

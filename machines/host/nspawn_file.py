@@ -1,7 +1,7 @@
 """A machine's two files on disk: /etc/systemd/nspawn/NAME.nspawn and the drop-in of its unit.
 
 Both are written aside, synced and renamed, so that a power cut leaves the old file or the new one. What was replaced
-is kept under STATE/generations/NAME/REVISION, the last twenty of them.
+is kept, see generations.py.
 """
 
 import contextlib
@@ -15,8 +15,6 @@ from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, Configuration
 from machines.host.paths import Paths
-
-GENERATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,11 @@ def wanted(configuration: Configuration) -> Files:
 
 def read(paths: Paths, name: MachineName) -> Files:
     """Both files as they are now; bytes that are no UTF-8 survive a round trip. Raises OSError."""
-    return Files(nspawn=_read(paths.nspawn_file(name)), limits=_read(paths.limits_file(name)))
+    return Files(nspawn=read_one(paths.nspawn_file(name)), limits=read_one(paths.limits_file(name)))
 
 
-def _read(file: Path) -> str:
+def read_one(file: Path) -> str:
+    """A file's text, "" when there is none. Raises OSError."""
     try:
         return file.read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:
@@ -63,12 +62,13 @@ def _read(file: Path) -> str:
 
 def write(paths: Paths, name: MachineName, files: Files) -> None:
     """Make both files so; a text of "" removes the file. Raises OSError."""
-    _write(paths.limits_file(name), files.limits)
-    _write(paths.nspawn_file(name), files.nspawn)
+    write_one(paths.limits_file(name), files.limits)
+    write_one(paths.nspawn_file(name), files.nspawn)
 
 
-def _write(file: Path, text: str) -> None:
-    if _read(file) == text:
+def write_one(file: Path, text: str) -> None:
+    """Make one file so, whole and synced; "" removes it. Raises OSError."""
+    if read_one(file) == text:
         return
     if text:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,19 +95,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def keep_generation(paths: Paths, name: MachineName, revision: int, replaced: Files) -> None:
-    """Keep what revision `revision` is about to replace; a second time keeps the first copy. Raises OSError."""
-    folder = paths.generations(name) / str(revision)
-    if folder.exists():
-        return
-    folder.mkdir(parents=True)
-    _write(folder / f"{name}.nspawn", replaced.nspawn)
-    _write(folder / "50-nspawnpanel.conf", replaced.limits)
-    kept = sorted((f for f in folder.parent.iterdir() if f.name.isdigit()), key=lambda f: int(f.name))
-    for old in kept[:-GENERATIONS]:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def forget(paths: Paths, name: MachineName) -> None:

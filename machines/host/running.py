@@ -13,8 +13,9 @@ from typing import Any
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import journal, machinectl
-from machines.host.bus import BusError
+from machines.host.bus import MACHINED, BusError
 from machines.host.faults import CommandFailed, MachineMissing, TookTooLong
+from machines.host.inventory import MACHINE_IFACE
 from machines.host.paths import unit_of
 from machines.host.this_host import Task, ThisHost
 
@@ -129,6 +130,22 @@ class Machine:
     def unit_state(self) -> str:
         """systemd's ActiveState of its unit: active, activating, failed …"""
         return str(self.host.bus.do(self.host.bus.unit(unit_of(self.name)))["ActiveState"])
+
+    def leader(self) -> int:
+        """The process id of its init as the host sees it; 0 when it is not registered."""
+        try:
+            path = self.host.bus.do(self.host.bus.machined("GetMachine", "s", [self.name]))[0]
+            return int(self.host.bus.do(self.host.bus.properties(MACHINED, path, MACHINE_IFACE))["Leader"])
+        except BusError as error:
+            if "NoSuchMachine" in error.name or "UnknownObject" in error.name:
+                return 0
+            raise
+
+    def run_began(self) -> float:
+        """When the newest run of its unit began, up yet or not, seconds since the epoch; 0.0 when there was none."""
+        return float(
+            self.host.bus.do(self.host.bus.unit(unit_of(self.name), "Service"))["ExecMainStartTimestamp"] / 1e6
+        )
 
     def started(self) -> float:
         """When its unit last became active, seconds since the epoch; 0.0 when it never did."""

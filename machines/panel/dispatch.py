@@ -51,7 +51,7 @@ def place(
     A second call with the same `key` returns the first job. Raises NotAllowed, or Busy while another job holds the
     machine.
     """
-    authorize_operation(by.role, order.op)
+    authorize_operation(by.role, order.op, restarts=orders.restarts(order))
     earlier = Job.objects.filter(key=key).first() if key else None
     if earlier:
         return earlier

@@ -1,10 +1,13 @@
 """A machine's two files: written whole, kept before they are replaced, removed without a trace."""
 
+from uuid import uuid4
+
 import pytest
 
 from machines.contract import nspawn, orders
-from machines.host import apply, nspawn_file
+from machines.host import apply, generations, nspawn_file
 from machines.host.faults import ConfigChanged
+from machines.host.generations import Record
 from machines.host.nspawn_file import Files
 
 
@@ -55,15 +58,41 @@ def test_bytes_that_are_no_text_survive(paths):
 
 def test_the_last_twenty_generations_are_kept(paths):
     for number in range(1, 26):
-        nspawn_file.keep_generation(paths, "web", number, Files(f"{number}\n", ""))
+        generations.keep(paths, "web", number, Files(f"{number}\n", ""), Record(job="a"))
     kept = sorted(int(p.name) for p in paths.generations("web").iterdir())
     assert kept == list(range(6, 26))
     assert (paths.generations("web") / "25/web.nspawn").read_text() == "25\n"
 
 
+def test_a_generation_is_known_again_by_its_job_alone(paths):
+    job, other = uuid4(), uuid4()
+    replaced = Files("[Exec]\n# \udcff\n", "")
+    record = generations.keep(paths, "web", 3, replaced, Record(job=str(job), was_up=True, started=5.5))
+    assert generations.of_job(paths, "web", 3, job) == record
+    assert generations.of_job(paths, "web", 3, other) is None
+    assert generations.of_job(paths, "web", 4, job) is None
+    assert generations.replaced(paths, "web", 3) == replaced
+    noted = generations.note(paths, "web", 3, record, reason="It had no address")
+    assert generations.of_job(paths, "web", 3, job) == noted
+    assert (noted.started, noted.reason) == (5.5, "It had no address")
+
+
+def test_a_number_that_is_used_again_keeps_what_is_replaced_now(paths):
+    generations.keep(paths, "web", 3, Files("old\n", "old\n"), Record(job=str(uuid4())))
+    generations.keep(paths, "web", 3, Files("by hand\n", ""), Record(job=str(uuid4())))
+    assert generations.replaced(paths, "web", 3) == Files("by hand\n", "")
+
+
+def test_half_a_record_is_no_record(paths):
+    job = uuid4()
+    generations.keep(paths, "web", 3, Files("old\n", ""), Record(job=str(job)))
+    (paths.generations("web") / "3" / generations.RECORD).write_text('{"job":')
+    assert generations.of_job(paths, "web", 3, job) is None
+
+
 def test_forgetting_leaves_nothing(paths):
     nspawn_file.write(paths, "web", Files("a\n", "b\n"))
-    nspawn_file.keep_generation(paths, "web", 1, Files("a\n", ""))
+    generations.keep(paths, "web", 1, Files("a\n", ""), Record(job="a"))
     nspawn_file.forget(paths, "web")
     assert not paths.generations("web").exists()
     assert nspawn_file.read(paths, "web") == Files()

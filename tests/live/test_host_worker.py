@@ -1,9 +1,7 @@
 """The host's worker on a real systemd with a real Redis: what it does alone, without the panel."""
 
 import json
-import os
 import time
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -14,33 +12,14 @@ from redis.exceptions import NoPermissionError, ResponseError
 from machines.contract import nspawn, orders, routes
 from machines.contract.envelope import seal_secret
 from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
-from nspawnpanel.sandbox import CACHE, Sandbox
-from nspawnpanel.valkey import Valkey
 from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
 
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 CANARY = "CANARYcanaryCANARY"
 
 
-@pytest.fixture(scope="module")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScratchPanel]:
-    data = tmp_path_factory.mktemp("valkey")
-    with Valkey(data) as valkey, Sandbox(f"worker-{WORKER}", CACHE) as host:
-        host.plant("web")
-        made = ScratchPanel(host, valkey)
-        made.join()
-        yield made
-
-
-@pytest.fixture(scope="module")
-def later(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScratchPanel]:
-    """A host with systemd 257."""
-    data = tmp_path_factory.mktemp("valkey")
-    with Valkey(data) as valkey, Sandbox(f"later-{WORKER}", CACHE, suite="trixie") as host:
-        host.plant("web", "bookworm")
-        made = ScratchPanel(host, valkey)
-        made.join()
-        yield made
+@pytest.fixture
+def panel(scratch: ScratchPanel) -> ScratchPanel:
+    return scratch
 
 
 def build(name: str, *, sealed: str = "", start: bool = False) -> orders.Build:
