@@ -175,6 +175,55 @@ class Inventory(Report):
     jobs: list[UUID] = Field(default=[], max_length=5000)
 
 
+FILE_LIMIT = 128 * 1024  # bytes of a file that is told whole
+AT_ONCE = 50  # machines in one Found report
+
+
+class FoundFile(BaseModel):
+    """A file of the host that says something about a machine.
+
+    `text` is the file's own text; in base64 where that is no UTF-8 or holds a NUL; "" for a file that is longer than
+    FILE_LIMIT or cannot be read (then `error` says why).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    kind: Literal["nspawn", "unit", "dropin"]
+    form: Literal["text", "base64", "long", "unreadable"] = "text"
+    text: Annotated[str, Field(max_length=FILE_LIMIT * 4 // 3 + 8)] = ""
+    sha256: Annotated[str, Field(max_length=64)] = "absent"
+    size: Bytes = 0
+    changed: Seconds = 0.0  # when the file was last written
+    error: Short = ""
+
+
+class FoundMachine(BaseModel):
+    """What a host's files say about one machine, and what holds.
+
+    `files`: the .nspawn files in systemd's order of search (the first counts), the unit, then its drop-ins in the order
+    systemd reads them (the last one wins). `shown` is what systemd has now of the properties of contract/limits.py,
+    `kernel` what the control group has of them, `inside` what the kernel says of the machine's first process, by the
+    settings of contract/nspawn.py. All three are empty for a machine that does not run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(max_length=255)]
+    files: list[FoundFile] = Field(default=[], max_length=60)
+    needs_reload: bool = False  # systemd has not read the unit's files since they were changed
+    shown: dict[Short, Text] = Field(default={}, max_length=100)
+    kernel: dict[Short, Short] = Field(default={}, max_length=100)
+    inside: dict[Short, Text] = Field(default={}, max_length=100)
+
+
+class Found(Report):
+    """Machines whose files, or what holds of them, have changed since this was last told."""
+
+    kind: Literal["found"] = "found"
+    machines: list[FoundMachine] = Field(max_length=AT_ONCE)
+
+
 class Heartbeat(Report):
     kind: Literal["heartbeat"] = "heartbeat"
     load: float = 0.0
@@ -193,7 +242,7 @@ class Refused(Report):
 
 
 AnyReport = Annotated[
-    Accepted | Phase | Progress | Command | Lines | Outcome | Observed | Inventory | Heartbeat | Refused,
+    Accepted | Phase | Progress | Command | Lines | Outcome | Observed | Inventory | Found | Heartbeat | Refused,
     Field(discriminator="kind"),
 ]
 _REPORT: TypeAdapter[AnyReport] = TypeAdapter(AnyReport)

@@ -31,6 +31,7 @@ CALL_SECONDS = 25.0
 SIGNALS = (
     f"type='signal',sender='{MACHINED}',interface='{MACHINED}.Manager'",
     f"type='signal',sender='{SYSTEMD}',interface='{SYSTEMD}.Manager',member='JobRemoved'",
+    f"type='signal',sender='{SYSTEMD}',interface='{SYSTEMD}.Manager',member='Reloading'",
     f"type='signal',sender='{SYSTEMD}',interface='org.freedesktop.DBus.Properties',arg0='{SYSTEMD}.Unit'",
 )
 _UNIT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")

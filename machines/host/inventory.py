@@ -87,9 +87,18 @@ def is_usable(name: str) -> bool:
 async def read_all(host: ThisHost) -> list[MachineFact]:
     """Every machine of this host."""
     lists = await read_lists(host)
+    return await _facts(host, lists, names(lists))
+
+
+def names(lists: Lists) -> list[str]:
+    """The machines there are: images, registered machines, and units that are up."""
     up = {_instance(unit) for unit, state in lists.units.items() if state not in {"inactive", "failed"}}
-    names = sorted({*lists.images, *filter(is_usable, lists.running), *filter(is_usable, up)})
-    return await _facts(host, lists, names)
+    return sorted({*lists.images, *filter(is_usable, lists.running), *filter(is_usable, up)})
+
+
+def is_there(lists: Lists, name: str) -> bool:
+    unit = lists.units.get(unit_of(MachineName(name)), "")
+    return name in lists.images or name in lists.running or is_up(unit)
 
 
 async def read_one(host: ThisHost, name: MachineName) -> MachineFact | None:
@@ -109,16 +118,12 @@ async def read_one(host: ThisHost, name: MachineName) -> MachineFact | None:
 async def read_some(host: ThisHost, names: Collection[str]) -> tuple[list[MachineFact], list[str]]:
     """These machines, and which of the names belong to none any more."""
     lists = await read_lists(host)
-    there = [
-        name
-        for name in names
-        if name in lists.images or name in lists.running or _is_up(lists.units.get(unit_of(MachineName(name)), ""))
-    ]
+    there = [name for name in names if is_there(lists, name)]
     facts = await _facts(host, lists, there)
     return facts, sorted(set(names) - set(there))
 
 
-def _is_up(active: str) -> bool:
+def is_up(active: str) -> bool:
     return active in {"active", "activating", "deactivating", "reloading"}
 
 
@@ -143,9 +148,9 @@ async def _facts(host: ThisHost, lists: Lists, names: Iterable[str]) -> list[Mac
 
 async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: bool) -> MachineFact:
     paths, slow, image = host.paths, host.slow, lists.images.get(name)
-    machine, unit, (about, properties) = await _machine_and_unit(host.bus, lists, name)
+    machine, unit, (about, properties) = await machine_and_unit(host.bus, lists, name)
     active, entered = str(about.get("ActiveState", "")), about.get("ActiveEnterTimestamp", 0)
-    up, leader = _is_up(active), machine.get("Leader")
+    up, leader = is_up(active), machine.get("Leader")
     return MachineFact(
         name=name,
         state=state_of(str(machine.get("State", "")), active),
@@ -169,7 +174,7 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: boo
     )
 
 
-async def _machine_and_unit(
+async def machine_and_unit(
     bus: Bus, lists: Lists, name: MachineName
 ) -> tuple[dict[str, Any], str, tuple[dict[str, Any], dict[str, Any]]]:
     """(what machined says, name of the unit, what systemd says of it); in one go for machines of the template unit."""

@@ -22,7 +22,7 @@ from machines.contract.problems import BadValue, Problem
 from machines.host import policy, systemctl
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
-from machines.host.paths import DROPIN, Paths, unit_of
+from machines.host.paths import DROPIN, PROBE, Paths, unit_of
 from machines.host.policy import Policy
 from machines.host.run import run
 
@@ -134,7 +134,7 @@ def nspawn_words(paths: Paths, name: MachineName, text: str) -> list[str]:
 
     Raises CommandFailed when the parser did not run at all: no answer is no approval.
     """
-    probe = f"np-probe-{secrets.token_hex(8)}"
+    probe = f"{PROBE}{secrets.token_hex(8)}"
     file = paths.probes / f"{probe}.nspawn"
     paths.probes.mkdir(parents=True, exist_ok=True)
     argv = [

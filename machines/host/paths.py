@@ -7,6 +7,7 @@ from uuid import UUID
 from machines.contract.names import MachineName
 
 UNIT = "systemd-nspawn@{}.service"
+PROBE = "np-probe-"  # begins the names of files that are only shown to systemd's parser
 DROPIN = "50-nspawnpanel.conf"
 SLICE = "nspawnpanel.slice"
 
@@ -23,6 +24,18 @@ class Paths:
     scratch: Path = Path("/run/nspawnpanel")
     policy: Path = Path("/etc/nspawnpanel/policy.toml")
     control: Path = Path("/run/systemd/system.control")
+    lasting_control: Path = Path("/etc/systemd/system.control")
+    vendor_units: tuple[Path, ...] = (
+        Path("/run/systemd/system"),
+        Path("/usr/local/lib/systemd/system"),
+        Path("/usr/lib/systemd/system"),
+        Path("/lib/systemd/system"),
+    )
+
+    @property
+    def unit_folders(self) -> tuple[Path, ...]:
+        """Where units and drop-ins are looked for, the first one first (systemd.unit(5))."""
+        return (self.lasting_control, self.control, self.units, *self.vendor_units)
 
     @property
     def keys(self) -> Path:

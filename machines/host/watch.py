@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from dbus_fast import Message
@@ -18,7 +18,7 @@ from dbus_fast import Message
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
-from machines.host import addresses, folders, host_fact, inventory
+from machines.host import addresses, folders, holds, host_fact, inventory
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
 from machines.host.reporting import Reporter
@@ -29,6 +29,9 @@ LOG = logging.getLogger(__name__)
 INVENTORY_SECONDS = 60.0
 COALESCE_SECONDS = 0.02
 HOLD_SECONDS = 0.4  # how long an order's outcome may take to say what a signal would have said
+LOOK_SECONDS = 0.3  # what changes in this time is looked at once; files come in twos and threes
+RELOAD_SECONDS = 2.0  # after a daemon-reload, for it concerns every unit
+TELL_AGAIN_SECONDS = 3600.0  # what holds is told anew, in case the panel has lost it
 ADDRESS_SECONDS = 60.0
 ADDRESS_PAUSE = 0.25
 _UNITS = unit_path("systemd-nspawn@")
@@ -46,6 +49,11 @@ class Watch:
         self._chased: set[str] = set()
         self._held: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unseen: set[str] = set()  # machines whose files are to be read again
+        self._look = asyncio.Event()
+        self._held_true: dict[str, str] = {}  # machine → digest of what was told of its files and limits
+        self._told_all = time.monotonic()
+        self._reloads = 0
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="observed")
 
     # --- from other threads
@@ -56,9 +64,8 @@ class Watch:
         self._host.bus.after_connecting(self._full.set)
         self._host.bus.later(self._observe())
         self._host.bus.later(self._inventories())
-        paths = self._host.paths
-        watched = (paths.machines, paths.nspawn, paths.units / "machines.target.wants")
-        self._host.bus.later(folders.watch(watched, self._mark))
+        self._host.bus.later(self._keep_looking())
+        self._host.bus.later(folders.Folders(self._host.paths, self._file_changed).watch())
 
     def refresh(self) -> None:
         """Send a full inventory soon."""
@@ -90,6 +97,7 @@ class Watch:
             if fact is not None:
                 self._told[fact.name] = _lasting(fact)
             await self._in_sender(report, fact)
+        self._look_at([name])
 
     async def _read(self, name: str, image_too: bool) -> MachineFact | None:
         try:
@@ -115,11 +123,54 @@ class Watch:
                 self._chase(name)
         elif _is_machines_state(message):
             self._mark(_unescape(str(message.path).removeprefix(_UNITS)).removesuffix(".service"))
+        elif message.member == "Reloading" and message.body == [False]:
+            self._reloads += 1
+            asyncio.get_running_loop().call_later(RELOAD_SECONDS, self._after_reload, self._reloads)
+
+    def _after_reload(self, number: int) -> None:
+        """A reload may change what every machine's limits are; of several in a row the last one counts."""
+        if number == self._reloads:
+            self._look_at(self._told)
+
+    def _file_changed(self, name: str) -> None:
+        if name == folders.EVERY:
+            self._look_at(self._told)
+        else:
+            self._mark(name)
 
     def _mark(self, name: str) -> None:
         if inventory.is_usable(name):
             self._dirty.add(name)
             self._wanted.set()
+            self._look_at([name])
+
+    # --- files, and what holds of them
+
+    def _look_at(self, names: Iterable[str]) -> None:
+        self._unseen.update(names)
+        self._look.set()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self._look.wait()
+            await asyncio.sleep(LOOK_SECONDS)
+            self._look.clear()
+            names, self._unseen = self._unseen, set()
+            try:
+                await self._tell_found(names)
+            except (Problem, TimeoutError, OSError, ValueError) as error:
+                LOG.warning("What holds for %d machines will be read again: %s", len(names), error)
+
+    async def _tell_found(self, names: set[str]) -> None:
+        """Send what is not as it was told last."""
+        if time.monotonic() > self._told_all + TELL_AGAIN_SECONDS:
+            self._held_true, self._told_all = {}, time.monotonic()
+        found = await holds.read(self._host, sorted(names))
+        digests = {each.name: holds.digest(each) for each in found}
+        fresh = [each for each in found if self._held_true.get(each.name) != digests[each.name]]
+        if fresh:
+            await self._in_sender(self._reporter.send, *holds.reports(fresh))
+        self._held_true = {name: d for name, d in self._held_true.items() if name not in names} | digests
 
     async def _observe(self) -> None:
         while True:
@@ -205,6 +256,7 @@ class Watch:
         facts = await inventory.read_all(host)
         networkd = (await host.bus.unit("systemd-networkd.service")).get("ActiveState") == "active"
         self._told = {fact.name: _lasting(fact) for fact in facts}
+        self._look_at(self._told)
 
         def send() -> None:
             jobs = [row.id for row in self._ledger.unfinished()]

@@ -19,7 +19,7 @@ from nacl.signing import VerifyKey
 from machines.contract import envelope, reports
 from machines.contract.problems import Problem
 from machines.contract.states import JobState, MachineState
-from machines.models import Event, Host, Job, LogChunk, Machine, Revision
+from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import rank_of
 
 log = logging.getLogger(__name__)
@@ -333,6 +333,18 @@ def _inventory(host: Host, report: reports.Inventory, _: envelope.SignedReport) 
     _reconcile(host, report.jobs)
 
 
+def _found(host: Host, report: reports.Found, _: envelope.SignedReport) -> None:
+    """What lies on the host for machines it has told of, and what holds of them."""
+    told = {each.name: each for each in report.machines}
+    for machine in Machine.objects.on(host).filter(name__in=told):
+        Found.objects.update_or_create(machine=machine, defaults=_as_found(told[machine.name]))
+
+
+def _as_found(told: reports.FoundMachine) -> dict[str, Any]:
+    columns = told.model_dump(mode="json", exclude={"name", "files"})
+    return {**columns, "told": [file.model_dump(mode="json") for file in told.files], "at": timezone.now()}
+
+
 def _reconcile(host: Host, on_host: list[UUID]) -> None:
     """Jobs the host still has are under way; jobs it took and knows nothing of are lost."""
     for job in Job.objects.filter(host=host, state=JobState.LOST, uuid__in=on_host):
@@ -368,6 +380,7 @@ TAKE: dict[str, Callable[[Host, Any, envelope.SignedReport], None]] = {
     "outcome": _outcome,
     "observed": _observed,
     "inventory": _inventory,
+    "found": _found,
     "heartbeat": _heartbeat,
     "refused": _refused,
 }

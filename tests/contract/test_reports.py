@@ -23,6 +23,8 @@ ONE_OF_EACH = [
     reports.Outcome(job=JOB, state="failed", at=2, problem={"code": "x"}, result={"a": [1, 2.5, None]}, machine=FACT),
     reports.Observed(machines=[FACT], gone=["db"]), reports.Inventory(host=HostFact(systemd=252), machines=[FACT], jobs=[JOB]),
     reports.Heartbeat(load=0.5), reports.Refused(code="envelope-forged", message="no"),
+    reports.Found(machines=[reports.FoundMachine(name="web", shown={"MemoryMax": "512"}, files=[
+        reports.FoundFile(path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text="[Exec]\n")])]),
 ]  # fmt: skip
 
 

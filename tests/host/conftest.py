@@ -33,6 +33,8 @@ def paths(tmp_path: Path) -> Paths:
         scratch=tmp_path / "scratch",
         policy=tmp_path / "policy.toml",
         control=tmp_path / "control",
+        lasting_control=tmp_path / "lasting-control",
+        vendor_units=(tmp_path / "vendor",),
     )
     for folder in (made.state, made.machines, made.nspawn, made.units):
         folder.mkdir()

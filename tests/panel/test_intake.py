@@ -9,7 +9,7 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders, reports
 from machines.contract.states import JobState, MachineState
-from machines.models import Event, Host, Job, LogChunk, Machine, Revision
+from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.panel.intake import Taken, take
 from tests import make
 
@@ -274,3 +274,38 @@ def test_a_line_far_away_is_not_kept(voice, job):
     voice.tell(lines(job, 2**31 - 1, "far"))
     job.refresh_from_db()
     assert job.line_count == 0
+
+
+# --- files
+
+
+def found(name: str = "web", **fields) -> reports.Found:
+    return reports.Found(machines=[reports.FoundMachine(name=name, **fields)])
+
+
+def file(path: str = "/etc/systemd/nspawn/web.nspawn", text: str = "[Exec]\n", **fields) -> reports.FoundFile:
+    return reports.FoundFile(path=path, kind="nspawn", text=text, **fields)
+
+
+def test_what_lies_on_the_host_is_kept_and_replaced(voice):
+    voice.tell(reports.Observed(machines=[fact()]))
+    assert voice.tell(found(files=[file()], shown={"MemoryMax": "512"}, needs_reload=True)) is Taken.YES
+    machine = Machine.objects.get()
+    assert machine.found.counting.text == "[Exec]\n"
+    assert machine.found.needs_reload
+    voice.tell(found(files=[file("/run/systemd/nspawn/web.nspawn", "[Files]\n")]))
+    machine = Machine.objects.get()
+    assert [f.path for f in machine.found.files] == ["/run/systemd/nspawn/web.nspawn"]
+    assert machine.found.shown == {}
+
+
+def test_files_of_a_machine_nobody_knows_and_of_another_host_are_passed_over(voice):
+    make.machine("web", on=make.host("beta"))
+    assert voice.tell(found(files=[file()])) is Taken.YES
+    assert not Found.objects.exists()
+
+
+def test_a_nul_in_a_file_s_text_is_no_way_in(voice):
+    voice.tell(reports.Observed(machines=[fact()]))
+    voice.tell(found(files=[file(text="a\0b")]))
+    assert Machine.objects.get().found.counting.text == "a�b"

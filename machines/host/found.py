@@ -1,0 +1,109 @@
+"""What lies on this host for one machine: its .nspawn files, its unit and the drop-ins; read losslessly, never changed.
+
+Facts, tried on 252 and 257: systemd reads drop-ins sorted by their file's name, whichever folder they lie in; of two of
+one name the folder that is searched first counts, and one that leads to /dev/null hides the others. `systemctl
+set-property` acts at once and leaves 50-KEY.conf in system.control; after the next daemon-reload a file whose name sorts
+behind that (50-nspawnpanel.conf does) has the last word again.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from machines.contract.names import MachineName
+from machines.contract.reports import FILE_LIMIT, FoundFile
+from machines.host.paths import Paths, unit_of
+
+DROPINS_AT_MOST = 50
+ALL_FILES = 900 * 1024  # characters of JSON that all files of one machine may take
+TEMPLATE = "systemd-nspawn@.service"
+READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO must not hold us up
+
+
+def files(paths: Paths, name: MachineName, loaded: Iterable[str] = ()) -> list[FoundFile]:
+    """Everything that says something about a machine, in the order of contract/reports.FoundMachine.
+
+    `loaded` are drop-ins systemd itself names for the unit; those that our own rule does not find come first.
+    """
+    ours = dropins(paths, name)
+    known = {file.resolve() for file in ours}
+    more = [Path(path) for path in loaded if os.path.lexists(path) and Path(path).resolve() not in known]
+    found = [read(file, "nspawn", follow=file.parent != paths.machines) for file in nspawn_files(paths, name)]
+    found += [read(file, "unit") for file in unit_files(paths, name)]
+    found += [read(file, "dropin") for file in [*more, *ours][:DROPINS_AT_MOST]]
+    return list(_within(ALL_FILES, found))
+
+
+def _within(budget: int, files: Iterable[FoundFile]) -> Iterator[FoundFile]:
+    """Without the texts that would make a report too long."""
+    for file in files:
+        budget -= len(json.dumps(file.text))
+        yield file if budget >= 0 else file.model_copy(update={"form": "long", "text": ""})
+
+
+def nspawn_files(paths: Paths, name: MachineName) -> Iterator[Path]:
+    """Those that are there, in systemd's order: /etc, /run (both trusted), beside the image (not trusted)."""
+    for folder in (paths.nspawn, paths.probes, paths.machines):
+        file = folder / f"{name}.nspawn"
+        if os.path.lexists(file):
+            yield file
+
+
+def unit_files(paths: Paths, name: MachineName) -> Iterator[Path]:
+    """The unit that counts: one of the machine's own, else the template."""
+    for unit in (unit_of(name), TEMPLATE):
+        for folder in paths.unit_folders:
+            if (folder / unit).is_file():
+                yield folder / unit
+                return
+
+
+def dropins(paths: Paths, name: MachineName) -> list[Path]:
+    """The drop-ins of a machine's unit, in the order in which systemd reads them."""
+    chosen: dict[str, Path] = {}
+    for folder in paths.unit_folders:
+        for part in (f"{unit_of(name)}.d", f"{TEMPLATE}.d", "service.d"):
+            for file in _confs(folder / part):
+                chosen.setdefault(file.name, file)
+    return [file for _, file in sorted(chosen.items()) if file.resolve() != Path(os.devnull)]
+
+
+def _confs(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if entry.name.endswith(".conf") and entry.name[0] != "."]
+    except OSError:
+        return []
+
+
+def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool = True) -> FoundFile:
+    """One file as it stands. What lies beside an image is not followed if it is a link: the image may be anybody's."""
+    about: dict[str, Any] = {"path": str(path)[:1000], "kind": kind}
+    try:
+        fd = os.open(path, READ_ONLY | (0 if follow else os.O_NOFOLLOW))
+        with os.fdopen(fd, "rb") as file:
+            state = os.fstat(fd)
+            if not stat.S_ISREG(state.st_mode):
+                return FoundFile(**about, form="unreadable", error="It is not a regular file.")
+            data = file.read(FILE_LIMIT + 1)
+    except OSError as error:
+        return FoundFile(**about, form="unreadable", error=str(error.strerror or error)[:300])
+    about |= {"size": max(state.st_size, len(data)), "changed": max(0.0, state.st_mtime)}
+    if len(data) > FILE_LIMIT:
+        return FoundFile(**about, form="long", sha256=hashlib.sha256(data).hexdigest())
+    form, text = as_text(data)
+    return FoundFile(**about, form=form, text=text, sha256=hashlib.sha256(data).hexdigest() if data else "absent")
+
+
+def as_text(data: bytes) -> tuple[Literal["text", "base64"], str]:
+    """Bytes as they can travel in JSON and lie in any database."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "base64", b64encode(data).decode()
+    return ("base64", b64encode(data).decode()) if "\0" in text else ("text", text)

@@ -1,0 +1,118 @@
+"""What holds for machines: their files, what systemd has of their limits, what the kernel enforces and lets be seen.
+
+Told when it differs from what was told last. It is read apart from the inventory, which must stay small and quick.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
+from typing import Any
+
+from machines.contract import limits
+from machines.contract.names import MachineName
+from machines.contract.reports import AT_ONCE, Found, FoundFile, FoundMachine
+from machines.host import found, inside, inventory, kernel
+from machines.host.bus import BusError
+from machines.host.inventory import Lists
+from machines.host.this_host import ThisHost
+
+TOLD_AT_ONCE = 1024 * 1024  # characters of JSON in one report at most
+_FAMILIES = {0: "", 2: "ipv4", 10: "ipv6"}
+_PROTOCOLS = {0: "", 6: "tcp", 17: "udp"}
+
+
+async def read(host: ThisHost, names: Iterable[str] | None = None) -> list[FoundMachine]:
+    """These machines, or all; one that is gone is left out. Raises BusError when the bus does not answer."""
+    lists = await inventory.read_lists(host)
+    wanted = inventory.names(lists) if names is None else [name for name in names if inventory.is_there(lists, name)]
+    told = await asyncio.gather(*(_one(host, lists, MachineName(name)) for name in wanted), return_exceptions=True)
+    for each in told:
+        if isinstance(each, BaseException) and not isinstance(each, BusError):
+            raise each
+    return [each for each in told if isinstance(each, FoundMachine)]
+
+
+async def _one(host: ThisHost, lists: Lists, name: MachineName) -> FoundMachine:
+    machine, _, (about, properties) = await inventory.machine_and_unit(host.bus, lists, name)
+    return await asyncio.get_running_loop().run_in_executor(None, _told, host, name, machine, about, properties)
+
+
+def _told(
+    host: ThisHost, name: MachineName, machine: dict[str, Any], about: dict[str, Any], properties: dict[str, Any]
+) -> FoundMachine:
+    files = found.files(host.paths, name, about.get("DropInPaths", []))
+    up, leader = inventory.is_up(str(about.get("ActiveState", ""))), machine.get("Leader")
+    return FoundMachine(
+        name=name,
+        files=files,
+        needs_reload=bool(about.get("NeedDaemonReload", False)),
+        shown=shown(properties) if up else {},
+        kernel=kernel.enforced(str(properties.get("ControlGroup", ""))) if up else {},
+        inside=inside.read(leader, machine, _counting(files)) if leader else {},
+    )
+
+
+def _counting(files: Iterable[FoundFile]) -> str:
+    """The text of the .nspawn file that counts."""
+    return next((file.text for file in files if file.kind == "nspawn" and file.form == "text"), "")
+
+
+def shown(properties: dict[str, Any]) -> dict[str, str]:
+    """systemd's values of the properties of contract/limits.py, as text; those that were never set are left out."""
+    texts = {key: text(properties.get(prop.shown_as)) for key, prop in limits.PROPERTIES.items()}
+    unset = {key for key in texts if key.endswith("Weight") and texts[key] == "infinity"}
+    return {key: value[:4000] for key, value in texts.items() if value and key not in unset}
+
+
+def text(value: Any) -> str:
+    """A property of the bus as text: numbers plain, switches as yes and no, masks as lists, rows one on a line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return "infinity" if value == inventory.INFINITE else str(value)
+    if isinstance(value, bytes):
+        return inventory.cpu_list(value)
+    if isinstance(value, list | tuple):
+        return _rows(list(value))
+    return "" if value is None else str(value)
+
+
+def _rows(value: list[Any]) -> str:
+    if len(value) == 2 and isinstance(value[0], bool) and isinstance(value[1], list):  # a filter: allow or deny
+        return ("" if value[0] or not value[1] else "~") + " ".join(map(str, value[1]))
+    return "\n".join(_row(list(row)) if isinstance(row, list | tuple) else text(row) for row in value)
+
+
+def _row(row: list[Any]) -> str:
+    if len(row) == 3 and isinstance(row[1], bytes):  # family, address, length of the prefix
+        return _network(row[1], int(row[2]))
+    if len(row) == 4 and all(isinstance(part, int) for part in row):  # family, protocol, how many ports from which
+        ports = str(row[3]) if row[2] <= 1 else f"{row[3]}-{row[3] + row[2] - 1}"
+        parts = (_FAMILIES.get(row[0], ""), _PROTOCOLS.get(row[1], ""), ports if row[2] else "any")
+        return ":".join(part for part in parts if part)
+    return " ".join(text(part) for part in row)
+
+
+def _network(address: bytes, prefix: int) -> str:
+    return str(ip_network((address, prefix), strict=False))
+
+
+def digest(machine: FoundMachine) -> str:
+    return hashlib.sha256(machine.model_dump_json().encode()).hexdigest()
+
+
+def reports(machines: Iterable[FoundMachine]) -> Iterator[Found]:
+    """As few reports as their bounds allow."""
+    batch: list[FoundMachine] = []
+    size = 0
+    for machine in machines:
+        more = len(json.dumps(machine.model_dump(mode="json")))
+        if batch and (len(batch) >= AT_ONCE or size + more > TOLD_AT_ONCE):
+            yield Found(machines=batch)
+            batch, size = [], 0
+        batch.append(machine)
+        size += more
+    if batch:
+        yield Found(machines=batch)

@@ -1,0 +1,28 @@
+"""Values of the bus as text, and reports within their bounds."""
+
+import pytest
+
+from machines.contract.reports import FoundFile, FoundMachine
+from machines.host import holds
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "yes"), (2**64 - 1, "infinity"), (512, "512"), ("closed", "closed"), (None, ""), (b"", ""),
+        (bytes([0b1011]), "0-1 3"), ([["/dev/sda", 1000], ["/dev/sdb", 2]], "/dev/sda 1000\n/dev/sdb 2"),
+        ([["/dev/fuse", "rwm"]], "/dev/fuse rwm"), ([[2, bytes([10, 0, 0, 0]), 8]], "10.0.0.0/8"),
+        ([[10, bytes(16), 0]], "::/0"), ([[2, 6, 1, 80]], "ipv4:tcp:80"), ([[0, 17, 11, 90]], "udp:90-100"),
+        ([[0, 0, 0, 0]], "any"), ([True, ["eth0", "lo"]], "eth0 lo"), ([False, ["eth0"]], "~eth0"), ([False, []], ""),
+        (["a", "b"], "a\nb"),
+    ],
+)  # fmt: skip
+def test_values_of_the_bus_as_text(value, text):
+    assert holds.text(value) == text
+
+
+def test_reports_keep_their_bounds():
+    file = FoundFile(path="/x", kind="nspawn", text="y" * 100_000)
+    made = list(holds.reports(FoundMachine(name=f"m{n}", files=[file] * 4) for n in range(8)))
+    assert [len(report.machines) for report in made] == [2, 2, 2, 2]
+    assert [len(r.machines) for r in holds.reports(FoundMachine(name=f"m{n}") for n in range(60))] == [50, 10]
