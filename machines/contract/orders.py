@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from machines.contract.names import machine_name, new_machine_name
 from machines.contract.problems import BadValue
-from machines.contract.recipes import FirstBoot, Recipe
+from machines.contract.recipes import Based, FirstBoot, Mirror, Recipe
 
 KnownName = Annotated[str, AfterValidator(machine_name)]
 NewName = Annotated[str, AfterValidator(new_machine_name)]
@@ -102,7 +102,8 @@ class Apply(Order):
 class Build(Order):
     """Build an image, write its configuration, and perhaps enable and start it.
 
-    `sealed` is a BuildSecrets in JSON, sealed to the host's key (base64), or "".
+    `fresh` passes over a base that is there and builds a new one. `sealed` is a BuildSecrets in JSON, sealed to the
+    host's key (base64), or "".
     """
 
     op: Literal["build"] = "build"
@@ -110,9 +111,56 @@ class Build(Order):
     recipe: Recipe
     first_boot: FirstBoot
     configuration: Configuration
+    fresh: bool = False
     start: bool = True
     enable: bool = False
     sealed: str = Field(default="", max_length=8192)
+
+
+class Bake(Order):
+    """Build the base of a recipe anew, without a machine from it. `locale` and `timezone` as in FirstBoot: both decide
+    which packages are in it."""
+
+    op: Literal["bake"] = "bake"
+    recipe: Based
+    first_boot: FirstBoot = FirstBoot()
+
+
+class Discard(Order):
+    """Remove a base; machines made from it stay as they are. `base` is the id its host reported."""
+
+    op: Literal["discard"] = "discard"
+    base: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class Export(Order):
+    """Pack an image into a file and put it on the panel, at `url` with the token that is sealed (a BuildSecrets).
+
+    At most `limit` bytes.
+    """
+
+    op: Literal["export"] = "export"
+    name: KnownName
+    format: Literal["tar", "raw"] = "tar"
+    url: Mirror = Field(min_length=8)
+    limit: int = Field(ge=1, le=2**53)
+    sealed: str = Field(default="", max_length=8192)
+
+
+class Mark(Order):
+    """Make an image read-only, which makes it a template, or writable again."""
+
+    op: Literal["mark"] = "mark"
+    name: KnownName
+    read_only: bool
+
+
+class Pool(Order):
+    """Give a host whose images lie on a plain file system a btrfs pool of `size` bytes in a file, and copy all images
+    into it; what was there stays beside it until somebody removes it."""
+
+    op: Literal["pool"] = "pool"
+    size: int = Field(ge=2 * 1024**3, le=2**50)
 
 
 class Remove(Order):
@@ -145,23 +193,53 @@ class Refresh(Order):
 
 
 AnyOrder = Annotated[
-    Start | Poweroff | Reboot | Terminate | Enable | Disable | Apply | Build | Remove | Cancel | Resend | Refresh,
+    Start
+    | Poweroff
+    | Reboot
+    | Terminate
+    | Enable
+    | Disable
+    | Apply
+    | Build
+    | Bake
+    | Discard
+    | Export
+    | Mark
+    | Pool
+    | Remove
+    | Cancel
+    | Resend
+    | Refresh,
     Field(discriminator="op"),
 ]
 _ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
 
-IN_A_UNIT = frozenset({"build", "remove"})
+IN_A_UNIT = frozenset({"build", "bake", "discard", "export", "pool", "remove"})
 CONTROL = frozenset({"cancel", "resend", "refresh"})
 
 # op → the steps of its work, in order, so that a page can name those to come.
 PHASES: dict[str, tuple[str, ...]] = {
-    "build": ("prepare", "bootstrap", "configure", "finish", "import"),
+    "build": ("prepare", "bootstrap", "packages", "configure", "finish", "import"),
+    "bake": ("prepare", "bootstrap", "packages", "configure", "finish"),
+    "export": ("check", "pack", "send"),
+    "pool": ("check", "make", "copy", "switch"),
     "remove": ("check", "image", "configuration"),
 }
 
 # Seconds: how long an order waits for its host, and how long its work may take.
 EXPIRES_AFTER = 24 * 3600
-TIME_LIMIT: dict[str, int] = {"build": 3600, "remove": 900, "poweroff": 120, "reboot": 120, "start": 180, "apply": 120}
+TIME_LIMIT: dict[str, int] = {
+    "build": 3600,
+    "bake": 3600,
+    "export": 7200,
+    "pool": 7200,
+    "discard": 900,
+    "remove": 900,
+    "poweroff": 120,
+    "reboot": 120,
+    "start": 180,
+    "apply": 120,
+}
 DEFAULT_TIME_LIMIT = 60
 RESTART_LIMIT = 300  # what a restart may take beyond an apply, and again the way back
 

@@ -115,6 +115,24 @@ class MachineFact(BaseModel):
     why: Text = ""  # when failed: the unit's last lines
 
 
+class BaseFact(BaseModel):
+    """A recipe built before on this host, from which the next machine is only a copy. `key` is contract.recipes.key_of(),
+    `packages` how many are in it, times in seconds since the epoch, `bytes` what it takes on disk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    key: Annotated[str, Field(max_length=64)]
+    title: Short = ""
+    built: Seconds = 0.0
+    used: Seconds = 0.0
+    bytes: Bytes = 0
+    packages: Count = 0
+    job: UUID | None = None
+    primed: bool = False
+    trimmed: bool = False
+
+
 class HostFact(BaseModel):
     """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them."""
 
@@ -143,6 +161,7 @@ class HostFact(BaseModel):
     tools: dict[Short, Short] = Field(default={}, max_length=50)
     missing: dict[Short, Short] = Field(default={}, max_length=50)
     policy: dict[Short, Any] = Field(default={}, max_length=50)
+    bases: list[BaseFact] = Field(default=[], max_length=200)
 
 
 class Outcome(Report):

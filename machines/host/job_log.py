@@ -22,6 +22,11 @@ RESULT_TRIES = 20
 CHUNK = 1024 * 1024
 
 
+def exists(folder: Path) -> bool:
+    """Whether a job's unit has ever begun to write."""
+    return (folder / FILE).exists()
+
+
 class JobLog:
     """The writing end, in the unit. A full disk costs lines, never the job."""
 

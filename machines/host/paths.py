@@ -62,6 +62,19 @@ class Paths:
         """A tree being built. The leading dot hides it from machined."""
         return self.machines / f".nspawnpanel-{job}.tmp"
 
+    def unfinished_base(self, job: UUID) -> Path:
+        """A base being made."""
+        return self.machines / f".nspawnpanel-{job}.base"
+
+    def base(self, base: str) -> Path:
+        """The tree of a base, beside the machines so that a machine may be a snapshot of it."""
+        return self.machines / f".nspawnpanel-base-{base}"
+
+    @property
+    def bases(self) -> Path:
+        """What is known of each base."""
+        return self.state / "bases"
+
     def nspawn_file(self, name: MachineName) -> Path:
         return self.nspawn / f"{name}.nspawn"
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from machines.contract import nspawn, orders
+from machines.contract import nspawn, orders, recipes
 from machines.contract.limits import PROPERTIES
 from machines.contract.problems import NotAllowed
 from machines.contract.rights import RIGHT_FOR
@@ -51,6 +51,11 @@ class Policy:
     port_lowest: int = 1
     unit_settings: tuple[str, ...] = UNIT_SETTINGS
     mirrors: tuple[str, ...] = ("*",)
+    pulls: tuple[str, ...] = ("https://*", "http://*")
+    unverified_pulls: str = "never"  # or "allowed"
+    archive_gib: int = 50  # of an archive, and of what is unpacked from it
+    cache_gib: int = 4  # of packages kept for later builds; 0 keeps none
+    bases: int = 20  # kept at once; the least used goes
     builds_at_once: int = 2
 
     def facts(self) -> dict[str, Any]:
@@ -120,8 +125,33 @@ def allow(policy: Policy, order: orders.AnyOrder) -> None:
     name = getattr(order, "name", None)
     if name is not None and not _matches(name, policy.machines):
         raise _refuse("machines", f"the machine name “{name}”.")
-    if isinstance(order, orders.Build) and order.recipe.mirror and not _matches(order.recipe.mirror, policy.mirrors):
-        raise _refuse("mirrors", f"the mirror {order.recipe.mirror}.")
+    if isinstance(order, orders.Build | orders.Bake):
+        _allow_recipe(policy, order.recipe)
+
+
+def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
+    for mirror in _mirrors_of(recipe):
+        if not _matches(mirror, policy.mirrors):
+            raise _refuse("mirrors", f"the mirror {mirror}.")
+    if isinstance(recipe, recipes.PullRecipe):
+        if not _matches(recipe.url, policy.pulls):
+            raise _refuse("pulls", f"images from {recipe.url}.")
+        if recipe.verify == "none" and policy.unverified_pulls != "allowed":
+            raise _refuse("unverified_pulls", "an image that nothing vouches for.")
+    if isinstance(recipe, recipes.ArchiveRecipe) and recipe.size > policy.archive_gib * 1024**3:
+        raise _refuse("archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
+
+
+def _mirrors_of(recipe: recipes.AnyRecipe) -> list[str]:
+    """Every address a recipe wants packages from."""
+    match recipe:
+        case recipes.DebianRecipe():
+            return [word for word in (recipe.mirror, *(r.uri for r in recipe.repositories)) if word]
+        case recipes.DnfRecipe() | recipes.SuseRecipe():
+            return [repository.url for repository in recipe.repositories]
+        case recipes.ArchRecipe():
+            return [recipe.mirror] if recipe.mirror else []
+    return []
 
 
 def allow_files(policy: Policy, wanted: nspawn.Document, limits: nspawn.Document, *, found: Sequence[str] = ()) -> None:

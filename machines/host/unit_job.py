@@ -20,7 +20,7 @@ from machines.host.job_log import JobLog
 from machines.host.ledger import Row
 from machines.host.paths import Paths
 from machines.host.remove import remove
-from machines.host.rootfs.build import build
+from machines.host.rootfs.build import bake, build, discard
 from machines.host.this_host import Task, ThisHost
 from machines.host.voice import Entry, Voice
 
@@ -38,24 +38,38 @@ def _remove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
 
 
 # The operations of contract.orders.IN_A_UNIT. Each takes the host, the task and what is sealed in the order.
-TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {"build": _build, "remove": _remove}
+TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
+    "build": _build,
+    "bake": lambda host, task, _: bake(host, task),
+    "discard": lambda host, task, _: discard(host, task),
+    "remove": _remove,
+}
+
+
+Ended = tuple[str, dict[str, Any] | None, dict[str, Any]]  # state, problem, result
+
+
+def work(host: ThisHost, task: Task, sealed: str, log: str) -> Ended:
+    """Do the job; nothing is raised. The command `log` shows what went wrong inside."""
+    try:
+        return "succeeded", None, TABLE[task.order.op](host, task, sealed)
+    except Exception as error:  # whatever it is, the panel shall be told
+        found = as_problem(error, log)
+        return {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(found), "failed"), found.to_wire(), {}
 
 
 def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
     """Do the job and write its result; nothing is raised but what the log itself raises."""
-    state, problem, result = "succeeded", None, {}
-    voice = Voice(lambda entry: _tell(log, entry))
+    where = f"journalctl -u nspawnpanel-job-{row.id}"
     try:
         host = ThisHost(paths, Bus(), policy.read(paths.policy))
         order = orders.from_wire(row.wanted)
-        begun = time.time()
-        task = Task(row.id, order, voice, begun, handlers.deadline(order, begun))
-        result = TABLE[row.op](host, task, row.sealed)
-    except Exception as error:  # whatever it is, the panel shall be told
-        found = as_problem(error, f"journalctl -u nspawnpanel-job-{row.id}")
-        state = {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(found), "failed")
-        problem = found.to_wire()
-    log.result(state, problem, result)
+    except Exception as error:
+        log.result("failed", as_problem(error, where).to_wire(), {})
+        return
+    begun = time.time()
+    task = Task(row.id, order, Voice(lambda entry: _tell(log, entry)), begun, handlers.deadline(order, begun))
+    log.result(*work(host, task, row.sealed, where))
 
 
 def _tell(log: JobLog, entry: Entry) -> None:

@@ -1,5 +1,8 @@
 """Jobs in units of their own, seen from the worker: start, follow, cancel, adopt, clean up.
 
+A copy that costs nothing (a snapshot of a base) is not worth a unit, whose start alone takes longer than the copy: it is
+done in the worker, and done again by the next one if the worker dies meanwhile.
+
 The unit nspawnpanel-job-<id>.service runs unit_job.py. Its fixed name is the lock, stopping it is the cancel, its
 limits cap the job, and it lives on when the worker dies. What it says stands in its own log (job_log.py), read from
 the byte up to which the ledger says it was reported.
@@ -15,15 +18,16 @@ from uuid import UUID
 
 import machines
 from machines.contract import orders, reports
+from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import job_log, systemctl
+from machines.host import handlers, job_log, systemctl, unit_job
 from machines.host.faults import Stopped, TookTooLong
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_unit
 from machines.host.reporting import Reporter
-from machines.host.rootfs import pool
+from machines.host.rootfs import bases, build, pool
 from machines.host.run import run
-from machines.host.this_host import ThisHost
+from machines.host.this_host import Task, ThisHost
 from machines.host.voice import Entry
 from machines.host.watch import Watch
 
@@ -32,7 +36,7 @@ LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
 STOP_SECONDS = 4  # between SIGTERM and SIGKILL
-REMOVALS_AT_ONCE = 4
+OTHERS_AT_ONCE = 4
 SOURCE = Path(machines.__file__).parents[1]
 
 
@@ -54,6 +58,11 @@ def argv(row: Row, state: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def _gate(op: str) -> str:
+    """What a job waits with others for: builds of machines and of bases are one kind."""
+    return "build" if op == "bake" else op
+
+
 def weigh_slice() -> None:
     """Jobs give way to machines when CPU or disk are short; the weight counts between slices, so it is the slice's."""
     try:
@@ -66,27 +75,32 @@ class Units:
     def __init__(self, host: ThisHost, ledger: Ledger, reporter: Reporter, watch: Watch) -> None:
         self._host, self._ledger, self._reporter, self._watch = host, ledger, reporter, watch
         self._lock = threading.Lock()
-        self._at_once = {"build": host.policy.builds_at_once, "remove": REMOVALS_AT_ONCE}
         self._busy: dict[UUID, str] = {}
+        self._here: dict[UUID, Task] = {}
         self._queue: list[Row] = []
 
     # --- beginning
 
     def place(self, row: Row) -> None:
         """Begin a job now, or when fewer of its kind are under way."""
+        if self._is_swift(row):
+            self._do_here(row)
+            return
+        gate = _gate(row.op)
         with self._lock:
-            if self._is_full(row.op):
+            if self._is_full(gate):
                 self._queue.append(row)
-                self._say_positions(row.op)
+                self._say_positions(gate)
                 return
-            self._busy[row.id] = row.op
+            self._busy[row.id] = gate
         self._launch(row)
 
-    def _is_full(self, op: str) -> bool:
-        return sum(busy == op for busy in self._busy.values()) >= self._at_once[op]
+    def _is_full(self, gate: str) -> bool:
+        most = self._host.policy.builds_at_once if gate == "build" else OTHERS_AT_ONCE
+        return sum(busy == gate for busy in self._busy.values()) >= most
 
-    def _say_positions(self, op: str) -> None:
-        for position, row in enumerate((row for row in self._queue if row.op == op), 1):
+    def _say_positions(self, gate: str) -> None:
+        for position, row in enumerate((row for row in self._queue if _gate(row.op) == gate), 1):
             self._reporter.voice(row.id).line(
                 f"Waiting for other jobs of this kind on this host to end; this one is number {position} in line."
             )
@@ -105,13 +119,51 @@ class Units:
         """A job has ended: the first of its kind in line may begin."""
         with self._lock:
             self._busy.pop(row.id, None)
-            following = next((waiting for waiting in self._queue if waiting.op == row.op), None)
-            if following is None or self._is_full(row.op):
+            gate = _gate(row.op)
+            following = next((waiting for waiting in self._queue if _gate(waiting.op) == gate), None)
+            if following is None or self._is_full(gate):
                 return
             self._queue.remove(following)
-            self._busy[following.id] = following.op
-            self._say_positions(row.op)
+            self._busy[following.id] = gate
+            self._say_positions(gate)
         self._launch(following)
+
+    # --- in this process
+
+    def _is_swift(self, row: Row) -> bool:
+        order = orders.from_wire(row.wanted)
+        return isinstance(order, orders.Build) and build.is_swift(self._host, order)
+
+    def _do_here(self, row: Row) -> None:
+        order, begun = orders.from_wire(row.wanted), time.time()
+        task = Task(row.id, order, self._reporter.voice(row.id), begun, handlers.deadline(order, begun))
+        self._here[row.id] = task
+        self._watch.hold(row.name)
+        try:
+            if not self._ledger.begin(row.id):
+                raise Stopped("The job was cancelled before it began.")
+            ended = unit_job.work(self._host, task, row.sealed, "journalctl -u nspawnpanel-host")
+        except Problem as problem:
+            ended = "cancelled" if isinstance(problem, Stopped) else "failed", problem.to_wire(), {}
+        finally:
+            self._here.pop(row.id, None)
+        self._clear(row, ended[0])
+        self._report(row, *ended)
+
+    def _take_up(self, row: Row) -> None:
+        """An earlier worker died over a job it did itself: its machine is there, or nothing of it is."""
+        order = orders.from_wire(row.wanted)
+        if not isinstance(order, orders.Build) or not build.is_made_by(self._host, order, row.id):
+            self._clear(row, "failed")
+            self.place(row)
+            return
+        task = Task(row.id, order, self._reporter.voice(row.id), time.time(), handlers.deadline(order, time.time()))
+        try:
+            build.run_as_ordered(self._host, task, MachineName(order.name), order)
+        except Problem as problem:
+            self._report(row, "failed", problem.to_wire(), {})
+        else:
+            self._report(row, "succeeded", None, {})
 
     # --- following
 
@@ -206,20 +258,30 @@ class Units:
 
     def _end(self, row: Row, state: str, problem: Any, result: Any) -> None:
         """Clean up, then report; then the next build may begin."""
+        self._clear(row, state)
+        self._report(row, state, problem, result)
+        job_log.put_away(self._host.paths.job(row.id))
+        self._forget_unit(row)
+        self._watch.refresh()
+        self._next(row)
+
+    def _clear(self, row: Row, state: str) -> None:
+        """Nothing half-made stays."""
         if state != "succeeded":
             pool.clear(self._host.paths.unfinished(row.id))
+            bases.forget_aside(self._host.paths.unfinished_base(row.id))
 
+    def _report(self, row: Row, state: str, problem: Any, result: Any) -> None:
         def report(machine: reports.MachineFact | None) -> None:
             self._reporter.finish(reports.Outcome.model_validate({
                 "job": row.id, "state": state, "at": time.time(), "problem": problem, "result": result or {},
                 "machine": machine,
             }))  # fmt: skip
 
-        self._watch.settle(row.name, report, image_too=True)
-        job_log.put_away(self._host.paths.job(row.id))
-        self._forget_unit(row)
-        self._watch.refresh()
-        self._next(row)
+        if row.name:
+            self._watch.settle(row.name, report, image_too=True)
+        else:
+            report(None)
 
     def _forget_unit(self, row: Row) -> None:
         """A unit that failed stays loaded until somebody has read how."""
@@ -237,7 +299,10 @@ class Units:
             waiting = next((r for r in self._queue if r.id == row.id), None)
             if waiting is not None:
                 self._queue.remove(waiting)
-        if waiting is not None:
+        here = self._here.get(row.id)
+        if here is not None:
+            here.stop.set()
+        elif waiting is not None:
             self._end(row, "cancelled", Stopped("The job was cancelled before it began.").to_wire(), {})
         elif self._is_alive(row):
             run(systemctl.stop(job_unit(row.id)), timeout=30)
@@ -247,6 +312,9 @@ class Units:
         if row.begun is None and not row.cancelled:
             self.place(row)
             return
+        if not row.cancelled and not job_log.exists(self._host.paths.job(row.id)) and not self._is_alive(row):
+            threading.Thread(target=self._take_up, args=(row,), name=f"take-up-{row.name}", daemon=True).start()
+            return
         with self._lock:
-            self._busy[row.id] = row.op
+            self._busy[row.id] = _gate(row.op)
         self._follow(row)

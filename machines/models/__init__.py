@@ -1,11 +1,16 @@
 """Records. This file re-exports the nouns, nothing else."""
 
+from machines.models.archive import Archive
 from machines.models.event import Event
 from machines.models.found import Found
 from machines.models.host import Host
 from machines.models.job import Job, LogChunk
 from machines.models.machine import Machine
+from machines.models.recipe import Recipe, RecipeVersion
 from machines.models.revision import BindMount, PortForward, Revision
 from machines.models.user import User
 
-__all__ = ["BindMount", "Event", "Found", "Host", "Job", "LogChunk", "Machine", "PortForward", "Revision", "User"]
+__all__ = [
+    "Archive", "BindMount", "Event", "Found", "Host", "Job", "LogChunk", "Machine", "PortForward", "Recipe",
+    "RecipeVersion", "Revision", "User",
+]  # fmt: skip

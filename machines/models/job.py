@@ -56,6 +56,9 @@ class Job(models.Model):
     key = models.UUIDField(null=True, unique=True)
     retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="retries")
     revision = models.ForeignKey("Revision", null=True, on_delete=models.SET_NULL, related_name="jobs")
+    # Of builds: the saved recipe they ran, if any, and what the recipe was (contract.recipes.key_of), to compare runs.
+    recipe_version = models.ForeignKey("RecipeVersion", null=True, on_delete=models.SET_NULL, related_name="jobs")
+    recipe_key = models.CharField(max_length=64, blank=True, default="")
 
     created_at = models.DateTimeField(default=timezone.now)
     sent_at = models.DateTimeField(null=True)
@@ -92,6 +95,7 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["state", "send_next_at"], name="job_outbox"),
             models.Index(fields=["host", "machine_name", "-id"], name="job_of_machine"),
+            models.Index(fields=["recipe_key", "-id"], name="job_of_recipe"),
         ]
 
     def __str__(self) -> str:

@@ -51,6 +51,9 @@ class Machine(models.Model):
 
     applied = models.ForeignKey("Revision", null=True, on_delete=models.SET_NULL, related_name="+")
     restart_needed = models.BooleanField(default=False)
+    built_by = models.ForeignKey(
+        "Job", null=True, on_delete=models.SET_NULL, related_name="+"
+    )  # the build it came from
 
     objects = MachineQuerySet.as_manager()
 

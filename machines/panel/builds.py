@@ -70,9 +70,9 @@ def answers(job: Job) -> dict[str, Any]:
     return {
         "host": job.host,
         "name": order.name,
-        "release": recipe.release,
-        "packages": " ".join(recipe.packages),
-        "mirror": recipe.mirror,
+        "release": getattr(recipe, "release", ""),
+        "packages": " ".join(getattr(recipe, "packages", ())),
+        "mirror": getattr(recipe, "mirror", ""),
         "hostname": "" if boot.hostname == order.name else boot.hostname,
         "ssh_keys": "\n".join(boot.ssh_keys),
         "locale": boot.locale,

@@ -18,7 +18,9 @@ ONE_OF_EACH = [
     orders.Enable(name="Old.Name"), orders.Disable(name="web"), orders.Apply(name="web", configuration=CONFIGURATION),
     orders.Build(name="web", recipe=DebianRecipe(release="bookworm", packages=("nginx",)), first_boot=FirstBoot(),
                  configuration=CONFIGURATION),
-    orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
+    orders.Bake(recipe=DebianRecipe(release="trixie", prime=True)), orders.Discard(base="0123456789abcdef"),
+    orders.Export(name="web", url="https://panel.example/archives/1/", limit=10**9), orders.Mark(name="web", read_only=True),
+    orders.Pool(size=10 * 1024**3), orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
 ]  # fmt: skip
 KINDS = get_args(get_args(orders.AnyOrder)[0])
 

@@ -1,7 +1,7 @@
 """Recipes and first-boot answers: nothing in them can become an option, a second line or a path."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from machines.contract import recipes
 from machines.contract.problems import BadValue
@@ -59,3 +59,50 @@ def test_lists_are_bounded():
         DebianRecipe(release="bookworm", packages=("nginx",) * 501)
     with pytest.raises(ValidationError):
         FirstBoot(ssh_keys=(KEY,) * 51)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        recipes.DebianRecipe(release="trixie", prime=True), recipes.DnfRecipe(release="43", packages=("@core",)),
+        recipes.ArchRecipe(), recipes.SuseRecipe(release="tumbleweed"), recipes.CloneRecipe(source="web"),
+        recipes.PullRecipe(url="https://images.example/x.tar.xz"),
+        recipes.ArchiveRecipe(url="https://panel.example/archives/1/", sha256="a" * 64, size=1),
+    ],
+    ids=lambda recipe: recipe.kind,
+)  # fmt: skip
+def test_every_kind_goes_there_and_back_and_has_a_title(recipe):
+    read = TypeAdapter(recipes.Recipe).validate_python(recipe.model_dump(mode="json"))
+    assert read == recipe
+    assert recipes.title_of(read)
+    assert recipes.key_of(read) == recipes.key_of(recipe)
+
+
+def test_a_recipe_without_a_kind_is_of_debian():
+    assert TypeAdapter(recipes.Recipe).validate_python({"release": "sid"}) == recipes.DebianRecipe(release="sid")
+
+
+def test_what_decides_the_tree_decides_the_key():
+    recipe = recipes.DebianRecipe(release="trixie")
+    keys = {recipes.key_of(recipe), recipes.key_of(recipe, ("locales",)),
+            recipes.key_of(recipe.model_copy(update={"trim": True}))}  # fmt: skip
+    assert len(keys) == 3
+    assert recipes.key_of(recipe, ("a", "b")) == recipes.key_of(recipe, ("b", "a"))
+
+
+@pytest.mark.parametrize("name", ["root", "www-data", "systemd-oom", "Ada", "9x", "a b", "a:b", "-x"])
+def test_who_cannot_be_a_user(name):
+    with pytest.raises(BadValue):
+        recipes.login(name)
+
+
+@pytest.mark.parametrize("text", ["", "file:///etc/shadow", "ftp://x/y", "https://x/../y"])
+def test_what_cannot_be_pulled(text):
+    with pytest.raises(BadValue):
+        recipes.address(text)
+
+
+@pytest.mark.parametrize("name", ["-y", "--installroot=/", "a b", "", "@"])
+def test_no_package_is_an_option(name):
+    with pytest.raises(BadValue):
+        recipes.other_package(name)

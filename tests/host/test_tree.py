@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from machines.contract.problems import Problem
-from machines.contract.recipes import FirstBoot
+from machines.contract.recipes import BuildSecrets, FirstBoot
 from machines.host.rootfs import firstboot, tree
 
 
@@ -163,7 +163,7 @@ def test_first_boot_writes_names_keys_and_an_empty_identity(root):
         root,
         "web",
         FirstBoot(ssh_keys=("ssh-ed25519 AAAA me",), timezone="UTC"),
-        "",
+        BuildSecrets(),
         lambda argv: ran.append(list(argv)),
     )
     assert ran == [
@@ -180,5 +180,7 @@ def test_first_boot_writes_names_keys_and_an_empty_identity(root):
 def test_no_secret_is_in_a_command(root):
     ran: list[list[str]] = []
     (root / "etc/shadow").write_text("root:*:1::::::\n")
-    firstboot.set_up(root, "web", FirstBoot(), "$6$canary$hash", lambda argv: ran.append(list(argv)))
+    firstboot.set_up(
+        root, "web", FirstBoot(), BuildSecrets(root_password_hash="$6$canary$hash"), lambda argv: ran.append(list(argv))
+    )
     assert "canary" not in str(ran)

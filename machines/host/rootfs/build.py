@@ -1,97 +1,148 @@
 """The named steps of every build, in order. Each half-made thing knows its way back (undo.py).
 
 The tree grows under a name machined does not show and is renamed into place only when it is complete and on disk, so
-that no half machine is ever listed.
+that no half machine is ever listed. What a distribution's tools made is kept as a base first (bases.py), before the tree
+becomes one machine: the next build of the recipe copies it.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from machines.contract import apt_sources, nspawn, orders
-from machines.contract.apt_sources import Source
+from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.contract.recipes import BuildSecrets
+from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, FirstBoot, key_of, title_of
 from machines.host import apply, handlers, inventory, lint, nspawn_file, running
 from machines.host.bus import BusError
-from machines.host.faults import CommandFailed, no_space
-from machines.host.rootfs import debian, firstboot, pool, quick, tree
-from machines.host.run import run
+from machines.host.faults import no_space
+from machines.host.rootfs import bases, debian, firstboot, pool, tree
+from machines.host.rootfs.bases import Base
+from machines.host.rootfs.building import Builder, Building
 from machines.host.this_host import Task, ThisHost
-from machines.host.undo import Undo
+
+BUILDERS: Mapping[str, Builder] = {"debian": debian}
 
 ROOM = 1024**3  # bytes that must be free before a build begins
-HELPER = "/usr/lib/apt/apt-helper"  # fetches with the host's own apt settings: proxy, certificates
-SAID = 200  # last lines of a tool kept for explaining its failure
+MARK = "trusted.nspawnpanel.job"  # on the top of a tree: the job that made it
+PACKAGES_TOLD = 5000
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass
-class Building:
-    """One build under way."""
-
-    host: ThisHost
-    task: Task
-    order: orders.Build
-    secrets: BuildSecrets
-    undo: Undo
-    sources: list[Source] = field(default_factory=list)
-    applied_at: float = 0.0  # when its configuration was written
-
-    @property
-    def name(self) -> MachineName:
-        return MachineName(self.order.name)
-
-    @property
-    def tree(self) -> Path:
-        return self.host.paths.unfinished(self.task.job)
-
-
 def build(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
     """Carry out a Build order, step by step. Raises Problem or OSError; then nothing of it is left."""
-    assert isinstance(task.order, orders.Build)
-    with Undo() as undo:
-        building = Building(host, task, task.order, secrets, undo)
-        times: dict[str, float] = {}
-        for number, step in enumerate(STEPS, 1):
-            name = step.__name__.rstrip("_")
-            task.voice.phase(name, number, len(STEPS))
-            begun = time.monotonic()
-            step(building)
-            times[name] = round(time.monotonic() - begun, 2)
-        undo.keep()
-    return {"seconds": times, "applied_at": building.applied_at}
+    order = task.order
+    assert isinstance(order, orders.Build)
+    building = Building(host, task, order.recipe, order.first_boot, secrets, MachineName(order.name))
+    return _carry_out(building, fresh=order.fresh)
+
+
+def bake(host: ThisHost, task: Task) -> dict[str, Any]:
+    """Carry out a Bake order: a new base and nothing else."""
+    order = task.order
+    assert isinstance(order, orders.Bake)
+    return _carry_out(Building(host, task, order.recipe, order.first_boot, BuildSecrets()), fresh=True)
+
+
+def discard(host: ThisHost, task: Task) -> dict[str, Any]:
+    """Carry out a Discard order."""
+    assert isinstance(task.order, orders.Discard)
+    return {"removed": bases.discard(host.paths, task.order.base)}
+
+
+def _carry_out(building: Building, *, fresh: bool) -> dict[str, Any]:
+    with building.undo, contextlib.ExitStack() as turn:
+        for step in STEPS:
+            phase = step.__name__.rstrip("_")
+            if phase in orders.PHASES[building.task.order.op]:
+                building.enter(phase)
+                step(building)
+            if step is prepare:
+                find_base(building, turn, fresh=fresh)
+        building.leave()
+        building.undo.keep()
+    return {"seconds": building.times, **building.found}
+
+
+def builder_of(recipe: AnyRecipe) -> Builder:
+    """Raises Problem builder-missing for a kind this host's worker is too old for."""
+    if recipe.kind not in BUILDERS:
+        raise Problem(
+            f"This host's worker cannot build “{recipe.kind}” yet.", code="builder-missing", hint="Update it."
+        )
+    return BUILDERS[recipe.kind]
+
+
+def recipe_key(recipe: AnyRecipe, answers: FirstBoot) -> str:
+    """What a base of this recipe is found by."""
+    return key_of(recipe, builder_of(recipe).also(recipe, answers))
+
+
+def is_swift(host: ThisHost, order: orders.Build) -> bool:
+    """Whether a build is nothing but a snapshot."""
+    if order.fresh or order.recipe.kind not in WITH_BASE or order.recipe.kind not in BUILDERS:
+        return False
+    base = bases.find(host.paths, recipe_key(order.recipe, order.first_boot))
+    return base is not None and bases.is_snapshot(host.paths, base)
+
+
+def is_made_by(host: ThisHost, order: orders.Build, job: UUID) -> bool:
+    """Whether the image of that name is the one this very job has made."""
+    try:
+        return os.getxattr(host.paths.image(MachineName(order.name)), MARK) == str(job).encode()
+    except OSError:
+        return False
 
 
 # --- prepare
 
 
 def prepare(building: Building) -> None:
-    """Everything that can be known before the long part: the name, the tool, the room, the mirror, the configuration."""
-    order = building.order
-    check_name_free(building.host, building.name)
-    voice = building.task.voice
-    voice.line(f"Building with {debian.tool()}.")
+    """What can be known before anything is made: the name, the room, the configuration."""
+    if building.name is not None:
+        check_name_free(building.host, building.name)
     check_room(building.host.paths.machines)
-    building.sources = debian.sources_for(order.recipe)
-    for source in building.sources:
-        voice.line(f"Packages from {source.uri} {source.suite}")
-    building.sources = [s for i, s in enumerate(building.sources) if check_mirror(building, s, needed=i == 0)]
-    found = nspawn_file.read(building.host.paths, building.name)
-    wanted = nspawn_file.wanted(order.configuration)
-    lint.check(building.host.paths, building.host.policy, building.name, wanted, found)
+    if isinstance(building.task.order, orders.Build) and building.name is not None:
+        host, name = building.host, building.name
+        found = nspawn_file.read(host.paths, name)
+        lint.check(host.paths, host.policy, name, nspawn_file.wanted(building.task.order.configuration), found)
     building.undo.push(pool.clear, building.tree)
-    pool.make(building.tree)
+
+
+def find_base(building: Building, turn: contextlib.ExitStack, *, fresh: bool) -> None:
+    """Whether the recipe was built here before. If not, or if it shall be built anew, the builder prepares.
+
+    Builds of one recipe take turns until the end of the job, so that the second finds what the first has made.
+    """
+    recipe, paths, voice = building.recipe, building.host.paths, building.task.voice
+    if recipe.kind in WITH_BASE:
+        key = recipe_key(recipe, building.first_boot)
+        building.base = None if fresh else bases.find(paths, key)
+        if building.base is None and turn.enter_context(bases.one_at_a_time(paths, key)) and not fresh:
+            building.base = bases.find(paths, key)
+    if building.base is None:
+        builder_of(recipe).prepare(building)
+        return
+    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(building.base.built))
+    voice.line(f"From base {building.base.id}, made on {made} with {len(building.base.packages)} packages.")
+    building.found |= _told(building.base, fresh=False)
+
+
+def _told(base: Base, *, fresh: bool) -> dict[str, Any]:
+    return {
+        "base": {"id": base.id, "built": base.built, "fresh": fresh, "job": base.job},
+        "bytes": base.bytes,
+        "packages": base.packages[:PACKAGES_TOLD],
+    }
 
 
 def check_name_free(host: ThisHost, name: MachineName) -> None:
@@ -119,112 +170,96 @@ def check_room(folder: Path) -> None:
         raise no_space(str(folder), f"{free // 1024**2} MiB are free; a build needs at least {ROOM // 1024**2} MiB.")
 
 
-def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
-    """Ask the mirror for the release, with the host's own apt settings. False for an optional suite it does not have.
-
-    Raises Problem release-unknown or mirror-unreachable.
-    """
-    if not Path(HELPER).exists():
-        return True
-    folder = building.host.paths.job(building.task.job)
-    folder.mkdir(parents=True, exist_ok=True)
-    url = f"{source.uri}/dists/{source.suite}/Release"
-    argv = [HELPER, "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
-            "download-file", url, str(folder / "Release")]  # fmt: skip
-    try:
-        building.task.run(argv, timeout=60)
-    except CommandFailed as failed:
-        missing = (
-            "404" in failed.tail
-            or "403" in failed.tail
-            or "not found" in failed.tail.lower()
-            or ("No such file" in failed.tail)
-        )
-        if missing and not needed:
-            building.task.voice.line(f"{source.uri} has no {source.suite}; going on without it.")
-            return False
-        if missing:
-            raise Problem(
-                f"{source.uri} has no release “{source.suite}”.", code="release-unknown", details=failed.tail,
-                hint="Check its code name (bookworm, trixie …), or choose another mirror.",
-            ) from failed  # fmt: skip
-        raise Problem(
-            f"The mirror {source.uri} does not answer.", code="mirror-unreachable", details=failed.tail, passing=True,
-            hint="Look at the network, proxy and DNS of this host, or choose another mirror.",
-        ) from failed  # fmt: skip
-    return True
-
-
-# --- bootstrap
+# --- bootstrap, packages
 
 
 def bootstrap(building: Building) -> None:
-    """The long part: packages are fetched and installed into the tree."""
-    order, voice = building.order, building.task.voice
-    include = debian.packages(order.recipe, order.first_boot, building.sources)
-    if debian.tool() == "mmdebstrap":
-        argv = debian.mmdebstrap(order.recipe.release, building.tree, include, building.sources, _apt_options(building))
-    else:
-        argv = debian.debootstrap(order.recipe.release, building.tree, include, building.sources)
-    said: deque[str] = deque(maxlen=SAID)
-    progress = debian.Progress(voice.progress)
-
-    def heard(source: str, text: str) -> None:
-        said.append(text)
-        progress.line(text)
-        voice.heard(source, text)
-
-    voice.command(argv)
-    try:
-        run(argv, timeout=max(60.0, building.task.deadline - time.time()), heard=heard, prepare=quick.without_sync())
-    except CommandFailed as failed:
-        raise debian.explain(failed, list(said), building.tree) from failed
-    voice.progress(1.0, "all packages installed")
+    """The smallest system, or a copy of the base."""
+    if building.base is not None:
+        bases.copy(building.host.paths, building.task, building.base, building.tree)
+        return
+    if building.recipe.kind in WITH_BASE:
+        pool.make(building.tree)
+    builder_of(building.recipe).bootstrap(building)
 
 
-def _apt_options(building: Building) -> Path | None:
-    """The host's way to the mirror (proxy, certificates) as a file of apt settings; a proxy's password stays out of
-    argv."""
-    dump = run(["apt-config", "dump"], timeout=20).out if shutil.which("apt-config") else ""
-    text = apt_sources.carried(dump)
-    if not text:
-        return None
-    file = building.host.paths.job(building.task.job) / "apt.conf"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(text)
-    return file
+def packages(building: Building) -> None:
+    """What the recipe adds; in the base already, if there is one."""
+    if building.base is None:
+        builder_of(building.recipe).packages(building)
 
 
 # --- configure
 
 
 def configure(building: Building) -> None:
-    """What makes the tree this machine: its sources, its way to an address, its names and keys."""
-    root, order = building.tree, building.order
-    tree.unlink(root, debian.APT_OPTIONS)
-    tree.write_text(root, "etc/apt/sources.list", debian.sources_list(building.sources))
-    services = ["systemd-networkd.service", "systemd-resolved.service"]
-    building.task.run(["systemctl", f"--root={root}", "enable", "--", *services])
-    tree.symlink(root, "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
-    firstboot.set_up(root, building.name, order.first_boot, building.secrets.root_password_hash, building.task.run)
+    """First a machine in general, which is kept as the base; then this machine, with its names and keys."""
+    if building.base is None:
+        builder_of(building.recipe).configure(building)
+        if building.recipe.kind in WITH_BASE:
+            keep_base(building)
+    if building.name is None:
+        return
+    root, answers = building.tree, building.first_boot
+    if firstboot.needs_locales(answers.locale):
+        firstboot.make_locale(root, answers.locale, building.task.run)
+    firstboot.set_up(root, building.name, answers, building.secrets, building.task.run)
+    _say_of_timezone(building)
+
+
+def _say_of_timezone(building: Building) -> None:
+    order = building.task.order
+    assert isinstance(order, orders.Build)
     if order.first_boot.timezone and nspawn.parse(order.configuration.nspawn).last(nspawn.EXEC, "Timezone") != "off":
         building.task.voice.line(
             "At every start systemd-nspawn gives the machine this host's time zone; Timezone=off keeps the recipe's."
         )
 
 
+def keep_base(building: Building) -> None:
+    """Put the tree aside as a base, without any identity; finish() publishes it once it is on disk."""
+    paths, task, recipe = building.host.paths, building.task, building.recipe
+    check_tree(building.tree)
+    firstboot.forget_identity(building.tree, task.run)
+    found = builder_of(recipe).installed(building.tree)
+    key = recipe_key(recipe, building.first_boot)
+    building.base = Base(
+        id=bases.id_of(key, found), key=key, title=_title(recipe), built=time.time(), bytes=pool.size(building.tree),
+        packages=found, job=str(task.job), primed=getattr(recipe, "prime", False), trimmed=getattr(recipe, "trim", False),
+    )  # fmt: skip
+    aside = paths.unfinished_base(task.job)
+    building.undo.push(bases.forget_aside, aside)
+    bases.keep(task, building.tree, aside)
+    building.found |= _told(building.base, fresh=True)
+
+
+def _title(recipe: AnyRecipe) -> str:
+    return " · ".join([title_of(recipe), " ".join(getattr(recipe, "packages", ()))]).removesuffix(" · ")
+
+
 # --- finish
 
 
 def finish(building: Building) -> None:
-    """The tree is complete; now it is also on disk, and really a tree of root's."""
-    tree.check_top(building.tree)
-    if not tree.exists(building.tree, "usr/lib/systemd/systemd") and not tree.exists(
-        building.tree, "lib/systemd/systemd"
-    ):
-        raise Problem("The tree has no systemd in it, so it would not boot.", code="bootstrap-failed")
+    """The tree is complete; now it is also on disk, and really a tree of root's. So is its base."""
+    check_tree(building.tree)
+    os.setxattr(building.tree, MARK, str(building.task.job).encode())
     sync(building.tree)
+    paths, base = building.host.paths, building.base
+    if base is None or base.job != str(building.task.job):
+        return
+    bases.publish(paths, base, paths.unfinished_base(building.task.job))
+    for gone in bases.trim(paths, base, building.host.policy.bases):
+        building.task.voice.line(f"Base {gone.id} ({gone.title}) is removed; machines made from it stay as they are.")
+    if building.name is None:
+        pool.clear(building.tree)
+
+
+def check_tree(root: Path) -> None:
+    """Raises Problem bootstrap-failed or OSError when this is no tree that can boot."""
+    tree.check_top(root)
+    if not any(tree.exists(root, path) for path in ("usr/lib/systemd/systemd", "lib/systemd/systemd")):
+        raise Problem("The tree has no systemd in it, so it would not boot.", code="bootstrap-failed")
 
 
 def sync(folder: Path) -> None:
@@ -241,23 +276,30 @@ def sync(folder: Path) -> None:
 
 
 def import_(building: Building) -> None:
-    """The tree becomes a machine: renamed into place, its files written, enabled and started as ordered.
+    """The tree becomes a machine: its files written, renamed into place, enabled and started as ordered.
 
     From the rename on, a failing start leaves the machine there: it is complete, and its log says what is wrong.
     """
-    host, task, name, order = building.host, building.task, building.name, building.order
+    host, task, name, order = building.host, building.task, building.name, building.task.order
+    assert isinstance(order, orders.Build)
+    assert name is not None
     found, wanted = nspawn_file.read(host.paths, name), nspawn_file.wanted(order.configuration)
     building.undo.push(apply.write, host, task, name, wanted, found)
     apply.write(host, task, name, found, wanted)
-    building.applied_at = time.time()
+    building.found["applied_at"] = time.time()
     rename_into_place(building.tree, host.paths.image(name))
     building.undo.keep()
     sync(host.paths.machines)
     task.voice.line(f"{name} is there.")
+    run_as_ordered(host, task, name, order)
+
+
+def run_as_ordered(host: ThisHost, task: Task, name: MachineName, order: orders.Build) -> None:
+    """Enable and start a machine that is there. Twice does no harm."""
     if order.enable:
         handlers.enable_machine(host, task, name)
     if order.start:
-        _start(building)
+        _start(host, task, name)
 
 
 def rename_into_place(source: Path, target: Path) -> None:
@@ -273,15 +315,15 @@ def rename_into_place(source: Path, target: Path) -> None:
     raise OSError(number, os.strerror(number), str(target))
 
 
-def _start(building: Building) -> None:
+def _start(host: ThisHost, task: Task, name: MachineName) -> None:
     try:
-        running.start_machine(building.host, building.task, building.name)
+        running.start_machine(host, task, name)
     except Problem as problem:
         raise Problem(
-            f"{building.name} was built, but it did not start: {problem.message}", code="start-failed",
+            f"{name} was built, but it did not start: {problem.message}", code="start-failed",
             hint="The machine is there; change its configuration or look at its log, then start it.",
             details=problem.details,
         ) from problem  # fmt: skip
 
 
-STEPS: tuple[Callable[[Building], None], ...] = (prepare, bootstrap, configure, finish, import_)
+STEPS: tuple[Callable[[Building], None], ...] = (prepare, bootstrap, packages, configure, finish, import_)

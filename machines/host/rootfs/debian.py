@@ -1,47 +1,55 @@
-"""Debian trees: the argv of mmdebstrap(1), or of debootstrap(8) where that is all there is, and how to read them.
+"""Debian and Ubuntu trees: where their packages come from, what makes them machines."""
 
-Facts: mmdebstrap --verbose prints everything on its error output; it installs in two rounds (essential packages, then
-the rest), each announced by apt's "N newly installed" and followed by one "Get:", one "Unpacking" and one "Setting up"
-line per package. An option file given by --aptopt stays in the image and is taken out again.
-"""
-
-import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from machines.contract import apt_sources
-from machines.contract.apt_sources import KEYRING, Source
+from machines.contract.apt_sources import Source
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host.faults import CommandFailed, is_full, no_space
-from machines.host.run import environment
+from machines.host.faults import CommandFailed
+from machines.host.rootfs import bootstrappers, tree
+from machines.host.rootfs.building import NETWORK_SERVICES, Building
+from machines.host.rootfs.firstboot import needs_locales
+from machines.host.run import run
 
+HELPER = "/usr/lib/apt/apt-helper"  # fetches with the host's own apt settings: proxy, certificates
 # What makes a tree a machine: an init, the bus for machinectl shell and login, the tools to have an address.
 BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "login")
-RESOLVED_IN_SYSTEMD = frozenset({"stretch", "buster", "bullseye"})  # later releases have a package of its own
-HOOKS = Path("/usr/share/mmdebstrap/hooks/file-mirror-automount")
-APT_OPTIONS = "etc/apt/apt.conf.d/99mmdebstrap"  # where mmdebstrap leaves --aptopt in the tree
+RESOLVED_IN_SYSTEMD = frozenset({"stretch", "buster", "bullseye", "jammy"})  # later releases have a package of its own
 
 
-def packages(recipe: DebianRecipe, first_boot: FirstBoot, sources: Sequence[Source]) -> list[str]:
-    """The base, what the mirror and the locale need, then the recipe's own, each once."""
+@dataclass
+class Way:
+    """What prepare() found out: the tool and the archives, the release's own first."""
+
+    tool: str
+    sources: list[Source] = field(default_factory=list)
+
+
+def also(_: DebianRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
+    """Packages that the answers of the first boot need."""
+    wanted = []
+    if needs_locales(first_boot.locale):
+        wanted.append("locales")
+    if not first_boot.timezone.upper().endswith("UTC"):
+        wanted.append("tzdata")
+    if first_boot.user:
+        wanted.append("sudo")
+    return tuple(wanted)
+
+
+def packages_for(recipe: DebianRecipe, first_boot: FirstBoot, sources: Sequence[Source]) -> list[str]:
+    """The base, what the mirror and the first boot need, then the recipe's own, each once."""
     wanted = list(BASE)
     if recipe.release not in RESOLVED_IN_SYSTEMD:
         wanted.append("systemd-resolved")
     if any(source.uri.startswith("https:") for source in sources):
         wanted.append("ca-certificates")
-    if needs_locales(first_boot.locale):
-        wanted.append("locales")
-    if not first_boot.timezone.upper().endswith("UTC"):
-        wanted.append("tzdata")
-    return list(dict.fromkeys([*wanted, *recipe.packages]))
-
-
-def needs_locales(locale: str) -> bool:
-    """C and C.UTF-8 are in libc itself."""
-    return bool(locale) and not locale.upper().startswith(("C.", "POSIX")) and locale != "C"
+    return list(dict.fromkeys([*wanted, *also(recipe, first_boot), *recipe.packages]))
 
 
 def sources_for(recipe: DebianRecipe) -> list[Source]:
@@ -61,145 +69,104 @@ def sources_for(recipe: DebianRecipe) -> list[Source]:
     return found
 
 
-def tool() -> str:
-    """mmdebstrap, else debootstrap. Raises Problem tool-missing naming the package."""
-    for name in ("mmdebstrap", "debootstrap"):
-        if shutil.which(name, path=environment()["PATH"]):
-            return name
-    raise Problem(
-        "Neither mmdebstrap nor debootstrap is installed on this host.", code="tool-missing",
-        hint="Install it there: apt install mmdebstrap",
-    )  # fmt: skip
+def prepare(building: Building) -> None:
+    """The tool, the sources, and whether the mirror has the release."""
+    recipe, voice = _recipe(building), building.task.voice
+    way = building.state = Way(bootstrappers.tool())
+    voice.line(f"Building with {way.tool}.")
+    sources = sources_for(recipe)
+    for source in sources:
+        voice.line(f"Packages from {source.uri} {source.suite}")
+    way.sources = [s for i, s in enumerate(sources) if check_mirror(building, s, needed=i == 0)]
 
 
-def keyring() -> str:
-    """Debian's own keyring where the host has it, else "": apt then trusts what the host trusts."""
-    return KEYRING if Path(KEYRING).exists() else ""
+def _recipe(building: Building) -> DebianRecipe:
+    assert isinstance(building.recipe, DebianRecipe)
+    return building.recipe
 
 
-def mmdebstrap(
-    release: str, tree: Path, include: Sequence[str], sources: Sequence[Source], options: Path | None
-) -> list[str]:
-    """The command. `options` is a file of apt settings for reaching the mirror."""
-    local = any(source.uri.startswith("file:") for source in sources)
-    return [
-        "mmdebstrap",
-        "--verbose",
-        "--mode=root",
-        "--format=directory",
-        "--variant=minbase",
-        f"--include={','.join(include)}",
-        *([f"--aptopt={options}"] if options else []),
-        *([f"--hook-dir={HOOKS}"] if local and HOOKS.exists() else []),
-        "--",
-        release,
-        str(tree),
-        *(source.line(keyring()) for source in sources),
-    ]
+def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
+    """Ask the mirror for the release, with the host's own apt settings. False for an optional suite it does not have.
+
+    Raises Problem release-unknown or mirror-unreachable.
+    """
+    if not Path(HELPER).exists():
+        return True
+    url = f"{source.uri}/dists/{source.suite}/Release"
+    argv = [HELPER, "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
+            "download-file", url, str(building.folder / "Release")]  # fmt: skip
+    try:
+        building.task.run(argv, timeout=60)
+    except CommandFailed as failed:
+        missing = (
+            "404" in failed.tail
+            or "403" in failed.tail
+            or "not found" in failed.tail.lower()
+            or ("No such file" in failed.tail)
+        )
+        if missing and not needed:
+            building.task.voice.line(f"{source.uri} has no {source.suite}; going on without it.")
+            return False
+        if missing:
+            raise Problem(
+                f"{source.uri} has no release “{source.suite}”.", code="release-unknown", details=failed.tail,
+                hint="Check its code name (bookworm, trixie …), or choose another mirror.",
+            ) from failed  # fmt: skip
+        raise Problem(
+            f"The mirror {source.uri} does not answer.", code="mirror-unreachable", details=failed.tail, passing=True,
+            hint="Look at the network, proxy and DNS of this host, or choose another mirror.",
+        ) from failed  # fmt: skip
+    return True
 
 
-def debootstrap(release: str, tree: Path, include: Sequence[str], sources: Sequence[Source]) -> list[str]:
-    """It takes one mirror only; the other sources are written into the tree afterwards. It knows no --, but a release
-    begins with a letter (contract/recipes.py) and a tree with a slash."""
-    return [
-        "debootstrap",
-        "--variant=minbase",
-        f"--include={','.join(include)}",
-        *([f"--keyring={keyring()}"] if keyring() else []),
-        release,
-        str(tree),
-        sources[0].uri,
-    ]
+def bootstrap(building: Building) -> None:
+    """Both tools install the base and the recipe's packages in one go; their words say when the second part begins."""
+    recipe, way, voice = _recipe(building), building.state, building.task.voice
+    include = packages_for(recipe, building.first_boot, way.sources)
+    if way.tool == "mmdebstrap":
+        argv = bootstrappers.mmdebstrap(recipe.release, building.tree, include, way.sources, _apt_options(building))
+    else:
+        argv = bootstrappers.debootstrap(recipe.release, building.tree, include, way.sources)
+    progress = bootstrappers.Progress(voice.progress)
+    building.install(argv, progress.line, lambda failed, said: bootstrappers.explain(failed, said, building.tree))
+    voice.progress(1.0, "all packages installed")
 
 
-def sources_list(sources: Sequence[Source]) -> str:
-    """/etc/apt/sources.list of the tree."""
-    return "".join(f"{source.line(keyring())}\n" for source in sources)
+def packages(building: Building) -> None:
+    """Done already, see bootstrap()."""
 
 
-# --- reading what they print
-
-_ROUND = re.compile(r"\d+ upgraded, (\d+) newly installed")
-_DEBOOTSTRAP = re.compile(r"I: (Retrieving|Validating|Extracting|Unpacking|Configuring) (\S+)")
-# What debootstrap says it does → (where in the whole that begins, its share)
-_STAGES = {
-    "Retrieving": (0.0, 0.3),
-    "Validating": (0.0, 0.3),
-    "Extracting": (0.3, 0.1),
-    "Unpacking": (0.4, 0.2),
-    "Configuring": (0.6, 0.39),
-}
-ESSENTIAL_SHARE = 0.6  # of the whole, by time
+def _apt_options(building: Building) -> Path | None:
+    """The host's way to the mirror (proxy, certificates) as a file of apt settings; a proxy's password stays out of
+    argv."""
+    dump = run(["apt-config", "dump"], timeout=20).out if shutil.which("apt-config") else ""
+    text = apt_sources.carried(dump)
+    if not text:
+        return None
+    file = building.folder / "apt.conf"
+    file.touch(mode=0o600)
+    file.write_text(text)
+    return file
 
 
-class Progress:
-    """How far an installation is, out of the lines of apt and dpkg. Feed it every line."""
-
-    def __init__(self, progress: Callable[[float, str], None]) -> None:
-        self._progress = progress
-        self._rounds: list[int] = []
-        self._got = self._unpacked = self._set_up = 0
-        self._stages: dict[str, int] = {}
-        self._reached = 0.0
-
-    def line(self, text: str) -> None:
-        """Take one line of output."""
-        if match := _ROUND.search(text):
-            self._rounds.append(max(1, int(match[1])))
-            self._got = self._unpacked = self._set_up = 0
-        elif text.startswith("Get:") and self._rounds:
-            self._got += 1
-            self._say(f"{self._got} of {self._rounds[-1]} packages fetched")
-        elif text.startswith("Unpacking "):
-            self._unpacked += 1
-            self._say(f"{self._unpacked} of {self._total()} packages unpacked")
-        elif text.startswith("Setting up "):
-            self._set_up += 1
-            self._say(f"{self._set_up} of {self._total()} packages installed")
-        elif match := _DEBOOTSTRAP.match(text):
-            self._debootstrap(match[1], match[2].rstrip("."))
-
-    def _debootstrap(self, doing: str, package: str) -> None:
-        """debootstrap never says how many packages there are: each of its stages comes nearer to its end."""
-        self._stages[doing] = self._stages.get(doing, 0) + 1
-        first, share = _STAGES[doing]
-        self._reached = max(self._reached, first + share * (1 - math.exp(-self._stages[doing] / 60)))
-        self._progress(self._reached, f"{doing} {package}")
-
-    def _total(self) -> int:
-        return max(self._rounds[-1] if self._rounds else 1, self._set_up)
-
-    def _say(self, note: str) -> None:
-        total = self._total()
-        within = 0.3 * self._got / total + 0.3 * self._unpacked / total + 0.4 * self._set_up / total
-        first, share = (0.0, ESSENTIAL_SHARE) if len(self._rounds) < 2 else (ESSENTIAL_SHARE, 1 - ESSENTIAL_SHARE)
-        self._progress(min(0.99, first + share * min(1.0, within)), note)
+def configure(building: Building) -> None:
+    """Its sources, and its way to an address."""
+    root = building.tree
+    tree.unlink(root, bootstrappers.APT_OPTIONS)
+    tree.write_text(root, "etc/apt/sources.list", bootstrappers.sources_list(building.state.sources))
+    building.task.run(["systemctl", f"--root={root}", "enable", "--", *NETWORK_SERVICES])
+    tree.symlink(root, "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
 
 
-_NO_PACKAGE = re.compile(
-    r"E: (?:Unable to locate package|Package '|Couldn't find these debs:|Couldn't find any package .*?')\s*([a-z0-9][a-z0-9+.-]+)"
-)
-_UNREACHABLE = ("Could not resolve", "Could not connect", "Connection refused", "Connection timed out", "Unable to connect",
-                "Network is unreachable", "Certificate verification failed", "Temporary failure resolving", "Connection failed")  # fmt: skip
+_STANZA = re.compile(r"(?ms)^Package: (?P<name>\S+)$.*?^Status: (?P<status>[^\n]+)$.*?^Version: (?P<version>\S+)$")
+STATUS_LIMIT = 32 * 1024 * 1024
 
 
-def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
-    """The failure of a bootstrap as what it really is, with apt's own line. `said` are its last lines."""
-    text = "\n".join(said)
-    own = next((line for line in said if line.startswith("E: ") and "mmdebstrap" not in line), "")
-    if is_full(text):
-        return no_space(str(tree.parent), text[-4000:])
-    if match := _NO_PACKAGE.search(text):
-        return Problem(
-            f"There is no package {match[1]} in this release.", code="package-unknown",
-            hint="Check the spelling, or take it out of the recipe.", details=text[-4000:],
-        )  # fmt: skip
-    if any(words in text for words in _UNREACHABLE):
-        return Problem(
-            f"The mirror could not be reached: {own or failed.message}", code="mirror-unreachable", passing=True,
-            hint="Try again; if it stays, look at the network, proxy and DNS of this host.", details=text[-4000:],
-        )  # fmt: skip
-    return Problem(
-        f"{failed.argv[0]} failed: {own or failed.message}", code="bootstrap-failed", details=text[-4000:],
-        hint="The last lines of the log are the reason.",
-    )  # fmt: skip
+def installed(root: Path) -> list[str]:
+    """Out of dpkg's own status file."""
+    found = []
+    for stanza in tree.read_text(root, "var/lib/dpkg/status", STATUS_LIMIT).split("\n\n"):
+        match = _STANZA.search(stanza)
+        if match and match["status"] == "install ok installed":
+            found.append(f"{match['name']} {match['version']}")
+    return sorted(found)

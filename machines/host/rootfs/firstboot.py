@@ -1,8 +1,9 @@
 """What a machine knows before its first start, written into its finished tree.
 
-Names, locale and time zone by systemd-firstboot(1). The root password's hash is written into the tree's shadow file by
-ourselves: systemd-firstboot would take it only in its argv or, on some versions, not at all, and a hash in an argv can
-be read by every user of the host.
+Names, locale and time zone by systemd-firstboot(1), a user by systemd-sysusers(8): both are made for trees. The root
+password's hash is written into the tree's shadow file by ourselves: systemd-firstboot would take it only in its argv or,
+on some versions, not at all, and a hash in an argv can be read by every user of the host. A tree that others have made
+may be hostile, so nothing in it is ever run from here and every file is reached by tree.py.
 """
 
 import re
@@ -11,11 +12,35 @@ from pathlib import Path
 
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.contract.recipes import FirstBoot
+from machines.contract.recipes import BuildSecrets, FirstBoot
 from machines.host.rootfs import tree as files
-from machines.host.rootfs.debian import needs_locales
 
 Run = Callable[[Sequence[str]], object]
+FIRST_USER_ID = 1000
+PASSWD_LIMIT = 1024 * 1024
+# SSH host keys are as unique as a machine-id. Debian's server makes them only when it is installed, so a tree that had
+# them gets this unit, which makes new ones at the next start; Fedora and Arch have such a unit already.
+KEYS_UNIT = "nspawnpanel-ssh-keys.service"
+KEYS_UNIT_TEXT = """\
+# Written by nspawnpanel: new SSH host keys for a machine that was copied
+[Unit]
+Description=Make SSH host keys
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+ConditionFileIsExecutable=/usr/bin/ssh-keygen
+Before=ssh.service sshd.service ssh.socket sshd.socket
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/ssh-keygen -A
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def needs_locales(locale: str) -> bool:
+    """C and C.UTF-8 are in libc itself."""
+    return bool(locale) and not locale.upper().startswith(("C.", "POSIX")) and locale != "C"
 
 
 def firstboot(root: Path, name: MachineName, answers: FirstBoot) -> list[str]:
@@ -30,17 +55,18 @@ def firstboot(root: Path, name: MachineName, answers: FirstBoot) -> list[str]:
     ]
 
 
-def set_up(root: Path, name: MachineName, answers: FirstBoot, password_hash: str, run: Run) -> None:
+def set_up(root: Path, name: MachineName, answers: FirstBoot, hidden: BuildSecrets, run: Run) -> None:
     """Everything of a first boot. Raises CommandFailed, OSError or Problem."""
-    if needs_locales(answers.locale):
-        make_locale(root, answers.locale, run)
     run(firstboot(root, name, answers))
     write_hosts(root, answers.hostname or name)
-    if password_hash:
-        set_root_password(root, password_hash)
+    if hidden.root_password_hash:
+        set_root_password(root, hidden.root_password_hash)
     if answers.ssh_keys:
-        write_ssh_keys(root, answers.ssh_keys)
-    forget_identity(root)
+        write_ssh_keys(root, "root", answers.ssh_keys)
+    if answers.user:
+        make_user(root, answers.user, answers.ssh_keys, hidden.user_password_hash, run)
+    if answers.new_identity:
+        forget_identity(root, run)
 
 
 def make_locale(root: Path, locale: str, run: Run) -> None:
@@ -63,23 +89,84 @@ def write_hosts(root: Path, name: str) -> None:
 
 
 def set_root_password(root: Path, password_hash: str) -> None:
-    """Put the hash into root's line of the tree's shadow file; mode and owner of the file stay. Raises Problem."""
-    text = files.read_text(root, "etc/shadow")
-    changed, times = re.subn(r"(?m)^root:[^:\n]*:", lambda _: f"root:{password_hash}:", text, count=1)
+    set_password(root, "root", password_hash)
+
+
+def set_password(root: Path, user: str, password_hash: str) -> None:
+    """Put the hash into a user's line of the tree's shadow file; mode and owner of the file stay. Raises Problem."""
+    text = files.read_text(root, "etc/shadow", PASSWD_LIMIT)
+    changed, times = re.subn(rf"(?m)^{re.escape(user)}:[^:\n]*:", lambda _: f"{user}:{password_hash}:", text, count=1)
     if times != 1:
-        raise Problem("The tree has no line for root in /etc/shadow.", code="no-root-account")
+        raise Problem(f"The tree has no line for {user} in /etc/shadow.", code="no-root-account")
     files.rewrite(root, "etc/shadow", changed)
 
 
-def write_ssh_keys(root: Path, keys: Sequence[str]) -> None:
-    """root's authorized_keys; harmless without an SSH server."""
-    files.make_directory(root, "root/.ssh", mode=0o700)
-    files.write_text(root, "root/.ssh/authorized_keys", "".join(f"{key}\n" for key in keys), mode=0o600)
+def write_ssh_keys(root: Path, home: str, keys: Sequence[str], owner: tuple[int, int] = (0, 0)) -> None:
+    """authorized_keys below a home directory; harmless without an SSH server."""
+    files.make_directory(root, f"{home}/.ssh", 0o700, owner)
+    text = "".join(f"{key}\n" for key in keys)
+    files.write_text(root, f"{home}/.ssh/authorized_keys", text, 0o600, owner)
 
 
-def forget_identity(root: Path) -> None:
-    """An empty machine-id is made anew at the first start; leftovers of the build's randomness go."""
+# --- a user
+
+
+def make_user(root: Path, user: str, keys: Sequence[str], password_hash: str, run: Run) -> None:
+    """Somebody who may log in and use sudo: with their password, or without one when they have none.
+
+    Raises Problem user-exists or CommandFailed.
+    """
+    taken = {
+        line.split(":")[0]: line.split(":") for line in files.read_text(root, "etc/passwd", PASSWD_LIMIT).splitlines()
+    }
+    if user in taken:
+        raise Problem(f"The image has a user {user} already.", code="user-exists", hint="Choose another user name.")
+    ids = {int(fields[2]) for fields in taken.values() if len(fields) > 2 and fields[2].isdigit()}
+    number = next(n for n in range(FIRST_USER_ID, 65_000) if n not in ids)
+    groups = files.read_text(root, "etc/group", PASSWD_LIMIT)
+    group = "sudo" if re.search(r"(?m)^sudo:", groups) else "wheel"
+    shell = "/bin/bash" if files.exists(root, "bin/bash") else "/bin/sh"
+    rules = f'u {user} {number} "{user}" /home/{user} {shell}\nm {user} {group}\n'
+    files.write_text(root, f"etc/sysusers.d/{user}.conf", rules)
+    run(["systemd-sysusers", f"--root={root}", f"/etc/sysusers.d/{user}.conf"])
+    if password_hash:
+        set_password(root, user, password_hash)
+    else:
+        files.make_directory(root, "etc/sudoers.d", 0o750)
+        files.write_text(root, f"etc/sudoers.d/90-{user}", f"{user} ALL=(ALL:ALL) NOPASSWD: ALL\n", 0o440)
+    _make_home(root, user, (number, _group_of(root, user, number)))
+    if keys:
+        write_ssh_keys(root, f"home/{user}", keys, (number, _group_of(root, user, number)))
+
+
+def _group_of(root: Path, user: str, number: int) -> int:
+    match = re.search(rf"(?m)^{re.escape(user)}:[^:\n]*:(\d+):", files.read_text(root, "etc/group", PASSWD_LIMIT))
+    return int(match[1]) if match else number
+
+
+def _make_home(root: Path, user: str, owner: tuple[int, int]) -> None:
+    """With the start files a distribution gives to everybody."""
+    files.make_directory(root, f"home/{user}", 0o700, owner)
+    for name in (".profile", ".bashrc", ".bash_profile", ".bash_logout"):
+        if text := files.read_text(root, f"etc/skel/{name}"):
+            files.write_text(root, f"home/{user}/{name}", text, 0o644, owner)
+
+
+# --- identity
+
+
+def forget_identity(root: Path, run: Run) -> None:
+    """What no two machines may share: machine-id (an empty one is made anew at the first start), the seed of
+    randomness, SSH host keys."""
     files.write_text(root, "etc/machine-id", "", mode=0o444)
     files.unlink(root, "var/lib/dbus/machine-id")
-    files.symlink(root, "var/lib/dbus/machine-id", "/etc/machine-id")
-    files.unlink(root, "var/lib/systemd/random-seed")
+    if files.exists(root, "var/lib/dbus"):
+        files.symlink(root, "var/lib/dbus/machine-id", "/etc/machine-id")
+    for seed in ("var/lib/systemd/random-seed", "var/lib/systemd/credential.secret"):
+        files.unlink(root, seed)
+    keys = [name for name in files.names(root, "etc/ssh") if re.fullmatch(r"ssh_host_[a-z0-9_]+_key(\.pub)?", name)]
+    for name in keys:
+        files.unlink(root, f"etc/ssh/{name}")
+    if keys and not files.exists(root, "usr/lib/systemd/system/sshd-keygen.target"):
+        files.write_text(root, f"etc/systemd/system/{KEYS_UNIT}", KEYS_UNIT_TEXT)
+        run(["systemctl", f"--root={root}", "enable", "--", KEYS_UNIT])

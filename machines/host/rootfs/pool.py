@@ -1,18 +1,47 @@
 """Where trees are made and thrown away: subvolumes where the pool is btrfs, folders elsewhere."""
 
+import ctypes
 import os
 import shutil
 from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.host.run import run
+from machines.host.this_host import Task
 
 BTRFS_TOP = 256  # inode of the top of every subvolume
+_BTRFS_MAGIC = 0x9123683E
+# What a copy keeps besides contents: hard links by themselves, owners by number, capabilities and ACLs as xattrs
+TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=none")
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def is_btrfs(folder: Path) -> bool:
-    """Whether a folder lies on btrfs. Raises CommandFailed."""
-    return run(["stat", "--file-system", "--format=%T", "--", str(folder)], timeout=10).out.strip() == "btrfs"
+    """Whether a folder lies on btrfs, by statfs(2). Raises OSError."""
+    buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type on every 64-bit machine
+    if _libc.statfs(os.fsencode(folder), buffer) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    return buffer[0] & 0xFFFFFFFF == _BTRFS_MAGIC
+
+
+def is_subvolume(tree: Path) -> bool:
+    """Whether a tree can be copied by a snapshot."""
+    return tree.is_dir() and tree.stat().st_ino == BTRFS_TOP and is_btrfs(tree)
+
+
+def snapshot(task: Task, source: Path, tree: Path) -> None:
+    """A writable snapshot of a subvolume. Raises CommandFailed."""
+    task.run(["btrfs", "subvolume", "snapshot", "--", str(source), str(tree)])
+
+
+def copy(task: Task, source: Path, tree: Path) -> None:
+    """A full copy that shares blocks where the file system can, with hard links, xattrs and capabilities.
+
+    Raises CommandFailed.
+    """
+    make(tree)
+    task.run(["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", str(source), str(tree)], timeout=1800)
 
 
 def make(tree: Path) -> None:
@@ -22,6 +51,15 @@ def make(tree: Path) -> None:
         tree.chmod(0o755)
     else:
         tree.mkdir(mode=0o755)
+
+
+def size(tree: Path) -> int:
+    """Bytes a tree takes; 0 when it cannot be counted."""
+    argv = ["du", "--summarize", "--one-file-system", "--block-size=1", "--", str(tree)]
+    try:
+        return int(run(argv, timeout=300, codes=(0, 1)).out.split()[0])
+    except (Problem, ValueError, IndexError):
+        return 0
 
 
 def clear(tree: Path) -> None:

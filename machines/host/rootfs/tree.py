@@ -124,13 +124,27 @@ def rewrite(root: Path, path: str, text: str) -> None:
     write_text(root, path, text, stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid))
 
 
-def make_directory(root: Path, path: str, mode: int = 0o755) -> None:
-    """A directory of the tree, owned by root; one that is there gets this mode. Raises OSError."""
+def names(root: Path, path: str) -> list[str]:
+    """What lies in a directory of the tree; [] when there is none."""
+    try:
+        with _top(root) as top:
+            fd = _openat2(top, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return []
+    try:
+        return sorted(os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
+def make_directory(root: Path, path: str, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> None:
+    """A directory of the tree; one that is there gets this mode and (uid, gid). Raises OSError."""
     with _parent(root, path, make=True) as (folder, name):
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, mode, dir_fd=folder)
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
         try:
+            os.fchown(fd, *owner)
             os.fchmod(fd, mode)
         finally:
             os.close(fd)

@@ -102,7 +102,7 @@ def test_a_build_waits_for_others_in_words(as_viewer, alpha):
 
 def test_the_steps_of_a_build_have_their_names_before_they_begin(as_viewer, alpha):
     job = build(alpha, state="running", finished_at=None)
-    cast.began(job, "prepare", of=5)
+    cast.began(job, "prepare", of=6)
     shown = page(as_viewer, job)
     assert shown.index("prepare</span>") < shown.index("bootstrap</span>") < shown.index("import</span>")
 

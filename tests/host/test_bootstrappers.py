@@ -8,14 +8,14 @@ from machines.contract.apt_sources import Source
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host.faults import CommandFailed
-from machines.host.rootfs import debian
+from machines.host.rootfs import bootstrappers, debian
 
 MAIN = Source("http://m/debian", "bookworm", ("main",))
 TREE = Path("/var/lib/machines/.x.tmp")
 
 
 def test_mmdebstrap_gets_every_operand_after_the_dashes(tmp_path):
-    argv = debian.mmdebstrap("bookworm", TREE, ["systemd", "dbus"], [MAIN], tmp_path / "apt.conf")
+    argv = bootstrappers.mmdebstrap("bookworm", TREE, ["systemd", "dbus"], [MAIN], tmp_path / "apt.conf")
     after = argv[argv.index("--") + 1 :]
     assert after[:2] == ["bookworm", str(TREE)]
     assert after[2].endswith("http://m/debian bookworm main")
@@ -24,7 +24,7 @@ def test_mmdebstrap_gets_every_operand_after_the_dashes(tmp_path):
 
 
 def test_debootstrap_takes_one_mirror():
-    argv = debian.debootstrap("bookworm", TREE, ["systemd"], [MAIN])
+    argv = bootstrappers.debootstrap("bookworm", TREE, ["systemd"], [MAIN])
     assert argv[-3:] == ["bookworm", str(TREE), "http://m/debian"]
     assert "--" not in argv, "it does not know it"
 
@@ -38,7 +38,7 @@ def test_debootstrap_takes_one_mirror():
     ],
 )
 def test_packages_are_what_a_machine_needs(release, first_boot, mirror, has, lacks):
-    wanted = debian.packages(
+    wanted = debian.packages_for(
         DebianRecipe(release=release, packages=("nginx", "dbus")),
         first_boot,
         [Source(f"{mirror}://m/d", release, ("main",))],
@@ -50,7 +50,7 @@ def test_packages_are_what_a_machine_needs(release, first_boot, mirror, has, lac
 
 def test_progress_never_goes_back():
     seen: list[tuple[float, str]] = []
-    progress = debian.Progress(lambda *said: seen.append(said))
+    progress = bootstrappers.Progress(lambda *said: seen.append(said))
     for text in [
         "Get:1 http://m InRelease [1 kB]",
         "0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.",
@@ -67,7 +67,7 @@ def test_progress_never_goes_back():
 
 def test_debootstrap_s_progress_never_goes_back_and_never_ends_early():
     seen: list[float] = []
-    progress = debian.Progress(lambda fraction, _: seen.append(fraction))
+    progress = bootstrappers.Progress(lambda fraction, _: seen.append(fraction))
     for doing in (
         "Retrieving",
         "Validating",
@@ -100,7 +100,7 @@ def test_debootstrap_s_progress_never_goes_back_and_never_ends_early():
     ],
 )
 def test_failures_are_told_as_what_they_are(said, code, words):
-    found = debian.explain(CommandFailed(["mmdebstrap"], 25, said), [said, "E: mmdebstrap failed to run"], TREE)
+    found = bootstrappers.explain(CommandFailed(["mmdebstrap"], 25, said), [said, "E: mmdebstrap failed to run"], TREE)
     assert found.code == code
     assert words in found.message
     assert said in found.details
@@ -109,7 +109,7 @@ def test_failures_are_told_as_what_they_are(said, code, words):
 def test_a_missing_tool_names_its_package(monkeypatch, tmp_path):
     monkeypatch.setenv("NSPAWNPANEL_PATH", str(tmp_path))
     with pytest.raises(Problem) as caught:
-        debian.tool()
+        bootstrappers.tool()
     assert "apt install mmdebstrap" in caught.value.hint
 
 

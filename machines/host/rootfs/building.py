@@ -1,0 +1,115 @@
+"""What every step of a build works on, and what a builder is."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from machines.contract.names import MachineName
+from machines.contract.orders import PHASES
+from machines.contract.problems import Problem
+from machines.contract.recipes import AnyRecipe, BuildSecrets, FirstBoot
+from machines.host.faults import CommandFailed
+from machines.host.rootfs import quick
+from machines.host.rootfs.bases import Base
+from machines.host.run import run
+from machines.host.this_host import Task, ThisHost
+from machines.host.undo import Undo
+
+SAID = 200  # last lines of a tool kept for explaining its failure
+
+Explain = Callable[[CommandFailed, Sequence[str]], Problem]
+
+
+@dataclass
+class Building:
+    """One build under way. Without a `name` only the base is made; with a `base` nothing needs to be installed.
+
+    `state` is whatever the builder found out in its first step and needs later; `found` goes into the outcome.
+    """
+
+    host: ThisHost
+    task: Task
+    recipe: AnyRecipe
+    first_boot: FirstBoot
+    secrets: BuildSecrets
+    name: MachineName | None = None
+    undo: Undo = field(default_factory=Undo)
+    base: Base | None = None
+    state: Any = None
+    found: dict[str, Any] = field(default_factory=dict)
+    phase: str = ""
+    times: dict[str, float] = field(default_factory=dict)
+    _entered: float = 0.0
+
+    @property
+    def tree(self) -> Path:
+        """Where it grows, under a name that machined does not show."""
+        return self.host.paths.unfinished(self.task.job)
+
+    @property
+    def folder(self) -> Path:
+        """For files of this job alone, readable by root alone."""
+        folder = self.host.paths.job(self.task.job)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def enter(self, phase: str) -> None:
+        """The named step begins; a second time does nothing, so that a tool's own words may say it earlier."""
+        steps = PHASES[self.task.order.op]
+        if phase == self.phase or (self.phase in steps and steps.index(phase) < steps.index(self.phase)):
+            return
+        self.leave()
+        self.phase, self._entered = phase, time.monotonic()
+        self.task.voice.phase(phase, steps.index(phase) + 1, len(steps))
+
+    def leave(self) -> None:
+        """The step under way has ended; how long it took goes into the outcome."""
+        if self.phase:
+            self.times[self.phase] = round(time.monotonic() - self._entered, 3)
+
+    def install(self, argv: Sequence[str], heard: Callable[[str], None], explain: Explain) -> None:
+        """Run a tool that fills the tree, without waiting for the disk, until the job's deadline.
+
+        `heard` gets every line. Raises what `explain` makes of a failure and the tool's last lines.
+        """
+        said: deque[str] = deque(maxlen=SAID)
+
+        def listen(source: str, text: str) -> None:
+            said.append(text)
+            heard(text)
+            self.task.voice.heard(source, text)
+
+        self.task.voice.command(argv)
+        try:
+            run(argv, timeout=self.seconds_left, heard=listen, prepare=quick.without_sync(), stop=self.task.stop)
+        except CommandFailed as failed:
+            raise explain(failed, list(said)) from failed
+
+    @property
+    def seconds_left(self) -> float:
+        return max(60.0, self.task.deadline - time.time())
+
+
+class Builder(Protocol):
+    """One module for each kind of recipe, with the same steps. Every step may raise Problem or OSError.
+
+    also        what besides the recipe decides which tree comes out, such as packages the locale needs
+    prepare     everything that can be known before the long part: tools, addresses, keys
+    bootstrap   the smallest system, in building.tree, which is there and empty
+    packages    the recipe's own packages
+    configure   what makes the tree a machine, but not yet which one: sources, network, resolver
+    installed   "name version" of every package in a finished tree; [] where nobody counts them
+    """
+
+    def also(self, recipe: Any, first_boot: FirstBoot, /) -> tuple[str, ...]: ...
+    def prepare(self, building: Building, /) -> None: ...
+    def bootstrap(self, building: Building, /) -> None: ...
+    def packages(self, building: Building, /) -> None: ...
+    def configure(self, building: Building, /) -> None: ...
+    def installed(self, tree: Path, /) -> list[str]: ...
+
+
+NETWORK_SERVICES = ("systemd-networkd.service", "systemd-resolved.service")
