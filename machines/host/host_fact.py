@@ -13,6 +13,7 @@ from machines.contract.problems import Problem
 from machines.contract.reports import Heartbeat, HostFact
 from machines.host.paths import Paths
 from machines.host.policy import Policy
+from machines.host.rootfs import bases
 from machines.host.run import environment, run
 
 WORKER = "0.1.0"
@@ -79,6 +80,7 @@ def read(paths: Paths, policy: Policy, *, networkd: bool) -> HostFact:
         tools=tools,
         missing=missing(),
         policy=policy.facts(),
+        bases=bases.facts(paths),
     )
 
 

@@ -1,0 +1,24 @@
+"""What a host tells of itself."""
+
+import json
+from dataclasses import asdict
+
+from machines.host import host_fact
+from machines.host.paths import Paths
+from machines.host.policy import Policy
+from machines.host.rootfs.bases import Base
+
+
+def test_its_bases_are_told_and_those_without_a_tree_are_not(paths: Paths) -> None:
+    paths.bases.mkdir()
+    for number, has_tree in (("a" * 16, True), ("b" * 16, False)):
+        base = Base(
+            id=number, key="k" * 64, title="Debian bookworm · vim", built=1_700_000_000.0, bytes=5,
+            packages=["vim 1", "bash 2"], job="00000000-0000-0000-0000-000000000001",
+        )  # fmt: skip
+        (paths.bases / f"{number}.json").write_text(json.dumps(asdict(base)))
+        if has_tree:
+            paths.base(number).mkdir()
+    told = host_fact.read(paths, Policy(), networkd=False).bases
+    assert [(base.id, base.title, base.packages) for base in told] == [("a" * 16, "Debian bookworm · vim", 2)]
+    assert told[0].used > told[0].built
