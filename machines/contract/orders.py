@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from machines.contract.findings import MendWord
 from machines.contract.names import machine_name, new_machine_name
 from machines.contract.problems import BadValue
 from machines.contract.recipes import Based, FirstBoot, Mirror, Recipe
@@ -172,6 +173,32 @@ class Remove(Order):
     image_id: str = Field(default="", max_length=100)
 
 
+def _nobody_or_known(name: str) -> str:
+    return machine_name(name) if name else ""
+
+
+class Examine(Order):
+    """Look for what is wrong with a machine, or with the host itself when `name` is "". Changes nothing."""
+
+    op: Literal["examine"] = "examine"
+    name: Annotated[str, AfterValidator(_nobody_or_known)] = ""
+
+
+class Mend(Order):
+    """Mend one thing an examination found, by its word of findings.MENDS. `name` as in Examine."""
+
+    op: Literal["mend"] = "mend"
+    name: Annotated[str, AfterValidator(_nobody_or_known)] = ""
+    what: MendWord
+
+
+class Prove(Order):
+    """Load a running machine's own control group with work up to its limits, for seconds, and measure that they hold."""
+
+    op: Literal["prove"] = "prove"
+    name: KnownName
+
+
 class Cancel(Order):
     """Stop a job: its unit if it has one, or never begin it."""
 
@@ -209,12 +236,15 @@ AnyOrder = Annotated[
     | Remove
     | Cancel
     | Resend
-    | Refresh,
+    | Refresh
+    | Examine
+    | Mend
+    | Prove,
     Field(discriminator="op"),
 ]
 _ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
 
-IN_A_UNIT = frozenset({"build", "bake", "discard", "export", "pool", "remove"})
+IN_A_UNIT = frozenset({"build", "bake", "discard", "export", "pool", "remove", "prove"})
 CONTROL = frozenset({"cancel", "resend", "refresh"})
 
 # op → the steps of its work, in order, so that a page can name those to come.
@@ -224,6 +254,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "export": ("check", "pack", "send"),
     "pool": ("check", "make", "copy", "switch"),
     "remove": ("check", "image", "configuration"),
+    "prove": ("check", "processor", "memory"),
 }
 
 # Seconds: how long an order waits for its host, and how long its work may take.
@@ -239,6 +270,7 @@ TIME_LIMIT: dict[str, int] = {
     "reboot": 120,
     "start": 180,
     "apply": 120,
+    "prove": 180,
 }
 DEFAULT_TIME_LIMIT = 60
 RESTART_LIMIT = 300  # what a restart may take beyond an apply, and again the way back

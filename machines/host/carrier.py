@@ -149,13 +149,13 @@ class Carrier:
 
     def _holder(self, job: UUID, name: str) -> MachineBusy | None:
         """The build or removal that was there first under this name, as a problem."""
-        rows = self._ledger.unfinished(name)
+        rows = self._ledger.unfinished(name) if name else []
         own = next((row.taken for row in rows if row.id == job), 0.0)
         first = next((r for r in rows if r.op in orders.IN_A_UNIT and r.id != job and (r.taken < own or r.begun)), None)
         if first is None:
             return None
         return MachineBusy(
-            f"{name} is being {'built' if first.op == 'build' else 'removed'} (job {first.id}).",
+            f"{name} is busy: another job ({first.op}, {first.id}) works on it.",
             hint="Wait for that job or cancel it.",
             passing=True,
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.host import apply, autostart, host_fact, machinectl, systemctl
+from machines.host.doctor import examine
 from machines.host.faults import CommandFailed, TookTooLong
 from machines.host.paths import unit_of
 from machines.host.running import Machine, Result, is_gone, reboot_machine, start_machine
@@ -94,6 +95,8 @@ TABLE: Mapping[str, Handler] = {
     "enable": enable,
     "disable": disable,
     "apply": apply.apply,
+    "examine": examine.examine,
+    "mend": examine.mend_one,
 }
 
 

@@ -123,7 +123,7 @@ def allow(policy: Policy, order: orders.AnyOrder) -> None:
     if order.op not in policy.ops:
         raise _refuse("ops", f"the operation “{order.op}”.")
     name = getattr(order, "name", None)
-    if name is not None and not _matches(name, policy.machines):
+    if name and not _matches(name, policy.machines):
         raise _refuse("machines", f"the machine name “{name}”.")
     if isinstance(order, orders.Build | orders.Bake):
         _allow_recipe(policy, order.recipe)

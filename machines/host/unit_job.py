@@ -19,6 +19,7 @@ from machines.host.faults import Stopped, TookTooLong, as_problem
 from machines.host.job_log import JobLog
 from machines.host.ledger import Row
 from machines.host.paths import Paths
+from machines.host.prove import prove
 from machines.host.remove import remove
 from machines.host.rootfs.build import bake, build, discard
 from machines.host.this_host import Task, ThisHost
@@ -37,12 +38,17 @@ def _remove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
     return remove(host, task)
 
 
+def _prove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
+    return prove(host, task)
+
+
 # The operations of contract.orders.IN_A_UNIT. Each takes the host, the task and what is sealed in the order.
 TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
     "build": _build,
     "bake": lambda host, task, _: bake(host, task),
     "discard": lambda host, task, _: discard(host, task),
     "remove": _remove,
+    "prove": _prove,
 }
 
 

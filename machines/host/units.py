@@ -37,6 +37,7 @@ LOOK_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
 STOP_SECONDS = 4  # between SIGTERM and SIGKILL
 OTHERS_AT_ONCE = 4
+AT_ONCE = {"prove": 1}  # two would measure each other
 SOURCE = Path(machines.__file__).parents[1]
 
 
@@ -96,7 +97,7 @@ class Units:
         self._launch(row)
 
     def _is_full(self, gate: str) -> bool:
-        most = self._host.policy.builds_at_once if gate == "build" else OTHERS_AT_ONCE
+        most = self._host.policy.builds_at_once if gate == "build" else AT_ONCE.get(gate, OTHERS_AT_ONCE)
         return sum(busy == gate for busy in self._busy.values()) >= most
 
     def _say_positions(self, gate: str) -> None:

@@ -18,6 +18,9 @@ WHAT = {
     "build": "Build {}",
     "remove": "Remove {}",
     "refresh": "Take inventory",
+    "examine": "Examine {}",
+    "mend": "Mend {}",
+    "prove": "Prove the limits of {}",
 }
 
 # op → what stays of half-done work
@@ -28,6 +31,7 @@ CANCELLED = {
     "start": "The machine may be left starting; look at its state afterwards.",
     "poweroff": "The machine may go on powering off: its init was already asked.",
     "reboot": "The machine may go on rebooting: its init was already asked.",
+    "prove": "The load ends at once; the machine goes on as it was.",
 }
 
 # how it ended, after “has already”

@@ -82,6 +82,9 @@ DOING = {
     "apply": "applying",
     "build": BUILDING,
     "remove": "removing",
+    "examine": "examining",
+    "mend": "mending",
+    "prove": "proving limits",
 }
 
 

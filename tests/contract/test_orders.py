@@ -21,6 +21,7 @@ ONE_OF_EACH = [
     orders.Bake(recipe=DebianRecipe(release="trixie", prime=True)), orders.Discard(base="0123456789abcdef"),
     orders.Export(name="web", url="https://panel.example/archives/1/", limit=10**9), orders.Mark(name="web", read_only=True),
     orders.Pool(size=10 * 1024**3), orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
+    orders.Examine(), orders.Examine(name="web"), orders.Mend(name="web", what="guest-networkd"), orders.Prove(name="web"),
 ]  # fmt: skip
 KINDS = get_args(get_args(orders.AnyOrder)[0])
 
@@ -43,7 +44,8 @@ def test_a_field_too_many_is_refused(order):
 @pytest.mark.parametrize(
     "data", [None, [], "start", {}, {"op": "shell"}, {"op": "start"}, {"op": "start", "name": ""}, {"op": "start", "name": 7},
              {"op": "start", "name": "../../etc"}, {"op": "start", "name": "a b"}, {"op": "start", "name": ".host"},
-             {"op": "cancel", "job": "7"}, {"op": "resend", "after": -1}]
+             {"op": "cancel", "job": "7"}, {"op": "resend", "after": -1},
+             {"op": "mend", "what": "reboot"}, {"op": "mend", "name": "web"}, {"op": "examine", "name": "../x"}]
 )  # fmt: skip
 def test_what_is_no_order_is_refused(data):
     with pytest.raises(BadValue):

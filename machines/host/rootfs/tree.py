@@ -98,6 +98,15 @@ def exists(root: Path, path: str) -> bool:
     return True
 
 
+def link(root: Path, path: str) -> str:
+    """What a symbolic link of the tree says, followed nowhere; "" when it is none."""
+    try:
+        with _parent(root, path) as (folder, name):
+            return os.readlink(name, dir_fd=folder)
+    except OSError:
+        return ""
+
+
 def write_text(root: Path, path: str, text: str, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
     """Make or replace a file of the tree in one step; `owner` is (uid, gid). Raises OSError."""
     with _parent(root, path, make=True) as (folder, name):

@@ -1,0 +1,271 @@
+"""What can be wrong with a host. Each check looks at one thing and says what it found; CHECKS is the order of the page."""
+
+import ctypes
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from machines.contract.findings import INOTIFY_INSTANCES, Finding
+from machines.host import autostart, host_fact
+from machines.host.doctor import firewall, links
+from machines.host.doctor.scene import Scene
+from machines.host.run import environment, run
+
+Check = Callable[[Scene], Iterator[Finding]]
+
+MANAGERS = {
+    "NetworkManager.service": "NetworkManager", "connman.service": "ConnMan", "dhcpcd.service": "dhcpcd",
+    "wicked.service": "wicked", "networking.service": "ifupdown",
+}  # fmt: skip
+INTERFACES = Path("/etc/network/interfaces")
+NETWORK_FILES = (Path("/etc/systemd/network"), Path("/run/systemd/network"))
+SYSCTL = Path("/proc/sys")
+SYSCTL_FILES = (Path("/etc/sysctl.conf"), Path("/etc/sysctl.d"))
+PER_MACHINE, BESIDES = 10, 30  # inotify instances: a systemd takes about ten
+GIB = 1 << 30
+UNSYNCHRONISED = 5  # adjtimex(2): TIME_ERROR
+INSTALLERS = {"apt-get": "apt", "dnf": "dnf", "zypper": "zypper", "pacman": "pacman"}
+
+
+def found(
+    code: str, several: Mapping[str, object] | None = None, *, can_mend: bool = False, **facts: object
+) -> Finding:
+    given = {**(several or {}), **facts}
+    return Finding(code=code, facts={name: str(value)[:300] for name, value in given.items()}, can_mend=can_mend)
+
+
+# --- network
+
+
+def networkd(scene: Scene) -> Iterator[Finding]:
+    about = scene.networkd
+    if scene.networkd_runs:
+        yield found("networkd-runs")
+    elif about.get("LoadState") == "not-found":
+        yield found("networkd-missing")
+    elif about.get("LoadState") == "masked":
+        yield found("networkd-masked")
+    elif may_start_networkd(scene):
+        yield found("networkd-stopped", can_mend=True)
+    elif manager := other_manager(scene):
+        yield found("networkd-beside", manager=manager)
+    else:
+        yield found("networkd-stopped")
+
+
+def may_start_networkd(scene: Scene) -> bool:
+    """It was meant to run and only stands still; or it would touch nobody's links but those of machines."""
+    about = scene.networkd
+    if about.get("LoadState") != "loaded":
+        return False
+    return about.get("UnitFileState") == "enabled" or (not other_manager(scene) and not _own_network_files())
+
+
+def other_manager(scene: Scene) -> str:
+    """The program that manages this host's network instead, or ""."""
+    for unit, title in MANAGERS.items():
+        if scene.unit(unit).get("ActiveState") == "active" and (title != "ifupdown" or _ifupdown_has_links()):
+            return title
+    return ""
+
+
+def _ifupdown_has_links() -> bool:
+    try:
+        text = INTERFACES.read_text(errors="replace")
+    except OSError:
+        return False
+    names = re.findall(r"^\s*iface\s+(\S+)", text, re.MULTILINE)
+    return any(name != "lo" for name in names) or "source" in text
+
+
+def _own_network_files() -> bool:
+    """Whether somebody wrote files that systemd-networkd would obey when started."""
+    return any(True for folder in NETWORK_FILES if folder.is_dir() for _ in folder.glob("*.network"))
+
+
+def forwarding(scene: Scene) -> Iterator[Finding]:
+    if sysctl("net.ipv4.ip_forward") == "1":
+        yield found("forwarding-on")
+    elif scene.networkd_runs and any(name.startswith(("ve-", "vz-")) for name in links.all_names()):
+        yield found("forwarding-off", can_mend=not is_forbidden("net.ipv4.ip_forward", "1"))
+    else:
+        yield found("forwarding-later")
+
+
+def sysctl(name: str) -> str:
+    try:
+        return (SYSCTL / name.replace(".", "/")).read_text().strip()
+    except OSError:
+        return ""
+
+
+def is_forbidden(name: str, value: str) -> bool:
+    """Whether a file of this host's own sets this sysctl to something else: somebody decided it, so it stays."""
+    files = [SYSCTL_FILES[0], *sorted(SYSCTL_FILES[1].glob("*.conf"))]
+    ours = "60-nspawnpanel-"
+    texts = (file.read_text(errors="replace") for file in files if file.is_file() and not file.name.startswith(ours))
+    said = [each for text in texts for each in re.findall(rf"^\s*-?{re.escape(name)}\s*=\s*(\S*)", text, re.MULTILINE)]
+    return any(each != value for each in said)
+
+
+def packet_filter(scene: Scene) -> Iterator[Finding]:
+    rules = scene.rules
+    if rules is None:
+        yield found("firewall-unread", install=installer())
+        return
+    link = scene.cables[0] if scene.name and scene.cables else "ve-+"
+    yield from (_dhcp(rules, chain, link) for chain in firewall.closed(rules, "input", passes=("67",)))
+    refused = [_forward(rules, chain, link) for chain in firewall.closed(rules, "forward")]
+    if scene.unit("firewalld.service").get("ActiveState") == "active":
+        refused = [] if _firewalld_knows(link) else [found("firewalld", links=link)]
+    yield from refused or [found("forward-open")]
+
+
+def _forward(rules: firewall.Rules, chain: firewall.Chain, link: str) -> Finding:
+    code = {"docker": "forward-docker", "ufw": "forward-ufw"}.get(firewall.keeper(rules, chain), "forward-drop")
+    return found(code, _place(chain, link), links=link)
+
+
+def _dhcp(rules: firewall.Rules, chain: firewall.Chain, link: str) -> Finding:
+    code = "dhcp-ufw" if firewall.keeper(rules, chain) == "ufw" else "dhcp-drop"
+    return found(code, _place(chain, link), links=link)
+
+
+def _place(chain: firewall.Chain, link: str) -> dict[str, str]:
+    in_nft = link.replace("+", "*")
+    return {"family": chain.family, "table": chain.table, "chain": chain.name, "nft_links": in_nft}
+
+
+def _firewalld_knows(link: str) -> bool:
+    listed = run(["firewall-cmd", "--get-active-zones"], timeout=20).out.split()
+    return link in listed or f"{link.split('-', maxsplit=1)[0]}-+" in listed
+
+
+# --- systemd
+
+
+def systemd(scene: Scene) -> Iterator[Finding]:
+    version = full_version()
+    files = beside(scene)
+    if may_escape(version):
+        yield (
+            found("beside-danger", version=version, files=", ".join(f.name for f in files[:5]), file=files[0])
+            if files
+            else found("systemd-escape", version=version)
+        )
+        return
+    yield found("systemd-fine", version=version)
+    if files:
+        yield found("beside-ignored", files=", ".join(f.name for f in files[:5]))
+
+
+def full_version() -> str:
+    """257.13 where the distribution says so, else 257."""
+    said = run(["systemctl", "--version"], timeout=10).out.split("\n")[0]
+    match = re.search(r"systemd (\d+)(?: \((\d+(?:\.\d+)?))?", said)
+    return (match[2] or match[1]) if match else ""
+
+
+def may_escape(version: str) -> bool:
+    """Whether a version is one of those with CVE-2026-40226, by its number alone."""
+    numbers = [int(part) for part in version.split(".") if part.isdigit()] or [0]
+    major, minor = numbers[0], numbers[1] if len(numbers) > 1 else 0
+    mended = {257: 12, 258: 6, 259: 4}
+    return 233 <= major <= 259 and minor < mended.get(major, 1 << 30)
+
+
+def beside(scene: Scene) -> list[Path]:
+    """Settings files beside images: of every machine, or of the one that is examined."""
+    folder = scene.host.paths.machines
+    pattern = f"{scene.name}.nspawn" if scene.name else "*.nspawn"
+    return sorted(folder.glob(pattern))[:50]
+
+
+def autostarts(scene: Scene) -> Iterator[Finding]:
+    wanted = autostart.linked(scene.host.paths)
+    if scene.name:
+        wanted &= {scene.name}
+    if not wanted or autostart.has_target(scene.host.paths):
+        yield found("autostart-works")
+    else:
+        yield found("autostart-dead", machines=", ".join(sorted(wanted)), can_mend=True)
+
+
+def control_groups(_: Scene) -> Iterator[Finding]:
+    kind = host_fact.cgroup()
+    if kind == "v2":
+        yield found("cgroup-v2")
+    else:
+        yield found("cgroup-v1", kind="both mounted, the controllers in version 1" if kind == "hybrid" else "alone")
+
+
+# --- room
+
+
+def disk(scene: Scene) -> Iterator[Finding]:
+    pool = scene.host.paths.machines
+    room = os.statvfs(pool if pool.exists() else pool.parent)
+    free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+    said = {"free": size(free), "total": size(total)}
+    if free < max(GIB // 4, total // 50):
+        yield found("disk-full", said)
+    elif free < max(2 * GIB, total // 10):
+        yield found("disk-low", said)
+    else:
+        yield found("disk-enough", said)
+    if room.f_files and room.f_favail < room.f_files // 20:  # btrfs counts none
+        yield found("files-few", free=room.f_favail, total=room.f_files)
+
+
+def memory(_: Scene) -> Iterator[Finding]:
+    ram = host_fact.memory()
+    free, total = ram.get("MemAvailable", 0), ram.get("MemTotal", 0)
+    low = free < max(GIB // 8, total // 20)
+    yield found("memory-low" if low else "memory-fine", free=size(free), total=size(total))
+
+
+def size(count: int) -> str:
+    """1.4 GiB."""
+    number, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1000 and len(units) > 1:
+        number /= 1024
+        del units[0]
+    return f"{number:.3g} {units[0]}"
+
+
+def inotify(scene: Scene) -> Iterator[Finding]:
+    limit, machines = int(sysctl("fs.inotify.max_user_instances") or 0), scene.machines_running
+    if limit and limit < BESIDES + PER_MACHINE * machines:
+        may = not is_forbidden("fs.inotify.max_user_instances", str(INOTIFY_INSTANCES))
+        yield found("inotify-low", limit=limit, machines=machines, can_mend=may)
+    else:
+        yield found("inotify-enough", limit=limit)
+
+
+def clock(_: Scene) -> Iterator[Finding]:
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))  # modes 0: only asks
+    yield found("clock-loose" if state == UNSYNCHRONISED else "clock-kept")
+
+
+# --- tools
+
+
+def tools(_: Scene) -> Iterator[Finding]:
+    missing = host_fact.missing()
+    if missing:
+        packages = " ".join(sorted(set(missing.values())))
+        yield found("tools-missing", tools=", ".join(sorted(missing)), packages=packages, install=installer())
+    else:
+        yield found("tools-there")
+
+
+def installer() -> str:
+    path = environment()["PATH"]
+    return next((word for tool, word in INSTALLERS.items() if shutil.which(tool, path=path)), "apt")
+
+
+CHECKS: tuple[Check, ...] = (
+    networkd, packet_filter, forwarding, systemd, control_groups, autostarts, disk, memory, inotify, clock, tools,
+)  # fmt: skip

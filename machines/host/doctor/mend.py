@@ -1,0 +1,66 @@
+"""The few things that are mended by a button: each can be taken back, and none touches what belongs to others.
+
+Whether it is safe was asked when it was found; it is asked again here, for the host may have changed since.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from machines.contract.findings import FORWARDING_FILE, INOTIFY_FILE, INOTIFY_INSTANCES, MendWord
+from machines.contract.problems import Problem
+from machines.host.doctor import host_checks, machine_checks
+from machines.host.doctor.guest import NETWORKD
+from machines.host.doctor.scene import Scene
+
+WAIT_ONLINE = "systemd-networkd-wait-online.service"
+
+
+def _not_safe(why: str) -> Problem:
+    return Problem(f"It was not mended: {why}", code="not-safe", hint="Examine it again; the command is there to copy.")
+
+
+def networkd(scene: Scene) -> None:
+    """Start it, at boot too. Enabling it also enables waiting for its links, which holds up the boot where it has none."""
+    if not scene.networkd_runs and not host_checks.may_start_networkd(scene):
+        raise _not_safe("something else manages this host's network, or .network files would come into force.")
+    waited = scene.unit(WAIT_ONLINE).get("UnitFileState") == "enabled"
+    scene.task.run(["systemctl", "enable", "--now", "--", NETWORKD], timeout=40)
+    if not waited and scene.unit(WAIT_ONLINE).get("UnitFileState") == "enabled":
+        scene.task.run(["systemctl", "disable", "--", WAIT_ONLINE], timeout=20)
+
+
+def forwarding(scene: Scene) -> None:
+    _sysctl(scene, "net.ipv4.ip_forward", "1", FORWARDING_FILE)
+
+
+def inotify(scene: Scene) -> None:
+    _sysctl(scene, "fs.inotify.max_user_instances", str(INOTIFY_INSTANCES), INOTIFY_FILE)
+
+
+def _sysctl(scene: Scene, name: str, value: str, file: str) -> None:
+    if host_checks.is_forbidden(name, value):
+        raise _not_safe(f"a file in /etc/sysctl.d sets {name} to something else.")
+    scene.task.voice.line(f"{name} = {value}, now and in {file}")
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(f"# Written by nspawnpanel. Remove this file to take it back.\n{name} = {value}\n")
+    (host_checks.SYSCTL / name.replace(".", "/")).write_text(value)
+
+
+def autostart(scene: Scene) -> None:
+    scene.task.run(["systemctl", "enable", "--", "machines.target"], timeout=20)
+
+
+def guest_networkd(scene: Scene) -> None:
+    if not scene.name or not machine_checks.may_enable_inside(scene):
+        raise _not_safe("it is masked inside, something else manages the network there, or nothing answers.")
+    machine = f"--machine={scene.name}"
+    scene.task.run(["systemctl", machine, "enable", "--now", "--", NETWORKD], timeout=30)
+
+
+TABLE: Mapping[MendWord, Callable[[Scene], None]] = {
+    "networkd": networkd,
+    "forwarding": forwarding,
+    "autostart": autostart,
+    "inotify": inotify,
+    "guest-networkd": guest_networkd,
+}
