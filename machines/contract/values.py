@@ -74,6 +74,10 @@ def size_in_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def is_size(text: str) -> bool:
+    return _SIZE.fullmatch(text.strip()) is not None
+
+
 def memory(text: str) -> None:
     """A size, a percentage of the host's memory, or infinity (systemd.resource-control(5))."""
     if text == "infinity" or (re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,2})?%", text) and float(text[:-1]) <= 100):

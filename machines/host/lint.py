@@ -14,12 +14,14 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from machines.contract import limits, nspawn
+from machines.contract import judge, limits, nspawn
+from machines.contract.judge import Facts, Finding
 from machines.contract.names import MachineName
 from machines.contract.problems import BadValue, Problem
-from machines.host import policy, systemctl
+from machines.host import host_fact, listeners, policy, systemctl
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
 from machines.host.paths import DROPIN, PROBE, Paths, unit_of
@@ -30,91 +32,135 @@ from machines.host.run import run
 STOCK = ("--boot", "--link-journal=try-guest", "--network-veth", "-U", "--settings=override")
 NOWHERE = "/run/nspawnpanel/no-such-tree"
 NET = Path("/sys/class/net")
+MOST_LINKS = 40  # as the kernel's own limit
 TEMPLATES = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 
 
 def check(paths: Paths, rules: Policy, name: MachineName, wanted: Files, found: Files) -> None:
     """Pass silently when the configuration is sound on this host. Raises Problem config-refused or NotAllowed.
 
-    Lines that stand in the host's files already are not held against the draft by policy or by our own checks.
+    What stands in the host's files already is not held against the draft by policy or by our own checks.
     """
-    document, dropin = nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits)
-    _own_check(name, wanted, found)
-    policy.allow_files(rules, document, dropin, found=(found.nspawn, found.limits))
-    _check_host(paths, name, document)
-    if wanted.nspawn:
-        _refuse_words(f"{name}.nspawn", nspawn_words(paths, name, wanted.nspawn))
-    if wanted.limits:
-        _refuse_words(DROPIN, dropin_words(paths, name, wanted.limits))
+    _own_check(paths, name, wanted, found)
+    policy.allow_files(
+        rules, nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits), found=(found.nspawn, found.limits)
+    )
+    for file, words in systemd_words(paths, name, wanted):
+        _refuse_words(file, words)
 
 
 def _refuse(message: str, hint: str = "", details: str = "") -> Problem:
     return Problem(message, code="config-refused", hint=hint, details=details)
 
 
-def _own_check(name: MachineName, wanted: Files, found: Files) -> None:
-    for file, text, before, problems in (
-        (f"{name}.nspawn", wanted.nspawn, found.nspawn, nspawn.check(nspawn.parse(wanted.nspawn))),
-        (DROPIN, wanted.limits, found.limits, limits.check(wanted.limits)),
-    ):
+# --- our own
+
+
+def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files) -> None:
+    document = nspawn.parse(wanted.nspawn)
+    findings = [*judge.judge(document, wanted.limits, _facts(paths, name, document)), *_missing(document)]
+    held = [finding for finding in findings if finding.refused and _is_fresh(finding, wanted, found)]
+    lines = [_placed(name, wanted, finding) for finding in held] + _swallowing(name, wanted, found)
+    if lines:
+        raise _refuse(lines[0], hint=held[0].hint if held else "", details="\n".join(lines))
+
+
+def _is_fresh(finding: Finding, wanted: Files, found: Files) -> bool:
+    """Whether the draft has to do with it: it changes one of the settings, or brings the line that is meant."""
+    for setting in finding.settings:
+        now, before = _said(wanted, setting), _said(found, setting)
+        if now != before and (not finding.value or finding.value not in before):
+            return True
+    return False
+
+
+def _said(files: Files, setting: str) -> list[str]:
+    section, _, key = setting.rpartition(".")
+    text = files.nspawn if section else files.limits
+    return [e.value for e in nspawn.parse(text).settings() if (e.section, e.key) == (section or limits.SECTION, key)]
+
+
+def _placed(name: MachineName, wanted: Files, finding: Finding) -> str:
+    """FILE:LINE: Key=value: what is wrong, in the manner of systemd's own words."""
+    section, _, key = finding.settings[0].rpartition(".")
+    file, text = (f"{name}.nspawn", wanted.nspawn) if section else (DROPIN, wanted.limits)
+    line = 1
+    for entry in nspawn.parse(text).entries:
+        if (entry.section, entry.key) == (section or limits.SECTION, key) and finding.value in {"", entry.value}:
+            return f"{file}:{line}: {key}={entry.value[:80]}: {finding.message}"
+        line += max(1, entry.raw.count("\n"))
+    return f"{file}: {key}=: {finding.message}"
+
+
+def _swallowing(name: MachineName, wanted: Files, found: Files) -> list[str]:
+    lines = []
+    for file, text, before in ((f"{name}.nspawn", wanted.nspawn, found.nspawn), (DROPIN, wanted.limits, found.limits)):
         known = {entry.raw for entry in nspawn.parse(before).settings()}
-        fresh = [entry for entry in nspawn.parse(text).settings() if entry.raw not in known]
-        keys = {key for e in fresh for key in (e.key, f"{e.section}.{e.key}")}
-        lines = [f"{key}: {problem.message}" for key, problem in problems if key in keys]
-        lines += [
-            f"{e.key}: a backslash at the line's end swallows the next line." for e in fresh if "\n" in e.raw.strip()
-        ]
-        if lines:
-            raise _refuse(f"{file}: {lines[0]}", details="\n".join(lines))
+        for entry in nspawn.parse(text).settings():
+            if entry.raw not in known and "\n" in entry.raw.strip():
+                lines.append(f"{file}: {entry.key}=: a backslash at the line's end swallows the next line.")
+    return lines
 
 
-def _check_host(paths: Paths, name: MachineName, document: nspawn.Document) -> None:
-    """What the file names must be there, or the machine would not start."""
-    for key in ("Bind", "BindReadOnly"):
-        for value in document.get(nspawn.FILES, key):
-            source = policy.source_of(value)
-            if source and not os.path.lexists(source):
-                raise _refuse(
-                    f"{key}={value}: {source} does not exist on this host.",
-                    hint=f"Make it first (mkdir -p {source}), or bind another path.",
-                )
-    for value in document.get(nspawn.NETWORK, "Bridge"):
-        if not (NET / value / "bridge").exists():
-            raise _refuse(f"There is no bridge named {value} on this host.", hint=_choices("bridge"))
-    for key in ("MACVLAN", "IPVLAN", "Interface"):
-        for value in document.get(nspawn.NETWORK, key):
-            for pair in value.split():
-                if not (NET / pair.split(":")[0]).exists():
-                    raise _refuse(f"{key}={pair}: there is no such interface on this host.", hint=_choices())
-    _check_ports(paths, name, document)
+def _missing(document: nspawn.Document) -> Iterator[Finding]:
+    """What comes in must be there, or the machine would not start."""
+    for key, value, path in judge.sources(document):
+        if not os.path.lexists(path):
+            yield Finding(
+                (f"{nspawn.FILES}.{key}",), f"{path} does not exist on this host.",
+                f"Make it first (mkdir -p {path}), or bind another path.", value,
+            )  # fmt: skip
 
 
-def _choices(kind: str = "") -> str:
-    names = sorted(link.name for link in NET.iterdir() if link.name != "lo" and (not kind or (link / kind).exists()))
-    return f"There is: {', '.join(names)}." if names else f"There is no {kind or 'interface'} at all."
+def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document) -> Facts:
+    """This host and what its other machines have."""
+    links = [link.name for link in NET.iterdir()]
+    asked = {judge.host_port(value) for value in wanted.get(nspawn.NETWORK, "Port")}
+    ports = {port: listeners.who(inode) for port, inode in listeners.taken().items() if port in asked}
+    writable, bound = {str(paths.image(name)): "this machine itself"}, dict[str, str]()
+    for other, document in _others(paths, name):
+        for value in document.get(nspawn.NETWORK, "Port"):
+            if port := judge.host_port(value):
+                ports[port] = other
+        writable[str(paths.machines / other)] = other
+        writable |= {path: other for _, _, path in judge.sources(document, writable=True)}
+        bound |= {path: other for _, _, path in judge.sources(document)}
+    return Facts(
+        systemd=host_fact.systemd_version(),
+        bridges=[link for link in links if (NET / link / "bridge").exists()],
+        interfaces=[link for link in links if link != "lo"],
+        ports=ports, writable=writable, bound=bound, way=way,
+    )  # fmt: skip
 
 
-def _check_ports(paths: Paths, name: MachineName, document: nspawn.Document) -> None:
-    wanted = {policy.host_port(value) for value in document.get(nspawn.NETWORK, "Port")}
-    if not wanted:
-        return
+def _others(paths: Paths, name: MachineName) -> Iterator[tuple[str, nspawn.Document]]:
+    """The other machines that have an image here, with their files; files alone are leftovers."""
     for file in sorted(paths.nspawn.glob("*.nspawn")):
         other = file.name.removesuffix(".nspawn")
-        if other == name or not os.path.lexists(paths.machines / other):
+        if other != name and os.path.lexists(paths.machines / other):
+            with contextlib.suppress(OSError):
+                yield other, nspawn.parse(file.read_text(errors="replace"))
+
+
+def way(path: str) -> Iterator[str]:
+    """Every path that is passed until a path is resolved, each link on the way followed; at most forty links."""
+    left, at, links = [part for part in path.split("/") if part], "", 0
+    while left:
+        part = left.pop(0)
+        if part in {".", ".."}:
+            at = at if part == "." else os.path.dirname(at).rstrip("/")
             continue
-        for port in sorted(wanted & _ports_of(file)):
-            raise _refuse(
-                f"Port {port[1]}/{port[0]} of this host already leads to {other}.", hint="Choose another port."
-            )
-
-
-def _ports_of(file: Path) -> set[tuple[str, int]]:
-    found = set()
-    with contextlib.suppress(OSError):
-        for value in nspawn.parse(file.read_text(errors="replace")).get(nspawn.NETWORK, "Port"):
-            with contextlib.suppress(ValueError, IndexError):
-                found.add(policy.host_port(value))
-    return found
+        at = f"{at}/{part}"
+        yield at
+        try:
+            target = os.readlink(at)
+        except OSError:
+            continue
+        links += 1
+        if links > MOST_LINKS:
+            return
+        left = [word for word in target.split("/") if word] + left
+        at = "" if target.startswith("/") else os.path.dirname(at).rstrip("/")
 
 
 # --- systemd's own parsers
@@ -127,6 +173,14 @@ def _refuse_words(file: str, words: list[str]) -> None:
             hint="It would start the machine without that line, so nothing was written.",
             details="\n".join(words),
         )
+
+
+def systemd_words(paths: Paths, name: MachineName, wanted: Files) -> list[tuple[str, list[str]]]:
+    """What systemd says of both files, asked at the same time: either takes its tens of milliseconds."""
+    with ThreadPoolExecutor(1) as beside:
+        dropin = beside.submit(dropin_words, paths, name, wanted.limits) if wanted.limits else None
+        said = nspawn_words(paths, name, wanted.nspawn) if wanted.nspawn else []
+        return [(f"{name}.nspawn", said), (DROPIN, dropin.result() if dropin else [])]
 
 
 def nspawn_words(paths: Paths, name: MachineName, text: str) -> list[str]:

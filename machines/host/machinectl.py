@@ -19,6 +19,10 @@ def terminate(name: MachineName) -> list[str]:
     return ["machinectl", "terminate", "--", name]
 
 
+def kill_init(name: MachineName) -> list[str]:
+    return ["machinectl", "kill", "--kill-whom=leader", "--signal=SIGKILL", "--", name]
+
+
 def enable(name: MachineName) -> list[str]:
     return ["machinectl", "enable", "--", name]
 

@@ -3,6 +3,7 @@
 What orders name a machine for (handlers.py) and what an apply with a restart needs (trial.py) is the same work.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import journal, machinectl
+from machines.host import journal, machinectl, systemctl
 from machines.host.bus import MACHINED, BusError
 from machines.host.faults import CommandFailed, MachineMissing, TookTooLong
 from machines.host.inventory import MACHINE_IFACE
@@ -177,6 +178,22 @@ class Machine:
                 return
             if not self.is_registered():
                 return
+
+    def kill(self) -> bool:
+        """End it whatever it is doing; whether it is gone. Raises CommandFailed, Stopped.
+
+        Its init goes first, so that systemd-nspawn can tidy up: 257 does not start a machine whose mount point of the
+        last run is still there. What was ended by order is not failed.
+        """
+        if self.leader():
+            self.tell(machinectl.kill_init(self.name))
+        gone = self.comes_to(is_gone, within=15)
+        if not gone:
+            self.task.run(systemctl.kill(unit_of(self.name)))
+            gone = self.comes_to(is_gone, within=30)
+        with contextlib.suppress(CommandFailed):
+            self.task.run(systemctl.reset_failed(unit_of(self.name)))
+        return gone
 
     def comes_to(self, reached: Reached, *, within: float) -> bool:
         """Look often, then less often, until it is as wanted or the seconds are over. Raises Stopped."""

@@ -128,7 +128,7 @@ def _address(machine: Machine) -> str:
 
 def run_as_before(machine: Machine, record: Record) -> str:
     """After the files were put back: a run with them. What kept it from coming up, "" when it did. Nobody can stop this
-    half-way; the configuration before last is what the machine shall run with, whatever happens to the job."""
+    half-way: a cancelled job shall leave the machine running too."""
     calm = replace(machine.task, stop=Event(), deadline=time.time() + GOING_DOWN + COMING_UP)
     machine = Machine(machine.host, calm, machine.name)
     began = machine.run_began()
@@ -138,7 +138,8 @@ def run_as_before(machine: Machine, record: Record) -> str:
         if began < record.back_at:
             _end(machine, began)
         if machine.run_began() <= began and machine.run_began() < record.back_at:
-            calm.run(systemctl.reset_failed(unit_of(machine.name)))
+            with contextlib.suppress(CommandFailed):
+                calm.run(systemctl.reset_failed(unit_of(machine.name)))
             start_machine(machine.host, calm, machine.name)
         come_up(machine)
     except (Problem, BusError) as problem:
@@ -160,6 +161,4 @@ def _end(machine: Machine, began: float) -> None:
             machine.comes_to(lambda *_: machine.run_began() > began, within=PAUSE)
             return
     if machine.unit_state() in {*_UP, "deactivating"}:
-        with contextlib.suppress(CommandFailed):
-            machine.task.run(systemctl.kill(unit_of(machine.name)))
-        machine.comes_to(is_gone, within=60)
+        machine.kill()

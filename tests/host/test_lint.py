@@ -25,12 +25,12 @@ def check(paths, text: str, limits: str = "", found: Files = Files()) -> None:  
 @pytest.mark.parametrize(
     ("text", "limits", "words"),
     [
-        ("[Exec]\nPrivateUsers=piick\n", "", "Exec.PrivateUsers"),
+        ("[Exec]\nPrivateUsers=piick\n", "", "web.nspawn:2: PrivateUsers=piick"),
         ("[Exec]\nFoo=1\n", "", "not a setting"),
         ("[Exec]\nEnvironment=A=b\\\nPrivateUsers=pick\n", "", "backslash"),
         ("[Files]\nBind=/srv/no-such-folder\n", "", "does not exist"),
         ("[Network]\nPrivate=yes\nVirtualEthernet=yes\nBridge=br-none\n", "", "no bridge named br-none"),
-        ("[Network]\nMACVLAN=eth-none\n", "", "no such interface"),
+        ("[Network]\nMACVLAN=eth-none\n", "", "no interface named eth-none"),
         ("", "[Service]\nCPUQuota=50\n", "percent sign"),
     ],
 )
@@ -49,7 +49,7 @@ def test_a_port_leads_to_one_machine(paths, quiet):
     (paths.machines / "db").mkdir()
     paths.nspawn_file("db").write_text("[Network]\nPort=tcp:8080:80\n")
     text = "[Network]\nPrivate=yes\nVirtualEthernet=yes\nPort=8080:81\n"
-    with pytest.raises(Problem, match="already leads to db"):
+    with pytest.raises(Problem, match="is taken by db"):
         check(paths, text)
     (paths.machines / "db").rmdir()
     check(paths, text)
@@ -91,3 +91,30 @@ def test_a_drop_in_is_judged_with_the_stock_unit(paths, programs, monkeypatch, t
 def test_documents_are_only_read(paths, quiet):
     check(paths, nspawn.mark("[Exec]\nBoot=yes\n", 1))
     assert not paths.nspawn_file("web").exists()
+
+
+def test_every_link_on_the_way_to_a_source_is_seen(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "shared/hop").symlink_to("../real")
+    (tmp_path / "start").symlink_to(tmp_path / "shared/hop")
+    passed = list(lint.way(f"{tmp_path}/start"))
+    assert f"{tmp_path}/shared/hop" in passed
+    assert passed[-1] == f"{tmp_path}/real"
+    (tmp_path / "round").symlink_to("round")
+    assert len(list(lint.way(f"{tmp_path}/round"))) < 100
+
+
+def test_a_source_below_what_another_machine_can_write_is_refused(paths, quiet, tmp_path):
+    (tmp_path / "srv/shared/mine").mkdir(parents=True)
+    (paths.machines / "db").mkdir()
+    paths.nspawn_file("db").write_text(f"[Files]\nBind={tmp_path}/srv/shared\n")
+    with pytest.raises(Problem, match="which db can write to"):
+        lint.check(paths, Policy(bind_sources=(str(tmp_path),)), "web", Files(f"[Files]\nBind={tmp_path}/srv/shared/mine\n"), Files())  # fmt: skip
+
+
+def test_a_refusal_names_file_and_line(paths, quiet):
+    with pytest.raises(Problem) as caught:
+        check(paths, nspawn.mark("[Exec]\nBoot=yes\n[Network]\nPrivate=yes\nVirtualEthernet=yes\nBridge=br-none\n", 3))
+    assert caught.value.details.startswith("web.nspawn:7: Bridge=br-none: There is no bridge")
+    assert caught.value.hint

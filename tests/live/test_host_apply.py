@@ -105,3 +105,4 @@ def test_a_machine_that_does_not_run_is_not_started(panel):
     panel.do(orders.Terminate(name="web"))
     outcome = panel.do(change(panel, ZONE, rollback_after=5, expects="address"))
     assert (outcome.state, outcome.result["restarted"], outcome.machine.state) == ("succeeded", False, "stopped")
+    assert panel.do(orders.Start(name="web")).machine.state == "running"

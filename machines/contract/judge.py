@@ -1,0 +1,339 @@
+"""What would not hold in a configuration: single values, keys that contradict each other, and what the host has not.
+
+The panel asks with what a host has reported and what other machines are to have; the host asks again with what is there.
+systemd's own parsers have the last word, but they say nothing of a key that another one makes void.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from machines.contract import limits, nspawn, values
+from machines.contract.nspawn import EXEC, FILES, NETWORK, Document
+
+Port = tuple[str, int]  # tcp or udp, port of the host
+CARDS = ("Interface", "MACVLAN", "IPVLAN")
+SOURCES = ("Bind", "BindReadOnly", "Overlay", "OverlayReadOnly")
+PICKED = {"", "pick", "yes"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that would not hold. `settings` are those it is about, the one to mend first (as Network.Port, MemoryMax);
+    `value` is the line's, where one line of several is meant. What is not `refused` is a warning."""
+
+    settings: tuple[str, ...]
+    message: str
+    hint: str = ""
+    value: str = ""
+    refused: bool = True
+
+    @property
+    def key(self) -> str:
+        return self.settings[0].rpartition(".")[2]
+
+
+def itself(path: str) -> Iterable[str]:
+    return [path]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a host. None where nothing is known; then nothing is held against anybody.
+
+    `ports` says who has a port, `writable` which machine can write below a folder, `bound` which machine binds one. `way`
+    gives every path that is passed on the way to a source, links included, where the file system can be asked.
+    """
+
+    name: str = "this host"
+    systemd: int = 0
+    memory: int = 0
+    networkd: bool | None = None
+    bridges: Collection[str] | None = None
+    interfaces: Collection[str] | None = None
+    bind_sources: Collection[str] | None = None
+    bind_sources_read_only: Collection[str] = ()
+    ports: Mapping[Port, str] = field(default_factory=dict)
+    writable: Mapping[str, str] = field(default_factory=dict)
+    bound: Mapping[str, str] = field(default_factory=dict)
+    way: Callable[[str], Iterable[str]] = itself
+
+
+def judge(document: Document, dropin: str, facts: Facts) -> list[Finding]:
+    """Everything that is wrong or will probably disappoint, what is refused first."""
+    bad = list(_values(document, dropin))
+    found = [*_versions(document, dropin, facts), *_limits(dropin, facts)]
+    for check in (_once, _network, _ports, _cards, _users, _sources, _nested, _disappointing):
+        found += check(document, facts)
+    named = {finding.settings[0] for finding in bad}
+    found = [*bad, *(finding for finding in found if finding.settings[0] not in named)]
+    return sorted(found, key=lambda finding: not finding.refused)
+
+
+# --- single values
+
+
+def _values(document: Document, dropin: str) -> Iterator[Finding]:
+    for name, problem in nspawn.check(document):
+        yield Finding((name,), problem.message, problem.hint)
+    for key, problem in limits.check(dropin):
+        yield Finding((key,), problem.message, problem.hint)
+
+
+def _versions(document: Document, dropin: str, facts: Facts) -> Iterator[Finding]:
+    """An older systemd ignores a key it does not know and starts the machine without it."""
+    if not facts.systemd:
+        return
+    known = [(e.section + "." + e.key, nspawn.SETTINGS.get(f"{e.section}.{e.key}")) for e in document.settings()]
+    for name, setting in dict(known).items():
+        if setting and setting.since > facts.systemd:
+            yield _too_old(name, setting.key, setting.since, facts)
+    for key in limits.read(dropin):
+        if limits.PROPERTIES[key].since > facts.systemd:
+            yield _too_old(key, key, limits.PROPERTIES[key].since, facts)
+
+
+def _too_old(name: str, key: str, since: int, facts: Facts) -> Finding:
+    return Finding((name,), f"{key}= needs systemd {since}; {facts.name} has {facts.systemd} and would ignore it.")
+
+
+def _once(document: Document, _: Facts) -> Iterator[Finding]:
+    names = dict.fromkeys((e.section, e.key) for e in document.settings())
+    for section, key in names:
+        setting, said = nspawn.SETTINGS.get(f"{section}.{key}"), document.get(section, key)
+        if setting and not setting.repeats and len(said) > 1:
+            message = f"{key}= stands there {len(said)} times; systemd takes the last one, {said[-1]}."
+            yield Finding((setting.id,), message, refused=False)
+
+
+# --- the network as one mode
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The keys of [Network] as systemd understands them; None where the file says nothing."""
+
+    private: bool | None
+    veth: bool | None
+    bridges: tuple[str, ...]  # which of Zone and Bridge are said
+    cards: tuple[str, ...]
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the machine gets a network of its own. A file that says nothing of it leaves that to the stock unit."""
+        if self.private is None and self.veth is None and not self.bridges and not self.cards:
+            return True
+        return bool(self.private or self.veth or self.bridges or self.cards)
+
+    @property
+    def has_cable(self) -> bool:
+        unsaid = self.private is None and self.veth is None and not self.bridges and not self.cards
+        return unsaid or bool(self.veth or self.bridges)
+
+
+def _block(document: Document) -> _Block:
+    def said(key: str) -> bool | None:
+        value = document.last(NETWORK, key)
+        return values.is_true(value) if value else None
+
+    def named(*keys: str) -> tuple[str, ...]:
+        return tuple(key for key in keys if document.get(NETWORK, key))
+
+    cards = named(*CARDS, "VirtualEthernetExtra")
+    return _Block(said("Private"), said("VirtualEthernet"), named("Zone", "Bridge"), cards)
+
+
+def _network(document: Document, _: Facts) -> Iterator[Finding]:
+    """What systemd does with each combination (tried on 252 to 257): the stronger key wins and nobody is told."""
+    block = _block(document)
+    cable = ("VirtualEthernet",) if block.veth else ()
+    stronger = [*cable, *block.bridges, *block.cards]
+    if block.private is False and stronger:
+        yield _contradiction(
+            "Private", f"Private=no is void beside {stronger[0]}=", "needs a network of its own", stronger
+        )
+    if block.veth is False and block.bridges:
+        first = block.bridges[0]
+        yield _contradiction(
+            "VirtualEthernet", f"VirtualEthernet=no is void beside {first}=", "makes a cable all the same", [first]
+        )
+    if len(block.bridges) == 2:
+        yield _contradiction(
+            "Zone", "Zone= and Bridge= exclude each other", "takes the other end of the cable", ["Bridge"]
+        )
+    if document.last(NETWORK, "NamespacePath") and (block.private is not None or stronger):
+        other = (stronger or ["Private"])[0]
+        yield _contradiction(
+            "NamespacePath", f"NamespacePath= and {other}= exclude each other", "makes another network", [other]
+        )
+    if block.cards and block.veth is None and block.private is None and not block.bridges:
+        yield Finding(
+            (f"{NETWORK}.VirtualEthernet", f"{NETWORK}.{block.cards[0]}"),
+            f"With {block.cards[0]}= alone the machine has no cable to its host (host0).",
+            "Say VirtualEthernet=no if that is meant, or yes to have both.", refused=False,
+        )  # fmt: skip
+    if block.private and block.veth is None and not stronger:
+        yield Finding(
+            (f"{NETWORK}.Private",), "Private=yes alone leaves the machine nothing but its loopback.",
+            "Say VirtualEthernet=no if that is meant, or VirtualEthernet=yes.", refused=False,
+        )  # fmt: skip
+
+
+def _contradiction(key: str, what: str, why: str, others: list[str]) -> Finding:
+    names = tuple(f"{NETWORK}.{name}" for name in (key, *others))
+    return Finding(names, f"{what}: that one {why}.", "Keep the one that is meant.")
+
+
+def _ports(document: Document, facts: Facts) -> Iterator[Finding]:
+    block, seen = _block(document), set()
+    for value in document.get(NETWORK, "Port"):
+        port = host_port(value)
+        if port is None:
+            continue  # said by the check of values
+        word = f"{port[1]}/{port[0]}"
+        if not block.is_private:
+            yield _port(
+                value, "A machine on the host's network has no ports to forward: it uses the host's own.", "Private"
+            )
+        elif not block.has_cable:
+            yield _port(value, f"Port {word} has no cable to the host to be forwarded through.", "VirtualEthernet")
+        if port in seen:
+            yield _port(value, f"Port {word} of the host is forwarded twice.")
+        elif port in facts.ports:
+            yield _port(
+                value, f"Port {word} of {facts.name} is taken by {facts.ports[port]}.", hint="Choose another port."
+            )
+        seen.add(port)
+
+
+def _port(value: str, message: str, also: str = "", hint: str = "") -> Finding:
+    names = (f"{NETWORK}.Port", *([f"{NETWORK}.{also}"] if also else []))
+    return Finding(names, message, hint, value if not also else "")
+
+
+def host_port(value: str) -> Port | None:
+    """(tcp or udp, port of the host) of a Port= value; None when it is not one."""
+    words = value.split(":")
+    protocol = words.pop(0) if words[0] in {"tcp", "udp"} else "tcp"
+    return (protocol, int(words[0])) if words and words[0].isascii() and words[0].isdecimal() else None
+
+
+def _cards(document: Document, facts: Facts) -> Iterator[Finding]:
+    for value in document.get(NETWORK, "Bridge"):
+        if facts.bridges is not None and value not in facts.bridges:
+            yield Finding(
+                (f"{NETWORK}.Bridge",), f"There is no bridge named {value} on {facts.name}.",
+                _there_is("bridge", facts.bridges), value,
+            )  # fmt: skip
+    for key in CARDS:
+        for value in document.get(NETWORK, key):
+            for pair in value.split() if facts.interfaces is not None else ():
+                card = pair.split(":")[0]
+                if card not in (facts.interfaces or ()):
+                    message = f"There is no interface named {card} on {facts.name}."
+                    yield Finding((f"{NETWORK}.{key}",), message, _there_is("interface", facts.interfaces or ()), value)
+
+
+def _there_is(kind: str, names: Collection[str]) -> str:
+    shown = ", ".join(sorted(names)[:12])
+    return f"There is: {shown}." if shown else f"There is no {kind} at all."
+
+
+# --- users and files
+
+
+def _users(document: Document, _: Facts) -> Iterator[Finding]:
+    """Tried on 252 and 257: with a picked range below a volatile root, systemd wants to change the owners of files unless
+    it is told not to, cannot, and the machine does not start."""
+    volatile, users = document.last(FILES, "Volatile"), document.last(EXEC, "PrivateUsers").lower()
+    on = volatile in {"state", "overlay"} or values.is_true(volatile)
+    if on and users in PICKED and document.last(FILES, "PrivateUsersOwnership") in {"", "chown"}:
+        yield Finding(
+            (f"{FILES}.Volatile", f"{EXEC}.PrivateUsers", f"{FILES}.PrivateUsersOwnership"),
+            f"Volatile={volatile} with a picked range of user ids does not start: the owners of its files would have to be changed.",
+            "Say PrivateUsersOwnership=map, or PrivateUsers=identity.",
+        )  # fmt: skip
+
+
+def sources(document: Document, *, writable: bool = False) -> Iterator[tuple[str, str, str]]:
+    """(key, value, path of the host) of everything that comes in from the host; with `writable` only what the machine
+    may write to. Paths inside the image and temporary folders are left out."""
+    for key in ("Bind",) if writable else ("Bind", "BindReadOnly"):
+        for value in document.get(FILES, key):
+            path = values.unescape_colons(values.split_colons(value)[0])
+            if path.startswith("/"):
+                yield key, value, path
+    for key in ("Overlay",) if writable else ("Overlay", "OverlayReadOnly"):
+        for value in document.get(FILES, key):
+            parts = [values.unescape_colons(part) for part in values.split_colons(value)[:-1]]
+            for path in parts[-1:] if writable else parts:
+                if path.startswith("/"):
+                    yield key, value, path
+
+
+def _sources(document: Document, facts: Facts) -> Iterator[Finding]:
+    if facts.bind_sources is None:
+        return
+    for key, value, path in sources(document):
+        roots = [*facts.bind_sources, *(facts.bind_sources_read_only if key == "BindReadOnly" else ())]
+        if not any(_within(path, root) for root in roots):
+            message = (
+                f"{path} is outside what {facts.name}'s policy lets machines have: {', '.join(roots) or 'nothing'}."
+            )
+            hint = f"It will be refused there unless {path} is a link that leads into one of these."
+            yield Finding((f"{FILES}.{key}",), message, hint, value, refused=False)
+
+
+def _nested(document: Document, facts: Facts) -> Iterator[Finding]:
+    """Whoever can write to a folder can put a link in the place of anything below it, and what leads there at the next
+    start is not what was judged here. So a source lies below nothing that a machine can write to."""
+    own = {path: "this machine itself" for _, _, path in sources(document, writable=True)}
+    writable = {**facts.writable, **own}
+    for key, value, path in sources(document):
+        for step in facts.way(path):
+            above = next((folder for folder in writable if _below(step, folder)), None)
+            if above:
+                message = f"{path} lies inside {above}, which {writable[above]} can write to: a link put there could lead anywhere on the host."
+                yield Finding((f"{FILES}.{key}",), message, "Bind a folder that lies beside it.", value)
+                break
+    for key, value, path in sources(document, writable=True):
+        below = next((folder for folder in facts.bound if _below(folder, path)), None)
+        if below:
+            message = f"{facts.bound[below]} binds {below}, which lies inside {path}: this machine could put a link there that leads anywhere on the host."
+            yield Finding((f"{FILES}.{key}",), message, "Bind a folder that lies beside it.", value)
+
+
+def _within(path: str, root: str) -> bool:
+    return path.rstrip("/") == root.rstrip("/") or _below(path, root)
+
+
+def _below(path: str, folder: str) -> bool:
+    return path.rstrip("/").startswith(folder.rstrip("/") + "/")
+
+
+# --- what is allowed and may disappoint
+
+
+def _disappointing(document: Document, facts: Facts) -> Iterator[Finding]:
+    block = _block(document)
+    if facts.networkd is False and block.has_cable and "Bridge" not in block.bridges:
+        message = f"systemd-networkd does not run on {facts.name}, so nothing there gives the machine an address or forwards a port."
+        yield Finding((f"{NETWORK}.VirtualEthernet",), message, refused=False)
+
+
+def _limits(dropin: str, facts: Facts) -> Iterator[Finding]:
+    wanted = limits.read(dropin)
+    top = wanted.get("MemoryMax", "")
+    if (
+        facts.memory
+        and top
+        and top[-1] not in "%y"
+        and values.is_size(top)
+        and values.size_in_bytes(top) > facts.memory
+    ):
+        message = f"MemoryMax={top} is more than the {facts.memory / 2**30:.1f} GiB that {facts.name} has."
+        yield Finding(("MemoryMax",), message, refused=False)
+
+
+def only_warned(findings: Iterable[Finding]) -> list[Finding]:
+    """The same when what is known may be out of date: nothing is refused for it."""
+    return [replace(finding, refused=False) for finding in findings]

@@ -1,0 +1,109 @@
+"""What would not hold in a configuration: each trap, and what stands beside it and is fine."""
+
+import pytest
+
+from machines.contract import nspawn
+from machines.contract.judge import Facts, Finding, host_port, judge
+
+ALPHA = Facts(
+    name="alpha", systemd=252, memory=4 << 30, networkd=True, bridges=["br0"], interfaces=["br0", "eth0"],
+    bind_sources=["/srv"], bind_sources_read_only=["/usr/share"], ports={("tcp", 8080): "db"},
+    writable={"/srv/shared": "db"}, bound={"/srv/inner/deep": "db"},
+)  # fmt: skip
+VETH = "[Network]\nPrivate=yes\nVirtualEthernet=yes\n"
+
+
+def findings(text: str, dropin: str = "", facts: Facts = ALPHA) -> list[Finding]:
+    return judge(nspawn.parse(text), dropin, facts)
+
+
+REFUSED = [
+    ("[Network]\nPrivate=no\nVirtualEthernet=yes\n", "Network.Private", "Private=no is void beside VirtualEthernet="),
+    ("[Network]\nPrivate=no\nZone=a\n", "Network.Private", "Private=no is void beside Zone="),
+    ("[Network]\nPrivate=no\nMACVLAN=eth0\n", "Network.Private", "Private=no is void beside MACVLAN="),
+    ("[Network]\nVirtualEthernet=no\nZone=a\n", "Network.VirtualEthernet", "VirtualEthernet=no is void beside Zone="),
+    (f"{VETH}Zone=a\nBridge=br0\n", "Network.Zone", "exclude each other"),
+    ("[Network]\nPrivate=no\nVirtualEthernet=no\nPort=80\n", "Network.Port", "uses the host's own"),
+    ("[Network]\nPrivate=yes\nVirtualEthernet=no\nPort=80\n", "Network.Port", "no cable"),
+    (f"{VETH}Port=80\nPort=80:8080\n", "Network.Port", "forwarded twice"),
+    (f"{VETH}Port=8080:80\n", "Network.Port", "Port 8080/tcp of alpha is taken by db"),
+    (f"{VETH}Bridge=br7\n", "Network.Bridge", "no bridge named br7 on alpha"),
+    (f"{VETH}Bridge=averyverylongname\n", "Network.Bridge", "at most 15"),
+    (f"{VETH}Zone=averyverylong\n", "Network.Zone", "at most 12"),
+    ("[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth7\n", "Network.MACVLAN", "no interface named eth7"),
+    ("[Files]\nVolatile=yes\n", "Files.Volatile", "does not start"),
+    ("[Exec]\nPrivateUsers=pick\n[Files]\nVolatile=overlay\n", "Files.Volatile", "does not start"),
+    ("[Exec]\nPrivateUsersDelegate=1\n", "Exec.PrivateUsersDelegate", "needs systemd 260; alpha has 252"),
+    ("[Files]\nBind=/srv/shared/mine\n", "Files.Bind", "inside /srv/shared, which db can write to"),
+    ("[Files]\nBindReadOnly=/srv/shared/mine\n", "Files.BindReadOnly", "inside /srv/shared"),
+    ("[Files]\nBind=/srv/inner\n", "Files.Bind", "db binds /srv/inner/deep"),
+    ("[Files]\nBind=/srv/a\nBind=/srv/a/b:/mnt\n", "Files.Bind", "this machine itself can write to"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "setting", "words"), REFUSED)
+def test_it_refuses_naming_the_setting(text, setting, words):
+    found = [f for f in findings(text) if f.refused]
+    assert [f.settings[0] for f in found] == [setting], found
+    assert words in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[Network]\nZone=a\nZone=b\n", "stands there 2 times; systemd takes the last one, b"),
+        ("[Network]\nMACVLAN=eth0\n", "no cable to its host"),
+        ("[Network]\nPrivate=yes\n", "nothing but its loopback"),
+        ("[Files]\nBind=/home/ada\n", "outside what alpha's policy lets machines have: /srv"),
+        ("[Files]\nBind=/usr/share/x\n", "outside what alpha's policy"),
+    ],
+)
+def test_it_warns(text, words):
+    (found,) = findings(text)
+    assert (found.refused, words in found.message) == (False, True), found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        VETH,
+        f"{VETH}Zone=shop\nPort=8081:80\nPort=udp:8080\n",
+        f"{VETH}Bridge=br0\n",
+        "[Network]\nPort=81\n",
+        "[Network]\nPrivate=no\nVirtualEthernet=no\n",
+        "[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth0:lan\n",
+        "[Files]\nVolatile=overlay\nPrivateUsersOwnership=map\n",
+        "[Exec]\nPrivateUsers=identity\n[Files]\nVolatile=state\n",
+        "[Exec]\nPrivateUsers=524288:65536\n[Files]\nVolatile=yes\n",
+        "[Files]\nVolatile=no\n",
+        "[Files]\nBind=/srv/shared\nBindReadOnly=/usr/share/x\nBind=/srv/sharedness\n",
+        "[Files]\nBindReadOnly=/srv/a\nBind=/srv/a/b\n",
+    ],
+)
+def test_it_lets_pass_what_holds(text):
+    assert findings(text) == []
+
+
+def test_of_an_unknown_host_nothing_is_held_against_anybody():
+    text = f"{VETH}Bridge=br7\nPort=8080\n[Files]\nBind=/home/ada\n[Exec]\nPrivateUsersDelegate=1\n"
+    assert findings(text, "[Service]\nMemoryMax=9T\n", Facts()) == []
+
+
+def test_limits_beyond_the_host_are_warned_of():
+    (found,) = findings("", "[Service]\nMemoryMax=9G\n")
+    assert (found.settings, found.refused) == (("MemoryMax",), False)
+    assert findings("", "[Service]\nMemoryMax=2G\n") == []
+
+
+def test_a_link_on_the_way_counts():
+    through = Facts(writable={"/srv/shared": "db"}, way=lambda path: ["/srv", "/srv/link", "/srv/shared/there", path])
+    (found,) = findings("[Files]\nBind=/srv/link\n", facts=through)
+    assert "which db can write to" in found.message
+
+
+@pytest.mark.parametrize(
+    ("value", "port"), [("80", ("tcp", 80)), ("udp:53:5353", ("udp", 53)), ("", None), ("tcp", None), ("x:1", None)]
+)
+def test_a_port_is_read_as_systemd_reads_it(value, port):
+    assert host_port(value) == port
