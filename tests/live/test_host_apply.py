@@ -25,7 +25,7 @@ def panel(request: pytest.FixtureRequest) -> ScratchPanel:
 
 def put(panel: ScratchPanel, text: str) -> None:
     """The file by hand, with nothing of ours."""
-    panel.sandbox.run(["systemctl", "stop", "systemd-nspawn@web.service"])
+    panel.do(orders.Terminate(name="web"))
     panel.sandbox.write(FILE, text)
     panel.sandbox.run(["rm", "-rf", "/etc/systemd/system/systemd-nspawn@web.service.d"])
     panel.sandbox.run(["systemctl", "daemon-reload"])
