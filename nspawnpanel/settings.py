@@ -32,6 +32,10 @@ REDIS_URL = secret("REDIS_URL", "redis-url")
 POKE_URL = secret("POKE_URL", "poke-url")
 SIGNING_KEY_FILE = env.path("SIGNING_KEY_FILE", default=f"{DATA_DIR}/courier/signing-key")()
 
+# How hosts reach this panel (https://panel.example.org), to fetch archives and to bring them; unset, they cannot.
+PANEL_URL = env("NSPAWNPANEL_URL", default="").rstrip("/")
+ARCHIVE_LIMIT = env.int("NSPAWNPANEL_ARCHIVE_GIB", default=50) * 1024**3
+
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
