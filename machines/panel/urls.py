@@ -7,7 +7,7 @@ from django.views.generic import RedirectView
 from machines.contract.rights import Right
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
-from machines.panel.views import accounts, configs, hosts, jobs, machines, new_machine, revisions
+from machines.panel.views import accounts, configs, doctor, hosts, jobs, machines, new_machine, proofs, revisions
 
 
 class Word(StringConverter):
@@ -34,6 +34,13 @@ one_machine_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/…
     path("forget/", machines.forget, name="machine-forget"),
     *(path(f"{op}/", machines.act, {"op": op}, name=f"machine-{op}") for op in VERBS),
 ]
+doctor_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/doctor/… and …/proof/…
+    path("doctor/", doctor.machine, name="machine-doctor"),
+    path("doctor/examine/", doctor.examine_machine, name="machine-examine"),
+    path("doctor/mend/<word:what>/", doctor.mend_machine, name="machine-mend"),
+    path("proof/", proofs.detail, name="machine-proof"),
+    path("proof/run/", proofs.prove, name="machine-prove"),
+]
 config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and …/revisions/…
     path("config/", configs.edit, name="config-edit"),
     path("config/review/", configs.review, name="config-review"),
@@ -47,6 +54,9 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and �
 host_urls: list[URLPattern] = [  # /hosts/…
     path("", hosts.index, name="host-index"),
     path("<word:host>/", hosts.detail, name="host-detail"),
+    path("<word:host>/doctor/", doctor.host, name="host-doctor"),
+    path("<word:host>/doctor/examine/", doctor.examine_host, name="host-examine"),
+    path("<word:host>/doctor/mend/<word:what>/", doctor.mend_host, name="host-mend"),
 ]
 job_urls: list[URLPattern] = [  # /jobs/…
     path("", jobs.index, name="job-index"),
@@ -66,7 +76,7 @@ account_urls: list[URLPattern] = [  # /settings/…
 urlpatterns = [
     path("", home, name="home"),
     path("machines/", include(machine_urls)),
-    path("hosts/<word:host>/machines/<word:name>/", include([*one_machine_urls, *config_urls])),
+    path("hosts/<word:host>/machines/<word:name>/", include([*one_machine_urls, *doctor_urls, *config_urls])),
     path("hosts/", include(host_urls)),
     path("jobs/", include(job_urls)),
     path("settings/", include(account_urls)),

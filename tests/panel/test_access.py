@@ -16,6 +16,7 @@ from machines.panel.access import PUBLIC, RequireDeclaredRight
 from tests import make
 
 SEE, OPERATE, CONFIGURE, BUILD, REMOVE = Right.SEE, Right.OPERATE, Right.CONFIGURE, Right.BUILD, Right.REMOVE
+ADMINISTER = Right.ADMINISTER
 GET, POST, BOTH = {"GET"}, {"POST"}, {"GET", "POST"}
 
 
@@ -41,6 +42,11 @@ TABLE = {
     "machine-disable": Line(OPERATE, POST),
     "machine-remove": Line(REMOVE, BOTH),
     "machine-forget": Line(REMOVE, POST),
+    "machine-doctor": Line(SEE, GET),
+    "machine-examine": Line(OPERATE, POST),
+    "machine-mend": Line(ADMINISTER, POST),
+    "machine-proof": Line(SEE, GET),
+    "machine-prove": Line(OPERATE, POST),
     "config-edit": Line(SEE, BOTH),
     "config-review": Line(SEE, GET),
     "config-apply": Line(CONFIGURE, POST),
@@ -51,6 +57,9 @@ TABLE = {
     "revision-restore": Line(CONFIGURE, POST),
     "host-index": Line(SEE, GET),
     "host-detail": Line(SEE, GET),
+    "host-doctor": Line(SEE, GET),
+    "host-examine": Line(OPERATE, POST),
+    "host-mend": Line(ADMINISTER, POST),
     "job-index": Line(SEE, GET),
     "job-detail": Line(SEE, GET),
     "job-status": Line(SEE, GET),
@@ -85,7 +94,7 @@ def address(web, admin) -> Callable[[str], str]:
     """The address of a view, with things that exist."""
     job = make.job(orders.Start(name="web"), on=web.host, by=admin, state="failed")
     Revision.objects.create(machine=web, number=1, state="applied")
-    given = {"host": "alpha", "name": "web", "op": "poweroff", "pk": job.pk, "number": 1}
+    given = {"host": "alpha", "name": "web", "op": "poweroff", "pk": job.pk, "number": 1, "what": "networkd"}
     return lambda name: reverse(name, kwargs={part: given[part] for part in parts_of(name)})
 
 

@@ -27,7 +27,12 @@ PASSING = {
 def examine(host: ThisHost, task: Task) -> dict[str, Any]:
     """Look, change nothing."""
     assert isinstance(task.order, orders.Examine)
-    return {"findings": findings.to_wire(look(host, task, task.order.name))}
+    return _told(look(host, task, task.order.name))
+
+
+def _told(told: list[Finding]) -> dict[str, Any]:
+    """What goes back; with the time on this host's clock, which the panel compares with its own."""
+    return {"findings": findings.to_wire(told), "at": time.time()}
 
 
 def look(host: ThisHost, task: Task, name: str) -> list[Finding]:
@@ -53,7 +58,7 @@ def mend_one(host: ThisHost, task: Task) -> dict[str, Any]:
     while True:
         told = look(host, task, order.name)
         if not any(finding.code in PASSING or _mends(finding, order.what) for finding in told) or time.time() > until:
-            return {"findings": findings.to_wire(told)}
+            return _told(told)
         time.sleep(PAUSE)
 
 

@@ -1,0 +1,125 @@
+"""What the last examination of a host or a machine found, in words, with what mends each trouble."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from machines.contract import findings
+from machines.contract.findings import GROUPS, MEND_TITLES, NETWORK, WORDS, Finding, Level
+from machines.contract.problems import BadValue
+from machines.contract.reports import LATEST
+from machines.contract.rights import Right
+from machines.contract.states import JobState
+from machines.models import Host, Job
+from machines.panel import frame, job_words, responses, rows
+from machines.panel.access import PanelRequest
+
+LOOKED_AT = 10  # jobs
+SLACK = 2.0  # seconds by which two clocks may differ unseen
+# The level's drawing, and its word for those who do not see it.
+ICONS = {
+    Level.OK: ("check-circle-fill", "in order"),
+    Level.NOTE: ("info-circle-fill", "note"),
+    Level.WARNING: ("exclamation-triangle-fill", "warning"),
+    Level.PROBLEM: ("x-circle-fill", "problem"),
+    Level.UNKNOWN: ("question-circle-fill", "not looked at"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding, ready to be shown. `mend` is the word of a mend that would be safe now, or ""."""
+
+    level: str
+    icon: str
+    word: str
+    title: str
+    means: str
+    commands: list[str]
+    mend: str
+    mend_title: str
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    rows: list[Row]
+
+
+def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
+    """For the machine of this name, or the host itself when it is ""."""
+    jobs = list(
+        Job.objects.on(host, name).filter(op__in=["examine", "mend"]).defer("order", "commands", "sealed")[:LOOKED_AT]
+    )
+    latest = jobs[0] if jobs else None
+    shown = next((job for job in jobs if job.state == JobState.SUCCEEDED and "findings" in job.result), None)
+    found = _found(shown, about_host=not name) if shown else []
+    counts = {level.value: sum(findings.level(f) == level for f in found) for level in Level}
+    context = {
+        "host": host,
+        "host_url": rows.host_url(host.name),
+        "is_silent": host.is_silent,
+        "shown": shown,
+        "groups": groups(found),
+        "counts": counts,
+        "worst": findings.worst(findings.level(f) for f in found).value,
+        "cause": cause(found) if name else "",
+        "running": latest if latest and not latest.is_final else None,
+        "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,
+        "failed_what": job_words.what(latest.op) if latest else "",
+        "may_operate": request.user.may(Right.OPERATE),
+        "may_mend": request.user.may(Right.ADMINISTER),
+        "fragment": responses.wants_fragment(request),
+    }
+    unfinished = len(frame.unfinished_jobs(request))
+    return context | {"seen": rows.version([(job.pk, job.state) for job in jobs], host.state().value, unfinished)}
+
+
+def _found(job: Job, *, about_host: bool) -> list[Finding]:
+    """What the host said; nothing of what cannot be read."""
+    try:
+        found = findings.from_wire(job.result.get("findings"))
+    except BadValue:
+        return []
+    return [*found, *clock(job)] if about_host else found
+
+
+def clock(job: Job) -> list[Finding]:
+    """How the host's clock stands to the panel's. It ended the job after the panel had made it and before the panel had
+    the outcome; a clock that says otherwise is wrong by at least as much."""
+    at = job.result.get("at")
+    if not isinstance(at, int | float) or not 0 <= at <= LATEST or job.finished_at is None:
+        return []
+    host = datetime.fromtimestamp(at, UTC)
+    before, ahead = (job.created_at - host).total_seconds(), (host - job.finished_at).total_seconds()
+    if max(before, ahead) <= SLACK:
+        return [Finding(code="clock-agrees")]
+    way = "behind" if before > 0 else "ahead of"
+    return [Finding(code="clock-differs", facts={"seconds": f"{max(before, ahead):.0f}", "way": way})]
+
+
+def groups(found: list[Finding]) -> list[Group]:
+    """The findings by subject, each subject in the order it was looked at: for the network that is the chain."""
+    by_group = {word: [row(f) for f in found if WORDS[f.code].group == word] for word in GROUPS}
+    return [Group(GROUPS[word], shown) for word, shown in by_group.items() if shown]
+
+
+def row(finding: Finding) -> Row:
+    words = WORDS[finding.code]
+    icon, word = ICONS[words.level]
+    mend = words.mend if words.mend and finding.can_mend else None
+    return Row(
+        words.level.value, icon, word, findings.title(finding), findings.means(finding), findings.commands(finding),
+        mend or "", MEND_TITLES[mend] if mend else "",
+    )  # fmt: skip
+
+
+def cause(found: list[Finding]) -> str:
+    """Why a machine has no address: the first trouble on the way. "" when it has one."""
+    if not any(f.code in {"address-none", "address-local"} for f in found):
+        return ""
+    troubles = (
+        f for f in found if WORDS[f.code].group == NETWORK and findings.level(f) in {Level.PROBLEM, Level.WARNING}
+    )
+    first = next((f for f in troubles if f.code not in {"address-none", "address-local"}), None)
+    return findings.title(first) if first else "every link of the chain is in order; it may still be asking"

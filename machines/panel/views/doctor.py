@@ -1,0 +1,112 @@
+"""The doctor: what is wrong with a host or a machine, why it has no address, and the few things mended by a button."""
+
+from typing import Any
+
+from django.db import transaction
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_POST
+
+from machines.contract import orders
+from machines.contract.findings import MENDS
+from machines.contract.problems import Problem
+from machines.contract.rights import Right
+from machines.models import Host, Job
+from machines.panel import access, dispatch, doctor_page, machine_page, responses, rows
+from machines.panel.access import PanelRequest, needs
+from machines.panel.dispatch import Busy
+
+
+@require_GET
+@needs(Right.SEE)
+def host(request: PanelRequest, host: str) -> HttpResponse:
+    return _page(request, _host_context(request, access.host(request, host)))
+
+
+@require_GET
+@needs(Right.SEE)
+def machine(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    return _page(request, _machine_context(request, host, name))
+
+
+def _page(request: PanelRequest, context: dict[str, Any]) -> HttpResponse:
+    return responses.page(
+        request, "doctor/detail.html", context, fragment="doctor/_doctor.html", version=context["seen"]
+    )
+
+
+def _host_context(request: PanelRequest, found: Host) -> dict[str, Any]:
+    url = rows.host_url(found.name)
+    return doctor_page.context(request, found, "") | {"url": url, "state": found.state().value}
+
+
+def _machine_context(request: PanelRequest, host_name: str, name: str) -> dict[str, Any]:
+    found = machine_page.load(host_name, name)
+    actions = machine_page.actions(request, found)
+    context = actions | doctor_page.context(request, found.host, found.name)
+    seen = rows.version(context["seen"], actions["state"], found.addresses, actions["doing"])
+    return context | {"seen": seen, "has_draft": getattr(found, "has_draft", False)}
+
+
+@require_POST
+@needs(Right.OPERATE)
+def examine_host(request: PanelRequest, host: str) -> HttpResponse:
+    found = access.host(request, host)
+    return _ordered(request, found, orders.Examine(), f"Examining {found.name}.")
+
+
+@require_POST
+@needs(Right.OPERATE)
+def examine_machine(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    found = access.machine(request, host, name)
+    return _ordered(request, found.host, orders.Examine(name=found.name), f"Examining {found.name}.")
+
+
+@require_POST
+@needs(Right.ADMINISTER)
+def mend_host(request: PanelRequest, host: str, what: str) -> HttpResponse:
+    found = access.host(request, host)
+    return _ordered(request, found, _mend("", what), f"Mending {found.name}, then looking again.")
+
+
+@require_POST
+@needs(Right.ADMINISTER)
+def mend_machine(request: PanelRequest, host: str, name: str, what: str) -> HttpResponse:
+    found = access.machine(request, host, name)
+    return _ordered(request, found.host, _mend(found.name, what), f"Mending {found.name}, then looking again.")
+
+
+def _mend(name: str, what: str) -> orders.Mend:
+    """Raises Http404 for a word that is none."""
+    word = next((mend for mend in MENDS if mend == what), None)
+    if word is None:
+        raise Http404("Nothing of that name can be mended.")
+    return orders.Mend(name=name, what=word)
+
+
+def _ordered(request: PanelRequest, on: Host, order: orders.Examine | orders.Mend, said: str) -> HttpResponse:
+    back = f"{rows.machine_url(on.name, order.name) if order.name else rows.host_url(on.name)}doctor/"
+    try:
+        job = _place(request, on, order)
+    except Problem as problem:
+        return responses.refused(request, problem, back=back)
+    fragment = None
+    if request.htmx:
+        context = _machine_context(request, on.name, order.name) if order.name else _host_context(request, on)
+        fragment = render(request, "doctor/_doctor.html", context)
+    return responses.placed(request, job, said, back=back, fragment=fragment)
+
+
+def _place(request: PanelRequest, on: Host, order: orders.Examine | orders.Mend) -> Job:
+    """The job of this order; of a second press while the first goes on, that one's. Raises Problem."""
+    if not order.name:  # a machine's jobs keep each other out in the database
+        under_way = Job.objects.unfinished().filter(host=on, machine_name="", op=order.op, actor=request.user).first()
+        if under_way:
+            return under_way
+    try:
+        with transaction.atomic():
+            return dispatch.place(order, on=on, by=request.user)
+    except Busy as busy:
+        if busy.job.op == order.op and busy.job.actor_id == request.user.pk:
+            return busy.job
+        raise
