@@ -115,7 +115,7 @@ def row(finding: Finding) -> Row:
 
 
 def cause(found: list[Finding]) -> str:
-    """Why a machine has no address: the first trouble on the way. "" when it has one."""
+    """Why a machine has no address: the first trouble on the way that is no mere consequence. "" when it has one."""
     if not any(f.code in {"address-none", "address-local"} for f in found):
         return ""
     troubles = (
