@@ -4,8 +4,10 @@ systemd drops a bad value with a warning and starts the machine without it; so w
 takes, and what it takes but nobody means (a line break, a trailing backslash that swallows the next line) is refused.
 """
 
+import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from machines.contract.problems import BadValue
 
@@ -36,34 +38,81 @@ def is_true(text: str) -> bool:
     return text.lower() in {"1", "yes", "y", "true", "t", "on"}
 
 
-def one_of(*words: str) -> Check:
-    def check(text: str) -> None:
-        if text not in words:
-            raise BadValue(f"“{text}” is not one of {', '.join(words)}.")
+@dataclass(frozen=True)
+class OneOf:
+    words: tuple[str, ...]
 
-    return check
-
-
-def boolean_or(*words: str) -> Check:
-    def check(text: str) -> None:
-        if text not in words:
-            try:
-                boolean(text)
-            except BadValue:
-                raise BadValue(f"“{text}” is not yes, no or one of {', '.join(words)}.") from None
-
-    return check
+    def __call__(self, text: str) -> None:
+        if text not in self.words:
+            raise BadValue(f"“{text}” is not one of {', '.join(self.words)}.")
 
 
-def whole_number(low: int, high: int, *words: str) -> Check:
-    def check(text: str) -> None:
-        if text in words:
+@dataclass(frozen=True)
+class BooleanOr:
+    """Yes, no, or one of a few words."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, text: str) -> None:
+        if text in self.words:
             return
-        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not low <= int(text) <= high:
-            extra = f", or {', '.join(words)}" if words else ""
-            raise BadValue(f"Give a whole number from {low} to {high}{extra}.")
+        try:
+            boolean(text)
+        except BadValue:
+            raise BadValue(f"“{text}” is not yes, no or one of {', '.join(self.words)}.") from None
 
-    return check
+
+@dataclass(frozen=True)
+class WholeNumber:
+    """A whole number, or one of a few words."""
+
+    low: int
+    high: int
+    words: tuple[str, ...] = ()
+
+    def __call__(self, text: str) -> None:
+        if text in self.words:
+            return
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not self.low <= int(text) <= self.high:
+            extra = f", or {', '.join(self.words)}" if self.words else ""
+            raise BadValue(f"Give a whole number from {self.low} to {self.high}{extra}.")
+
+
+def one_of(*words: str) -> OneOf:
+    return OneOf(words)
+
+
+def boolean_or(*words: str) -> BooleanOr:
+    return BooleanOr(words)
+
+
+def whole_number(low: int, high: int, *words: str) -> WholeNumber:
+    return WholeNumber(low, high, words)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value that is typed in several fields: what each is called, and the sign that stands between them."""
+
+    columns: tuple[str, ...]
+    sign: str = ""
+    from_the_end: bool = False  # the last sign divides, not the first
+
+    def split(self, text: str) -> list[str]:
+        if not self.sign:
+            return [text]
+        if self.sign == ":":
+            parts = split_colons(text)
+            at = len(parts) - 1 if self.from_the_end else 1
+            return [":".join(parts[:at]), ":".join(parts[at:])]
+        first, _, rest = text.partition(self.sign)
+        return [first, rest.strip() if self.sign == " " else rest]
+
+    def join(self, parts: Sequence[str]) -> str:
+        """Without the sign where nothing follows it, but a variable may be empty: NAME=."""
+        if self.sign != "=" and not any(parts[1:]):
+            return parts[0]
+        return self.sign.join(parts)
 
 
 def size_in_bytes(text: str) -> int:
@@ -88,6 +137,13 @@ def memory(text: str) -> None:
         raise BadValue(f"Write {wanted}: systemd takes a number with a capital K, M, G or T and nothing else.")
 
 
+def size(text: str) -> None:
+    """As memory(), but no percentage: systemd would take it of the swap, which is not what anybody means."""
+    memory(text)
+    if text.endswith("%"):
+        raise BadValue("Give a size such as 512M, or infinity.")
+
+
 def memory_limit(text: str) -> None:
     """As memory(), and enough for a machine to start at all."""
     memory(text)
@@ -104,8 +160,11 @@ def cpu_quota(text: str) -> None:
 
 
 def cpu_list(text: str) -> None:
-    if not re.fullmatch(r"[0-9]+(-[0-9]+)?([, ]+[0-9]+(-[0-9]+)?)*", text):
+    if not re.fullmatch(r"[0-9]{1,4}(-[0-9]{1,4})?([, ]+[0-9]{1,4}(-[0-9]{1,4})?)*", text):
         raise BadValue("List CPUs as 0-3,7.")
+    for first, last in re.findall(r"([0-9]+)-([0-9]+)", text):
+        if int(first) > int(last):
+            raise BadValue(f"{first}-{last} runs backwards.")
 
 
 def absolute_path(text: str) -> None:
@@ -130,6 +189,22 @@ def interface_pair(text: str) -> None:
     """HOST[:INSIDE]"""
     for part in text.split(":", 1):
         interface(part)
+
+
+def interface_pairs(text: str) -> None:
+    """HOST[:INSIDE], several separated by spaces."""
+    if not text.strip():
+        raise BadValue("Name at least one interface.")
+    for pair in text.split():
+        interface_pair(pair)
+
+
+def interfaces(text: str) -> None:
+    """Names of interfaces, or with ~ in front those to leave out."""
+    if not text.removeprefix("~").strip():
+        raise BadValue("Name at least one interface.")
+    for name in text.removeprefix("~").split():
+        interface(name)
 
 
 def zone(text: str) -> None:
@@ -188,16 +263,31 @@ def bind(text: str) -> None:
 
 def overlay(text: str) -> None:
     parts = split_colons(text)
-    if len(parts) < 2:
+    if len(parts) < 2 or not parts[-1]:
         raise BadValue("An overlay names at least a lower tree and a target, separated by a colon.")
-    for part in parts:
+    absolute_path(parts[-1])
+    for part in parts[:-1]:
         if part:
             absolute_path(part.removeprefix("+"))
 
 
+def pivot_root(text: str) -> None:
+    """NEW-ROOT[:OLD-ROOT]"""
+    parts = split_colons(text)
+    if len(parts) > 2:
+        raise BadValue("Give the new root, or the new root and where the old one goes: /new:/old.")
+    for part in parts:
+        absolute_path(part)
+
+
 def mount_point(text: str) -> None:
     """PATH[:mount options]"""
-    absolute_path(text.split(":", 1)[0])
+    parts = split_colons(text)
+    absolute_path(parts[0])
+    if len(parts) > 2:
+        raise BadValue("Give a path, or a path and mount options: /tmp:size=10%.")
+    if len(parts) == 2 and not re.fullmatch(r"[A-Za-z0-9_=%.,/+-]+", parts[1]):
+        raise BadValue("Mount options are words such as size=10%,mode=1777.")
 
 
 def environment(text: str) -> None:
@@ -206,26 +296,58 @@ def environment(text: str) -> None:
         raise BadValue("Write NAME=VALUE; a name has letters, digits and _ and does not begin with a digit.")
 
 
+_CAPABILITIES = (
+    "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER "
+    "FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE "
+    "NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE "
+    "SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM"
+)
+CAPABILITIES = {f"CAP_{name}" for name in _CAPABILITIES.split()}
+
+
 def capabilities(text: str) -> None:
-    """Space separated CAP_ names, or all; systemd ignores unknown ones, so the shape is held strictly."""
+    """Space separated CAP_ names, or all; systemd ignores unknown ones, so each must be one that Linux has."""
+    words(text)
     for word in text.split():
-        if word != "all" and not re.fullmatch(r"CAP_[A-Z_]+", word):
+        if word != "all" and word not in CAPABILITIES:
             raise BadValue(f"“{word}” is not a capability such as CAP_NET_ADMIN.")
 
 
+def ambient_capabilities(text: str) -> None:
+    """As capabilities(), but there is no “all”."""
+    capabilities(text)
+    if "all" in text.split():
+        raise BadValue("Name each capability; “all” is not taken here.")
+
+
+_SIGNALS = (
+    "ABRT ALRM BUS CHLD CONT FPE HUP ILL INT IO KILL PIPE PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 "
+    "USR2 VTALRM WINCH XCPU XFSZ"
+)
+SIGNALS = {f"SIG{name}" for name in _SIGNALS.split()}
+
+
 def signal_name(text: str) -> None:
-    if not re.fullmatch(r"SIG[A-Z0-9]+([+-][0-9]{1,2})?", text):
-        raise BadValue(f"“{text}” is not a signal such as SIGRTMIN+3.")
+    real_time = re.fullmatch(r"SIGRTM(?:IN(?:\+([0-9]{1,2}))?|AX(?:-([0-9]{1,2}))?)", text)
+    if text not in SIGNALS and not (real_time and int(real_time[1] or real_time[2] or 0) <= 30):
+        raise BadValue(f"“{text}” is not a signal such as SIGTERM or SIGRTMIN+3.")
 
 
 def machine_id(text: str) -> None:
-    if not re.fullmatch(r"[0-9a-f]{32}", text.replace("-", "").lower()):
+    if not re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text.lower()):
         raise BadValue("A machine id has 32 hexadecimal digits.")
+    if not text.strip("0-"):
+        raise BadValue("A machine id is not all zeros.")
 
 
 def private_users(text: str) -> None:
     """yes, no, identity, pick, managed, or FIRST-UID[:COUNT]"""
-    if text in {"pick", "identity", "managed"} or re.fullmatch(r"[0-9]{1,10}(:[0-9]{1,10})?", text):
+    if text in {"pick", "identity", "managed"}:
+        return
+    if re.fullmatch(r"[0-9]{1,10}(:[0-9]{1,10})?", text) and text not in {"0", "1"}:
+        first, _, count = text.partition(":")
+        if int(first) in {0xFFFF, 0xFFFFFFFF} or not 1 <= int(count or 65536) <= 2**32 - int(first) - 1:
+            raise BadValue("That is not a range of user ids; the last one is 4294967294.")
         return
     try:
         boolean(text)
@@ -233,16 +355,223 @@ def private_users(text: str) -> None:
         raise BadValue("Give pick, identity, managed, yes, no, or a first user id such as 524288:65536.") from None
 
 
-def rlimit(text: str) -> None:
-    if not re.fullmatch(r"(infinity|[0-9]+[KMGTPE]?|[+-][0-9]+)(:(infinity|[0-9]+[KMGTPE]?|[+-][0-9]+))?", text):
-        raise BadValue("Give a limit, SOFT:HARD, or infinity.")
+@dataclass(frozen=True)
+class ResourceLimit:
+    """LIMIT or SOFT:HARD, each a number or infinity; `units` are what may stand behind a number."""
+
+    units: str = ""
+    high: int = 2**63
+    nice: bool = False  # 1 to 40, or a nice level with its sign
+
+    def __call__(self, text: str) -> None:
+        parts = text.split(":")
+        if len(parts) > 2 or not all(self._is_one(part) for part in parts):
+            raise BadValue(f"Give a limit or SOFT:HARD, such as {self.example}:infinity.")
+        if len(parts) == 2 and self._size(parts[0]) > self._size(parts[1]):
+            raise BadValue("The soft limit (the first) is above the hard one.")
+
+    @property
+    def example(self) -> str:
+        return "10" if self.nice else "512M" if self.units == _SIZES else "1024"
+
+    def _is_one(self, text: str) -> bool:
+        if text == "infinity":
+            return True
+        if self.nice:
+            level = re.fullmatch(r"[+-][0-9]{1,2}", text)
+            return (-20 <= int(text) <= 19) if level else bool(re.fullmatch(r"[0-9]{1,2}", text)) and int(text) <= 40
+        found = re.fullmatch(rf"([0-9]{{1,18}})({self.units})" if self.units else r"([0-9]{1,18})()", text)
+        return bool(found) and self._size(text) < self.high
+
+    def _size(self, text: str) -> int:
+        if text == "infinity":
+            return 2**64
+        if self.nice and text[0] in "+-":
+            return 20 - int(text)
+        found = re.fullmatch(r"([0-9]+)([KMGTPE]?)", text)
+        return int(found[1]) * _UNITS[found[2]] if found else 0
+
+
+_SIZES = "[KMGTPE]?"
+rlimit_size = ResourceLimit(_SIZES)
+rlimit_count = ResourceLimit()
+rlimit_nice = ResourceLimit(nice=True)
+
+
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 
 
 def hostname(text: str) -> None:
-    if len(text) > 64 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+    if len(text) > 64 or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", text):
         raise BadValue("A host name has letters, digits, dashes and dots, 64 at most.")
 
 
 def words(text: str) -> None:
     if not text.strip():
         raise BadValue("Give at least one word.")
+
+
+def user_names(text: str) -> None:
+    """Names of users, several separated by spaces."""
+    words(text)
+    for name in text.split():
+        user_name(name)
+
+
+def user_name(text: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,30}", text):
+        raise BadValue(f"“{text}” is not the name of a user.")
+
+
+def user(text: str) -> None:
+    """A user by name or number."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        user_name(text)
+
+
+def shell(text: str) -> None:
+    """Yes, no, or the path of a shell."""
+    if text.startswith("/"):
+        absolute_path(text)
+        return
+    try:
+        boolean(text)
+    except BadValue:
+        raise BadValue(f"“{text}” is not yes, no or the path of a shell such as /bin/bash.") from None
+
+
+def quoted_words(text: str) -> None:
+    """Words as on a command line; every quote that opens must close."""
+    words(text)
+    rest = re.sub(r"\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", "", text, flags=re.DOTALL)
+    if '"' in rest or "'" in rest:
+        raise BadValue("A quotation mark opens and does not close.")
+
+
+def system_calls(text: str) -> None:
+    """[~] names and @groups."""
+    rest = text.removeprefix("~")
+    words(rest)
+    for word in rest.split():
+        if not re.fullmatch(r"@?[a-z0-9_-]+", word):
+            raise BadValue(f"“{word}” is neither a system call such as bpf nor a group such as @keyring.")
+
+
+def address_families(text: str) -> None:
+    """[~] AF_ names, or none."""
+    if text == "none":
+        return
+    rest = text.removeprefix("~")
+    words(rest)
+    for word in rest.split():
+        if not re.fullmatch(r"AF_[A-Z0-9_]+", word):
+            raise BadValue(f"“{word}” is not an address family such as AF_INET.")
+
+
+_SPAN = r"[0-9]+(\.[0-9]+)?\s*(us|usec|µs|ms|msec|s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?)?"
+
+
+def time_span(text: str) -> None:
+    """A number of seconds, or 1min 30s and the like (systemd.time(7))."""
+    if not re.fullmatch(rf"{_SPAN}(\s*{_SPAN})*", text, re.ASCII):
+        raise BadValue("Give a time such as 90, 1min 30s or 200ms; a bare number is seconds.")
+
+
+def time_span_or_infinity(text: str) -> None:
+    if text != "infinity":
+        time_span(text)
+
+
+def percentage(text: str) -> None:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,2})?%", text) or float(text[:-1]) > 100:
+        raise BadValue("Give a percentage from 0% to 100%.")
+
+
+def _device_and(text: str, what: str, good: Callable[[str], bool]) -> None:
+    device, _, rest = text.partition(" ")
+    absolute_path(device)
+    if not good(rest.strip()):
+        raise BadValue(f"After the device comes {what}.")
+
+
+def device_rate(text: str) -> None:
+    """DEVICE RATE, to the base of 1000."""
+    _device_and(text, "a rate a second, such as 5M", lambda rate: bool(re.fullmatch(r"[1-9][0-9]{0,14}[KMGT]?", rate)))
+
+
+def device_weight(text: str) -> None:
+    good = lambda weight: bool(re.fullmatch(r"[0-9]{1,5}", weight)) and 1 <= int(weight) <= 10_000  # noqa: E731
+    _device_and(text, "a weight from 1 to 10000", good)
+
+
+def device_latency(text: str) -> None:
+    _device_and(text, "a time such as 25ms", lambda span: bool(re.fullmatch(_SPAN, span, re.ASCII)))
+
+
+def device_access(text: str) -> None:
+    """DEVICE [rwm]; the device is a node or a group of /proc/devices."""
+    device, _, access = text.partition(" ")
+    if not re.fullmatch(r"(char|block)-[A-Za-z0-9_/*?.-]+", device):
+        absolute_path(device)
+        if not device.startswith(("/dev/", "/run/systemd/inaccessible/")):
+            raise BadValue(f"“{device}” is neither below /dev nor a group such as char-alsa.")
+    if access and not re.fullmatch(r"r?w?m?", access.strip()):
+        raise BadValue("Access is some of r (read), w (write) and m (make the node): rw.")
+
+
+def addresses(text: str) -> None:
+    """IP addresses, networks, or any, localhost, link-local, multicast; several separated by spaces."""
+    words(text)
+    for word in text.split():
+        if word in {"any", "localhost", "link-local", "multicast"}:
+            continue
+        try:
+            ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            raise BadValue(f"“{word}” is not an address or network such as 10.0.0.0/8.") from None
+        if "." in word.partition("/")[2]:
+            raise BadValue(f"Write the length of the prefix, not a mask: “{word}”.")
+
+
+def socket_rule(text: str) -> None:
+    """[ipv4:|ipv6:][tcp:|udp:][PORT or PORT-PORT], or any."""
+    found = re.fullmatch(r"(?:(ipv4|ipv6)(?::|$))?(?:(tcp|udp)(?::|$))?(?:([0-9]{1,5})(?:-([0-9]{1,5}))?)?", text)
+    if text == "any":
+        return
+    ports = [int(number) for number in found.groups()[2:] if number] if found else []
+    if not found or not text or text.endswith(":") or ports != sorted(ports) or not all(0 < p < 65536 for p in ports):
+        raise BadValue("Give a rule such as tcp:8080, ipv6:udp:5000-6000, ipv4 or any.")
+
+
+_UNIT = r"[A-Za-z0-9:_.\\@-]{1,200}\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)"
+
+
+def units(text: str) -> None:
+    """Names of units, several separated by spaces."""
+    words(text)
+    for word in text.split():
+        if not re.fullmatch(_UNIT, word):
+            raise BadValue(f"“{word}” is not the name of a unit such as network-online.target.")
+
+
+def slice_unit(text: str) -> None:
+    if not re.fullmatch(r"(-|[A-Za-z0-9:_.]+(-[A-Za-z0-9:_.]+)*)\.slice", text) or len(text) > 200:
+        raise BadValue(f"“{text}” is not the name of a slice such as machine-team.slice.")
+
+
+def nft_sets(text: str) -> None:
+    """cgroup:FAMILY:TABLE:SET, several separated by spaces."""
+    words(text)
+    for word in text.split():
+        if not re.fullmatch(
+            r"cgroup:(arp|bridge|inet|ip|ip6|netdev):[A-Za-z][A-Za-z0-9_]*:[A-Za-z][A-Za-z0-9_]*", word
+        ):
+            raise BadValue(f"“{word}” is not a set such as cgroup:inet:filter:web.")
+
+
+def documentation(text: str) -> None:
+    """Addresses of pages, several separated by spaces."""
+    words(text)
+    for word in text.split():
+        if not re.fullmatch(r"(https?://|file:/|info:|man:)[^\s]+", word):
+            raise BadValue(f"“{word}” does not begin with https://, http://, file:, info: or man:.")

@@ -169,7 +169,7 @@ def make_live(
         _forget_runtime(host, task, name, lagging)
     if strict:
         _prove(host, name, after)
-    return changed if _group(host, name) else []
+    return [key for key in changed if limits.PROPERTIES[key].live] if _group(host, name) else []
 
 
 def _assignment(key: str, shown: Mapping[str, str]) -> str:
@@ -207,6 +207,8 @@ def _prove(host: ThisHost, name: MachineName, wanted: Mapping[str, str]) -> None
     found = effective(host, name)
     total = memory().get("MemTotal", 0)
     for key, value in wanted.items():
+        if key not in limits.PROVEN:
+            continue
         due = limits.effective(key, value, total)
         if not kernel.same(key, due, found.get(key, "")):
             raise Problem(

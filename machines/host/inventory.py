@@ -237,8 +237,8 @@ def effective(properties: dict[str, Any]) -> dict[str, str]:
     A weight that was never set is left out.
     """
     found: dict[str, str] = {}
-    for key, prop in limits.PROPERTIES.items():
-        value = properties.get(prop.shown_as)
+    for key in limits.PROVEN:
+        value = properties.get(limits.PROPERTIES[key].shown_as)
         if value is None or (value == INFINITE and key.endswith("Weight")):
             continue
         if isinstance(value, bytes | list):

@@ -22,15 +22,8 @@ from machines.host.faults import Misconfigured
 
 # Keys a drop-in may hold. No Exec*=, no LoadCredential=, no Environment=: each of them would be root on the host. No Wants=
 # and its kin: they start any unit of the host with the machine, poweroff.target or debug-shell.service too.
-UNIT_SETTINGS = (
-    *PROPERTIES, "CPUQuotaPeriodSec", "AllowedMemoryNodes", "MemoryZSwapMax", "StartupCPUWeight", "StartupIOWeight",
-    "IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax", "IODeviceWeight",
-    "IODeviceLatencyTargetSec", "IPAccounting", "IPAddressAllow", "IPAddressDeny", "SocketBindAllow", "SocketBindDeny",
-    "RestrictNetworkInterfaces", "ManagedOOMSwap", "ManagedOOMMemoryPressure", "ManagedOOMMemoryPressureLimit",
-    "ManagedOOMPreference", "CPUAccounting", "MemoryAccounting", "IOAccounting", "TasksAccounting", "Restart",
-    "RestartSec", "TimeoutStartSec", "TimeoutStopSec", "TimeoutSec", "SetCredential", "CoredumpReceive",
-    "Description", "Documentation", "After", "Before", "PartOf", "Requisite",
-)  # fmt: skip
+# What is guarded opens devices, the host's firewall or another slice.
+UNIT_SETTINGS = (*(key for key, prop in PROPERTIES.items() if not prop.guarded), "SetCredential")
 FIRST_ID = 65536  # below it are the ids of the host's own users
 NETWORKS = ("veth", "zone", "bridge", "macvlan", "ipvlan", "host", "none", "other")
 

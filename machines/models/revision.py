@@ -1,14 +1,15 @@
 """A revision: one numbered configuration of a machine, as typed fields and child rows, and the two files they make.
 
-What no field covers stays word for word in `base_nspawn` and `base_limits`, comments included; the fields are put into
-those texts, so a file changes only where a setting changed.
+The settings people ask for most are columns; binds and ports are child rows; every other setting of the two tables of
+the contract stands in `settings`, by its id. What no field covers stays word for word in `base_nspawn` and
+`base_limits`, comments included; the fields are put into those texts, so a file changes only where a setting changed.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
@@ -16,6 +17,7 @@ from django.utils import timezone
 from machines.contract import limits, nspawn, values
 from machines.contract.orders import ABSENT, Configuration
 from machines.contract.problems import BadValue
+from machines.contract.table import Setting
 from machines.models.machine import Machine
 
 # column → setting of contract/nspawn.py; a boolean column writes yes or no only where it differs from the default
@@ -25,7 +27,6 @@ SWITCHES = {
     "notify_ready": "Exec.NotifyReady",
     "read_only": "Files.ReadOnly",
 }
-OWNERSHIP = "PrivateUsersOwnership"
 WORDS = {"volatile": "Files.Volatile", "private_users": "Exec.PrivateUsers"}
 # column → property of contract/limits.py
 LIMITS = {
@@ -38,17 +39,35 @@ LIMITS = {
 }
 
 
-def setting_field(setting: str, **kwargs: Any) -> "models.CharField[str, str]":
-    """A text column that holds a value of the settings table and checks it by the table's own rule."""
-    kwargs.setdefault("blank", True)
-    kwargs.setdefault("default", "")
-    kwargs.setdefault("help_text", nspawn.SETTINGS[setting].help)
-    return models.CharField(max_length=300, **kwargs)
+# setting → its column
+COLUMNS = {name: column for column, name in (SWITCHES | WORDS | LIMITS).items()}
+BIND, BIND_READ_ONLY, PORT, OWNERSHIP = (
+    nspawn.SETTINGS[name]
+    for name in ("Files.Bind", "Files.BindReadOnly", "Network.Port", "Files.PrivateUsersOwnership")
+)
+# settings that the network mode and the child rows stand for
+BY_MODE = tuple(f"Network.{key}" for key in nspawn.MODE_KEYS)
+BY_ROWS = ("Files.Bind", "Files.BindReadOnly", "Network.Port")
+# every other setting: kept in the column `settings`
+PLAIN: dict[str, Setting] = {
+    name: setting
+    for name, setting in (nspawn.SETTINGS | limits.PROPERTIES).items()
+    if name not in {*SWITCHES.values(), *WORDS.values(), *LIMITS.values(), *BY_MODE, *BY_ROWS}
+}
+MODES = [
+    *((mode.word, mode.title) for mode in nspawn.NETWORK_MODES.values()),
+    (nspawn.UNSAID, "Not said in the file"),
+    (nspawn.OTHER, "As written in the file"),
+]
 
 
-def limit_field(key: str) -> "models.CharField[str, str]":
-    prop = limits.PROPERTIES[key]
-    return models.CharField(max_length=50, blank=True, default="", verbose_name=prop.title, help_text=prop.help)
+def setting_field(**kwargs: Any) -> "models.CharField[str, str]":
+    """A text column that holds a value of the settings table."""
+    return models.CharField(max_length=300, blank=True, default="", **kwargs)
+
+
+def limit_field() -> "models.CharField[str, str]":
+    return models.CharField(max_length=50, blank=True, default="")
 
 
 class Revision(models.Model):
@@ -60,23 +79,20 @@ class Revision(models.Model):
     machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="revisions")
     number = models.PositiveIntegerField(null=True)  # given when it is applied
     state = models.CharField(max_length=10, choices=State, default=State.DRAFT)
-    author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    author = models.ForeignKey(django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     author_name = models.CharField(max_length=150, default="")
     reason = models.CharField(max_length=300, blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now)
     changed_at = models.DateTimeField(auto_now=True)
     applied_at = models.DateTimeField(null=True)
 
-    network_mode = models.CharField(
-        max_length=10, choices=[(m.word, m.title) for m in nspawn.NETWORK_MODES.values()], default="veth"
-    )
-    network_target = models.CharField(max_length=40, blank=True, default="")  # HOST[:INSIDE] where a card is meant
-    boot = models.BooleanField(default=True, help_text=nspawn.SETTINGS["Exec.Boot"].help)
-    ephemeral = models.BooleanField(default=False, help_text=nspawn.SETTINGS["Exec.Ephemeral"].help)
-    notify_ready = models.BooleanField(default=True, help_text=nspawn.SETTINGS["Exec.NotifyReady"].help)
-    read_only = models.BooleanField(default=False, help_text=nspawn.SETTINGS["Files.ReadOnly"].help)
+    network_mode = models.CharField(max_length=10, choices=MODES, default="veth")
+    network_target = models.CharField(max_length=300, blank=True, default="")  # HOST[:INSIDE] where a card is meant
+    boot = models.BooleanField(default=True)
+    ephemeral = models.BooleanField(default=False)
+    notify_ready = models.BooleanField(default=True)
+    read_only = models.BooleanField(default=False)
     volatile = setting_field(
-        "Files.Volatile",
         choices=[
             ("", "no: changes stay (default)"),
             ("overlay", "overlay: everything may change, nothing stays"),
@@ -84,14 +100,17 @@ class Revision(models.Model):
             ("yes", "yes: everything but /usr starts empty"),
         ],
     )
-    private_users = setting_field("Exec.PrivateUsers")
+    private_users = setting_field()
 
-    memory_max = limit_field("MemoryMax")
-    memory_high = limit_field("MemoryHigh")
-    cpu_quota = limit_field("CPUQuota")
-    cpu_weight = limit_field("CPUWeight")
-    tasks_max = limit_field("TasksMax")
-    io_weight = limit_field("IOWeight")
+    memory_max = limit_field()
+    memory_high = limit_field()
+    cpu_quota = limit_field()
+    cpu_weight = limit_field()
+    tasks_max = limit_field()
+    io_weight = limit_field()
+
+    # {"Exec.Hostname": "web", "IOReadBandwidthMax": "/dev/sda 5M\n/dev/sdb 9M"}: of a key that repeats, a value a line
+    settings = models.JSONField(default=dict, blank=True)
 
     # The texts the fields are put into, and the hashes of the files that an apply may replace.
     base_nspawn = models.TextField(blank=True, default="")
@@ -135,45 +154,67 @@ class Revision(models.Model):
             yield from _fault(column, getattr(self, column), nspawn.SETTINGS[setting].check)
         for column, key in LIMITS.items():
             yield from _fault(column, getattr(self, column), limits.PROPERTIES[key].check)
-        target = nspawn.NETWORK_MODES[self.network_mode].target
+        mode = nspawn.NETWORK_MODES.get(self.network_mode)
+        target = mode.target if mode else ""
         if target and not self.network_target:
             yield "network_target", BadValue(f"{target}= needs a name.")
         elif target:
             yield from _fault("network_target", self.network_target, nspawn.SETTINGS[f"Network.{target}"].check)
-        high, top = self.memory_high, self.memory_max
-        if _above(high, top):
+        if _above(self.memory_high, self.memory_max):
             yield "memory_high", BadValue("The soft limit is above the hard one, so it never acts.")
+        for name, problem in faults_of(self.settings):
+            yield "settings", BadValue(f"{name}: {problem.message}")
+
+    def value(self, name: str) -> str:
+        """What the setting of this id is to be; "" where nothing is said. (Not of child rows and the network mode.)"""
+        if name in PLAIN:
+            return str(self.settings.get(name, ""))
+        said = getattr(self, COLUMNS[name])
+        return said if isinstance(said, str) else "yes" if said else "no"
+
+    def take(self, name: str, text: str) -> None:
+        """Say what the setting of this id is to be; "" says nothing of it."""
+        if name in PLAIN:
+            kept = {key: value for key, value in self.settings.items() if key != name}
+            self.settings = kept | ({name: text} if text else {})
+        elif COLUMNS[name] in SWITCHES:
+            setattr(self, COLUMNS[name], values.is_true(text or nspawn.SETTINGS[name].default))
+        else:
+            setattr(self, COLUMNS[name], text)
 
     def render_nspawn(
         self, binds: "Iterable[BindMount] | None" = None, ports: "Iterable[PortForward] | None" = None
     ) -> str:
         """The .nspawn file without our first line. Rows that are not given are read from the database."""
         document = nspawn.parse(nspawn.unmark(self.base_nspawn))
+        before = document.text()
         for column, name in SWITCHES.items():
-            setting = nspawn.SETTINGS[name]
-            text = "yes" if getattr(self, column) else "no"
-            unsaid = text == setting.default and not document.get(setting.section, setting.key)
-            document.put(setting.section, setting.key, [] if unsaid else _keep(document, setting, text))
+            setting, wanted = nspawn.SETTINGS[name], getattr(self, column)
+            if values.is_true(document.said(setting) or setting.default) != wanted:
+                document.put_setting(setting, "yes" if wanted else "no")
+        volatile_root = _volatile_root(document)
         for column, name in WORDS.items():
             setting, text = nspawn.SETTINGS[name], getattr(self, column)
             if _plain(setting, document.last(setting.section, setting.key)) != text:
                 document.put(setting.section, setting.key, [text] if text else [])
-        if self.volatile and self.private_users in {"", "pick", "yes"} and not document.get(nspawn.FILES, OWNERSHIP):
-            # Else systemd wants to chown the tree, which it cannot below any volatile root: "Failed to adjust UID/GID
-            # shift of OS tree" (tried on 252 with yes, state and overlay, on btrfs and ext4).
-            document.put(nspawn.FILES, OWNERSHIP, ["map"])
         nspawn.put_network(document, self.network_mode, self.network_target)
         binds = list(self.binds.all() if binds is None else binds)
-        document.put(nspawn.FILES, "Bind", [str(b) for b in binds if not b.read_only])
-        document.put(nspawn.FILES, "BindReadOnly", [str(b) for b in binds if b.read_only])
-        document.put(nspawn.NETWORK, "Port", [str(p) for p in (self.ports.all() if ports is None else ports)])
-        document.drop_empty_sections()
+        _put_rows(document, BIND, [str(b) for b in binds if not b.read_only])
+        _put_rows(document, BIND_READ_ONLY, [str(b) for b in binds if b.read_only])
+        _put_rows(document, PORT, [str(p) for p in (self.ports.all() if ports is None else ports)])
+        for name, setting in PLAIN.items():
+            if not setting.in_unit:
+                document.put_setting(setting, self.settings.get(name, ""))
+        if _volatile_root(document) != volatile_root:
+            _put_ownership(document)
+        if document.text() != before:
+            document.drop_empty_sections()
         return document.text()
 
     def render_limits(self) -> str:
         """The drop-in without our first line; "" when there is nothing to limit."""
-        wanted = limits.read(self.base_limits) | {key: getattr(self, column) for column, key in LIMITS.items()}
-        return limits.dropin(wanted, self.base_limits)
+        wanted = {name: text for name, text in self.settings.items() if name in limits.PROPERTIES}
+        return limits.dropin(wanted | {key: getattr(self, column) for column, key in LIMITS.items()}, self.base_limits)
 
     def configuration(self, number: int) -> Configuration:
         """What an order carries: both files with their first line, and what they replace."""
@@ -205,10 +246,12 @@ class Revision(models.Model):
             setting = nspawn.SETTINGS[name]
             setattr(self, column, _plain(setting, document.last(setting.section, setting.key)))
         mode, target = nspawn.network_mode(document)
-        self.network_mode, self.network_target = (mode, target) if mode in nspawn.NETWORK_MODES else ("veth", "")
-        found = limits.read(limits_text)
+        self.network_mode, self.network_target = mode or nspawn.UNSAID, target
+        found = limits.read(nspawn.unmark(limits_text))
         for column, key in LIMITS.items():
             setattr(self, column, found.get(key, ""))
+        everything = {name: document.said(setting) for name, setting in nspawn.SETTINGS.items()} | found
+        self.settings = {name: everything[name] for name in PLAIN if everything.get(name)}
         self.base_nspawn, self.base_limits = nspawn.unmark(nspawn_text), nspawn.unmark(limits_text)
 
 
@@ -224,7 +267,8 @@ class BindMount(models.Model):
     source = models.CharField(max_length=1024, help_text="Path on the host")
     target = models.CharField(max_length=1024, blank=True, default="", help_text="Path inside; the same when empty")
     read_only = models.BooleanField(default=False)
-    ownership = models.CharField(max_length=20, choices=Ownership, blank=True, default=Ownership.PLAIN)
+    # one of Ownership, or other options as they were found in a file
+    ownership = models.CharField(max_length=60, blank=True, default=Ownership.PLAIN)
 
     class Meta:
         ordering = ["position", "id"]
@@ -274,12 +318,13 @@ class PortForward(models.Model):
 
 
 def bind_rows(text: str) -> list[BindMount]:
-    """The unsaved rows of a file's Bind= and BindReadOnly= lines."""
+    """The unsaved rows of a file's Bind= and BindReadOnly= lines; those no row can hold are left to the file."""
     document = nspawn.parse(text)
     rows = [
-        _bind_row(value, key == "BindReadOnly")
-        for key in ("Bind", "BindReadOnly")
-        for value in document.get(nspawn.FILES, key)
+        _bind_row(value, setting is BIND_READ_ONLY)
+        for setting in (BIND, BIND_READ_ONLY)
+        for value in document.get(setting.section, setting.key)
+        if _as_row(setting, value)
     ]
     for position, row in enumerate(rows):
         row.position = position
@@ -287,8 +332,55 @@ def bind_rows(text: str) -> list[BindMount]:
 
 
 def port_rows(text: str) -> list[PortForward]:
-    """The unsaved rows of a file's Port= lines."""
-    return [_port_row(value, position) for position, value in enumerate(nspawn.parse(text).get(nspawn.NETWORK, "Port"))]
+    """The unsaved rows of a file's Port= lines; those no row can hold are left to the file."""
+    said = [value for value in nspawn.parse(text).get(nspawn.NETWORK, "Port") if _as_row(PORT, value)]
+    return [_port_row(value, position) for position, value in enumerate(said)]
+
+
+def without_field(text: str) -> list[tuple[str, str]]:
+    """(setting, value) of the lines of a .nspawn file that the form cannot show; they stay as they are written."""
+    document = nspawn.parse(text)
+    strange = [
+        (f"{e.section}.{e.key}", e.value)
+        for e in document.settings()
+        if f"{e.section}.{e.key}" not in nspawn.SETTINGS and e.value
+    ]
+    for setting in (BIND, BIND_READ_ONLY, PORT):
+        strange += [
+            (setting.id, value) for value in document.get(setting.section, setting.key) if not _as_row(setting, value)
+        ]
+    return strange
+
+
+def faults_of(settings: Mapping[str, Any]) -> Iterable[tuple[str, BadValue]]:
+    """(id, problem) of the values that their settings do not take."""
+    for name, text in settings.items():
+        setting = PLAIN.get(name)
+        if setting is None or not isinstance(text, str):
+            yield name, BadValue("There is no such setting.")
+            continue
+        for line in text.split("\n") if setting.repeats else [text]:
+            yield from _fault(name, line, setting.check)
+
+
+def _as_row(setting: Setting, value: str) -> str:
+    """How a row would write the value; "" where a row cannot hold it."""
+    try:
+        values.one_line(value)
+        setting.check(value)
+    except BadValue:
+        return ""
+    return str(_port_row(value, 0) if setting is PORT else _bind_row(value, False))
+
+
+def _put_rows(document: nspawn.Document, setting: Setting, wanted: list[str]) -> None:
+    """Write the rows, each in the spelling it has in the file already; lines that no row can hold stay before them."""
+    said = document.get(setting.section, setting.key)
+    known = {_as_row(setting, value): value for value in said}
+    if [_as_row(setting, value) for value in said if _as_row(setting, value)] == wanted:
+        return
+    strange = [value for value in said if not _as_row(setting, value)]
+    document.put(setting.section, setting.key, strange + [known.get(text, text) for text in wanted])
 
 
 def sha256(text: str) -> str:
@@ -310,13 +402,22 @@ def as_settings(nspawn_text: str, limits_text: str) -> dict[str, str]:
     return found | limits.read(limits_text)
 
 
-def _keep(document: nspawn.Document, setting: nspawn.Setting, text: str) -> list[str]:
-    """The file's own spelling of a boolean ("true", "1") when it means the same."""
-    said = document.last(setting.section, setting.key)
-    return [said] if said and values.is_true(said) == (text == "yes") else [text]
+def _volatile_root(document: nspawn.Document) -> tuple[str, str]:
+    """What it says of a root that forgets, and of the ids inside."""
+    volatile, users = (nspawn.SETTINGS[name] for name in ("Files.Volatile", "Exec.PrivateUsers"))
+    return document.said(volatile), document.said(users)
 
 
-def _plain(setting: nspawn.Setting, said: str) -> str:
+def _put_ownership(document: nspawn.Document) -> None:
+    """Any volatile root with picked ids needs its owners mapped: else systemd wants to chown the tree, which it
+    cannot: "Failed to adjust UID/GID shift of OS tree" (tried on 252 with yes, state and overlay, on btrfs and ext4).
+    """
+    volatile, users = _volatile_root(document)
+    if volatile not in {"", "no"} and users in {"", "pick", "yes"} and not document.said(OWNERSHIP):
+        document.put_setting(OWNERSHIP, "map")
+
+
+def _plain(setting: Setting, said: str) -> str:
     """A value as the form knows it: yes for every spelling of it, and "" for the default spelt out."""
     try:
         values.boolean(said)

@@ -28,11 +28,14 @@ def context(request: PanelRequest, machine: Machine, draft: Revision | None, her
 
 def file_diffs(machine: Machine, before: diffs.Files, after: diffs.Files) -> list[tuple[str, list[diffs.Line]]]:
     """(path on the host, what changes in it) for both files."""
-    unit = f"systemd-nspawn@{machine.name}.service.d"
     return [
         (f"/etc/systemd/nspawn/{machine.name}.nspawn", diffs.unified(before.nspawn, after.nspawn)),
-        (f"/etc/systemd/system/{unit}/50-nspawnpanel.conf", diffs.unified(before.limits, after.limits)),
+        (dropin_path(machine), diffs.unified(before.limits, after.limits)),
     ]
+
+
+def dropin_path(machine: Machine) -> str:
+    return f"/etc/systemd/system/systemd-nspawn@{machine.name}.service.d/50-nspawnpanel.conf"
 
 
 def comparison(machine: Machine, before: diffs.Files, after: diffs.Files) -> dict[str, Any]:

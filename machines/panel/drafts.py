@@ -118,6 +118,20 @@ def save(machine: Machine, given: Configurator, *, by: User, seen: str) -> Revis
         return given.save(author=by, author_name=by.username, state=Revision.State.DRAFT, number=None)
 
 
+def save_texts(machine: Machine, texts: Files, *, by: User, seen: str) -> Revision:
+    """Keep both files as the draft, word for word. Raises Newer, Busy, Foreign."""
+    _refuse_foreign(machine)
+    with transaction.atomic():
+        draft = locked(machine, seen) or new(machine)
+        draft.take_files(texts.nspawn, texts.limits)
+        draft.author, draft.author_name, draft.state, draft.number = by, by.username, Revision.State.DRAFT, None
+        draft.save()
+        draft.binds.all().delete()
+        draft.ports.all().delete()
+        keep_rows(draft, bind_rows(texts.nspawn), port_rows(texts.nspawn))
+        return draft
+
+
 def restore(machine: Machine, source: Revision, *, by: User, seen: str) -> Revision:
     """Make the draft out of an older revision; the draft that was seen goes. Raises Newer, Busy."""
     with transaction.atomic():

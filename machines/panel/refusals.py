@@ -13,13 +13,16 @@ from django.db import transaction
 from machines.contract import nspawn
 from machines.contract.problems import Problem
 from machines.contract.states import JobState
+from machines.contract.table import Kind
 from machines.models import BindMount, Job, Machine, PortForward, Revision, User
-from machines.models.revision import LIMITS, SWITCHES, WORDS, as_settings, bind_rows, port_rows, sha256
+from machines.models.revision import LIMITS, PLAIN, SWITCHES, WORDS, as_settings, bind_rows, port_rows, sha256
 from machines.panel.diffs import Files
 from machines.panel.drafts import files, keep_rows, locked
 
 # setting → the id of the part of the form where it can be mended
 _PLACES = {
+    **{setting.key: f"id_{name}" for name, setting in PLAIN.items()},
+    **{setting.key: f"rows_{name}" for name, setting in PLAIN.items() if setting.kind is Kind.ROWS},
     **{nspawn.SETTINGS[name].key: f"id_{field}" for field, name in (SWITCHES | WORDS).items()},
     **{key: f"id_{field}" for field, key in LIMITS.items()},
     **dict.fromkeys(("Zone", "Bridge", "MACVLAN", "IPVLAN"), "id_network_target"),
@@ -123,7 +126,6 @@ def _take(draft: Revision, there: Files) -> None:
         raise _no_form("something that is not valid") from error
     said = as_settings(nspawn.unmark(there.nspawn), "")
     lost = [name for name, value in said.items() if kept.get(name) != value]
-    lost += [bind.ownership for bind in binds if bind.ownership not in BindMount.Ownership.values]
     if lost:
         raise _no_form(", ".join(lost[:5]))
     BindMount.objects.filter(revision=draft).delete()

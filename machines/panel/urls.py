@@ -7,7 +7,7 @@ from django.views.generic import RedirectView
 from machines.contract.rights import Right
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
-from machines.panel.views import accounts, configs, doctor, hosts, jobs, machines, new_machine, proofs, revisions
+from machines.panel.views import accounts, configs, doctor, hosts, jobs, machines, new_machine, proofs, raw, revisions
 
 
 class Word(StringConverter):
@@ -43,6 +43,7 @@ doctor_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/doctor/… and �
 ]
 config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and …/revisions/…
     path("config/", configs.edit, name="config-edit"),
+    path("config/raw/", raw.raw, name="config-raw"),
     path("config/review/", configs.review, name="config-review"),
     path("config/apply/", configs.apply, name="config-apply"),
     path("config/rebase/", configs.rebase, name="config-rebase"),

@@ -3,7 +3,8 @@
   const { $, $$, on, announce, onFresh } = window.panel;
 
   // --- Rows that repeat, fields that depend on others
-  on("click", "[data-formset-add]", (button) => {
+  on("click", "[data-formset-add]", (button, e) => {
+    e.preventDefault();
     const set = button.closest("[data-formset]");
     const total = $(`[name="${set.dataset.formset}-TOTAL_FORMS"]`, set);
     const holder = document.createElement("template");
@@ -16,7 +17,8 @@
     $("input:not([type=hidden]), select, textarea", row)?.focus();
     row.dispatchEvent(new Event("input", { bubbles: true }));
   });
-  on("click", "[data-formset-remove]", (button) => {
+  on("click", "[data-formset-remove]", (button, e) => {
+    e.preventDefault();
     const row = button.closest("[data-formset-row]");
     const set = row.closest("[data-formset]");
     $('[name$="-DELETE"]', row).checked = true;
@@ -26,7 +28,8 @@
     announce("Row removed");
     ($("[data-formset-row]:not([hidden]) input:not([type=hidden])", set) || $("[data-formset-add]", set)).focus();
   });
-  on("click", "[data-formset-move]", (button) => {
+  on("click", "[data-formset-move]", (button, e) => {
+    e.preventDefault();
     const row = button.closest("[data-formset-row]");
     const rows = $$("[data-formset-row]:not([hidden])", row.parentElement);
     const other = rows[rows.indexOf(row) + (button.dataset.formsetMove === "up" ? -1 : 1)];
@@ -120,6 +123,51 @@
     shelve(null);
     putBack(form, kept);
   };
+
+  // --- Finding a setting: what does not match is hidden, folds that hold a match open
+  const words = new WeakMap();
+  const wordsOf = (part) => {
+    if (!words.has(part)) words.set(part, $$("label, legend, .setting-key, .field-help", part).map((each) => each.textContent).join(" ").toLowerCase());
+    return words.get(part);
+  };
+  const filter = (field) => {
+    const wanted = field.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0;
+    $$("[data-setting]").forEach((part) => {
+      const fits = wanted.every((word) => wordsOf(part).includes(word));
+      part.classList.toggle("is-filtered", !fits);
+      found += fits ? 1 : 0;
+      const fold = part.closest("details");
+      if (fold && wanted.length && fits) fold.open = true;
+    });
+    $$("[data-setting-section], [data-setting-section] details").forEach((part) => {
+      part.classList.toggle("is-filtered", wanted.length > 0 && !$("[data-setting]:not(.is-filtered)", part));
+    });
+    $$("[data-filter-none]").forEach((note) => { note.hidden = found > 0; });
+    if (wanted.length) announce(`${found} setting${found === 1 ? "" : "s"}`);
+  };
+  document.addEventListener("input", (e) => { if (e.target.matches("[data-setting-filter]")) filter(e.target); });
+  on("click", "[data-filter-clear]", () => { const field = $("[data-setting-filter]"); field.value = ""; filter(field); field.focus(); });
+  document.addEventListener("keydown", (e) => { if (e.key === "Enter" && e.target.matches("[data-setting-filter]")) e.preventDefault(); });
+  const unfold = () => { // a link to a setting opens the fold it is in
+    const part = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = part && part.closest("details");
+    if (fold && !fold.open) { fold.open = true; part.scrollIntoView({ block: "center" }); }
+  };
+  addEventListener("hashchange", unfold);
+  onFresh(unfold);
+
+  // --- A remark leads to its line of the text
+  on("click", "[data-raw-line]", (link, e) => {
+    const area = document.getElementById(link.hash.slice(1));
+    const lines = area.value.split("\n");
+    const at = Number(link.dataset.rawLine) - 1;
+    const start = lines.slice(0, at).reduce((sum, line) => sum + line.length + 1, 0);
+    e.preventDefault();
+    area.focus();
+    area.setSelectionRange(start, start + (lines[at] || "").length);
+    area.scrollTop = Math.max(0, at - 5) * parseFloat(getComputedStyle(area).lineHeight);
+  });
 
   on("change", "form[data-autosubmit]", (form) => form.requestSubmit());
   onFresh(() => {

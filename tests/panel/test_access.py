@@ -48,6 +48,7 @@ TABLE = {
     "machine-proof": Line(SEE, GET),
     "machine-prove": Line(OPERATE, POST),
     "config-edit": Line(SEE, BOTH),
+    "config-raw": Line(SEE, BOTH),
     "config-review": Line(SEE, GET),
     "config-apply": Line(CONFIGURE, POST),
     "config-rebase": Line(CONFIGURE, POST),
@@ -72,7 +73,7 @@ TABLE = {
     "theme": Line(SEE, POST),
 }
 # Views that look at the right themselves once more, because one address needs two: (name, method) → the right.
-STRICTER = {("config-edit", "POST"): CONFIGURE}
+STRICTER = {("config-edit", "POST"): CONFIGURE, ("config-raw", "POST"): CONFIGURE}
 CAST = {"anonymous": None, "stranger": "", "viewer": Role.VIEWER, "admin": Role.ADMINISTRATOR}
 
 

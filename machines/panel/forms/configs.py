@@ -8,46 +8,55 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.forms.boundfield import BoundWidget
 
 from machines.contract import limits, nspawn, values
+from machines.contract.table import Kind, Setting
 from machines.models import BindMount, Host, Machine, PortForward, Revision
-from machines.models.revision import LIMITS, SWITCHES, WORDS
+from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES
+from machines.panel.forms.setting_fields import MAX_ROWS, PLAIN_TYPING, field_of, help_of, lines_of, living, rows_of
 
 OTHER = "other"
 OWN_RANGE = "private_users_range"
-MAX_ROWS = 100
 
 LABELS = {
     "network_mode": "How the machine is connected",
     "network_target": "Name of the zone, bridge or network card",
-    "boot": "Boot the image's init",
-    "ephemeral": "Throw all changes away at stop",
-    "notify_ready": "Wait until the machine has booted",
-    "read_only": "Read-only root",
-    "volatile": "Forget changes at stop",
-    "private_users": "User namespace",
 }
-HELP = {
-    "network_target": "A zone is made when its first machine starts; a bridge or a card must exist on the host.",
-    "boot": "Off runs only the command of the image, without services inside.",
-    "ephemeral": "Each start runs on a fresh copy of the image. Cheap on btrfs, a full copy elsewhere.",
-    "notify_ready": "The machine counts as started when its init says so, not when its first process runs.",
-    "read_only": "Nothing inside can change the image; most systems then need writable binds for /var.",
-    "volatile": "The image stays as it is; what the machine writes lives in memory.",
-    "private_users": "Root inside is an ordinary user outside. Leave it picked unless a bind needs known ids.",
-}
+TARGET_HELP = "A zone is made when its first machine starts; a bridge or a card must exist on the host."
 PRIVATE_USERS = [
     ("", "picked: a free range of ids (default)"),
     ("identity", "identity: same ids inside and outside, still fewer rights"),
+    ("managed", "managed: ids handed out by the host's nsresourced (systemd 258)"),
     ("no", "no: root inside is root of the host"),
     (OTHER, "other: a first id of your own"),
 ]
+# column → its setting
+COLUMN_SETTINGS: dict[str, Setting] = {
+    column: (nspawn.SETTINGS | limits.PROPERTIES)[name] for name, column in COLUMNS.items()
+}
+FILE_MODES = {
+    mode.word: mode
+    for mode in (
+        nspawn.NetworkMode(
+            nspawn.UNSAID, "Not said in the file", "As the unit says: by default a virtual cable to the host.", ()
+        ),
+        nspawn.NetworkMode(
+            nspawn.OTHER, "As written in the file", "A mixture that is none of these; the raw text says it.", ()
+        ),
+    )
+}
+IN_ROWS = {name: setting for name, setting in PLAIN.items() if setting.kind is Kind.ROWS}
 
 
 class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the type checker only
-    """The columns of a revision. `private_users` is a choice with a field of its own for what no choice covers."""
+    """The columns of a revision, and a field for every other setting that is not typed in rows.
+
+    `private_users` is a choice with a field of its own for what no choice covers. A setting the data does not speak of
+    stays as it is: its field was not on the page, or the host is too old for it.
+    """
 
     private_users = forms.ChoiceField(choices=PRIVATE_USERS, required=False)
     private_users_range = forms.CharField(
@@ -66,19 +75,37 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
 
     field_order = [*Meta.fields[: Meta.fields.index("private_users") + 1], OWN_RANGE]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, systemd: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, text in HELP.items():
-            self.fields[name].help_text = text
-        self.fields["private_users"].label = LABELS["private_users"]
-        self.fields["network_target"].widget.attrs |= {"list": "network-targets", "autocomplete": "off"}
-        for name, key in LIMITS.items():
-            prop = limits.PROPERTIES[key]
-            self.fields[name].help_text = f"{prop.help} For example {prop.example}."
-            self.fields[name].widget.attrs |= {"placeholder": prop.default or "no limit", "autocomplete": "off"}
-        for name in ("network_target", OWN_RANGE, *LIMITS):
-            self.fields[name].widget.attrs |= {"spellcheck": "false", "autocapitalize": "off"}
+        self.systemd = systemd
+        for name, setting in COLUMN_SETTINGS.items():
+            self.fields[name].label, self.fields[name].help_text = setting.title, help_of(setting)
+            if name in LIMITS:
+                self.fields[name].widget.attrs |= {**PLAIN_TYPING, "placeholder": setting.default or "no limit"}
+        self.fields["network_target"].help_text = TARGET_HELP
+        self.fields["network_target"].widget.attrs |= {**PLAIN_TYPING, "list": "network-targets"}
+        self.fields[OWN_RANGE].widget.attrs |= PLAIN_TYPING
+        self._offer_modes()
         self._offer_own_range()
+        for name, setting in PLAIN.items():
+            if setting.kind is not Kind.ROWS:
+                self._add(name, setting)
+
+    def _add(self, name: str, setting: Setting) -> None:
+        current = self.instance.value(name)
+        field = self.fields[name] = field_of(setting, current)
+        self.initial[name] = current
+        if self.too_old_for(setting) and not current:
+            field.widget.attrs["disabled"] = True
+
+    def too_old_for(self, setting: Setting) -> bool:
+        return 0 < self.systemd < setting.since
+
+    def _offer_modes(self) -> None:
+        """What only a file can say is offered where it is so."""
+        said = {self.instance.network_mode, nspawn.network_mode(nspawn.parse(self.instance.base_nspawn))[0]}
+        offered = [(word, title) for word, title in MODES if word in nspawn.NETWORK_MODES or word in said]
+        self.fields["network_mode"].choices = offered  # type: ignore[attr-defined]
 
     def _offer_own_range(self) -> None:
         current = self.initial.get("private_users", "")
@@ -88,12 +115,12 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
     def modes(self) -> Iterator[tuple[BoundWidget, nspawn.NetworkMode]]:
         """Each radio button of the network with the mode it stands for."""
         for radio in self["network_mode"]:
-            yield radio, nspawn.NETWORK_MODES[str(radio.data["value"])]
+            word = str(radio.data["value"])
+            yield radio, nspawn.NETWORK_MODES.get(word) or FILE_MODES[word]
 
     def keys(self) -> dict[str, str]:
         """field → systemd's own name of the setting, for the label."""
-        named = {name: nspawn.SETTINGS[setting].key for name, setting in (SWITCHES | WORDS).items()} | LIMITS
-        return {name: f"{key}=" for name, key in named.items()}
+        return {name: f"{setting.key}=" for name, setting in COLUMN_SETTINGS.items()}
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -105,6 +132,14 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
             cleaned["network_target"] = ""
         return cleaned
 
+    def plain(self) -> dict[str, str]:
+        """The settings that are no columns, as they were typed."""
+        said = {}
+        for name in PLAIN.keys() - IN_ROWS.keys():
+            here = self.add_prefix(name) in self.data
+            said[name] = self.cleaned_data.get(name, "") if here else self.instance.value(name)
+        return said
+
     def _post_clean(self) -> None:
         """The model's own checks; what they say of a range of one's own belongs to the field it was typed in."""
         super()._post_clean()  # type: ignore[misc]  # the stubs do not know it
@@ -112,8 +147,16 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
         if typed and "private_users" in self.errors:
             self.errors[OWN_RANGE] = self.errors.pop("private_users")
 
+    def _update_errors(self, errors: ValidationError) -> None:
+        """What a file said wrongly before is shown on its own field, once somebody saves it."""
+        if hasattr(errors, "error_dict"):
+            errors.error_dict.pop("settings", None)
+        super()._update_errors(errors)  # type: ignore[misc]
+
 
 class BindForm(forms.ModelForm):  # type: ignore[type-arg]
+    ownership = forms.ChoiceField(label="Owner of files", choices=BindMount.Ownership.choices, required=False)
+
     class Meta:
         model = BindMount
         fields = ["source", "target", "read_only", "ownership"]
@@ -123,6 +166,13 @@ class BindForm(forms.ModelForm):  # type: ignore[type-arg]
             "source": forms.TextInput(attrs={"placeholder": "/srv/data", "autocomplete": "off", "spellcheck": "false"}),
             "target": forms.TextInput(attrs={"placeholder": "the same", "autocomplete": "off", "spellcheck": "false"}),
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        said = str(self.data.get(self.add_prefix("ownership")) or self.initial.get("ownership") or "")
+        known = all(option in values.BIND_OPTIONS for option in said.split(","))
+        if known and said not in BindMount.Ownership.values:
+            self.fields["ownership"].choices += [(said, f"{said} (as written)")]  # type: ignore[attr-defined]
 
 
 class PortForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -147,7 +197,7 @@ class PortForm(forms.ModelForm):  # type: ignore[type-arg]
 _ROWS: dict[str, Any] = {"extra": 0, "can_delete": True, "can_order": True, "max_num": MAX_ROWS, "validate_max": True}
 BindFormSet = forms.formset_factory(BindForm, **_ROWS)
 PortFormSet = forms.formset_factory(PortForm, **_ROWS)
-Row = BindForm | PortForm
+RowForm = BindForm | PortForm
 
 
 class Configurator:
@@ -168,13 +218,14 @@ class Configurator:
     ) -> None:
         self.instance = instance or Revision()
         self.host = host
-        self.form = ConfigForm(data, instance=self.instance)
+        self.form = ConfigForm(data, instance=self.instance, systemd=int(self.facts.get("systemd") or 0))
         binds, ports = bind_rows or [], port_rows or []
         if data is None and self.instance.pk:
             binds = self.instance.binds.all() if bind_rows is None else binds
             ports = self.instance.ports.all() if port_rows is None else ports
         self.binds = BindFormSet(data, prefix="binds", initial=[_initial(row, BindForm) for row in binds] or None)
         self.ports = PortFormSet(data, prefix="ports", initial=[_initial(row, PortForm) for row in ports] or None)
+        self.rows = {name: rows_of(setting, self.instance.value(name), data) for name, setting in IN_ROWS.items()}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -190,6 +241,8 @@ class Configurator:
     def is_valid(self) -> bool:
         """Check each part, then what must hold across them. Errors stand on the field that can mend them."""
         parts = [self.form.is_valid(), self.binds.is_valid(), self.ports.is_valid()]
+        parts += [rows.is_valid() for rows in self.rows.values() if rows.is_bound]
+        self._check_ages()
         self._check_target()
         self._check_binds()
         self._check_ports()
@@ -200,22 +253,36 @@ class Configurator:
         found = _errors_of(self.form)
         for title, rows in (("Bind", self.binds), ("Port", self.ports)):
             found += [("", f"{title}s", str(text)) for text in rows.non_form_errors()] if rows.is_bound else []
-            for number, row in enumerate(_living(rows), 1):
+            for number, row in enumerate(living(rows), 1):
+                found += [(at, f"{title} {number}, {label}", text) for at, label, text in _errors_of(row)]
+        for name, rows in self.rows.items():
+            title = PLAIN[name].title
+            found += [("", title, str(text)) for text in rows.non_form_errors()] if rows.is_bound else []
+            for number, row in enumerate(living(rows), 1):
                 found += [(at, f"{title} {number}, {label}", text) for at, label, text in _errors_of(row)]
         return found
+
+    def settings(self) -> dict[str, str]:
+        """Every setting that is no column, as it was typed or as it was."""
+        said = self.form.plain()
+        for name, rows in self.rows.items():
+            said[name] = lines_of(living(rows)) if rows.is_bound else self.instance.value(name)
+        return {name: said[name] for name in PLAIN if said[name]}
 
     def preview(self) -> tuple[str, str]:
         """Both files as they would be written, without saving anything. The form must be valid."""
         revision: Revision = self.form.save(commit=False)
-        binds, ports = ([row.instance for row in _living(rows)] for rows in (self.binds, self.ports))
+        revision.settings = self.settings()
+        binds, ports = ([row.instance for row in living(rows)] for rows in (self.binds, self.ports))
         return revision.render_nspawn(binds, ports), revision.render_limits()
 
     def save(self, **fields: Any) -> Revision:
         """Store the revision, with `fields` set on it, and replace its rows."""
         revision: Revision = self.form.save(commit=False)
+        revision.settings = self.settings()
         for name, value in fields.items():
             setattr(revision, name, value)
-        mine = [*ConfigForm.Meta.fields, *fields, "changed_at"]
+        mine = [*ConfigForm.Meta.fields, "settings", *fields, "changed_at"]
         with transaction.atomic():
             revision.save(update_fields=mine if revision.pk else None)
             _replace(revision, BindMount, self.binds)
@@ -223,6 +290,20 @@ class Configurator:
         return revision
 
     # --- what must hold across fields
+
+    def _check_ages(self) -> None:
+        """What this host's systemd would ignore may stay as it is, but not be newly said."""
+        for name, setting in PLAIN.items():
+            if not self.form.too_old_for(setting):
+                continue
+            said = f"{setting.key}= needs systemd {setting.since}; {self._has_systemd()}."
+            before = self.instance.value(name)
+            if name in self.rows:
+                for row in living(self.rows[name]):
+                    if row.value() not in before.split("\n"):
+                        row.add_error("part0", said)
+            elif self.form.cleaned_data.get(name, before) not in {"", before}:
+                self.form.add_error(name, said)
 
     def _check_target(self) -> None:
         cleaned = self.form.cleaned_data if hasattr(self.form, "cleaned_data") else {}
@@ -241,19 +322,19 @@ class Configurator:
 
     def _check_binds(self) -> None:
         seen: set[str] = set()
-        for row in _living(self.binds):
+        for row in living(self.binds):
             target = row.cleaned_data.get("target") or row.cleaned_data.get("source", "")
             if target and target.rstrip("/") in seen:
                 at = "target" if row.cleaned_data.get("target") else "source"
                 row.add_error(at, f"{target} is already the target of another bind; the later one would hide it.")
             seen.add(target.rstrip("/"))
             option = row.cleaned_data.get("ownership", "")
-            needs = values.BIND_OPTIONS.get(option, 0)
+            needs = max(values.BIND_OPTIONS.get(word, 0) for word in option.split(","))
             if self._older_than(needs):
                 row.add_error("ownership", f"{option} needs systemd {needs}; {self._has_systemd()}.")
 
     def _check_ports(self) -> None:
-        rows = [row for row in _living(self.ports) if row.cleaned_data.get("host_port")]
+        rows = [row for row in living(self.ports) if row.cleaned_data.get("host_port")]
         mode = nspawn.NETWORK_MODES.get(self.form.data.get(self.form.add_prefix("network_mode"), ""))
         taken = self._ports_of_others([row.cleaned_data["host_port"] for row in rows])
         seen: set[tuple[str, int]] = set()
@@ -281,19 +362,8 @@ class Configurator:
         return f"{self.host} has {self.facts.get('systemd')}"
 
 
-def _initial(row: BindMount | PortForward, form: type[Row]) -> dict[str, Any]:
+def _initial(row: BindMount | PortForward, form: type[RowForm]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in form.Meta.fields}
-
-
-def _living(rows: "forms.BaseFormSet[Any]") -> list[Any]:
-    """The rows that were filled in and not taken away, in the order of the page."""
-    if not rows.is_bound:
-        return []
-    first_new = rows.initial_form_count()
-    forms_ = [
-        f for i, f in enumerate(rows.forms) if (i < first_new or f.has_changed()) and not f.cleaned_data.get("DELETE")
-    ]
-    return sorted(forms_, key=lambda f: (f.cleaned_data.get("ORDER") is None, f.cleaned_data.get("ORDER") or 0))
 
 
 def _errors_of(form: "forms.BaseForm") -> list[tuple[str, str, str]]:
@@ -308,7 +378,7 @@ def _errors_of(form: "forms.BaseForm") -> list[tuple[str, str, str]]:
 
 def _replace(revision: Revision, model: type[BindMount] | type[PortForward], rows: "forms.BaseFormSet[Any]") -> None:
     model._default_manager.filter(revision=revision).delete()
-    kept = [row.instance for row in _living(rows)]
+    kept = [row.instance for row in living(rows)]
     for position, instance in enumerate(kept):
         instance.pk, instance.revision, instance.position = None, revision, position
     model._default_manager.bulk_create(kept)

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from django.http import HttpResponse, QueryDict
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -12,8 +12,10 @@ from machines.contract import orders
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right, authorize
 from machines.models import Machine, Revision
-from machines.panel import access, config_page, diffs, drafts, refusals, responses
+from machines.models.revision import without_field
+from machines.panel import access, config_page, diffs, drafts, refusals, responses, setting_sections
 from machines.panel.access import PanelRequest, needs
+from machines.panel.forms import row_buttons
 from machines.panel.forms.configs import Configurator
 from machines.panel.job_page import read_key
 from machines.panel.rows import machine_url
@@ -34,13 +36,13 @@ def edit(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> HttpResponse:
     back = _address(machine, "config-edit")
-    data = _with_row(request.POST)
+    data = row_buttons.shaped(request.POST)
     seen = data.get("seen", "")
     given = drafts.configurator(machine, draft, data)
     try:
         authorize(request.user.role, Right.CONFIGURE)
-        if "add" in data or not given.is_valid():
-            return _form(request, machine, draft, given, status=200 if "add" in data else 422, seen=seen)
+        if row_buttons.asked(data) or not given.is_valid():
+            return _form(request, machine, draft, given, status=200 if row_buttons.asked(data) else 422, seen=seen)
         drafts.save(machine, given, by=request.user, seen=seen)
     except drafts.Newer as problem:
         return _conflict(request, machine, given, problem)
@@ -49,17 +51,6 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> Ht
     if data.get("then") == "review":
         return redirect(_address(machine, "config-review"))
     return responses.done(request, "Draft saved. Nothing has changed on the host yet.", back=back)
-
-
-def _with_row(data: QueryDict) -> QueryDict:
-    """Without JavaScript a row is added by a button that sends the form: then there is one more."""
-    rows = data.get("add", "")
-    if rows not in {"binds", "ports"}:
-        return data
-    data = data.copy()
-    total = data.get(f"{rows}-TOTAL_FORMS", "0")
-    data[f"{rows}-TOTAL_FORMS"] = str(int(total) + 1) if total.isdecimal() and len(total) < 6 else "1"
-    return data
 
 
 def _form(
@@ -72,6 +63,7 @@ def _form(
     **more: Any,
 ) -> HttpResponse:
     shown = config_page.context(request, machine, draft, "config")
+    shown |= {"sections": setting_sections.sections(given), "unshown": without_field(given.instance.base_nspawn)}
     shown |= {"configurator": given, "trouble": refusals.trouble(draft), **more}
     return render(request, "configs/edit.html", shown, status=status)
 

@@ -18,9 +18,9 @@ from machines.panel import builds, drafts, host_rows, responses
 from machines.panel.access import PanelRequest, needs
 from machines.panel.diffs import Files
 from machines.panel.dispatch import Busy
+from machines.panel.forms import row_buttons
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.machines import NewMachineForm
-from machines.panel.views.configs import _with_row
 
 HOSTS_OFFERED = 500
 AS_CARDS = 6  # so many hosts are shown as cards, more in a select
@@ -43,9 +43,9 @@ def new(request: PanelRequest) -> HttpResponse:
     hosts = list(Host.objects.all()[:HOSTS_OFFERED])
     if request.method == "GET":
         return _blank(request, hosts)
-    data = _with_row(request.POST)
+    data = row_buttons.shaped(request.POST)
     form, configurator = _bound(data, hosts)
-    if "add" in data:
+    if row_buttons.asked(data):
         return _page(request, form, configurator, hosts)
     valid = [form.is_valid(), configurator.is_valid()]
     if not all(valid):

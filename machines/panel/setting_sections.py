@@ -1,0 +1,78 @@
+"""The configuration form as its page shows it: sections, and in each the settings people ask for and the rare ones."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.forms import BaseFormSet, BoundField
+
+from machines.contract.table import Group, Kind, Setting
+from machines.models.revision import PLAIN
+from machines.panel.forms.configs import COLUMN_SETTINGS, Configurator
+from machines.panel.forms.setting_fields import living
+
+TITLES = {
+    Group.NETWORK: "Network",
+    Group.PORTS: "Port forwards",
+    Group.STORAGE: "Storage and binds",
+    Group.RESOURCES: "Resources",
+    Group.SECURITY: "Security",
+    Group.BOOT: "Boot and process",
+    Group.HOST: "Links to host",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One setting with its field, or with the rows it is typed in."""
+
+    setting: Setting
+    field: BoundField | None = None
+    rows: "BaseFormSet[Any] | None" = None
+    needs: str = ""  # why it cannot be used on this host
+    holds: bool = False  # something is said, or something is wrong
+    column: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        return self.setting.kind in {Kind.ROWS, Kind.LINES}
+
+    @property
+    def facts(self) -> str:
+        """Since when, and when it acts."""
+        acts = "acts at once" if self.setting.live else "acts at the next start"
+        return f"since systemd {self.setting.since} · {acts}"
+
+
+@dataclass
+class Section:
+    group: Group
+    title: str
+    usual: list[Shown] = field(default_factory=list)
+    rare: list[Shown] = field(default_factory=list)
+    is_open: bool = False  # whether the rare ones are unfolded
+    template: str = ""
+
+
+def sections(configurator: Configurator) -> list[Section]:
+    """Every setting of the table in its section, but for those that the network mode, binds and ports stand for."""
+    found = {group: Section(group, title) for group, title in TITLES.items()}
+    for shown in _shown(configurator):
+        section = found[shown.setting.group]
+        (section.rare if shown.setting.rare else section.usual).append(shown)
+        section.is_open |= shown.setting.rare and shown.holds
+    return list(found.values())
+
+
+def _shown(configurator: Configurator) -> Iterator[Shown]:
+    form = configurator.form
+    for column, setting in COLUMN_SETTINGS.items():
+        yield Shown(setting, form[column], column=column)
+    for name, setting in PLAIN.items():
+        host = configurator.host
+        needs = f"Needs systemd {setting.since}; {host} has {form.systemd}." if form.too_old_for(setting) else ""
+        rows = configurator.rows.get(name)
+        if rows is None:
+            yield Shown(setting, form[name], needs=needs, holds=bool(form[name].value() or form[name].errors))
+        else:
+            yield Shown(setting, rows=rows, needs=needs, holds=bool(rows.initial or living(rows) or len(rows.forms)))
