@@ -11,9 +11,11 @@ from pathlib import Path
 
 APT = Path("/etc/apt")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+UBUNTU_KEYRING = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
 DEBIAN_SUITES = frozenset({
     "buster", "bullseye", "bookworm", "trixie", "forky", "duke", "sid", "oldoldstable", "oldstable", "stable", "testing", "unstable",
 })  # fmt: skip
+UBUNTU_SUITES = frozenset({"focal", "jammy", "noble", "plucky", "questing", "resolute", "devel"})
 WITHOUT_UPDATES = frozenset({"sid", "unstable", "experimental"})
 
 _ONE_LINE = re.compile(
@@ -90,30 +92,33 @@ def read(folder: Path = APT) -> list[Source]:
     return found
 
 
-def debian(sources: Iterable[Source]) -> list[Source]:
-    """Those that are Debian's own archive or a mirror of it."""
-    return [s for s in sources if s.codename in DEBIAN_SUITES and "main" in s.components]
+def of(distribution: str, sources: Iterable[Source]) -> list[Source]:
+    """Those that are the distribution's own archive or a mirror of it."""
+    suites = UBUNTU_SUITES if distribution == "ubuntu" else DEBIAN_SUITES
+    return [s for s in sources if s.codename in suites and "main" in s.components]
 
 
-def archive(sources: Iterable[Source]) -> str:
-    """The address this host takes Debian from, "" when it takes it from nowhere."""
-    return next((s.uri for s in debian(sources) if s.suite == s.codename), "")
+def archive(sources: Iterable[Source], distribution: str = "debian") -> str:
+    """The address this host takes the distribution from, "" when it takes it from nowhere."""
+    return next((s.uri for s in of(distribution, sources) if s.suite == s.codename), "")
 
 
-def for_release(release: str, sources: Iterable[Source]) -> list[Source]:
-    """This host's own Debian sources, written for `release`: the archive, its updates, and security where it has one."""
-    own = debian(sources)
-    main = archive(own)
+def for_release(
+    release: str, sources: Iterable[Source], distribution: str = "debian", components: tuple[str, ...] = ("main",)
+) -> list[Source]:
+    """This host's own sources, written for `release`: the archive, its updates, and security where it has one."""
+    own = of(distribution, sources)
+    main = archive(own, distribution)
     if not main:
         return []
-    wanted = [Source(main, release, ("main",))]
+    wanted = [Source(main, release, components)]
     if release in WITHOUT_UPDATES:
         return wanted
     if any(s.suite.endswith("-updates") for s in own):
-        wanted.append(Source(main, f"{release}-updates", ("main",)))
+        wanted.append(Source(main, f"{release}-updates", components))
     security = next((s.uri for s in own if s.suite.endswith(("-security", "/updates"))), "")
     if security:
-        wanted.append(Source(security, f"{release}-security", ("main",)))
+        wanted.append(Source(security, f"{release}-security", components))
     return wanted
 
 

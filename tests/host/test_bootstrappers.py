@@ -9,22 +9,26 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host.faults import CommandFailed
 from machines.host.rootfs import bootstrappers, debian
+from machines.host.rootfs.bootstrappers import Plan
 
 MAIN = Source("http://m/debian", "bookworm", ("main",))
 TREE = Path("/var/lib/machines/.x.tmp")
 
 
 def test_mmdebstrap_gets_every_operand_after_the_dashes(tmp_path):
-    argv = bootstrappers.mmdebstrap("bookworm", TREE, ["systemd", "dbus"], [MAIN], tmp_path / "apt.conf")
+    plan = Plan("bookworm", "minbase", ["systemd", "dbus"], [MAIN], more=["deb [signed-by=/k] http://x y z"],
+                keyring="/ring", options=tmp_path / "apt.conf", packages=tmp_path)  # fmt: skip
+    argv = bootstrappers.mmdebstrap(plan, TREE)
     after = argv[argv.index("--") + 1 :]
     assert after[:2] == ["bookworm", str(TREE)]
-    assert after[2].endswith("http://m/debian bookworm main")
+    assert after[2:] == ["deb [signed-by=/ring] http://m/debian bookworm main", "deb [signed-by=/k] http://x y z"]
+    assert any(f"mount --bind {tmp_path}" in word for word in argv)
     assert "--include=systemd,dbus" in argv
     assert f"--aptopt={tmp_path}/apt.conf" in argv
 
 
 def test_debootstrap_takes_one_mirror():
-    argv = bootstrappers.debootstrap("bookworm", TREE, ["systemd"], [MAIN])
+    argv = bootstrappers.debootstrap(Plan("bookworm", "minbase", ["systemd"], [MAIN]), TREE)
     assert argv[-3:] == ["bookworm", str(TREE), "http://m/debian"]
     assert "--" not in argv, "it does not know it"
 
@@ -49,8 +53,9 @@ def test_packages_are_what_a_machine_needs(release, first_boot, mirror, has, lac
 
 
 def test_progress_never_goes_back():
-    seen: list[tuple[float, str]] = []
-    progress = bootstrappers.Progress(lambda *said: seen.append(said))
+    seen: list[tuple[int, float, str]] = []
+    entered: list[str] = []
+    progress = bootstrappers.Progress(lambda *said: seen.append((len(entered), *said)), entered.append)
     for text in [
         "Get:1 http://m InRelease [1 kB]",
         "0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.",
@@ -59,15 +64,15 @@ def test_progress_never_goes_back():
         "Get:1 http://m c", "Unpacking c (1) ...", "Setting up c (1) ...",
     ]:  # fmt: skip
         progress.line(text)
-    fractions = [fraction for fraction, _ in seen]
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == pytest.approx(0.99)
-    assert seen[-1][1] == "1 of 1 packages installed"
+    steps = [(step, fraction) for step, fraction, _ in seen]
+    assert steps == sorted(steps)
+    assert steps[-1] == (1, pytest.approx(0.99))
+    assert (entered, seen[-1][2]) == (["packages"], "1 of 1 packages installed")
 
 
 def test_debootstrap_s_progress_never_goes_back_and_never_ends_early():
     seen: list[float] = []
-    progress = bootstrappers.Progress(lambda fraction, _: seen.append(fraction))
+    progress = bootstrappers.Progress(lambda fraction, _: seen.append(fraction), print)
     for doing in (
         "Retrieving",
         "Validating",

@@ -9,9 +9,10 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from machines.contract.apt_sources import KEYRING, Source
+from machines.contract.apt_sources import KEYRING, UBUNTU_KEYRING, Source
 from machines.contract.problems import Problem
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.run import environment
@@ -20,60 +21,80 @@ HOOKS = Path("/usr/share/mmdebstrap/hooks/file-mirror-automount")
 APT_OPTIONS = "etc/apt/apt.conf.d/99mmdebstrap"  # where mmdebstrap leaves --aptopt in the tree
 
 
-def tool() -> str:
-    """mmdebstrap, else debootstrap. Raises Problem tool-missing naming the package."""
-    for name in ("mmdebstrap", "debootstrap"):
+@dataclass(frozen=True)
+class Plan:
+    """What is to be installed, and how to reach it. `options` is a file of apt settings (proxy, certificates), `packages`
+    a folder of packages fetched before, which may be added to; `keyring` "" trusts what the host's own apt trusts."""
+
+    release: str
+    variant: str
+    include: Sequence[str]
+    sources: Sequence[Source]
+    more: Sequence[str] = ()  # lines of sources.list(5)
+    keyring: str = ""
+    options: Path | None = None
+    packages: Path | None = None
+
+
+def tool(wanted: str = "") -> str:
+    """The one that was chosen, else mmdebstrap, else debootstrap. Raises Problem tool-missing naming the package."""
+    for name in (wanted,) if wanted else ("mmdebstrap", "debootstrap"):
         if shutil.which(name, path=environment()["PATH"]):
             return name
+    missing = f"{wanted} is not" if wanted else "Neither mmdebstrap nor debootstrap is"
     raise Problem(
-        "Neither mmdebstrap nor debootstrap is installed on this host.", code="tool-missing",
-        hint="Install it there: apt install mmdebstrap",
+        f"{missing} installed on this host.", code="tool-missing",
+        hint=f"Install it there: apt install {wanted or 'mmdebstrap'}",
     )  # fmt: skip
 
 
-def keyring() -> str:
-    """Debian's own keyring where the host has it, else "": apt then trusts what the host trusts."""
-    return KEYRING if Path(KEYRING).exists() else ""
+def keyring(distribution: str = "debian") -> str:
+    """The distribution's own keyring where the host has it, else "": apt then trusts what the host trusts."""
+    file = UBUNTU_KEYRING if distribution == "ubuntu" else KEYRING
+    return file if Path(file).exists() else ""
 
 
-def mmdebstrap(
-    release: str, tree: Path, include: Sequence[str], sources: Sequence[Source], options: Path | None
-) -> list[str]:
-    """The command. `options` is a file of apt settings for reaching the mirror."""
-    local = any(source.uri.startswith("file:") for source in sources)
+def mmdebstrap(plan: Plan, tree: Path) -> list[str]:
+    """The command. Packages fetched before are mounted where apt looks for them; the hooks are the tool's own way to do
+    that, and hold nothing but a path of ours."""
+    lines = [*(source.line(plan.keyring) for source in plan.sources), *plan.more]
+    local = any(" file:" in line for line in lines)
+    archives = '"$1"/var/cache/apt/archives'
+    kept = [
+        "--skip=essential/unlink",
+        f"--setup-hook=mkdir -p {archives} && mount --bind {plan.packages} {archives}",
+        f"--customize-hook=umount {archives}",
+    ]  # fmt: skip
     return [
         "mmdebstrap",
         "--verbose",
         "--mode=root",
         "--format=directory",
-        "--variant=minbase",
-        f"--include={','.join(include)}",
-        *([f"--aptopt={options}"] if options else []),
+        f"--variant={plan.variant}",
+        f"--include={','.join(plan.include)}",
+        *([f"--aptopt={plan.options}"] if plan.options else []),
         *([f"--hook-dir={HOOKS}"] if local and HOOKS.exists() else []),
+        *(kept if plan.packages else []),
         "--",
-        release,
+        plan.release,
         str(tree),
-        *(source.line(keyring()) for source in sources),
+        *lines,
     ]
 
 
-def debootstrap(release: str, tree: Path, include: Sequence[str], sources: Sequence[Source]) -> list[str]:
+def debootstrap(plan: Plan, tree: Path) -> list[str]:
     """It takes one mirror only; the other sources are written into the tree afterwards. It knows no --, but a release
     begins with a letter (contract/recipes.py) and a tree with a slash."""
     return [
         "debootstrap",
-        "--variant=minbase",
-        f"--include={','.join(include)}",
-        *([f"--keyring={keyring()}"] if keyring() else []),
-        release,
+        *(["--variant=minbase"] if plan.variant == "minbase" else []),
+        f"--include={','.join(plan.include)}",
+        f"--components={','.join(plan.sources[0].components)}",
+        *([f"--keyring={plan.keyring}"] if plan.keyring else []),
+        plan.release,
         str(tree),
-        sources[0].uri,
+        plan.sources[0].uri,
     ]
-
-
-def sources_list(sources: Sequence[Source]) -> str:
-    """/etc/apt/sources.list of the tree."""
-    return "".join(f"{source.line(keyring())}\n" for source in sources)
 
 
 # --- reading what they print
@@ -88,14 +109,14 @@ _STAGES = {
     "Unpacking": (0.4, 0.2),
     "Configuring": (0.6, 0.39),
 }
-ESSENTIAL_SHARE = 0.6  # of the whole, by time
 
 
 class Progress:
-    """How far an installation is, out of the lines of apt and dpkg. Feed it every line."""
+    """How far a step of an installation is, out of the lines of apt and dpkg, and when the second step begins: mmdebstrap's
+    second round of packages. Feed it every line."""
 
-    def __init__(self, progress: Callable[[float, str], None]) -> None:
-        self._progress = progress
+    def __init__(self, progress: Callable[[float, str], None], enter: Callable[[str], None]) -> None:
+        self._progress, self._enter = progress, enter
         self._rounds: list[int] = []
         self._got = self._unpacked = self._set_up = 0
         self._stages: dict[str, int] = {}
@@ -106,6 +127,8 @@ class Progress:
         if match := _ROUND.search(text):
             self._rounds.append(max(1, int(match[1])))
             self._got = self._unpacked = self._set_up = 0
+            if len(self._rounds) > 1:
+                self._enter("packages")
         elif text.startswith("Get:") and self._rounds:
             self._got += 1
             self._say(f"{self._got} of {self._rounds[-1]} packages fetched")
@@ -131,8 +154,7 @@ class Progress:
     def _say(self, note: str) -> None:
         total = self._total()
         within = 0.3 * self._got / total + 0.3 * self._unpacked / total + 0.4 * self._set_up / total
-        first, share = (0.0, ESSENTIAL_SHARE) if len(self._rounds) < 2 else (ESSENTIAL_SHARE, 1 - ESSENTIAL_SHARE)
-        self._progress(min(0.99, first + share * min(1.0, within)), note)
+        self._progress(min(0.99, within), note)
 
 
 _NO_PACKAGE = re.compile(

@@ -23,7 +23,7 @@ from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, FirstB
 from machines.host import apply, handlers, inventory, lint, nspawn_file, running
 from machines.host.bus import BusError
 from machines.host.faults import no_space
-from machines.host.rootfs import bases, debian, firstboot, pool, tree
+from machines.host.rootfs import bases, debian, firstboot, polish, pool, tree
 from machines.host.rootfs.bases import Base
 from machines.host.rootfs.building import Builder, Building
 from machines.host.this_host import Task, ThisHost
@@ -221,6 +221,7 @@ def keep_base(building: Building) -> None:
     paths, task, recipe = building.host.paths, building.task, building.recipe
     check_tree(building.tree)
     firstboot.forget_identity(building.tree, task.run)
+    _polish(building)
     found = builder_of(recipe).installed(building.tree)
     key = recipe_key(recipe, building.first_boot)
     building.base = Base(
@@ -231,6 +232,16 @@ def keep_base(building: Building) -> None:
     building.undo.push(bases.forget_aside, aside)
     bases.keep(task, building.tree, aside)
     building.found |= _told(building.base, fresh=True)
+
+
+def _polish(building: Building) -> None:
+    task, recipe = building.task, building.recipe
+    if getattr(recipe, "trim", False):
+        masked = polish.trim(building.tree)
+        task.voice.line(f"Trimmed: {len(masked)} units are masked: {' '.join(masked)}")
+    if getattr(recipe, "prime", False):
+        polish.prime(task, building.tree)
+        task.voice.line("Primed: it has booted once; what that boot made its own is gone again.")
 
 
 def _title(recipe: AnyRecipe) -> str:

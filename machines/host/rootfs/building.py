@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,10 +70,17 @@ class Building:
         if self.phase:
             self.times[self.phase] = round(time.monotonic() - self._entered, 3)
 
-    def install(self, argv: Sequence[str], heard: Callable[[str], None], explain: Explain) -> None:
+    def install(
+        self,
+        argv: Sequence[str],
+        heard: Callable[[str], None],
+        explain: Explain,
+        *,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
         """Run a tool that fills the tree, without waiting for the disk, until the job's deadline.
 
-        `heard` gets every line. Raises what `explain` makes of a failure and the tool's last lines.
+        `heard` gets every line; `extra` adds to the tool's environment. Raises what `explain` makes of a failure and the tool's last lines.
         """
         said: deque[str] = deque(maxlen=SAID)
 
@@ -84,7 +91,14 @@ class Building:
 
         self.task.voice.command(argv)
         try:
-            run(argv, timeout=self.seconds_left, heard=listen, prepare=quick.without_sync(), stop=self.task.stop)
+            run(
+                argv,
+                timeout=self.seconds_left,
+                heard=listen,
+                prepare=quick.without_sync(),
+                stop=self.task.stop,
+                extra=extra,
+            )
         except CommandFailed as failed:
             raise explain(failed, list(said)) from failed
 

@@ -1,22 +1,26 @@
 """Debian and Ubuntu trees: where their packages come from, what makes them machines."""
 
+import platform
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from machines.contract import apt_sources
-from machines.contract.apt_sources import Source
+from machines.contract.apt_sources import WITHOUT_UPDATES, Source
 from machines.contract.problems import Problem
-from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.contract.recipes import AptRepository, DebianRecipe, FirstBoot
 from machines.host.faults import CommandFailed
-from machines.host.rootfs import bootstrappers, tree
-from machines.host.rootfs.building import NETWORK_SERVICES, Building
+from machines.host.rootfs import bootstrappers, cache, tree
+from machines.host.rootfs.bootstrappers import Plan
+from machines.host.rootfs.building import NETWORK_SERVICES, Building, Explain
 from machines.host.rootfs.firstboot import needs_locales
 from machines.host.run import run
 
 HELPER = "/usr/lib/apt/apt-helper"  # fetches with the host's own apt settings: proxy, certificates
+RESOLV_CONF = Path("/etc/resolv.conf")
+POLICY_RC = "usr/sbin/policy-rc.d"
 # What makes a tree a machine: an init, the bus for machinectl shell and login, the tools to have an address.
 BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "login")
 RESOLVED_IN_SYSTEMD = frozenset({"stretch", "buster", "bullseye", "jammy"})  # later releases have a package of its own
@@ -24,10 +28,12 @@ RESOLVED_IN_SYSTEMD = frozenset({"stretch", "buster", "bullseye", "jammy"})  # l
 
 @dataclass
 class Way:
-    """What prepare() found out: the tool and the archives, the release's own first."""
+    """What prepare() found out: the tool, the release's own archives, and the recipe's further ones with their keys."""
 
     tool: str
+    keyring: str = ""
     sources: list[Source] = field(default_factory=list)
+    extra: list[tuple[AptRepository, Path | None]] = field(default_factory=list)
 
 
 def also(_: DebianRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
@@ -44,45 +50,89 @@ def also(_: DebianRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
 
 def packages_for(recipe: DebianRecipe, first_boot: FirstBoot, sources: Sequence[Source]) -> list[str]:
     """The base, what the mirror and the first boot need, then the recipe's own, each once."""
+    wanted = [*_base_packages(recipe, sources), *also(recipe, first_boot), *recipe.packages]
+    return list(dict.fromkeys(wanted))
+
+
+def _base_packages(recipe: DebianRecipe, sources: Sequence[Source]) -> list[str]:
     wanted = list(BASE)
     if recipe.release not in RESOLVED_IN_SYSTEMD:
         wanted.append("systemd-resolved")
     if any(source.uri.startswith("https:") for source in sources):
         wanted.append("ca-certificates")
-    return list(dict.fromkeys([*wanted, *also(recipe, first_boot), *recipe.packages]))
+    return wanted
 
 
 def sources_for(recipe: DebianRecipe) -> list[Source]:
     """Where the packages come from: the recipe's mirror, else what this host's own apt reads.
 
-    Raises Problem mirror-unknown when the host has no Debian sources.
+    Raises Problem mirror-unknown when the host has no sources of that distribution.
     """
     if recipe.mirror:
-        return [Source(recipe.mirror.rstrip("/"), recipe.release, ("main",))]
-    found = apt_sources.for_release(recipe.release, apt_sources.read())
+        uri = recipe.mirror.rstrip("/")
+        suites = (
+            [recipe.release] if recipe.release in WITHOUT_UPDATES else [recipe.release, f"{recipe.release}-updates"]
+        )
+        return [Source(uri, suite, recipe.components) for suite in suites]
+    found = apt_sources.for_release(recipe.release, apt_sources.read(), recipe.distribution, recipe.components)
     if not found:
         raise Problem(
-            "This host's own apt sources name no Debian mirror, and the recipe names none either.",
+            f"This host's own apt sources name no {recipe.distribution.capitalize()} mirror, and the recipe names none"
+            " either.",
             code="mirror-unknown",
-            hint="Give the recipe a mirror, such as the address your other Debian machines use.",
+            hint="Give the recipe a mirror, such as the address your other machines use.",
         )
     return found
 
 
 def prepare(building: Building) -> None:
-    """The tool, the sources, and whether the mirror has the release."""
+    """The tool, the keys, the sources, and whether the mirror has the release."""
     recipe, voice = _recipe(building), building.task.voice
-    way = building.state = Way(bootstrappers.tool())
+    way = building.state = Way(bootstrappers.tool(recipe.tool), bootstrappers.keyring(recipe.distribution))
     voice.line(f"Building with {way.tool}.")
+    _check_variant(recipe, way.tool)
     sources = sources_for(recipe)
+    _check_keyring(recipe, way.keyring)
     for source in sources:
-        voice.line(f"Packages from {source.uri} {source.suite}")
+        voice.line(f"Packages from {source.uri} {source.suite} {' '.join(source.components)}")
     way.sources = [s for i, s in enumerate(sources) if check_mirror(building, s, needed=i == 0)]
+    way.extra = [(r, _key_file(building, number, r)) for number, r in enumerate(recipe.repositories, 1)]
+    for repository in recipe.repositories:
+        voice.line(f"Packages also from {repository.uri} {repository.suite} {' '.join(repository.components)}")
 
 
 def _recipe(building: Building) -> DebianRecipe:
     assert isinstance(building.recipe, DebianRecipe)
     return building.recipe
+
+
+def _check_variant(recipe: DebianRecipe, tool: str) -> None:
+    if tool == "debootstrap" and recipe.variant not in {"minbase", "important"}:
+        raise Problem(
+            f"debootstrap knows no variant “{recipe.variant}”.", code="variant-unknown",
+            hint="Choose minbase or important, or install mmdebstrap on this host.",
+        )  # fmt: skip
+
+
+def _check_keyring(recipe: DebianRecipe, keyring: str) -> None:
+    """A distribution other than the host's own is trusted by its own keyring or not at all."""
+    own = platform.freedesktop_os_release()
+    if keyring or recipe.distribution in {own.get("ID", ""), *own.get("ID_LIKE", "").split()}:
+        return
+    package = {"ubuntu": "ubuntu-keyring"}.get(recipe.distribution, "debian-archive-keyring")
+    raise Problem(
+        f"This host does not have the keys of {recipe.distribution.capitalize()}, so its packages cannot be checked.",
+        code="key-unknown", hint=f"Install them there: apt install {package}",
+    )  # fmt: skip
+
+
+def _key_file(building: Building, number: int, repository: AptRepository) -> Path | None:
+    """The repository's own key as a file that apt reads."""
+    if not repository.key:
+        return None
+    file = building.folder / f"repository-{number}.asc"
+    file.write_text(repository.key + "\n")
+    return file
 
 
 def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
@@ -93,7 +143,9 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
     if not Path(HELPER).exists():
         return True
     url = f"{source.uri}/dists/{source.suite}/Release"
-    argv = [HELPER, "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
+    proxy = _recipe(building).proxy
+    argv = [HELPER, *(["-o", f"Acquire::http::Proxy={proxy}", "-o", f"Acquire::https::Proxy={proxy}"] if proxy else []),
+            "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
             "download-file", url, str(building.folder / "Release")]  # fmt: skip
     try:
         building.task.run(argv, timeout=60)
@@ -120,27 +172,76 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
 
 
 def bootstrap(building: Building) -> None:
-    """Both tools install the base and the recipe's packages in one go; their words say when the second part begins."""
+    """mmdebstrap installs everything in one go, and its words say when the second part begins; debootstrap only makes
+    the smallest system."""
     recipe, way, voice = _recipe(building), building.state, building.task.voice
+    progress = bootstrappers.Progress(voice.progress, building.enter)
+    plan = Plan(recipe.release, recipe.variant, _base_packages(recipe, way.sources), way.sources,
+                keyring=way.keyring, options=_apt_options(building))  # fmt: skip
+    if way.tool == "debootstrap":
+        argv = bootstrappers.debootstrap(plan, building.tree)
+        building.install(argv, progress.line, _explain(building), extra=_proxy(recipe))
+        return
+    gib = building.host.policy.cache_gib
+    lent = cache.lend(building.host.paths, "apt", building.folder / cache.LENT) if gib else None
+    building.undo.push(cache.forget, building.folder)
     include = packages_for(recipe, building.first_boot, way.sources)
-    if way.tool == "mmdebstrap":
-        argv = bootstrappers.mmdebstrap(recipe.release, building.tree, include, way.sources, _apt_options(building))
-    else:
-        argv = bootstrappers.debootstrap(recipe.release, building.tree, include, way.sources)
-    progress = bootstrappers.Progress(voice.progress)
-    building.install(argv, progress.line, lambda failed, said: bootstrappers.explain(failed, said, building.tree))
+    plan = replace(plan, include=include, more=[_source(r, key) for r, key in way.extra], packages=lent)
+    building.install(bootstrappers.mmdebstrap(plan, building.tree), progress.line, _explain(building))
+    if lent:
+        cache.take_back(building.host.paths, "apt", lent, gib)
     voice.progress(1.0, "all packages installed")
 
 
+def _source(repository: AptRepository, key: Path | None) -> str:
+    signed = f"[signed-by={key}] " if key else ""
+    return f"deb {signed}{repository.uri} {repository.suite} {' '.join(repository.components)}".strip()
+
+
+def _explain(building: Building) -> Explain:
+    return lambda failed, said: bootstrappers.explain(failed, said, building.tree)
+
+
+def _proxy(recipe: DebianRecipe) -> dict[str, str]:
+    return {"http_proxy": recipe.proxy, "https_proxy": recipe.proxy} if recipe.proxy else {}
+
+
 def packages(building: Building) -> None:
-    """Done already, see bootstrap()."""
+    """After debootstrap: the recipe's packages, by the tree's own apt; mmdebstrap has installed them already.
+
+    The tree is still nothing but the mirror's packages, whose scripts run as root anyway; so chroot(8) is enough.
+    """
+    recipe, way = _recipe(building), building.state
+    there = _base_packages(recipe, way.sources)
+    wanted = [p for p in packages_for(recipe, building.first_boot, way.sources) if p not in there]
+    if way.tool != "debootstrap" or not wanted:
+        return
+    root = building.tree
+    _write_sources(building)
+    if options := _apt_options(building):
+        tree.write_text(root, bootstrappers.APT_OPTIONS, options.read_text(), 0o600)
+    # systemd-resolved has made it a link to a service that does not run here.
+    tree.write_text(root, "etc/resolv.conf", RESOLV_CONF.read_text())
+    tree.write_text(root, POLICY_RC, "#!/bin/sh\nexit 101\n", 0o755)  # no service starts during a build
+    progress = bootstrappers.Progress(building.task.voice.progress, building.enter)
+    apt = ["chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
+    try:
+        building.install([*apt, "update"], progress.line, _explain(building))
+        argv = [*apt, "--no-install-recommends", "install", "--", *wanted]
+        building.install(argv, progress.line, _explain(building))
+        building.install([*apt, "clean"], progress.line, _explain(building))
+    finally:
+        tree.unlink(root, POLICY_RC)
 
 
 def _apt_options(building: Building) -> Path | None:
     """The host's way to the mirror (proxy, certificates) as a file of apt settings; a proxy's password stays out of
-    argv."""
+    argv. A proxy of the recipe's stands before the host's."""
+    recipe = _recipe(building)
     dump = run(["apt-config", "dump"], timeout=20).out if shutil.which("apt-config") else ""
     text = apt_sources.carried(dump)
+    if recipe.proxy:
+        text += f'Acquire::http::Proxy "{recipe.proxy}";\nAcquire::https::Proxy "{recipe.proxy}";\n'
     if not text:
         return None
     file = building.folder / "apt.conf"
@@ -153,9 +254,22 @@ def configure(building: Building) -> None:
     """Its sources, and its way to an address."""
     root = building.tree
     tree.unlink(root, bootstrappers.APT_OPTIONS)
-    tree.write_text(root, "etc/apt/sources.list", bootstrappers.sources_list(building.state.sources))
+    _write_sources(building)
     building.task.run(["systemctl", f"--root={root}", "enable", "--", *NETWORK_SERVICES])
     tree.symlink(root, "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+
+
+def _write_sources(building: Building) -> None:
+    """sources.list of the tree, with the keys of further repositories where machines look for them."""
+    way, lines = building.state, []
+    for number, (repository, key) in enumerate(way.extra, 1):
+        inside = f"/etc/apt/keyrings/repository-{number}.asc"
+        if key:
+            tree.write_text(building.tree, inside, key.read_text())
+        lines.append(_source(repository, Path(inside) if key else None))
+    inside = way.keyring if tree.exists(building.tree, way.keyring) else ""
+    own = [source.line(inside) for source in way.sources]
+    tree.write_text(building.tree, "etc/apt/sources.list", "".join(f"{line}\n" for line in [*own, *lines]))
 
 
 _STANZA = re.compile(r"(?ms)^Package: (?P<name>\S+)$.*?^Status: (?P<status>[^\n]+)$.*?^Version: (?P<version>\S+)$")

@@ -128,7 +128,7 @@ def make_user(root: Path, user: str, keys: Sequence[str], password_hash: str, ru
     shell = "/bin/bash" if files.exists(root, "bin/bash") else "/bin/sh"
     rules = f'u {user} {number} "{user}" /home/{user} {shell}\nm {user} {group}\n'
     files.write_text(root, f"etc/sysusers.d/{user}.conf", rules)
-    run(["systemd-sysusers", f"--root={root}", f"/etc/sysusers.d/{user}.conf"])
+    run(["systemd-sysusers", f"--root={root}", f"{user}.conf"])  # looked for inside the tree
     if password_hash:
         set_password(root, user, password_hash)
     else:
