@@ -59,3 +59,8 @@ def host_name(text: str) -> HostName:
     if not _HOST.fullmatch(text):
         raise BadValue("Use lower-case letters, digits, dots and dashes, such as alpha or rack2.example.", field="name")
     return HostName(text)
+
+
+def unit_of(name: str) -> str:
+    """The unit a machine runs in when machinectl starts it."""
+    return f"systemd-nspawn@{name}.service"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import Any
 
-from machines.contract import limits
+from machines.contract import limits, readback
 from machines.contract.names import MachineName
 from machines.contract.reports import AT_ONCE, Found, FoundFile, FoundMachine
 from machines.host import found, inside, inventory, kernel
@@ -48,7 +48,7 @@ def _told(
         name=name,
         files=files,
         needs_reload=bool(about.get("NeedDaemonReload", False)),
-        shown=shown(properties) if up else {},
+        shown=shown(about | properties) if up else {},
         kernel=kernel.enforced(str(properties.get("ControlGroup", ""))) if up else {},
         inside=inside.read(leader, machine, _counting(files)) if leader else {},
     )
@@ -61,7 +61,7 @@ def _counting(files: Iterable[FoundFile]) -> str:
 
 def shown(properties: dict[str, Any]) -> dict[str, str]:
     """systemd's values of the properties of contract/limits.py, as text; those that were never set are left out."""
-    texts = {key: text(properties.get(prop.shown_as)) for key, prop in limits.PROPERTIES.items()}
+    texts = {key: text(properties.get(readback.bus_name(key))) for key in limits.PROPERTIES}
     unset = {key for key in texts if key.endswith("Weight") and texts[key] == "infinity"}
     return {key: value[:4000] for key, value in texts.items() if value and key not in unset}
 

@@ -27,6 +27,11 @@ def _v1_memory(text: str) -> str:
     return "infinity" if int(text) >= V1_UNLIMITED else text
 
 
+def _v1_shares(text: str) -> str:
+    """cpu.shares is 1024 where CPUWeight= is 100."""
+    return str(round(int(text) * 100 / 1024))
+
+
 def _weight(text: str) -> str:
     """io.weight is "default N" and perhaps lines for devices."""
     return text.split()[1] if text.startswith("default") else text.split(maxsplit=1)[0]
@@ -43,6 +48,9 @@ V2: Mapping[str, tuple[str, Callable[[str], str]]] = {
     "CPUWeight": ("cpu.weight", _plain),
     "TasksMax": ("pids.max", _plain),
     "IOWeight": ("io.weight", _weight),
+    "MemoryZSwapMax": ("memory.zswap.max", _plain),
+    "AllowedCPUs": ("cpuset.cpus", str),
+    "AllowedMemoryNodes": ("cpuset.mems", str),
 }
 
 
@@ -65,6 +73,7 @@ def _v1(group: str, root: Path) -> dict[str, str]:
     return {
         "MemoryMax": _read(at["memory"] / "memory.limit_in_bytes", _v1_memory),
         "TasksMax": _read(at["pids"] / "pids.max", _plain),
+        "CPUWeight": _read(at["cpu"] / "cpu.shares", _v1_shares),
         "CPUQuota": "" if not quota or not period else "infinity" if quota == "-1" else _quota_v2(f"{quota} {period}"),
     }
 

@@ -54,6 +54,10 @@ class Machine(models.Model):
     built_by = models.ForeignKey(
         "Job", null=True, on_delete=models.SET_NULL, related_name="+"
     )  # the build it came from
+    # Whether the files on the host are not the ones that were applied last, and nobody has said to leave it at that.
+    drifted = models.BooleanField(default=False)
+    ignored = models.CharField(max_length=130, default="", blank=True)  # the fingerprint of a drift to leave alone
+    not_as_asked = models.PositiveSmallIntegerField(default=0)  # settings that do not hold as asked
 
     objects = MachineQuerySet.as_manager()
 
@@ -81,10 +85,20 @@ class Machine(models.Model):
         return MachineState(self.state)
 
     @property
+    def fingerprint(self) -> str:
+        """Names the state of both files on the host."""
+        return f"{self.nspawn_sha256}.{self.limits_sha256}"
+
+    @property
+    def differs(self) -> bool:
+        """Whether a file on the host is not the one we applied last. Costs a query unless `applied` is loaded."""
+        applied = self.applied
+        return applied is not None and self.fingerprint != f"{applied.nspawn_sha256}.{applied.limits_sha256}"
+
+    @property
     def has_foreign_configuration(self) -> bool:
-        """The host has a .nspawn file that is not the one we applied last: it must not be overwritten unseen."""
-        ours = self.applied.nspawn_sha256 if self.applied else "absent"
-        return self.nspawn_sha256 not in {ours, "absent"}
+        """The host has files that are not the ones we applied last: they must not be overwritten unseen."""
+        return self.drifted if self.applied_id else self.fingerprint != "absent.absent"
 
 
 def rank_of(state: str) -> int:

@@ -120,6 +120,8 @@ class Revision(models.Model):
     # What was written, word for word (first line included).
     nspawn_text = models.TextField(blank=True, default="")
     limits_text = models.TextField(blank=True, default="")
+    # Where a .nspawn text was found that was taken over from another place than the one we write to.
+    found_in = models.CharField(max_length=1000, blank=True, default="")
 
     class Meta:
         ordering = ["-number", "-id"]
@@ -135,7 +137,8 @@ class Revision(models.Model):
 
     @property
     def nspawn_sha256(self) -> str:
-        return sha256(self.nspawn_text)
+        """Of the file in /etc/systemd/nspawn; "absent" while what holds lies elsewhere."""
+        return ABSENT if self.found_in else sha256(self.nspawn_text)
 
     @property
     def limits_sha256(self) -> str:

@@ -9,9 +9,11 @@ from machines.panel import diffs, drafts
 from machines.panel.access import PanelRequest
 from machines.panel.rows import host_url, machine_url
 
+PASSING = {"memory_bytes", "cpu_ns", "tasks", "disk_bytes", "changed_at"}  # columns of a machine that say nothing here
+
 
 def context(request: PanelRequest, machine: Machine, draft: Revision | None, here: str) -> dict[str, Any]:
-    """`here` is the tab: config or revisions."""
+    """`here` is the tab: config, holds or revisions."""
     return {
         "machine": machine,
         "host": machine.host,

@@ -16,11 +16,12 @@ from django.db import OperationalError, transaction
 from django.utils import timezone
 from nacl.signing import VerifyKey
 
-from machines.contract import envelope, reports
+from machines.contract import envelope, nspawn, reports
 from machines.contract.problems import Problem
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import rank_of
+from machines.panel import drift, holds
 
 log = logging.getLogger(__name__)
 
@@ -182,9 +183,13 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
     if job.op == "remove" and succeeded:
         machine.revisions.exclude(state=Revision.State.APPLIED).delete()
         _forget(machine)
+    if job.revision and job.op == "apply":
+        _as_ordered(job.revision, job.order["configuration"])
     written = succeeded or bool(
         report.machine and job.revision and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
     )
+    if written and job.revision:
+        job.revision.save(update_fields=["nspawn_text", "limits_text", "found_in"])
     # A draft that was written all the same: its job had been given up here while the host was silent.
     if job.revision and (written or job.revision.state == Revision.State.APPLYING):
         if written and job.revision.number is None:
@@ -192,6 +197,12 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
         settle_revision(job.revision, machine, written=written, at=_time(report.result.get("applied_at", report.at)))
     if job.op == "build" and not succeeded and report.machine is None:
         _forget(machine)  # its draft stays, for a retry
+
+
+def _as_ordered(revision: Revision, configuration: dict[str, Any]) -> None:
+    """What was written has our first line, also where the revision was taken over from a file without one."""
+    revision.nspawn_text, revision.limits_text = configuration["nspawn"], configuration["limits"]
+    revision.found_in = ""
 
 
 def never_done(job: Job) -> None:
@@ -211,6 +222,9 @@ def _forget(machine: Machine) -> None:
         changed_at=timezone.now(),
         applied=None,
         restart_needed=False,
+        drifted=False,
+        ignored="",
+        not_as_asked=0,
         state=MachineState.MISSING,
         image_id="",
         nspawn_sha256="absent",
@@ -233,13 +247,15 @@ def settle_revision(revision: Revision, machine: Machine, *, written: bool, at: 
         restart_needed=(machine.restart_needed or needs_restart) and not started_since,
         nspawn_sha256=revision.nspawn_sha256,
         limits_sha256=revision.limits_sha256,
+        drifted=False,
+        ignored="",
         changed_at=timezone.now(),
     )
 
 
 def _body(text: str) -> str:
-    """A file without its first line, which differs with every revision."""
-    return text.split("\n", 1)[-1]
+    """A file without our first line, which differs with every revision."""
+    return nspawn.unmark(text)
 
 
 # --- machines and hosts
@@ -285,6 +301,9 @@ def refresh(host: Host, fact: reports.MachineFact, known: dict[str, Machine] | N
     if machine is None:
         Machine.objects.create(host=host, name=fact.name, **columns)
         return
+    columns["drifted"] = drift.is_drifted(machine, fact.nspawn_sha256, fact.limits_sha256) or _keeps_drift(machine)
+    if machine.ignored and machine.ignored != f"{fact.nspawn_sha256}.{fact.limits_sha256}":
+        columns["ignored"] = ""  # it has changed again
     differs = {name: value for name, value in columns.items() if getattr(machine, name) != value}
     if machine.removed_at:  # it is back, by somebody's hand
         differs["removed_at"] = None
@@ -296,6 +315,11 @@ def refresh(host: Host, fact: reports.MachineFact, known: dict[str, Machine] | N
         Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
 
 
+def _keeps_drift(machine: Machine) -> bool:
+    """Of a file that was taken over from elsewhere, only its text tells; see _found()."""
+    return machine.drifted and bool(machine.applied and machine.applied.found_in)
+
+
 def _known(host: Host, name: str) -> Machine | None:
     return Machine.objects.select_related("applied").filter(host=host, name=name).first()
 
@@ -305,7 +329,7 @@ def _gone(machine: Machine) -> None:
     if machine.revisions.exists() or Job.objects.on(machine.host, machine.name).unfinished().exists():
         Machine.objects.filter(pk=machine.pk).exclude(state=MachineState.MISSING).update(
             state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), addresses=[], since=None, leader=None,
-            image_id="", enabled=False, restart_needed=False, changed_at=timezone.now(),
+            image_id="", enabled=False, restart_needed=False, drifted=False, changed_at=timezone.now(),
         )  # fmt: skip
     else:
         machine.delete()
@@ -336,8 +360,13 @@ def _inventory(host: Host, report: reports.Inventory, _: envelope.SignedReport) 
 def _found(host: Host, report: reports.Found, _: envelope.SignedReport) -> None:
     """What lies on the host for machines it has told of, and what holds of them."""
     told = {each.name: each for each in report.machines}
-    for machine in Machine.objects.on(host).filter(name__in=told):
-        Found.objects.update_or_create(machine=machine, defaults=_as_found(told[machine.name]))
+    for machine in Machine.objects.on(host).filter(name__in=told).select_related("host", "applied"):
+        found, _created = Found.objects.update_or_create(machine=machine, defaults=_as_found(told[machine.name]))
+        differs = {"not_as_asked": min(holds.read(machine, found).not_as_asked, 1000)}
+        if machine.applied and machine.applied.found_in:
+            differs["drifted"] = drift.has_moved(machine, found)
+        if any(getattr(machine, name) != value for name, value in differs.items()):
+            Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
 
 
 def _as_found(told: reports.FoundMachine) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Busy = dict[tuple[UUID, str], Job]
 
 COLUMNS = (
     "id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
-    "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed",
+    "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "not_as_asked",
 )  # fmt: skip
 UP = frozenset(state.value for state in MachineState if state.is_up)
 DOWN = frozenset({MachineState.STOPPED.value, MachineState.FAILED.value})
@@ -56,6 +56,8 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "since": since.isoformat(timespec="seconds") if since else "",
         "up": panel_tags.duration(now - since) if since else "",
         "restart_needed": given["restart_needed"],
+        "drifted": given["drifted"],
+        "not_as_asked": "" if silent else given["not_as_asked"] or "",
         "can_start": not job and state in DOWN,
         "can_stop": not job and state in UP,
     }

@@ -8,6 +8,7 @@ from machines.contract.rights import Right
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
 from machines.panel.views import accounts, configs, doctor, hosts, jobs, machines, new_machine, proofs, raw, revisions
+from machines.panel.views import accounts, configs, doctor, holds, hosts, jobs, machines, new_machine, proofs, revisions
 
 
 class Word(StringConverter):
@@ -48,6 +49,10 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/â€¦ and â€
     path("config/apply/", configs.apply, name="config-apply"),
     path("config/rebase/", configs.rebase, name="config-rebase"),
     path("config/discard/", configs.discard, name="config-discard"),
+    path("holds/", holds.index, name="config-holds"),
+    path("holds/adopt/", holds.adopt, name="config-adopt"),
+    path("holds/reapply/", holds.reapply, name="config-reapply"),
+    path("holds/ignore/", holds.ignore, name="config-ignore"),
     path("revisions/", revisions.index, name="revision-index"),
     path("revisions/<int:number>/", revisions.detail, name="revision-detail"),
     path("revisions/<int:number>/restore/", revisions.restore, name="revision-restore"),

@@ -1,0 +1,98 @@
+"""What holds for a machine: every setting wanted, on disk and in force; and what to do about files changed by hand."""
+
+from typing import Any
+from uuid import uuid4
+
+from django.http import HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from machines.contract.problems import Problem
+from machines.contract.rights import Right
+from machines.models import Found, Machine
+from machines.panel import access, config_page, diffs, drafts, drift, holds, responses, rows
+from machines.panel.access import PanelRequest, needs
+from machines.panel.job_page import read_key
+
+
+@require_GET
+@needs(Right.SEE)
+def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    machine = access.machine(request, host, name)
+    found = Found.objects.filter(machine=machine).first()
+    everything = request.GET.get("all") == "1"
+    shown = config_page.context(request, machine, drafts.current(machine), "holds")
+    shown |= _holding(machine, found, everything=everything) | {
+        "everything": everything,
+        "address": reverse("config-holds", args=[host, name]),
+        "fragment": responses.wants_fragment(request),
+    }
+    version = rows.version(
+        [getattr(machine, field.attname) for field in Machine._meta.concrete_fields if field.name not in config_page.PASSING],
+        found and (found.told, found.shown, found.kernel, found.inside, found.needs_reload),
+        (everything, shown["state"], shown["holder"] and shown["holder"].pk, shown["seen"]),
+    )  # fmt: skip
+    return responses.page(request, "configs/holds.html", shown, fragment="configs/_holds.html", version=version)
+
+
+def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict[str, Any]:
+    """What the page says beside its frame."""
+    there = holds.there(found)
+    return {
+        "found": found,
+        "holds": holds.read(machine, found, everything=everything),
+        "files": [(file, holds.place_of(file)) for file in found.files] if found else [],
+        "differs": machine.differs and machine.state != "missing",
+        "has_arrived": found is not None and drift.has_arrived(machine, found),
+        "diffs": config_page.file_diffs(machine, drafts.files(machine.applied), there) if machine.applied else [],
+        "changes": diffs.settings(drafts.files(machine.applied), there) if machine.applied else [],
+        "can_adopt": machine.applied is None and found is not None and bool(found.counting or found.ours),
+        "left_out": holds.left_out(found.counting) if found and found.counting else [],
+        "strangers": holds.strangers(found) if found else [],
+        "fingerprint": machine.fingerprint,
+        "key": uuid4(),
+    }
+
+
+def _back(host: str, name: str) -> str:
+    return reverse("config-holds", args=[host, name])
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def adopt(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Take over what is on the host as a revision. Nothing is written there."""
+    machine = access.machine(request, host, name)
+    try:
+        revision = drift.adopt(machine, by=request.user, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    said = f"What {host} has is revision {revision.number} now. Nothing was changed there."
+    return responses.done(request, said, back=_back(host, name))
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def reapply(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Put the applied revision over what is on the host."""
+    machine = access.machine(request, host, name)
+    key = read_key(request.POST.get("key", ""))
+    try:
+        job = drift.reapply(machine, by=request.user, seen=request.POST.get("seen", ""), key=key)
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    number = machine.applied.number if machine.applied else ""
+    return responses.placed(request, job, f"Applying revision {number} again.", back=_back(host, name))
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def ignore(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Leave the files as they are until one changes again."""
+    machine = access.machine(request, host, name)
+    try:
+        drift.ignore(machine, by=request.user, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    said = "Left as it is. It is said again when a file changes once more."
+    return responses.done(request, said, back=_back(host, name))
