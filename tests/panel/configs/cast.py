@@ -3,6 +3,7 @@
 from typing import Any
 
 from machines.models import Machine, Revision, User
+from machines.models.revision import sha256
 from machines.panel import drafts
 
 
@@ -29,3 +30,7 @@ def draft(machine: Machine, by: User, **fields: Any) -> Revision:
 def stamp(machine: Machine) -> str:
     fresh = Machine.objects.get(pk=machine.pk)
     return drafts.stamp(fresh, drafts.current(fresh))
+
+
+def sha(text: str) -> str:
+    return sha256(text)

@@ -141,14 +141,14 @@ def test_a_revision_whose_job_ended_unsettled_can_be_edited_again(as_admin, admi
 def test_files_of_somebody_else_are_left_alone(as_admin, web):
     web.nspawn_sha256 = "ab" * 32
     web.save()
-    assert "Taking it over is not possible from here yet" in as_admin.get(URL).content.decode()
+    assert "take them over as revision 1" in as_admin.get(URL).content.decode()
     assert as_admin.post(URL, post(seen=cast.stamp(web))).status_code == 409
     assert not Revision.objects.exists()
 
 
 def test_a_change_by_hand_is_told(as_admin, web):
     cast.applied(web)
-    web.nspawn_sha256 = "cd" * 32
+    web.nspawn_sha256, web.drifted = "cd" * 32, True
     web.save()
     assert "Applying will be refused" in as_admin.get(URL).content.decode()
 

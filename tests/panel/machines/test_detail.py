@@ -85,7 +85,8 @@ def test_of_a_stopped_machine_no_limit_is_in_force(web):
     ("fields", "said"),
     [
         ({"restart_needed": True}, "take effect when it starts next"),
-        ({"nspawn_sha256": "f" * 64}, "is not the one that revision 3 wrote"),
+        ({"drifted": True}, "are not the ones that revision 3 wrote"),
+        ({"state": "running", "not_as_asked": 2}, "2 settings of it do not hold as asked"),
         ({"state": "failed", "why": "Main process exited, status=1/FAILURE"}, "Main process exited"),
         ({"state": "missing"}, "There is no image of this name on alpha"),
     ],
