@@ -7,8 +7,19 @@ from django.views.generic import RedirectView
 from machines.contract.rights import Right
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
-from machines.panel.views import accounts, configs, doctor, hosts, jobs, machines, new_machine, proofs, raw, revisions
-from machines.panel.views import accounts, configs, doctor, holds, hosts, jobs, machines, new_machine, proofs, revisions
+from machines.panel.views import (
+    accounts,
+    configs,
+    doctor,
+    holds,
+    hosts,
+    jobs,
+    machines,
+    new_machine,
+    proofs,
+    raw,
+    revisions,
+)
 
 
 class Word(StringConverter):
