@@ -15,9 +15,9 @@ from nacl.public import PublicKey
 
 from machines.contract import envelope, orders, routes
 from machines.contract.problems import Problem
-from machines.contract.recipes import BuildSecrets
+from machines.contract.recipes import BuildSecrets, key_of
 from machines.contract.rights import authorize_operation
-from machines.models import Host, Job, Revision, User
+from machines.models import Host, Job, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
 from machines.panel import intake
 
@@ -45,6 +45,7 @@ def place(
     sealed: str = "",
     revision: Revision | None = None,
     retry_of: Job | None = None,
+    recipe_version: RecipeVersion | None = None,
 ) -> Job:
     """Make the job of an order, in the caller's transaction, and poke the courier after commit.
 
@@ -70,6 +71,8 @@ def place(
                 key=key,
                 revision=revision,
                 retry_of=retry_of,
+                recipe_version=recipe_version,
+                recipe_key=key_of(order.recipe) if isinstance(order, orders.Build | orders.Bake) else "",
             )
     except IntegrityError:
         holder = Job.objects.on(on, name).filter(state__in=HOLDING).first()
@@ -104,7 +107,10 @@ def cancel(job: Job, *, by: User) -> bool:
 def retry(job: Job, *, by: User, key: UUID | None = None) -> Job:
     """A new job with the same order, which names the old one. Raises NotAllowed, Busy, BadValue."""
     order = orders.from_wire(job.order)
-    return place(order, on=job.host, by=by, key=key, sealed=job.sealed, revision=job.revision, retry_of=job)
+    return place(
+        order, on=job.host, by=by, key=key, sealed=job.sealed, revision=job.revision, retry_of=job,
+        recipe_version=job.recipe_version,
+    )  # fmt: skip
 
 
 def seal_secrets(secrets: BuildSecrets, host: Host) -> str:

@@ -21,7 +21,7 @@ from machines.contract.problems import Problem
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import rank_of
-from machines.panel import drift, holds
+from machines.panel import bases, drift, holds
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +171,7 @@ def _outcome(host: Host, report: reports.Outcome, _: envelope.SignedReport) -> N
         return
     if report.machine:
         refresh(host, report.machine)
+    bases.learn(host, job, report)
     _settle(host, job, report)
 
 
@@ -195,6 +196,8 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
         if written and job.revision.number is None:
             Revision.objects.filter(pk=job.revision.pk).update(number=job.order["configuration"]["revision"])
         settle_revision(job.revision, machine, written=written, at=_time(report.result.get("applied_at", report.at)))
+    if job.op == "build" and succeeded:
+        Machine.objects.filter(pk=machine.pk).update(built_by=job)
     if job.op == "build" and not succeeded and report.machine is None:
         _forget(machine)  # its draft stays, for a retry
 
@@ -221,6 +224,7 @@ def _forget(machine: Machine) -> None:
         removed_at=timezone.now(),
         changed_at=timezone.now(),
         applied=None,
+        built_by=None,
         restart_needed=False,
         drifted=False,
         ignored="",
