@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from machines.contract.orders import RECIPE_OPS
 from machines.contract.states import HostState, JobState
 from machines.models.host import host_state
 
@@ -16,6 +17,8 @@ WHAT = {
     "disable": "Do not start {} at boot",
     "apply": "Configure {}",
     "build": "Build {}",
+    "bake": "Build a base",
+    "discard": "Remove a base",
     "remove": "Remove {}",
     "refresh": "Take inventory",
     "examine": "Examine {}",
@@ -26,6 +29,7 @@ WHAT = {
 # op → what stays of half-done work
 CANCELLED = {
     "build": "The build is stopped and the half-built tree is removed. Packages stay in the host's cache.",
+    "bake": "The build is stopped and nothing of it is kept. The base that was there stays.",
     "remove": "What is already removed stays removed: the machine may be left incomplete.",
     "apply": "Files are exchanged in one step: they are either the old ones or the new ones.",
     "start": "The machine may be left starting; look at its state afterwards.",
@@ -55,7 +59,7 @@ def cancelling(op: str, state: str) -> str:
         return "Nothing has been sent yet. The order is withdrawn."
     if state == JobState.SENT:
         return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
-    if op == "build" and state == JobState.ACCEPTED:
+    if op in RECIPE_OPS and state == JobState.ACCEPTED:
         return "It waits for other builds and has not begun. The order is withdrawn."
     return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
 
@@ -92,7 +96,7 @@ class Wait:
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
         if state == JobState.ACCEPTED:
-            if self.op == "build" and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
+            if self.op in RECIPE_OPS and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
                 return Reason(f"waiting: other builds on {self.host} go first, for", self.accepted_at)
             return Reason(f"taken by {self.host}, about to begin")
         if state not in {JobState.QUEUED, JobState.SENT}:

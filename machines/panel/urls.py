@@ -9,6 +9,7 @@ from machines.panel.access import needs
 from machines.panel.verbs import VERBS
 from machines.panel.views import (
     accounts,
+    bases,
     configs,
     doctor,
     holds,
@@ -16,6 +17,7 @@ from machines.panel.views import (
     jobs,
     machines,
     new_machine,
+    recipes,
     proofs,
     raw,
     revisions,
@@ -74,6 +76,8 @@ host_urls: list[URLPattern] = [  # /hosts/…
     path("<word:host>/doctor/", doctor.host, name="host-doctor"),
     path("<word:host>/doctor/examine/", doctor.examine_host, name="host-examine"),
     path("<word:host>/doctor/mend/<word:what>/", doctor.mend_host, name="host-mend"),
+    path("<word:host>/bases/<word:base>/rebuild/", bases.rebuild, name="base-rebuild"),
+    path("<word:host>/bases/<word:base>/discard/", bases.discard, name="base-discard"),
 ]
 job_urls: list[URLPattern] = [  # /jobs/…
     path("", jobs.index, name="job-index"),
@@ -85,6 +89,19 @@ job_urls: list[URLPattern] = [  # /jobs/…
     path("<int:pk>/cancel/ask/", jobs.cancel_ask, name="job-cancel-ask"),
     path("<int:pk>/cancel/", jobs.cancel, name="job-cancel"),
     path("<int:pk>/retry/", jobs.retry, name="job-retry"),
+    path("<int:pk>/bake/", bases.of_job, name="job-bake"),
+]
+recipe_urls: list[URLPattern] = [  # /recipes/…
+    path("", recipes.index, name="recipe-index"),
+    path("new/", recipes.new, name="recipe-new"),
+    path("starters/", recipes.add_starter, name="recipe-starter"),
+    path("<int:pk>/", recipes.detail, name="recipe-detail"),
+    path("<int:pk>/edit/", recipes.edit, name="recipe-edit"),
+    path("<int:pk>/bake/", recipes.bake, name="recipe-bake"),
+    path("<int:pk>/put-away/", recipes.put_away, name="recipe-put-away"),
+    path("<int:pk>/bring-back/", recipes.bring_back, name="recipe-bring-back"),
+    path("<int:pk>/versions/<int:number>/", recipes.version, name="recipe-version"),
+    path("<int:pk>/versions/<int:number>/restore/", recipes.restore, name="recipe-restore"),
 ]
 account_urls: list[URLPattern] = [  # /settings/…
     path("theme/", accounts.theme, name="theme"),
@@ -96,5 +113,6 @@ urlpatterns = [
     path("hosts/<word:host>/machines/<word:name>/", include([*one_machine_urls, *doctor_urls, *config_urls])),
     path("hosts/", include(host_urls)),
     path("jobs/", include(job_urls)),
+    path("recipes/", include(recipe_urls)),
     path("settings/", include(account_urls)),
 ]

@@ -10,8 +10,9 @@ from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from machines.contract import orders
+from machines.contract.recipes import DebianRecipe
 from machines.contract.rights import RIGHTS, Right, Role
-from machines.models import Revision
+from machines.models import Host, Recipe, RecipeVersion, Revision
 from machines.panel.access import PUBLIC, RequireDeclaredRight
 from tests import make
 
@@ -74,6 +75,19 @@ TABLE = {
     "job-cancel-ask": Line(OPERATE, GET),
     "job-cancel": Line(OPERATE, POST),
     "job-retry": Line(OPERATE, POST),
+    "job-bake": Line(BUILD, POST),
+    "base-rebuild": Line(BUILD, POST),
+    "base-discard": Line(BUILD, BOTH),
+    "recipe-index": Line(SEE, GET),
+    "recipe-new": Line(BUILD, BOTH),
+    "recipe-starter": Line(BUILD, POST),
+    "recipe-detail": Line(SEE, GET),
+    "recipe-edit": Line(BUILD, BOTH),
+    "recipe-bake": Line(BUILD, POST),
+    "recipe-put-away": Line(BUILD, POST),
+    "recipe-bring-back": Line(BUILD, POST),
+    "recipe-version": Line(SEE, GET),
+    "recipe-restore": Line(BUILD, POST),
     "theme": Line(SEE, POST),
 }
 # Views that look at the right themselves once more, because one address needs two: (name, method) → the right.
@@ -99,7 +113,19 @@ def address(web, admin) -> Callable[[str], str]:
     """The address of a view, with things that exist."""
     job = make.job(orders.Start(name="web"), on=web.host, by=admin, state="failed")
     Revision.objects.create(machine=web, number=1, state="applied")
-    given = {"host": "alpha", "name": "web", "op": "poweroff", "pk": job.pk, "number": 1, "what": "networkd"}
+    recipe = Recipe.objects.create(pk=job.pk, name="small")
+    RecipeVersion.objects.create(recipe=recipe, number=1, spec=DebianRecipe(release="trixie").model_dump(mode="json"))
+    base = "0123456789abcdef"
+    Host.objects.update(facts={"bases": [{"id": base, "key": "k"}]})
+    given = {
+        "host": "alpha",
+        "name": "web",
+        "op": "poweroff",
+        "pk": job.pk,
+        "number": 1,
+        "what": "networkd",
+        "base": base,
+    }
     return lambda name: reverse(name, kwargs={part: given[part] for part in parts_of(name)})
 
 

@@ -52,7 +52,9 @@ class AptRepositoryForm(forms.Form):
     uri = code_field("Address", placeholder="https://packages.example/debian")
     suite = code_field("Suite", placeholder="trixie", max_length=81)
     components = code_field("Components", placeholder="main")
-    key = code_field("Signing key", rows=KEY_ROWS, placeholder="-----BEGIN PGP PUBLIC KEY BLOCK-----", max_length=40_000)
+    key = code_field(
+        "Signing key", rows=KEY_ROWS, placeholder="-----BEGIN PGP PUBLIC KEY BLOCK-----", max_length=40_000
+    )
 
     def clean_uri(self) -> str:
         uri = checked(recipes.mirror, self.cleaned_data["uri"])
@@ -78,7 +80,9 @@ class AptRepositoryForm(forms.Form):
 class RpmRepositoryForm(forms.Form):
     id = code_field("Short name", placeholder="base", max_length=61)
     url = code_field("Address", placeholder="https://mirror.example/$releasever/BaseOS/$basearch/os/")
-    key = code_field("Signing key", rows=KEY_ROWS, placeholder="-----BEGIN PGP PUBLIC KEY BLOCK-----", max_length=40_000)
+    key = code_field(
+        "Signing key", rows=KEY_ROWS, placeholder="-----BEGIN PGP PUBLIC KEY BLOCK-----", max_length=40_000
+    )
 
     def clean_url(self) -> str:
         url = checked(recipes.mirror, self.cleaned_data["url"])
@@ -297,13 +301,13 @@ class RpmForm(_OtherPackages, SourceForm[recipes.DnfRecipe]):
     def keep_fitting(self) -> None:
         of_others = {*RELEASES, *RPM_RELEASES.values()}
         if self.data.get("release", "") in {"", *of_others}:
-            self.data = {**self.data.dict(), "release": RPM_RELEASES[self.system]}
+            self.data = {**{name: self.data[name] for name in self.data}, "release": RPM_RELEASES[self.system]}
 
     def clean_release(self) -> str:
         return checked(recipes.version, self.cleaned_data["release"])
 
     def to_recipe(self) -> recipes.AnyRecipe:
-        return recipes.DnfRecipe(distribution=self.system, **self.values())  # type: ignore[arg-type]
+        return recipes.DnfRecipe(distribution=self.system, **self.values())
 
 
 class SuseForm(RpmForm):

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 from django.db.models import Count, Q
 from django.http import HttpResponse
@@ -12,7 +13,7 @@ from django.views.decorators.http import require_GET
 from machines.contract.rights import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.panel import frame, host_rows, job_words, responses, rows
+from machines.panel import bases, frame, host_rows, job_words, responses, rows
 from machines.panel.access import PanelRequest, needs
 
 SHOWN = 500
@@ -67,6 +68,8 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "events": events,
         "jobs": here,
         "may_build": request.user.may(Right.BUILD),
+        "bases": bases.of_host(found.name, found.facts.get("bases")),
+        "key": uuid4(),
         "fragment": responses.wants_fragment(request),
     }
     version = rows.version(

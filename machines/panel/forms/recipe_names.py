@@ -1,0 +1,29 @@
+"""What a recipe is called, and why it was changed."""
+
+from django import forms
+
+from machines.panel.forms.checks import errors_of
+
+
+class RecipeNameForm(forms.Form):
+    name = forms.CharField(
+        max_length=80,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Web server"}),
+        error_messages={"required": "Give the recipe a name."},
+    )
+    description = forms.CharField(
+        label="What it is for", max_length=300, required=False, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+    reason = forms.CharField(
+        label="What changes",
+        max_length=300,
+        required=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        help_text="Stands beside this version for whoever looks later.",
+    )
+
+    def clean_name(self) -> str:
+        return " ".join(self.cleaned_data["name"].split())
+
+    def trouble(self) -> list[tuple[str, str, str]]:
+        return errors_of(self)

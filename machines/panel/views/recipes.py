@@ -1,0 +1,319 @@
+"""Recipes: the list, one with its runs and versions, the editor, and what is done with them."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from django.db import transaction
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from machines.contract import orders
+from machines.contract.problems import BadValue, NotAllowed, Problem
+from machines.contract.recipes import WITH_BASE, AnyRecipe, FirstBoot, key_of, title_of
+from machines.contract.rights import Right
+from machines.models import Host, Job, Recipe, RecipeVersion
+from machines.panel import bases, diffs, dispatch, recipe_book, recipe_runs, responses
+from machines.panel.access import PanelRequest, needs
+from machines.panel.forms.recipe_names import RecipeNameForm
+from machines.panel.forms.recipes import SYSTEMS, SourceForm, filled, form_for, system_of, with_row
+from machines.panel.job_page import read_key
+
+SHOWN = 300
+VERSIONS_SHOWN = 200
+HOSTS_OFFERED = 500
+
+
+@require_GET
+@needs(Right.SEE)
+def index(request: PanelRequest) -> HttpResponse:
+    away = request.GET.get("away") == "1"
+    found = Recipe.objects.exclude(archived_at=None) if away else Recipe.objects.offered()
+    recipes = list(found.select_related("current")[: SHOWN + 1])
+    runs = recipe_runs.last([recipe.pk for recipe in recipes[:SHOWN]])
+    known = bases.of_all() if recipes else []
+    context = {
+        "rows": [_row(recipe, runs.get(recipe.pk, []), known) for recipe in recipes[:SHOWN]],
+        "is_cut": len(recipes) > SHOWN,
+        "away": away,
+        "starters": _starters({recipe.name for recipe in recipes}),
+        "may_build": request.user.may(Right.BUILD),
+    }
+    return render(request, "recipes/index.html", context)
+
+
+def _row(recipe: Recipe, runs: list[recipe_runs.Run], known: list[bases.Base]) -> dict[str, Any]:
+    content = recipe_book.content_of(recipe.current)
+    key = key_of(content) if content else ""
+    mine = {run.uuid for run in runs}
+    there = [base for base in known if base.key == key or (base.uuid and base.uuid in mine)]
+    return {
+        "recipe": recipe,
+        "title": title_of(content) if content else "cannot be read by this panel",
+        "summary": recipe_runs.summary(runs),
+        "bases": there,
+        "has_base": bool(content and content.kind in WITH_BASE),
+    }
+
+
+def _starters(names: set[str]) -> list[dict[str, str]]:
+    """Those that are not there yet under their own name."""
+    return [
+        {"word": word, "name": name, "title": title_of(recipe)}
+        for word, (name, _, recipe) in recipe_book.STARTERS.items()
+        if name not in names
+    ]
+
+
+@require_POST
+@needs(Right.BUILD)
+def add_starter(request: PanelRequest) -> HttpResponse:
+    word = request.POST.get("starter", "")
+    if word not in recipe_book.STARTERS:
+        return responses.refused(request, Problem("There is no such starter recipe."), back=reverse("recipe-index"))
+    name, says, content = recipe_book.STARTERS[word]
+    try:
+        recipe_book.create(name, says, content, by=request.user, reason="starter recipe")
+    except BadValue as problem:
+        return responses.refused(request, problem, back=reverse("recipe-index"))
+    return responses.done(request, f"{name} is there. Change it as you like.", back=reverse("recipe-index"))
+
+
+# --- the editor
+
+
+@require_http_methods(["GET", "POST"])
+@needs(Right.BUILD)
+def new(request: PanelRequest) -> HttpResponse:
+    if request.method == "GET":
+        content = _of_job(request.GET.get("job", ""))
+        form = filled(content, may_skip=_may_skip()) if content else _blank(request.GET.get("of", ""))
+        return _editor(request, RecipeNameForm(initial={"name": request.GET.get("name", "")[:80]}), form)
+    data = with_row(request.POST)
+    form = form_for(data.get("system", ""), data, may_skip=_may_skip())
+    names = RecipeNameForm(data)
+    if "choose" in data or "add" in data:
+        return _reshaped(request, names, form, None)
+    if not all([names.is_valid(), form.is_valid()]):
+        return _editor(request, names, form, status=422)
+    given = names.cleaned_data
+    try:
+        recipe = recipe_book.create(
+            given["name"], given["description"], form.to_recipe(), by=request.user, reason=given["reason"]
+        )
+    except BadValue as problem:
+        names.add_error("name", problem.message)
+        return _editor(request, names, form, status=422)
+    return responses.done(request, f"Recipe {recipe.name} is saved.", back=reverse("recipe-detail", args=[recipe.pk]))
+
+
+def _blank(system: str) -> SourceForm[Any]:
+    return form_for(system, may_skip=_may_skip())
+
+
+def _of_job(number: str) -> AnyRecipe | None:
+    """What a build was made of, to save it as a recipe: ?job=812. None for what is not saved."""
+    if not number.isascii() or not number.isdigit() or len(number) > 15:
+        return None
+    job = Job.objects.filter(op__in=orders.RECIPE_OPS, pk=int(number)).first()
+    content: AnyRecipe | None = getattr(orders.from_wire(job.order), "recipe", None) if job else None
+    return content if content and system_of(content) else None
+
+
+def _may_skip() -> bool:
+    """Whether any host would carry out a pull that nobody verifies."""
+    return Host.objects.filter(facts__policy__unverified_pulls="allowed").exists()
+
+
+@require_http_methods(["GET", "POST"])
+@needs(Right.BUILD)
+def edit(request: PanelRequest, pk: int) -> HttpResponse:
+    recipe = _recipe(pk)
+    current = recipe.current
+    content = recipe_book.content_of(current)
+    if request.method == "GET":
+        names = RecipeNameForm(initial={"name": recipe.name, "description": recipe.description})
+        form = filled(content, may_skip=_may_skip()) if content else _blank("")
+        return _editor(request, names, form, recipe)
+    data = with_row(request.POST)
+    names, form = RecipeNameForm(data), form_for(data.get("system", ""), data, may_skip=_may_skip())
+    if "choose" in data or "add" in data:
+        return _reshaped(request, names, form, recipe)
+    if not all([names.is_valid(), form.is_valid()]):
+        return _editor(request, names, form, recipe, status=422)
+    return _save(request, recipe, names, form, data)
+
+
+def _save(
+    request: PanelRequest, recipe: Recipe, names: RecipeNameForm, form: SourceForm[Any], data: Mapping[str, Any]
+) -> HttpResponse:
+    given, seen = names.cleaned_data, str(data.get("seen", ""))
+    try:
+        with transaction.atomic():
+            recipe_book.rename(recipe, given["name"], given["description"])
+            number = int(seen) if seen.isdecimal() and len(seen) < 9 else 0
+            is_new = recipe_book.change(recipe, form.to_recipe(), by=request.user, seen=number, reason=given["reason"])
+    except BadValue as problem:
+        names.add_error("name", problem.message)
+        return _editor(request, names, form, recipe, status=422)
+    except Problem as problem:
+        recipe.refresh_from_db()
+        return _editor(request, names, form, recipe, status=409, problem=problem)
+    said = f"Version {recipe.current.number} of {given['name']} is saved." if is_new and recipe.current else "Saved."
+    return responses.done(request, said, back=reverse("recipe-detail", args=[recipe.pk]))
+
+
+def _reshaped(
+    request: PanelRequest, names: RecipeNameForm, form: SourceForm[Any], recipe: Recipe | None
+) -> HttpResponse:
+    """The same page in another shape; nothing is judged yet."""
+    names.errors.clear()
+    form.hush()
+    if responses.wants_fragment(request):
+        return render(request, "recipes/_system.html", _systems(form))
+    return _editor(request, names, form, recipe)
+
+
+def _systems(form: SourceForm[Any]) -> dict[str, Any]:
+    return {"source": form, "systems": {word: system.title for word, system in SYSTEMS.items()}}
+
+
+def _editor(
+    request: PanelRequest,
+    names: RecipeNameForm,
+    form: SourceForm[Any],
+    recipe: Recipe | None = None,
+    *,
+    status: int = 200,
+    **more: Any,
+) -> HttpResponse:
+    wrong = [*names.trouble(), *form.trouble()] if status == 422 else []
+    context = _systems(form) | {"names": names, "recipe": recipe, "errors": wrong, **more}
+    return render(request, "recipes/edit.html", context, status=status)
+
+
+# --- one recipe
+
+
+@require_GET
+@needs(Right.SEE)
+def detail(request: PanelRequest, pk: int) -> HttpResponse:
+    recipe = _recipe(pk)
+    content = recipe_book.content_of(recipe.current)
+    runs = recipe_runs.last([pk]).get(pk, [])
+    context = {
+        "recipe": recipe,
+        "title": title_of(content) if content else "",
+        "lines": recipe_book.lines(content),
+        "summary": recipe_runs.summary(runs),
+        "versions": list(recipe.versions.defer("spec")[:VERSIONS_SHOWN]),
+        "bases": _bases_of(recipe, content),
+        "has_base": bool(content and content.kind in WITH_BASE),
+        "hosts": list(Host.objects.values_list("name", flat=True)[:HOSTS_OFFERED]),
+        "key": uuid4(),
+        "may_build": request.user.may(Right.BUILD),
+    }
+    return render(request, "recipes/detail.html", context)
+
+
+def _bases_of(recipe: Recipe, content: AnyRecipe | None) -> list[bases.Base]:
+    key = key_of(content) if content else ""
+    known = bases.with_jobs(bases.of_all())
+    return [base for base in known if base.recipe == recipe.pk or key in {base.recipe_key, base.key}]
+
+
+@require_GET
+@needs(Right.SEE)
+def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
+    """One version, and how it differs from the one before it or from `?against=`."""
+    recipe = _recipe(pk)
+    shown = get_object_or_404(RecipeVersion, recipe=recipe, number=number)
+    against = _against(recipe, shown, request.GET.get("against", ""))
+    content = recipe_book.content_of(shown)
+    before = recipe_book.text(recipe_book.content_of(against))
+    context = {
+        "recipe": recipe,
+        "version": shown,
+        "against": against,
+        "lines": recipe_book.lines(content),
+        "others": recipe.versions.exclude(pk=shown.pk).values_list("number", flat=True)[:VERSIONS_SHOWN],
+        "diff": diffs.unified(before, recipe_book.text(content)) if against else [],
+        "may_build": request.user.may(Right.BUILD),
+    }
+    return render(request, "recipes/version.html", context)
+
+
+def _against(recipe: Recipe, shown: RecipeVersion, wish: str) -> RecipeVersion | None:
+    """The version to compare with. Raises Http404 when it does not exist; None before the first one."""
+    if not wish:
+        return recipe.versions.filter(number__lt=shown.number).order_by("-number").first()
+    known = wish.isascii() and wish.isdigit() and len(wish) < 10
+    found = recipe.versions.filter(number=int(wish)).first() if known else None
+    if found is None:
+        raise Http404(f"{recipe.name} has no version {wish[:20]}.")
+    return found
+
+
+@require_POST
+@needs(Right.BUILD)
+def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
+    """What an old version says becomes the newest one."""
+    recipe = _recipe(pk)
+    old = get_object_or_404(RecipeVersion, recipe=recipe, number=number)
+    content, back = recipe_book.content_of(old), reverse("recipe-detail", args=[pk])
+    if content is None:
+        return responses.refused(
+            request, Problem(f"Version {number} cannot be read by this panel any more."), back=back
+        )
+    seen = recipe.current.number if recipe.current else 0
+    try:
+        is_new = recipe_book.change(recipe, content, by=request.user, seen=seen, reason=f"version {number} restored")
+    except Problem as problem:
+        return responses.refused(request, problem, back=back)
+    said = f"Version {seen + 1} says what version {number} said." if is_new else f"Version {seen} says that already."
+    return responses.done(request, said, back=back)
+
+
+@require_POST
+@needs(Right.BUILD)
+def put_away(request: PanelRequest, pk: int) -> HttpResponse:
+    recipe = _recipe(pk)
+    recipe_book.put_away(recipe, away=True)
+    return responses.done(
+        request, f"{recipe.name} is put away; its runs and versions stay.", back=reverse("recipe-index")
+    )
+
+
+@require_POST
+@needs(Right.BUILD)
+def bring_back(request: PanelRequest, pk: int) -> HttpResponse:
+    recipe = _recipe(pk)
+    recipe_book.put_away(recipe, away=False)
+    return responses.done(request, f"{recipe.name} is back.", back=reverse("recipe-detail", args=[pk]))
+
+
+@require_POST
+@needs(Right.BUILD)
+def bake(request: PanelRequest, pk: int) -> HttpResponse:
+    """Build the recipe's base on a host, without a machine."""
+    recipe = _recipe(pk)
+    back = reverse("recipe-detail", args=[pk])
+    host = Host.objects.filter(name=request.POST.get("host", "").replace("\0", "")).first()
+    content = recipe_book.content_of(recipe.current)
+    if host is None or content is None or content.kind not in WITH_BASE:
+        said = "Choose a host." if host is None else "A recipe of this kind has no base."
+        return responses.refused(request, Problem(said), back=back)
+    order = orders.Bake(recipe=content, first_boot=FirstBoot())
+    try:
+        job = dispatch.place(
+            order, on=host, by=request.user, key=read_key(request.POST.get("key", "")), recipe_version=recipe.current
+        )
+    except (NotAllowed, Problem) as problem:
+        return responses.refused(request, problem, back=back)
+    return redirect("job-detail", job.pk)
+
+
+def _recipe(pk: int) -> Recipe:
+    return get_object_or_404(Recipe.objects.select_related("current"), pk=pk)
