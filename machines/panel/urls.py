@@ -17,9 +17,9 @@ from machines.panel.views import (
     jobs,
     machines,
     new_machine,
-    recipes,
     proofs,
     raw,
+    recipes,
     revisions,
 )
 
