@@ -58,9 +58,21 @@ class Paths:
         """A machine's tree."""
         return self.machines / name
 
+    def raw_image(self, name: MachineName) -> Path:
+        """A machine's disk image, where it has one instead of a tree."""
+        return self.machines / f"{name}.raw"
+
     def unfinished(self, job: UUID) -> Path:
         """A tree being built. The leading dot hides it from machined."""
         return self.machines / f".nspawnpanel-{job}.tmp"
+
+    def unfinished_raw(self, job: UUID) -> Path:
+        """A disk image being made."""
+        return self.machines / f".nspawnpanel-{job}.raw"
+
+    def download(self, job: UUID) -> Path:
+        """What a job fetches before anything is made of it; beside the machines, where the room is."""
+        return self.machines / f".nspawnpanel-{job}.part"
 
     def unfinished_base(self, job: UUID) -> Path:
         """A base being made."""

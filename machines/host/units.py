@@ -25,7 +25,7 @@ from machines.host.faults import Stopped, TookTooLong
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_unit
 from machines.host.reporting import Reporter
-from machines.host.rootfs import bases, build, cache, pool
+from machines.host.rootfs import build, cache
 from machines.host.run import run
 from machines.host.this_host import Task, ThisHost
 from machines.host.voice import Entry
@@ -269,8 +269,7 @@ class Units:
     def _clear(self, row: Row, state: str) -> None:
         """Nothing half-made stays."""
         if state != "succeeded":
-            pool.clear(self._host.paths.unfinished(row.id))
-            bases.forget_aside(self._host.paths.unfinished_base(row.id))
+            build.clear(self._host.paths, row.id)
             cache.forget(self._host.paths.job(row.id))
 
     def _report(self, row: Row, state: str, problem: Any, result: Any) -> None:

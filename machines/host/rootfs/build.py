@@ -19,16 +19,17 @@ from uuid import UUID
 from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, FirstBoot, key_of, title_of
+from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
 from machines.host import apply, handlers, inventory, lint, nspawn_file, running
 from machines.host.bus import BusError
 from machines.host.faults import no_space
-from machines.host.rootfs import bases, debian, firstboot, polish, pool, tree
+from machines.host.paths import Paths
+from machines.host.rootfs import bases, clone, debian, disk_image, firstboot, polish, pool, tree
 from machines.host.rootfs.bases import Base
 from machines.host.rootfs.building import Builder, Building
 from machines.host.this_host import Task, ThisHost
 
-BUILDERS: Mapping[str, Builder] = {"debian": debian}
+BUILDERS: Mapping[str, Builder] = {"debian": debian, "clone": clone}
 
 ROOM = 1024**3  # bytes that must be free before a build begins
 MARK = "trusted.nspawnpanel.job"  # on the top of a tree: the job that made it
@@ -89,6 +90,8 @@ def recipe_key(recipe: AnyRecipe, answers: FirstBoot) -> str:
 
 def is_swift(host: ThisHost, order: orders.Build) -> bool:
     """Whether a build is nothing but a snapshot."""
+    if isinstance(order.recipe, CloneRecipe):
+        return clone.is_swift(host.paths, order.recipe, order.first_boot)
     if order.fresh or order.recipe.kind not in WITH_BASE or order.recipe.kind not in BUILDERS:
         return False
     base = bases.find(host.paths, recipe_key(order.recipe, order.first_boot))
@@ -97,10 +100,19 @@ def is_swift(host: ThisHost, order: orders.Build) -> bool:
 
 def is_made_by(host: ThisHost, order: orders.Build, job: UUID) -> bool:
     """Whether the image of that name is the one this very job has made."""
-    try:
-        return os.getxattr(host.paths.image(MachineName(order.name)), MARK) == str(job).encode()
-    except OSError:
-        return False
+    name = MachineName(order.name)
+    for image in (host.paths.image(name), host.paths.raw_image(name)):
+        with contextlib.suppress(OSError):
+            if os.getxattr(image, MARK) == str(job).encode():
+                return True
+    return False
+
+
+def clear(paths: Paths, job: UUID) -> None:
+    """Remove everything half-made of a job. Raises CommandFailed or OSError when something of it is left."""
+    for path in (paths.unfinished(job), paths.unfinished_raw(job), paths.download(job)):
+        pool.clear(path)
+    bases.forget_aside(paths.unfinished_base(job))
 
 
 # --- prepare
@@ -115,7 +127,7 @@ def prepare(building: Building) -> None:
         host, name = building.host, building.name
         found = nspawn_file.read(host.paths, name)
         lint.check(host.paths, host.policy, name, nspawn_file.wanted(building.task.order.configuration), found)
-    building.undo.push(pool.clear, building.tree)
+    building.undo.push(clear, building.host.paths, building.task.job)
 
 
 def find_base(building: Building, turn: contextlib.ExitStack, *, fresh: bool) -> None:
@@ -148,7 +160,8 @@ def _told(base: Base, *, fresh: bool) -> dict[str, Any]:
 def check_name_free(host: ThisHost, name: MachineName) -> None:
     """Raises Problem name-taken when an image, a running machine or a folder has the name."""
     taken = ""
-    if host.bus.do(inventory.read_image(host, name)) is not None or os.path.lexists(host.paths.image(name)):
+    paths = (host.paths.image(name), host.paths.raw_image(name))
+    if host.bus.do(inventory.read_image(host, name)) is not None or any(map(os.path.lexists, paths)):
         taken = "an image"
     try:
         host.bus.do(host.bus.machined("GetMachine", "s", [name]))
@@ -181,6 +194,8 @@ def bootstrap(building: Building) -> None:
     if building.recipe.kind in WITH_BASE:
         pool.make(building.tree)
     builder_of(building.recipe).bootstrap(building)
+    if building.raw:
+        disk_image.mount(building.task, building.raw_file, building.tree)
 
 
 def packages(building: Building) -> None:
@@ -254,8 +269,11 @@ def _title(recipe: AnyRecipe) -> str:
 def finish(building: Building) -> None:
     """The tree is complete; now it is also on disk, and really a tree of root's. So is its base."""
     check_tree(building.tree)
-    os.setxattr(building.tree, MARK, str(building.task.job).encode())
-    sync(building.tree)
+    made = building.raw_file if building.raw else building.tree
+    if building.raw:
+        disk_image.unmount(building.task, building.tree)
+    os.setxattr(made, MARK, str(building.task.job).encode())
+    sync(building.host.paths.machines)
     paths, base = building.host.paths, building.base
     if base is None or base.job != str(building.task.job):
         return
@@ -298,7 +316,10 @@ def import_(building: Building) -> None:
     building.undo.push(apply.write, host, task, name, wanted, found)
     apply.write(host, task, name, found, wanted)
     building.found["applied_at"] = time.time()
-    rename_into_place(building.tree, host.paths.image(name))
+    if building.raw:
+        rename_into_place(building.raw_file, host.paths.raw_image(name))
+    else:
+        rename_into_place(building.tree, host.paths.image(name))
     building.undo.keep()
     sync(host.paths.machines)
     task.voice.line(f"{name} is there.")

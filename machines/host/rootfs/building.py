@@ -28,6 +28,8 @@ class Building:
     """One build under way. Without a `name` only the base is made; with a `base` nothing needs to be installed.
 
     `state` is whatever the builder found out in its first step and needs later; `found` goes into the outcome.
+    With `raw` the result is a disk image, made by the builder's bootstrap in `raw_file`; `tree` is then where it is
+    mounted until it is finished.
     """
 
     host: ThisHost
@@ -39,6 +41,7 @@ class Building:
     undo: Undo = field(default_factory=Undo)
     base: Base | None = None
     state: Any = None
+    raw: bool = False
     found: dict[str, Any] = field(default_factory=dict)
     phase: str = ""
     times: dict[str, float] = field(default_factory=dict)
@@ -48,6 +51,11 @@ class Building:
     def tree(self) -> Path:
         """Where it grows, under a name that machined does not show."""
         return self.host.paths.unfinished(self.task.job)
+
+    @property
+    def raw_file(self) -> Path:
+        """The same for a disk image."""
+        return self.host.paths.unfinished_raw(self.task.job)
 
     @property
     def folder(self) -> Path:
@@ -112,7 +120,7 @@ class Builder(Protocol):
 
     also        what besides the recipe decides which tree comes out, such as packages the locale needs
     prepare     everything that can be known before the long part: tools, addresses, keys
-    bootstrap   the smallest system, in building.tree, which is there and empty
+    bootstrap   the smallest system, in building.tree, which is there and empty; a builder without bases makes it itself
     packages    the recipe's own packages
     configure   what makes the tree a machine, but not yet which one: sources, network, resolver
     installed   "name version" of every package in a finished tree; [] where nobody counts them

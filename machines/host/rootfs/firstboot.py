@@ -6,6 +6,7 @@ on some versions, not at all, and a hash in an argv can be read by every user of
 may be hostile, so nothing in it is ever run from here and every file is reached by tree.py.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,13 +44,18 @@ def needs_locales(locale: str) -> bool:
     return bool(locale) and not locale.upper().startswith(("C.", "POSIX")) and locale != "C"
 
 
+def hostname_of(name: MachineName, answers: FirstBoot) -> str:
+    """What it shall be called; "" for a copy that keeps who it was."""
+    return answers.hostname or (str(name) if answers.new_identity else "")
+
+
 def firstboot(root: Path, name: MachineName, answers: FirstBoot) -> list[str]:
     """The command. --force: the files exist already, from the packages' own scripts."""
     return [
         "systemd-firstboot",
         f"--root={root}",
         "--force",
-        f"--hostname={answers.hostname or name}",
+        *([f"--hostname={host}"] if (host := hostname_of(name, answers)) else []),
         *([f"--locale={answers.locale}"] if answers.locale else []),
         *([f"--timezone={answers.timezone}"] if answers.timezone else []),
     ]
@@ -57,8 +63,10 @@ def firstboot(root: Path, name: MachineName, answers: FirstBoot) -> list[str]:
 
 def set_up(root: Path, name: MachineName, answers: FirstBoot, hidden: BuildSecrets, run: Run) -> None:
     """Everything of a first boot. Raises CommandFailed, OSError or Problem."""
+    before = files.read_text(root, "etc/hostname").strip()
     run(firstboot(root, name, answers))
-    write_hosts(root, answers.hostname or name)
+    if host := hostname_of(name, answers):
+        write_hosts(root, host, before)
     if hidden.root_password_hash:
         set_root_password(root, hidden.root_password_hash)
     if answers.ssh_keys:
@@ -81,11 +89,17 @@ def make_locale(root: Path, locale: str, run: Run) -> None:
     run(["chroot", str(root), "locale-gen"])
 
 
-def write_hosts(root: Path, name: str) -> None:
-    """A small /etc/hosts, unless a package has made one."""
+def write_hosts(root: Path, name: str, before: str = "") -> None:
+    """A small /etc/hosts; in one that is there the machine's own line (127.0.1.1) gets its new name instead of `before`."""
+    names = f"{name} {name.split('.', maxsplit=1)[0]}" if "." in name else name
     if not files.exists(root, "etc/hosts"):
-        names = f"{name} {name.split('.', maxsplit=1)[0]}" if "." in name else name
         files.write_text(root, "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {names}\n::1 localhost ip6-localhost\n")
+        return
+    text = files.read_text(root, "etc/hosts")
+    own = re.compile(rf"(?m)^127\.0\.1\.1[ \t]+{re.escape(before)}(?:[ \t][^\n]*)?$")
+    if before and before != name and own.search(text):
+        with contextlib.suppress(OSError):  # a link or nothing readable: then it stays as it is
+            files.rewrite(root, "etc/hosts", own.sub(f"127.0.1.1 {names}", text))
 
 
 def set_root_password(root: Path, password_hash: str) -> None:

@@ -74,6 +74,9 @@ def clear(tree: Path) -> None:
         return
     for mount in _mounts_below(tree):
         run(["umount", "--lazy", "--", mount], timeout=30, codes=(0, 32))
+    if not tree.is_dir():
+        tree.unlink()
+        return
     for subvolume in subvolumes(tree):
         run(["btrfs", "subvolume", "delete", "--", str(subvolume)], timeout=120)
     if os.path.lexists(tree):
@@ -91,10 +94,10 @@ def _remove(tree: Path) -> None:
 
 
 def _mounts_below(tree: Path) -> list[str]:
-    """Mount points inside the tree, deepest first."""
+    """Mount points inside the tree and the tree itself if it is one, deepest first."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     plain = [point.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace") for point in points]
-    return sorted((p for p in plain if p.startswith(f"{tree}/")), key=len, reverse=True)
+    return sorted((p for p in plain if p == str(tree) or p.startswith(f"{tree}/")), key=len, reverse=True)
 
 
 def subvolumes(tree: Path) -> list[Path]:

@@ -75,6 +75,24 @@ def _make_directories(top: int, parts: tuple[str, ...], mode: int = 0o755) -> No
             os.close(fd)
 
 
+@contextlib.contextmanager
+def directory(root: Path, path: str) -> Iterator[int]:
+    """An open directory of the tree. Raises OSError."""
+    with _top(root) as top:
+        fd = _openat2(top, path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def parent(root: Path, path: str) -> Iterator[tuple[int, str]]:
+    """(open directory that holds the path's last component, that component). Raises OSError."""
+    with _parent(root, path) as found:
+        yield found
+
+
 def read_text(root: Path, path: str, limit: int = READ_LIMIT) -> str:
     """The text of a regular file of the tree, up to `limit` bytes; "" when there is none that can be read."""
     try:
