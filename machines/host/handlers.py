@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 
 from machines.contract import orders
 from machines.contract.names import MachineName
-from machines.host import apply, autostart, host_fact, machinectl, systemctl
+from machines.contract.problems import Problem
+from machines.host import apply, autostart, host_fact, inventory, machinectl, systemctl
 from machines.host.doctor import examine
-from machines.host.faults import TookTooLong
+from machines.host.faults import MachineMissing, TookTooLong
 from machines.host.paths import unit_of
 from machines.host.running import Machine, Result, is_gone, reboot_machine, start_machine
 from machines.host.this_host import Task, ThisHost
@@ -82,6 +83,24 @@ def disable(_: ThisHost, task: Task) -> Result:
     return {}
 
 
+def mark(host: ThisHost, task: Task) -> Result:
+    """Make an image read-only, which makes it a template, or writable again. Raises MachineMissing or Problem."""
+    assert isinstance(task.order, orders.Mark)
+    name, read_only = _name(task), task.order.read_only
+    image = host.bus.do(inventory.read_image(host, name))
+    if image is None:
+        raise MachineMissing(f"There is no image named {name} on this host.", hint="Refresh the list of machines.")
+    if image.read_only != read_only:
+        if not is_gone((machine := Machine(host, task, name)).unit_state(), machine.is_registered()):
+            raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
+        task.run(machinectl.read_only(name, on=read_only))
+        host.bus.do(inventory.read_lists(host))  # what is known of images is now old
+    if read_only and name in autostart.linked(host.paths):
+        task.run(machinectl.disable(name))
+        task.voice.line(f"{name} no longer starts with the host: a template is not started.")
+    return {}
+
+
 TABLE: Mapping[str, Handler] = {
     "start": start,
     "poweroff": poweroff,
@@ -90,6 +109,7 @@ TABLE: Mapping[str, Handler] = {
     "enable": enable,
     "disable": disable,
     "apply": apply.apply,
+    "mark": mark,
     "examine": examine.examine,
     "mend": examine.mend_one,
 }

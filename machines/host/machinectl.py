@@ -33,3 +33,7 @@ def disable(name: MachineName) -> list[str]:
 
 def remove(name: MachineName) -> list[str]:
     return ["machinectl", "remove", "--", name]
+
+
+def read_only(name: MachineName, *, on: bool) -> list[str]:
+    return ["machinectl", "read-only", "--", name, "yes" if on else "no"]
