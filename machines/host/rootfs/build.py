@@ -91,7 +91,7 @@ def recipe_key(recipe: AnyRecipe, answers: FirstBoot) -> str:
 def is_swift(host: ThisHost, order: orders.Build) -> bool:
     """Whether a build is nothing but a snapshot."""
     if isinstance(order.recipe, CloneRecipe):
-        return clone.is_swift(host.paths, order.recipe, order.first_boot)
+        return clone.is_swift(host.paths, order.recipe)
     if order.fresh or order.recipe.kind not in WITH_BASE or order.recipe.kind not in BUILDERS:
         return False
     base = bases.find(host.paths, recipe_key(order.recipe, order.first_boot))
@@ -216,8 +216,10 @@ def configure(building: Building) -> None:
     if building.name is None:
         return
     root, answers = building.tree, building.first_boot
-    if firstboot.needs_locales(answers.locale):
-        firstboot.make_locale(root, answers.locale, building.task.run)
+    if firstboot.needs_locales(answers.locale) and building.recipe.kind in WITH_BASE:
+        firstboot.make_locale(
+            root, answers.locale, building.task.run
+        )  # never in a tree of others: it runs a program there
     firstboot.set_up(root, building.name, answers, building.secrets, building.task.run)
     _say_of_timezone(building)
 

@@ -15,7 +15,6 @@ from machines.host.faults import MachineMissing
 from machines.host.paths import Paths
 from machines.host.rootfs import btrfs, disk_image, owners, pool
 from machines.host.rootfs.building import Building
-from machines.host.rootfs.firstboot import needs_locales
 from machines.host.running import Machine
 
 
@@ -32,16 +31,10 @@ def also(_: CloneRecipe, __: FirstBoot) -> tuple[str, ...]:
     return ()
 
 
-def is_swift(paths: Paths, recipe: CloneRecipe, answers: FirstBoot) -> bool:
-    """Whether the clone is a snapshot with files the worker itself may write: it can neither run a tree's programs nor
-    give a file its capabilities back."""
+def is_swift(paths: Paths, recipe: CloneRecipe) -> bool:
+    """Whether the clone is a snapshot with owners as they shall be; the worker cannot give a file its capabilities back."""
     source = paths.image(MachineName(recipe.source))
-    return (
-        not source.is_symlink()
-        and pool.is_subvolume(source)
-        and owners.first_id(source) == 0
-        and not needs_locales(answers.locale)
-    )
+    return not source.is_symlink() and pool.is_subvolume(source) and owners.first_id(source) == 0
 
 
 def prepare(building: Building) -> None:
