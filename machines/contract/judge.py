@@ -330,8 +330,37 @@ def _limits(dropin: str, facts: Facts) -> Iterator[Finding]:
         and values.is_size(top)
         and values.size_in_bytes(top) > facts.memory
     ):
-        message = f"MemoryMax={top} is more than the {facts.memory / 2**30:.1f} GiB that {facts.name} has."
+        message = f"MemoryMax={top} is more than the {facts.memory / 2**30:.3g}\u00a0GiB that {facts.name} has."
         yield Finding(("MemoryMax",), message, refused=False)
+
+
+def fresh(findings: Iterable[Finding], wanted: tuple[str, str], found: tuple[str, str]) -> list[Finding]:
+    """The same with a refusal only for what the draft has to do with; what stood in the files already is a warning.
+
+    `wanted` and `found` are the texts of the .nspawn file and of the drop-in.
+    """
+    return sorted(
+        (
+            each if not each.refused or _is_fresh(each, wanted, found) else replace(each, refused=False)
+            for each in findings
+        ),
+        key=lambda finding: not finding.refused,
+    )
+
+
+def _is_fresh(finding: Finding, wanted: tuple[str, str], found: tuple[str, str]) -> bool:
+    """Whether the draft changes one of the settings, or brings the line that is meant."""
+    for name in finding.settings:
+        now, before = _said(wanted, name), _said(found, name)
+        if now != before and (not finding.value or finding.value not in before):
+            return True
+    return False
+
+
+def _said(files: tuple[str, str], name: str) -> list[str]:
+    section, _, key = name.rpartition(".")
+    settings = nspawn.parse(files[0] if section else files[1]).settings()
+    return [e.value for e in settings if (e.section, e.key) == (section or limits.SECTION, key)]
 
 
 def only_warned(findings: Iterable[Finding]) -> list[Finding]:

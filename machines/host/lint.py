@@ -59,25 +59,11 @@ def _refuse(message: str, hint: str = "", details: str = "") -> Problem:
 def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files) -> None:
     document = nspawn.parse(wanted.nspawn)
     findings = [*judge.judge(document, wanted.limits, _facts(paths, name, document)), *_missing(document)]
-    held = [finding for finding in findings if finding.refused and _is_fresh(finding, wanted, found)]
+    told = judge.fresh(findings, (wanted.nspawn, wanted.limits), (found.nspawn, found.limits))
+    held = [finding for finding in told if finding.refused]
     lines = [_placed(name, wanted, finding) for finding in held] + _swallowing(name, wanted, found)
     if lines:
         raise _refuse(lines[0], hint=held[0].hint if held else "", details="\n".join(lines))
-
-
-def _is_fresh(finding: Finding, wanted: Files, found: Files) -> bool:
-    """Whether the draft has to do with it: it changes one of the settings, or brings the line that is meant."""
-    for setting in finding.settings:
-        now, before = _said(wanted, setting), _said(found, setting)
-        if now != before and (not finding.value or finding.value not in before):
-            return True
-    return False
-
-
-def _said(files: Files, setting: str) -> list[str]:
-    section, _, key = setting.rpartition(".")
-    text = files.nspawn if section else files.limits
-    return [e.value for e in nspawn.parse(text).settings() if (e.section, e.key) == (section or limits.SECTION, key)]
 
 
 def _placed(name: MachineName, wanted: Files, finding: Finding) -> str:

@@ -40,7 +40,11 @@ def dropin_path(machine: Machine) -> str:
     return f"/etc/systemd/system/systemd-nspawn@{machine.name}.service.d/50-nspawnpanel.conf"
 
 
-def comparison(machine: Machine, before: diffs.Files, after: diffs.Files) -> dict[str, Any]:
-    """One pair of configurations in both views: settings and lines."""
-    bare = diffs.Files(nspawn.unmark(after.nspawn), nspawn.unmark(after.limits))
-    return {"changes": diffs.settings(before, bare), "diffs": file_diffs(machine, before, bare)}
+def three_ways(machine: Machine, draft: Revision, there: diffs.Files) -> dict[str, Any]:
+    """What was applied, what the host has instead, and the draft; with what the host's files differ in, line by line."""
+    bare = diffs.Files(nspawn.unmark(there.nspawn), nspawn.unmark(there.limits))
+    applied = drafts.files(machine.applied)
+    return {
+        "rows": diffs.three_ways(applied, bare, drafts.files(draft)),
+        "diffs": file_diffs(machine, applied, bare),
+    }

@@ -14,6 +14,14 @@ LONGEST_MARKED = 500  # characters; marking words in longer lines costs more tha
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
+GROUPS = {
+    nspawn.NETWORK: "Network",
+    nspawn.FILES: "Files and mounts",
+    nspawn.EXEC: "Start and rights",
+    "Limits": "Limits",
+}
+
+
 @dataclass(frozen=True)
 class Files:
     """Both files of a machine, without our first line."""
@@ -33,24 +41,60 @@ class Change:
     after: list[str]
     effect: str
 
+    @property
+    def group(self) -> str:
+        """The heading it stands below; the sections in the order of the form."""
+        return GROUPS.get(self.section, self.section)
+
 
 def settings(before: Files, after: Files) -> list[Change]:
     found = []
     for name, old, new in changes(as_settings(before.nspawn, before.limits), as_settings(after.nspawn, after.limits)):
         section, _, key = name.rpartition(".")
         prop = limits.PROPERTIES.get(name)
-        known = nspawn.SETTINGS.get(name)
         found.append(
             Change(
                 key=key,
-                title=prop.title if prop else known.help if known else "",
+                title=_title(name),
                 section=section or "Limits",
                 before=old.splitlines(),
                 after=new.splitlines(),
                 effect="live" if prop and prop.live else "restart",
             )
         )
-    return found
+    order = [*GROUPS, *(change.section for change in found)]
+    return sorted(found, key=lambda change: order.index(change.section))
+
+
+@dataclass(frozen=True)
+class Three:
+    """One setting that is not the same everywhere: as it was applied, on the host, in the draft. `changed` says who has
+    moved away from what was applied: host, draft, both (to the same) or clash."""
+
+    key: str
+    title: str
+    applied: list[str]
+    there: list[str]
+    draft: list[str]
+    changed: str
+
+
+def three_ways(applied: Files, there: Files, draft: Files) -> list[Three]:
+    base, theirs, mine = (as_settings(each.nspawn, each.limits) for each in (applied, there, draft))
+    rows = []
+    for name in dict.fromkeys([*base, *theirs, *mine]):
+        a, b, c = (each.get(name, "") for each in (base, theirs, mine))
+        if a == b == c:
+            continue
+        changed = "draft" if a == b else "host" if a == c else "both" if b == c else "clash"
+        key = name.rpartition(".")[2]
+        rows.append(Three(key, _title(name), a.splitlines(), b.splitlines(), c.splitlines(), changed))
+    return rows
+
+
+def _title(name: str) -> str:
+    prop, known = limits.PROPERTIES.get(name), nspawn.SETTINGS.get(name)
+    return prop.title if prop else known.help if known else ""
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,24 @@ Two people may edit at once, so whoever changes a draft says which one they saw 
 unseen. On the host the same is true of the files: an order names the hashes of what it may replace.
 """
 
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max
 from pydantic import ValidationError as OrderInvalid
 
-from machines.contract import limits, nspawn, orders, values
+from machines.contract import nspawn, orders
+from machines.contract.judge import Finding
 from machines.contract.orders import ABSENT
 from machines.contract.problems import Problem
 from machines.models import BindMount, Job, Machine, PortForward, Revision, User
 from machines.models.revision import bind_rows, port_rows
-from machines.panel import dispatch
+from machines.panel import checks, dispatch
 from machines.panel.diffs import Files
 from machines.panel.dispatch import Busy
 from machines.panel.forms.configs import Configurator
-from machines.templatetags.panel_tags import size
 
 OPEN = (Revision.State.DRAFT, Revision.State.APPLYING)
 
@@ -162,10 +163,27 @@ def discard(machine: Machine, *, seen: str) -> None:
             draft.delete()
 
 
-def apply(machine: Machine, *, by: User, seen: str, reason: str = "", key: UUID | None = None) -> Job:
+@dataclass(frozen=True)
+class Manner:
+    """How a draft is applied: with a restart or without, and what must hold afterwards for it to stay (orders.Apply)."""
+
+    restart: bool = False
+    rollback_after: int = 0
+    expects: Literal["running", "address"] = "running"
+
+
+def apply(
+    machine: Machine,
+    *,
+    by: User,
+    seen: str,
+    reason: str = "",
+    key: UUID | None = None,
+    manner: Manner = Manner(),
+) -> Job:
     """Number the draft and order it onto the host. A second call with the same key returns the first job.
 
-    Raises Newer, Busy, NotAllowed, and Problem when there is nothing to apply.
+    Raises Newer, Busy, NotAllowed, and Problem when there is nothing to apply or it would not hold.
     """
     earlier = Job.objects.filter(key=key).first() if key else None
     if earlier:
@@ -174,14 +192,17 @@ def apply(machine: Machine, *, by: User, seen: str, reason: str = "", key: UUID 
         draft = locked(machine, seen)
         if draft is None:
             raise Problem("There is no draft to apply.")
-        highest = machine.revisions.exclude(pk=draft.pk).aggregate(highest=Max("number"))["highest"] or 0
         draft.state, draft.reason = Revision.State.DRAFT, reason
+        refused = next((f for f in findings(machine, files(draft)) if f.refused), None)
+        if refused:
+            raise Problem(f"{refused.key}= cannot be so: {refused.message}", hint=refused.hint, code="config-refused")
+        highest = machine.revisions.exclude(pk=draft.pk).aggregate(highest=Max("number"))["highest"] or 0
         try:
             configuration = draft.number_and_keep(highest + 1)
         except OrderInvalid as error:  # only its size is left to be wrong
             raise Problem("The configuration is larger than a host takes.") from error
         draft.save(update_fields=["reason"])
-        order = orders.Apply(name=machine.name, configuration=configuration)
+        order = orders.Apply(name=machine.name, configuration=configuration, **asdict(manner))
         return dispatch.place(order, on=machine.host, by=by, key=key, revision=draft)
 
 
@@ -190,18 +211,11 @@ def _refuse_foreign(machine: Machine) -> None:
         raise Foreign(f"{machine.host} has files for {machine.name} that were not written here.")
 
 
+def findings(machine: Machine, wanted: Files) -> list[Finding]:
+    """What would not hold or will probably disappoint. What was applied already is not held against anybody."""
+    return checks.findings(machine.host, machine.name, wanted, files(machine.applied))
+
+
 def warnings(machine: Machine, wanted: Files) -> list[str]:
-    """What will probably disappoint: lines systemd may ignore, and what the host lacks for this to work."""
-    found = [f"{name}: {problem.message}" for name, problem in nspawn.check(nspawn.parse(wanted.nspawn))]
-    found += [f"{key}: {problem.message}" for key, problem in limits.check(wanted.limits)]
-    document = nspawn.parse(wanted.nspawn)
-    facts = machine.host.facts
-    if facts.get("networkd") is False and nspawn.network_mode(document)[0] in {"veth", "zone"}:
-        found.append(
-            f"systemd-networkd does not run on {machine.host}, so nothing there gives the machine an address or forwards a port."
-        )
-    top = limits.read(wanted.limits).get("MemoryMax", "")
-    total = int(facts.get("memory_total") or 0)
-    if total and top and top[-1] not in "%y" and values.size_in_bytes(top) > total:
-        found.append(f"MemoryMax={top} is more than the {size(total)} that {machine.host} has.")
-    return found
+    """The same in sentences."""
+    return [f"{finding.message} {finding.hint}".strip() for finding in findings(machine, wanted)]

@@ -31,7 +31,8 @@ CANCELLED = {
     "build": "The build is stopped and the half-built tree is removed. Packages stay in the host's cache.",
     "bake": "The build is stopped and nothing of it is kept. The base that was there stays.",
     "remove": "What is already removed stays removed: the machine may be left incomplete.",
-    "apply": "Files are exchanged in one step: they are either the old ones or the new ones.",
+    "apply": "Files are exchanged in one step: they are either the old ones or the new ones. A machine that is being watched "
+    "after its restart goes back to the old ones.",
     "start": "The machine may be left starting; look at its state afterwards.",
     "poweroff": "The machine may go on powering off: its init was already asked.",
     "reboot": "The machine may go on rebooting: its init was already asked.",

@@ -6,6 +6,7 @@ what it has, so that a person can compare and decide.
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -14,7 +15,8 @@ from machines.contract import nspawn
 from machines.contract.problems import Problem
 from machines.contract.states import JobState
 from machines.contract.table import Kind
-from machines.models import BindMount, Job, Machine, PortForward, Revision, User
+from machines.models import BindMount, Found, Job, Machine, PortForward, Revision, User
+from machines.models.found import ETC
 from machines.models.revision import LIMITS, PLAIN, SWITCHES, WORDS, as_settings, bind_rows, port_rows, sha256
 from machines.panel.diffs import Files
 from machines.panel.drafts import files, keep_rows, locked
@@ -59,6 +61,11 @@ def trouble(draft: Revision | None) -> Trouble | None:
     return Trouble(job, [(line, *_place(line, draft)) for line in said])
 
 
+def place_of(key: str) -> str:
+    """The id of the part of the form where a setting can be mended; "" when the form has none."""
+    return _PLACES.get(key, "")
+
+
 def _place(line: str, draft: Revision) -> tuple[str, str]:
     """Which setting a line of systemd's complains about: by its name, or by its number in the file."""
     for word in re.findall(r"[A-Z][A-Za-z]+", line.replace(" bridge ", " Bridge ")):
@@ -75,10 +82,27 @@ def _place(line: str, draft: Revision) -> tuple[str, str]:
 # --- the host's files were changed by hand
 
 
-def found(draft: Revision | None) -> Files | None:
-    """What the host had instead of the files this draft was based on, as it sent them back when it refused the draft."""
+def found(machine: Machine, draft: Revision | None) -> Files | None:
+    """What the host has instead of the files this draft was based on: as it sent them back when it refused the draft, else
+    as it told them when they changed. None when they are as the draft takes them to be, or nothing is known."""
+    if draft is None or not draft.pk:
+        return None
     trouble_ = trouble(draft)
-    return _found(trouble_.job) if trouble_ else None
+    there = _found(trouble_.job) if trouble_ else None
+    return there or _told(machine, draft)
+
+
+def _told(machine: Machine, draft: Revision) -> Files | None:
+    told = Found.objects.filter(machine=machine).first()
+    if told is None or draft.state != Revision.State.DRAFT:
+        return None
+    ours = f"{ETC}{machine.name}.nspawn"
+    both = next((f for f in told.nspawn_files if f.path == ours), None), told.ours
+    if any(file and not file.is_plain for file in both):
+        return None
+    there = Files(*(file.text if file else "" for file in both))
+    based = (draft.replaces_nspawn, draft.replaces_limits)
+    return there if (sha256(there.nspawn), sha256(there.limits)) != based else None
 
 
 def _found(job: Job) -> Files | None:
@@ -97,21 +121,51 @@ def replaced(machine: Machine, draft: Revision) -> Files:
     return files(machine.applied)
 
 
-def rebase(machine: Machine, *, by: User, seen: str, theirs: bool) -> None:
-    """Let the draft replace what was found on the host; with `theirs`, begin anew from it.
+class Way(StrEnum):
+    """What becomes of a draft whose files were changed on the host meanwhile."""
+
+    MERGE = "merge"  # its own changes, put onto what the host has
+    OURS = "ours"  # it stays, and replaces what the host has
+    THEIRS = "theirs"  # what the host has is the draft now
+
+
+def rebase(machine: Machine, *, by: User, seen: str, way: Way) -> None:
+    """Base the draft on what the host has.
 
     Raises Newer, Busy, and Problem when nothing was found or a form cannot hold it.
     """
     with transaction.atomic():
         draft = locked(machine, seen)
-        there = found(draft)
+        there = found(machine, draft)
         if draft is None or there is None:
-            raise Problem("The host has sent no other files for this draft.")
-        if theirs:
+            raise Problem("The host has told of no other files for this draft.")
+        if way is Way.MERGE:
+            _take(draft, merged(replaced(machine, draft), there, files(draft)))
+        elif way is Way.THEIRS:
             _take(draft, there)
         draft.replaces_nspawn, draft.replaces_limits = sha256(there.nspawn), sha256(there.limits)
         draft.author, draft.author_name, draft.state, draft.number = by, by.username, Revision.State.DRAFT, None
         draft.save()
+
+
+def merged(base: Files, theirs: Files, mine: Files) -> Files:
+    """Their files with the settings that mine changed; where both did, mine holds."""
+    return Files(
+        *(
+            _merged(*texts)
+            for texts in ((base.nspawn, theirs.nspawn, mine.nspawn), (base.limits, theirs.limits, mine.limits))
+        )
+    )
+
+
+def _merged(base: str, theirs: str, mine: str) -> str:
+    before, wanted = nspawn.parse(base), nspawn.parse(mine)
+    made = nspawn.parse(nspawn.unmark(theirs))
+    for section, key in dict.fromkeys((e.section, e.key) for e in (*wanted.settings(), *before.settings())):
+        if wanted.get(section, key) != before.get(section, key):
+            made.put(section, key, wanted.get(section, key))
+    made.drop_empty_sections()
+    return made.text()
 
 
 def _take(draft: Revision, there: Files) -> None:

@@ -67,6 +67,7 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/â€¦ and â€
     path("holds/reapply/", holds.reapply, name="config-reapply"),
     path("holds/ignore/", holds.ignore, name="config-ignore"),
     path("revisions/", revisions.index, name="revision-index"),
+    path("revisions/compare/", revisions.compare, name="revision-compare"),
     path("revisions/<int:number>/", revisions.detail, name="revision-detail"),
     path("revisions/<int:number>/restore/", revisions.restore, name="revision-restore"),
 ]

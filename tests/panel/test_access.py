@@ -59,6 +59,7 @@ TABLE = {
     "config-reapply": Line(CONFIGURE, POST),
     "config-ignore": Line(CONFIGURE, POST),
     "revision-index": Line(SEE, GET),
+    "revision-compare": Line(SEE, GET),
     "revision-detail": Line(SEE, GET),
     "revision-restore": Line(CONFIGURE, POST),
     "host-index": Line(SEE, GET),

@@ -16,6 +16,7 @@ from machines.models.revision import without_field
 from machines.panel import access, config_page, diffs, drafts, refusals, responses, setting_sections
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import row_buttons
+from machines.panel.forms.apply import ApplyForm, offered
 from machines.panel.forms.configs import Configurator
 from machines.panel.job_page import read_key
 from machines.panel.rows import machine_url
@@ -94,29 +95,44 @@ def review(request: PanelRequest, host: str, name: str) -> HttpResponse:
     draft = drafts.current(machine)
     if draft is None:
         return redirect("config-edit", host, name)
+    return _review(request, machine, draft)
+
+
+def _review(
+    request: PanelRequest, machine: Machine, draft: Revision, sent: ApplyForm | None = None, status: int = 200
+) -> HttpResponse:
     before, after = refusals.replaced(machine, draft), drafts.files(draft)
-    found = refusals.found(draft)
+    found, changes = refusals.found(machine, draft), diffs.settings(before, after)
+    findings = [(finding, refusals.place_of(finding.key)) for finding in drafts.findings(machine, after)]
     shown = config_page.context(request, machine, draft, "config") | {
-        "changes": diffs.settings(before, after),
+        "changes": changes,
         "diffs": config_page.file_diffs(machine, before, after),
         "trouble": refusals.trouble(draft),
-        "found": config_page.comparison(machine, drafts.files(machine.applied), found) if found else None,
-        "warnings": drafts.warnings(machine, after),
+        "found": config_page.three_ways(machine, draft, found) if found else None,
+        "findings": findings,
+        "is_refused": any(finding.refused for finding, _ in findings),
+        "form": sent or offered(machine, changes, after),
+        "can_restart": machine.shown_state.is_up and any(change.effect == "restart" for change in changes),
+        "may_operate": request.user.may(Right.OPERATE),
         "key": uuid4(),
         "hours": orders.EXPIRES_AFTER // 3600,
     }
-    return render(request, "configs/review.html", shown)
+    return render(request, "configs/review.html", shown, status=status)
 
 
 @require_POST
 @needs(Right.CONFIGURE)
 def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
-    reason = request.POST.get("reason", "").strip()[:300]
-    seen = request.POST.get("seen", "")
-    key = read_key(request.POST.get("key", ""))
+    form = ApplyForm(request.POST)
+    draft = drafts.current(machine)
+    if draft and not form.is_valid():
+        return _review(request, machine, draft, form, status=422)
+    reason = form.cleaned_data.get("reason", "") if form.is_valid() else ""
+    manner = form.manner(restart=request.POST.get("then") == "restart")
+    seen, key = request.POST.get("seen", ""), read_key(request.POST.get("key", ""))
     try:
-        job = drafts.apply(machine, by=request.user, seen=seen, reason=reason, key=key)
+        job = drafts.apply(machine, by=request.user, seen=seen, reason=reason, key=key, manner=manner)
     except Problem as problem:
         return responses.refused(request, problem, back=_address(machine, "config-review"))
     return redirect("job-detail", job.pk)
@@ -125,15 +141,23 @@ def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
 @require_POST
 @needs(Right.CONFIGURE)
 def rebase(request: PanelRequest, host: str, name: str) -> HttpResponse:
-    """After the host refused, because its files were changed by hand: put the draft over them, or begin from them."""
+    """The host's files were changed by hand: put the draft's changes onto them, the draft over them, or begin from them."""
     machine = access.machine(request, host, name)
-    theirs = request.POST.get("take") == "theirs"
+    wish = request.POST.get("take", "")
+    way = refusals.Way(wish) if wish in set(refusals.Way) else refusals.Way.OURS
     try:
-        refusals.rebase(machine, by=request.user, seen=request.POST.get("seen", ""), theirs=theirs)
+        refusals.rebase(machine, by=request.user, seen=request.POST.get("seen", ""), way=way)
     except Problem as problem:
         return responses.refused(request, problem, back=_address(machine, "config-review"))
-    said = "The draft is now what the host has." if theirs else "Applying the draft will replace what the host has."
-    return responses.done(request, said, back=_address(machine, "config-edit" if theirs else "config-review"))
+    back = _address(machine, "config-edit" if way is refusals.Way.THEIRS else "config-review")
+    return responses.done(request, REBASED[way], back=back)
+
+
+REBASED = {
+    refusals.Way.MERGE: "The draft is now what the host has, with your changes in it.",
+    refusals.Way.OURS: "Applying the draft will replace what the host has.",
+    refusals.Way.THEIRS: "The draft is now what the host has.",
+}
 
 
 @require_POST

@@ -1,5 +1,8 @@
 """The numbered configurations a machine had, compared, and brought back as a draft."""
 
+from urllib.parse import urlencode
+
+from django.contrib import messages
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -40,6 +43,7 @@ def detail(request: PanelRequest, host: str, name: str, number: int) -> HttpResp
     shown = context(request, machine, drafts.current(machine), "revisions") | {
         "revision": revision,
         "against": against,
+        "title": f"Revision {against.number} → revision {number}" if against else f"Revision {number}",
         "others": _numbered(machine).exclude(pk=revision.pk).values_list("number", flat=True)[:SHOWN],
         "changes": diffs.settings(before, after),
         "diffs": file_diffs(machine, before, after),
@@ -48,12 +52,46 @@ def detail(request: PanelRequest, host: str, name: str, number: int) -> HttpResp
     return render(request, "revisions/detail.html", shown)
 
 
+@require_GET
+@needs(Right.SEE)
+def compare(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Any two revisions side by side, ?a= and ?b=; the older one stands on the left whichever was ticked first."""
+    machine = access.machine(request, host, name)
+    ticked = request.GET.getlist("tick")
+    wishes = ticked or [request.GET.get("a", ""), request.GET.get("b", "")]
+    if len(wishes) != 2 or not all(wishes):
+        messages.info(request, "Tick two revisions to compare them.")
+        return redirect("revision-index", host, name)
+    if ticked:
+        low, high = sorted(wishes, key=lambda wish: (len(wish), wish))
+        return redirect(f"{reverse('revision-compare', args=[host, name])}?{urlencode({'a': low, 'b': high})}")
+    a, b = (_numbered_so(machine, wish) for wish in wishes)
+    before, after = drafts.files(a), drafts.files(b)
+    first, last = sorted((a.number or 0, b.number or 0))
+    shown = context(request, machine, drafts.current(machine), "revisions") | {
+        "a": a,
+        "b": b,
+        "title": "Settings",
+        "numbers": _numbered(machine).values_list("number", flat=True)[:SHOWN],
+        "changes": diffs.settings(before, after),
+        "diffs": file_diffs(machine, before, after),
+        "between": _numbered(machine).filter(number__gt=first, number__lte=last)[:SHOWN],
+    }
+    return render(request, "revisions/compare.html", shown)
+
+
 def _against(machine: Machine, revision: Revision, wish: str) -> Revision | None:
     """The revision to compare with. Raises Http404 when it does not exist; None before the first one."""
     revisions = Revision.objects.filter(machine=machine)
     if not wish:
         return revisions.filter(number__lt=revision.number).order_by("-number").first()
-    found = revisions.filter(number=int(wish)).first() if wish.isascii() and wish.isdigit() and len(wish) < 10 else None
+    return _numbered_so(machine, wish)
+
+
+def _numbered_so(machine: Machine, wish: str) -> Revision:
+    """The revision of a number somebody typed or ticked. Raises Http404."""
+    number = int(wish) if wish.isascii() and wish.isdigit() and len(wish) < 10 else None
+    found = Revision.objects.filter(machine=machine, number=number).first() if number is not None else None
     if found is None:
         raise Http404(f"{machine.name} has no revision {wish[:20]}.")
     return found

@@ -110,3 +110,70 @@ def test_it_needs_the_right_to_configure(as_viewer, admin, web):
 
 def test_it_needs_login(client, web):
     assert client.post(URL).status_code == 302
+
+
+class TestWithARestart:
+    @pytest.fixture
+    def running(self, web):
+        web.state = "running"
+        web.addresses = ["10.0.0.2"]
+        web.save()
+        cast.applied(web)
+        return web
+
+    def order(self) -> orders.Apply:
+        found = orders.from_wire(Job.objects.latest("pk").order)
+        assert isinstance(found, orders.Apply)
+        return found
+
+    def test_the_button_says_so(self, as_admin, admin, running):
+        cast.draft(running, admin, network_mode="zone", network_target="shop")
+        sent = {
+            "seen": cast.stamp(running),
+            "then": "restart",
+            "rollback": "on",
+            "rollback_after": "90",
+            "expects": "address",
+        }
+        as_admin.post(URL, sent)
+        order = self.order()
+        assert (order.restart, order.rollback_after, order.expects) == (True, 90, "address")
+
+    def test_without_the_tick_nothing_goes_back(self, as_admin, admin, running):
+        cast.draft(running, admin, network_mode="none")
+        as_admin.post(
+            URL, {"seen": cast.stamp(running), "then": "restart", "rollback_after": "90", "expects": "address"}
+        )
+        assert (self.order().restart, self.order().rollback_after) == (True, 0)
+
+    def test_the_other_button_restarts_nothing(self, as_admin, admin, running):
+        cast.draft(running, admin, network_mode="none")
+        as_admin.post(
+            URL, {"seen": cast.stamp(running), "rollback": "on", "rollback_after": "90", "expects": "address"}
+        )
+        assert (self.order().restart, self.order().rollback_after) == (False, 0)
+
+    @pytest.mark.parametrize("seconds", ["1", "601", "soon"])
+    def test_a_wrong_time_is_said_on_its_field(self, as_admin, admin, running, seconds):
+        cast.draft(running, admin, network_mode="none")
+        sent = {
+            "seen": cast.stamp(running),
+            "then": "restart",
+            "rollback": "on",
+            "rollback_after": seconds,
+            "reason": "why",
+        }
+        answer = as_admin.post(URL, sent)
+        page = answer.content.decode()
+        assert answer.status_code == 422
+        assert "Give 10 to 600 seconds" in page
+        assert 'value="why"' in page
+        assert not Job.objects.exists()
+
+
+def test_what_would_not_hold_is_not_even_ordered(as_admin, admin, web):
+    cast.draft(web, admin, base_nspawn="[Network]\nNamespacePath=/run/x\n")
+    answer = as_admin.post(URL, {"seen": cast.stamp(web)})
+    assert answer.status_code == 409
+    assert "NamespacePath= cannot be so" in answer.content.decode()
+    assert not Job.objects.exists()

@@ -5,6 +5,7 @@ import pytest
 from machines.contract import nspawn, orders
 from machines.models import Job, Revision
 from machines.models.revision import sha256
+from machines.panel import refusals
 from tests import make
 from tests.panel.configs import cast
 
@@ -83,6 +84,23 @@ def test_the_draft_may_begin_anew_from_it(as_admin, web, refused):
     assert draft.memory_max == ""
     assert "# ours again" in draft.render_nspawn()
     assert "there is nothing to apply" in as_admin.get(REVIEW).content.decode()
+
+
+def test_the_draft_may_be_put_onto_it(as_admin, web, refused):
+    draft = refused(limits="[Service]\nTasksMax=100\n")
+    answer = as_admin.post(URL, {"seen": cast.stamp(web), "take": "merge"})
+    draft.refresh_from_db()
+    assert answer.url == REVIEW
+    assert [str(p) for p in draft.ports.all()] == ["tcp:2222:22"], "theirs"
+    assert (draft.memory_max, draft.tasks_max) == ("1G", "100"), "mine and theirs"
+    assert "# ours again" in draft.render_nspawn()
+    assert draft.replaces_nspawn == sha256(BY_HAND)
+
+
+def test_where_both_changed_one_setting_the_draft_holds():
+    base, theirs, mine = (refusals.Files(f"[Network]\nZone={zone}\n# {zone}\n", "") for zone in ("a", "b", "c"))
+    assert refusals.merged(base, theirs, mine).nspawn == "[Network]\nZone=c\n# b\n"
+    assert refusals.merged(base, theirs, base).nspawn == "[Network]\nZone=b\n# b\n"
 
 
 @pytest.mark.parametrize("line", ["[Exec]\nPrivateUsers=perhaps", "[Exec]\nHostname=a b"])

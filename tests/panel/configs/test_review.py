@@ -1,10 +1,12 @@
 """Seeing what a draft changes: config-review."""
 
+import re
 from datetime import timedelta
 
 from django.utils import timezone
 
-from machines.models import PortForward
+from machines.models import BindMount, Found, PortForward, Revision
+from tests import make
 from tests.panel.configs import cast
 
 URL = "/hosts/alpha/machines/web/config/review/"
@@ -67,3 +69,54 @@ def test_hostile_texts_are_escaped(as_admin, admin, web):
     page = as_admin.get(URL).content.decode()
     assert "<script>alert" not in page
     assert '"><i>' not in page
+
+
+def test_what_is_refused_names_the_field_and_keeps_the_button_shut(as_admin, admin, web):
+    other = make.machine("db", on=web.host)
+    cast.applied(other, base_nspawn="[Network]\nPrivate=yes\nVirtualEthernet=yes\n[Files]\nBind=/srv/shared\n")
+    Revision.objects.filter(machine=other).update(nspawn_text="[Files]\nBind=/srv/shared\n")
+    made = cast.draft(web, admin)
+    BindMount.objects.create(revision=made, source="/srv/shared/mine")
+    page = as_admin.get(URL).content.decode()
+    assert "lies inside /srv/shared, which db can write to" in page
+    assert '/config/#binds"><code>Bind=</code></a>' in page
+    assert "Mend above first" in page
+
+
+def test_what_was_applied_already_is_only_a_warning(as_admin, admin, web):
+    before = cast.applied(web, base_nspawn="[Network]\nNamespacePath=/run/x\n")
+    cast.draft(web, admin, memory_max="1G", base_nspawn=before.base_nspawn)
+    page = as_admin.get(URL).content.decode()
+    assert "NamespacePath= and" in page
+    assert "Mend above first" not in page
+
+
+def test_a_change_of_the_network_of_a_running_machine_offers_the_way_back(as_admin, admin, web):
+    web.state, web.addresses = "running", ["10.0.0.2"]
+    web.save()
+    cast.applied(web)
+    cast.draft(web, admin, network_mode="zone", network_target="shop")
+    page = as_admin.get(URL).content.decode()
+    assert "Apply and restart" in page
+    assert re.search(r'name="rollback"[^>]* checked', page)
+    assert '<option value="address" selected>' in page
+
+
+def test_limits_alone_need_no_restart(as_admin, admin, web):
+    web.state = "running"
+    web.save()
+    cast.applied(web)
+    cast.draft(web, admin, memory_max="1G")
+    assert "Apply and restart" not in as_admin.get(URL).content.decode()
+
+
+def test_a_change_by_hand_is_shown_before_anybody_applies(as_admin, admin, web):
+    cast.applied(web, memory_max="512M")
+    cast.draft(web, admin, memory_max="1G")
+    text = "[Exec]\nHostname=by-hand\n"
+    told = [{"path": "/etc/systemd/nspawn/web.nspawn", "kind": "nspawn", "form": "text", "text": text}]
+    Found.objects.create(machine=web, told=told)
+    page = as_admin.get(URL).content.decode()
+    assert "Somebody changed the files on alpha" in page
+    assert "<code>by-hand</code>" in page
+    assert "both, differently" in page

@@ -102,3 +102,37 @@ def test_restoring_rejects_get(as_admin, history):
 def test_restoring_needs_the_right_to_configure(as_viewer, web, history):
     assert as_viewer.post(f"{INDEX}1/restore/", {"seen": cast.stamp(web)}).status_code == 403
     assert "Restore…" not in as_viewer.get(f"{INDEX}1/").content.decode()
+
+
+class TestCompare:
+    """Any two of them: revision-compare."""
+
+    def test_both_views_of_what_differs(self, as_viewer, history):
+        page = as_viewer.get(f"{INDEX}compare/", {"a": 1, "b": 2}).content.decode()
+        assert "<code>256M</code>" in page
+        assert '<tr class="change-group"><th scope="rowgroup" colspan="4">Network</th></tr>' in page
+        assert '<span class="diff-add">+ Zone=shop' in page
+
+    def test_the_other_way_round(self, as_viewer, history):
+        page = as_viewer.get(f"{INDEX}compare/", {"a": 2, "b": 1}).content.decode()
+        assert '<span class="diff-del">- Zone=shop' in page
+
+    def test_two_ticks_lead_there_the_older_one_first(self, as_viewer, web, history):
+        cast.applied(web, 10)
+        answer = as_viewer.get(f"{INDEX}compare/", {"tick": ["10", "2"]})
+        assert answer.url == f"{INDEX}compare/?a=2&b=10"
+
+    @pytest.mark.parametrize("ticks", [[], ["1"], ["1", "2", "3"]])
+    def test_other_than_two_lead_back(self, as_viewer, history, ticks):
+        answer = as_viewer.get(f"{INDEX}compare/", {"tick": ticks}, follow=True)
+        assert answer.redirect_chain[-1][0] == INDEX
+        assert "Tick two revisions" in answer.content.decode()
+
+    @pytest.mark.parametrize("wish", ["9", "x", "-1", "9" * 50])
+    def test_what_does_not_exist_is_not_found(self, as_viewer, history, wish):
+        assert as_viewer.get(f"{INDEX}compare/", {"a": 1, "b": wish}).status_code == 404
+
+    def test_the_list_offers_it_when_there_are_two(self, as_viewer, web, history):
+        assert "Compare the two ticked" in as_viewer.get(INDEX).content.decode()
+        Revision.objects.filter(number=1).delete()
+        assert "Compare the two ticked" not in as_viewer.get(INDEX).content.decode()

@@ -1,0 +1,65 @@
+"""A configuration judged before its host is asked: by what the host has told of itself, and by what its other machines are
+to have. The host judges again, by what is really there."""
+
+from typing import Any
+
+from machines.contract import judge, nspawn
+from machines.contract.judge import Facts, Finding
+from machines.models import Host, Machine
+from machines.panel.diffs import Files
+
+NEIGHBOURS = 500  # machines of one host whose files are looked into for ports and folders
+
+
+def findings(host: Host, name: str, wanted: Files, before: Files = Files()) -> list[Finding]:  # noqa: B008 - frozen
+    """What would not hold, what is refused first. What the files said `before` is not held against the draft; nor is
+    what a silent host said long ago."""
+    document = nspawn.parse(wanted.nspawn)
+    found = judge.judge(document, wanted.limits, _facts(host, name, document))
+    if host.is_silent:
+        return judge.only_warned(found)
+    return judge.fresh(found, (wanted.nspawn, wanted.limits), (before.nspawn, before.limits))
+
+
+def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:
+    told = host.facts
+    policy = told.get("policy") or {}
+    ports, writable, bound = _neighbours(host, name, document)
+    return Facts(
+        name=host.name,
+        systemd=_whole(told, "systemd"),
+        memory=_whole(told, "memory_total"),
+        networkd=told.get("networkd"),
+        bridges=told.get("bridges"),
+        interfaces=[*(told.get("interfaces") or []), *(told.get("bridges") or [])] if "interfaces" in told else None,
+        bind_sources=policy.get("bind_sources"),
+        bind_sources_read_only=policy.get("bind_sources_read_only") or (),
+        ports=ports,
+        writable=writable,
+        bound=bound,
+    )
+
+
+def _neighbours(
+    host: Host, name: str, document: nspawn.Document
+) -> tuple[dict[judge.Port, str], dict[str, str], dict[str, str]]:
+    """(port → machine, folder → machine that writes there, folder → machine that binds it) of the host's other machines;
+    looked up only where this configuration has to do with it."""
+    ports: dict[judge.Port, str] = {}
+    writable: dict[str, str] = {}
+    bound: dict[str, str] = {}
+    if not document.get(nspawn.NETWORK, "Port") and not any(judge.sources(document)):
+        return ports, writable, bound
+    others = Machine.objects.listed().on(host).exclude(name=name).exclude(applied=None)
+    for other, text in others.values_list("name", "applied__nspawn_text")[:NEIGHBOURS]:
+        theirs = nspawn.parse(text)
+        numbers = (judge.host_port(value) for value in theirs.get(nspawn.NETWORK, "Port"))
+        ports |= {number: other for number in numbers if number}
+        writable |= {path: other for _, _, path in judge.sources(theirs, writable=True)}
+        bound |= {path: other for _, _, path in judge.sources(theirs)}
+    return ports, writable, bound
+
+
+def _whole(facts: dict[str, Any], name: str) -> int:
+    value = facts.get(name)
+    return value if isinstance(value, int) else 0
