@@ -172,7 +172,7 @@ class TestWithARestart:
 
 
 def test_what_would_not_hold_is_not_even_ordered(as_admin, admin, web):
-    cast.draft(web, admin, base_nspawn="[Network]\nNamespacePath=/run/x\n")
+    cast.draft(web, admin, settings={"Network.NamespacePath": "/run/x"})
     answer = as_admin.post(URL, {"seen": cast.stamp(web)})
     assert answer.status_code == 409
     assert "NamespacePath= cannot be so" in answer.content.decode()

@@ -84,8 +84,8 @@ def test_what_is_refused_names_the_field_and_keeps_the_button_shut(as_admin, adm
 
 
 def test_what_was_applied_already_is_only_a_warning(as_admin, admin, web):
-    before = cast.applied(web, base_nspawn="[Network]\nNamespacePath=/run/x\n")
-    cast.draft(web, admin, memory_max="1G", base_nspawn=before.base_nspawn)
+    cast.applied(web, settings={"Network.NamespacePath": "/run/x"})
+    cast.draft(web, admin, memory_max="1G", settings={"Network.NamespacePath": "/run/x"})
     page = as_admin.get(URL).content.decode()
     assert "NamespacePath= and" in page
     assert "Mend above first" not in page
