@@ -315,8 +315,6 @@ def refresh(host: Host, fact: reports.MachineFact, known: dict[str, Machine] | N
         since = columns["since"]
         if not fact.state.is_up or (since and since >= machine.applied.applied_at):
             differs["restart_needed"] = False
-    if "nspawn_sha256" in differs or "limits_sha256" in differs:
-        _not_yet(machine, differs)
     if differs:
         Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
 
@@ -324,18 +322,6 @@ def refresh(host: Host, fact: reports.MachineFact, known: dict[str, Machine] | N
 def _keeps_drift(machine: Machine) -> bool:
     """Of a file that was taken over from elsewhere, only its text tells; see _found()."""
     return machine.drifted and bool(machine.applied and machine.applied.found_in)
-
-
-def _not_yet(machine: Machine, differs: dict[str, Any]) -> None:
-    """While a job carries a revision to the host, its files there are no drift: the end of the job says what became of
-    them, for they may go back."""
-    on_its_way = Revision.objects.filter(machine=machine, state=Revision.State.APPLYING).first()
-    if on_its_way is None or not Job.objects.unfinished().filter(revision=on_its_way).exists():
-        return
-    if differs.get("nspawn_sha256") == on_its_way.nspawn_sha256:
-        differs.pop("nspawn_sha256")
-    if differs.get("limits_sha256") == on_its_way.limits_sha256:
-        differs.pop("limits_sha256")
 
 
 def _known(host: Host, name: str) -> Machine | None:
