@@ -243,9 +243,7 @@ WORDS: dict[str, Words] = {
         NETWORK, _WARNING, "It has only a link-local address: {addresses}",
         "It asked and nobody answered, so it took one that reaches no further than its cable.",
     ),
-    "address-none": Words(
-        NETWORK, _PROBLEM, "It has no address", "The first trouble above is the reason.",
-    ),
+    "address-none": Words(NETWORK, _PROBLEM, "It has no address"),
     "route-has": Words(NETWORK, _OK, "It knows a way out"),
     "route-none": Words(
         NETWORK, _WARNING, "It knows no way out", "There is no default route inside; it reaches its own network only.",

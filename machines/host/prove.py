@@ -2,7 +2,7 @@
 
 The load is a process of ours in the machine's group: to the kernel it is one of the machine's, to the machine it is
 invisible. It is killed first when memory ends, waits behind the machine's own processes, dies with this job, and ends by
-itself. Nothing is tried that could cost the machine or the host something: see _memory_refusal() and _cpu_refusal().
+itself. Nothing is tried that could cost the machine or the host something: see memory_refusal() and cpu_refusal().
 """
 
 import math
@@ -86,7 +86,7 @@ def cpu(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     if quota == UNLIMITED:
         return Trial(key="CPUQuota", verdict="none")
     asked, cpus = quota / 10_000, len(os.sched_getaffinity(0))
-    if why := _cpu_refusal(group, asked, cpus):
+    if why := cpu_refusal(group, asked, cpus):
         return Trial(key="CPUQuota", verdict="refused", why=why, asked=asked)
     count = min(cpus, math.ceil(asked / 100))
     argv = [[sys.executable, "-I", "-S", str(LOAD), "cpu", f"{CPU_SECONDS:g}"]] * count
@@ -97,7 +97,7 @@ def cpu(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     totals = [each for each in totals if each[0] <= CPU_SECONDS] or totals
     seconds = totals[-1][0]
     measured = 100 * (totals[-1][1] - used) / max(seconds, 0.1)
-    samples = _rates([(0.0, used), *totals[1:]])
+    samples = rates([(0.0, used), *totals[1:]])
     throttled = group.throttled() - before
     return Trial(
         key="CPUQuota", verdict=cpu_verdict(asked, measured, throttled), asked=asked, measured=round(measured, 2),
@@ -105,7 +105,8 @@ def cpu(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     )  # fmt: skip
 
 
-def _cpu_refusal(group: Group, asked: float, cpus: int) -> Why:
+def cpu_refusal(group: Group, asked: float, cpus: int) -> Why:
+    """Why it is not tried, or ""."""
     if asked >= 100 * cpus:
         return "more-than-host"
     return "no-meter" if group.cpu_seconds() is None else ""
@@ -118,7 +119,7 @@ def cpu_verdict(asked: float, measured: float, throttled: int) -> Verdict:
     return "holds" if throttled or measured >= asked * 0.85 else "unreached"
 
 
-def _rates(totals: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def rates(totals: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Percent of one CPU between each sample and the next."""
     pairs = pairwise(totals)
     return [(round(b[0], 2), round(100 * (b[1] - a[1]) / max(b[0] - a[0], 0.01), 1)) for a, b in pairs]
@@ -133,7 +134,7 @@ def memory(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     if cap == UNLIMITED:
         return Trial(key="MemoryMax", verdict="none")
     own, needed = group.memory_kept(), cap + BEYOND
-    if why := _memory_refusal(group, unit, cap, own):
+    if why := memory_refusal(group, unit, cap, own):
         return Trial(key="MemoryMax", verdict="refused", why=why, asked=cap, own=own, needed=needed)
     argv = [[sys.executable, "-I", "-S", str(LOAD), "memory", str(needed), f"{MEMORY_SECONDS:g}"]]
     kills, limit = group.kills(), needed + INTERPRETER
@@ -152,7 +153,7 @@ def memory(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     )  # fmt: skip
 
 
-def _memory_refusal(group: Group, unit: dict[str, Any], cap: int, own: int) -> Why:
+def memory_refusal(group: Group, unit: dict[str, Any], cap: int, own: int) -> Why:
     """Nothing of the machine's may die of the trial, nor may the host get short."""
     if group.memory() is None:
         return "no-meter"

@@ -15,6 +15,9 @@ from machines.panel import frame, job_words, responses, rows
 from machines.panel.access import PanelRequest
 
 LOOKED_AT = 10  # jobs
+# What only says that there is no address, and what follows from another trouble further along or before.
+ANSWERS = {"address-none", "address-local"}
+CONSEQUENCES = {"link-down", "link-down-inside", "dhcp-silent", "lease-none"}
 SLACK = 2.0  # seconds by which two clocks may differ unseen
 # The level's drawing, and its word for those who do not see it.
 ICONS = {
@@ -116,10 +119,9 @@ def row(finding: Finding) -> Row:
 
 def cause(found: list[Finding]) -> str:
     """Why a machine has no address: the first trouble on the way that is no mere consequence. "" when it has one."""
-    if not any(f.code in {"address-none", "address-local"} for f in found):
+    if not any(f.code in ANSWERS for f in found):
         return ""
-    troubles = (
-        f for f in found if WORDS[f.code].group == NETWORK and findings.level(f) in {Level.PROBLEM, Level.WARNING}
-    )
-    first = next((f for f in troubles if f.code not in {"address-none", "address-local"}), None)
+    network = [f for f in found if WORDS[f.code].group == NETWORK]
+    troubles = [f for f in network if findings.level(f) in {Level.PROBLEM, Level.WARNING} and f.code not in ANSWERS]
+    first = next((f for f in troubles if f.code not in CONSEQUENCES), next(iter(troubles), None))
     return findings.title(first) if first else "every link of the chain is in order; it may still be asking"

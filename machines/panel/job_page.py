@@ -60,6 +60,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "may_retry": job.can_be_retried and may,
         "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_KEPT,
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
+        "found_url": _found_url(job),
         "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
         "needs_restart": job.op == "apply" and job.state == JobState.SUCCEEDED and getattr(job, "needs_restart", False),
         "must_decide": _found_other_files(job),
@@ -77,6 +78,19 @@ def _draft_url(job: Job) -> str:
         return ""
     page = "config-review" if _found_other_files(job) else "config-edit"
     return reverse(page, args=[job.host.name, job.machine_name])
+
+
+# op → the page that says what came of it
+SHOWS = {"examine": "doctor", "mend": "doctor", "prove": "proof"}
+
+
+def _found_url(job: Job) -> str:
+    """Where the result is shown in words or as a chart."""
+    if job.op not in SHOWS or job.state != JobState.SUCCEEDED:
+        return ""
+    if not job.machine_name:
+        return f"{host_url(job.host.name)}{SHOWS[job.op]}/"
+    return f"{machine_url(job.host.name, job.machine_name)}{SHOWS[job.op]}/"
 
 
 def _found_other_files(job: Job) -> bool:

@@ -23,7 +23,7 @@ WHAT = {
     "refresh": "Take inventory",
     "examine": "Examine {}",
     "mend": "Mend {}",
-    "prove": "Prove the limits of {}",
+    "prove": "Load {} up to its limits",
 }
 
 # op → what stays of half-done work

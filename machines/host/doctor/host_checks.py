@@ -116,7 +116,7 @@ def packet_filter(scene: Scene) -> Iterator[Finding]:
         yield found("firewall-unread", install=installer())
         return
     link = scene.cables[0] if scene.name and scene.cables else "ve-+"
-    yield from (_dhcp(rules, chain, link) for chain in firewall.closed(rules, "input", passes=("67",)))
+    yield from (_dhcp(rules, chain, link) for chain in firewall.closed(rules, "input", passes="67"))
     refused = [_forward(rules, chain, link) for chain in firewall.closed(rules, "forward")]
     if scene.unit("firewalld.service").get("ActiveState") == "active":
         refused = [] if _firewalld_knows(link) else [found("firewalld", links=link)]

@@ -6,7 +6,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 NET = Path("/sys/class/net")
-MACHINES = ("ve-", "vz-", "vb-")  # how systemd-nspawn names the host's ends
 _UP = 0x1
 READ_LIMIT = 256 * 1024
 

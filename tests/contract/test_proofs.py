@@ -1,0 +1,31 @@
+"""Proofs: there and back, bounded."""
+
+import pytest
+
+from machines.contract import proofs
+from machines.contract.problems import BadValue
+from machines.contract.proofs import Trial
+
+HOLDS = Trial(
+    key="CPUQuota", verdict="holds", asked=20, measured=19.8, seconds=10, throttled=99, samples=[(0.25, 21.5)]
+)
+
+
+def test_there_and_back():
+    assert proofs.from_wire(proofs.to_wire([HOLDS, Trial(key="MemoryMax", verdict="none")])).trials[0] == HOLDS
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"key": "TasksMax"}, {"verdict": "splendid"}, {"why": "because"}, {"asked": -1}, {"measured": float("nan")},
+     {"samples": [[0, 1]] * 401}, {"samples": [[0, -1]]}, {"samples": [["<b>", 1]]}, {"samples": [[1, 2, 3]]}, {"word": "x"}],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused(changed):
+    with pytest.raises(BadValue):
+        proofs.from_wire({"trials": [HOLDS.model_dump(mode="json") | changed]})
+
+
+def test_more_than_two_trials_are_refused():
+    with pytest.raises(BadValue):
+        proofs.from_wire({"trials": [HOLDS.model_dump(mode="json")] * 3})

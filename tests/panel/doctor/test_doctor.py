@@ -1,0 +1,185 @@
+"""The doctor's pages: what was found in words, what mends it, and who may press what."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from machines.contract import orders
+from machines.contract.findings import WORDS
+from machines.models import Job
+from machines.panel import doctor_page
+from tests import make
+
+HOST, MACHINE = "/hosts/alpha/doctor/", "/hosts/alpha/machines/web/doctor/"
+HTMX = {"HX-Request": "true"}
+HOSTILE = '<script>alert("x")</script>'
+
+
+def text(answer) -> str:
+    return answer.content.decode()
+
+
+def examined(alpha, found: list[dict], name: str = "", **fields) -> Job:
+    now = timezone.now()
+    result = {"findings": found, "at": now.timestamp()} | fields.pop("result", {})
+    return make.job(
+        orders.Examine(name=name), on=alpha, **{"state": "succeeded", "result": result, "finished_at": now} | fields
+    )
+
+
+def test_a_host_not_examined_yet_offers_it(as_admin, as_viewer, alpha):
+    assert "Not examined yet" in text(as_admin.get(HOST))
+    assert 'action="/hosts/alpha/doctor/examine/"' in text(as_admin.get(HOST))
+    assert "examine/" not in text(as_viewer.get(HOST))
+
+
+@pytest.mark.parametrize(("path", "name"), [(HOST, ""), (MACHINE, "web")])
+def test_pressing_examine_places_the_order(as_admin, alpha, web, path, name):
+    answer = as_admin.post(f"{path}examine/")
+    assert (answer.status_code, answer.url) == (302, path)
+    [job] = Job.objects.all()
+    assert (job.op, job.machine_name, job.order) == ("examine", name, {"op": "examine", "name": name})
+    assert "being looked at" in text(as_admin.get(path))
+
+
+def test_a_second_press_is_the_same_order(as_admin, alpha):
+    as_admin.post(f"{HOST}examine/")
+    as_admin.post(f"{HOST}examine/")
+    assert Job.objects.count() == 1
+
+
+def test_htmx_gets_the_part_back(as_admin, web):
+    answer = as_admin.post(f"{MACHINE}examine/", headers=HTMX | {"HX-Target": "doctor"})
+    assert text(answer).lstrip().startswith('<div id="doctor"')
+    assert "toast" in answer.headers["HX-Trigger"]
+
+
+def test_it_says_what_was_found_what_it_means_and_the_command(as_viewer, alpha):
+    examined(alpha, [{"code": "networkd-stopped", "can_mend": True}, {"code": "tools-there"}])
+    page = text(as_viewer.get(HOST))
+    assert "systemd-networkd does not run on the host" in page
+    assert "Without it they have neither." in page
+    assert "<code" in page
+    assert "systemctl enable --now systemd-networkd.service" in page
+    assert "1 problem</b>" in page
+    assert "2 in order" in page  # the tools and the clock
+    assert "mend/networkd/" not in page  # a viewer
+
+
+def test_a_mend_is_a_button_only_where_the_host_calls_it_safe(as_admin, alpha):
+    examined(alpha, [{"code": "networkd-stopped", "can_mend": False}])
+    assert "mend/networkd/" not in text(as_admin.get(HOST))
+    examined(alpha, [{"code": "networkd-stopped", "can_mend": True}])
+    assert "Start and enable systemd-networkd" in text(as_admin.get(HOST))
+    examined(alpha, [{"code": "link-down", "can_mend": True}])  # nothing that has a mend
+    assert "/mend/" not in text(as_admin.get(HOST))
+
+
+@pytest.mark.parametrize(("path", "name", "what"), [(HOST, "", "networkd"), (MACHINE, "web", "guest-networkd")])
+def test_pressing_it_places_the_order(as_admin, alpha, web, path, name, what):
+    assert as_admin.post(f"{path}mend/{what}/").status_code == 302
+    assert Job.objects.get().order == {"op": "mend", "name": name, "what": what}
+
+
+def test_nothing_else_can_be_mended(as_admin, alpha, web):
+    assert as_admin.post(f"{HOST}mend/reboot/").status_code == 404
+    assert as_admin.post(f"{MACHINE}mend/..%2Fx/").status_code == 404
+    assert not Job.objects.exists()
+
+
+def test_another_job_of_the_machine_is_named(as_admin, web, admin):
+    make.job(orders.Start(name="web"), on=web.host, by=admin, state="running")
+    assert as_admin.post(f"{MACHINE}examine/").status_code == 409
+
+
+def test_it_says_why_a_machine_has_no_address(as_viewer, web):
+    chain = [{"code": "networkd-runs"}, {"code": "link-down-inside", "facts": {"link": "ve-web"}},
+             {"code": "inside-masked", "facts": {"name": "web"}}, {"code": "address-none"}]  # fmt: skip
+    examined(web.host, chain, "web")
+    page = text(as_viewer.get(MACHINE))
+    assert "Why it has no address:</b> systemd-networkd is masked inside." in page
+    assert "systemctl --machine=web unmask systemd-networkd.service" in page
+
+
+@pytest.mark.parametrize(
+    ("codes", "cause"),
+    [
+        (["networkd-stopped", "link-down", "address-none"], WORDS["networkd-stopped"].title),
+        (["link-down", "address-local"], "Its cable is down: ? on the host"),
+        (["address-none"], "every link of the chain is in order; it may still be asking"),
+        (["inside-off", "address-has"], ""),
+    ],
+)
+def test_the_cause_is_no_consequence(codes, cause):
+    found = [doctor_page.Finding(code=code) for code in codes]
+    assert doctor_page.cause(found) == cause
+
+
+@pytest.mark.parametrize("found", [None, "x", [{"code": "link-up", "facts": {"link": "x" * 999}}], [[]]], ids=str)
+def test_what_a_host_says_amiss_is_not_shown(as_viewer, web, found):
+    examined(web.host, found, "web")
+    assert "cannot be read" in text(as_viewer.get(MACHINE))
+
+
+def test_what_a_hostile_host_says_stays_text(as_viewer, web):
+    found = {"code": "link-down", "facts": {"link": HOSTILE}}
+    examined(web.host, [found], "web", problem={"message": HOSTILE})
+    page = text(as_viewer.get(MACHINE))
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_last_that_succeeded_is_shown_under_one_that_failed(as_viewer, alpha):
+    examined(alpha, [{"code": "tools-there"}])
+    make.job(orders.Examine(), on=alpha, state="failed", problem={"message": "The bus is away.", "hint": ""})
+    page = text(as_viewer.get(HOST))
+    assert "Examine failed" in page
+    assert "The bus is away." in page
+    assert "Every tool is installed" in page
+
+
+def test_of_a_silent_host_nothing_is_asked(as_admin):
+    make.host("beta", last_seen=timezone.now() - timedelta(hours=1))
+    page = text(as_admin.get("/hosts/beta/doctor/"))
+    assert "beta is silent" in page
+    assert "examine/" not in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "Host and panel agree on the time"), (-90, "s behind the panel's"), (300, "The host's clock is 300 s ahead of the panel's"),
+     ("x", ""), (1e300, "")],
+)  # fmt: skip
+def test_a_clock_that_is_wrong_for_certain_is_said(as_viewer, alpha, seconds, said):
+    now = timezone.now()
+    at = now.timestamp() + seconds if isinstance(seconds, int) else seconds
+    examined(
+        alpha, [{"code": "tools-there"}], result={"at": at}, created_at=now - timedelta(seconds=5), finished_at=now
+    )
+    page = text(as_viewer.get(HOST)).replace("&#x27;", "'")
+    assert said in page
+    assert "clock is" in page or "agree" in page or not said
+
+
+def test_the_live_part_answers_nothing_when_nothing_changed(as_viewer, alpha):
+    first = as_viewer.get(HOST, headers=HTMX)
+    assert as_viewer.get(f"{HOST}?v={first.context['seen']}", headers=HTMX).status_code == 204
+
+
+def test_it_costs_few_queries(as_viewer, web, django_assert_max_num_queries):
+    examined(web.host, [{"code": "tools-there"}], "web")
+    with django_assert_max_num_queries(5):
+        as_viewer.get(MACHINE)
+
+
+def test_a_machine_without_an_address_leads_here(as_viewer, alpha):
+    make.machine("lost", on=alpha, state="running")
+    assert 'href="/hosts/alpha/machines/lost/doctor/">Why?' in text(as_viewer.get("/hosts/alpha/machines/lost/"))
+
+
+@pytest.mark.parametrize(("order", "leads"), [(orders.Examine(), HOST), (orders.Examine(name="web"), MACHINE),
+                                              (orders.Prove(name="web"), "/hosts/alpha/machines/web/proof/")])  # fmt: skip
+def test_the_job_leads_to_what_it_found(as_viewer, web, order, leads):
+    job = make.job(order, on=web.host, state="succeeded")
+    assert f'href="{leads}"' in text(as_viewer.get(f"/jobs/{job.pk}/"))

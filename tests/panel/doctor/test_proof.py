@@ -1,0 +1,140 @@
+"""The page that proves limits: a sentence for each verdict, a chart, and when it may be ordered."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from machines.contract import orders, proofs
+from machines.contract.proofs import Trial
+from machines.models import Job
+from machines.panel import proof_page
+from tests import make
+
+URL = "/hosts/alpha/machines/web/proof/"
+MIB = 1 << 20
+CPU = Trial(
+    key="CPUQuota",
+    verdict="holds",
+    asked=20,
+    measured=19.8,
+    seconds=10,
+    throttled=98,
+    samples=[(0.25, 25.2), (0.5, 15.9)],
+)
+MEMORY = Trial(key="MemoryMax", verdict="holds", asked=128 * MIB, measured=128 * MIB, own=9 * MIB, seconds=4, killed=True,
+               samples=[(0.0, 12.0 * MIB), (2.0, 128.0 * MIB), (4.0, 12.0 * MIB)])  # fmt: skip
+
+
+def text(answer) -> str:
+    return answer.content.decode().replace("\u00a0", " ")
+
+
+@pytest.fixture
+def web(alpha):
+    return make.machine("web", on=alpha, state="running")
+
+
+def proved(web, *trials: Trial, **fields) -> Job:
+    return make.job(
+        orders.Prove(name="web"), on=web.host,
+        **{"state": "succeeded", "result": proofs.to_wire(list(trials)), "finished_at": timezone.now()} | fields,
+    )  # fmt: skip
+
+
+def test_pressing_it_places_the_order(as_admin, web):
+    assert "Not proved yet" in text(as_admin.get(URL))
+    assert as_admin.post(f"{URL}run/").status_code == 302
+    assert Job.objects.get().order == {"op": "prove", "name": "web"}
+    assert "A load is at work" in text(as_admin.get(URL))
+
+
+@pytest.mark.parametrize("fields", [{"state": "stopped"}, {"state": "starting"}])
+def test_a_machine_that_is_not_running_is_not_loaded(as_admin, alpha, fields):
+    make.machine("down", on=alpha, **fields)
+    url = "/hosts/alpha/machines/down/proof/"
+    assert "run/" not in text(as_admin.get(url))
+    assert as_admin.post(f"{url}run/").status_code == 409
+    assert not Job.objects.exists()
+
+
+def test_nor_one_whose_host_is_silent(as_admin):
+    beta = make.host("beta", last_seen=timezone.now() - timedelta(hours=1))
+    make.machine("far", on=beta, state="running")
+    assert as_admin.post("/hosts/beta/machines/far/proof/run/").status_code == 409
+
+
+def test_both_verdicts_in_a_sentence_with_a_chart_and_its_figures(as_viewer, web):
+    proved(web, CPU, MEMORY)
+    page = text(as_viewer.get(URL))
+    assert "CPUQuota=20 % holds: 19.8 % over 10 s. The kernel held the load back 98 times." in page
+    assert (
+        "MemoryMax=128 MiB holds: the load was stopped at 128 MiB by the kernel. Nothing of its own was touched."
+        in page
+    )
+    assert page.count('<svg class="chart-drawing"') == 2
+    assert page.count("<table") == 2
+    assert "25.2 %" in page
+    assert "run/" not in page  # a viewer
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"verdict": "broken", "measured": 55.0}, "CPUQuota=20 % does not hold: 55 % over 10 s."),
+        ({"verdict": "unreached", "measured": 9.0}, "too busy to reach CPUQuota=20 %"),
+        ({"verdict": "none"}, "It has no CPUQuota"),
+        ({"verdict": "refused", "why": "more-than-host", "asked": 400.0}, "CPUQuota=400 % was not tried: that is all the CPUs"),
+        ({"verdict": "refused", "why": "no-meter"}, "does not count this"),
+    ],
+)  # fmt: skip
+def test_sentences_on_cpu_time(changed, said):
+    assert said in proof_page.sentence(CPU.model_copy(update=changed)).replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"others": 2}, "So were 2 of its own processes."),
+        ({"killed": False}, "the rest went to swap"),
+        ({"verdict": "broken", "measured": 200.0 * MIB}, "MemoryMax=128 MiB does not hold: use came to 200 MiB."),
+        ({"verdict": "unreached", "measured": 90.0 * MIB}, "came only to 90 MiB"),
+        ({"verdict": "refused", "why": "too-near", "own": 110.0 * MIB}, "its own processes hold 110 MiB"),
+        ({"verdict": "refused", "why": "host-small", "needed": 160.0 * MIB}, "would take 160 MiB"),
+        ({"verdict": "refused", "why": "group-kill"}, "OOMPolicy="),
+    ],
+)
+def test_sentences_on_memory(changed, said):
+    assert said in proof_page.sentence(MEMORY.model_copy(update=changed)).replace("\u00a0", " ")
+
+
+def test_the_chart_stays_inside_its_drawing_and_the_cap_inside_too():
+    drawn = proof_page.chart(MEMORY)
+    assert drawn is not None
+    numbers = [float(number) for number in re.split(r"[ ,]", drawn.line)]
+    assert all(0 <= x <= proof_page.WIDTH for x in numbers[::2])
+    assert all(0 <= y <= proof_page.HEIGHT for y in numbers[1::2])
+    assert drawn.cap == pytest.approx(proof_page.HEIGHT * 0.2)
+    assert proof_page.chart(Trial(key="CPUQuota", verdict="none")) is None
+
+
+@pytest.mark.parametrize("result", [{}, {"trials": "x"}, {"trials": [{"key": "rm"}]}], ids=str)
+def test_what_a_host_says_amiss_is_not_shown(as_viewer, web, result):
+    proved(web, result=result)
+    assert "cannot be read" in text(as_viewer.get(URL))
+
+
+def test_a_proof_that_failed_says_why(as_viewer, web):
+    proved(
+        web,
+        state="failed",
+        problem={"message": "web is not running, so nothing can be proved.", "hint": "Start it first."},
+    )
+    assert "Start it first." in text(as_viewer.get(URL))
+
+
+def test_it_costs_few_queries(as_viewer, web, django_assert_max_num_queries):
+    proved(web, CPU, MEMORY)
+    with django_assert_max_num_queries(5):
+        as_viewer.get(URL)
