@@ -5,4 +5,8 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "nspawnpanel.settings")
-application = get_asgi_application()
+django_application = get_asgi_application()
+
+from machines.panel import bodies  # noqa: E402  # imports records, which need the settings
+
+application = bodies.small(django_application)

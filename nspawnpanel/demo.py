@@ -70,7 +70,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 @contextmanager
 def _panel(options: argparse.Namespace) -> Iterator[Stack]:
     with step("Starting Valkey, the courier and the web server"):
-        panel = Stack(options.data, options.port).start()
+        here = {"NSPAWNPANEL_URL": f"http://127.0.0.1:{options.port}"} if options.host == "local" else {}
+        panel = Stack(options.data, options.port, environment=here).start()
     try:
         yield panel
     finally:

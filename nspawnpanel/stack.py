@@ -46,6 +46,8 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             "NSPAWNPANEL_ENV": "/nonexistent",
             "NSPAWNPANEL_DATA": str(self.data),
+            "NSPAWNPANEL_URL": f"http://{Sandbox.gateway}:{self.port}",  # how sandbox hosts reach it
+            "ALLOWED_HOSTS": f"localhost,127.0.0.1,[::1],{Sandbox.gateway}",
             **self._extra,
         }
 

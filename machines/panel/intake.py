@@ -21,7 +21,7 @@ from machines.contract.problems import Problem
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import rank_of
-from machines.panel import bases, drift, holds
+from machines.panel import archive_files, bases, drift, holds
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +179,8 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
     """What the end of a job means for its machine's row and its revision."""
     machine = Machine.objects.filter(host=host, name=job.machine_name).first()
     succeeded = report.state == "succeeded"
+    if job.op == "export":
+        archive_files.settle(job, sha256=str(report.result.get("sha256", "")) if succeeded else "")
     if machine is None:
         return
     if job.op == "remove" and succeeded:
@@ -210,6 +212,8 @@ def _as_ordered(revision: Revision, configuration: dict[str, Any]) -> None:
 
 def never_done(job: Job) -> None:
     """A job that ended without its host: its revision is a draft again, the machine it was to build is not there."""
+    if job.op == "export":
+        archive_files.settle(job)
     machine = Machine.objects.filter(host_id=job.host_id, name=job.machine_name).first()
     if machine is None:
         return

@@ -15,7 +15,7 @@ from django.utils import timezone
 from machines.contract.orders import PHASES
 from machines.contract.rights import RIGHT_FOR, Right
 from machines.contract.states import JobState
-from machines.models import Job, Machine
+from machines.models import Archive, Job, Machine
 from machines.panel import ansi, frame, job_words, log_lines, logs
 from machines.panel.access import PanelRequest
 from machines.panel.rows import host_url, machine_url, version
@@ -49,6 +49,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "job": job,
         "what": job_words.what(job.op, job.machine_name),
         "machine_url": machine_url(job.host.name, job.machine_name) if getattr(job, "has_machine", False) else "",
+        "archive": _archive(job) if request.user.may(Right.BUILD) else None,
         "again_url": _again_url(job) if request.user.may(Right.BUILD) else "",
         "host_url": host_url(job.host.name),
         "why": wait.reason(job.state, now),
@@ -70,6 +71,13 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     unfinished = len(frame.unfinished_jobs(request))
     facts = (job.state, job.phases, job.progress, job.progress_note, job.problem, job.cancel_asked_at)
     return shown | {"seen": version(facts, shown["why"], shown["retried_by"], unfinished)}
+
+
+def _archive(job: Job) -> Archive | None:
+    """What an export has brought, unless it was removed since."""
+    if job.op != "export" or job.state != JobState.SUCCEEDED:
+        return None
+    return job.archives.filter(state=Archive.State.READY).first()
 
 
 def _draft_url(job: Job) -> str:

@@ -19,6 +19,7 @@ WHAT = {
     "build": "Build {}",
     "bake": "Build a base",
     "discard": "Remove a base",
+    "export": "Export {}",
     "remove": "Remove {}",
     "refresh": "Take inventory",
     "examine": "Examine {}",
@@ -30,6 +31,7 @@ WHAT = {
 CANCELLED = {
     "build": "The build is stopped and the half-built tree is removed. Packages stay in the host's cache.",
     "bake": "The build is stopped and nothing of it is kept. The base that was there stays.",
+    "export": "What was packed is thrown away, on the host and here. The machine itself is not touched.",
     "remove": "What is already removed stays removed: the machine may be left incomplete.",
     "apply": "Files are exchanged in one step: they are either the old ones or the new ones. A machine that is being watched "
     "after its restart goes back to the old ones.",

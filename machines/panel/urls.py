@@ -9,6 +9,7 @@ from machines.panel.access import needs
 from machines.panel.verbs import VERBS
 from machines.panel.views import (
     accounts,
+    archives,
     bases,
     configs,
     doctor,
@@ -44,6 +45,7 @@ one_machine_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/…
     path("", machines.detail, name="machine-detail"),
     path("menu/", machines.menu, name="machine-menu"),
     path("ask/<word:op>/", machines.ask, name="machine-ask"),
+    path("export/", archives.export, name="machine-export"),
     path("remove/", machines.remove, name="machine-remove"),
     path("forget/", machines.forget, name="machine-forget"),
     *(path(f"{op}/", machines.act, {"op": op}, name=f"machine-{op}") for op in VERBS),
@@ -104,6 +106,14 @@ recipe_urls: list[URLPattern] = [  # /recipes/…
     path("<int:pk>/versions/<int:number>/", recipes.version, name="recipe-version"),
     path("<int:pk>/versions/<int:number>/restore/", recipes.restore, name="recipe-restore"),
 ]
+archive_urls: list[URLPattern] = [  # /archives/…
+    path("", archives.index, name="archive-index"),
+    path("begin/", archives.begin, name="archive-begin"),
+    path("<uuid:archive>/part/", archives.part, name="archive-part"),
+    path("<uuid:archive>/state/", archives.state, name="archive-state"),
+    path("<uuid:archive>/content/", archives.content, name="archive-content"),
+    path("<uuid:archive>/remove/", archives.remove, name="archive-remove"),
+]
 account_urls: list[URLPattern] = [  # /settings/…
     path("theme/", accounts.theme, name="theme"),
 ]
@@ -115,5 +125,7 @@ urlpatterns = [
     path("hosts/", include(host_urls)),
     path("jobs/", include(job_urls)),
     path("recipes/", include(recipe_urls)),
+    path("archives/", include(archive_urls)),
+    path("transfer/<uuid:archive>/", archives.transfer, name="archive-transfer"),
     path("settings/", include(account_urls)),
 ]

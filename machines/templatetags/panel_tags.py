@@ -54,6 +54,11 @@ LOOKS = {
         "expired": Look("hourglass-bottom", "warning"),
         "lost": Look("question-circle", "dark"),
     },
+    "archive": {
+        "arriving": Look("arrow-repeat", "info", moving=True),
+        "ready": Look("check-circle-fill", "success"),
+        "failed": Look("x-circle-fill", "danger"),
+    },
     "host": {
         "online": Look("circle-fill", "success"),
         "late": Look("clock-history", "warning"),

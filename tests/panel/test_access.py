@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from machines.contract import orders
 from machines.contract.recipes import DebianRecipe
 from machines.contract.rights import RIGHTS, Right, Role
-from machines.models import Host, Recipe, RecipeVersion, Revision
+from machines.models import Archive, Host, Recipe, RecipeVersion, Revision
 from machines.panel.access import PUBLIC, RequireDeclaredRight
 from tests import make
 
@@ -90,7 +90,16 @@ TABLE = {
     "recipe-version": Line(SEE, GET),
     "recipe-restore": Line(BUILD, POST),
     "theme": Line(SEE, POST),
+    "archive-index": Line(SEE, GET),
+    "archive-begin": Line(BUILD, POST),
+    "archive-part": Line(BUILD, POST),
+    "archive-state": Line(BUILD, GET),
+    "archive-content": Line(BUILD, GET),
+    "archive-remove": Line(BUILD, BOTH),
+    "machine-export": Line(BUILD, BOTH),
 }
+# Doors for hosts, which nobody enters without the token of an order (panel/archives/test_transfer.py).
+BY_TOKEN = {"archive-transfer"}
 # Views that look at the right themselves once more, because one address needs two: (name, method) → the right.
 STRICTER = {("config-edit", "POST"): CONFIGURE, ("config-raw", "POST"): CONFIGURE}
 CAST = {"anonymous": None, "stranger": "", "viewer": Role.VIEWER, "admin": Role.ADMINISTRATOR}
@@ -105,8 +114,9 @@ def patterns(resolver: URLResolver) -> Iterator[URLPattern]:
 
 
 def of_the_panel() -> list[URLPattern]:
-    """All but allauth's own, which are public or ask for the sign-in themselves."""
-    return [each for each in patterns(get_resolver()) if not (each.name or "").startswith("account_")]
+    """All but allauth's own, which are public or ask for the sign-in themselves, and the doors for hosts."""
+    ours = [each for each in patterns(get_resolver()) if not (each.name or "").startswith("account_")]
+    return [each for each in ours if each.name not in BY_TOKEN]
 
 
 @pytest.fixture
@@ -127,6 +137,7 @@ def address(web, admin) -> Callable[[str], str]:
         "what": "networkd",
         "base": base,
     }
+    given["archive"] = Archive.objects.create(title="web.tar", state="ready", size=1).pk
     return lambda name: reverse(name, kwargs={part: given[part] for part in parts_of(name)})
 
 
@@ -138,6 +149,14 @@ def parts_of(name: str) -> list[str]:
 
 def test_every_view_has_a_line_and_every_line_a_view():
     assert {each.name for each in of_the_panel()} == set(TABLE)
+
+
+def test_doors_for_hosts_are_closed_to_people(admin, address):
+    doors = {each.name for each in patterns(get_resolver()) if each.callback.right == PUBLIC}
+    assert {name for name in doors if not name.startswith("account_")} == BY_TOKEN
+    for name in BY_TOKEN:
+        for client in (Client(), make.client(admin)):
+            assert client.get(address(name)).status_code == client.post(address(name)).status_code == 403
 
 
 @pytest.mark.parametrize("pattern", of_the_panel(), ids=lambda each: each.name)

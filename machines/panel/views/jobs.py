@@ -18,6 +18,7 @@ from machines.contract.states import JobState
 from machines.models import Job
 from machines.panel import (
     access,
+    archives,
     builds,
     dispatch,
     frame,
@@ -30,6 +31,9 @@ from machines.panel import (
     stream,
 )
 from machines.panel.access import PanelRequest, needs
+
+# What is more than placing the same order again
+AGAIN = {"build": builds.again, "export": archives.export_again}
 
 
 @require_GET
@@ -187,7 +191,7 @@ def retry(request: PanelRequest, pk: int) -> HttpResponse:
         hint = "Its draft is still there: apply that again." if job.op == "apply" else ""
         return responses.refused(request, Problem(f"Job {pk} cannot be retried.", hint=hint), back=back)
     try:
-        place_again = builds.again if job.op == "build" else dispatch.retry
+        place_again = AGAIN.get(job.op, dispatch.retry)
         again = place_again(job, by=request.user, key=job_page.read_key(request.POST.get("key", "")))
     except NotAllowed as problem:
         return responses.refused(request, problem, back=back, status=403)
