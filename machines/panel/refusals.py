@@ -20,6 +20,7 @@ from machines.models.found import ETC
 from machines.models.revision import LIMITS, PLAIN, SWITCHES, WORDS, as_settings, bind_rows, port_rows, sha256
 from machines.panel.diffs import Files
 from machines.panel.drafts import files, keep_rows, locked
+from machines.panel.drift import has_arrived
 
 # setting → the id of the part of the form where it can be mended
 _PLACES = {
@@ -94,7 +95,7 @@ def found(machine: Machine, draft: Revision | None) -> Files | None:
 
 def _told(machine: Machine, draft: Revision) -> Files | None:
     told = Found.objects.filter(machine=machine).first()
-    if told is None or draft.state != Revision.State.DRAFT:
+    if told is None or draft.state != Revision.State.DRAFT or not has_arrived(machine, told):
         return None
     ours = f"{ETC}{machine.name}.nspawn"
     both = next((f for f in told.nspawn_files if f.path == ours), None), told.ours
