@@ -96,7 +96,9 @@ def last_lines(folder: Path, count: int) -> list[str]:
 def put_away(folder: Path) -> None:
     """A job has ended: its log stays, whatever else it had written goes, and so do logs older than the last fifty."""
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name != FILE:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != FILE:
             entry.unlink(missing_ok=True)
     jobs = sorted((f for f in folder.parent.glob("*") if f.is_dir()), key=lambda f: f.stat().st_mtime)
     for old in jobs[:-KEPT]:

@@ -85,12 +85,19 @@ class Building:
         explain: Explain,
         *,
         extra: Mapping[str, str] | None = None,
+        within: Callable[[], None] | None = None,
     ) -> None:
         """Run a tool that fills the tree, without waiting for the disk, until the job's deadline.
 
-        `heard` gets every line; `extra` adds to the tool's environment. Raises what `explain` makes of a failure and the tool's last lines.
+        `heard` gets every line; `extra` adds to the tool's environment; `within` runs in the child first, such as
+        mounts.around(). Raises what `explain` makes of a failure and the tool's last lines.
         """
         said: deque[str] = deque(maxlen=SAID)
+        first = [step for step in (within, quick.without_sync()) if step]
+
+        def prepare() -> None:
+            for step in first:
+                step()
 
         def listen(source: str, text: str) -> None:
             said.append(text)
@@ -99,14 +106,7 @@ class Building:
 
         self.task.voice.command(argv)
         try:
-            run(
-                argv,
-                timeout=self.seconds_left,
-                heard=listen,
-                prepare=quick.without_sync(),
-                stop=self.task.stop,
-                extra=extra,
-            )
+            run(argv, timeout=self.seconds_left, heard=listen, prepare=prepare, stop=self.task.stop, extra=extra)
         except CommandFailed as failed:
             raise explain(failed, list(said)) from failed
 

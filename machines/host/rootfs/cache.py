@@ -12,6 +12,7 @@ from pathlib import Path
 from machines.host.paths import Paths
 
 GIB = 1024**3
+ENDINGS = (".deb", ".rpm", ".pkg.tar.zst", ".pkg.tar.xz", ".pkg.tar.gz")
 LENT = "packages"  # the folder of links in a job's own folder
 
 
@@ -62,7 +63,7 @@ def trim(paths: Paths, most: int) -> None:
 
 def _packages(where: Path, *, deep: bool = False) -> list[Path]:
     pattern = "**/*" if deep else "*"
-    return [file for file in where.glob(pattern) if file.suffix in {".deb", ".rpm", ".zst"} and file.is_file()]
+    return [file for file in where.glob(pattern) if file.name.endswith(ENDINGS) and file.is_file()]
 
 
 def _stat(file: Path) -> os.stat_result | None:

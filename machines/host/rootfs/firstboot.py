@@ -78,7 +78,12 @@ def set_up(root: Path, name: MachineName, answers: FirstBoot, hidden: BuildSecre
 
 
 def make_locale(root: Path, locale: str, run: Run) -> None:
-    """Have the tree's own locale-gen make it. Raises Problem when the release does not know it."""
+    """Have the tree's own locale-gen make it. Raises Problem when the release does not know it.
+
+    Without a locale-gen locales come as packages.
+    """
+    if not any(files.exists(root, f"{folder}/locale-gen") for folder in ("usr/sbin", "usr/bin")):
+        return
     known = files.read_text(root, "usr/share/i18n/SUPPORTED", limit=256 * 1024)
     line = next((line for line in known.splitlines() if line.split()[:1] == [locale]), "")
     if known and not line:

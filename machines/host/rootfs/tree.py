@@ -191,6 +191,15 @@ def unlink(root: Path, path: str) -> None:
         os.unlink(name, dir_fd=folder)
 
 
+def remove_empty(root: Path, path: str) -> None:
+    """Remove a directory that is empty, then the empty ones above it. Nothing there is fine."""
+    with contextlib.suppress(OSError):
+        while PurePosixPath("/", path) != PurePosixPath("/"):
+            with _parent(root, path) as (folder, name):
+                os.rmdir(name, dir_fd=folder)
+            path = str(PurePosixPath("/", path).parent)
+
+
 def check_top(root: Path) -> None:
     """The top of a finished tree must be a real directory of root's with an os-release. Raises OSError."""
     with _top(root) as top:

@@ -1,0 +1,208 @@
+"""Fedora's way on a real host: real dnf, rpm, repositories over file:// and HTTP, up to a machine that boots."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import pytest
+
+from machines.contract import nspawn, orders
+from machines.contract.recipes import DnfRecipe, FirstBoot, RpmRepository
+from machines.contract.reports import Outcome
+from nspawnpanel.sandbox import CACHE, Sandbox
+from nspawnpanel.valkey import Valkey
+from tests.host.scratch_panel import ScratchPanel
+from tests.live import small_repositories as small
+
+TOOLS = ("dnf", "rpm", "createrepo-c", "gpg", "gpg-agent")
+HTTP = f"http://127.0.0.1:{small.PORT}"
+
+
+@dataclass
+class Fleet:
+    """A host with dnf, and what it can build from."""
+
+    panel: ScratchPanel
+    key: str
+    other_key: str
+
+    @property
+    def host(self) -> Sandbox:
+        return self.panel.sandbox
+
+    def recipe(self, *packages: str, url: str = "file:///srv/tiny", key: str = "", **values: object) -> DnfRecipe:
+        tiny = RpmRepository(id="tiny", url=url, key=key or self.key)
+        more = values.pop("more", ())
+        return DnfRecipe(release="43", packages=packages, repositories=(tiny, *more), **values)  # type: ignore[arg-type]
+
+    def order(self, recipe: DnfRecipe, name: str = "tiny", *, start: bool = False, **values: object) -> UUID:
+        files = orders.Configuration(revision=1, nspawn=nspawn.mark("[Exec]\nNotifyReady=yes\n", 1), limits="")
+        boot = FirstBoot(hostname="tiny-host", ssh_keys=())
+        return self.panel.order(
+            orders.Build(name=name, recipe=recipe, first_boot=boot, configuration=files, start=start, **values)  # type: ignore[arg-type]
+        )
+
+    def build(self, recipe: DnfRecipe, name: str = "tiny", **values: object) -> Outcome:
+        return self.panel.outcome(self.order(recipe, name, **values), 60)  # type: ignore[arg-type]
+
+    def fails(self, recipe: DnfRecipe) -> dict:
+        """The problem of a build that fails; it leaves nothing."""
+        outcome = self.build(recipe, "never")
+        assert outcome.state == "failed"
+        left = self.host.run(["find", "/var/lib/machines", "-maxdepth", "1", "(", "-name", ".nspawnpanel*.tmp", "-o",
+                              "-name", ".nspawnpanel*.base", "-o", "-name", "never", ")"]).stdout  # fmt: skip
+        assert left == ""
+        assert outcome.problem is not None
+        return outcome.problem
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    with Valkey(tmp_path_factory.mktemp("valkey")) as valkey, Sandbox(f"rpm-{os.getpid()}-{worker}", CACHE) as host:
+        small.install(host, *TOOLS)
+        host.plant("seed")
+        keys = [small.make_key(host, name) for name in ("tiny", "other")]
+        words = [small.word("hello", needs="greeting"), small.word("greeting"), small.word("farewell")]
+        small.make_rpms(host, "/srv/tiny", [small.SYSTEM, *words, small.word("broken", needs="nowhere")], "tiny")
+        small.make_rpms(host, "/srv/unsigned", [small.word("stranger")])
+        small.serve(host)
+        panel = ScratchPanel(host, valkey)
+        panel.join()
+        yield Fleet(panel, *keys)
+
+
+@pytest.fixture(scope="module")
+def built(fleet: Fleet) -> tuple[UUID, Outcome]:
+    """The machine tiny, built over HTTP through a proxy and started."""
+    recipe = fleet.recipe("hello", "@words", url=f"{small.OUTSIDE}/tiny", proxy=HTTP)
+    job = fleet.order(recipe, start=True)
+    outcome = fleet.panel.outcome(job, 120)
+    assert outcome.state == "succeeded", (outcome.problem, fleet.panel.lines(job)[-30:])
+    return job, outcome
+
+
+def told(fleet: Fleet, job: UUID, kind: str) -> list:
+    return [report for report in fleet.panel.reports if report.kind == kind and report.job == job]
+
+
+def inside(fleet: Fleet, machine: str, *argv: str) -> str:
+    leader = fleet.host.run(["machinectl", "show", machine, "--property=Leader", "--value"]).stdout.strip()
+    return fleet.host.run(["nsenter", "--target", leader, "--all", "--", *argv]).stdout
+
+
+def test_it_boots_and_gets_an_address(fleet, built):
+    assert built[1].machine.state == "running"
+    fleet.panel.until(lambda r: r.kind == "observed" and any(m.name == "tiny" and m.addresses for m in r.machines), 30)
+    assert inside(fleet, "tiny", "cat", "/etc/hostname").strip() == "tiny-host"
+    assert inside(fleet, "tiny", "cat", "/usr/share/words/farewell").strip() == "farewell"
+
+
+def test_the_scripts_of_packages_ran_with_devices_and_proc_and_nothing_of_these_stays(fleet, built):
+    assert fleet.host.read("/var/lib/machines/tiny/var/lib/tiny-system") == "it ran\n"
+    assert fleet.host.run(["find", "/var/lib/machines/.nspawnpanel-base-" + built[1].result["base"]["id"] + "/dev",
+                           "-mindepth", "1"]).stdout == ""  # fmt: skip
+    assert "/.nspawnpanel" not in fleet.host.read("/proc/mounts")
+
+
+def test_rpm_finds_its_database_where_the_machine_looks(fleet, built):
+    place = "/var/lib/machines/tiny/usr/lib/sysimage/rpm"
+    listed = fleet.host.run(["rpm", f"--dbpath={place}", "-qa", "--queryformat=%{NAME}\n"]).stdout.split()
+    assert {"tiny-system", "hello", "greeting", "farewell"} <= set(listed)
+    assert ".rpmdb" not in fleet.host.run(["ls", "-A", "/var/lib/machines/tiny/root"]).stdout
+    packages = built[1].result["packages"]
+    assert packages == ["farewell 2.0-3", "greeting 2.0-3", "hello 2.0-3", "tiny-system 1-1"]
+
+
+def test_phases_progress_and_the_command_are_told(fleet, built):
+    job, _ = built
+    phases = [report.name for report in told(fleet, job, "phase")]
+    assert phases == list(orders.PHASES["build"])
+    notes = [report.note for report in told(fleet, job, "progress")]
+    assert any("of 4 packages installed" in note for note in notes), notes
+    commands = [report.argv for report in told(fleet, job, "command")]
+    [install] = [argv for argv in commands if argv[0] == "dnf" and "install" in argv]
+    assert {"--setopt=gpgcheck=1", "--setopt=localpkg_gpgcheck=1", "--releasever=43"} <= set(install)
+
+
+def test_the_machine_can_update_itself_and_knows_no_proxy_of_ours(fleet, built):
+    etc = "/var/lib/machines/tiny/etc"
+    text = fleet.host.read(f"{etc}/yum.repos.d/nspawnpanel-tiny.repo")
+    assert f"baseurl={small.OUTSIDE}/tiny\n" in text
+    assert "gpgkey=file:///etc/pki/rpm-gpg/nspawnpanel-tiny.asc\n" in text
+    assert "gpgcheck=1\n" in text
+    assert fleet.key in fleet.host.read(f"{etc}/pki/rpm-gpg/nspawnpanel-tiny.asc")
+    assert fleet.host.run(["grep", "-rls", HTTP, etc], check=False).stdout == ""
+    left = fleet.host.run(["find", f"{etc}/../var/lib/nspawnpanel", f"{etc}/../var/log", "-name", "*dnf*"], check=False)
+    assert left.stdout == ""
+
+
+def test_a_second_build_of_the_recipe_is_a_copy(fleet, built):
+    recipe = fleet.recipe("hello", "@words", url=f"{small.OUTSIDE}/tiny", proxy=HTTP)
+    began = time.monotonic()
+    outcome = fleet.build(recipe, "second", start=True)
+    assert (outcome.state, outcome.machine.state) == ("succeeded", "running")
+    assert outcome.result["base"] == {**built[1].result["base"], "fresh": False}
+    assert time.monotonic() - began < 15
+
+
+def test_packages_are_kept_for_the_next_build(fleet, built):
+    kept = fleet.host.run(["find", "/var/lib/nspawnpanel/cache/dnf", "-name", "*.rpm", "-printf", "%f\n"]).stdout
+    assert "hello-2.0-3.noarch.rpm" in kept
+
+
+def test_an_unknown_package_is_named_with_the_tools_own_line(fleet):
+    problem = fleet.fails(fleet.recipe("hello", "hullo"))
+    assert problem["code"] == "package-unknown"
+    assert "hullo" in problem["message"]
+    assert "No match for argument: hullo" in problem["hint"]
+    assert "hullo" in problem["details"]
+
+
+def test_an_unknown_group_and_a_missing_dependency_are_named(fleet):
+    group = fleet.fails(fleet.recipe("@wurds"))
+    assert (group["code"], "wurds" in group["message"]) == ("package-unknown", True)
+    broken = fleet.fails(fleet.recipe("broken"))
+    assert "nowhere" in broken["message"]
+
+
+def test_an_unsigned_package_is_refused(fleet):
+    unsigned = RpmRepository(id="unsigned", url="file:///srv/unsigned", key=fleet.key)
+    problem = fleet.fails(fleet.recipe("stranger", more=(unsigned,)))
+    assert problem["code"] == "key-unknown", problem
+    assert "stranger" in problem["message"]
+
+
+def test_a_package_signed_by_another_key_is_refused(fleet):
+    problem = fleet.fails(fleet.recipe(key=fleet.other_key))
+    assert problem["code"] == "key-unknown", problem
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [("http://127.0.0.1:9/tiny", "mirror-unreachable"), (f"{HTTP}/no-such-release", "release-unknown"), ("file:///srv/nothing", "release-unknown")],
+)  # fmt: skip
+def test_a_repository_that_cannot_be_read_is_named_before_anything_begins(fleet, url, code):
+    problem = fleet.fails(fleet.recipe(url=url))
+    assert problem["code"] == code, problem
+    assert "tiny" in problem["message"]
+
+
+def test_without_repositories_the_hosts_own_are_taken_and_if_there_are_none_it_is_said(fleet):
+    bare = DnfRecipe(release="43", packages=("hello",))
+    assert fleet.fails(bare)["code"] == "mirror-unknown"
+    fleet.host.write("/etc/pki/tiny.asc", fleet.key)
+    fleet.host.write(
+        "/etc/yum.repos.d/tiny.repo",
+        f"[tiny]\nname=tiny\nbaseurl={HTTP}/tiny\ngpgcheck=0\ngpgkey=file:///etc/pki/tiny.asc\n",
+    )
+    outcome = fleet.panel.do(orders.Bake(recipe=bare), 60)
+    assert outcome.state == "succeeded", outcome.problem
+    assert "hello 2.0-3" in outcome.result["packages"]
+    fleet.host.write(
+        "/etc/yum.repos.d/stranger.repo", "[stranger]\nname=stranger\nbaseurl=file:///srv/unsigned\ngpgcheck=0\n"
+    )
+    refused = fleet.panel.do(orders.Bake(recipe=DnfRecipe(release="43", packages=("stranger",))), 60)
+    assert refused.problem["code"] == "key-unknown", refused.problem
