@@ -20,7 +20,7 @@ from machines.host.rootfs import mounts, network, rpms, tree
 from machines.host.rootfs.building import Building
 from machines.host.rootfs.firstboot import needs_locales
 from machines.host.rootfs.rpms import NEW_PLACE, OLD_PLACE, Database
-from machines.host.run import environment, run
+from machines.host.run import environment
 
 HOST_CONFIG = Path("/etc/dnf/dnf.conf")
 HOST_REPOSITORIES = (Path("/etc/yum.repos.d"), Path("/etc/distro.repos.d"), Path("/usr/share/dnf5/repos.d"))

@@ -152,14 +152,15 @@ def installed(root: Path) -> list[str]:
 
 # --- failures
 
+_NAME = r"'?(@?[A-Za-z0-9_][\w.+-]*)'?"
 UNKNOWN = re.compile(
-    r"(?:No match for argument|Unable to find a match|No provider of|Package|Module or Group) ?:? ?'?(@?[\w.+:-]+)'?"
-    r"(?:$| not found| is not available| does not exist| found)"
+    rf"(?:No match for argument: {_NAME}$|Module or Group {_NAME} (?:is not available|does not exist)"
+    rf"|(?:Package|Pattern|Capability) {_NAME} not found|No provider of {_NAME} found)"
 )
 _NOTHING = re.compile(r"nothing provides (?:'([^']+)'|(.+?)) needed by (?:the to be installed )?(\S+)")
 _KEY = ("is not signed", "GPG check FAILED", "Public key for", "not correct for this package", "OpenPGP check for package",
         "Signature verification failed", "wrong key", "does not verify", "GPG key retrieval failed", "Failed to import",
-        "signature verification failed", "public key is not available", "Key import failed", "is unsigned")  # fmt: skip
+        "signature verification failed", "public key is not available", "Key import failed", "is unsigned", "Problem repository: ")  # fmt: skip
 _MISSING = ("404", "Not Found", "Couldn't open file", "not found on medium", "Valid metadata not found")
 _UNREACHABLE = ("Failed to download metadata", "Cannot download repomd.xml", "Could not resolve host", "Curl error",
                 "Failed to connect", "Connection timed out", "Librepo error", "Error downloading packages",
@@ -178,7 +179,7 @@ def explain(failed: CommandFailed, said: Sequence[str], root: Path) -> Problem:
 def _no_package(said: Sequence[str]) -> Problem | None:
     for line in said:
         if match := UNKNOWN.search(line):
-            name = match[1]
+            name = next(word for word in match.groups() if word)
             return Problem(
                 f"There is no {'group' if name.startswith('@') else 'package'} {name} in these repositories.",
                 code="package-unknown", details="\n".join(said)[-DETAILS:],
@@ -194,7 +195,7 @@ def _no_package(said: Sequence[str]) -> Problem | None:
 
 
 def _bad_key(said: Sequence[str]) -> Problem | None:
-    line = _first(said, _KEY)
+    line = next((line.strip() for line in said if any(word in line for word in _KEY)), "")[:300]
     if not line:
         return None
     return Problem(
@@ -221,7 +222,7 @@ def _unreachable(said: Sequence[str]) -> Problem | None:
 
 
 def _first(said: Sequence[str], words: Sequence[str]) -> str:
-    """The line that tells most: one that begins with Error, else the first."""
+    """The line that tells most: one that begins with Error, for it names the repository, else the first."""
     found = [line.strip() for line in said if any(word in line for word in words)]
     return next((line for line in found if line.startswith("Error:")), found[0] if found else "")[:300]
 

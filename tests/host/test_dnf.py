@@ -1,0 +1,143 @@
+"""dnf's and rpm's words as they were recorded, and what is asked of them. The real tools run in tests/live."""
+
+from pathlib import Path
+
+import pytest
+
+from machines.contract.problems import Problem
+from machines.contract.recipes import DnfRecipe, FirstBoot
+from machines.host.faults import CommandFailed, NoSpace
+from machines.host.rootfs import dnf, rpms
+
+FOUR = """\
+Last metadata expiration check: 0:00:01 ago on Sun Nov 22 21:28:50 2026.
+Dependencies resolved.
+Downloading Packages:
+(1/2): hello-2.0-3.noarch.rpm                   1.0 MB/s | 6.0 kB     00:00
+(2/2): tiny-system-1-1.x86_64.rpm                46 MB/s |  41 MB     00:00
+Running transaction check
+Transaction check succeeded.
+Running transaction test
+Transaction test succeeded.
+Running transaction
+  Preparing        :                                                        1/1
+  Installing       : hello-2.0-3.noarch                                     1/2
+  Installing       : tiny-system-1-1.x86_64                                 2/2
+  Running scriptlet: tiny-system-1-1.x86_64                                 2/2
+  Verifying        : hello-2.0-3.noarch                                     1/2
+Complete!
+"""
+FIVE = """\
+Updating and loading repositories:
+Repositories loaded.
+Transaction Summary:
+ Installing:        2 packages
+[1/2] libpcap-14:1.10.5-1.fc41.x86_64    100% |   1.8 MiB/s | 179.3 KiB |  00m00s
+[2/2] iftop-0:1.0-0.34.pre4.fc41.x86_64  100% |   1.3 MiB/s |  55.3 KiB |  00m00s
+--------------------------------------------------------------------------------
+[2/2] Total                              100% |   1.1 MiB/s | 234.6 KiB |  00m00s
+Running transaction
+[1/4] Verify package files               100% |   2.0 KiB/s |   2.0   B |  00m00s
+[2/4] Prepare transaction                100% | 111.0   B/s |   2.0   B |  00m00s
+[3/4] Installing libpcap-14:1.10.5-1.fc4 100% | 135.9 MiB/s | 417.5 KiB |  00m00s
+[4/4] Installing iftop-0:1.0-0.34.pre4.f 100% |   6.0 MiB/s |  98.6 KiB |  00m00s
+Complete!
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "last"), [(FOUR, "2 of 2 packages installed"), (FIVE, "4 of 4 packages installed")], ids=["dnf 4", "dnf 5"]
+)
+def test_progress_counts_packages_and_says_when_the_second_part_begins(text, last):
+    told: list[tuple[float, str]] = []
+    phases: list[str] = []
+    progress = dnf.Progress(lambda fraction, note: told.append((fraction, note)), phases.append)
+    for line in text.splitlines():
+        progress.line(line)
+    assert phases == ["packages"]
+    assert "2 of 2 packages fetched" in [note for _, note in told]
+    assert told[-1] == (0.99, last)
+
+
+def failure(*said: str) -> Problem:
+    return rpms.explain(CommandFailed(["dnf"], 1, said[-1]), said, Path("/var/lib/machines/.new"))
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "name"),
+    [
+        (["No match for argument: hullo", "Error: Unable to find a match: hullo"], "package-unknown", "hullo"),
+        (["Failed to resolve the transaction:", "No match for argument: lib-x.y+z"], "package-unknown", "lib-x.y+z"),
+        (["Module or Group 'wurds' is not available.", "Error: Nothing to do."], "package-unknown", "wurds"),
+        (["'hullo' not found in package names. Trying capabilities.", "No provider of 'hullo' found."], "package-unknown", "hullo"),
+        (["Package 'hullo' not found."], "package-unknown", "hullo"),
+        (["  - nothing provides nowhere needed by broken-2.0-3.noarch"], "package-unknown", "nowhere"),
+        (["Problem: nothing provides 'nowhere' needed by the to be installed broken-2.0-3.noarch"], "package-unknown", "nowhere"),
+        (["Package hello-2.0-3.noarch.rpm is not signed", "Error: GPG check FAILED"], "key-unknown", ""),
+        (['OpenPGP check for package "hello-2.0-3.noarch" (/x.rpm) from repo "tiny" has failed: The package is not signed.'],
+         "key-unknown", "hello"),
+        (["Errors during downloading metadata for repository 'tiny':",
+          "  - Curl error (7): Couldn't connect to server for http://a.example/repodata/repomd.xml",
+          "Error: Failed to download metadata for repo 'tiny': Cannot download repomd.xml"], "mirror-unreachable", "tiny"),
+        (["  - Status code: 404 for http://a.example/x/repodata/repomd.xml (IP: 127.0.0.1)",
+          "Error: Failed to download metadata for repo 'tiny': Cannot download repomd.xml"], "release-unknown", "tiny"),
+        (["Error: Transaction test error:", "Disk Requirements:", "   At least 41MB more space needed on the / filesystem."], "no-space", ""),
+    ],
+)  # fmt: skip
+def test_a_failure_is_told_for_what_it_is_with_the_tools_own_line(said, code, name):
+    problem = failure(*said)
+    assert problem.code == code
+    assert name in problem.message
+    assert said[-1] in problem.details
+
+
+def test_a_full_disk_is_a_full_disk():
+    assert isinstance(
+        failure("error: unpacking of archive failed: cpio: write failed - No space left on device"), NoSpace
+    )
+
+
+def test_the_summary_of_a_transaction_is_no_unknown_package():
+    assert (
+        failure("Install  2 Packages", "Downloading Packages:", "Error: Transaction failed").code == "bootstrap-failed"
+    )
+
+
+def test_what_the_first_boot_needs_is_installed_too():
+    recipe = DnfRecipe(release="43", packages=("vim-minimal", "systemd"))
+    answers = FirstBoot(locale="de_DE.UTF-8", timezone="Europe/Berlin", user="ada")
+    wanted = dnf.packages_for(recipe, answers)
+    assert {"glibc-langpack-de", "tzdata", "sudo", "vim-minimal", "systemd-networkd"} <= set(wanted)
+    assert len(wanted) == len(set(wanted))
+    assert "NetworkManager" in dnf.packages_for(DnfRecipe(distribution="rocky", release="9"), FirstBoot())
+
+
+@pytest.mark.parametrize(
+    ("distribution", "release", "place"),
+    [
+        ("fedora", "43", rpms.NEW_PLACE),
+        ("fedora", "rawhide", rpms.NEW_PLACE),
+        ("centos", "10-stream", rpms.NEW_PLACE),
+        ("almalinux", "9.6", rpms.OLD_PLACE),
+        ("centos", "9-stream", rpms.OLD_PLACE),
+    ],
+)
+def test_the_database_lies_where_the_release_looks_for_it(distribution, release, place):
+    assert dnf.database(DnfRecipe(distribution=distribution, release=release)).path == place
+
+
+def test_a_release_whose_database_nobody_writes_is_refused():
+    with pytest.raises(Problem) as caught:
+        dnf.database(DnfRecipe(distribution="rocky", release="8"))
+    assert caught.value.code == "release-unknown"
+
+
+def test_a_missing_tool_is_named_with_the_package_that_brings_it(programs, monkeypatch):
+    programs.says("apt")
+    monkeypatch.setenv("NSPAWNPANEL_PATH", str(programs.folder))
+    with pytest.raises(Problem) as caught:
+        rpms.need(("dnf5", "dnf"), "dnf")
+    assert caught.value.code == "tool-missing"
+    assert "apt install dnf" in caught.value.hint
+    programs.says("dnf")
+    assert rpms.need(("dnf5", "dnf"), "dnf") == "dnf"
