@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from machines.contract import limits, nspawn, readback
 from machines.contract.names import unit_of
+from machines.contract.table import Group
 from machines.models import Found, Machine
 from machines.models.found import ETC, RUN, File
 from machines.panel.diffs import Files
@@ -22,7 +23,7 @@ STOCK = {
 }
 RAISED = {"LimitNOFILE", "LimitMEMLOCK"}  # a systemd inside raises them for itself
 UNLIMITED = {"infinity", "[not set]", str(2**64 - 1)}
-LIMITS = "Limits"
+LIMITS, UNIT = "Limits", "Unit"
 OK, DIFFERS, WAITS, IGNORED = "", "differs", "waits", "ignored"
 LOUD = {DIFFERS, IGNORED}
 
@@ -78,7 +79,7 @@ def read(machine: Machine, found: Found | None, *, everything: bool = False) -> 
         return Holds()
     rows = [*_nspawn_rows(machine, found), *_limit_rows(machine, found)]
     kept = [row for row in rows if everything or row.wanted or row.disk or row.flag]
-    names = dict.fromkeys([*nspawn.SECTIONS, *(row.section for row in rows)])
+    names = dict.fromkeys([*nspawn.SECTIONS, LIMITS, UNIT, *(row.section for row in rows)])
     sections = [(name, [row for row in kept if row.section == name]) for name in names]
     return Holds([(name, rows) for name, rows in sections if rows], list(_alarms(machine, found)))
 
@@ -141,7 +142,7 @@ def _nspawn_row(
     return Row(
         section=section,
         key=key,
-        title=title(setting),
+        title=setting.title if setting else "Not a setting of systemd’s",
         wanted=asked,
         disk=said,
         effective=shown if not (flag == IGNORED and not seen) else [],
@@ -151,12 +152,6 @@ def _nspawn_row(
         cause=cause,
         command=command,
         confirmed=agrees is True,
-    )
-
-
-def title(setting: object) -> str:
-    return (
-        str(getattr(setting, "title", "") or getattr(setting, "help", "")) if setting else "Not a setting of systemd’s"
     )
 
 
@@ -208,16 +203,7 @@ def _log(machine: Machine) -> str:
 def needs_trust(section: str, key: str) -> bool:
     """Whether systemd drops a setting from a file beside the image (merge_settings() of nspawn.c)."""
     setting = nspawn.SETTINGS.get(f"{section}.{key}")
-    return section == nspawn.NETWORK or bool(getattr(setting, "trusted", False)) or key in _TRUSTED
-
-
-_TRUSTED = {
-    *("Ephemeral", "Capability", "AmbientCapability", "MachineID", "PrivateUsers", "PrivateUsersDelegate"),
-    *("SystemCallFilter", "OOMScoreAdjust", "CPUAffinity", "LinkJournal", "PrivateUsersOwnership"),
-    *("Bind", "BindReadOnly", "BindUser", "BindUserShell", "TemporaryFileSystem", "Inaccessible"),
-    *("Overlay", "OverlayReadOnly"),
-    *(name.partition(".")[2] for name in nspawn.SETTINGS if name.startswith("Exec.Limit")),
-}
+    return section == nspawn.NETWORK or bool(setting and setting.trusted)
 
 
 # --- limits of the unit
@@ -246,9 +232,9 @@ def _limit_row(machine: Machine, found: Found, key: str, asked: str, said: list[
     flag, cause, command = _limit_why(machine, found, key, asked, said)
     others = [each for each in said if each.file.kind == "dropin"]
     return Row(
-        section=LIMITS,
+        section=LIMITS if setting.group == Group.RESOURCES else UNIT,
         key=key,
-        title=title(setting),
+        title=setting.title,
         wanted=asked.splitlines(),
         disk=_values(key, others or said) if others or asked else [],
         effective=[in_words(key, each) for each in real.splitlines()] if others or asked or flag else [],
@@ -262,7 +248,7 @@ def _limit_row(machine: Machine, found: Found, key: str, asked: str, said: list[
 
 
 def _values(key: str, said: list[Said]) -> list[str]:
-    if limits.PROPERTIES[key] and getattr(limits.PROPERTIES[key], "repeats", False):
+    if limits.PROPERTIES[key].repeats:
         return [line for each in said for line in each.value.splitlines()]
     return said[-1].value.splitlines() if said else []
 

@@ -10,6 +10,7 @@ PAGES = {
     "machine": "{machine}",
     "machine that failed": "{quiet}",
     "configuration": "{machine}config/",
+    "what holds": "{machine}holds/?all=1",
     "revisions": "{machine}revisions/",
     "removal": "{quiet}remove/",
     "hosts": "/hosts/",

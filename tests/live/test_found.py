@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from machines.contract import limits, readback
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.stack import Stack
 from tests.person import Person, until
@@ -112,3 +113,40 @@ def test_what_holds_is_read_back_from_systemd_the_group_and_the_process(brown):
 def test_a_limit_set_live_is_seen_within_seconds(brown):
     brown.host.run(["systemctl", "set-property", "systemd-nspawn@brown.service", "MemoryMax=200M"])
     until(lambda: brown.found()["kernel"].get("MemoryMax") == str(200 << 20), 5, lambda: str(brown.found()["kernel"]))
+
+
+# What an example cannot be: a unit that does not exist here, or a key that says the same as two others.
+ELSEWHERE = {"Requisite": "basic.target", "AllowedCPUs": "0-1"}
+APART = {"TimeoutSec"}
+
+
+def asked(systemd: int) -> dict[str, str]:
+    """Each property that this systemd knows, as a revision may ask for it."""
+    wanted = {}
+    for key, prop in limits.PROPERTIES.items():
+        if prop.since <= systemd and key not in APART:
+            other = next((word for word in prop.words[::-1] if word != prop.default), "")
+            wanted[key] = ELSEWHERE.get(key) or prop.example or other
+    return wanted
+
+
+def test_every_property_that_can_be_asked_for_is_read_back(brown):
+    unit = "systemd-nspawn@brown.service"
+    wanted = asked(int(brown.host.run(["systemctl", "--version"]).stdout.split()[1]))
+    brown.host.run(["machinectl", "terminate", "brown"])
+    brown.ada.sees("brown", "stopped", 20, brown.name)
+    brown.host.run(["sh", "-c", f"rm -r /etc/systemd/system.control/{unit}.d /run/systemd/system.control/{unit}.d"])
+    brown.host.write(f"/etc/systemd/system/{unit}.d/50-nspawnpanel.conf", limits.dropin(wanted))
+    others = (f"/run/systemd/system/{unit}.d/60-late.conf", "/etc/systemd/system/systemd-nspawn@.service.d/55-all.conf")
+    brown.host.run(["rm", *others])
+    brown.host.run(["systemctl", "daemon-reload"])
+    brown.host.run(["machinectl", "start", "brown"])
+    brown.ada.sees("brown", "running", 20, brown.name)
+    until(lambda: brown.found()["shown"].get("TasksMax") == wanted["TasksMax"], 10, lambda: str(brown.found()["shown"]))
+    shown = brown.found()["shown"]
+    wrong = {
+        key: (value, shown.get(key))
+        for key, value in wanted.items()
+        if readback.holds(key, value, shown.get(key, ""), 1 << 40) is not True
+    }
+    assert not wrong
