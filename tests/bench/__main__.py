@@ -8,12 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.bench import hosts, pages
+from tests.bench import builds, hosts, pages
 
 FIGURES: dict[str, Callable[[], "tuple[str, Sequence[float], Sequence[float], str]"]] = {
     "list_page": pages.list_page,
     "click_to_running": hosts.click_to_running,
-    "build_cold": hosts.build_cold,
+    "build_cold": builds.build_cold,
+    "build_cold_debootstrap": builds.build_cold_debootstrap,
+    "build_second": builds.build_second,
+    "build_second_step": builds.build_second_step,
+    "build_again": builds.build_again,
+    "create_and_boot": builds.create_and_boot,
+    "ten_at_once": builds.ten_at_once,
 }
 
 
@@ -44,9 +50,9 @@ def main(names: list[str]) -> int:
         sys.stdout.write(f"measuring {name} …\n")
         sys.stdout.flush()
         figures.append(measure(name))
-    sys.stdout.write(f"\n{'figure':<18} {'panel':>10} {'plain':>10}  unit {'ratio':>7} {'runs':>5}  what\n")
+    sys.stdout.write(f"\n{'figure':<22} {'panel':>10} {'plain':>10}  unit {'ratio':>7} {'runs':>5}  what\n")
     for f in figures:
-        sys.stdout.write(f"{f.name:<18} {f.panel:>10} {f.plain:>10}  {f.unit:<4} {f.ratio:>7} {f.runs:>5}  {f.what}\n")
+        sys.stdout.write(f"{f.name:<22} {f.panel:>10} {f.plain:>10}  {f.unit:<4} {f.ratio:>7} {f.runs:>5}  {f.what}\n")
     record = {"machine": platform.platform(), "figures": [asdict(f) for f in figures]}
     Path("bench.json").write_text(json.dumps(record, indent=2) + "\n")
     return 0

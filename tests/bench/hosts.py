@@ -72,18 +72,6 @@ def presser(ada: Person, page: str, action: str) -> Callable[[], None]:
     return lambda: ada.send(page + action, fields)
 
 
-def build_cold(runs: int = 3) -> tuple[str, Sequence[float], Sequence[float], str]:
-    """A build through the panel, from the order to its outcome, over bare mmdebstrap with the same packages and target."""
-    with fleet() as (ada, host):
-        ours, plain = [], []
-        for number in range(runs):
-            ours.append(milliseconds(lambda n=number: ada.succeed(ada.build(f"b{n}", start=None), 300)))
-            job = ada.newest_job()
-            argv = bare(ada, job, f"/var/lib/machines/plain{number}")
-            plain.append(milliseconds(lambda argv=argv: host.run(argv, timeout=300)))
-        return "build through the panel over bare mmdebstrap", [x / 1000 for x in ours], [x / 1000 for x in plain], "s"
-
-
 def bare(ada: Person, job: int, target: str) -> list[str]:
     """mmdebstrap as an administrator types it: the packages and the mirror of the panel's command, nothing else."""
     argv = next(a for a in json.loads(ada.job(job)["commands"]) if a[0] == "mmdebstrap" or "mmdebstrap" in a[:3])

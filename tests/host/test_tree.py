@@ -166,9 +166,10 @@ def test_first_boot_writes_names_keys_and_an_empty_identity(root):
         BuildSecrets(),
         lambda argv: ran.append(list(argv)),
     )
-    assert ran == [
-        ["systemd-firstboot", f"--root={root}", "--force", "--hostname=web", "--locale=C.UTF-8", "--timezone=UTC"]
-    ]
+    assert ran == []
+    firstboot.set_region(root, FirstBoot(), lambda argv: ran.append(list(argv)), trusted=False)
+    assert ran == [["systemd-firstboot", f"--root={root}", "--force", "--locale=C.UTF-8", "--timezone=UTC"]]
+    assert (root / "etc/hostname").read_text() == "web\n"
     keys = root / "root/.ssh/authorized_keys"
     assert keys.read_text() == "ssh-ed25519 AAAA me\n"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600

@@ -40,11 +40,13 @@ class Base:
     job: str
     primed: bool = False
     trimmed: bool = False
+    locale: str = ""  # what systemd-firstboot was told when it was made
+    timezone: str = ""
 
     def fact(self, used: float) -> BaseFact:
         """As the panel is told of it."""
         told = {**asdict(self), "packages": len(self.packages), "title": self.title[:300], "used": used}
-        return BaseFact.model_validate(told)
+        return BaseFact.model_validate({key: value for key, value in told.items() if key in BaseFact.model_fields})
 
 
 def id_of(key: str, packages: Sequence[str]) -> str:
@@ -154,7 +156,7 @@ def discard(paths: Paths, base: str) -> bool:
 
 
 def copy(paths: Paths, task: Task, base: Base, tree: Path) -> None:
-    """A new writable tree like the base. Raises Problem base-gone or CommandFailed."""
+    """A new writable tree like the base. Raises Problem base-gone, CommandFailed or OSError."""
     source = where(paths, base.id)
     try:
         if pool.is_subvolume(source):
@@ -164,7 +166,7 @@ def copy(paths: Paths, task: Task, base: Base, tree: Path) -> None:
             task.run([*pool.TAR, "--extract", "--zstd", f"--file={source}", f"--directory={tree}"], timeout=1800)
         else:
             pool.copy(task, source, tree)
-    except Problem:
+    except (Problem, OSError):
         if os.path.lexists(source):
             raise
         raise Problem(

@@ -20,7 +20,7 @@ from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
-from machines.host import apply, handlers, inventory, lint, nspawn_file, running
+from machines.host import apply, handlers, lint, nspawn_file, running
 from machines.host.bus import BusError
 from machines.host.faults import no_space
 from machines.host.paths import Paths
@@ -160,15 +160,15 @@ def _told(base: Base, *, fresh: bool) -> dict[str, Any]:
 def check_name_free(host: ThisHost, name: MachineName) -> None:
     """Raises Problem name-taken when an image, a running machine or a folder has the name."""
     taken = ""
-    paths = (host.paths.image(name), host.paths.raw_image(name))
-    if host.bus.do(inventory.read_image(host, name)) is not None or any(map(os.path.lexists, paths)):
-        taken = "an image"
-    try:
-        host.bus.do(host.bus.machined("GetMachine", "s", [name]))
-        taken = "a running machine"
-    except BusError as error:
-        if "NoSuchMachine" not in error.name:
-            raise
+    for method, what in (("GetImage", "an image"), ("GetMachine", "a running machine")):
+        try:
+            host.bus.do(host.bus.machined(method, "s", [name]))
+            taken = what
+        except BusError as error:
+            if "NoSuch" not in error.name:
+                raise
+    if any(map(os.path.lexists, (host.paths.image(name), host.paths.raw_image(name)))):
+        taken = taken or "an image"
     if taken:
         raise Problem(
             f"There is {taken} named {name} on this host already.", code="name-taken", hint="Choose another name."
@@ -209,19 +209,17 @@ def packages(building: Building) -> None:
 
 def configure(building: Building) -> None:
     """First a machine in general, which is kept as the base; then this machine, with its names and keys."""
+    root, answers, run = building.tree, building.first_boot, building.task.run
+    with_base = building.recipe.kind in WITH_BASE
     if building.base is None:
         builder_of(building.recipe).configure(building)
-        if building.recipe.kind in WITH_BASE:
-            keep_base(building)
-    if building.name is None:
-        return
-    root, answers = building.tree, building.first_boot
-    if firstboot.needs_locales(answers.locale) and building.recipe.kind in WITH_BASE:
-        firstboot.make_locale(
-            root, answers.locale, building.task.run
-        )  # never in a tree of others: it runs a program there
-    firstboot.set_up(root, building.name, answers, building.secrets, building.task.run)
-    _say_of_timezone(building)
+    if building.base is None or (building.base.locale, building.base.timezone) != (answers.locale, answers.timezone):
+        firstboot.set_region(root, answers, run, trusted=with_base)
+    if building.base is None and with_base:
+        keep_base(building)
+    if building.name is not None:
+        firstboot.set_up(root, building.name, answers, building.secrets, run)
+        _say_of_timezone(building)
 
 
 def _say_of_timezone(building: Building) -> None:
@@ -244,6 +242,7 @@ def keep_base(building: Building) -> None:
     building.base = Base(
         id=bases.id_of(key, found), key=key, title=_title(recipe), built=time.time(), bytes=pool.size(building.tree),
         packages=found, job=str(task.job), primed=getattr(recipe, "prime", False), trimmed=getattr(recipe, "trim", False),
+        locale=building.first_boot.locale, timezone=building.first_boot.timezone,
     )  # fmt: skip
     aside = paths.unfinished_base(task.job)
     building.undo.push(bases.forget_aside, aside)
@@ -323,7 +322,8 @@ def import_(building: Building) -> None:
     else:
         rename_into_place(building.tree, host.paths.image(name))
     building.undo.keep()
-    sync(host.paths.machines)
+    if building.base is None or building.base.job == str(task.job):
+        sync(host.paths.machines)  # of a copy, which costs nothing, the file system's own next commit is soon enough
     task.voice.line(f"{name} is there.")
     run_as_ordered(host, task, name, order)
 

@@ -1,7 +1,7 @@
 """What a machine knows before its first start, written into its finished tree.
 
-Names, locale and time zone by systemd-firstboot(1), a user by systemd-sysusers(8): both are made for trees. The root
-password's hash is written into the tree's shadow file by ourselves: systemd-firstboot would take it only in its argv or,
+Locale and time zone by systemd-firstboot(1), a user by systemd-sysusers(8): both are made for trees. The host name is
+one line of text, written without a process of its own, for a copy of a base takes no longer than that. A password's hash is written into the tree's shadow file by ourselves: systemd-firstboot would take it only in its argv or,
 on some versions, not at all, and a hash in an argv can be read by every user of the host. A tree that others have made
 may be hostile, so nothing in it is ever run from here and every file is reached by tree.py.
 """
@@ -49,23 +49,31 @@ def hostname_of(name: MachineName, answers: FirstBoot) -> str:
     return answers.hostname or (str(name) if answers.new_identity else "")
 
 
-def firstboot(root: Path, name: MachineName, answers: FirstBoot) -> list[str]:
+def firstboot(root: Path, answers: FirstBoot) -> list[str]:
     """The command. --force: the files exist already, from the packages' own scripts."""
     return [
         "systemd-firstboot",
         f"--root={root}",
         "--force",
-        *([f"--hostname={host}"] if (host := hostname_of(name, answers)) else []),
         *([f"--locale={answers.locale}"] if answers.locale else []),
         *([f"--timezone={answers.timezone}"] if answers.timezone else []),
     ]
 
 
+def set_region(root: Path, answers: FirstBoot, run: Run, *, trusted: bool) -> None:
+    """Locale and time zone. Only a `trusted` tree, made of a distribution's packages just now, has its locale made by
+    its own tools. Raises CommandFailed, OSError or Problem."""
+    if trusted and needs_locales(answers.locale):
+        make_locale(root, answers.locale, run)
+    if answers.locale or answers.timezone:
+        run(firstboot(root, answers))
+
+
 def set_up(root: Path, name: MachineName, answers: FirstBoot, hidden: BuildSecrets, run: Run) -> None:
-    """Everything of a first boot. Raises CommandFailed, OSError or Problem."""
+    """What makes it this machine: names, people, keys, identity. Raises CommandFailed, OSError or Problem."""
     before = files.read_text(root, "etc/hostname").strip()
-    run(firstboot(root, name, answers))
     if host := hostname_of(name, answers):
+        files.write_text(root, "etc/hostname", f"{host}\n")
         write_hosts(root, host, before)
     if hidden.root_password_hash:
         set_root_password(root, hidden.root_password_hash)
