@@ -1,8 +1,10 @@
 """Settings files and drop-ins as hypothesis makes them: any number of settings of the tables, with values that systemd takes."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 from hypothesis import strategies as st
 
 from machines.contract import limits, nspawn, values
@@ -40,7 +42,7 @@ def bind() -> "st.SearchStrategy[str]":
 CALLS = st.sampled_from(["@keyring", "@mount", "bpf", "ptrace", "add_key"])
 MADE: dict[Callable[[str], None], "st.SearchStrategy[str]"] = {
     values.boolean: st.sampled_from(["yes", "no", "true", "0", "on", "off"]),
-    values.environment: st.tuples(st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True), st.text("abc /:=%ü\"'", max_size=12)).map(lambda p: f"{p[0]}=x{p[1].strip()}x"),
+    values.environment: st.tuples(st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True), st.text("abc /:=%ü\"'", max_size=12)).map(lambda p: values.quoted(f"{p[0]}={p[1]}")),
     values.quoted_words: either(words(WORD), st.just('"two words" three'), st.just("a 'b c'")),
     values.words: words(WORD),
     values.user: either(WORD, st.integers(0, 60000).map(str)),
@@ -122,3 +124,40 @@ def documents(newest: int = 999) -> "st.SearchStrategy[str]":
 
 def dropins(newest: int = 999) -> "st.SearchStrategy[str]":
     return _file({name: prop for name, prop in limits.PROPERTIES.items() if prop.since <= newest}, ("Unit", "Service"))
+
+
+# --- Many at once
+
+
+def drawn(strategy: "st.SearchStrategy[Any]", count: int) -> list[Any]:
+    """What hypothesis makes of a strategy, without a test around it."""
+    found: list[Any] = []
+
+    @hypothesis.settings(max_examples=count, database=None, derandomize=True, phases=[hypothesis.Phase.generate])
+    @hypothesis.given(strategy)
+    def collect(value: Any) -> None:
+        found.append(value)
+
+    collect()
+    return found
+
+
+def many(table: dict[str, Setting], newest: int, count: int, seed: int = 1) -> Iterator[dict[str, list[str]]]:
+    """Settings documents as {setting: values}: up to twelve settings each, of those that this systemd knows."""
+    known = {name: setting for name, setting in table.items() if setting.since <= newest}
+    values_of = {
+        name: [lines for lines in drawn(said(setting), 30) if all(setting.needs(line) <= newest for line in lines)]
+        for name, setting in known.items()
+    }
+    dice = random.Random(seed)
+    names = sorted(known)
+    for _ in range(count):
+        yield {name: dice.choice(values_of[name]) for name in dice.sample(names, dice.randint(1, 12))}
+
+
+def written(table: dict[str, Setting], wanted: dict[str, list[str]]) -> str:
+    """The document as our writer makes it."""
+    document = nspawn.parse("")
+    for name, lines in wanted.items():
+        document.put(table[name].section, table[name].key, lines)
+    return document.text()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from machines.contract import limits, nspawn, values
 from machines.contract.nspawn import EXEC, FILES, NETWORK, Document
+from machines.contract.table import Setting
 
 Port = tuple[str, int]  # tcp or udp, port of the host
 CARDS = ("Interface", "MACVLAN", "IPVLAN")
@@ -83,17 +84,22 @@ def _versions(document: Document, dropin: str, facts: Facts) -> Iterator[Finding
     """An older systemd ignores a key it does not know and starts the machine without it."""
     if not facts.systemd:
         return
-    known = [(e.section + "." + e.key, nspawn.SETTINGS.get(f"{e.section}.{e.key}")) for e in document.settings()]
-    for name, setting in dict(known).items():
-        if setting and setting.since > facts.systemd:
-            yield _too_old(name, setting.key, setting.since, facts)
-    for key in limits.read(dropin):
+    for entry in document.settings():
+        name = f"{entry.section}.{entry.key}"
+        setting = nspawn.SETTINGS.get(name)
+        if setting and setting.needs(entry.value) > facts.systemd:
+            yield _too_old(name, setting, entry.value, facts)
+    for key, value in limits.read(dropin).items():
         if limits.PROPERTIES[key].since > facts.systemd:
-            yield _too_old(key, key, limits.PROPERTIES[key].since, facts)
+            yield _too_old(key, limits.PROPERTIES[key], value, facts)
 
 
-def _too_old(name: str, key: str, since: int, facts: Facts) -> Finding:
-    return Finding((name,), f"{key}= needs systemd {since}; {facts.name} has {facts.systemd} and would ignore it.")
+def _too_old(name: str, setting: Setting, value: str, facts: Facts) -> Finding:
+    needs = setting.needs(value)
+    what = f"{setting.key}=" if needs == setting.since else f"{setting.key}={value}"
+    return Finding(
+        (name,), f"{what} needs systemd {needs}; {facts.name} has {facts.systemd} and would ignore it.", value=value
+    )
 
 
 def _once(document: Document, _: Facts) -> Iterator[Finding]:

@@ -101,6 +101,11 @@ PROVEN = (
 )  # fmt: skip
 
 
+def section_of(key: str) -> str:
+    """Where in a drop-in it stands."""
+    return PROPERTIES[key].section if key in PROPERTIES else SECTION
+
+
 def dropin(wanted: Mapping[str, str], base: str = "") -> str:
     """The drop-in's text, based on an earlier one whose other lines are kept; "" when nothing is left to say.
 

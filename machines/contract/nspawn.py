@@ -24,6 +24,8 @@ NET, PORTS, STORE, SECURE, BOOT, HOST, RESOURCES = (
     Group.NETWORK, Group.PORTS, Group.STORAGE, Group.SECURITY, Group.BOOT, Group.HOST, Group.RESOURCES,
 )  # fmt: skip
 RESOLV_CONF = ("off", "delete", "auto", *(f"{how}-{what}" for how in ("copy", "replace", "bind") for what in ("host", "static", "uplink", "stub")))  # fmt: skip
+PAIR_LATER = ((".*:.*", 254),)
+BIND_LATER = tuple((rf".*\b{option}\b[a-z,]*", since) for option, since in v.BIND_OPTIONS.items() if since)
 # name → (what it bounds, check, an example)
 RESOURCE_LIMITS = {
     "CPU": ("CPU time of one process, in seconds", v.rlimit_count, "3600"),
@@ -52,7 +54,7 @@ def _exec() -> Iterator[Setting]:
     yield s("NotifyReady", v.boolean, "Wait until the machine has booted", "The machine counts as started when its init says so, not when its first process runs.", BOOT, 231, default="no")
     yield s("Ephemeral", v.boolean, "Throw all changes away at stop", "Each start runs on a fresh copy of the image. Cheap on btrfs, a full copy elsewhere.", BOOT, 240, default="no", trusted=True)
     yield s("Hostname", v.hostname, "Host name inside", "What the kernel calls the machine inside; best left to its own name.", BOOT, 239, example="web")
-    yield s("Environment", v.environment, "Environment of PID 1", "Variables that init, or the command, is started with.", BOOT, repeats=True, row=v.Row(("Name", "Value"), "="), example="LANG=C.UTF-8", rare=True)
+    yield s("Environment", v.environment, "Environment of PID 1", "Variables that init, or the command, is started with.", BOOT, repeats=True, row=v.Row(("Name", "Value"), "=", quotes=True), example="LANG=C.UTF-8", rare=True)
     yield s("Parameters", v.quoted_words, "Arguments", "Of init when booting; otherwise the command itself. Words with spaces stand in quotes.", BOOT, example="systemd.unit=rescue.target", rare=True)
     yield s("ProcessTwo", v.boolean, "Run the command as PID 2", "Below a small init that reaps processes. Not together with Boot=.", BOOT, 229, default="no", rare=True)
     yield s("User", v.user, "Run the command as", "A user known inside. Not when booting; an unknown name keeps the machine from starting.", BOOT, example="www-data", rare=True)
@@ -63,7 +65,7 @@ def _exec() -> Iterator[Setting]:
     yield s("MachineID", v.machine_id, "Machine id", "Used only as long as the image has none of its own.", BOOT, example="0123456789abcdef0123456789abcdef", rare=True, trusted=True)
     yield s("SuppressSync", v.boolean, "Turn fsync into nothing", "Faster, and what was written last is lost when the host fails. Breaks Docker inside.", BOOT, 250, default="no", rare=True)
 
-    yield s("PrivateUsers", v.private_users, "User namespace", "Root inside is an ordinary user outside. Leave it picked unless a bind needs known ids.", SECURE, 230, default="pick", trusted=True)
+    yield s("PrivateUsers", v.private_users, "User namespace", "Root inside is an ordinary user outside. Leave it picked unless a bind needs known ids.", SECURE, 230, default="pick", trusted=True, later=(("managed", 258),))
     yield s("PrivateUsersDelegate", v.whole_number(0, 16), "Ranges of ids for nested machines", "How many more ranges machines inside may use. Needs PrivateUsers=managed.", SECURE, 260, default="0", rare=True, trusted=True)
     yield s("Capability", v.capabilities, "Capabilities to add", "Beyond those a machine has; one or several in a line. Each weakens the wall to the host.", SECURE, example="CAP_NET_ADMIN", repeats=True, trusted=True)
     yield s("DropCapability", v.capabilities, "Capabilities to take away", "One or several in a line.", SECURE, example="CAP_SYS_PTRACE", repeats=True, anchor="Capability=")
@@ -85,16 +87,16 @@ def _exec() -> Iterator[Setting]:
 def _files() -> Iterator[Setting]:
     s = partial(Setting, FILES)
     yield s("ReadOnly", v.boolean, "Read-only root", "Nothing inside can change the image; most systems then need writable binds for /var.", STORE, default="no")
-    yield s("Volatile", v.boolean_or("state", "overlay"), "Forget changes at stop", "The image stays as it is; what the machine writes lives in memory.", STORE, default="no")
-    yield s("Bind", v.bind, "Bind mounts", "Paths of the host that can be written inside. Each must exist when the machine starts.", STORE, repeats=True, trusted=True)
-    yield s("BindReadOnly", v.bind, "Bind mounts, read-only", "Paths of the host that can be read inside.", STORE, repeats=True, trusted=True, anchor="Bind=")
+    yield s("Volatile", v.boolean_or("state", "overlay"), "Forget changes at stop", "The image stays as it is; what the machine writes lives in memory.", STORE, default="no", later=(("overlay", 242),))
+    yield s("Bind", v.bind, "Bind mounts", "Paths of the host that can be written inside. Each must exist when the machine starts.", STORE, repeats=True, trusted=True, later=BIND_LATER)
+    yield s("BindReadOnly", v.bind, "Bind mounts, read-only", "Paths of the host that can be read inside.", STORE, repeats=True, trusted=True, later=BIND_LATER, anchor="Bind=")
     yield s("TemporaryFileSystem", v.mount_point, "Directories in memory", "Empty at every start; options such as size=10%,mode=1777.", STORE, example="/var/cache:size=10%,mode=1777", repeats=True, row=v.Row(("Directory inside", "Mount options"), ":"), rare=True, trusted=True)
     yield s("Overlay", v.overlay, "Overlays", "Trees laid one over the other, the lowest first; changes go to the last of them. Colons stand between trees; owners are not mapped.", STORE, 233, example="/srv/base:/srv/top:/data", repeats=True, row=v.Row(("Trees, lowest first", "Directory inside"), ":", from_the_end=True), rare=True, trusted=True)
     yield s("OverlayReadOnly", v.overlay, "Overlays, read-only", "As above; nothing inside can change them.", STORE, 233, example="/srv/a:/srv/b:/data", repeats=True, row=v.Row(("Trees, lowest first", "Directory inside"), ":", from_the_end=True), rare=True, trusted=True, anchor="Overlay=")
     yield s("Inaccessible", v.absolute_path, "Hidden paths", "Files or directories inside that nobody there can read. Each must exist, else the machine does not start.", STORE, 242, example="/srv/secret", repeats=True, row=v.Row(("Path inside",)), rare=True, trusted=True)
     yield s("BindUser", v.user_names, "Users of the host", "Come in with home, name and password hash. The machine needs systemd 249 inside.", STORE, 249, example="ada", repeats=True, row=v.Row(("User",)), rare=True, trusted=True)
     yield s("BindUserShell", v.shell, "Shell of these users", "Yes takes the host's, no the system's own; or a path inside.", STORE, 258, default="no", example="/bin/bash", rare=True, trusted=True)
-    yield s("PrivateUsersOwnership", v.one_of("off", "chown", "map", "auto", "foreign"), "How owners of files are mapped", "map leaves the image as it is; chown rewrites the owner of every file at the first start, which takes long.", SECURE, 249, default="auto", trusted=True)
+    yield s("PrivateUsersOwnership", v.one_of("off", "chown", "map", "auto", "foreign"), "How owners of files are mapped", "map leaves the image as it is; chown rewrites the owner of every file at the first start, which takes long.", SECURE, 249, default="auto", trusted=True, later=(("foreign", 258),))
 
 
 def _network() -> Iterator[Setting]:
@@ -103,9 +105,9 @@ def _network() -> Iterator[Setting]:
     yield s("VirtualEthernet", v.boolean, "Virtual cable to the host", "ve-NAME on the host, host0 inside.")
     yield s("Zone", v.zone, "Zone", "A bridge that is made for the machines of this zone.", since=230)
     yield s("Bridge", v.interface, "Bridge of the host", "The cable ends in this bridge, which must exist.")
-    yield s("MACVLAN", v.interface_pairs, "MACVLAN", "An own MAC address on a network card of the host; the host itself cannot reach it.")
-    yield s("IPVLAN", v.interface_pairs, "IPVLAN", "An own IP address on a network card of the host.", anchor="MACVLAN=")
-    yield s("Interface", v.interface_pairs, "Network cards to move in", "The host loses them while the machine runs; NAME or NAME:NAME-INSIDE, which needs systemd 254.", example="eth1", repeats=True, rare=True)
+    yield s("MACVLAN", v.interface_pairs, "MACVLAN", "An own MAC address on a network card of the host; the host itself cannot reach it.", later=PAIR_LATER)
+    yield s("IPVLAN", v.interface_pairs, "IPVLAN", "An own IP address on a network card of the host.", later=PAIR_LATER, anchor="MACVLAN=")
+    yield s("Interface", v.interface_pairs, "Network cards to move in", "The host loses them while the machine runs; NAME or NAME:NAME-INSIDE, which needs systemd 254.", example="eth1", repeats=True, rare=True, later=PAIR_LATER)
     yield s("VirtualEthernetExtra", v.interface_pair, "More virtual cables", "Each with a name on the host and one inside; joined to nothing.", since=228, example="web-lan:lan", repeats=True, row=v.Row(("Name on the host", "Name inside"), ":"), rare=True)
     yield s("NamespacePath", v.absolute_path, "Join a network namespace", "In place of every other way to be connected: choose “loopback only” with it.", since=259, example="/run/netns/blue", rare=True)
     yield replace(s("Port", v.port, "Port forwards", "Reached from outside through the host's address, not through its loopback.", repeats=True), group=PORTS)

@@ -24,6 +24,7 @@ class Remark:
     name: str
     text: str
     fatal: bool = True
+    is_value: bool = False  # about the value of a known setting alone
 
 
 def settings_file(text: str, before: str = "") -> list[Remark]:
@@ -39,41 +40,56 @@ def dropin(text: str, before: str = "") -> list[Remark]:
 
 def _read(text: str, before: str, table: Mapping[str, Setting], sections: tuple[str, ...]) -> list[Remark]:
     known = {entry.raw.strip() for entry in nspawn.parse(before).entries}
-    found, seen, number = [], dict[str, int](), 1
+    found, seen, number = [], dict[str, tuple[int, str]](), 1
     for entry in nspawn.parse(text).entries:
-        for said, fatal in _of_entry(entry, table, sections):
-            name = f"{entry.section}.{entry.key}" if entry.key else ""
-            found.append(Remark(number, name, said, fatal and entry.raw.strip() not in known))
-        setting = table.get(f"{entry.section}.{entry.key}")
+        name = f"{entry.section}.{entry.key}" if entry.key else ""
+        setting, fresh = table.get(name), entry.raw.strip() not in known
+        shape = list(_of_shape(entry, sections, is_known=setting is not None))
+        found += [Remark(number, name, said, fatal and fresh) for said, fatal in shape]
+        if setting and not shape:
+            found += [Remark(number, name, said, fresh, is_value=True) for said in _of_value(setting, entry.value)]
         if setting and not setting.repeats and entry.value:
             if setting.id in seen:
-                found.append(Remark(number, setting.id, f"{entry.key}= stands in line {seen[setting.id]} too; this one holds.", fatal=False))  # fmt: skip
-            seen[setting.id] = number
+                found.append(_twice(number, setting, entry, seen[setting.id], fatal=entry.raw.strip() not in known))
+            seen[setting.id] = (number, entry.value)
         number += len(re.findall(r"\r\n|\n\r|[\n\r\0]", entry.raw))
     return found
 
 
-def _of_entry(entry: Entry, table: Mapping[str, Setting], sections: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
-    """(sentence, whether it is refused) of one run of lines."""
+def _twice(number: int, setting: Setting, entry: Entry, earlier: tuple[int, str], *, fatal: bool) -> Remark:
+    """systemd takes the last one without a word."""
+    line, value = earlier
+    if setting.normal(value) == setting.normal(entry.value):
+        return Remark(number, setting.id, f"{entry.key}= says the same as line {line}.", fatal=False)
+    return Remark(
+        number, setting.id, f"{entry.key}= says something else in line {line}; keep the one that is meant.", fatal
+    )
+
+
+def _of_shape(entry: Entry, sections: tuple[str, ...], *, is_known: bool) -> Iterator[tuple[str, bool]]:
+    """(sentence, whether it is refused) of one run of lines, as far as it is not about a value."""
     bare = entry.raw.strip()
     if not bare or bare[0] in "#;":
         return
-    if "\n" in bare or bare.endswith("\\"):
+    if any("\ud800" <= character <= "\udfff" for character in bare):
+        yield "The line is not UTF-8; systemd refuses the whole file.", True
+    elif "\n" in bare or bare.endswith("\\"):
         yield "A backslash at the line's end swallows the next line; write it in one.", True
     elif not entry.key:
         yield from _of_header(bare, sections)
     elif not entry.section:
         yield f"{entry.key}= stands before any section; systemd ignores it.", True
-    elif f"{entry.section}.{entry.key}" not in table:
+    elif not is_known:
         yield f"{entry.key}= of [{entry.section}] is not known here; systemd may ignore it.", False
-    else:
-        setting = table[f"{entry.section}.{entry.key}"]
-        try:
-            values.one_line(entry.value)
-            if entry.value:
-                setting.check(entry.value)
-        except BadValue as problem:
-            yield problem.message, True
+
+
+def _of_value(setting: Setting, text: str) -> Iterator[str]:
+    try:
+        values.one_line(text)
+        if text:
+            setting.check(text)
+    except BadValue as problem:
+        yield problem.message
 
 
 def _of_header(bare: str, sections: tuple[str, ...]) -> Iterator[tuple[str, bool]]:

@@ -3,6 +3,7 @@
 Forms, renderer, parser, checks and help read these lines and nothing else: a setting that is added there has a field.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,6 +54,7 @@ class Setting:
     example: str = ""
     repeats: bool = False
     row: values.Row | None = None  # the fields of one value, where it has several parts
+    later: tuple[tuple[str, int], ...] = ()  # (pattern of a value, since which systemd it is taken)
     rare: bool = False  # folded away until it holds something
     trusted: bool = False  # systemd drops it from a file beside the image
     live: bool = False
@@ -87,6 +89,10 @@ class Setting:
         if isinstance(self.check, values.OneOf | values.BooleanOr):
             return Kind.CHOICE
         return Kind.NUMBER if isinstance(self.check, values.WholeNumber) else Kind.TEXT
+
+    def needs(self, text: str) -> int:
+        """Since which systemd this value is taken."""
+        return max(self.since, *(since for pattern, since in self.later if re.fullmatch(pattern, text)), 0)
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -97,8 +97,14 @@ class Row:
     columns: tuple[str, ...]
     sign: str = ""
     from_the_end: bool = False  # the last sign divides, not the first
+    quotes: bool = False  # the whole is one word of systemd's, put in quotes where it must
 
     def split(self, text: str) -> list[str]:
+        if self.quotes:
+            found = unquoted(text)
+            if found is None or len(found) != 1 or self.sign not in found[0]:
+                return [text, ""]  # several in one line: shown as they are
+            text = found[0]
         if not self.sign:
             return [text]
         if self.sign == ":":
@@ -110,6 +116,10 @@ class Row:
 
     def join(self, parts: Sequence[str]) -> str:
         """Without the sign where nothing follows it, but a variable may be empty: NAME=."""
+        if self.quotes and self.sign in parts[0]:
+            return parts[0]
+        if self.quotes:
+            return quoted(self.sign.join(parts))
         if self.sign != "=" and not any(parts[1:]):
             return parts[0]
         return self.sign.join(parts)
@@ -290,10 +300,44 @@ def mount_point(text: str) -> None:
         raise BadValue("Mount options are words such as size=10%,mode=1777.")
 
 
+def unquoted(text: str) -> list[str] | None:
+    """The words systemd makes of a value: quotes hold together and go, backslashes stay. None when a quote stays open."""
+    words_: list[str] = []
+    word, quote, inside, escaped = "", "", False, False
+    for character in text:
+        if escaped:
+            word, escaped = word + character, False
+        elif character == "\\":
+            word, escaped, inside = word + character, True, True
+        elif quote:
+            quote, word = ("", word) if character == quote else (quote, word + character)
+        elif character in "\"'":
+            quote, inside = character, True
+        elif character in " \t":
+            words_ += [word] if inside else []
+            word, inside = "", False
+        else:
+            word, inside = word + character, True
+    return None if quote else words_ + ([word] if inside else [])
+
+
+def quoted(word: str) -> str:
+    """A word as systemd reads it back whole."""
+    if word and not re.search(r"[\s\"']", word):
+        return word
+    return '"' + word.replace('"', '"\'"\'"') + '"'
+
+
 def environment(text: str) -> None:
-    """NAME=VALUE"""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", text):
-        raise BadValue("Write NAME=VALUE; a name has letters, digits and _ and does not begin with a digit.")
+    """NAME=VALUE; a value with spaces stands in quotes, or systemd takes its first word and drops the rest in silence."""
+    found = unquoted(text)
+    if found is None:
+        raise BadValue("A quotation mark opens and does not close.")
+    for word in found or [""]:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word, re.DOTALL):
+            raise BadValue(
+                'Write NAME=VALUE, in quotes where it has spaces: "NAME=two words". A name has letters, digits and _ and does not begin with a digit.'
+            )
 
 
 _CAPABILITIES = (
@@ -443,8 +487,7 @@ def shell(text: str) -> None:
 def quoted_words(text: str) -> None:
     """Words as on a command line; every quote that opens must close."""
     words(text)
-    rest = re.sub(r"\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", "", text, flags=re.DOTALL)
-    if '"' in rest or "'" in rest:
+    if unquoted(text) is None:
         raise BadValue("A quotation mark opens and does not close.")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from machines.contract import judge, limits, nspawn
+from machines.contract import judge, limits, nspawn, proofread
 from machines.contract.judge import Facts, Finding
 from machines.contract.names import MachineName
 from machines.contract.problems import BadValue, Problem
@@ -63,7 +63,7 @@ def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files) -> 
     findings = [*judge.judge(document, wanted.limits, _facts(paths, name, document)), *_missing(document)]
     told = judge.fresh(findings, (wanted.nspawn, wanted.limits), (found.nspawn, found.limits))
     held = [finding for finding in told if finding.refused]
-    lines = [_placed(name, wanted, finding) for finding in held] + _swallowing(name, wanted, found)
+    lines = [_placed(name, wanted, finding) for finding in held] + _misread(name, wanted, found)
     if lines:
         raise _refuse(lines[0], hint=held[0].hint if held else "", details="\n".join(lines))
 
@@ -74,20 +74,26 @@ def _placed(name: MachineName, wanted: Files, finding: Finding) -> str:
     file, text = (f"{name}.nspawn", wanted.nspawn) if section else (DROPIN, wanted.limits)
     line = 1
     for entry in nspawn.parse(text).entries:
-        if (entry.section, entry.key) == (section or limits.SECTION, key) and finding.value in {"", entry.value}:
+        if (entry.section, entry.key) == (section or limits.section_of(key), key) and finding.value in {
+            "",
+            entry.value,
+        }:
             return f"{file}:{line}: {key}={entry.value[:80]}: {finding.message}"
         line += max(1, entry.raw.count("\n"))
     return f"{file}: {key}=: {finding.message}"
 
 
-def _swallowing(name: MachineName, wanted: Files, found: Files) -> list[str]:
-    lines = []
-    for file, text, before in ((f"{name}.nspawn", wanted.nspawn, found.nspawn), (DROPIN, wanted.limits, found.limits)):
-        known = {entry.raw for entry in nspawn.parse(before).settings()}
-        for entry in nspawn.parse(text).settings():
-            if entry.raw not in known and "\n" in entry.raw.strip():
-                lines.append(f"{file}: {entry.key}=: a backslash at the line's end swallows the next line.")
-    return lines
+def _misread(name: MachineName, wanted: Files, found: Files) -> list[str]:
+    """What systemd's parsers would drop, swallow or take otherwise than it looks, some of it without a word."""
+    return [
+        f"{file}:{remark.line}: {remark.text}"
+        for file, remarks in (
+            (f"{name}.nspawn", proofread.settings_file(wanted.nspawn, found.nspawn)),
+            (DROPIN, proofread.dropin(wanted.limits, found.limits)),
+        )
+        for remark in remarks
+        if remark.fatal and not remark.is_value
+    ]
 
 
 def _missing(document: nspawn.Document) -> Iterator[Finding]:

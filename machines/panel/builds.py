@@ -34,6 +34,7 @@ def place(form: NewMachineForm, configurator: Configurator, *, by: User) -> Job:
     sealed = dispatch.seal_secrets(form.secrets(), host)
     with transaction.atomic():
         machine = _row(host, form.cleaned_data["name"])
+        keep_time_zone(form, configurator)
         revision = _revision(machine, configurator, by)
         highest = machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
         try:
@@ -41,6 +42,12 @@ def place(form: NewMachineForm, configurator: Configurator, *, by: User) -> Job:
         except ValidationError as error:  # each field was checked; only the whole can be too large
             raise Problem("The configuration is larger than a host takes.") from error
         return dispatch.place(order, on=host, by=by, key=key, sealed=sealed, revision=revision)
+
+
+def keep_time_zone(form: NewMachineForm, configurator: Configurator) -> None:
+    """A machine that is given a zone of its own must be told to keep it, or it starts with its host's."""
+    if form.cleaned_data.get("timezone", "UTC") != "UTC":
+        configurator.unless_said["Exec.Timezone"] = "off"
 
 
 def again(job: Job, *, by: User, key: UUID | None = None) -> Job:

@@ -50,17 +50,17 @@ class Section:
     title: str
     usual: list[Shown] = field(default_factory=list)
     rare: list[Shown] = field(default_factory=list)
-    is_open: bool = False  # whether the rare ones are unfolded
-    template: str = ""
 
 
 def sections(configurator: Configurator) -> list[Section]:
-    """Every setting of the table in its section, but for those that the network mode, binds and ports stand for."""
+    """Every setting of the table in its section, but for those that the network mode, binds and ports stand for.
+
+    A rare one that says something stands among the usual ones.
+    """
     found = {group: Section(group, title) for group, title in TITLES.items()}
     for shown in _shown(configurator):
         section = found[shown.setting.group]
-        (section.rare if shown.setting.rare else section.usual).append(shown)
-        section.is_open |= shown.setting.rare and shown.holds
+        (section.rare if shown.setting.rare and not shown.holds else section.usual).append(shown)
     return list(found.values())
 
 

@@ -72,7 +72,7 @@ def test_it_warns(text, words):
         f"{VETH}Bridge=br0\n",
         "[Network]\nPort=81\n",
         "[Network]\nPrivate=no\nVirtualEthernet=no\n",
-        "[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth0:lan\n",
+        "[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth0\n",
         "[Files]\nVolatile=overlay\nPrivateUsersOwnership=map\n",
         "[Exec]\nPrivateUsers=identity\n[Files]\nVolatile=state\n",
         "[Exec]\nPrivateUsers=524288:65536\n[Files]\nVolatile=yes\n",

@@ -175,3 +175,26 @@ def test_a_size_that_is_too_small_asks_back():
 def test_a_unit_systemd_does_not_know_is_corrected():
     with pytest.raises(BadValue, match="Write 512M:"):
         values.memory("512 mb")
+
+
+@given(
+    st.from_regex(r"[A-Z_]{1,5}", fullmatch=True),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"], exclude_characters="\\"), max_size=20),
+)
+def test_a_variable_comes_back_from_its_two_fields(name, value):
+    row = nspawn.SETTINGS["Exec.Environment"].row
+    line = row.join([name, value])
+    values.environment(line)
+    assert values.unquoted(line) == [f"{name}={value}"]
+    assert row.split(line) == [name, value]
+
+
+def test_words_are_what_systemd_makes_of_them():
+    assert values.unquoted('a "b c" \'d e\'f  ""') == ["a", "b c", "d ef", ""]
+    assert values.unquoted('"a') is None
+    assert values.unquoted(r'"a\" b"') == [r"a\" b"]
+
+
+def test_several_variables_in_one_line_are_left_as_they_are():
+    row = nspawn.SETTINGS["Exec.Environment"].row
+    assert row.join(row.split("A=1 B=2")) == "A=1 B=2"

@@ -118,3 +118,43 @@ def test_a_refusal_names_file_and_line(paths, quiet):
         check(paths, nspawn.mark("[Exec]\nBoot=yes\n[Network]\nPrivate=yes\nVirtualEthernet=yes\nBridge=br-none\n", 3))
     assert caught.value.details.startswith("web.nspawn:7: Bridge=br-none: There is no bridge")
     assert caught.value.hint
+
+
+# What systemd-nspawn 252 makes of a file, tried line by line: one warning and uid 0 inside, or not even that.
+TRAPS = {
+    "a misspelt user namespace": "[Exec]\nPrivateUsers=piick\n",
+    "a backslash that swallows the next line": "[Exec]\nEnvironment=A=b\\\nPrivateUsers=pick\n",
+    "a section that is none": "[Bogus]\n[Exec]\nPrivateUsers=pick\n",
+    "a section that is none, over a setting": "[Bogus]\nPrivateUsers=pick\n",
+    "a second section that takes it back": "[Exec]\nPrivateUsers=pick\n[Files]\nReadOnly=no\n[Exec]\nPrivateUsers=no\n",
+    "a key that is none": "[Exec]\nFooBar=1\n",
+    "garbage": "[Exec]\nThis is garbage\n",
+    "a capability that is none": "[Exec]\nDropCapability=CAP_NOPE\n",
+    "a broken header": "[Files\nReadOnly=yes\n",
+    "bytes that are no UTF-8": "[Exec]\n# caf\udce9\nBoot=yes\nHostname=caf\udce9\n",
+    "a key before any section": "Boot=yes\n",
+    "a section in another case": "[exec]\nBoot=yes\n",
+    "a path that climbs": "[Files]\nBind=/usr/../etc:/mnt\n",
+    "a relative path": "[Files]\nBind=etc:/mnt\n",
+    "a source that is not there": "[Files]\nBind=/srv/no-such-folder:/mnt\n",
+    "an option of binds that is none": "[Files]\nBind=/tmp:/mnt:shiny\n",
+    "a variable whose value has spaces": "[Exec]\nEnvironment=GREETING=two words\n",
+    "a quote that stays open": "[Exec]\nEnvironment='A=b\n",
+    "a zone whose name is too long": "[Network]\nZone=thirteenchars\n",
+    "a plain copy of resolv.conf": "[Exec]\nResolvConf=copy\n",
+    "a time zone by name": "[Exec]\nTimezone=Europe/Berlin\n",
+}
+
+
+@pytest.mark.parametrize("text", TRAPS.values(), ids=TRAPS.keys())
+def test_what_systemd_passes_over_is_refused_before_it_is_asked(paths, quiet, text):
+    with pytest.raises(Problem) as caught:
+        check(paths, text)
+    assert caught.value.code == "config-refused"
+    assert "--settings=override" not in str(quiet.calls())
+
+
+def test_a_backslash_at_the_end_of_a_comment_swallows_nothing(paths, quiet):
+    text = "[Exec]\n# see the manual \\\nPrivateUsers=identity\n"
+    check(paths, text)
+    assert nspawn.parse(text).last("Exec", "PrivateUsers") == "identity"

@@ -225,6 +225,7 @@ class Configurator:
             ports = self.instance.ports.all() if port_rows is None else ports
         self.binds = BindFormSet(data, prefix="binds", initial=[_initial(row, BindForm) for row in binds] or None)
         self.ports = PortFormSet(data, prefix="ports", initial=[_initial(row, PortForm) for row in ports] or None)
+        self.unless_said: dict[str, str] = {}  # setting → what it shall be where the form says nothing of it
         self.rows = {name: rows_of(setting, self.instance.value(name), data) for name, setting in IN_ROWS.items()}
 
     @property
@@ -267,6 +268,7 @@ class Configurator:
         said = self.form.plain()
         for name, rows in self.rows.items():
             said[name] = lines_of(living(rows)) if rows.is_bound else self.instance.value(name)
+        said |= {name: text for name, text in self.unless_said.items() if not said[name]}
         return {name: said[name] for name in PLAIN if said[name]}
 
     def preview(self) -> tuple[str, str]:
@@ -294,16 +296,27 @@ class Configurator:
     def _check_ages(self) -> None:
         """What this host's systemd would ignore may stay as it is, but not be newly said."""
         for name, setting in PLAIN.items():
-            if not self.form.too_old_for(setting):
-                continue
-            said = f"{setting.key}= needs systemd {setting.since}; {self._has_systemd()}."
-            before = self.instance.value(name)
+            before = self.instance.value(name).split("\n")
             if name in self.rows:
                 for row in living(self.rows[name]):
-                    if row.value() not in before.split("\n"):
-                        row.add_error("part0", said)
-            elif self.form.cleaned_data.get(name, before) not in {"", before}:
-                self.form.add_error(name, said)
+                    if self._is_new(setting, row.value(), before):
+                        row.add_error("part0", self._too_old(setting, row.value()))
+                continue
+            for text in str(self.form.cleaned_data.get(name, "")).split("\n"):
+                if self._is_new(setting, text, before):
+                    self.form.add_error(name, self._too_old(setting, text))
+        users = self.form.cleaned_data.get("private_users", "")
+        if self._is_new(COLUMN_SETTINGS["private_users"], users, [self.instance.private_users]):
+            self.form.add_error("private_users", self._too_old(COLUMN_SETTINGS["private_users"], users))
+
+    def _is_new(self, setting: Setting, text: str, before: list[str]) -> bool:
+        """Whether it is newly said and this host's systemd does not take it."""
+        return bool(text) and text not in before and self._older_than(setting.needs(text))
+
+    def _too_old(self, setting: Setting, text: str) -> str:
+        needs = setting.needs(text)
+        what = f"{setting.key}=" if needs == setting.since else text
+        return f"{what} needs systemd {needs}; {self._has_systemd()}."
 
     def _check_target(self) -> None:
         cleaned = self.form.cleaned_data if hasattr(self.form, "cleaned_data") else {}

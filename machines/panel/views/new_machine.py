@@ -147,6 +147,8 @@ def preview(request: PanelRequest) -> HttpResponse:
     form, configurator = _bound(request.POST, hosts)
     context: dict[str, Any] = {"name": request.POST.get("name", "")[:64] or "NAME", "shown": True}
     if configurator.is_valid():
+        form.is_valid()
+        builds.keep_time_zone(form, configurator)
         files = Files(*configurator.preview())
         machine = Machine(host=configurator.host, name=context["name"]) if configurator.host else None
         context |= {"files": files, "warnings": drafts.warnings(machine, files) if machine else []}

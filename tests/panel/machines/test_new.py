@@ -308,3 +308,13 @@ def test_it_needs_the_right_to_build(as_viewer, client, alpha):
     assert as_viewer.post(PREVIEW, form()).status_code == 403
     assert client.post(URL, form()).url.startswith("/accounts/login/")
     assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize(("zone", "said"), [("Europe/Berlin", True), ("UTC", False)])
+def test_a_machine_with_a_zone_of_its_own_keeps_it(as_admin, alpha, zone, said):
+    """Else systemd-nspawn gives it the host's at every start."""
+    as_admin.post(URL, form(timezone=zone))
+    order = orders.from_wire(Job.objects.get().order)
+    assert ("Timezone=off\n" in order.configuration.nspawn) == said
+    shown = text(as_admin.post(PREVIEW, form(timezone=zone, name="other"), HTTP_HX_REQUEST="true"))
+    assert ("Timezone=off" in shown) == said
