@@ -165,7 +165,10 @@ def child_of(starter: subprocess.Popen[str], seconds: float = 10) -> int:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         listed = Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()
-        if listed and b"load.py" in Path(f"/proc/{listed[0]}/cmdline").read_bytes():
+        if listed and Path(f"/proc/{listed[0]}/cmdline").read_bytes().split(b"\0")[1:3] == [
+            b"-I",
+            b"-S",
+        ]:  # not the fork
             return int(listed[0])
         time.sleep(0.02)
     raise AssertionError("no load was started")
