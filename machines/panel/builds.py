@@ -11,18 +11,20 @@ from pydantic import ValidationError
 from machines.contract import orders
 from machines.contract.orders import ABSENT
 from machines.contract.problems import Problem
+from machines.contract.recipes import WITH_BASE, PullRecipe
 from machines.contract.states import MachineState
-from machines.models import Host, Job, Machine, Revision, User
-from machines.models.machine import rank_of
+from machines.models import Event, Host, Job, Machine, Revision, User
 from machines.panel import dispatch
 from machines.panel.forms.configs import Configurator
-from machines.panel.forms.machines import NewMachineForm
+from machines.panel.forms.machines import LOCALE, ZONE, NewMachineForm
+from machines.panel.forms.sources import Source
 
+BUILDING_RANK = 0  # on top of the list until its host tells of it, or it is forgotten again
 OPEN = (Revision.State.DRAFT, Revision.State.APPLYING)
 
 
-def place(form: NewMachineForm, configurator: Configurator, *, by: User) -> Job:
-    """The job that builds what both forms say; a second call with the form's key returns the first job.
+def place(form: NewMachineForm, source: Source, configurator: Configurator, *, by: User) -> Job:
+    """The job that builds what all three say; a second call with the form's key returns the first job.
 
     Raises Busy, NotAllowed, and Problem when the order is too large.
     """
@@ -31,17 +33,25 @@ def place(form: NewMachineForm, configurator: Configurator, *, by: User) -> Job:
     if earlier:
         return earlier
     host: Host = form.cleaned_data["host"]
-    sealed = dispatch.seal_secrets(form.secrets(), host)
+    recipe = source.form.to_recipe()
+    sealed = dispatch.seal_secrets(form.secrets(source.token()), host)
     with transaction.atomic():
         machine = _row(host, form.cleaned_data["name"])
         keep_time_zone(form, configurator)
         revision = _revision(machine, configurator, by)
         highest = machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
         try:
-            order = form.to_order(revision.number_and_keep(highest + 1))
+            kept = revision.number_and_keep(highest + 1)
+            order = form.to_order(kept, recipe, is_copy=recipe.kind not in WITH_BASE)
         except ValidationError as error:  # each field was checked; only the whole can be too large
             raise Problem("The configuration is larger than a host takes.") from error
-        return dispatch.place(order, on=host, by=by, key=key, sealed=sealed, revision=revision)
+        job = dispatch.place(
+            order, on=host, by=by, key=key, sealed=sealed, revision=revision, recipe_version=source.version
+        )
+        if isinstance(recipe, PullRecipe) and recipe.verify == "none":
+            said = f"{by.username} ordered {order.name} from {recipe.url} without verification (job {job.pk})."
+            Event.objects.create(host=host, actor_name=by.username, kind="unverified-pull", text=said)
+        return job
 
 
 def keep_time_zone(form: NewMachineForm, configurator: Configurator) -> None:
@@ -65,25 +75,26 @@ def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
         highest = machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
         order = orders.from_wire(job.order).model_copy(update={"configuration": revision.number_and_keep(highest + 1)})
         return dispatch.place(
-            order, on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job
+            order, on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job,
+            recipe_version=job.recipe_version,
         )  # fmt: skip
 
 
 def answers(job: Job) -> dict[str, Any]:
-    """What the form for a new machine was told for this build; its password is not among it."""
+    """What the form for a new machine was told for this build; its passwords are not among it."""
     order = orders.from_wire(job.order)
     assert isinstance(order, orders.Build)
-    recipe, boot = order.recipe, order.first_boot
+    boot = order.first_boot
     return {
         "host": job.host,
         "name": order.name,
-        "release": getattr(recipe, "release", ""),
-        "packages": " ".join(getattr(recipe, "packages", ())),
-        "mirror": getattr(recipe, "mirror", ""),
+        "fresh": order.fresh,
+        "new_identity": boot.new_identity,
+        "user": boot.user,
         "hostname": "" if boot.hostname == order.name else boot.hostname,
         "ssh_keys": "\n".join(boot.ssh_keys),
-        "locale": boot.locale,
-        "timezone": boot.timezone,
+        "locale": boot.locale or LOCALE,
+        "timezone": boot.timezone or ZONE,
         "start": order.start,
         "enable": order.enable,
     }
@@ -94,9 +105,10 @@ def _row(host: Host, name: str) -> Machine:
     machine, _ = Machine.objects.select_for_update().get_or_create(
         host=host, name=name, defaults={"state": MachineState.MISSING}
     )
+    Machine.objects.filter(pk=machine.pk).update(rank=BUILDING_RANK)
     if machine.removed_at:
         Machine.objects.filter(pk=machine.pk).update(
-            removed_at=None, state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), applied=None,
+            removed_at=None, state=MachineState.MISSING, applied=None, built_by=None,
             os="", addresses=[], disk_bytes=None, enabled=False, restart_needed=False, why="",
             nspawn_sha256=ABSENT, limits_sha256=ABSENT,
         )  # fmt: skip

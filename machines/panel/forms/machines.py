@@ -1,30 +1,24 @@
 """Forms of machines: a new one, and the end of one."""
 
-import re
 import zoneinfo
 from base64 import b64decode
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from django import forms
 
 from machines.contract import names, orders, recipes
-from machines.contract.problems import BadValue, Problem
+from machines.contract.problems import BadValue
 from machines.contract.states import MachineState
 from machines.models import Host, Machine
 from machines.panel import passwords
+from machines.panel.forms.checks import CODE, checked, each
 
-RELEASES = {
-    "trixie": "Debian 13 trixie",
-    "bookworm": "Debian 12 bookworm",
-    "bullseye": "Debian 11 bullseye",
-    "sid": "Debian unstable sid",
-}
-CODE = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
+LOCALE, ZONE = "C.UTF-8", "UTC"
 
 
 class NewMachineForm(forms.Form):
-    """A machine to be built: where, which system, and what it knows before its first start."""
+    """A machine to be built: where, under which name, and what it knows before its first start. Of what it is made says
+    forms/sources.py."""
 
     key = forms.UUIDField(widget=forms.HiddenInput)
     host = forms.ModelChoiceField(
@@ -39,17 +33,17 @@ class NewMachineForm(forms.Form):
         widget=forms.TextInput(attrs={**CODE, "placeholder": "web-1"}),
         error_messages={"required": "Give the machine a name."},
     )
-    release = forms.ChoiceField(
-        label="Release", choices=[(word, RELEASES.get(word, word)) for word in recipes.DEBIAN_RELEASES]
-    )
-    packages = forms.CharField(
-        label="Packages to add",
+    fresh = forms.BooleanField(
+        label="Build anew instead of copying the base",
         required=False,
-        max_length=20_000,
-        help_text="Names, separated by spaces or lines. systemd, dbus and apt are there already.",
-        widget=forms.Textarea(attrs={**CODE, "rows": 2, "placeholder": "openssh-server curl"}),
+        help_text="Takes as long as the first build, and brings the newest packages.",
     )
-    mirror = forms.CharField(required=False, max_length=500, widget=forms.TextInput(attrs={**CODE, "inputmode": "url"}))
+    new_identity = forms.BooleanField(
+        label="Give it an identity of its own",
+        required=False,
+        initial=True,
+        help_text="A new machine id, new SSH host keys and a new random seed. Without it two machines are taken for one.",
+    )
     hostname = forms.CharField(
         label="Host name",
         required=False,
@@ -64,6 +58,20 @@ class NewMachineForm(forms.Form):
         help_text="Only its hash leaves this page, sealed to the host. Without one, log in by SSH key or from the host.",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
+    user = forms.CharField(
+        label="User with sudo",
+        required=False,
+        max_length=31,
+        help_text="May log in with the SSH keys below and become root.",
+        widget=forms.TextInput(attrs={**CODE, "placeholder": "ada"}),
+    )
+    user_password = forms.CharField(
+        label="Password of that user",
+        required=False,
+        strip=False,
+        help_text="Asked for by sudo. Without one, sudo asks for nothing.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
     ssh_keys = forms.CharField(
         label="SSH keys of root",
         required=False,
@@ -71,39 +79,49 @@ class NewMachineForm(forms.Form):
         help_text="One public key a line, as in a .pub file. Add the package openssh-server to use them.",
         widget=forms.Textarea(attrs={**CODE, "rows": 2, "placeholder": "ssh-ed25519 AAAA… you@laptop"}),
     )
-    locale = forms.CharField(required=False, initial="C.UTF-8", max_length=50, widget=forms.TextInput(attrs=CODE))
+    locale = forms.CharField(
+        required=False,
+        initial=LOCALE,
+        max_length=50,
+        help_text=f"A copy keeps its own while this says {LOCALE}.",
+        widget=forms.TextInput(attrs=CODE),
+    )
     timezone = forms.CharField(
-        label="Time zone", required=False, initial="UTC", max_length=60, widget=forms.TextInput(attrs=CODE)
+        label="Time zone", required=False, initial=ZONE, max_length=60, widget=forms.TextInput(attrs=CODE)
     )
     start = forms.BooleanField(label="Start it when it is built", required=False, initial=True)
     enable = forms.BooleanField(label="Start it whenever the host boots", required=False)
 
     def clean_name(self) -> str:
-        return _checked(names.new_machine_name, self.cleaned_data["name"])
-
-    def clean_packages(self) -> tuple[str, ...]:
-        return _each(recipes.package, re.split(r"[\s,]+", self.cleaned_data["packages"]), at_most=500)
-
-    def clean_mirror(self) -> str:
-        return _checked(recipes.mirror, self.cleaned_data["mirror"])
+        return checked(names.new_machine_name, self.cleaned_data["name"])
 
     def clean_hostname(self) -> str:
-        return _checked(recipes.hostname, self.cleaned_data["hostname"])
+        return checked(recipes.hostname, self.cleaned_data["hostname"])
 
     def clean_root_password(self) -> str:
         """The hash; the text itself ends here."""
         typed = self.cleaned_data["root_password"]
-        return _checked(passwords.hashed, typed) if typed else ""
+        return checked(passwords.hashed, typed) if typed else ""
+
+    def clean_user(self) -> str:
+        return checked(recipes.login, self.cleaned_data["user"])
+
+    def clean_user_password(self) -> str:
+        """The hash; the text itself ends here."""
+        typed = self.cleaned_data["user_password"]
+        if typed and not self.cleaned_data.get("user") and "user" not in self.errors:
+            raise forms.ValidationError("Whose password is this? Give the user a name.")
+        return checked(passwords.hashed, typed) if typed else ""
 
     def clean_ssh_keys(self) -> tuple[str, ...]:
         lines = (line.strip() for line in self.cleaned_data["ssh_keys"].splitlines())
-        return _each(_ssh_key, (line for line in lines if not line.startswith("#")), at_most=50)
+        return each(_ssh_key, (line for line in lines if not line.startswith("#")), at_most=50)
 
     def clean_locale(self) -> str:
-        return _checked(recipes.locale, self.cleaned_data["locale"]) or "C.UTF-8"
+        return checked(recipes.locale, self.cleaned_data["locale"]) or LOCALE
 
     def clean_timezone(self) -> str:
-        zone = _checked(recipes.timezone, self.cleaned_data["timezone"]) or "UTC"
+        zone = checked(recipes.timezone, self.cleaned_data["timezone"]) or ZONE
         known = zoneinfo.available_timezones()
         if known and zone not in known:
             raise forms.ValidationError(
@@ -121,49 +139,37 @@ class NewMachineForm(forms.Form):
                 self.add_error("name", f"{host} has a machine {name} already; choose another name, or remove that one.")
         return cleaned
 
-    def to_order(self, configuration: orders.Configuration) -> orders.Build:
+    def to_first_boot(self, *, is_copy: bool) -> recipes.FirstBoot:
+        """A copy keeps what nobody has changed here."""
+        given = self.cleaned_data
+        return recipes.FirstBoot(
+            hostname=given["hostname"] or given["name"],
+            locale="" if is_copy and given["locale"] == LOCALE else given["locale"],
+            timezone="" if is_copy and given["timezone"] == ZONE else given["timezone"],
+            ssh_keys=given["ssh_keys"],
+            user=given["user"],
+            new_identity=given["new_identity"] if is_copy else True,
+        )
+
+    def to_order(
+        self, configuration: orders.Configuration, recipe: recipes.AnyRecipe, *, is_copy: bool = False
+    ) -> orders.Build:
         given = self.cleaned_data
         return orders.Build(
             name=given["name"],
-            recipe=recipes.DebianRecipe(release=given["release"], packages=given["packages"], mirror=given["mirror"]),
-            first_boot=recipes.FirstBoot(
-                hostname=given["hostname"] or given["name"],
-                locale=given["locale"],
-                timezone=given["timezone"],
-                ssh_keys=given["ssh_keys"],
-            ),
+            recipe=recipe,
+            first_boot=self.to_first_boot(is_copy=is_copy),
             configuration=configuration,
+            fresh=given["fresh"] and not is_copy,
             start=given["start"],
             enable=given["enable"],
         )
 
-    def secrets(self) -> recipes.BuildSecrets:
-        return recipes.BuildSecrets(root_password_hash=self.cleaned_data["root_password"])
-
-
-def _checked(check: Callable[[str], str], text: str) -> str:
-    """The contract's own check, in the words of a form."""
-    try:
-        return check(text)
-    except Problem as problem:
-        raise forms.ValidationError(f"{problem.message} {problem.hint}".strip()) from None
-
-
-def _each(check: Callable[[str], str], words: Iterable[str], *, at_most: int) -> tuple[str, ...]:
-    """Each word once and checked; all that is wrong is said at once."""
-    kept, wrong, hints = dict.fromkeys(word for word in words if word), [], set()
-    for word in kept:
-        try:
-            check(word)
-        except BadValue as problem:
-            said = problem.message if problem.hint in hints else f"{problem.message} {problem.hint}".strip()
-            wrong.append(said)
-            hints.add(problem.hint)
-    if len(kept) > at_most:
-        wrong.append(f"At most {at_most}; there are {len(kept)}.")
-    if wrong:
-        raise forms.ValidationError(wrong[:5])
-    return tuple(kept)
+    def secrets(self, token: str = "") -> recipes.BuildSecrets:
+        given = self.cleaned_data
+        return recipes.BuildSecrets(
+            root_password_hash=given["root_password"], user_password_hash=given["user_password"], token=token
+        )
 
 
 def _ssh_key(text: str) -> str:

@@ -128,16 +128,6 @@ AptRepositories = forms.formset_factory(AptRepositoryForm, **_ROWS)
 RpmRepositories = forms.formset_factory(RpmRepositoryForm, **_ROWS)
 
 
-def with_row(data: QueryDict) -> QueryDict:
-    """Without JavaScript a repository is added by a button that sends the form: then there is one row more."""
-    if data.get("add") != "repositories":
-        return data
-    data = data.copy()
-    total = data.get("repositories-TOTAL_FORMS", "0")
-    data["repositories-TOTAL_FORMS"] = str(int(total) + 1) if total.isdecimal() and len(total) < 4 else "1"
-    return data
-
-
 # --- one form per kind
 
 

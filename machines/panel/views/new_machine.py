@@ -9,34 +9,37 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from machines.contract import nspawn
+from machines.contract import nspawn, orders
 from machines.contract.problems import Problem
+from machines.contract.recipes import WITH_BASE, FirstBoot, key_of
 from machines.contract.rights import Right
 from machines.models import Host, Job, Machine, Revision
 from machines.models.revision import LIMITS, SWITCHES, WORDS
-from machines.panel import builds, drafts, host_rows, responses
+from machines.panel import bases, builds, drafts, host_rows, recipe_runs, responses
 from machines.panel.access import PanelRequest, needs
 from machines.panel.diffs import Files
 from machines.panel.dispatch import Busy
-from machines.panel.forms import row_buttons
+from machines.panel.forms import row_buttons, sources
+from machines.panel.forms.checks import errors_of
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.machines import NewMachineForm
+from machines.panel.forms.sources import Source
 
 HOSTS_OFFERED = 500
 AS_CARDS = 6  # so many hosts are shown as cards, more in a select
-NEVER_SHOWN = "root_password"
-PREFILLED = ("name", "release", "packages", "mirror", "hostname", "ssh_keys", "locale", "timezone")
+NEVER_SHOWN = ("root_password", "user_password")
+PREFILLED = ("name", "hostname", "user", "ssh_keys", "locale", "timezone")
 CONFIG_PREFILLED = ("network_mode", "network_target", *WORDS, *LIMITS)
 # The parts of the page that open only when they hold something.
 FOLDS = {
-    "first": ("hostname", NEVER_SHOWN, "ssh_keys", "locale", "timezone"),
+    "first": ("hostname", *NEVER_SHOWN, "user", "ssh_keys", "locale", "timezone"),
     "ports": (),
     "limits": tuple(LIMITS),
     "boot": tuple({*SWITCHES, *WORDS, "private_users_range"} - {"boot", "notify_ready"}),
 }
 
 
-@sensitive_post_parameters(NEVER_SHOWN)
+@sensitive_post_parameters(*NEVER_SHOWN)
 @require_http_methods(["GET", "POST"])
 @needs(Right.BUILD)
 def new(request: PanelRequest) -> HttpResponse:
@@ -44,43 +47,91 @@ def new(request: PanelRequest) -> HttpResponse:
     if request.method == "GET":
         return _blank(request, hosts)
     data = row_buttons.shaped(request.POST)
-    form, configurator = _bound(data, hosts)
-    if row_buttons.asked(data):
-        return _page(request, form, configurator, hosts)
-    valid = [form.is_valid(), configurator.is_valid()]
+    form, source, configurator = _bound(data, hosts)
+    if "choose" in data or row_buttons.asked(data):
+        return _reshaped(request, form, source, configurator, hosts)
+    valid = [form.is_valid(), source.is_valid(), configurator.is_valid()]
     if not all(valid):
-        return _page(request, form, configurator, hosts, errors=_errors(form, configurator), status=422)
+        wrong = _errors(form, source, configurator)
+        return _page(request, form, source, configurator, hosts, errors=wrong, status=422)
     try:
-        return redirect("job-detail", builds.place(form, configurator, by=request.user).pk)
+        return redirect("job-detail", builds.place(form, source, configurator, by=request.user).pk)
     except Problem as problem:
         holder = problem.job if isinstance(problem, Busy) else None
-        return _page(request, form, configurator, hosts, problem=problem, holder=holder, status=409)
+        return _page(request, form, source, configurator, hosts, problem=problem, holder=holder, status=409)
 
 
 def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
-    """The form with the defaults, and with what the address says instead: ?host=alpha&name=web&memory_max=1G."""
-    if again := _again(request.GET.get("again", "")):
+    """The form with the defaults, and with what the address says instead: ?host=alpha&name=web&memory_max=1G, ?recipe=7,
+    ?clone=web. ?again=812 is a build with all it was told, ?like=812 only what it was made of."""
+    again = _build(request.GET.get("again", ""))
+    if again and again.op == "build":
         form = NewMachineForm(initial={"key": uuid4(), **builds.answers(again)})
-        return _page(request, form, Configurator(instance=again.revision, host=again.host), hosts)
-    host = _host(hosts, request.GET.get("host", ""))
+        configurator = Configurator(instance=again.revision, host=again.host)
+        return _page(request, form, _source_of(again, again.host), configurator, hosts)
+    like = _build(request.GET.get("like", ""))
+    host = _host(hosts, request.GET.get("host", like.host.name if like else ""))
     given = {name: request.GET[name] for name in PREFILLED if name in request.GET}
     form = NewMachineForm(initial={"key": uuid4(), "host": host, **given})
     columns = {name: request.GET[name] for name in CONFIG_PREFILLED if name in request.GET}
     if columns.get("network_mode", "veth") not in nspawn.NETWORK_MODES:
         del columns["network_mode"]
     configurator = Configurator(instance=Revision(**columns), host=host)
-    if request.htmx and responses.wants_fragment(request):
-        return render(
-            request, "machines/_new_host.html", {"host": host, "configurator": configurator, "fragment": True}
-        )
-    return _page(request, form, configurator, hosts)
+    source = _source_of(like, host) if like else sources.blank(request.GET, host)
+    return _page(request, form, source, configurator, hosts)
 
 
-def _again(number: str) -> Job | None:
-    """The build whose answers shall stand in the form: ?again=812."""
+def _source_of(job: Job, host: Host | None) -> Source:
+    order = orders.from_wire(job.order)
+    assert isinstance(order, orders.Build | orders.Bake)
+    return sources.of_recipe(order.recipe, job.recipe_version, host)
+
+
+def _reshaped(
+    request: PanelRequest, form: NewMachineForm, source: Source, configurator: Configurator, hosts: list[Host]
+) -> HttpResponse:
+    """The same page in another shape, or the parts of it that depend on host and source; nothing is judged yet."""
+    if responses.wants_fragment(request):
+        context = {"form": form, "configurator": configurator, "host": configurator.host, "fragment": True}
+        return render(request, "machines/_new_source.html", context | _about(form, source))
+    return _page(request, form, source, configurator, hosts)
+
+
+def _about(form: NewMachineForm, source: Source) -> dict[str, Any]:
+    """The source, what the host lacks for it, and how long it will take. Of what is not complete nothing is said."""
+    host, content = source.host, source.content
+    found: dict[str, Any] = {"source": source, "saved": source.version}
+    if content is None or host is None:
+        source.hush()
+        return found
+    based = content.kind in WITH_BASE
+    base = bases.fitting(_bases(host), content, _first_boot(form)) if based else None
+    return found | {
+        "lacking": sources.missing_tool(host, content),
+        "based": based,
+        "base": base,
+        "usual": recipe_runs.usual(key_of(content), host.pk, copied=base is not None),
+    }
+
+
+def _bases(host: Host) -> list[bases.Base]:
+    return bases.with_jobs(bases.of_host(host.name, host.facts.get("bases")))
+
+
+def _first_boot(form: NewMachineForm) -> FirstBoot:
+    """What of the first boot decides about the base, as far as it can be read."""
+    try:
+        return FirstBoot(**{name: str(form[name].value() or "") for name in ("locale", "timezone", "user")})
+    except Problem:
+        return FirstBoot()
+
+
+def _build(number: str) -> Job | None:
+    """The build (or bake) of this number, if there is one."""
     if not number.isascii() or not number.isdigit() or len(number) > 15:
         return None
-    return Job.objects.select_related("host", "revision").filter(op="build", pk=int(number)).first()
+    jobs = Job.objects.select_related("host", "revision", "recipe_version__recipe__current")
+    return jobs.filter(op__in=orders.RECIPE_OPS, pk=int(number)).first()
 
 
 def _host(hosts: list[Host], name: str) -> Host | None:
@@ -89,13 +140,21 @@ def _host(hosts: list[Host], name: str) -> Host | None:
     return next((host for host in hosts if host.name == name), None) or next(listening, hosts[0] if hosts else None)
 
 
-def _bound(data: QueryDict, hosts: list[Host]) -> tuple[NewMachineForm, Configurator]:
-    return NewMachineForm(data), Configurator(data, instance=Revision(), host=_host(hosts, data.get("host", "")))
+def _bound(data: QueryDict, hosts: list[Host]) -> tuple[NewMachineForm, Source, Configurator]:
+    host = _host(hosts, data.get("host", ""))
+    if "choose" in data and "copied" not in data:  # nobody was asked yet
+        data = data.copy()
+        data["new_identity"] = "on"
+    form = NewMachineForm(data)
+    if "choose" in data or row_buttons.asked(data):
+        form.errors.clear()
+    return form, sources.bound(data, host), Configurator(data, instance=Revision(), host=host)
 
 
 def _page(
     request: PanelRequest,
     form: NewMachineForm,
+    source: Source,
     configurator: Configurator,
     hosts: list[Host],
     *,
@@ -112,8 +171,9 @@ def _page(
             host_rows.row({"name": host.name, "last_seen": host.last_seen, "facts": host.facts}, now) for host in hosts
         ],
         "as_cards": len(hosts) <= AS_CARDS,
-        "password_again": "type it again" if form.data.get(NEVER_SHOWN) else "",
+        "password_again": {name: "type it again" for name in NEVER_SHOWN if form.data.get(name)},
         "open": {fold: _is_open(fold, names, form, configurator) for fold, names in FOLDS.items()},
+        **(_about(form, source) if status == 200 else {"source": source, "saved": source.version}),
         **more,
     }
     return render(request, "machines/new.html", context, status=status)
@@ -128,23 +188,19 @@ def _is_open(fold: str, names: tuple[str, ...], form: NewMachineForm, configurat
     return any(field.errors or (field.value() or "") != (field.field.initial or "") for field in fields)
 
 
-def _errors(form: NewMachineForm, configurator: Configurator) -> list[tuple[str, str, str]]:
+def _errors(form: NewMachineForm, source: Source, configurator: Configurator) -> list[tuple[str, str, str]]:
     """(id of the control, label, sentence) for everything that is wrong, in the order of the page."""
-    found = [
-        (form[name].id_for_label, str(form[name].label), str(text))
-        for name, texts in form.errors.items()
-        for text in texts
-    ]
-    return found + configurator.errors()
+    return [*errors_of(form), *source.errors(), *configurator.errors()]
 
 
-@sensitive_post_parameters(NEVER_SHOWN)
+@sensitive_post_parameters(*NEVER_SHOWN)
 @require_POST
 @needs(Right.BUILD)
 def preview(request: PanelRequest) -> HttpResponse:
     """The two files that would be written. Nothing is kept."""
     hosts = list(Host.objects.all()[:HOSTS_OFFERED])
-    form, configurator = _bound(request.POST, hosts)
+    form, source, configurator = _bound(request.POST, hosts)
+    form.errors.clear()
     context: dict[str, Any] = {"name": request.POST.get("name", "")[:64] or "NAME", "shown": True}
     if configurator.is_valid():
         form.is_valid()
@@ -156,4 +212,4 @@ def preview(request: PanelRequest) -> HttpResponse:
         context |= {"preview_errors": configurator.errors()}
     if request.htmx:
         return render(request, "machines/_preview.html", context)
-    return _page(request, form, configurator, hosts, **context)
+    return _page(request, form, source, configurator, hosts, **context)

@@ -17,8 +17,9 @@ from machines.contract.rights import Right
 from machines.models import Host, Job, Recipe, RecipeVersion
 from machines.panel import bases, diffs, dispatch, recipe_book, recipe_runs, responses
 from machines.panel.access import PanelRequest, needs
+from machines.panel.forms import row_buttons
 from machines.panel.forms.recipe_names import RecipeNameForm
-from machines.panel.forms.recipes import SYSTEMS, SourceForm, filled, form_for, system_of, with_row
+from machines.panel.forms.recipes import SYSTEMS, SourceForm, filled, form_for, system_of
 from machines.panel.job_page import read_key
 
 SHOWN = 300
@@ -91,10 +92,10 @@ def new(request: PanelRequest) -> HttpResponse:
         content = _of_job(request.GET.get("job", ""))
         form = filled(content, may_skip=_may_skip()) if content else _blank(request.GET.get("of", ""))
         return _editor(request, RecipeNameForm(initial={"name": request.GET.get("name", "")[:80]}), form)
-    data = with_row(request.POST)
+    data = row_buttons.shaped(request.POST)
     form = form_for(data.get("system", ""), data, may_skip=_may_skip())
     names = RecipeNameForm(data)
-    if "choose" in data or "add" in data:
+    if "choose" in data or row_buttons.asked(data):
         return _reshaped(request, names, form, None)
     if not all([names.is_valid(), form.is_valid()]):
         return _editor(request, names, form, status=422)
@@ -137,9 +138,9 @@ def edit(request: PanelRequest, pk: int) -> HttpResponse:
         names = RecipeNameForm(initial={"name": recipe.name, "description": recipe.description})
         form = filled(content, may_skip=_may_skip()) if content else _blank("")
         return _editor(request, names, form, recipe)
-    data = with_row(request.POST)
+    data = row_buttons.shaped(request.POST)
     names, form = RecipeNameForm(data), form_for(data.get("system", ""), data, may_skip=_may_skip())
-    if "choose" in data or "add" in data:
+    if "choose" in data or row_buttons.asked(data):
         return _reshaped(request, names, form, recipe)
     if not all([names.is_valid(), form.is_valid()]):
         return _editor(request, names, form, recipe, status=422)

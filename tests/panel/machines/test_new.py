@@ -67,11 +67,11 @@ def test_nonsense_in_the_address_is_harmless(query, as_admin, alpha):
 
 
 def test_another_host_brings_its_mirror_and_bridges(as_admin, alpha):
-    page = text(as_admin.get(f"{URL}?host=alpha", headers={"HX-Request": "true"}))
-    assert 'id="host-notes"' in page
-    assert 'hx-swap-oob="true"' in page
-    assert 'value="br0"' in page
-    assert "<form" not in page
+    page = text(as_admin.post(URL, form(choose="1", packages="htop BAD!", name=""), headers={"HX-Request": "true"}))
+    for shown in ('id="host-notes"', 'hx-swap-oob="true"', 'value="br0"', "htop BAD!"):
+        assert shown in page
+    for absent in ("<form", "field-error", "is not a Debian package name"):
+        assert absent not in page
 
 
 def test_many_hosts_are_a_select_and_silent_ones_will_wait(as_admin, alpha):

@@ -1,0 +1,291 @@
+"""Where the tree of a new machine comes from: a saved recipe, a distribution, an address, an archive, or a machine.
+
+Every source is a form that ends in a recipe (`to_recipe`). Which there are, and which form is for each, stands in SOURCES.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+
+from machines.contract import recipes
+from machines.contract.problems import Problem
+from machines.contract.states import MachineState
+from machines.models import Archive, Host, Machine, Recipe, RecipeVersion
+from machines.panel import archives, recipe_book
+from machines.panel.forms.checks import errors_of
+from machines.panel.forms.recipes import DISTRIBUTIONS, SourceForm, filled, form_for, system_of
+
+OFFERED = 500
+# kind of recipe → the tools that can build it, any of which will do, and the Debian package that brings the first
+TOOLS = {
+    "debian": (("mmdebstrap", "debootstrap"), "mmdebstrap"),
+    "dnf": (("dnf", "dnf5"), "dnf"),
+    "arch": (("pacstrap",), "arch-install-scripts"),
+    "suse": (("zypper",), "zypper"),
+}
+
+
+class _Choice(forms.Form):
+    """A source that is chosen from a list."""
+
+    template = "machines/_source_choice.html"
+    chosen_by = ""
+    system = ""
+    nothing = ""
+
+    def trouble(self) -> list[tuple[str, str, str]]:
+        return errors_of(self)
+
+    def hush(self) -> None:
+        self.errors.clear()
+
+    @property
+    def choice(self) -> Any:
+        return self[self.chosen_by]
+
+    @property
+    def is_empty(self) -> bool:
+        field = self.fields[self.chosen_by]
+        if isinstance(field, forms.ModelChoiceField):
+            return not field.queryset.exists()  # type: ignore[union-attr]
+        return not field.choices  # type: ignore[attr-defined]
+
+
+class RecipeChoice(_Choice):
+    chosen_by = "recipe"
+    nothing = "There is no recipe yet."
+
+    recipe = forms.ModelChoiceField(
+        Recipe.objects.none(),
+        empty_label=None,
+        error_messages={"required": "Choose a recipe.", "invalid_choice": "There is no such recipe."},
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["recipe"].queryset = Recipe.objects.offered().select_related("current")  # type: ignore[attr-defined]
+
+    def clean_recipe(self) -> Recipe:
+        recipe: Recipe = self.cleaned_data["recipe"]
+        if recipe_book.content_of(recipe.current) is None:
+            raise forms.ValidationError("This panel cannot read that recipe any more; change it first.")
+        return recipe
+
+    @property
+    def shown(self) -> Recipe | None:
+        """The recipe that stands in the field."""
+        value = self["recipe"].value()
+        found = value if isinstance(value, Recipe) else None
+        if found is None and str(value or "").isdecimal() and len(str(value)) < 16:
+            found = self.fields["recipe"].queryset.filter(pk=int(value)).first()  # type: ignore[attr-defined]
+        return found or (None if value else self.fields["recipe"].queryset.first())  # type: ignore[attr-defined]
+
+    @property
+    def version(self) -> RecipeVersion | None:
+        return self.shown.current if self.shown else None
+
+    def to_recipe(self) -> recipes.AnyRecipe:
+        content = recipe_book.content_of(self.cleaned_data["recipe"].current)
+        assert content is not None  # clean_recipe() has looked
+        return content
+
+
+class ArchiveChoice(_Choice):
+    chosen_by = "archive"
+    nothing = "No archive lies on the panel yet: upload one, or export a machine."
+
+    archive = forms.ModelChoiceField(
+        Archive.objects.filter(state=Archive.State.READY),
+        empty_label=None,
+        error_messages={"required": "Choose an archive.", "invalid_choice": "There is no such archive."},
+    )
+
+    def clean_archive(self) -> Archive:
+        archive: Archive = self.cleaned_data["archive"]
+        try:
+            archives.recipe_for(archive)
+        except Problem as problem:
+            raise forms.ValidationError(f"{problem.message} {problem.hint}".strip()) from None
+        return archive
+
+    def to_recipe(self) -> recipes.ArchiveRecipe:
+        return archives.recipe_for(self.cleaned_data["archive"])
+
+
+class CloneChoice(_Choice):
+    """A machine or template of the chosen host."""
+
+    chosen_by = "clone"
+    nothing = "There is no machine on this host to copy."
+
+    clone = forms.ChoiceField(label="Copy of", error_messages={"required": "Choose what to copy."})
+
+    def __init__(self, *args: Any, host: Host | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        there = Machine.objects.listed().filter(host=host).exclude(state=MachineState.MISSING)
+        found = there.order_by("-read_only", "name").values_list("name", "read_only", "os")[:OFFERED]
+        choices = [
+            (name, " · ".join(x for x in (name, "template" if fixed else "", os) if x)) for name, fixed, os in found
+        ]
+        field = self.fields["clone"]
+        field.choices = choices  # type: ignore[attr-defined]
+        field.error_messages["invalid_choice"] = f"{host or 'The host'} has no machine of that name."
+
+    def to_recipe(self) -> recipes.CloneRecipe:
+        return recipes.CloneRecipe(source=self.cleaned_data["clone"])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One source as its card says it."""
+
+    title: str
+    says: str
+
+
+SOURCES = {
+    "recipe": Kind("Saved recipe", "Shared with the team; the second machine is a copy."),
+    "distribution": Kind("Distribution", "Packages, chosen here and now."),
+    "pull": Kind("Image from a URL", "Fetched and verified by the host."),
+    "archive": Kind("Archive", "A file that was uploaded or exported."),
+    "clone": Kind("Copy of a machine", "Of a machine or template of the host."),
+}
+AnySource = SourceForm[Any] | RecipeChoice | ArchiveChoice | CloneChoice
+
+
+class Source:
+    """The source of a new machine on its way in: `word` of SOURCES and the form of that one."""
+
+    def __init__(self, word: str, form: AnySource, host: Host | None) -> None:
+        self.word, self.form, self.host = word, form, host
+        self._wrong: list[tuple[str, str, str]] = []
+
+    @property
+    def kinds(self) -> list[tuple[str, Kind]]:
+        return list(SOURCES.items())
+
+    @property
+    def distributions(self) -> dict[str, str]:
+        return DISTRIBUTIONS
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the tree comes with an identity of its own."""
+        if isinstance(self.form, RecipeChoice):
+            return bool(self.content and self.content.kind not in recipes.WITH_BASE)
+        return self.word in {"pull", "archive", "clone"}
+
+    @property
+    def version(self) -> RecipeVersion | None:
+        return self.form.version if isinstance(self.form, RecipeChoice) else None
+
+    @property
+    def content(self) -> recipes.AnyRecipe | None:
+        """What would be built, where it is known already. Asks nothing of a form that is not complete."""
+        if isinstance(self.form, RecipeChoice):
+            return recipe_book.content_of(self.version)
+        return self.form.to_recipe() if self.form.is_bound and self.form.is_valid() else None
+
+    def is_valid(self) -> bool:
+        """Whether it can be built, and on this host. What is wrong stands in errors()."""
+        self._wrong = []
+        if not self.form.is_valid():
+            return False
+        recipe = self.form.to_recipe()
+        if lacking := missing_tool(self.host, recipe):
+            self._wrong.append(("id_host_field", "Host", lacking))
+        if self.host and recipe.kind == "pull" and getattr(recipe, "verify", "") == "none" and not may_skip(self.host):
+            said = f"The policy of {self.host} does not allow an image that nobody verifies; give its sum, or another host."
+            self._wrong.append(("id_verify_field", "Verified", said))
+        return not self._wrong
+
+    def errors(self) -> list[tuple[str, str, str]]:
+        return [*self.form.trouble(), *self._wrong]
+
+    def hush(self) -> None:
+        self.form.hush()
+
+    def token(self) -> str:
+        """What the host needs to fetch an archive; "" for every other source."""
+        if isinstance(self.form, ArchiveChoice) and self.host:
+            return archives.token_for(self.form.cleaned_data["archive"], self.host, "get")
+        return ""
+
+
+def may_skip(host: Host | None) -> bool:
+    """Whether a host carries out pulls that nobody verifies."""
+    policy = host.facts.get("policy") if host else None
+    return isinstance(policy, dict) and policy.get("unverified_pulls") == "allowed"
+
+
+def missing_tool(host: Host | None, recipe: recipes.AnyRecipe | None) -> str:
+    """What the host lacks to build this, in a sentence; "" when it lacks nothing or has not told what it has."""
+    tools = host.facts.get("tools") if host else None
+    wanted = TOOLS.get(recipe.kind) if recipe else None
+    if not wanted or not isinstance(tools, dict) or not tools:
+        return ""
+    names, package = wanted
+    if isinstance(recipe, recipes.DebianRecipe) and recipe.tool:
+        names, package = (recipe.tool,), recipe.tool
+    if any(name in tools for name in names):
+        return ""
+    return f"This needs {' or '.join(names)}, which {host} does not have. Install it there: apt install {package}."
+
+
+# --- made from a request
+
+
+def bound(data: Any, host: Host | None) -> Source:
+    """What was sent. Without a source it is a distribution, without that Debian."""
+    word = data.get("source", "")
+    word = word if word in SOURCES else "distribution"
+    return Source(word, _form(word, data, host), host)
+
+
+def _form(word: str, data: Any, host: Host | None) -> AnySource:
+    if word == "recipe":
+        return RecipeChoice(data)
+    if word == "archive":
+        return ArchiveChoice(data)
+    if word == "clone":
+        return CloneChoice(data, host=host)
+    system = "pull" if word == "pull" else data.get("distribution", "debian")
+    return form_for("debian" if word == "distribution" and system == "pull" else system, data, may_skip=may_skip(host))
+
+
+def blank(query: Mapping[str, str], host: Host | None) -> Source:
+    """As a new page has it, or as its address says: ?recipe=7, ?archive=…, ?clone=web, ?source=pull&url=…"""
+    for word in ("recipe", "archive", "clone"):
+        if word in query:
+            return Source(word, _chosen(word, query[word], host), host)
+    word = query.get("source", "")
+    if word not in SOURCES:
+        asked = {"distribution", "release", "packages", "mirror"} & set(query)
+        word = "distribution" if asked or not Recipe.objects.offered().exists() else "recipe"
+    if word in {"distribution", "pull"}:
+        system = "pull" if word == "pull" else query.get("distribution", "debian")
+        given = {name: query[name] for name in ("release", "packages", "mirror", "url", "sha256") if name in query}
+        return Source(word, form_for(system, initial=given, may_skip=may_skip(host)), host)
+    return Source(word, _chosen(word, "", host), host)
+
+
+def _chosen(word: str, value: str, host: Host | None) -> AnySource:
+    initial = {word: value} if value else {}
+    if word == "recipe":
+        return RecipeChoice(initial=initial)
+    return CloneChoice(initial=initial, host=host) if word == "clone" else ArchiveChoice(initial=initial)
+
+
+def of_recipe(recipe: recipes.AnyRecipe, version: RecipeVersion | None, host: Host | None) -> Source:
+    """What an earlier build was made of. A saved recipe is chosen again as it is now."""
+    if version is not None and version.recipe.archived_at is None:
+        return Source("recipe", RecipeChoice(initial={"recipe": version.recipe}), host)
+    if isinstance(recipe, recipes.CloneRecipe):
+        return Source("clone", CloneChoice(initial={"clone": recipe.source}, host=host), host)
+    if isinstance(recipe, recipes.ArchiveRecipe):
+        archive = Archive.objects.filter(sha256=recipe.sha256, state=Archive.State.READY).first()
+        return Source("archive", ArchiveChoice(initial={"archive": archive}), host)
+    word = "pull" if system_of(recipe) == "pull" else "distribution"
+    return Source(word, filled(recipe, may_skip=may_skip(host)), host)

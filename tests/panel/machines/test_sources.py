@@ -1,0 +1,322 @@
+"""A new machine from each source: what is ordered, what is known before, what is refused."""
+
+import json
+from base64 import b64encode
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from nacl.public import PrivateKey
+
+from machines.contract import envelope, orders, recipes
+from machines.models import Archive, Event, Job, Machine
+from machines.panel import recipe_book
+from machines.panel.passwords import crypt
+from tests import make
+from tests.panel.machines.test_new import URL, form, text
+
+HTMX = {"HX-Request": "true"}
+SUM = "a" * 64
+
+
+@pytest.fixture
+def alpha(db):
+    own = PrivateKey.generate()
+    host = make.host(
+        "alpha", facts={"systemd": 257, "tools": {"mmdebstrap": "1"}, "policy": {"unverified_pulls": "never"}}
+    )
+    host.box_key = b64encode(bytes(own.public_key)).decode()
+    host.save()
+    host.own = own
+    return host
+
+
+@pytest.fixture
+def small(admin):
+    return recipe_book.create("Small", "", recipes.DebianRecipe(release="trixie", packages=("curl",)), by=admin)
+
+
+def ordered() -> orders.Build:
+    return orders.from_wire(Job.objects.get().order)
+
+
+def with_base(host, recipe, *, days: int = 3, **first_boot):
+    """A host that has built this recipe before, in 42 seconds, and once more from the base in one."""
+    end = timezone.now() - timedelta(days=days)
+    order = make.build_order().model_copy(update={"recipe": recipe, "first_boot": recipes.FirstBoot(**first_boot)})
+    ids = {"host": host, "recipe_key": recipes.key_of(recipe), "state": "succeeded", "finished_at": end}
+    jobs = [
+        make.job(order, on=ids["host"], recipe_key=ids["recipe_key"], state="succeeded", finished_at=end,
+                 started_at=end - timedelta(seconds=seconds), result={"base": {"fresh": fresh}})
+        for seconds, fresh in ((42, True), (1, False))
+    ]  # fmt: skip
+    host.facts["bases"] = [{"id": "0123456789abcdef", "key": "k", "built": end.timestamp(), "job": str(jobs[0].uuid)}]
+    host.save()
+
+
+# --- a saved recipe
+
+
+def test_a_saved_recipe_is_what_comes_first(as_admin, alpha, small):
+    page = text(as_admin.get(URL))
+    assert 'value="recipe" checked' in page
+    assert "Small" in page
+    assert "First build of it on alpha. The next machine" in page
+
+
+def test_it_orders_the_recipe_and_keeps_which_version(as_admin, alpha, small):
+    as_admin.post(URL, form(source="recipe", recipe=small.pk))
+    job = Job.objects.get()
+    assert ordered().recipe == small.current.content
+    assert (job.recipe_version, job.recipe_key) == (small.current, recipes.key_of(small.current.content))
+    assert (ordered().fresh, ordered().first_boot.new_identity) == (False, True)
+
+
+def test_a_recipe_put_away_is_not_built(as_admin, alpha, small):
+    recipe_book.put_away(small, away=True)
+    answer = as_admin.post(URL, form(source="recipe", recipe=small.pk))
+    assert answer.status_code == 422
+    assert "There is no such recipe." in text(answer)
+
+
+def test_without_a_recipe_it_leads_to_the_starters(as_admin, alpha):
+    page = text(as_admin.get(f"{URL}?source=recipe"))
+    assert "There is no recipe yet." in page
+    assert "Add a starter recipe" in page
+
+
+def test_it_says_how_long_it_takes_from_the_base(as_admin, alpha, small):
+    with_base(alpha, small.current.content)
+    page = text(as_admin.get(f"{URL}?recipe={small.pk}&host=alpha"))
+    assert "Ready in about 1\u00a0s: alpha has its base, built" in page
+    assert "3\u00a0d ago" in page
+    assert 'name="fresh"' in page
+    as_admin.post(URL, form(source="recipe", recipe=small.pk, fresh="on"))
+    assert orders.from_wire(Job.objects.first().order).fresh
+
+
+def test_another_first_boot_needs_another_base(as_admin, alpha, small):
+    with_base(alpha, small.current.content)
+    chosen = {"source": "recipe", "recipe": small.pk, "choose": "1"}
+    page = text(as_admin.post(URL, form(**chosen, locale="de_DE.UTF-8"), headers=HTMX))
+    assert "First build of it on alpha, usually 42\u00a0s." in page
+    assert "Ready in about" in text(as_admin.post(URL, form(**chosen), headers=HTMX))
+
+
+def test_a_host_without_the_base_says_what_it_took_elsewhere(as_admin, alpha, small):
+    with_base(alpha, small.current.content)
+    make.host("beta")
+    page = text(as_admin.get(f"{URL}?recipe={small.pk}&host=beta"))
+    assert "First build of it on beta, usually 42\u00a0s elsewhere." in page
+
+
+# --- a distribution
+
+
+@pytest.mark.parametrize(
+    ("distribution", "fields", "recipe"),
+    [
+        ("ubuntu", {"release": "noble", "components": "main universe"}, recipes.DebianRecipe(distribution="ubuntu", release="noble", components=("main", "universe"))),
+        ("debian", {"release": "bookworm", "variant": "standard", "prime": "on", "repositories-TOTAL_FORMS": "1", "repositories-INITIAL_FORMS": "0",
+                    "repositories-0-uri": "http://x.example/d", "repositories-0-suite": "s"},
+         recipes.DebianRecipe(release="bookworm", variant="standard", prime=True, repositories=(recipes.AptRepository(uri="http://x.example/d", suite="s"),))),
+    ],
+)  # fmt: skip
+def test_a_distribution_is_built_as_chosen(distribution, fields, recipe, as_admin, alpha):
+    as_admin.post(URL, form(source="distribution", distribution=distribution, **fields))
+    assert ordered().recipe == recipe
+
+
+def test_another_distribution_brings_its_own_fields(as_admin, alpha):
+    page = text(as_admin.post(URL, form(source="distribution", distribution="rocky", choose="1"), headers=HTMX))
+    assert 'value="10"' in page
+    assert "Short name" in page  # rows of rpm repositories, not of apt
+    assert "Suite" not in page
+
+
+@pytest.mark.parametrize(
+    ("distribution", "tool", "package"),
+    [("fedora", "dnf or dnf5", "dnf"), ("arch", "pacstrap", "arch-install-scripts"), ("opensuse", "zypper", "zypper")],
+)
+def test_a_missing_tool_is_named_before_anything_is_ordered(distribution, tool, package, as_admin, alpha):
+    said = f"This needs {tool}, which alpha does not have. Install it there: apt install {package}."
+    given = form(
+        source="distribution", distribution=distribution, release="10" if distribution != "opensuse" else "16.0"
+    )
+    assert said in text(as_admin.post(URL, given | {"choose": "1"}, headers=HTMX))
+    answer = as_admin.post(URL, given)
+    assert answer.status_code == 422
+    assert said in text(answer)
+    assert not Job.objects.exists()
+
+
+def test_a_chosen_tool_must_be_there_too(as_admin, alpha):
+    assert "apt install debootstrap" in text(as_admin.post(URL, form(tool="debootstrap")))
+
+
+def test_a_host_that_has_told_nothing_is_not_accused(as_admin, alpha):
+    alpha.facts = {}
+    alpha.save()
+    assert as_admin.post(URL, form(source="distribution", distribution="arch")).status_code == 302
+
+
+# --- an address
+
+
+def test_an_image_is_pulled_and_verified(as_admin, alpha):
+    as_admin.post(
+        URL,
+        form(
+            source="pull",
+            url="https://x.example/i.tar.xz",
+            verify="sha256",
+            sha256=SUM.upper(),
+            copied="1",
+            new_identity="on",
+        ),
+    )
+    assert ordered().recipe == recipes.PullRecipe(url="https://x.example/i.tar.xz", verify="sha256", sha256=SUM)
+    boot = ordered().first_boot
+    assert (boot.new_identity, boot.locale, boot.timezone) == (True, "", "")
+
+
+def test_no_verification_is_only_for_hosts_that_allow_it(as_admin, alpha):
+    fields = form(source="pull", url="https://x.example/i.tar.xz", verify="none")
+    assert "No verification" not in text(as_admin.get(f"{URL}?source=pull"))
+    assert as_admin.post(URL, fields).status_code == 422
+    alpha.facts["policy"]["unverified_pulls"] = "allowed"
+    alpha.save()
+    assert 'class="text-risk"' in text(as_admin.get(f"{URL}?source=pull"))
+    as_admin.post(URL, fields)
+    event = Event.objects.get()
+    assert (event.kind, event.actor_name, event.host) == ("unverified-pull", "ada", alpha)
+    assert "https://x.example/i.tar.xz without verification" in event.text
+
+
+def test_a_saved_pull_nobody_verifies_is_refused_where_the_policy_says_so(as_admin, admin, alpha):
+    pull = recipe_book.create("Wild", "", recipes.PullRecipe(url="https://x.example/i.tar", verify="none"), by=admin)
+    answer = as_admin.post(URL, form(source="recipe", recipe=pull.pk))
+    assert answer.status_code == 422
+    assert "The policy of alpha does not allow" in text(answer)
+    assert not Event.objects.exists()
+
+
+# --- an archive
+
+
+def test_an_archive_travels_with_a_token_for_this_host(as_admin, alpha, settings):
+    settings.PANEL_URL = "https://panel.example"
+    archive = Archive.objects.create(title="web.tar.zst", state="ready", size=9, received=9, sha256=SUM)
+    assert "web.tar.zst" in text(as_admin.get(f"{URL}?archive={archive.pk}"))
+    as_admin.post(URL, form(source="archive", archive=archive.pk, copied="1"))
+    assert ordered().recipe.sha256 == SUM
+    assert ordered().first_boot.new_identity is False
+    sealed = json.loads(envelope.unseal_secret(Job.objects.get().sealed, alpha.own))
+    assert sealed["token"]
+
+
+def test_an_archive_hosts_cannot_reach_is_said_on_its_field(as_admin, alpha, settings):
+    settings.PANEL_URL = ""
+    archive = Archive.objects.create(title="web.tar.zst", state="ready", size=9, received=9, sha256=SUM)
+    answer = as_admin.post(URL, form(source="archive", archive=archive.pk))
+    assert answer.status_code == 422
+    assert "does not know the address" in text(answer)
+
+
+# --- a machine
+
+
+def test_a_machine_of_the_host_is_copied(as_admin, alpha):
+    make.machine("golden", on=alpha, read_only=True)
+    make.machine("other", on=make.host("beta"))
+    page = text(as_admin.get(f"{URL}?clone=golden&host=alpha"))
+    assert "golden · template" in page
+    assert ">other<" not in page
+    assert 'name="new_identity"' in page
+    as_admin.post(URL, form(source="clone", clone="golden", copied="1", new_identity="on"))
+    assert ordered().recipe == recipes.CloneRecipe(source="golden")
+    assert as_admin.post(URL, form(name="web-2", source="clone", clone="other")).status_code == 422
+
+
+def test_a_copy_asks_for_its_identity_when_it_is_first_chosen(as_admin, alpha):
+    make.machine("golden", on=alpha)
+    page = text(as_admin.post(URL, form(source="clone", choose="1"), headers=HTMX))
+    assert "checked" in page.split('name="new_identity"')[1].split(">")[0]
+    kept = text(as_admin.post(URL, form(source="clone", choose="1", copied="1"), headers=HTMX))
+    assert "checked" not in kept.split('name="new_identity"')[1].split(">")[0]
+
+
+# --- first boot
+
+
+def test_a_user_gets_a_hash_and_the_hosts_seal(as_admin, alpha):
+    as_admin.post(URL, form(user="ada", user_password="correct horse"))
+    job = Job.objects.get()
+    kept = json.loads(envelope.unseal_secret(job.sealed, alpha.own))["user_password_hash"]
+    assert crypt("correct horse", kept) == kept
+    assert ordered().first_boot.user == "ada"
+    assert "correct horse" not in json.dumps(job.order) + job.sealed
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"user": "root"}, "is a user of the system itself"),
+        ({"user": "Ada!"}, "A user name has lower-case letters"),
+        ({"user_password": "x y"}, "Whose password is this?"),
+        ({"user": "ada", "user_password": "x" * 201}, "at most 200 characters"),
+        ({"source": "clone"}, "Choose what to copy."),
+        ({"source": "archive"}, "Choose an archive."),
+        ({"source": "archive", "archive": "x"}, "is not a valid UUID"),
+        ({"source": "recipe", "recipe": "x"}, "There is no such recipe."),
+        ({"source": "pull"}, "Give the address of the image"),
+    ],
+)
+def test_what_is_wrong_is_said(fields, said, as_admin, alpha):
+    answer = as_admin.post(URL, form(**fields))
+    assert answer.status_code == 422
+    assert said in text(answer)
+    assert "x y" not in text(answer)
+    assert not Machine.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "recipe=x",
+        "recipe=99",
+        "archive=x",
+        "archive=%00",
+        "clone=%00",
+        "source=x",
+        "distribution=x",
+        "like=9",
+        "like=x",
+        "source=pull&url=%3Cb",
+    ],
+)
+def test_nonsense_in_the_address_is_harmless(query, as_admin, alpha, small):
+    assert as_admin.get(f"{URL}?{query}").status_code == 200
+
+
+# --- once more
+
+
+def test_like_takes_what_it_was_made_of_and_no_name(as_admin, alpha, small):
+    as_admin.post(URL, form(source="distribution", distribution="debian", release="bookworm", packages="nginx"))
+    page = text(as_admin.get(f"{URL}?like={Job.objects.get().pk}"))
+    assert '<option value="bookworm" selected>' in page
+    assert "\nnginx</textarea>" in page
+    assert 'value="web"' not in page
+
+
+def test_again_knows_each_source(as_admin, alpha, small):
+    make.machine("golden", on=alpha)
+    for number, fields in enumerate((
+        {"source": "recipe", "recipe": small.pk}, {"source": "clone", "clone": "golden"},
+        {"source": "pull", "url": "https://x.example/i.tar.xz"},
+    )):  # fmt: skip
+        as_admin.post(URL, form(name=f"m{number}", **fields))
+        page = text(as_admin.get(f"{URL}?again={Job.objects.first().pk}"))
+        assert f'value="{fields["source"]}" checked' in page
+        assert f'value="m{number}"' in page
