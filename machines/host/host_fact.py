@@ -27,7 +27,10 @@ TOOLS = {
     "journalctl": "systemd",
     "mmdebstrap": "mmdebstrap",
 }
-OPTIONAL = {"debootstrap": "debootstrap", "btrfs": "btrfs-progs", "zstd": "zstd"}
+OPTIONAL = {
+    "debootstrap": "debootstrap", "dnf": "dnf", "dnf5": "dnf5", "pacstrap": "arch-install-scripts", "zypper": "zypper",
+    "btrfs": "btrfs-progs", "zstd": "zstd",
+}  # fmt: skip
 NET = Path("/sys/class/net")
 
 
