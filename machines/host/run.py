@@ -9,10 +9,11 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -88,6 +89,43 @@ def run(
             return _listen(child, _Call(words, timeout, time.monotonic() + timeout, heard, stop, tuple(codes)))
         finally:
             _end(child)
+
+
+@contextlib.contextmanager
+def reading(argv: Sequence[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A program's output as a stream, its input a file. Whoever leaves early ends it.
+
+    Raises CommandFailed when the program failed by itself, whatever the reader made of the part it got.
+    """
+    words = [str(word) for word in argv]
+    with tempfile.TemporaryFile() as errors:
+        try:
+            child = subprocess.Popen(
+                words, stdin=source, stdout=subprocess.PIPE, stderr=errors, env=environment(), start_new_session=True
+            )
+        except OSError as error:
+            raise CommandFailed(words, 127, f"{words[0]} cannot be run: {error.strerror}") from error
+        with child:
+            assert child.stdout is not None
+            try:
+                yield child.stdout
+            finally:
+                _end_reading(child, words, errors)
+
+
+def _end_reading(child: subprocess.Popen[bytes], words: list[str], errors: IO[bytes]) -> None:
+    """A program whose reader is content has had the time to end; one that is still writing is ended here."""
+    assert child.stdout is not None
+    if not child.stdout.read(1):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=10)
+    failed = child.poll()
+    _end(child)
+    if failed:
+        errors.seek(0)
+        raise CommandFailed(
+            words, failed, "\n".join(errors.read(64_000).decode(errors="replace").splitlines()[-TAIL_LINES:])
+        )
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from machines.contract import envelope, orders
 from machines.contract.recipes import BuildSecrets
 from machines.host import handlers, keys, ledger, policy, settings
 from machines.host.bus import Bus
+from machines.host.export import export
 from machines.host.faults import Stopped, TookTooLong, as_problem
 from machines.host.job_log import JobLog
 from machines.host.ledger import Row
@@ -29,9 +30,16 @@ LOG = logging.getLogger(__name__)
 
 
 def _build(host: ThisHost, task: Task, sealed: str) -> dict[str, Any]:
+    return build(host, task, _opened(host, sealed))
+
+
+def _export(host: ThisHost, task: Task, sealed: str) -> dict[str, Any]:
+    return export(host, task, _opened(host, sealed))
+
+
+def _opened(host: ThisHost, sealed: str) -> BuildSecrets:
     own = keys.load(host.paths.keys)
-    secrets = BuildSecrets.model_validate_json(envelope.unseal_secret(sealed, own.box)) if sealed else BuildSecrets()
-    return build(host, task, secrets)
+    return BuildSecrets.model_validate_json(envelope.unseal_secret(sealed, own.box)) if sealed else BuildSecrets()
 
 
 def _remove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
@@ -47,6 +55,7 @@ TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
     "build": _build,
     "bake": lambda host, task, _: bake(host, task),
     "discard": lambda host, task, _: discard(host, task),
+    "export": _export,
     "remove": _remove,
     "prove": _prove,
 }

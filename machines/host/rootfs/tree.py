@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _SYS_OPENAT2 = 437  # the same on every architecture
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
 _TRIES = 50  # RESOLVE_IN_ROOT answers EAGAIN while something on the way is being renamed
 READ_LIMIT = 64 * 1024
 
@@ -26,8 +26,10 @@ class _How(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def _openat2(root: int, path: str, flags: int, mode: int = 0) -> int:
-    how = _How(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+def _openat2(
+    root: int, path: str, flags: int, mode: int = 0, *, resolve: int = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS
+) -> int:
+    how = _How(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_TRIES):
         fd = _libc.syscall(_SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
         if fd >= 0:
@@ -46,6 +48,12 @@ def _top(root: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def open_folder(top: int, path: str) -> int:
+    """A directory below another, reached through real directories alone. Raises OSError: ELOOP for a symbolic link."""
+    strict = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    return _openat2(top, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=strict)
 
 
 @contextlib.contextmanager

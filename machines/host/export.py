@@ -1,0 +1,184 @@
+"""Pack an image into one file and bring it to the panel.
+
+Of a machine that runs, a snapshot is packed, which takes btrfs: elsewhere its files would change meanwhile. The file grows
+beside the machines, hidden by its leading dot, and goes at the end whatever happens; what a killed job leaves, the worker
+removes.
+"""
+
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from machines.contract import orders
+from machines.contract.names import MachineName
+from machines.contract.orders import PHASES
+from machines.contract.problems import Problem
+from machines.contract.recipes import BuildSecrets
+from machines.host.faults import CommandFailed, MachineMissing, is_full, no_space
+from machines.host.rootfs import btrfs, owners, pool
+from machines.host.rootfs.packed import KEEP_FREE
+from machines.host.run import environment, run
+from machines.host.running import Machine
+from machines.host.this_host import Task, ThisHost
+from machines.host.transfer import Panel
+from machines.host.undo import Undo
+
+COMPRESS = "zstd -T0 -3"  # one word to tar, which splits it; the same two for a disk image
+RECORD = 10_240  # bytes tar counts in
+CHECKPOINT = 500  # records between two words of tar on how far it is
+
+
+def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
+    """Carry out an Export order. Raises Problem or OSError; nothing of it is left on this host in any case."""
+    order = task.order
+    assert isinstance(order, orders.Export)
+    with Undo() as undo:
+        _enter(task, "check")
+        source = _check(host, task, undo)
+        file = host.paths.download(task.job)
+        undo.push(file.unlink, True)
+        _enter(task, "pack")
+        _pack(task, source, file, _limit(host, order))
+        size = file.stat().st_size
+        task.voice.line(f"Packed: {size / 1024**2:.1f} MiB.")
+        _enter(task, "send")
+        panel = Panel(order.url, secrets.token, task.deadline)
+        sha256 = panel.bring(file, lambda sent: _progress(task, sent, size, "sent"))
+        task.voice.line(f"The panel has it: SHA-256 {sha256}.")
+        first = owners.first_id(source) if source.is_dir() else 0
+    return {"sha256": sha256, "bytes": size} | ({"first_id": first} if first else {})
+
+
+def _enter(task: Task, phase: str) -> None:
+    steps = PHASES["export"]
+    task.voice.phase(phase, steps.index(phase) + 1, len(steps))
+
+
+def _progress(task: Task, done: float, whole: float, verb: str) -> None:
+    task.voice.progress(min(1.0, done / max(1.0, whole)), f"{done / 1024**2:.0f} of {whole / 1024**2:.0f} MiB {verb}")
+
+
+# --- check
+
+
+def _check(host: ThisHost, task: Task, undo: Undo) -> Path:
+    """What is to be packed: the image itself, or a snapshot of it. Raises Problem."""
+    order = task.order
+    assert isinstance(order, orders.Export)
+    name = MachineName(order.name)
+    for tool in ("tar", "zstd"):
+        if shutil.which(tool, path=environment()["PATH"]) is None:
+            raise Problem(
+                f"{tool} is not installed on this host.", code="tool-missing", hint=f"Install it: apt install {tool}"
+            )
+    source = _find(host, name, order.format)
+    running = Machine(host, task, name).is_registered()
+    if not pool.is_subvolume(source):
+        if running:
+            raise Problem(
+                f"{name} is running, and its files would change while they are packed.", code="machine-running",
+                hint="Power it off first; where the images lie on btrfs, running machines can be exported too.",
+            )  # fmt: skip
+        return source
+    snapshot = host.paths.unfinished(task.job)
+    undo.push(pool.clear, snapshot)
+    pool.snapshot(task, source, snapshot)
+    btrfs.snapshot_nested(source, snapshot)
+    if running:
+        task.voice.line(f"{name} is running: the archive is as it was at this moment, like after a power cut.")
+    return snapshot
+
+
+def _find(host: ThisHost, name: MachineName, form: str) -> Path:
+    image = host.paths.raw_image(name) if form == "raw" else host.paths.image(name)
+    if image.is_symlink():
+        raise Problem(
+            f"{name} is only a link to an image elsewhere.",
+            code="image-is-link",
+            hint="Export what it leads to, on the host.",
+        )
+    if not (image.is_file() if form == "raw" else image.is_dir()):
+        raise MachineMissing(f"There is no image {image} on this host.", hint="Refresh the list of machines.")
+    return image
+
+
+def _limit(host: ThisHost, order: orders.Export) -> int:
+    """Bytes the file may have: what the panel takes, and what this disk can spare."""
+    spare = shutil.disk_usage(host.paths.machines).free - KEEP_FREE
+    if spare < 1024**2:
+        raise no_space(str(host.paths.machines))
+    return min(order.limit, spare, host.policy.archive_gib * 1024**3)
+
+
+# --- pack
+
+
+def tar(source: Path, file: Path) -> list[str]:
+    """The command for a tree. What the machine's own /dev has is systemd-nspawn's; marks of this host stay here."""
+    return [
+        *pool.TAR,
+        "--xattrs-exclude=trusted.*",
+        "--create",
+        f"--use-compress-program={COMPRESS}",
+        f"--checkpoint={CHECKPOINT}",
+        "--checkpoint-action=echo=%u",
+        "--anchored",
+        "--exclude=./dev/*",
+        *(
+            [] if pool.is_subvolume(source) else ["--one-file-system"]
+        ),  # a snapshot has no mounts, but may have subvolumes
+        f"--file={file}",
+        f"--directory={source}",
+        ".",
+    ]
+
+
+def zstd(source: Path, file: Path) -> list[str]:
+    """The same for a disk image."""
+    return [*COMPRESS.split(), "--quiet", "--no-progress", "-o", str(file), "--", str(source)]
+
+
+def _pack(task: Task, source: Path, file: Path, limit: int) -> None:
+    """Raises Problem when the image changes meanwhile or the file becomes too large."""
+    tree = source.is_dir()
+    whole = pool.size(source) if tree else source.stat().st_size
+    argv = tar(source, file) if tree else zstd(source, file)
+    task.voice.command(argv)
+    try:
+        run(
+            argv, timeout=max(60.0, task.deadline - time.time()), heard=_listener(task, whole), stop=task.stop,
+            prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )  # fmt: skip
+    except CommandFailed as failed:
+        raise _explained(failed, file, limit) from failed
+    file.chmod(0o600)
+
+
+def _listener(task: Task, whole: int) -> Callable[[str, str], None]:
+    def heard(source: str, text: str) -> None:
+        word = text.removeprefix("tar: ")
+        if word.isdecimal():
+            _progress(task, min(whole, int(word) * RECORD), whole, "packed")
+        else:
+            task.voice.heard(source, text)
+
+    return heard
+
+
+def _explained(failed: CommandFailed, file: Path, limit: int) -> Problem:
+    if is_full(failed.tail):
+        return no_space(str(file.parent), failed.tail)
+    if file.exists() and file.stat().st_size >= limit:
+        return Problem(
+            f"Packed, it has more than {limit // 1024**2} MiB, which is what the panel or this disk can take.",
+            code="archive-too-large", hint="Remove archives nobody needs, or what the machine does not need.",
+        )  # fmt: skip
+    if "file changed as we read it" in failed.tail or "File removed before" in failed.tail:
+        return Problem(
+            "Files of the machine changed while they were packed.", code="image-changed", passing=True,
+            details=failed.tail, hint="See that nothing on the host writes into it, and try again.",
+        )  # fmt: skip
+    return failed

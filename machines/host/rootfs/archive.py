@@ -1,0 +1,101 @@
+"""A machine out of an archive that lies on the panel: fetched whole and compared with its sum before anything is made of it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from machines.contract.problems import Problem
+from machines.contract.recipes import ArchiveRecipe, FirstBoot
+from machines.host.faults import no_space
+from machines.host.rootfs import debian, disk_image, owners, packed, pool, unpack
+from machines.host.rootfs.building import Building
+from machines.host.rootfs.packed import KEEP_FREE, Limits
+from machines.host.transfer import Panel
+
+FETCHED = 0.5  # of the step, roughly: the rest is unpacking
+
+
+def also(_: ArchiveRecipe, __: FirstBoot) -> tuple[str, ...]:
+    return ()
+
+
+def prepare(building: Building) -> None:
+    """There is room for the archive besides what it becomes, and a way to it."""
+    recipe = _recipe(building)
+    building.raw = recipe.format == "raw"
+    if building.raw:
+        disk_image.check_host()
+    if not building.secrets.token:
+        raise Problem(
+            "The order came without the permission to fetch the archive.", code="panel-refused", hint="Order it again."
+        )
+    pool_folder = building.host.paths.machines
+    free = shutil.disk_usage(pool_folder).free
+    if free < 2 * recipe.size + KEEP_FREE:
+        raise no_space(
+            str(pool_folder), f"{free // 1024**2} MiB are free; an archive of {recipe.size // 1024**2} MiB needs more than twice that."
+        )  # fmt: skip
+    building.state = Panel(recipe.url, building.secrets.token, building.task.deadline)
+
+
+def _recipe(building: Building) -> ArchiveRecipe:
+    assert isinstance(building.recipe, ArchiveRecipe)
+    return building.recipe
+
+
+def bootstrap(building: Building) -> None:
+    """Fetch it, then unpack it; the file goes again, whatever becomes of it."""
+    recipe, file = _recipe(building), building.host.paths.download(building.task.job)
+    _fetch(building, recipe, file)
+    limits = Limits(recipe.size, building.host.policy.archive_gib * 1024**3)
+    told = _from(building, FETCHED)
+    with packed.opened(file, limits) as stream:
+        if building.raw:
+            size = packed.unpack_raw(stream, building.raw_file, limits, told)
+            building.task.voice.line(f"A disk image of {size // 1024**2} MiB.")
+        else:
+            pool.make(building.tree)
+            _say(building, unpack.unpack(stream, building.tree, limits, told))
+    file.unlink()
+    if not building.raw and (count := owners.reset(building.tree)):
+        building.task.voice.line(f"The tree had ids of its own; {count} files begin at 0 again.")
+    building.task.voice.progress(1.0, "unpacked")
+
+
+def _fetch(building: Building, recipe: ArchiveRecipe, file: Path) -> None:
+    whole, voice = recipe.size, building.task.voice
+    voice.line(
+        f"Fetching {recipe.title or 'the archive'}, {whole / 1024**2:.1f} MiB, from {recipe.url.split('/transfer/')[0]}"
+    )
+
+    def told(size: int) -> None:
+        voice.progress(FETCHED * size / whole, f"{size // 1024**2} of {whole // 1024**2} MiB fetched")
+
+    building.state.fetch(file, whole, recipe.sha256, told)
+    voice.line(f"SHA-256 {recipe.sha256}, as ordered.")
+
+
+def _from(building: Building, begin: float) -> Callable[[float, str], None]:
+    """Progress of a part of the step."""
+    return lambda fraction, note: building.task.voice.progress(begin + (1 - begin) * fraction, note)
+
+
+def _say(building: Building, tally: unpack.Tally) -> None:
+    voice = building.task.voice
+    voice.line(f"{tally.entries} files, {tally.bytes / 1024**2:.1f} MiB.")
+    if tally.left_out:
+        voice.line(f"{tally.left_out} device nodes are left out: systemd-nspawn gives every machine its own.")
+    if tally.dropped:
+        voice.line(f"Left out, as they belong to the host it comes from: {', '.join(sorted(tally.dropped)[:20])}.")
+
+
+def packages(_: Building) -> None:
+    """As many as are in it."""
+
+
+def configure(_: Building) -> None:
+    """A machine already, or what somebody wanted one to be."""
+
+
+def installed(root: Path) -> list[str]:
+    return debian.installed(root)
