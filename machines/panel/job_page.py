@@ -16,7 +16,7 @@ from machines.contract.orders import PHASES
 from machines.contract.rights import RIGHT_FOR, Right
 from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
-from machines.panel import ansi, frame, job_words, log_lines, logs
+from machines.panel import ansi, build_page, frame, job_words, log_lines, logs
 from machines.panel.access import PanelRequest
 from machines.panel.rows import host_url, machine_url, version
 
@@ -29,7 +29,7 @@ def load(pk: int) -> Job:
     """The job with its host, what it retries, what retries it and whether its machine is listed: one query. Raises Http404."""
     retries = Job.objects.filter(retry_of=OuterRef("pk")).order_by("-id").values("pk")[:1]
     machines = Machine.objects.listed().filter(host=OuterRef("host"), name=OuterRef("machine_name"))
-    jobs = Job.objects.select_related("host", "revision").annotate(
+    jobs = Job.objects.select_related("host", "revision", "recipe_version__recipe").annotate(
         retried_by=Subquery(retries),
         has_machine=Exists(machines),
         needs_restart=Exists(machines.filter(restart_needed=True)),
@@ -68,6 +68,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "times": times(job),
         "retried_by": getattr(job, "retried_by", None),
     }
+    shown |= build_page.context(request, job)
     unfinished = len(frame.unfinished_jobs(request))
     facts = (job.state, job.phases, job.progress, job.progress_note, job.problem, job.cancel_asked_at)
     return shown | {"seen": version(facts, shown["why"], shown["retried_by"], unfinished)}
@@ -202,9 +203,9 @@ def order(job: Job) -> str:
     return json.dumps(job.order, indent=2, ensure_ascii=False)
 
 
-def result(job: Job) -> list[tuple[str, str]]:
+def result(told: dict[str, Any]) -> list[tuple[str, str]]:
     """What the host said of the work, as (word, text). A hostile host may have said a lot."""
-    return [(key.replace("_", " "), _said(value)) for key, value in list(job.result.items())[:RESULTS_SHOWN]]
+    return [(key.replace("_", " "), _said(value)) for key, value in list(told.items())[:RESULTS_SHOWN]]
 
 
 def _said(value: Any) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, F, OuterRef
 from django.http import Http404
 from django.utils import timezone
 
@@ -13,7 +13,7 @@ from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel import frame, job_words, responses, rows
+from machines.panel import build_page, frame, job_words, responses, rows
 from machines.panel.access import PanelRequest
 from machines.panel.verbs import CAN_START, VERBS
 from machines.templatetags import panel_tags
@@ -25,10 +25,21 @@ STALE_SECONDS = 90  # an inventory comes every 60 s
 SAME_MEMORY = 64 * 1024  # percentages and pages are rounded
 
 
+# Of the build a machine came from: what its page tells, and not the long rest of that job.
+ORIGIN = {
+    "origin_at": F("built_by__finished_at"),
+    "origin_recipe": F("built_by__order__recipe"),
+    "origin_base": F("built_by__result__base"),
+    "origin_number": F("built_by__recipe_version__number"),
+    "origin_saved": F("built_by__recipe_version__recipe_id"),
+    "origin_name": F("built_by__recipe_version__recipe__name"),
+}
+
+
 def load(host: str, name: str) -> Machine:
     """The machine with its host, its applied revision and whether a draft waits: one query. Raises Http404."""
     drafts = Revision.objects.filter(machine=OuterRef("pk"), state=Revision.State.DRAFT)
-    machines = Machine.objects.listed().select_related("host", "applied").annotate(has_draft=Exists(drafts))
+    machines = Machine.objects.listed().select_related("host", "applied").annotate(has_draft=Exists(drafts), **ORIGIN)
     machine = machines.filter(host__name=host, name=name).first()
     if machine is None:
         raise Http404(f"There is no machine {name} on {host}.")
@@ -53,9 +64,27 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "network": nspawn.NETWORK_MODES.get(applied.network_mode) if applied else None,
         "binds": bind_rows(applied.nspawn_text) if applied else [],
         "ports": port_rows(applied.nspawn_text) if applied else [],
+        "origin": origin(machine),
         "fragment": responses.wants_fragment(request),
     }
     return shown | {"seen": _version(machine, shown, len(frame.unfinished_jobs(request)))}
+
+
+def origin(machine: Machine) -> dict[str, Any] | None:
+    """Which recipe, run and base a loaded machine came from; None when it was not built from here."""
+    if machine.built_by_id is None:
+        return None
+    said = {name: getattr(machine, name, None) for name in ORIGIN}
+    made = build_page.made({"base": said["origin_base"]})
+    return {
+        "job": machine.built_by_id,
+        "at": said["origin_at"],
+        "title": build_page.title(said["origin_recipe"]),
+        "recipe": said["origin_saved"],
+        "name": said["origin_name"],
+        "version": said["origin_number"],
+        "made": made,
+    }
 
 
 def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:

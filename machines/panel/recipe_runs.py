@@ -1,7 +1,7 @@
 """The runs of recipes: builds and bakes, how they ended and how long they usually take."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -126,13 +126,20 @@ class Usual:
     here: bool
 
 
-def usual(key: str, host: UUID, *, op: str = "build", copied: bool = False) -> Usual | None:
-    """The median of the last COUNTED such runs of a recipe on a host, else on others. One query; None without any."""
+def usual(
+    key: str, host: UUID, *, op: str = "build", copied: bool = False, bases: Collection[UUID | None] = ()
+) -> Usual | None:
+    """The median of the last COUNTED such runs of a recipe on a host, else on others. One query; None without any.
+
+    A build is `copied` where its base is known to be there; or name the jobs that made the host's `bases`, and it is
+    looked up among the runs.
+    """
     if not key:
         return None
-    good = Job.objects.filter(recipe_key=key, op=op, state=JobState.SUCCEEDED, started_at__isnull=False)
+    good = Job.objects.filter(recipe_key=key, state=JobState.SUCCEEDED, started_at__isnull=False, op__in=RECIPE_OPS)
     runs = [_run(given) for given in good.order_by("-id").values(*COLUMNS)[:LOOKED_AT]]
-    fitting = [run for run in runs if (run.fresh is False) == copied and run.seconds is not None]
+    copied = copied or any(run.uuid in bases for run in runs)
+    fitting = [run for run in runs if run.op == op and (run.fresh is False) == copied and run.seconds is not None]
     here = [run for run in fitting if run.host_id == host]
     middle = _middle(here or fitting)
     return Usual(middle, bool(here)) if middle is not None else None

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_POST
 
+from machines.contract.orders import RECIPE_OPS
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right
 from machines.contract.states import JobState
@@ -19,6 +20,7 @@ from machines.models import Job
 from machines.panel import (
     access,
     archives,
+    build_page,
     builds,
     dispatch,
     frame,
@@ -89,7 +91,12 @@ def _tab(job: Job, tab: str) -> dict[str, Any]:
         return {"commands": job_page.commands(job)}
     if tab == "order":
         return {"order": job_page.order(job)}
-    return {"result": job_page.result(job)} if tab == "result" else job_page.log(job)
+    if tab == "log":
+        return job_page.log(job)
+    if job.op not in RECIPE_OPS:
+        return {"result": job_page.result(job.result)}
+    told = build_page.result(job)
+    return told | {"result": job_page.result(told["rest"])}
 
 
 @require_GET
