@@ -55,7 +55,7 @@ def bootstrap(building: Building) -> None:
             building.task.voice.line(f"A disk image of {size // 1024**2} MiB.")
         else:
             pool.make(building.tree)
-            _say(building, unpack.unpack(stream, building.tree, limits, told))
+            say(building, unpack.unpack(stream, building.tree, limits, told))
     file.unlink()
     if not building.raw and (count := owners.reset(building.tree)):
         building.task.voice.line(f"The tree had ids of its own; {count} files begin at 0 again.")
@@ -80,7 +80,8 @@ def _from(building: Building, begin: float) -> Callable[[float, str], None]:
     return lambda fraction, note: building.task.voice.progress(begin + (1 - begin) * fraction, note)
 
 
-def _say(building: Building, tally: unpack.Tally) -> None:
+def say(building: Building, tally: unpack.Tally) -> None:
+    """What came out and what did not, in the job's log."""
     voice = building.task.voice
     voice.line(f"{tally.entries} files, {tally.bytes / 1024**2:.1f} MiB.")
     if tally.left_out:

@@ -24,12 +24,12 @@ from machines.host import apply, handlers, lint, nspawn_file, running
 from machines.host.bus import BusError
 from machines.host.faults import no_space
 from machines.host.paths import Paths
-from machines.host.rootfs import archive, bases, clone, debian, disk_image, dnf, firstboot, polish, pool, tree
+from machines.host.rootfs import archive, bases, clone, debian, disk_image, dnf, firstboot, polish, pool, pull, tree
 from machines.host.rootfs.bases import Base
 from machines.host.rootfs.building import Builder, Building
 from machines.host.this_host import Task, ThisHost
 
-BUILDERS: Mapping[str, Builder] = {"debian": debian, "dnf": dnf, "clone": clone, "archive": archive}
+BUILDERS: Mapping[str, Builder] = {"debian": debian, "dnf": dnf, "clone": clone, "pull": pull, "archive": archive}
 
 ROOM = 1024**3  # bytes that must be free before a build begins
 MARK = "trusted.nspawnpanel.job"  # on the top of a tree: the job that made it
@@ -110,9 +110,8 @@ def is_made_by(host: ThisHost, order: orders.Build, job: UUID) -> bool:
 
 def clear(paths: Paths, job: UUID) -> None:
     """Remove everything half-made of a job. Raises CommandFailed or OSError when something of it is left."""
-    for path in (paths.unfinished(job), paths.unfinished_raw(job), paths.download(job)):
+    for path in paths.machines.glob(f".nspawnpanel-{job}.*"):
         pool.clear(path)
-    bases.forget_aside(paths.unfinished_base(job))
 
 
 # --- prepare
