@@ -25,6 +25,8 @@ WHAT = {
     "examine": "Examine {}",
     "mend": "Mend {}",
     "prove": "Load {} up to its limits",
+    "mark": "Make {} a template, or writable again",
+    "pool": "Make a btrfs pool",
 }
 
 # op → what stays of half-done work
@@ -39,6 +41,7 @@ CANCELLED = {
     "poweroff": "The machine may go on powering off: its init was already asked.",
     "reboot": "The machine may go on rebooting: its init was already asked.",
     "prove": "The load ends at once; the machine goes on as it was.",
+    "pool": "Nothing changes: the images stay where they are, and what was copied is removed.",
 }
 
 # how it ended, after “has already”

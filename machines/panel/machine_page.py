@@ -15,7 +15,7 @@ from machines.models import Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
 from machines.panel import build_page, frame, job_words, responses, rows
 from machines.panel.access import PanelRequest
-from machines.panel.verbs import CAN_START, VERBS
+from machines.panel.verbs import CAN_START, VERBS, is_template
 from machines.templatetags import panel_tags
 
 JOBS_SHOWN = 5
@@ -100,7 +100,8 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "verbs": VERBS,
         "start_text": f"Start when {machine.host.name} is back" if machine.host.is_silent else "",
         "poweroff_text": f"Power off when {machine.host.name} is back" if machine.host.is_silent else "",
-        "can_start": state in CAN_START,
+        "is_template": is_template(machine),
+        "can_start": state in CAN_START and not is_template(machine),
         "can_stop": state.is_up or state == MachineState.UNKNOWN,
         "can_remove": not state.is_up and state != MachineState.MISSING,
         "may_operate": request.user.may(Right.OPERATE),

@@ -22,6 +22,7 @@ Busy = dict[tuple[UUID, str], Job]
 COLUMNS = (
     "id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
     "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "not_as_asked",
+    "read_only", "image_type",
 )  # fmt: skip
 UP = frozenset(state.value for state in MachineState if state.is_up)
 DOWN = frozenset({MachineState.STOPPED.value, MachineState.FAILED.value})
@@ -58,7 +59,8 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "restart_needed": given["restart_needed"],
         "drifted": given["drifted"],
         "not_as_asked": "" if silent else given["not_as_asked"] or "",
-        "can_start": not job and state in DOWN,
+        "template": bool(given["read_only"] and given["image_type"]),
+        "can_start": not job and state in DOWN and not given["read_only"],
         "can_stop": not job and state in UP,
     }
 
@@ -87,6 +89,8 @@ DOING = {
     "examine": "examining",
     "mend": "mending",
     "prove": "proving limits",
+    "mark": "marking",
+    "pool": "making a pool",
 }
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from machines.contract import orders
+from machines.contract.problems import Problem
 from machines.contract.states import MachineState
 from machines.models import Machine
 from machines.panel.rows import DOING
@@ -20,11 +22,17 @@ class Verb:
     asks: str = ""
     careful: bool = False
     danger: bool = False
+    sentence: str = ""  # the title with a gap for the machine's name, where that does not simply follow
+    doing: str = ""  # what a note says, where it is not in rows.DOING
+
+    def of(self, name: str) -> str:
+        """The act on this machine: “Power off web”."""
+        return (self.sentence or f"{self.title} {{}}").format(name)
 
     def said(self, machine: Machine) -> str:
         """What a note says of the order just placed."""
         if not machine.host.is_silent:
-            return f"{DOING[self.op].capitalize()} {machine.name}."
+            return f"{(self.doing or DOING[self.op]).capitalize()} {machine.name}."
         return (
             f"“{self.title}” for {machine.name} waits until {machine.host.name} is back; "
             f"it expires in {orders.EXPIRES_AFTER // 3600} h and can be cancelled."
@@ -49,8 +57,32 @@ VERBS: dict[str, Verb] = {
         ),
         Verb("enable", orders.Enable, "Start at boot", "toggle-on"),
         Verb("disable", orders.Disable, "Do not start at boot", "toggle-off"),
+        Verb(
+            "template", partial(orders.Mark, read_only=True), "Make it a template", "copy",
+            sentence="Make {} a template", doing="making a template of",
+            asks="Its image becomes read-only. It can then not be started, also not at boot, and new machines are made from it "
+            "as copies with an identity of their own. It can be made writable again at any time.",
+        ),
+        Verb(
+            "writable", partial(orders.Mark, read_only=False), "Make it writable again", "pencil",
+            sentence="Make {} writable again", doing="making writable",
+        ),
     )
 }  # fmt: skip
 
 # Of a silent host's machine nothing is known, so both directions may be ordered.
 CAN_START = frozenset({MachineState.STOPPED, MachineState.FAILED, MachineState.UNKNOWN})
+
+
+def is_template(machine: Machine) -> bool:
+    """Whether it is there to be copied, not to be started."""
+    return machine.read_only and bool(machine.image_type)
+
+
+def check(verb: Verb, machine: Machine) -> None:
+    """Raises Problem for what this machine cannot do as it is."""
+    if is_template(machine) and verb.op in {"start", "enable"}:
+        raise Problem(
+            f"{machine.name} is a template: its image is read-only, so it is not started.", code="machine-is-template",
+            hint="Make a machine from it, or make it writable again.",
+        )  # fmt: skip

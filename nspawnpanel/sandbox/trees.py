@@ -39,6 +39,7 @@ _SYSTEM = [
 HOST_PACKAGES = [
     *_SYSTEM, "systemd-container", "nftables", "kmod", "btrfs-progs", "util-linux", "libnss-mymachines",
     "python3", "python3-venv", "mmdebstrap", "debootstrap", "debian-archive-keyring", "ca-certificates", "zstd",
+    "gpg", "gpg-agent",
 ]  # fmt: skip
 MACHINE_PACKAGES = [*_SYSTEM]
 

@@ -18,7 +18,7 @@ from machines.contract.problems import Problem
 from machines.contract.rights import Right
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine
-from machines.panel import access, dispatch, frame, listing, machine_page, responses, rows
+from machines.panel import access, dispatch, frame, listing, machine_page, responses, rows, verbs
 from machines.panel.access import PanelRequest, needs
 from machines.panel.dispatch import Busy
 from machines.panel.forms.machines import RemoveMachineForm
@@ -139,6 +139,7 @@ def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     verb = VERBS[op]
     try:
+        verbs.check(verb, machine)
         job = _place(request, machine, verb.order(name=machine.name))
     except Problem as problem:
         return responses.refused(request, problem, back=rows.machine_url(host, name))
@@ -175,7 +176,7 @@ def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     verb = VERBS.get(op)
     if verb is None or not verb.asks:
         raise Http404(f"Nothing is asked before “{op}”.")
-    context = {"machine": machine, "verb": verb, "url": rows.machine_url(host, name)}
+    context = {"machine": machine, "verb": verb, "url": rows.machine_url(host, name), "title": verb.of(machine.name)}
     context |= {"action": f"{context['url']}{op}/", "target": _asker(request, machine)}
     return responses.page(request, "machines/ask.html", context, fragment="machines/_ask_dialog.html")
 

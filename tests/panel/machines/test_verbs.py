@@ -26,8 +26,9 @@ def htmx(target: str) -> dict[str, str]:
 def test_it_places_the_order(op, as_admin, admin, web):
     answer = as_admin.post(url(op), follow=True)
     job = Job.objects.get()
-    assert (job.op, job.machine_name, job.host, job.actor) == (op, "web", web.host, admin)
-    assert job.order == {"op": op, "name": "web"}
+    order = orders.to_wire(VERBS[op].order(name="web"))
+    assert (job.op, job.machine_name, job.host, job.actor) == (order["op"], "web", web.host, admin)
+    assert job.order == order
     assert answer.redirect_chain == [("/hosts/alpha/machines/web/", 302)]
     assert f"/jobs/{job.pk}/" in answer.content.decode()
 
@@ -165,3 +166,46 @@ def test_the_menu_of_a_busy_machine_leads_to_its_job(as_admin, web, admin):
     assert f'href="/jobs/{job.pk}/"' in menu
     assert "/start/" not in menu
     assert "/remove/" not in menu
+
+
+# --- templates
+
+
+@pytest.fixture
+def template(web):
+    web.read_only, web.image_type, web.state = True, "subvolume", "stopped"
+    web.save(update_fields=["read_only", "image_type", "state"])
+    return web
+
+
+def test_making_one_says_what_it_means_before(as_admin, web):
+    page = as_admin.get(url("ask/template")).content.decode()
+    assert "Make web a template" in page
+    assert "new machines are made from it" in page
+    as_admin.post(url("template"))
+    assert Job.objects.get().order == {"op": "mark", "name": "web", "read_only": True}
+
+
+def test_a_template_is_not_started_and_says_why(as_admin, template):
+    for op in ("start", "enable"):
+        answer = as_admin.post(url(op))
+        assert answer.status_code == 409
+        assert "web is a template" in answer.content.decode()
+    assert not Job.objects.exists()
+
+
+def test_a_template_offers_a_machine_from_it_and_no_start(as_admin, template):
+    for address in ("/machines/", "/hosts/alpha/machines/web/", "/hosts/alpha/machines/web/menu/"):
+        page = as_admin.get(address).content.decode()
+        assert "/web/start/" not in page, address
+        assert "/web/enable/" not in page, address
+    assert "template</span>" in as_admin.get("/machines/").content.decode()
+    assert "?host=alpha&amp;clone=web" in page
+    assert "/web/writable/" in page
+    as_admin.post(url("writable"))
+    assert Job.objects.get().order == {"op": "mark", "name": "web", "read_only": False}
+
+
+def test_a_viewer_cannot_make_one(as_viewer, web):
+    assert as_viewer.post(url("template")).status_code == 403
+    assert "ask/template" not in as_viewer.get("/hosts/alpha/machines/web/").content.decode()
