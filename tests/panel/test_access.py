@@ -41,6 +41,8 @@ TABLE = {
     "machine-terminate": Line(OPERATE, POST),
     "machine-enable": Line(OPERATE, POST),
     "machine-disable": Line(OPERATE, POST),
+    "machine-template": Line(OPERATE, POST),
+    "machine-writable": Line(OPERATE, POST),
     "machine-remove": Line(REMOVE, BOTH),
     "machine-forget": Line(REMOVE, POST),
     "machine-doctor": Line(SEE, GET),
