@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import hypothesis
@@ -142,11 +143,16 @@ def drawn(strategy: "st.SearchStrategy[Any]", count: int) -> list[Any]:
     return found
 
 
+@cache
+def _pool(setting: Setting) -> list[list[str]]:
+    return drawn(said(setting), 30)
+
+
 def many(table: dict[str, Setting], newest: int, count: int, seed: int = 1) -> Iterator[dict[str, list[str]]]:
     """Settings documents as {setting: values}: up to twelve settings each, of those that this systemd knows."""
     known = {name: setting for name, setting in table.items() if setting.since <= newest}
     values_of = {
-        name: [lines for lines in drawn(said(setting), 30) if all(setting.needs(line) <= newest for line in lines)]
+        name: [lines for lines in _pool(setting) if all(setting.needs(line) <= newest for line in lines)]
         for name, setting in known.items()
     }
     dice = random.Random(seed)

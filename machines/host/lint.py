@@ -220,7 +220,10 @@ def nspawn_words(paths: Paths, name: MachineName, text: str) -> list[str]:
         said = "systemd-nspawn did not say what it thinks of the file."
     finally:
         file.unlink(missing_ok=True)
-    return list(_about(said, str(file), f"{name}.nspawn", ignore=NOWHERE))
+    words = list(_about(said, str(file), f"{name}.nspawn", ignore=NOWHERE))
+    if not words and NOWHERE not in said:  # 257 ends without a word where a card of Interface= is missing
+        return ["systemd-nspawn stopped before it looked for the machine's tree and did not say why."]
+    return words
 
 
 def dropin_words(paths: Paths, name: MachineName, text: str) -> list[str]:

@@ -9,7 +9,6 @@ from django.forms import BaseFormSet, BoundField
 from machines.contract.table import Group, Kind, Setting
 from machines.models.revision import PLAIN
 from machines.panel.forms.configs import COLUMN_SETTINGS, Configurator
-from machines.panel.forms.setting_fields import living
 
 TITLES = {
     Group.NETWORK: "Network",
@@ -75,4 +74,4 @@ def _shown(configurator: Configurator) -> Iterator[Shown]:
         if rows is None:
             yield Shown(setting, form[name], needs=needs, holds=bool(form[name].value() or form[name].errors))
         else:
-            yield Shown(setting, rows=rows, needs=needs, holds=bool(rows.initial or living(rows) or len(rows.forms)))
+            yield Shown(setting, rows=rows, needs=needs, holds=bool(rows.forms))

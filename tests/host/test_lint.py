@@ -58,7 +58,7 @@ def test_a_port_leads_to_one_machine(paths, quiet):
 def test_any_word_of_the_parser_is_a_refusal_in_its_own_words(paths, programs):
     programs.says("systemd-nspawn", err="Cannot use --port= without private networking.\n", status=1)
     with pytest.raises(Problem) as caught:
-        check(paths, "[Exec]\nBoot=yes\n")
+        check(paths, "[Exec]\nHostname=silence\n")
     assert caught.value.details == "Cannot use --port= without private networking."
     argv = programs.calls()[0]
     assert {"--register=no", "--keep-unit", "--settings=override"} <= set(argv)
@@ -68,12 +68,12 @@ def test_any_word_of_the_parser_is_a_refusal_in_its_own_words(paths, programs):
 def test_a_parser_that_does_not_run_approves_nothing(paths, programs):
     programs.says("systemd-nspawn", status=0)
     with pytest.raises(Problem, match="did not say"):
-        check(paths, "[Exec]\nBoot=yes\n")
+        check(paths, "[Exec]\nHostname=silence\n")
     (programs.folder / "systemd-nspawn").unlink()
     (programs.folder / "systemd-nspawn").write_text("#!/bin/sh\nkill -9 $$\n")
     (programs.folder / "systemd-nspawn").chmod(0o755)
     with pytest.raises(CommandFailed):
-        check(paths, "[Exec]\nBoot=yes\n")
+        check(paths, "[Exec]\nHostname=silence\n")
 
 
 def test_a_drop_in_is_judged_with_the_stock_unit(paths, programs, monkeypatch, tmp_path):
@@ -158,3 +158,10 @@ def test_a_backslash_at_the_end_of_a_comment_swallows_nothing(paths, quiet):
     text = "[Exec]\n# see the manual \\\nPrivateUsers=identity\n"
     check(paths, text)
     assert nspawn.parse(text).last("Exec", "PrivateUsers") == "identity"
+
+
+def test_a_parser_that_stops_without_a_word_has_not_agreed(paths, programs):
+    programs.says("systemd-nspawn", status=1)
+    programs.says("systemd-analyze")
+    with pytest.raises(Problem, match="did not say why"):
+        check(paths, "[Exec]\nHostname=silence\n")

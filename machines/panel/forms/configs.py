@@ -218,6 +218,7 @@ class Configurator:
     ) -> None:
         self.instance = instance or Revision()
         self.host = host
+        self._users_before = self.instance.private_users
         self.form = ConfigForm(data, instance=self.instance, systemd=int(self.facts.get("systemd") or 0))
         binds, ports = bind_rows or [], port_rows or []
         if data is None and self.instance.pk:
@@ -306,7 +307,7 @@ class Configurator:
                 if self._is_new(setting, text, before):
                     self.form.add_error(name, self._too_old(setting, text))
         users = self.form.cleaned_data.get("private_users", "")
-        if self._is_new(COLUMN_SETTINGS["private_users"], users, [self.instance.private_users]):
+        if self._is_new(COLUMN_SETTINGS["private_users"], users, [self._users_before]):
             self.form.add_error("private_users", self._too_old(COLUMN_SETTINGS["private_users"], users))
 
     def _is_new(self, setting: Setting, text: str, before: list[str]) -> bool:

@@ -110,7 +110,9 @@ def _row_form(setting: Setting) -> Any:
     fields: dict[str, Any] = {"setting": setting}
     for number, column in enumerate(_row(setting).columns):
         widget = forms.TextInput(attrs={**PLAIN_TYPING, "placeholder": shown[number] if number < len(shown) else ""})
-        fields[f"part{number}"] = forms.CharField(label=column, required=False, max_length=2048, widget=widget)
+        fields[f"part{number}"] = forms.CharField(
+            label=column, required=False, strip=not _row(setting).quotes, max_length=2048, widget=widget
+        )
     made = type("SettingRowOf", (SettingRow,), fields)
     return forms.formset_factory(
         made, extra=0, can_delete=True, can_order=True, max_num=MAX_ROWS, validate_max=True

@@ -4,7 +4,7 @@ DEFAULTS = {"network_mode": "veth", "boot": "on", "notify_ready": "on"}
 
 
 def post(*, ports=(), binds=(), **fields) -> dict[str, str]:
-    data = DEFAULTS | {name: str(value) for name, value in fields.items() if value is not None}
+    data = {name: str(value) for name, value in (DEFAULTS | fields).items() if value is not None}
     data |= {f"{name}-TOTAL_FORMS": str(len(rows)) for name, rows in (("ports", ports), ("binds", binds))}
     data |= {"ports-INITIAL_FORMS": "0", "binds-INITIAL_FORMS": "0"}
     for i, (protocol, outside, inside) in enumerate(ports):

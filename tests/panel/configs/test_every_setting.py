@@ -13,7 +13,7 @@ from machines.panel.forms.configs import Configurator
 from tests.documents import documents, dropins
 
 pytestmark = pytest.mark.django_db
-ROUND = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ROUND = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 # lines a person might have left there
 NOISE = st.sampled_from(
     ["# note", "; old", "", "X-Later=1", "[Later]", "This is garbage", "Boot = on", "Boot=perhaps", "Bind=relative", "Bind=/a:",
