@@ -1,0 +1,188 @@
+"""A machine exported on one real host becomes a machine on another, and nothing bad in an archive gets further than a job."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request
+
+import pytest
+
+from nspawnpanel.sandbox import CACHE, Sandbox
+from nspawnpanel.stack import WORKER, Stack
+from tests.person import Person, until
+from tests.real import POLICY
+
+PING = "/var/lib/machines/{}/usr/bin/ping-like"
+
+
+@pytest.fixture(scope="module")
+def beta_host(panel: Stack) -> Iterator[Sandbox]:
+    """A second host of the same panel."""
+    with Sandbox(f"beta-{os.getpid()}", CACHE) as host:
+        host.write("/etc/nspawnpanel/policy.toml", POLICY.read_text())
+        panel.join(host, "beta")
+        yield host
+
+
+@pytest.fixture(scope="module")
+def origin(ada: Person, alpha_host: Sandbox) -> str:
+    """A running machine of alpha with what is easily lost on the way."""
+    alpha_host.plant("origin")
+    file = PING.format("origin")
+    alpha_host.run(["cp", "/bin/true", file])
+    alpha_host.run(["chmod", "4755", file])
+    alpha_host.run(["setcap", "cap_net_raw+ep", file])
+    alpha_host.run(["ln", file, f"{file}-2"])
+    alpha_host.write("/var/lib/machines/origin/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    ada.sees("origin", "stopped", 15)
+    ada.succeed(ada.press("start", "origin"))
+    return "origin"
+
+
+@pytest.fixture(scope="module")
+def exported(ada: Person, origin: str) -> dict[str, Any]:
+    """The archive of it; it was running all the time."""
+    job = ada.succeed(order_export(ada, origin), 180)
+    return archive_of(ada, job)
+
+
+def order_export(ada: Person, name: str) -> dict[str, Any]:
+    before = ada.newest_job()
+    ada.post(f"/hosts/alpha/machines/{name}/export/")
+    return ada.jobs_after(before)[0]
+
+
+def archive_of(ada: Person, job: dict[str, Any]) -> dict[str, Any]:
+    [archive] = ada.rows("SELECT * FROM machines_archive WHERE job_id = ?", job["id"])
+    return archive
+
+
+def build(ada: Person, name: str, archive: str, **fields: Any) -> dict[str, Any]:
+    given = {"source": "archive", "archive": archive, "release": None, "hostname": name, "new_identity": "on"} | fields
+    return ada.build(name, "beta", **given)
+
+
+def upload(ada: Person, title: str, content: bytes, part: int = 1024 * 1024) -> str:
+    """As upload.js does it; the archive's id."""
+    token = ada.form_of("/archives/")["csrfmiddlewaretoken"] or ada.form_of("/machines/new/")["csrfmiddlewaretoken"]
+    ada.send("/archives/begin/", {"csrfmiddlewaretoken": token, "title": title, "size": len(content), "format": "tar"})
+    begun = json.loads(ada.answer)
+    for offset in range(0, len(content), part):
+        request = Request(f"{ada.panel.url}{begun['part_url']}?offset={offset}", content[offset : offset + part])
+        request.add_header("Content-Type", "application/octet-stream")
+        request.add_header("X-CSRFToken", token)
+        with ada._opener.open(request, timeout=30) as answer:
+            said = json.loads(answer.read())
+    assert said["state"] == "ready"
+    return begun["id"]
+
+
+def leftovers(host: Sandbox) -> list[str]:
+    """What a job left in the pool; bases may stay."""
+    names = host.run(["ls", "-A", "/var/lib/machines"]).stdout.split()
+    return [name for name in names if name.startswith(".nspawnpanel-") and not name.startswith(".nspawnpanel-base-")]
+
+
+def test_the_file_is_on_the_panel_as_its_sum_says(exported, ada, panel, alpha_host):
+    file = panel.data / "archives" / str(_dashed(exported["id"]))
+    assert (exported["state"], exported["size"]) == ("ready", file.stat().st_size)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == exported["sha256"]
+    assert leftovers(alpha_host) == []
+    job = ada.job(exported["job_id"])
+    assert [phase["name"] for phase in json.loads(job["phases"])] == ["check", "pack", "send"]
+    assert job["sealed"] == ""
+
+
+def _dashed(text: str) -> str:
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def test_no_token_is_in_a_log_or_a_command(exported, ada, panel, alpha_host):
+    job = ada.job(exported["job_id"])
+    shown = "\n".join(ada.log(job["id"])) + job["commands"] + job["order"] + job["result"]
+    journal = alpha_host.run(["journalctl", "--no-pager"]).stdout
+    web = "".join(file.read_text() for file in (panel.data / "log").glob("*"))
+    for place in (shown, journal, web):
+        assert "Bearer" not in place
+
+
+def test_it_becomes_a_machine_of_another_host_with_an_identity_of_its_own(exported, ada, beta_host):
+    ada.succeed(build(ada, "copy", exported["id"]), 240)
+    ada.sees("copy", "running", 20, "beta")
+    leader = beta_host.run(["machinectl", "show", "copy", "--property=Leader", "--value"]).stdout.strip()
+    inside = beta_host.run(["nsenter", "--target", leader, "--all", "--", "cat", "/etc/machine-id", "/etc/hostname"])
+    machine_id, hostname = inside.stdout.split()
+    assert len(machine_id) == 32
+    assert machine_id != "0123456789abcdef0123456789abcdef"
+    assert hostname == "copy"
+    file = PING.format("copy")
+    assert "cap_net_raw=ep" in beta_host.run(["getcap", file]).stdout
+    assert beta_host.run(["stat", "--format=%a %h", file]).stdout.split() == ["4755", "2"]
+    assert leftovers(beta_host) == []
+
+
+def test_a_damaged_file_is_found_before_anything_is_made_of_it(exported, ada, panel, beta_host):
+    file = panel.data / "archives" / _dashed(exported["id"])
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        byte = opened.read(1)
+        opened.seek(-1, 1)
+        opened.write(bytes([byte[0] ^ 1]))
+    try:
+        ended = ada.end_of(build(ada, "spoilt", exported["id"]), 120)
+    finally:
+        with file.open("r+b") as opened:
+            opened.seek(file.stat().st_size // 2)
+            opened.write(byte)
+    assert ended["state"] == "failed"
+    assert json.loads(ended["problem"])["code"] == "checksum-wrong"
+    assert leftovers(beta_host) == []
+    assert "spoilt" not in beta_host.run(["ls", "/var/lib/machines"]).stdout
+
+
+def hostile() -> bytes:
+    """A link that leads out, and a file behind it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        link, file = tarfile.TarInfo("d"), tarfile.TarInfo("d/planted")
+        link.type, link.linkname, file.size = tarfile.SYMTYPE, "/etc", 1
+        archive.addfile(link)
+        archive.addfile(file, io.BytesIO(b"x"))
+    return out.getvalue()
+
+
+def test_a_hostile_upload_is_refused_and_leaves_nothing(ada, beta_host):
+    ended = ada.end_of(build(ada, "evil", upload(ada, "evil.tar", hostile())), 120)
+    problem = json.loads(ended["problem"])
+    assert (ended["state"], problem["code"]) == ("failed", "archive-refused")
+    assert "through a link" in problem["message"]
+    assert leftovers(beta_host) == []
+    assert "planted" not in beta_host.run(["ls", "/etc"]).stdout
+
+
+def test_killed_worker_courier_and_web_cost_an_export_nothing(origin, ada, panel, alpha_host):
+    job = order_export(ada, origin)
+    until(lambda: "pack" in ada.job(job["id"])["phases"], 60)
+    alpha_host.run(["systemctl", "kill", "--kill-whom=main", "--signal=SIGKILL", WORKER], check=False)
+    panel.restart_part("courier", signal.SIGKILL)
+    panel.restart_part("web", signal.SIGKILL)
+    until(lambda: ada.job(job["id"])["state"] == "succeeded", 180, lambda: str(ada.job(job["id"])))
+    until(lambda: archive_of(ada, job)["state"] == "ready", 10)
+    until(lambda: leftovers(alpha_host) == [], 20, lambda: str(leftovers(alpha_host)))
+
+
+def test_a_cancelled_export_leaves_nothing_anywhere(origin, ada, panel, alpha_host):
+    before = sorted(Path(panel.data / "archives").iterdir())
+    job = order_export(ada, origin)
+    until(lambda: "pack" in ada.job(job["id"])["phases"], 60)
+    ada.post(f"/jobs/{job['id']}/cancel/", page=f"/jobs/{job['id']}/")
+    assert ada.end_of(job)["state"] == "cancelled"
+    assert ada.rows("SELECT * FROM machines_archive WHERE job_id = ?", job["id"]) == []
+    assert sorted(Path(panel.data / "archives").iterdir()) == before
+    until(lambda: leftovers(alpha_host) == [], 20, lambda: str(leftovers(alpha_host)))
