@@ -61,11 +61,13 @@ def run(
     stop: threading.Event | None = None,
     prepare: Callable[[], None] | None = None,
     codes: Sequence[int] = (0,),
+    to: IO[bytes] | None = None,
 ) -> Answer:
     """Run a program to its end and return what it said.
 
     `timeout` in seconds; `extra` adds variables to the small environment; `stop` ends it early; `prepare` runs in the
-    child before the program; exit statuses in `codes` count as success. `heard` gets each line as it comes.
+    child before the program; exit statuses in `codes` count as success; `to` is an open file that gets
+    the standard output instead. `heard` gets each line as it comes.
     Raises CommandFailed (also when the program is not installed: status 127), TookTooLong or Stopped.
     """
     words = [str(word) for word in argv]
@@ -73,7 +75,7 @@ def run(
         child = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=to or subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(extra),
             start_new_session=True,
@@ -153,9 +155,9 @@ class _Call:
 
 
 def _listen(child: subprocess.Popen[bytes], call: _Call) -> Answer:
-    assert child.stdout is not None
     assert child.stderr is not None
-    streams = [_Stream("o", child.stdout), _Stream("e", child.stderr)]
+    errors = _Stream("e", child.stderr)
+    streams = [errors, *([_Stream("o", child.stdout)] if child.stdout else [])]
     kept = bytearray()
     with selectors.DefaultSelector() as selector:
         for stream in streams:
@@ -170,7 +172,7 @@ def _listen(child: subprocess.Popen[bytes], call: _Call) -> Answer:
                     selector.unregister(key.fileobj)
                 _cut(key.data, chunk, call.heard)
     status = _wait(child, call)
-    tail = "\n".join(streams[1].tail or streams[0].tail)
+    tail = "\n".join(errors.tail or streams[-1].tail)
     if status not in call.codes:
         raise CommandFailed(call.argv, status, tail)
     return Answer(call.argv, kept.decode(errors="replace"), tail)

@@ -81,6 +81,11 @@ def failure(*said: str) -> Problem:
           "Error: Failed to download metadata for repo 'tiny': Cannot download repomd.xml"], "mirror-unreachable", "tiny"),
         (["  - Status code: 404 for http://a.example/x/repodata/repomd.xml (IP: 127.0.0.1)",
           "Error: Failed to download metadata for repo 'tiny': Cannot download repomd.xml"], "release-unknown", "tiny"),
+        (["Problem retrieving files from 'tiny'.", "Error code: Connection failed",
+          "Error message: Failed to connect to 127.0.0.1 port 9 after 404 ms: Couldn't connect to server"], "mirror-unreachable", "tiny"),
+        (["Repository 'tiny' is invalid.", "[tiny|http://a.example/x] Valid metadata not found at specified URL"], "release-unknown", "tiny"),
+        (["Problem retrieving files from 'tiny'.", "File '/repodata/repomd.xml' not found on medium 'http://a.example/x'"],
+         "release-unknown", "tiny"),
         (["Error: Transaction test error:", "Disk Requirements:", "   At least 41MB more space needed on the / filesystem."], "no-space", ""),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ GNUPG = "/srv/gnupg"
 PROVIDES = (
     "/bin/sh", "filesystem", "systemd", "systemd-networkd", "systemd-resolved", "systemd-network", "dbus", "dbus-1",
     "iproute", "iproute2", "util-linux", "util-linux-systemd", "shadow", "dnf", "zypper", "glibc-minimal-langpack",
-    "fedora-release-container", "openSUSE-release", "ca-certificates", "ca-certificates-mozilla", "rpm", "pam",
+    "fedora-release-container", "openSUSE-release", "ca-certificates", "ca-certificates-mozilla", "pam",
 )  # fmt: skip
 LEFT_OUT = ("./usr/share/doc", "./var/lib/apt", "./var/cache/*", "./usr/share/perl*", "./usr/lib/*/perl*", "./var/lib/dpkg",
             "./proc/*", "./sys/*", "./dev/*", "./run/*", "./tmp/*", "./etc/resolv.conf")  # fmt: skip
@@ -45,6 +45,28 @@ test -e /proc/self
 echo it ran > /var/lib/tiny-system
 %files -f %{{_builddir}}/files
 %defattr(-,root,root)
+"""
+# The host's own rpm as a package, for what a machine's rpm does with its database
+RPM = f"""\
+Name: rpm
+Version: 4
+Release: 1
+Summary: The tool itself
+License: none
+{QUIET}
+%description
+%{{summary}}.
+%install
+mkdir -p %{{buildroot}}/usr/bin %{{buildroot}}/usr/lib/rpm %{{buildroot}}/etc/rpm
+cp /usr/bin/rpm /usr/bin/rpmdb %{{buildroot}}/usr/bin/
+cp /usr/lib/rpm/macros /usr/lib/rpm/rpmrc %{{buildroot}}/usr/lib/rpm/
+echo '%%_dbpath /usr/lib/sysimage/rpm' > %{{buildroot}}/etc/rpm/macros
+for file in $(ldd /usr/bin/rpm /usr/bin/rpmdb | grep -o '/lib[^ ]*' | sort -u); do
+  test -e {SEED}$file || install -D -m 755 $file %{{buildroot}}/usr$file
+done
+cd %{{buildroot}}
+find . ! -type d -printf '/%%P\\n' > %{{_builddir}}/files
+%files -f %{{_builddir}}/files
 """
 COMPS = """\
 <comps><group><id>words</id><name>Words</name><description>All words</description><default>false</default>
@@ -132,3 +154,34 @@ def serve(host: Sandbox) -> None:
         "import socket, sys, time\nwhile socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))): time.sleep(0.02)"
     )
     host.run(["/opt/nspawnpanel/bin/python", "-c", wait, str(PORT)], timeout=10)
+
+
+def make_pacman_packages(host: Sandbox, folder: str, key: str) -> None:
+    """core and extra for pacman, signed by `key`: base, which is the whole system, and a few small packages; stranger is
+    not signed. The key becomes the host's idea of Arch Linux."""
+    core, extra = (f"{folder}/{name}/os/x86_64" for name in ("core", "extra"))
+    script = PACK.format(core=core, extra=extra, gnupg=GNUPG, key=key, unpack=UNPACK)
+    host.run(["bash", "-euc", script], timeout=120)
+
+
+PACK = """
+mkdir -p {core} {extra}
+pack() {{
+  printf 'pkgname = %s\npkgver = 2.0-3\npkgdesc = A word\nurl = none\nbuilddate = 1\npackager = none\nsize = 1\narch = any\n' $1 > .PKGINFO
+  if test $# -gt 1; then echo "depend = $2" >> .PKGINFO; fi
+  tar -c .PKGINFO $(ls -A .INSTALL 2>/dev/null) * | gzip -1 > {core}/$1-2.0-3-any.pkg.tar.gz
+}}
+fresh() {{ rm -rf /srv/pack; mkdir -p /srv/pack; cd /srv/pack; }}
+word() {{ fresh; mkdir -p usr/share/words; echo $1 > usr/share/words/$1; pack "$@"; }}
+word hello greeting; word greeting; word stranger
+fresh; {unpack} .
+printf 'ID=arch\nNAME="Tiny Linux"\nPRETTY_NAME="Tiny Linux"\n' > usr/lib/os-release
+printf 'post_install() {{\n  test -c /dev/null && test -e /proc/self && echo it ran > /var/lib/tiny-system\n}}\n' > .INSTALL
+pack base
+export GNUPGHOME={gnupg}
+for name in hello greeting base; do gpg --batch --local-user {key} --detach-sign {core}/$name-2.0-3-any.pkg.tar.gz; done
+repo-add --quiet {core}/core.db.tar.gz {core}/*.pkg.tar.gz
+repo-add --quiet {extra}/extra.db.tar.gz 2>/dev/null
+gpg --export {key} > /usr/share/keyrings/archlinux.gpg
+gpg --with-colons --fingerprint {key} | awk -F: '/^fpr/ {{ print $10 ":4:" }}' > /usr/share/keyrings/archlinux-trusted
+"""

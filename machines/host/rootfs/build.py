@@ -24,12 +24,28 @@ from machines.host import apply, handlers, lint, nspawn_file, running
 from machines.host.bus import BusError
 from machines.host.faults import no_space
 from machines.host.paths import Paths
-from machines.host.rootfs import archive, bases, clone, debian, disk_image, dnf, firstboot, polish, pool, pull, tree
+from machines.host.rootfs import (
+    arch,
+    archive,
+    bases,
+    clone,
+    debian,
+    disk_image,
+    dnf,
+    firstboot,
+    polish,
+    pool,
+    pull,
+    suse,
+    tree,
+)
 from machines.host.rootfs.bases import Base
 from machines.host.rootfs.building import Builder, Building
 from machines.host.this_host import Task, ThisHost
 
-BUILDERS: Mapping[str, Builder] = {"debian": debian, "dnf": dnf, "clone": clone, "pull": pull, "archive": archive}
+BUILDERS: Mapping[str, Builder] = {
+    "debian": debian, "dnf": dnf, "arch": arch, "suse": suse, "clone": clone, "pull": pull, "archive": archive,
+}  # fmt: skip
 
 ROOM = 1024**3  # bytes that must be free before a build begins
 MARK = "trusted.nspawnpanel.job"  # on the top of a tree: the job that made it

@@ -86,11 +86,12 @@ class Building:
         *,
         extra: Mapping[str, str] | None = None,
         within: Callable[[], None] | None = None,
+        codes: Sequence[int] = (0,),
     ) -> None:
         """Run a tool that fills the tree, without waiting for the disk, until the job's deadline.
 
         `heard` gets every line; `extra` adds to the tool's environment; `within` runs in the child first, such as
-        mounts.around(). Raises what `explain` makes of a failure and the tool's last lines.
+        mounts.around(); exit statuses in `codes` count as success. Raises what `explain` makes of a failure and the tool's last lines.
         """
         said: deque[str] = deque(maxlen=SAID)
         first = [step for step in (within, quick.without_sync()) if step]
@@ -106,7 +107,15 @@ class Building:
 
         self.task.voice.command(argv)
         try:
-            run(argv, timeout=self.seconds_left, heard=listen, prepare=prepare, stop=self.task.stop, extra=extra)
+            run(
+                argv,
+                timeout=self.seconds_left,
+                heard=listen,
+                prepare=prepare,
+                stop=self.task.stop,
+                extra=extra,
+                codes=codes,
+            )
         except CommandFailed as failed:
             raise explain(failed, list(said)) from failed
 

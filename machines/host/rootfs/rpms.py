@@ -5,9 +5,10 @@ a HOME of our own tells librpm, whoever loads it, where the machine itself will 
 verified twice: gpgcheck stands in every repository, and rpm itself (%_pkgverify_level) takes no unsigned one.
 """
 
+import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +60,46 @@ def home(building: Building, database: Database) -> dict[str, str]:
     return {"HOME": str(folder)}
 
 
+def can_write(building: Building, backend: str) -> bool:
+    """Whether this host's rpm knows a database format: it is asked to make an empty one."""
+    folder = building.folder / "format"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    argv = ["rpmdb", f"--define=_db_backend {backend}", f"--dbpath={folder}", "--initdb"]
+    run(argv, timeout=20, codes=range(256))
+    made = any(name.startswith("Packages") for name in os.listdir(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    return made
+
+
+def hand_over(building: Building, database: Database) -> None:
+    """The database anew, by the tree's own rpm and in its own format. Raises CommandFailed or OSError."""
+    root, exported = building.tree, building.folder / "packages.hdrs"
+    if not any(tree.exists(root, f"{folder}/rpmdb") for folder in ("usr/bin", "bin")):
+        building.task.voice.line("There is no rpm in the tree, so its package database stays as this host wrote it.")
+        return
+    argv = [
+        "rpmdb",
+        f"--define=_db_backend {database.backend}",
+        f"--root={root}",
+        f"--dbpath={database.path}",
+        "--exportdb",
+    ]
+    with exported.open("wb") as file:
+        run(argv, timeout=120, to=file)
+    for name in tree.names(root, database.path):
+        tree.unlink(root, f"{database.path}/{name}")
+    building.task.voice.line("The machine's own rpm takes over its package database.")
+    run(["chroot", str(root), "rpmdb", "--importdb"], timeout=300, stdin=exported.read_bytes())
+    exported.unlink()
+
+
 # --- repositories
 
 
-def write_repositories(building: Building, repositories: Sequence[RpmRepository]) -> Path:
+def write_repositories(
+    building: Building, repositories: Sequence[RpmRepository], more: Mapping[str, str] | None = None
+) -> Path:
     """The recipe's repositories and their keys as files of this job; the folder of the .repo files."""
     folder = building.folder / "repositories"
     shutil.rmtree(folder, ignore_errors=True)
@@ -70,23 +107,21 @@ def write_repositories(building: Building, repositories: Sequence[RpmRepository]
     for repository in repositories:
         key = folder / f"{repository.id}.asc"
         key.write_text(repository.key + "\n")
-        (folder / f"{repository.id}.repo").write_text(stanza(repository, f"file://{key}"))
+        (folder / f"{repository.id}.repo").write_text(stanza(repository, f"file://{key}", more))
         building.task.voice.line(f"Packages from {repository.url} ({repository.id})")
     return folder
 
 
-def stanza(repository: RpmRepository, key: str) -> str:
+def stanza(repository: RpmRepository, key: str, more: Mapping[str, str] | None = None) -> str:
     """As both dnf and zypper read it. Packages are always checked; the index of a repository is often not signed."""
     values = {
         "name": repository.id,
         "baseurl": repository.url,
         "enabled": "1",
-        "autorefresh": "1",
-        "type": "rpm-md",
         "gpgcheck": "1",
-        "pkg_gpgcheck": "1",
         "repo_gpgcheck": "0",
         "gpgkey": key,
+        **(more or {}),
     }
     return "".join([f"[{repository.id}]\n", *(f"{name}={value}\n" for name, value in values.items())])
 
@@ -111,7 +146,9 @@ def no_repositories(what: str) -> Problem:
     )  # fmt: skip
 
 
-def keep_repositories(building: Building, repositories: Sequence[RpmRepository], folder: str) -> None:
+def keep_repositories(
+    building: Building, repositories: Sequence[RpmRepository], folder: str, more: Mapping[str, str] | None = None
+) -> None:
     """Into the tree, so that the machine can update itself; a file:// of this host is nothing to the machine."""
     for repository in repositories:
         if repository.url.startswith("file:"):
@@ -119,7 +156,7 @@ def keep_repositories(building: Building, repositories: Sequence[RpmRepository],
             continue
         key = f"{KEYS}/nspawnpanel-{repository.id}.asc"
         tree.write_text(building.tree, key, repository.key + "\n")
-        text = stanza(repository, f"file:///{key}")
+        text = stanza(repository, f"file:///{key}", more)
         tree.write_text(building.tree, f"{folder}/nspawnpanel-{repository.id}.repo", text)
 
 
@@ -145,14 +182,16 @@ def trim_cache(building: Building) -> None:
 def installed(root: Path) -> list[str]:
     """ "name version" of every package, as rpm has it."""
     place = next((place for place in (NEW_PLACE, OLD_PLACE) if tree.names(root, place)), NEW_PLACE)
-    argv = ["rpm", f"--root={root}", f"--dbpath={place}", "--query", "--all", f"--queryformat={LIST_FORMAT}"]
-    lines = run(argv, timeout=60).out.splitlines()
+    query = ["--query", "--all", f"--queryformat={LIST_FORMAT}"]
+    lines = run(["rpm", f"--root={root}", f"--dbpath={place}", *query], timeout=60).out.splitlines()
+    if not lines and tree.exists(root, "usr/bin/rpm"):
+        lines = run(["chroot", str(root), "rpm", *query], timeout=60).out.splitlines()
     return sorted(line for line in lines if line and not line.startswith("gpg-pubkey "))
 
 
 # --- failures
 
-_NAME = r"'?(@?[A-Za-z0-9_][\w.+-]*)'?"
+_NAME = r"'?(?:pattern:)?(@?[A-Za-z0-9_][\w.+-]*)'?"
 UNKNOWN = re.compile(
     rf"(?:No match for argument: {_NAME}$|Module or Group {_NAME} (?:is not available|does not exist)"
     rf"|(?:Package|Pattern|Capability) {_NAME} not found|No provider of {_NAME} found)"
@@ -161,11 +200,14 @@ _NOTHING = re.compile(r"nothing provides (?:'([^']+)'|(.+?)) needed by (?:the to
 _KEY = ("is not signed", "GPG check FAILED", "Public key for", "not correct for this package", "OpenPGP check for package",
         "Signature verification failed", "wrong key", "does not verify", "GPG key retrieval failed", "Failed to import",
         "signature verification failed", "public key is not available", "Key import failed", "is unsigned", "Problem repository: ")  # fmt: skip
-_MISSING = ("404", "Not Found", "Couldn't open file", "not found on medium", "Valid metadata not found")
+_MISSING = ("Status code: 404", "Error code: HTTP response: 404", "error: 404", "Couldn't open file", "not found on medium",
+            "is not a directory", "Valid metadata not found", "Repository type can't be determined")  # fmt: skip
+_NO_WAY = ("Could not resolve", "Couldn't resolve", "Failed to connect", "Couldn't connect", "Connection failed", "timed out",
+           "Timeout")  # fmt: skip
 _UNREACHABLE = ("Failed to download metadata", "Cannot download repomd.xml", "Could not resolve host", "Curl error",
                 "Failed to connect", "Connection timed out", "Librepo error", "Error downloading packages",
                 "Failed to download files", "Cannot access installation media", "Timeout exceeded", "Connection failed",
-                "Valid metadata not found", "Unable to fetch metadata", "No more mirrors to try")  # fmt: skip
+                "Valid metadata not found", "Repository type can't be determined", "Unable to fetch metadata", "Problem retrieving files from", "No more mirrors to try")  # fmt: skip
 
 
 def explain(failed: CommandFailed, said: Sequence[str], root: Path) -> Problem:
@@ -210,7 +252,7 @@ def _unreachable(said: Sequence[str]) -> Problem | None:
     if not line:
         return None
     text = "\n".join(said)
-    if any(words in text for words in _MISSING):
+    if any(words in text for words in _MISSING) and not any(words in text for words in _NO_WAY):
         return Problem(
             f"A repository is not where the recipe says: {line}", code="release-unknown", details=text[-DETAILS:],
             hint="Check its address and the release; below the address there must be repodata/repomd.xml.",

@@ -1,4 +1,5 @@
-"""Fedora's way on a real host: real dnf, rpm, repositories over file:// and HTTP, up to a machine that boots."""
+"""Fedora's way, openSUSE's and Arch's on a real host: real dnf, zypper and pacstrap, repositories over file:// and HTTP,
+up to machines that boot."""
 
 import os
 import time
@@ -9,14 +10,15 @@ from uuid import UUID
 import pytest
 
 from machines.contract import nspawn, orders
-from machines.contract.recipes import DnfRecipe, FirstBoot, RpmRepository
+from machines.contract.recipes import ArchRecipe, DnfRecipe, FirstBoot, PackagesRecipe, RpmRepository, SuseRecipe
 from machines.contract.reports import Outcome
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.valkey import Valkey
 from tests.host.scratch_panel import ScratchPanel
 from tests.live import small_repositories as small
 
-TOOLS = ("dnf", "rpm", "createrepo-c", "gpg", "gpg-agent")
+TOOLS = ("dnf", "zypper", "rpm", "createrepo-c", "gpg", "gpg-agent", "arch-install-scripts", "pacman-package-manager",
+         "makepkg", "libarchive-tools")  # fmt: skip
 HTTP = f"http://127.0.0.1:{small.PORT}"
 
 
@@ -37,17 +39,22 @@ class Fleet:
         more = values.pop("more", ())
         return DnfRecipe(release="43", packages=packages, repositories=(tiny, *more), **values)  # type: ignore[arg-type]
 
-    def order(self, recipe: DnfRecipe, name: str = "tiny", *, start: bool = False, **values: object) -> UUID:
+    def suse(self, *packages: str, url: str = f"{HTTP}/tiny", key: str = "", **values: object) -> SuseRecipe:
+        tiny = RpmRepository(id="tiny", url=url, key=key or self.key)
+        more = values.pop("more", ())
+        return SuseRecipe(release="15.6", packages=packages, repositories=(tiny, *more), **values)  # type: ignore[arg-type]
+
+    def order(self, recipe: PackagesRecipe, name: str = "tiny", *, start: bool = False, **values: object) -> UUID:
         files = orders.Configuration(revision=1, nspawn=nspawn.mark("[Exec]\nNotifyReady=yes\n", 1), limits="")
         boot = FirstBoot(hostname="tiny-host", ssh_keys=())
         return self.panel.order(
             orders.Build(name=name, recipe=recipe, first_boot=boot, configuration=files, start=start, **values)  # type: ignore[arg-type]
         )
 
-    def build(self, recipe: DnfRecipe, name: str = "tiny", **values: object) -> Outcome:
+    def build(self, recipe: PackagesRecipe, name: str = "tiny", **values: object) -> Outcome:
         return self.panel.outcome(self.order(recipe, name, **values), 60)  # type: ignore[arg-type]
 
-    def fails(self, recipe: DnfRecipe) -> dict:
+    def fails(self, recipe: PackagesRecipe) -> dict:
         """The problem of a build that fails; it leaves nothing."""
         outcome = self.build(recipe, "never")
         assert outcome.state == "failed"
@@ -66,8 +73,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         host.plant("seed")
         keys = [small.make_key(host, name) for name in ("tiny", "other")]
         words = [small.word("hello", needs="greeting"), small.word("greeting"), small.word("farewell")]
-        small.make_rpms(host, "/srv/tiny", [small.SYSTEM, *words, small.word("broken", needs="nowhere")], "tiny")
+        small.make_rpms(
+            host, "/srv/tiny", [small.SYSTEM, small.RPM, *words, small.word("broken", needs="nowhere")], "tiny"
+        )
         small.make_rpms(host, "/srv/unsigned", [small.word("stranger")])
+        small.make_pacman_packages(host, "/srv/arch", "tiny")
         small.serve(host)
         panel = ScratchPanel(host, valkey)
         panel.join()
@@ -206,3 +216,90 @@ def test_without_repositories_the_hosts_own_are_taken_and_if_there_are_none_it_i
     )
     refused = fleet.panel.do(orders.Bake(recipe=DnfRecipe(release="43", packages=("stranger",))), 60)
     assert refused.problem["code"] == "key-unknown", refused.problem
+
+
+# --- zypper
+
+
+@pytest.fixture(scope="module")
+def green(fleet: Fleet) -> tuple[UUID, Outcome]:
+    """The machine green, built by zypper through a proxy and started."""
+    job = fleet.order(fleet.suse("hello", "rpm", url=f"{small.OUTSIDE}/tiny", proxy=HTTP), "green", start=True)
+    outcome = fleet.panel.outcome(job, 120)
+    assert outcome.state == "succeeded", (outcome.problem, fleet.panel.lines(job)[-30:])
+    return job, outcome
+
+
+def test_zyppers_machine_boots_with_an_address_and_its_own_rpm_knows_what_is_installed(fleet, green):
+    assert green[1].machine.state == "running"
+    fleet.panel.until(lambda r: r.kind == "observed" and any(m.name == "green" and m.addresses for m in r.machines), 30)
+    listed = inside(fleet, "green", "rpm", "--query", "--all", "--queryformat=%{NAME} ").split()
+    assert {"tiny-system", "hello", "greeting"} <= set(listed)
+    assert {"hello 2.0-3", "tiny-system 1-1", "rpm 4-1"} <= set(green[1].result["packages"])
+    assert "The machine's own rpm takes over its package database." in fleet.panel.lines(green[0])
+
+
+def test_zyppers_phases_and_progress_are_told_and_nothing_of_the_job_stays(fleet, green):
+    assert [report.name for report in told(fleet, green[0], "phase")] == list(orders.PHASES["build"])
+    notes = [report.note for report in told(fleet, green[0], "progress")]
+    assert any("of 4 packages installed" in note for note in notes), notes
+    tree = "/var/lib/machines/green"
+    assert "gpgcheck=1\n" in fleet.host.read(f"{tree}/etc/zypp/repos.d/nspawnpanel-tiny.repo")
+    assert fleet.host.run(["grep", "-rls", HTTP, f"{tree}/etc"], check=False).stdout == ""
+    assert fleet.host.run(["find", f"{tree}/var/lib/nspawnpanel"], check=False).stdout == ""
+
+
+def test_zyppers_failures_are_told_for_what_they_are(fleet):
+    assert "hullo" in fleet.fails(fleet.suse("hullo"))["message"]
+    assert fleet.fails(fleet.suse(url="http://127.0.0.1:9/tiny"))["code"] == "mirror-unreachable"
+    assert fleet.fails(fleet.suse(url=f"{HTTP}/no-such-release"))["code"] == "release-unknown"
+    wrong = fleet.fails(fleet.suse(key=fleet.other_key))
+    assert wrong["code"] == "key-unknown", wrong
+    unsigned = RpmRepository(id="unsigned", url="file:///srv/unsigned", key=fleet.key)
+    refused = fleet.fails(fleet.suse("stranger", more=(unsigned,)))
+    assert refused["code"] == "key-unknown", refused
+
+
+# --- pacstrap
+
+
+@pytest.fixture(scope="module")
+def blue(fleet: Fleet) -> tuple[UUID, Outcome]:
+    """The machine blue, built by pacstrap through a proxy and started."""
+    recipe = ArchRecipe(packages=("hello",), mirror=f"{small.OUTSIDE}/arch", proxy=HTTP)
+    job = fleet.order(recipe, "blue", start=True)
+    outcome = fleet.panel.outcome(job, 120)
+    assert outcome.state == "succeeded", (outcome.problem, fleet.panel.lines(job)[-30:])
+    return job, outcome
+
+
+def test_pacstraps_machine_boots_with_an_address_and_has_what_was_ordered(fleet, blue):
+    assert blue[1].machine.state == "running"
+    fleet.panel.until(lambda r: r.kind == "observed" and any(m.name == "blue" and m.addresses for m in r.machines), 30)
+    assert blue[1].result["packages"] == ["base 2.0-3", "greeting 2.0-3", "hello 2.0-3"]
+    tree = "/var/lib/machines/blue"
+    assert fleet.host.read(f"{tree}/var/lib/tiny-system") == "it ran\n"
+    assert fleet.host.read(f"{tree}/etc/pacman.d/mirrorlist") == f"Server = {small.OUTSIDE}/arch/$repo/os/$arch\n"
+    assert fleet.host.run(["grep", "-rls", HTTP, f"{tree}/etc"], check=False).stdout == ""
+    assert not fleet.host.run(["ls", "-A", f"{tree}/etc/pacman.d/gnupg"], check=False).stdout  # no secret of the host's
+
+
+def test_pacstraps_phases_and_progress_are_told(fleet, blue):
+    assert [report.name for report in told(fleet, blue[0], "phase")] == list(orders.PHASES["build"])
+    notes = [report.note for report in told(fleet, blue[0], "progress")]
+    assert any("of 3 packages" in note for note in notes), notes
+    kept = fleet.host.run(["ls", "/var/lib/nspawnpanel/cache/pacman"]).stdout
+    assert "hello-2.0-3-any.pkg.tar.gz" in kept
+
+
+def test_pacstraps_failures_are_told_for_what_they_are(fleet):
+    mirror = f"{HTTP}/arch"
+    assert "hullo" in fleet.fails(ArchRecipe(packages=("hullo",), mirror=mirror))["message"]
+    assert fleet.fails(ArchRecipe(mirror="http://127.0.0.1:9/arch"))["code"] == "mirror-unreachable"
+    assert fleet.fails(ArchRecipe(mirror=f"{HTTP}/nothing"))["code"] == "release-unknown"
+    assert fleet.fails(ArchRecipe())["code"] == "mirror-unknown"
+    unsigned = fleet.fails(ArchRecipe(packages=("stranger",), mirror=mirror))
+    assert unsigned["code"] == "key-unknown", unsigned
+    fleet.host.write("/usr/share/keyrings/archlinux.gpg", fleet.other_key)
+    foreign = fleet.fails(ArchRecipe(mirror=mirror))
+    assert foreign["code"] == "key-unknown", foreign
