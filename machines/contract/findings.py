@@ -232,6 +232,9 @@ WORDS: dict[str, Words] = {
         ("journalctl --machine={name} --unit=systemd-networkd.service --lines=30",
          "systemctl --machine={name} restart systemd-networkd.service"), "guest-networkd",
     ),
+    "inside-soon": Words(
+        NETWORK, _NOTE, "systemd-networkd does not run inside yet", "It started {seconds} s ago. Examine it again in a moment.",
+    ),
     "inside-missing": Words(
         NETWORK, _PROBLEM, "Nothing inside manages the network",
         "systemd-networkd is not in the image, and no other program that asks for an address runs. "

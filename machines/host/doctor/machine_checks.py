@@ -21,6 +21,7 @@ OTHERS = {
 }  # fmt: skip
 TOO_OLD, TOO_NEW = 230, 258  # the first systemd that knows version 2 of control groups; the first without version 1
 CABLES = 4  # looked at
+BOOTS = 20.0  # seconds within which what is not running inside may still be about to
 
 
 def has_own_cable(scene: Scene) -> bool:
@@ -158,7 +159,9 @@ def inside(scene: Scene) -> Iterator[Finding]:
         yield found("inside-other", program=other)
     elif not scene.guest.is_readable:
         yield found("image-unread")
-    elif code := _not_asking(scene):
+    elif (code := _not_asking(scene)) == "inside-stopped" and scene.seconds_up < BOOTS:
+        yield found("inside-soon", seconds=round(scene.seconds_up))
+    elif code:
         yield found(code, name=scene.machine, can_mend=may_enable_inside(scene))
 
 
@@ -225,12 +228,10 @@ def resolve(scene: Scene) -> Iterator[Finding]:
         return
     asks_resolved, servers = guest.asks_resolved, guest.name_servers
     if asks_resolved or servers == ["127.0.0.53"]:
-        runs = "systemd-resolve" in scene.programs
-        yield (
-            found("resolve-ok", servers="systemd-resolved inside")
-            if runs
-            else found("resolve-dead", name=scene.machine)
-        )
+        if "systemd-resolve" in scene.programs:
+            yield found("resolve-ok", servers="systemd-resolved inside")
+        elif scene.seconds_up > BOOTS:
+            yield found("resolve-dead", name=scene.machine)
     elif servers:
         yield found("resolve-ok", servers=", ".join(servers))
     else:

@@ -3,6 +3,7 @@
 Whether it is safe was asked when it was found; it is asked again here, for the host may have changed since.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,12 +12,21 @@ from machines.contract.problems import Problem
 from machines.host.doctor import host_checks, machine_checks
 from machines.host.doctor.guest import NETWORKD
 from machines.host.doctor.scene import Scene
+from machines.host.faults import CommandFailed
 
+TRIES = 8
 WAIT_ONLINE = "systemd-networkd-wait-online.service"
 
 
 def _not_safe(why: str) -> Problem:
     return Problem(f"It was not mended: {why}", code="not-safe", hint="Examine it again; the command is there to copy.")
+
+
+def in_a_unit(*argv: str) -> list[str]:
+    """The same as a unit of its own: the worker may neither write to /proc/sys nor enter namespaces, as systemctl does to
+    speak to a machine."""
+    options = ["--quiet", "--wait", "--collect", "--pipe", "--property=RuntimeMaxSec=20"]
+    return ["systemd-run", *options, "--", *argv]
 
 
 def networkd(scene: Scene) -> None:
@@ -40,10 +50,10 @@ def inotify(scene: Scene) -> None:
 def _sysctl(scene: Scene, name: str, value: str, file: str) -> None:
     if host_checks.is_forbidden(name, value):
         raise _not_safe(f"a file in /etc/sysctl.d sets {name} to something else.")
-    scene.task.voice.line(f"{name} = {value}, now and in {file}")
+    scene.task.voice.line(f"{name} = {value}, at boot by {file} and now")
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_text(f"# Written by nspawnpanel. Remove this file to take it back.\n{name} = {value}\n")
-    (host_checks.SYSCTL / name.replace(".", "/")).write_text(value)
+    scene.task.run(in_a_unit("/usr/lib/systemd/systemd-sysctl", file), timeout=30)
 
 
 def autostart(scene: Scene) -> None:
@@ -53,8 +63,16 @@ def autostart(scene: Scene) -> None:
 def guest_networkd(scene: Scene) -> None:
     if not scene.name or not machine_checks.may_enable_inside(scene):
         raise _not_safe("it is masked inside, something else manages the network there, or nothing answers.")
-    machine = f"--machine={scene.name}"
-    scene.task.run(["systemctl", machine, "enable", "--now", "--", NETWORKD], timeout=30)
+    argv = in_a_unit("systemctl", f"--machine={scene.name}", "enable", "--now", "--", NETWORKD)
+    for last in (False,) * TRIES + (True,):
+        try:
+            scene.task.run(argv, timeout=20)
+        except CommandFailed as failed:
+            if last or "connect" not in failed.tail:
+                raise
+            time.sleep(1)  # its bus is there before anybody answers on it
+        else:
+            return
 
 
 TABLE: Mapping[MendWord, Callable[[Scene], None]] = {

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +77,11 @@ class Scene:
     @cached_property
     def unit_name(self) -> str:
         return str(self.registered.get("Unit") or unit_of(self.machine))
+
+    @cached_property
+    def seconds_up(self) -> float:
+        """How long it has been running."""
+        return time.time() - float(self.unit(self.unit_name).get("ActiveEnterTimestamp", 0)) / 1e6
 
     @cached_property
     def group(self) -> str:
