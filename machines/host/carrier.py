@@ -149,8 +149,11 @@ class Carrier:
 
     def _holder(self, job: UUID, name: str) -> MachineBusy | None:
         """The build or removal that was there first under this name, as a problem."""
-        rows = self._ledger.unfinished(name) if name else []
-        own = next((row.taken for row in rows if row.id == job), 0.0)
+        every = self._ledger.unfinished()
+        own = next((row.taken for row in every if row.id == job), 0.0)
+        if moving := self._mover(job, every, own):
+            return moving
+        rows = [row for row in every if row.name == name] if name else []
         first = next((r for r in rows if r.op in orders.IN_A_UNIT and r.id != job and (r.taken < own or r.begun)), None)
         if first is None:
             return None
@@ -159,6 +162,19 @@ class Carrier:
             hint="Wait for that job or cancel it.",
             passing=True,
         )
+
+    @staticmethod
+    def _mover(job: UUID, rows: list[Row], own: float) -> MachineBusy | None:
+        """All images are moved into a new pool alone: neither beside other jobs nor they beside it."""
+        is_move = any(row.op == "pool" and row.id == job for row in rows)
+        first = next((r for r in rows if r.id != job and r.taken < own and (is_move or r.op == "pool")), None)
+        if first is None:
+            return None
+        if is_move:
+            said = f"Another job ({first.op}, {first.id}) is under way on this host."
+        else:
+            said = f"The images of this host are being moved into a new pool (job {first.id})."
+        return MachineBusy(said, hint="Wait for that job or cancel it.", passing=True)
 
     # --- converging orders
 

@@ -43,6 +43,11 @@ class Folders:
         self._look()
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
+    def look(self) -> None:
+        """Look again which folders there are: a mount brings others under the same names, and no event tells."""
+        if self._fd >= 0:
+            self._look()
+
     def _look(self) -> None:
         """Watch every folder there is, and of one that is missing the nearest that would show its coming."""
         for folder in (*self._flat, *self._units, *_dropin_folders(self._units)):

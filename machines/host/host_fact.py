@@ -13,7 +13,7 @@ from machines.contract.problems import Problem
 from machines.contract.reports import Heartbeat, HostFact
 from machines.host.paths import Paths
 from machines.host.policy import Policy
-from machines.host.rootfs import bases
+from machines.host.rootfs import bases, pool
 from machines.host.run import environment, run
 
 WORKER = "0.1.0"
@@ -132,12 +132,11 @@ def _pool(paths: Paths) -> Path:
     return paths.machines if paths.machines.exists() else paths.machines.parent
 
 
-@cache
 def pool_type(paths: Paths) -> str:
-    """The file system that holds the images, by its magic number."""
+    """The file system that holds the images; it may change, see new_pool.py."""
     try:
-        return run(["stat", "--file-system", "--format=%T", "--", str(_pool(paths))], timeout=10).out.strip()
-    except Problem:
+        return pool.type_of(_pool(paths))
+    except OSError:
         return ""
 
 

@@ -62,6 +62,20 @@ class Paths:
         """A machine's disk image, where it has one instead of a tree."""
         return self.machines / f"{name}.raw"
 
+    @property
+    def pool_file(self) -> Path:
+        """A btrfs pool in a file, under systemd's own name for it."""
+        return self.machines.with_name(f"{self.machines.name}.raw")
+
+    @property
+    def before_pool(self) -> Path:
+        """What lay in its place before."""
+        return self.machines.with_name(f"{self.machines.name}.before-pool")
+
+    def new_pool(self, job: UUID) -> Path:
+        """The same file while it is being made."""
+        return self.machines.with_name(f".nspawnpanel-{job}.pool")
+
     def unfinished(self, job: UUID) -> Path:
         """A tree being built. The leading dot hides it from machined."""
         return self.machines / f".nspawnpanel-{job}.tmp"

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from machines.contract import envelope, orders
 from machines.contract.recipes import BuildSecrets
-from machines.host import handlers, keys, ledger, policy, settings
+from machines.host import handlers, keys, ledger, new_pool, policy, settings
 from machines.host.bus import Bus
 from machines.host.export import export
 from machines.host.faults import Stopped, TookTooLong, as_problem
@@ -56,6 +56,7 @@ TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
     "bake": lambda host, task, _: bake(host, task),
     "discard": lambda host, task, _: discard(host, task),
     "export": _export,
+    "pool": lambda host, task, _: new_pool.make(host, task),
     "remove": _remove,
     "prove": _prove,
 }

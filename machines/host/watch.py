@@ -55,6 +55,7 @@ class Watch:
         self._told_all = time.monotonic()
         self._reloads = 0
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="observed")
+        self._folders = folders.Folders(host.paths, self._file_changed)
 
     # --- from other threads
 
@@ -65,12 +66,13 @@ class Watch:
         self._host.bus.later(self._observe())
         self._host.bus.later(self._inventories())
         self._host.bus.later(self._keep_looking())
-        self._host.bus.later(folders.Folders(self._host.paths, self._file_changed).watch())
+        self._host.bus.later(self._folders.watch())
 
     def refresh(self) -> None:
         """Send a full inventory soon."""
 
         async def ask() -> None:
+            self._folders.look()
             self._full.set()
 
         self._host.bus.later(ask())

@@ -11,19 +11,29 @@ from machines.host.run import run
 from machines.host.this_host import Task
 
 BTRFS_TOP = 256  # inode of the top of every subvolume
-_BTRFS_MAGIC = 0x9123683E
+# linux/magic.h; ext2 and ext3 have ext4's
+FILE_SYSTEMS = {
+    0x9123683E: "btrfs", 0xEF53: "ext4", 0x58465342: "xfs", 0x01021994: "tmpfs", 0x2FC12FC1: "zfs", 0xF2F52010: "f2fs",
+    0x794C7630: "overlayfs", 0xCA451A4E: "bcachefs", 0x6969: "nfs",
+}  # fmt: skip
 # What a copy keeps besides contents: hard links by themselves, owners by number, capabilities and ACLs as xattrs
 TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=none")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def is_btrfs(folder: Path) -> bool:
-    """Whether a folder lies on btrfs, by statfs(2). Raises OSError."""
+def type_of(folder: Path) -> str:
+    """The file system a folder lies on, by statfs(2): a name of FILE_SYSTEMS, else its number. Raises OSError."""
     buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type on every 64-bit machine
     if _libc.statfs(os.fsencode(folder), buffer) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-    return buffer[0] & 0xFFFFFFFF == _BTRFS_MAGIC
+    number = buffer[0] & 0xFFFFFFFF
+    return FILE_SYSTEMS.get(number, f"{number:#x}")
+
+
+def is_btrfs(folder: Path) -> bool:
+    """Whether a folder lies on btrfs. Raises OSError."""
+    return type_of(folder) == "btrfs"
 
 
 def is_subvolume(tree: Path) -> bool:
