@@ -9,6 +9,7 @@ not come to life with them. What is put back then was kept before anything was w
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from machines.contract import limits, nspawn, orders, values
@@ -35,12 +36,13 @@ def apply(host: ThisHost, task: Task) -> dict[str, Any]:
         check_unchanged(name, configuration, found, wanted)
         lint.check(host.paths, host.policy, name, wanted, found)
         task.check_stop()
-        now = trial.before(Machine(host, task, name), str(task.job))
+        now = Record(job=str(task.job))
+        if task.order.restart:
+            now = trial.before(Machine(host, task, name), now.job)
         record = generations.keep(host.paths, name, configuration.revision, found, now)
     if record.reason:
         raise put_back(host, task, record)
-    before = generations.replaced(host.paths, name, configuration.revision)
-    result = write_and_prove(host, task, name, before, wanted)
+    result = write_and_prove(host, task, name, record.files, wanted)
     if not task.order.restart:
         return result
     return result | restart(host, task, record)
@@ -51,7 +53,7 @@ def write_and_prove(host: ThisHost, task: Task, name: MachineName, before: Files
     write(host, task, name, nspawn_file.read(host.paths, name), wanted)
     applied_at = time.time()
     try:
-        live = make_live(host, task, name, limits.read(before.limits), limits.read(wanted.limits))
+        live, effective = make_live(host, task, name, limits.read(before.limits), limits.read(wanted.limits))
     except Problem:
         write(host, task, name, wanted, before)
         make_live(host, task, name, limits.read(wanted.limits), limits.read(before.limits), strict=False)
@@ -59,7 +61,7 @@ def write_and_prove(host: ThisHost, task: Task, name: MachineName, before: Files
     return {
         "applied_at": applied_at,
         "live": live,
-        "effective": effective(host, name),
+        "effective": effective,
         "nspawn_sha256": wanted.nspawn_sha256,
         "limits_sha256": wanted.limits_sha256,
     }
@@ -78,11 +80,10 @@ def restart(host: ThisHost, task: Task, record: Record) -> dict[str, Any]:
         task.voice.line(f"{name} did not run in its unit, so nothing was restarted: all of it acts at its next start.")
         return {"restarted": False}
     try:
-        before = generations.replaced(host.paths, name, order.configuration.revision)
-        trial.restart(machine, record, boots=_boots(before))
+        trial.restart(machine, record, boots=_boots(record.files))
         if order.rollback_after:
             trial.watch(machine, order)
-            _prove(host, name, limits.read(order.configuration.limits))
+            _prove(read_limits(host, name).effective(), limits.read(order.configuration.limits))
         else:
             trial.come_up(machine)
     except Problem as problem:
@@ -92,7 +93,7 @@ def restart(host: ThisHost, task: Task, record: Record) -> dict[str, Any]:
         record = generations.note(host.paths, name, order.configuration.revision, record, reason=reason)
         undone = put_back(host, task, record)
         raise Stopped(undone.message) if isinstance(problem, Stopped) else undone from problem
-    return {"restarted": True, "effective": effective(host, name)}
+    return {"restarted": True, "effective": read_limits(host, name).effective()}
 
 
 def _boots(files: Files) -> bool:
@@ -108,7 +109,7 @@ def put_back(host: ThisHost, task: Task, record: Record) -> RolledBack:
     """
     assert isinstance(task.order, orders.Apply)
     name, revision = MachineName(task.order.name), task.order.configuration.revision
-    wanted, before = nspawn_file.wanted(task.order.configuration), generations.replaced(host.paths, name, revision)
+    wanted, before = nspawn_file.wanted(task.order.configuration), record.files
     found = nspawn_file.read(host.paths, name)
     if found.nspawn not in {wanted.nspawn, before.nspawn} or found.limits not in {wanted.limits, before.limits}:
         return RolledBack(name, record.reason, "its files were changed by hand meanwhile, so nothing was put back.")
@@ -147,6 +148,32 @@ def write(host: ThisHost, task: Task, name: MachineName, found: Files, wanted: F
         task.run(systemctl.daemon_reload())
 
 
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a machine's unit, read once: as systemd has them, as the kernel has them, and whether it runs."""
+
+    shown: Mapping[str, str]
+    real: Mapping[str, str]
+    runs: bool
+
+    def lags(self, key: str) -> bool:
+        """Whether the kernel has not what systemd shows; what cannot be read there is believed."""
+        real = self.real.get(key)
+        expected = self.shown.get(key, kernel.DEFAULTS.get(key, "infinity"))
+        return real is not None and not kernel.same(key, real, expected)
+
+    def effective(self) -> dict[str, str]:
+        return {
+            key: self.real[key] if key in self.real and self.lags(key) else value for key, value in self.shown.items()
+        }
+
+
+def read_limits(host: ThisHost, name: MachineName) -> Limits:
+    properties = host.bus.do(host.bus.unit(unit_of(name), "Service"))
+    group = str(properties.get("ControlGroup", ""))
+    return Limits(inventory.effective(properties), kernel.enforced(group), runs=bool(group))
+
+
 def make_live(
     host: ThisHost,
     task: Task,
@@ -155,21 +182,23 @@ def make_live(
     after: Mapping[str, str],
     *,
     strict: bool = True,
-) -> list[str]:
-    """Bring a running unit to what its files say now, and prove it. The keys that took effect at once.
+) -> tuple[list[str], dict[str, str]]:
+    """Bring a running unit to what its files say now, and prove it. The keys that took effect at once, and what is
+    effective now.
 
     systemd's values are right after the reload, also those of limits that were taken away; the kernel's may lag behind.
     Raises Problem not-effective when a limit does not hold, unless not `strict`.
     """
-    shown = effective(host, name, kernel_too=False)
+    now = read_limits(host, name)
     changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-    lagging = [key for key in sorted({*before, *after}) if not _holds(host, name, key, shown)]
+    lagging = [key for key in sorted({*before, *after}) if now.lags(key)]
     if lagging:
-        task.run(systemctl.set_property(unit_of(name), [_assignment(key, shown) for key in lagging]))
+        task.run(systemctl.set_property(unit_of(name), [_assignment(key, now.shown) for key in lagging]))
         _forget_runtime(host, task, name, lagging)
+        now = read_limits(host, name)
     if strict:
-        _prove(host, name, after)
-    return [key for key in changed if limits.PROPERTIES[key].live] if _group(host, name) else []
+        _prove(now.effective(), after)
+    return [key for key in changed if limits.PROPERTIES[key].live] if now.runs else [], now.effective()
 
 
 def _assignment(key: str, shown: Mapping[str, str]) -> str:
@@ -192,19 +221,7 @@ def _forget_runtime(host: ThisHost, task: Task, name: MachineName, keys: list[st
     task.run(systemctl.daemon_reload())
 
 
-def _group(host: ThisHost, name: MachineName) -> str:
-    """The control group of a running machine's unit, "" when it does not run."""
-    return str(host.bus.do(host.bus.unit(unit_of(name), "Service")).get("ControlGroup", ""))
-
-
-def _holds(host: ThisHost, name: MachineName, key: str, shown: Mapping[str, str]) -> bool:
-    """Whether the kernel has what systemd shows; what cannot be read there is believed."""
-    real = kernel.enforced(_group(host, name)).get(key)
-    return real is None or kernel.same(key, real, shown.get(key, kernel.DEFAULTS.get(key, "infinity")))
-
-
-def _prove(host: ThisHost, name: MachineName, wanted: Mapping[str, str]) -> None:
-    found = effective(host, name)
+def _prove(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     total = memory().get("MemTotal", 0)
     for key, value in wanted.items():
         if key not in limits.PROVEN:
@@ -216,10 +233,3 @@ def _prove(host: ThisHost, name: MachineName, wanted: Mapping[str, str]) -> None
                 code="not-effective",
                 hint="Another drop-in of the unit may say otherwise (systemctl cat). Both files are as before.",
             )
-
-
-def effective(host: ThisHost, name: MachineName, *, kernel_too: bool = True) -> dict[str, str]:
-    """The limits of a machine's unit as systemd has them, corrected by what the kernel enforces."""
-    properties = host.bus.do(host.bus.unit(unit_of(name), "Service"))
-    shown = inventory.effective(properties)
-    return inventory.corrected(shown, properties) if kernel_too else shown

@@ -1,7 +1,8 @@
 """What an apply replaces, kept until twenty later ones: STATE/generations/NAME/REVISION/, with both files and a record.
 
-The record says which job keeps it and how the machine ran then. It is written last and synced before anything of the
-job takes effect; so a worker that comes back knows exactly what to put back, and whether it had begun to.
+The record says which job keeps it, how the machine ran then, and what both files were, word for word. It is synced before
+anything of the job takes effect; so a worker that comes back knows exactly what to put back, and whether it had begun to.
+The files beside it are for people who look for them.
 """
 
 import json
@@ -25,20 +26,27 @@ class Record:
     says why the files were put back, once that has begun; `back_at` when they were in place again."""
 
     job: str
+    nspawn: str = ""
+    limits: str = ""
     was_up: bool = False
     started: float = 0.0
     reason: str = ""
     back_at: float = 0.0
+
+    @property
+    def files(self) -> Files:
+        """Both files as they were before."""
+        return Files(self.nspawn, self.limits)
 
 
 def keep(paths: Paths, name: MachineName, revision: int, replaced: Files, record: Record) -> Record:
     """Keep what revision `revision` is about to replace. An earlier attempt under that number is forgotten."""
     folder = paths.generations(name) / str(revision)
     folder.mkdir(parents=True, exist_ok=True)
-    nspawn_file.write_one(folder / RECORD, "")
-    nspawn_file.write_one(folder / f"{name}.nspawn", replaced.nspawn)
-    nspawn_file.write_one(folder / DROPIN, replaced.limits)
+    record = replace(record, nspawn=replaced.nspawn, limits=replaced.limits)
     _write(folder, record)
+    for file, text in ((f"{name}.nspawn", replaced.nspawn), (DROPIN, replaced.limits)):
+        (folder / file).write_bytes(text.encode(errors="surrogateescape"))
     kept = sorted((f for f in folder.parent.iterdir() if f.name.isdigit()), key=lambda f: int(f.name))
     for old in kept[:-GENERATIONS]:
         if old != folder:
@@ -53,12 +61,6 @@ def of_job(paths: Paths, name: MachineName, revision: int, job: UUID) -> Record 
     except (OSError, ValueError, TypeError):
         return None
     return record if record.job == str(job) else None
-
-
-def replaced(paths: Paths, name: MachineName, revision: int) -> Files:
-    """Both files as they were before. Raises OSError."""
-    folder = paths.generations(name) / str(revision)
-    return Files(nspawn_file.read_one(folder / f"{name}.nspawn"), nspawn_file.read_one(folder / DROPIN))
 
 
 def note(paths: Paths, name: MachineName, revision: int, record: Record, **changed: str | float) -> Record:

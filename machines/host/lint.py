@@ -110,7 +110,8 @@ def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document) -> Facts:
     """This host and what its other machines have."""
     links = [link.name for link in NET.iterdir()]
     asked = {judge.host_port(value) for value in wanted.get(nspawn.NETWORK, "Port")}
-    ports = {port: listeners.who(inode) for port, inode in listeners.taken().items() if port in asked}
+    taken = listeners.taken().items() if asked else ()
+    ports = {port: listeners.who(inode) for port, inode in taken if port in asked}
     writable, bound = {str(paths.image(name)): "this machine itself"}, dict[str, str]()
     for other, document in _others(paths, name):
         for value in document.get(nspawn.NETWORK, "Port"):

@@ -13,6 +13,7 @@ from tests.bench import builds, hosts, pages
 FIGURES: dict[str, Callable[[], "tuple[str, Sequence[float], Sequence[float], str]"]] = {
     "list_page": pages.list_page,
     "click_to_running": hosts.click_to_running,
+    "apply": hosts.apply,
     "build_cold": builds.build_cold,
     "build_cold_debootstrap": builds.build_cold_debootstrap,
     "build_second": builds.build_second,

@@ -71,7 +71,7 @@ def test_a_generation_is_known_again_by_its_job_alone(paths):
     assert generations.of_job(paths, "web", 3, job) == record
     assert generations.of_job(paths, "web", 3, other) is None
     assert generations.of_job(paths, "web", 4, job) is None
-    assert generations.replaced(paths, "web", 3) == replaced
+    assert record.files == replaced
     noted = generations.note(paths, "web", 3, record, reason="It had no address")
     assert generations.of_job(paths, "web", 3, job) == noted
     assert (noted.started, noted.reason) == (5.5, "It had no address")
@@ -79,8 +79,9 @@ def test_a_generation_is_known_again_by_its_job_alone(paths):
 
 def test_a_number_that_is_used_again_keeps_what_is_replaced_now(paths):
     generations.keep(paths, "web", 3, Files("old\n", "old\n"), Record(job=str(uuid4())))
-    generations.keep(paths, "web", 3, Files("by hand\n", ""), Record(job=str(uuid4())))
-    assert generations.replaced(paths, "web", 3) == Files("by hand\n", "")
+    kept = generations.keep(paths, "web", 3, Files("by hand\n", ""), Record(job=str(uuid4())))
+    assert kept.files == Files("by hand\n", "")
+    assert (paths.generations("web") / "3/web.nspawn").read_text() == "by hand\n"
 
 
 def test_half_a_record_is_no_record(paths):

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from machines.models import BindMount, Found, PortForward, Revision
+from machines.models import BindMount, Found, Machine, PortForward, Revision
+from machines.models.revision import sha256
 from tests import make
 from tests.panel.configs import cast
 
@@ -115,7 +116,9 @@ def test_a_change_by_hand_is_shown_before_anybody_applies(as_admin, admin, web):
     cast.draft(web, admin, memory_max="1G")
     text = "[Exec]\nHostname=by-hand\n"
     told = [{"path": "/etc/systemd/nspawn/web.nspawn", "kind": "nspawn", "form": "text", "text": text}]
+    told[0]["sha256"] = sha256(text)
     Found.objects.create(machine=web, told=told)
+    Machine.objects.update(nspawn_sha256=sha256(text), limits_sha256="absent")
     page = as_admin.get(URL).content.decode()
     assert "Somebody changed the files on alpha" in page
     assert "<code>by-hand</code>" in page
