@@ -9,6 +9,7 @@ not come to life with them. What is put back then was kept before anything was w
 import contextlib
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from machines.host import generations, inventory, kernel, lint, nspawn_file, sys
 from machines.host.faults import ConfigChanged, RolledBack, Stopped
 from machines.host.generations import Record
 from machines.host.host_fact import memory
-from machines.host.nspawn_file import Files
+from machines.host.nspawn_file import Files, Prepared
 from machines.host.paths import unit_of
 from machines.host.running import Machine
 from machines.host.this_host import Task, ThisHost
@@ -32,25 +33,46 @@ def apply(host: ThisHost, task: Task) -> dict[str, Any]:
     name, configuration = MachineName(task.order.name), task.order.configuration
     found, wanted = nspawn_file.read(host.paths, name), nspawn_file.wanted(configuration)
     record = generations.of_job(host.paths, name, configuration.revision, task.job) if task.again else None
+    prepared = None
     if record is None:
-        check_unchanged(name, configuration, found, wanted)
-        lint.check(host.paths, host.policy, name, wanted, found)
-        task.check_stop()
-        now = Record(job=str(task.job))
-        if task.order.restart:
-            now = trial.before(Machine(host, task, name), now.job)
-        record = generations.keep(host.paths, name, configuration.revision, found, now)
+        record, prepared = judge_and_keep(host, task, name, found, wanted)
     if record.reason:
         raise put_back(host, task, record)
-    result = write_and_prove(host, task, name, record.files, wanted)
+    result = write_and_prove(host, task, name, record.files, wanted, prepared=prepared)
     if not task.order.restart:
         return result
     return result | restart(host, task, record)
 
 
-def write_and_prove(host: ThisHost, task: Task, name: MachineName, before: Files, wanted: Files) -> dict[str, Any]:
+def judge_and_keep(
+    host: ThisHost, task: Task, name: MachineName, found: Files, wanted: Files
+) -> tuple[Record, Prepared]:
+    """Everything before the first effect. The disk syncs the new files while systemd's parsers read them: either takes
+    its time. Raises ConfigChanged, NotAllowed, Stopped or Problem config-refused; then nothing is left of it."""
+    order = task.order
+    assert isinstance(order, orders.Apply)
+    check_unchanged(name, order.configuration, found, wanted)
+    with ThreadPoolExecutor(1) as beside:
+        lying_ready = beside.submit(Prepared, host.paths, name, wanted)
+        try:
+            lint.check(host.paths, host.policy, name, wanted, found)
+            task.check_stop()
+            now = Record(job=str(task.job))
+            if order.restart:
+                now = trial.before(Machine(host, task, name), now.job)
+            kept = generations.keep(host.paths, name, order.configuration.revision, found, now)
+            return kept, lying_ready.result()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                lying_ready.result().drop()
+            raise
+
+
+def write_and_prove(
+    host: ThisHost, task: Task, name: MachineName, before: Files, wanted: Files, *, prepared: Prepared | None
+) -> dict[str, Any]:
     """Write both files and make the limits live, or leave everything as it was. Raises Problem not-effective."""
-    write(host, task, name, nspawn_file.read(host.paths, name), wanted)
+    write(host, task, name, nspawn_file.read(host.paths, name), wanted, prepared=prepared)
     applied_at = time.time()
     try:
         live, effective = make_live(host, task, name, limits.read(before.limits), limits.read(wanted.limits))
@@ -135,7 +157,9 @@ def check_unchanged(name: MachineName, configuration: orders.Configuration, foun
         raise ConfigChanged(name, found.nspawn, found.limits)
 
 
-def write(host: ThisHost, task: Task, name: MachineName, found: Files, wanted: Files) -> None:
+def write(
+    host: ThisHost, task: Task, name: MachineName, found: Files, wanted: Files, *, prepared: Prepared | None = None
+) -> None:
     """Write both files and let systemd read the drop-in. Raises OSError or CommandFailed."""
     for file, before, after in (
         (host.paths.nspawn_file(name), found.nspawn, wanted.nspawn),
@@ -143,8 +167,21 @@ def write(host: ThisHost, task: Task, name: MachineName, found: Files, wanted: F
     ):
         if before != after:
             task.voice.line(f"{'Writing' if after else 'Removing'} {file}")
-    nspawn_file.write(host.paths, name, wanted)
-    if found.limits != wanted.limits:
+    prepared = prepared or Prepared(host.paths, name, wanted)
+    prepared.put()
+    with ThreadPoolExecutor(1) as beside:
+        synced = beside.submit(prepared.sync)
+        if found.limits != wanted.limits:
+            reload(host, task)
+        synced.result()
+
+
+def reload(host: ThisHost, task: Task) -> None:
+    """Over the open connection, which saves a process. Raises CommandFailed."""
+    try:
+        task.voice.command(systemctl.daemon_reload())
+        host.bus.do(host.bus.systemd("Reload"))
+    except Problem:  # a large host may take longer than a call
         task.run(systemctl.daemon_reload())
 
 
@@ -218,7 +255,7 @@ def _forget_runtime(host: ThisHost, task: Task, name: MachineName, keys: list[st
         (folder / f"50-{key}.conf").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # people's own set-property files stay
         folder.rmdir()
-    task.run(systemctl.daemon_reload())
+    reload(host, task)
 
 
 def _prove(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:

@@ -60,31 +60,75 @@ def read_one(file: Path) -> str:
         return ""
 
 
+class Prepared:
+    """Both files lying ready beside their places, whole and synced; so that nothing is left to do but to rename them."""
+
+    def __init__(self, paths: Paths, name: MachineName, files: Files) -> None:
+        """Raises OSError; then nothing is left."""
+        self._ready: list[tuple[Path, Path | None]] = []
+        try:
+            for file, text in ((paths.limits_file(name), files.limits), (paths.nspawn_file(name), files.nspawn)):
+                if read_one(file) != text:
+                    self._ready.append((file, _aside(file, text) if text else None))
+        except BaseException:
+            self.drop()
+            raise
+
+    def put(self) -> None:
+        """Make both files so; their folders are to be synced yet. Raises OSError."""
+        for file, aside in self._ready:
+            _exchange(file, aside)
+
+    def sync(self) -> None:
+        for file, _ in self._ready:
+            _sync_folder(file.parent)
+
+    def drop(self) -> None:
+        """Leave everything as it was."""
+        for file, aside in self._ready:
+            if aside:
+                aside.unlink(missing_ok=True)
+                _forget_empty(file.parent)
+
+
 def write(paths: Paths, name: MachineName, files: Files) -> None:
     """Make both files so; a text of "" removes the file. Raises OSError."""
-    write_one(paths.limits_file(name), files.limits)
-    write_one(paths.nspawn_file(name), files.nspawn)
+    prepared = Prepared(paths, name, files)
+    prepared.put()
+    prepared.sync()
 
 
 def write_one(file: Path, text: str) -> None:
     """Make one file so, whole and synced; "" removes it. Raises OSError."""
     if read_one(file) == text:
         return
-    if text:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{file.name}.new")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as out:
-            os.fchmod(out.fileno(), 0o644)
-            out.write(text.encode(errors="surrogateescape"))
-            out.flush()
-            os.fsync(out.fileno())
-        aside.rename(file)
-    else:
-        file.unlink(missing_ok=True)
+    _exchange(file, _aside(file, text) if text else None)
     _sync_folder(file.parent)
-    if not text and file.parent.name.endswith(".service.d"):
+
+
+def _aside(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.new")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as out:
+        os.fchmod(out.fileno(), 0o644)
+        out.write(text.encode(errors="surrogateescape"))
+        out.flush()
+        os.fsync(out.fileno())
+    return aside
+
+
+def _exchange(file: Path, aside: Path | None) -> None:
+    if aside:
+        aside.rename(file)
+        return
+    file.unlink(missing_ok=True)
+    _forget_empty(file.parent)
+
+
+def _forget_empty(folder: Path) -> None:
+    if folder.name.endswith(".service.d"):
         with contextlib.suppress(OSError):  # somebody else's drop-in is in there
-            file.parent.rmdir()
+            folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:
