@@ -138,14 +138,14 @@ def _nspawn_row(
     setting = nspawn.SETTINGS.get(f"{section}.{key}")
     agrees = readback.inside(f"{section}.{key}", said, seen) if machine.shown_state.is_up else None
     flag, cause, command = _why(machine, file, place, (asked, said), agrees)
-    shown = seen.splitlines() if seen and (said or asked) else said if machine.shown_state.is_up and not seen else []
+    shown = _seen(key, said or asked, seen) if seen else _unseen(machine, file, asked, said)
     return Row(
         section=section,
         key=key,
         title=setting.title if setting else "Not a setting of systemd’s",
         wanted=asked,
         disk=said,
-        effective=shown if not (flag == IGNORED and not seen) else [],
+        effective=[] if flag == IGNORED and not agrees else shown if said or asked else [],
         source=_source(file, key, said),
         path=file.path if file and said else "",
         flag=flag,
@@ -153,6 +153,21 @@ def _nspawn_row(
         command=command,
         confirmed=agrees is True,
     )
+
+
+def _seen(key: str, wanted: list[str], seen: str) -> list[str]:
+    """What the process shows, of capabilities only those that are spoken of."""
+    if key != "Capability":
+        return seen.splitlines()
+    return [word for value in wanted for word in value.split() if word in seen.split()]
+
+
+def _unseen(machine: Machine, file: File | None, asked: list[str], said: list[str]) -> list[str]:
+    """Of what leaves no trace: what the file said when the machine was started."""
+    if not machine.shown_state.is_up:
+        return []
+    later = machine.since is not None and file is not None and file.changed > machine.since.timestamp()
+    return asked if machine.applied and later else said
 
 
 def _source(file: File | None, key: str, said: list[str]) -> str:
@@ -193,7 +208,7 @@ def _why_not_inside(machine: Machine, file: File | None, key: str, agrees: bool 
 def _waits(machine: Machine, file: File) -> bool:
     """Whether the machine was started with another text than the file has now."""
     later = machine.since is not None and file.changed > machine.since.timestamp()
-    return later and (machine.restart_needed or machine.applied is None or machine.differs)
+    return later and (machine.restart_needed or machine.applied is None)
 
 
 def _log(machine: Machine) -> str:
@@ -288,9 +303,9 @@ def _overruled(key: str, file: File | None, dropins: list[Said]) -> tuple[str, s
         return "The drop-in on the host does not say so any more: somebody changed it by hand.", ""
     if file.is_ours:
         return "Somebody changed our drop-in on the host by hand.", ""
-    word = f"{file.path} sets {key}={dropins[-1].value}"
+    word = f"{file.path} sets {key}={_readable(key, dropins[-1].value)}"
     if file.is_leftover:
-        return f"{word}; `systemctl set-property` left it there.", _remove(file)
+        return f"{word}; “systemctl set-property” left it there.", _remove(file)
     return f"{word} and is read after ours.", "" if "@.service.d/" in file.path else _remove(file)
 
 
@@ -302,8 +317,8 @@ def _not_in_force(machine: Machine, found: Found, key: str, due: str, said: list
     live = next((each for each in said if each.file.is_leftover and _agrees(machine, key, each.value, real)), None)
     if live:
         return (
-            f"`systemctl set-property` set {key}={live.value} on the running machine; {said[-1].file.path} says {due} and "
-            "wins again with the next reload."
+            f"“systemctl set-property” set {key}={_readable(key, live.value)} on the running machine. {said[-1].file.path} "
+            f"says {_readable(key, due)} and wins again with the next reload."
         ), _remove(live.file)  # fmt: skip
     if found.needs_reload:
         return "systemd has not read the files since they were changed.", "systemctl daemon-reload"
@@ -311,6 +326,11 @@ def _not_in_force(machine: Machine, found: Found, key: str, due: str, said: list
         held = in_words(key, shown)
         return f"systemd holds {held}, but the kernel enforces {in_words(key, real)}.", _set(machine, key, due)
     return "No file says so: it was set on the running unit.", _set(machine, key, due)
+
+
+def _readable(key: str, value: str) -> str:
+    """systemd writes plain bytes into what set-property leaves."""
+    return in_words(key, value) if key.startswith("Memory") else value
 
 
 def _remove(file: File) -> str:

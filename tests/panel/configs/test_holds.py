@@ -63,7 +63,7 @@ def test_a_limit_of_ours_that_holds(web):
         (
             [(LEFT, limit("1G"))],
             "1G",
-            "`systemctl set-property` left it there",
+            "“systemctl set-property” left it there",
             f"rm {LEFT} && systemctl daemon-reload",
         ),
         (
@@ -158,7 +158,7 @@ def test_the_page_shows_it_all(as_viewer, web):
     run(web)
     find(web, STOCK, (ETC, "[Exec]\nBoot=yes\n<script>"), (LEFT, limit("1G")), shown={"MemoryMax": str(1 << 30)})
     page = unescape(as_viewer.get(URL).content.decode())
-    assert "`systemctl set-property` left it there" in page
+    assert "“systemctl set-property” left it there" in page
     assert f"rm {LEFT}" in page
     assert "<script>" not in as_viewer.get(URL).content.decode().split("<main", 1)[1]
     assert "IOWeight" not in page
