@@ -100,6 +100,23 @@ class Apply(Order):
         return self
 
 
+class OldDropin(BaseModel):
+    """A drop-in somebody left, and the sum of what the person saw in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Tidy(Order):
+    """Remove drop-ins of the machine's unit that people left, while they are as they were seen. Copies stay."""
+
+    op: Literal["tidy"] = "tidy"
+    name: KnownName
+    files: list[OldDropin] = Field(min_length=1, max_length=50)
+
+
 class Build(Order):
     """Build an image, write its configuration, and perhaps enable and start it.
 
@@ -227,6 +244,7 @@ AnyOrder = Annotated[
     | Enable
     | Disable
     | Apply
+    | Tidy
     | Build
     | Bake
     | Discard

@@ -33,6 +33,7 @@ RIGHT_FOR: dict[str, Right] = {
     "enable": Right.OPERATE,
     "disable": Right.OPERATE,
     "apply": Right.CONFIGURE,
+    "tidy": Right.CONFIGURE,
     "build": Right.BUILD,
     "bake": Right.BUILD,
     "discard": Right.BUILD,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import apply, autostart, host_fact, inventory, machinectl, systemctl
+from machines.host import apply, autostart, host_fact, inventory, machinectl, systemctl, tidy
 from machines.host.doctor import examine
 from machines.host.faults import MachineMissing, TookTooLong
 from machines.host.paths import unit_of
@@ -109,6 +109,7 @@ TABLE: Mapping[str, Handler] = {
     "enable": enable,
     "disable": disable,
     "apply": apply.apply,
+    "tidy": tidy.tidy,
     "mark": mark,
     "examine": examine.examine,
     "mend": examine.mend_one,

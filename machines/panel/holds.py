@@ -4,7 +4,7 @@ A difference is never shown without its cause, and with the command that mends i
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from machines.contract import limits, nspawn, readback
@@ -391,9 +391,3 @@ def left_out(file: File) -> list[str]:
     return [
         f"{e.key}={e.value}" for e in nspawn.parse(file.text).settings() if e.value and needs_trust(e.section, e.key)
     ]
-
-
-def strangers(found: Found) -> list[tuple[File, Mapping[str, str]]]:
-    """Drop-ins for this machine alone, not written by us, that hold limits."""
-    mine: Iterable[File] = (f for f in found.dropins if not f.is_ours and f.is_plain and "@.service.d/" not in f.path)
-    return [(file, held) for file in mine if (held := limits.read(file.text))]

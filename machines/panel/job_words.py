@@ -16,6 +16,7 @@ WHAT = {
     "enable": "Start {} at boot",
     "disable": "Do not start {} at boot",
     "apply": "Configure {}",
+    "tidy": "Remove old limits of {}",
     "build": "Build {}",
     "bake": "Build a base",
     "discard": "Remove a base",

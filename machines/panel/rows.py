@@ -84,6 +84,7 @@ DOING = {
     "enable": "enabling",
     "disable": "disabling",
     "apply": "applying",
+    "tidy": "tidying",
     "build": BUILDING,
     "remove": "removing",
     "examine": "examining",

@@ -60,6 +60,8 @@ TABLE = {
     "config-adopt": Line(CONFIGURE, POST),
     "config-reapply": Line(CONFIGURE, POST),
     "config-ignore": Line(CONFIGURE, POST),
+    "config-absorb": Line(CONFIGURE, POST),
+    "config-tidy": Line(CONFIGURE, POST),
     "revision-index": Line(SEE, GET),
     "revision-compare": Line(SEE, GET),
     "revision-detail": Line(SEE, GET),

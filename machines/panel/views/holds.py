@@ -4,13 +4,14 @@ from typing import Any
 from uuid import uuid4
 
 from django.http import HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract.problems import Problem
 from machines.contract.rights import Right
 from machines.models import Found, Machine
-from machines.panel import access, config_page, diffs, drafts, drift, holds, responses, rows
+from machines.panel import access, config_page, diffs, drafts, drift, holds, leftovers, responses, rows
 from machines.panel.access import PanelRequest, needs
 from machines.panel.job_page import read_key
 
@@ -48,7 +49,7 @@ def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict
         "changes": diffs.settings(drafts.files(machine.applied), there) if machine.applied else [],
         "can_adopt": machine.applied is None and found is not None and bool(found.counting or found.ours),
         "left_out": holds.left_out(found.counting) if found and found.counting else [],
-        "strangers": holds.strangers(found) if found else [],
+        "leftovers": leftovers.read(machine, found) if found else [],
         "fingerprint": machine.fingerprint,
         "key": uuid4(),
     }
@@ -96,3 +97,30 @@ def ignore(request: PanelRequest, host: str, name: str) -> HttpResponse:
         return responses.refused(request, problem, back=_back(host, name))
     said = "Left as it is. It is said again when a file changes once more."
     return responses.done(request, said, back=_back(host, name))
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def absorb(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Put the limits that others set into a draft of ours."""
+    machine = access.machine(request, host, name)
+    paths, sums = request.POST.getlist("path"), request.POST.getlist("sha256")
+    try:
+        leftovers.absorb(machine, by=request.user, paths=paths, sums=sums, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    return redirect("config-review", host, name)
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def tidy(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Order away a file in which somebody set limits."""
+    machine = access.machine(request, host, name)
+    path, sha256 = request.POST.get("path", ""), request.POST.get("sha256", "")
+    key = read_key(request.POST.get("key", ""))
+    try:
+        job = leftovers.remove(machine, by=request.user, path=path, sha256=sha256, key=key)
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    return responses.placed(request, job, f"Removing {path}.", back=_back(host, name))

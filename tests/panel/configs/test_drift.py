@@ -108,7 +108,7 @@ def found(machine: Machine, path: str, text: str) -> None:
 def test_limits_elsewhere_stay_where_they_are(as_admin, web):
     find(web, (ETC, BY_HAND), (LEFT, "[Service]\nMemoryMax=1G\n"))
     Machine.objects.update(nspawn_sha256=cast.sha(BY_HAND))
-    assert "Limits that other drop-ins hold" in as_admin.get(URL).content.decode()
+    assert "Limits that other drop-ins hold stay" in as_admin.get(URL).content.decode()
     as_admin.post(f"{URL}adopt/", seen(web))
     assert fresh(web).applied.limits_text == ""
 
