@@ -40,7 +40,7 @@ class Folders:
         if self._fd < 0:
             LOG.warning("inotify is not available; changes of images and files are seen once a minute")
             return
-        self._look()
+        self._look(first=True)
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def look(self) -> None:
@@ -48,15 +48,23 @@ class Folders:
         if self._fd >= 0:
             self._look()
 
-    def _look(self) -> None:
-        """Watch every folder there is, and of one that is missing the nearest that would show its coming."""
-        for folder in (*self._flat, *self._units, *_dropin_folders(self._units)):
-            self._add(next(each for each in (folder, *folder.parents) if each.is_dir()))
+    def _look(self, *, first: bool = False) -> None:
+        """Watch every folder there is, and of one that is missing the nearest that would show its coming.
 
-    def _add(self, folder: Path) -> None:
+        A folder that has come may hold files already, which nobody has seen come.
+        """
+        for folder in (*self._flat, *self._units, *_dropin_folders(self._units)):
+            there = next(each for each in (folder, *folder.parents) if each.is_dir())
+            if self._add(there) and there == folder and not first:
+                self._changed(machine_of(folder.name.removesuffix(".d")) if folder.name.startswith(_UNIT) else EVERY)
+
+    def _add(self, folder: Path) -> bool:
+        """Whether it was not watched yet."""
         watch = self._libc.inotify_add_watch(self._fd, os.fsencode(folder), _CHANGES)
-        if watch >= 0:
+        fresh = watch >= 0 and self._watched.get(watch) != folder
+        if fresh:
             self._watched[watch] = folder
+        return fresh
 
     def _read(self) -> None:
         try:
