@@ -100,7 +100,7 @@ class Summary:
 
     @property
     def width(self) -> int:
-        return SHOWN * (BAR_WIDE + BAR_GAP)
+        return max(len(self.runs), 1) * (BAR_WIDE + BAR_GAP) - BAR_GAP
 
 
 def summary(runs: list[Run]) -> Summary:

@@ -228,7 +228,7 @@ class DebianForm(_Tuned, SourceForm[recipes.DebianRecipe]):
     template = "recipes/_debian.html"
 
     release = forms.ChoiceField(label="Release")
-    variant = forms.ChoiceField(choices=VARIANTS, initial="minbase", required=False)
+    variant = forms.ChoiceField(choices=VARIANTS, initial="minbase")
     components = code_field("Components", initial="main", help_text="Of the distribution's own archive.")
     packages = code_field(
         "Packages to add",
@@ -256,9 +256,7 @@ class DebianForm(_Tuned, SourceForm[recipes.DebianRecipe]):
         return checked(recipes.mirror, self.cleaned_data["mirror"])
 
     def to_recipe(self) -> recipes.DebianRecipe:
-        given = self.values()
-        given["variant"] = given["variant"] or "minbase"
-        return recipes.DebianRecipe(distribution=self.system, **given)
+        return recipes.DebianRecipe(distribution=self.system, **self.values())
 
 
 class _OtherPackages(_Tuned):
@@ -331,13 +329,14 @@ class PullForm(SourceForm[recipes.PullRecipe]):
     template = "recipes/_pull.html"
     has_base = False
 
-    url = code_field("Address of the image", placeholder="https://images.example/debian-13.tar.xz")
-    format = forms.ChoiceField(
-        choices=[("tar", "tar: a packed tree"), ("raw", "raw: a disk image")], initial="tar", required=False
+    url = code_field(
+        "Address of the image",
+        placeholder="https://images.example/debian-13.tar.xz",
+        required=True,
+        error_messages={"required": "Give the address of the image; it begins with http:// or https://."},
     )
-    verify = forms.ChoiceField(
-        label="Verified", choices=VERIFY.items(), initial="signature", required=False, widget=forms.RadioSelect
-    )
+    format = forms.ChoiceField(choices=[("tar", "tar: a packed tree"), ("raw", "raw: a disk image")], initial="tar")
+    verify = forms.ChoiceField(label="Verified", choices=VERIFY.items(), initial="signature", widget=forms.RadioSelect)
     sha256 = code_field("SHA-256 sum", max_length=100)
 
     def __init__(self, *args: Any, may_skip: bool = False, **kwargs: Any) -> None:
@@ -361,7 +360,6 @@ class PullForm(SourceForm[recipes.PullRecipe]):
 
     def to_recipe(self) -> recipes.PullRecipe:
         given = self.values()
-        given["format"], given["verify"] = given["format"] or "tar", given["verify"] or "signature"
         given["sha256"] = given["sha256"] if given["verify"] == "sha256" else ""
         return recipes.PullRecipe(**given)
 

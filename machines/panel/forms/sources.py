@@ -207,6 +207,11 @@ class Source:
     def hush(self) -> None:
         self.form.hush()
 
+    def fit(self) -> None:
+        """What was typed for another source shall not stand in the way of this one."""
+        if isinstance(self.form, SourceForm):
+            self.form.keep_fitting()
+
     def token(self) -> str:
         """What the host needs to fetch an archive; "" for every other source."""
         if isinstance(self.form, ArchiveChoice) and self.host:

@@ -91,6 +91,7 @@ def _reshaped(
     request: PanelRequest, form: NewMachineForm, source: Source, configurator: Configurator, hosts: list[Host]
 ) -> HttpResponse:
     """The same page in another shape, or the parts of it that depend on host and source; nothing is judged yet."""
+    source.fit()
     if responses.wants_fragment(request):
         context = {"form": form, "configurator": configurator, "host": configurator.host, "fragment": True}
         return render(request, "machines/_new_source.html", context | _about(form, source))
