@@ -18,6 +18,7 @@ from machines.panel.views import (
     jobs,
     machines,
     new_machine,
+    pools,
     proofs,
     raw,
     recipes,
@@ -78,6 +79,7 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and �
 host_urls: list[URLPattern] = [  # /hosts/…
     path("", hosts.index, name="host-index"),
     path("<word:host>/", hosts.detail, name="host-detail"),
+    path("<word:host>/pool/", pools.new, name="host-pool"),
     path("<word:host>/doctor/", doctor.host, name="host-doctor"),
     path("<word:host>/doctor/examine/", doctor.examine_host, name="host-examine"),
     path("<word:host>/doctor/mend/<word:what>/", doctor.mend_host, name="host-mend"),

@@ -68,6 +68,7 @@ TABLE = {
     "revision-restore": Line(CONFIGURE, POST),
     "host-index": Line(SEE, GET),
     "host-detail": Line(SEE, GET),
+    "host-pool": Line(ADMINISTER, BOTH),
     "host-doctor": Line(SEE, GET),
     "host-examine": Line(OPERATE, POST),
     "host-mend": Line(ADMINISTER, POST),

@@ -15,6 +15,7 @@ from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
 from machines.panel import bases, frame, host_rows, job_words, responses, rows
 from machines.panel.access import PanelRequest, needs
+from machines.panel.forms import pools
 
 SHOWN = 500
 EVENTS_SHOWN = 20
@@ -68,6 +69,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "events": events,
         "jobs": here,
         "may_build": request.user.may(Right.BUILD),
+        "offers_pool": pools.is_offered(found, request.user),
         "bases": bases.of_host(found.name, found.facts.get("bases")),
         "key": uuid4(),
         "fragment": responses.wants_fragment(request),

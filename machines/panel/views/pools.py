@@ -1,0 +1,36 @@
+"""A btrfs pool for a host whose images lie on a plain file system: offered with what it means, never forced."""
+
+from uuid import uuid4
+
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from machines.contract.problems import NotAllowed, Problem
+from machines.contract.rights import Right
+from machines.models import Job
+from machines.panel import access, dispatch, responses, rows
+from machines.panel.access import PanelRequest, needs
+from machines.panel.forms import pools
+from machines.panel.forms.pools import PoolForm
+from machines.panel.job_page import read_key
+
+
+@require_http_methods(["GET", "POST"])
+@needs(Right.ADMINISTER)
+def new(request: PanelRequest, host: str) -> HttpResponse:
+    """Say what it means, ask how large, then order it."""
+    found = access.host(request, host)
+    if not pools.is_offered(found, request.user):
+        raise Http404(f"The images of {host} do not lie on a plain file system.")
+    room = pools.room(found)
+    form = PoolForm(request.POST or None, room=room)
+    if request.method == "POST" and form.is_valid():
+        try:
+            job = dispatch.place(form.to_order(), on=found, by=request.user, key=read_key(request.POST.get("key", "")))
+        except (NotAllowed, Problem) as problem:
+            return responses.refused(request, problem, back=rows.host_url(host))
+        return redirect("job-detail", job.pk)
+    under_way = Job.objects.unfinished().filter(host=found, op="pool").first()
+    context = {"host": found, "url": rows.host_url(host), "form": form, "room": room, "key": uuid4(), "job": under_way}
+    return render(request, "hosts/pool.html", context, status=422 if form.is_bound else 200)
