@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from machines.contract import nspawn
+from machines.contract.judge import Finding
 from machines.contract.problems import Problem
 from machines.contract.states import JobState
 from machines.contract.table import Kind
@@ -78,6 +79,18 @@ def _place(line: str, draft: Revision) -> tuple[str, str]:
     at = int(numbered[2]) if numbered else 0
     key = lines[at - 1].partition("=")[0].strip() if 1 <= at <= len(lines) else ""
     return _PLACES.get(key, ""), key if key in _PLACES else ""
+
+
+def marks(trouble_: Trouble | None, findings: list[Finding]) -> dict[str, list[str]]:
+    """id of a part of the form → what is wrong there: by our own judgement, and by the host's when it refused the draft."""
+    found: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.refused and place_of(finding.key):
+            found.setdefault(place_of(finding.key), []).append(f"{finding.message} {finding.hint}".strip())
+    for text, place, _ in trouble_.lines if trouble_ else []:
+        if place:
+            found.setdefault(place, []).append(text or str(trouble_.job.problem.get("message")))  # type: ignore[union-attr]
+    return found
 
 
 # --- the host's files were changed by hand

@@ -1,5 +1,6 @@
 """The words pages are made of: states, icons, sizes, times, fields. Nothing here asks the database."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -115,6 +116,16 @@ def state_badge(state: str, kind: str = "machine", note: str = "") -> SafeString
 def pending_badge(verb: str) -> SafeString:
     """What somebody asked for and what has not happened yet: the verb, never the hoped-for result."""
     return format_html('<span class="state state-info state-pending">{}<em>{}</em></span>', spinner(), verb)
+
+
+@register.simple_tag(takes_context=True)
+def remarks(context: Context, field: "BoundField | str") -> list[str]:
+    """What is to be said at a field, or at a part of the page by its id: `marks` of the page has it by such ids."""
+    marks: Mapping[str, list[str]] = context.get("marks") or {}
+    if not field or not marks:
+        return []
+    places = [field] if isinstance(field, str) else [field.id_for_label, f"{field.auto_id}_field"]
+    return [text for place in places for text in marks.get(place, [])]
 
 
 @register.filter

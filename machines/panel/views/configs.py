@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
+from django.db.models import prefetch_related_objects
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -32,6 +33,8 @@ def edit(request: PanelRequest, host: str, name: str) -> HttpResponse:
         return _save(request, machine, draft)
     if drafts.is_foreign(machine):
         return render(request, "configs/foreign.html", config_page.context(request, machine, draft, "config"))
+    if draft:
+        prefetch_related_objects([draft], "binds", "ports")  # for the form and for what is judged of it
     return _form(request, machine, draft, drafts.configurator(machine, draft))
 
 
@@ -65,7 +68,10 @@ def _form(
 ) -> HttpResponse:
     shown = config_page.context(request, machine, draft, "config")
     shown |= {"sections": setting_sections.sections(given), "unshown": without_field(given.instance.base_nspawn)}
-    shown |= {"configurator": given, "trouble": refusals.trouble(draft), **more}
+    trouble = refusals.trouble(draft)
+    shown |= {"configurator": given, "trouble": trouble, **more}
+    if draft and not given.form.is_bound:
+        shown["marks"] = refusals.marks(trouble, drafts.findings(machine, drafts.files(draft)))
     return render(request, "configs/edit.html", shown, status=status)
 
 

@@ -82,6 +82,9 @@ def test_what_is_refused_names_the_field_and_keeps_the_button_shut(as_admin, adm
     assert "lies inside /srv/shared, which db can write to" in page
     assert '/config/#binds"><code>Bind=</code></a>' in page
     assert "Mend above first" in page
+    form = as_admin.get("/hosts/alpha/machines/web/config/").content.decode()
+    at_binds = form[form.index('<div id="binds">') :]
+    assert "lies inside /srv/shared" in at_binds[: at_binds.index("</fieldset>")]
 
 
 def test_what_was_applied_already_is_only_a_warning(as_admin, admin, web):
