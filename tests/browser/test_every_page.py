@@ -13,6 +13,7 @@ PAGES = {
     "machine": "{machine}",
     "machine that failed": "{quiet}",
     "configuration": "{machine}config/",
+    "configuration as text": "{machine}config/raw/",
     "what holds": "{machine}holds/?all=1",
     "revisions": "{machine}revisions/",
     "removal": "{quiet}remove/",
