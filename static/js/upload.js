@@ -38,6 +38,7 @@
     for (let wait = 1; ; wait = Math.min(wait * 2, 15)) {
       try { return await ask(...wish); } catch (error) {
         if (error instanceof Refused) throw error;
+        if (wish[1] instanceof Blob) await wish[1].slice(0, 1).arrayBuffer().catch(() => { throw new Refused("The file cannot be read any more. Choose it again."); });
         say(`The panel cannot be reached. Trying again in ${wait}\u00a0s; nothing is lost.`);
         await pausing(wait * 1000);
       }
@@ -53,8 +54,7 @@
       bar.value = offset / chosen.size;
       say(`${size(offset)} of ${size(chosen.size)}${speed ? ` · ${size(speed)}/s` : ""}`);
       if (paused) { say(`Paused at ${size(offset)} of ${size(chosen.size)}.`); await pausing(0); }
-      const bytes = await chosen.slice(offset, offset + part).arrayBuffer().catch(() => { throw new Refused("The file cannot be read any more. Choose it again."); });
-      told = await patiently(`${begun.part_url}?offset=${offset}`, bytes, "application/octet-stream");
+      told = await patiently(`${begun.part_url}?offset=${offset}`, chosen.slice(offset, offset + part), "application/octet-stream");
     }
     bar.value = 1;
     for (let told = { state: "arriving" }; told.state !== "ready";) {

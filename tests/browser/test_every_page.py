@@ -19,6 +19,8 @@ PAGES = {
     "removal": "{quiet}remove/",
     "hosts": "/hosts/",
     "host": "/hosts/alpha/",
+    "archives": "/archives/",
+    "export": "{quiet}export/",
     "jobs": "/jobs/",
     "job that succeeded": "{good}",
     "job that failed": "{bad}",
