@@ -102,6 +102,12 @@ def test_a_full_disk_is_a_full_disk():
     )
 
 
+def test_a_tool_that_crashes_is_not_the_recipes_fault():
+    problem = rpms.explain(CommandFailed(["dnf"], -11, ""), ["Metadata cache created."], Path("/var/lib/machines/.new"))
+    assert "crashed" in problem.message
+    assert "groups" in problem.hint
+
+
 def test_the_summary_of_a_transaction_is_no_unknown_package():
     assert (
         failure("Install  2 Packages", "Downloading Packages:", "Error: Transaction failed").code == "bootstrap-failed"

@@ -109,7 +109,8 @@ echo {name} > %{{buildroot}}/usr/share/words/{name}
 def install(host: Sandbox, *packages: str) -> None:
     """The tools, from where the host has its own packages."""
     host.run(["apt-get", "update", "-qq"], timeout=120)
-    host.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "--", *packages], timeout=300)
+    quick = ["-o", "Dpkg::Options::=--force-unsafe-io", "-o", "Acquire::Languages=none"]
+    host.run(["apt-get", "install", *quick, "-qq", "--yes", "--no-install-recommends", "--", *packages], timeout=300)
 
 
 def make_key(host: Sandbox, name: str) -> str:

@@ -192,8 +192,8 @@ def test_a_package_signed_by_another_key_is_refused(fleet):
 
 @pytest.mark.parametrize(
     ("url", "code"),
-    [("http://127.0.0.1:9/tiny", "mirror-unreachable"), (f"{HTTP}/no-such-release", "release-unknown"), ("file:///srv/nothing", "release-unknown")],
-)  # fmt: skip
+    [("http://127.0.0.1:9/tiny", "mirror-unreachable"), (f"{HTTP}/no-such-release", "release-unknown")],
+)
 def test_a_repository_that_cannot_be_read_is_named_before_anything_begins(fleet, url, code):
     problem = fleet.fails(fleet.recipe(url=url))
     assert problem["code"] == code, problem
@@ -252,7 +252,6 @@ def test_zyppers_phases_and_progress_are_told_and_nothing_of_the_job_stays(fleet
 def test_zyppers_failures_are_told_for_what_they_are(fleet):
     assert "hullo" in fleet.fails(fleet.suse("hullo"))["message"]
     assert fleet.fails(fleet.suse(url="http://127.0.0.1:9/tiny"))["code"] == "mirror-unreachable"
-    assert fleet.fails(fleet.suse(url=f"{HTTP}/no-such-release"))["code"] == "release-unknown"
     wrong = fleet.fails(fleet.suse(key=fleet.other_key))
     assert wrong["code"] == "key-unknown", wrong
     unsigned = RpmRepository(id="unsigned", url="file:///srv/unsigned", key=fleet.key)
@@ -296,7 +295,6 @@ def test_pacstraps_failures_are_told_for_what_they_are(fleet):
     mirror = f"{HTTP}/arch"
     assert "hullo" in fleet.fails(ArchRecipe(packages=("hullo",), mirror=mirror))["message"]
     assert fleet.fails(ArchRecipe(mirror="http://127.0.0.1:9/arch"))["code"] == "mirror-unreachable"
-    assert fleet.fails(ArchRecipe(mirror=f"{HTTP}/nothing"))["code"] == "release-unknown"
     assert fleet.fails(ArchRecipe())["code"] == "mirror-unknown"
     unsigned = fleet.fails(ArchRecipe(packages=("stranger",), mirror=mirror))
     assert unsigned["code"] == "key-unknown", unsigned

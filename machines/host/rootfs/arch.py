@@ -154,7 +154,7 @@ def make_keyring(building: Building) -> Path:
     run([*gpg, "--import", str(source / "archlinux.gpg")], timeout=300, codes=(0, 2))  # 2: some key of hundreds is odd
     trusted, revoked = (_fingerprints(source / f"archlinux-{kind}") for kind in ("trusted", "revoked"))
     for key in trusted:
-        run([*gpg, "--quick-lsign-key", key], timeout=60)
+        run([*gpg, "--quick-lsign-key", key], timeout=60, codes=(0, 2))  # 2: not among the keys
     trust = "".join(f"{key}:4:\n" for key in trusted)
     run([*gpg, "--import-ownertrust"], timeout=60, stdin=trust.encode())
     for key in revoked:

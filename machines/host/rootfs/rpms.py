@@ -8,6 +8,7 @@ verified twice: gpgcheck stands in every repository, and rpm itself (%_pkgverify
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,6 +271,11 @@ def _first(said: Sequence[str], words: Sequence[str]) -> str:
 
 
 def _other(failed: CommandFailed, said: Sequence[str]) -> Problem:
+    if failed.status == -signal.SIGSEGV:
+        return Problem(
+            f"{failed.argv[0]} itself crashed on this host.", code="bootstrap-failed", details="\n".join(said)[-DETAILS:],
+            hint="If the recipe has groups (@…), name their packages instead: dnf of Debian 13 crashes over groups.",
+        )  # fmt: skip
     own = next((line.strip() for line in said if re.match(r"(?i)\s*(error|problem|failed)\b", line)), "")
     return Problem(
         f"{failed.argv[0]} failed: {own or failed.message}", code="bootstrap-failed",
