@@ -150,3 +150,15 @@ def test_every_property_that_can_be_asked_for_is_read_back(brown):
         if readback.holds(key, value, shown.get(key, ""), 1 << 40) is not True
     }
     assert not wrong
+
+
+def test_a_machine_started_by_hand_is_flagged_with_the_cause(brown):
+    brown.host.run(["machinectl", "terminate", "brown"])
+    brown.ada.sees("brown", "stopped", 20, brown.name)
+    brown.host.run(["systemd-run", "--unit=by-hand", "systemd-nspawn", "--quiet", "--boot", "--machine=brown"])
+    until(lambda: brown.ada.machine("brown", brown.name)["unit"] == "machine-brown.scope", 20,
+          lambda: str(brown.ada.machine("brown", brown.name)))  # fmt: skip
+    page = brown.ada.get(f"/hosts/{brown.name}/machines/brown/holds/")
+    assert "It runs in machine-brown.scope, not in systemd-nspawn@brown.service" in page
+    until(lambda: brown.ada.machine("brown", brown.name)["not_as_asked"], 10, lambda: str(brown.found()["shown"]))
+    assert "limits of systemd-nspawn@brown.service do not reach it" in brown.ada.get(f"/hosts/{brown.name}/machines/brown/holds/")  # fmt: skip
