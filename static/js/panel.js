@@ -243,6 +243,7 @@
   onFresh(() => armNames(document));
   onFresh(count);
   onFresh(pageState);
+  $$(".tabs [aria-current]").forEach((tab) => { tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 48; });
   $("[data-focus]")?.focus();
   window.panel = { $, $$, on, storage, announce, onFresh }; // for forms.js and lists.js
 })();

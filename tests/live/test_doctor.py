@@ -16,6 +16,7 @@ NAME = "sick"
 UNIT = f"systemd-nspawn@{NAME}.service"
 NETWORKD = "systemd-networkd.service"
 MIB = 1 << 20
+LASTING = {"systemd-journal", "systemd-network", "systemd-resolve", "systemd-logind", "dbus-daemon"}
 
 
 def fresh(made: ScratchPanel) -> Iterator[ScratchPanel]:
@@ -175,13 +176,14 @@ def limit(panel: ScratchPanel, *assignments: str) -> None:
     panel.sandbox.run(["systemctl", "set-property", "--runtime", UNIT, *assignments])
 
 
-def processes(panel: ScratchPanel) -> set[str]:
-    """Those of the machine, by number, whichever hierarchy systemd keeps them in."""
+def services(panel: ScratchPanel) -> dict[str, str]:
+    """The machine's lasting processes, name → number, whichever hierarchy systemd keeps them in."""
     script = (
-        'for top in systemd unified .; do d=/sys/fs/cgroup/$top/machine.slice/"$1"; '
-        '[ -d "$d" ] && find "$d" -name cgroup.procs -exec cat {} +; done; true'
+        'for top in systemd unified .; do d=/sys/fs/cgroup/$top/machine.slice/"$1"; [ -d "$d" ] && '
+        'for p in $(find "$d" -name cgroup.procs -exec cat {} +); do echo "$p $(cat /proc/$p/comm)"; done; done; true'
     )
-    return set(panel.sandbox.run(["sh", "-c", script, "sh", UNIT]).stdout.split())
+    rows = [line.split(maxsplit=1) for line in panel.sandbox.run(["sh", "-c", script, "sh", UNIT]).stdout.splitlines()]
+    return {row[1]: row[0] for row in rows if len(row) == 2 and row[1] in LASTING}
 
 
 def loads(panel: ScratchPanel) -> str:
@@ -196,8 +198,8 @@ def prove(panel: ScratchPanel) -> dict[str, proofs.Trial]:
 
 def test_both_caps_hold_and_the_machine_loses_nothing(panel):
     limit(panel, "MemoryMax=128M", "CPUQuota=20%")
-    addressed(panel)
-    before = processes(panel)
+    sees(panel, lambda found: "address-has" in found and services(panel).keys() == LASTING)
+    before = services(panel)
     trials = prove(panel)
     cpu, memory = trials["CPUQuota"], trials["MemoryMax"]
     assert (cpu.verdict, cpu.asked) == ("holds", 20)
@@ -206,7 +208,7 @@ def test_both_caps_hold_and_the_machine_loses_nothing(panel):
     assert len(cpu.samples) > 20
     assert (memory.verdict, memory.asked, memory.killed, memory.others) == ("holds", 128 * MIB, True, 0)
     assert 100 * MIB < memory.measured <= 129 * MIB
-    assert before <= processes(panel)
+    assert services(panel) == before
     assert loads(panel) == ""
     left = panel.sandbox.run(["find", "/sys/fs/cgroup", "-name", "nspawnpanel-proof"], check=False).stdout
     assert left == ""
