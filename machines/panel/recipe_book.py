@@ -110,12 +110,10 @@ def lines(content: recipes.AnyRecipe | None) -> list[tuple[str, str]]:
     """A recipe as (word, value); what is empty is left out. Packages are one a line, so that a diff shows them."""
     if content is None:
         return []
-    found = []
-    for name, value in content.model_dump(mode="json").items():
-        said = _said(name, value)
-        if name != "kind" and said:
-            found.append((_WORDS.get(name, name), said))
-    return found
+    values = content.model_dump(mode="json", exclude={"kind"})
+    ordered = [*(name for name in _WORDS if name in values), *(name for name in values if name not in _WORDS)]
+    said = [(_WORDS.get(name, name), _said(name, values[name])) for name in ordered]
+    return [(word, text) for word, text in said if text]
 
 
 def _said(name: str, value: Any) -> str:

@@ -39,6 +39,7 @@ TOOLS = [
 PRIME_HELP = "The base boots once before it is kept, and forgets who it was: machines from it start faster."
 TRIM_HELP = "Units a machine does not need are masked: fewer processes, a faster start."
 KEY_ROWS = 3
+FOLDED = ("variant", "components", "tool", "proxy", "prime", "trim")  # what few recipes need
 SUITE_SAID = "A suite looks like trixie, bookworm-backports or stable/updates."
 ID_SAID = "The short name of a repository has letters, digits, dots, dashes and underscores: base, epel."
 
@@ -135,6 +136,7 @@ class SourceForm(forms.Form, Generic[_Recipe]):
     """What all kinds share. `system` is the word of SYSTEMS it was made for; `repositories` its rows, if it has any."""
 
     rows: Any = None
+    folds_rows = False
     has_base = True  # what its tools make is kept and copied (contract.recipes.WITH_BASE)
 
     def __init__(self, data: Mapping[str, Any] | None = None, *, system: str, **kwargs: Any) -> None:
@@ -178,6 +180,13 @@ class SourceForm(forms.Form, Generic[_Recipe]):
         if self.repositories is not None and self.repositories.is_bound:
             for row in self.repositories.forms:
                 row.errors.clear()
+
+    @property
+    def unusual(self) -> bool:
+        """Whether one of the fields that are folded away says something, or is wrong."""
+        fields = [self[name] for name in FOLDED if name in self.fields]
+        rows = bool(self.repositories is not None and self.folds_rows and self.repositories.forms)
+        return rows or any(f.errors or (f.value() or "") != (f.field.initial or "") for f in fields)
 
     def keep_fitting(self) -> None:
         """Drop what another system's form had in a field of the same name."""
@@ -225,6 +234,7 @@ class _Tuned(forms.Form):
 
 class DebianForm(_Tuned, SourceForm[recipes.DebianRecipe]):
     rows = AptRepositories
+    folds_rows = True
     template = "recipes/_debian.html"
 
     release = forms.ChoiceField(label="Release")

@@ -118,3 +118,13 @@ def test_another_systems_release_is_not_carried_over():
     form = form_for("fedora", given)
     form.hush()
     assert (form["release"].value(), form["packages"].value(), form.errors) == ("43", "vim", {})
+
+
+def test_what_is_folded_away_opens_when_it_says_something():
+    assert not form_for("debian").unusual
+    assert not form_for("debian", sent(form_for("debian"))).unusual
+    for recipe in EVERYTHING[:3]:
+        assert filled(recipe).unusual
+    wrong = QueryDict(mutable=True)
+    wrong.update({"release": "trixie", "proxy": "nonsense"})
+    assert form_for("debian", wrong).unusual
