@@ -21,6 +21,7 @@ STOCK = {
     "VirtualEthernet": "--network-veth",
     "PrivateUsers": "-U",
 }
+UNKNOWN_AT_MOST = 100
 RAISED = {"LimitNOFILE", "LimitMEMLOCK"}  # a systemd inside raises them for itself
 UNLIMITED = {"infinity", "[not set]", str(2**64 - 1)}
 LIMITS, UNIT = "Limits", "Unit"
@@ -121,14 +122,23 @@ def _alarms(machine: Machine, found: Found) -> Iterator[Alarm]:
 
 def _nspawn_rows(machine: Machine, found: Found) -> Iterator[Row]:
     file = found.counting
-    disk = nspawn.parse(file.text if file and file.is_plain else "")
-    wanted = nspawn.parse(nspawn.unmark(machine.applied.nspawn_text) if machine.applied else "")
-    unknown = [(e.section, e.key) for e in disk.settings() if f"{e.section}.{e.key}" not in nspawn.SETTINGS]
-    places = [*((s.section, s.key) for s in nspawn.SETTINGS.values()), *dict.fromkeys(unknown)]
+    disk = _by_key(file.text if file and file.is_plain else "")
+    wanted = _by_key(nspawn.unmark(machine.applied.nspawn_text) if machine.applied else "")
+    unknown = [place for place in disk if ".".join(place) not in nspawn.SETTINGS]
+    places = [*((s.section, s.key) for s in nspawn.SETTINGS.values()), *unknown[:UNKNOWN_AT_MOST]]
     for section, key in places:
-        asked, said = wanted.get(section, key), disk.get(section, key)
+        asked, said = wanted.get((section, key), []), disk.get((section, key), [])
         seen = str(found.inside.get(f"{section}.{key}", ""))
         yield _nspawn_row(machine, file, (section, key), (asked, said), seen)
+
+
+def _by_key(text: str) -> dict[tuple[str, str], list[str]]:
+    """(section, key) → its values, in one pass: a host may send a file of ten thousand keys. An empty value resets."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in nspawn.parse(text).settings():
+        values = found.setdefault((entry.section, entry.key), [])
+        values.append(entry.value) if entry.value else values.clear()
+    return found
 
 
 def _nspawn_row(

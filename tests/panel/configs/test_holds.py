@@ -1,5 +1,6 @@
 """What holds: each setting wanted, on disk and in force, and each difference with its cause and what mends it."""
 
+import time
 from datetime import timedelta
 from html import unescape
 
@@ -167,3 +168,11 @@ def test_the_page_shows_it_all(as_viewer, web):
 
 def test_the_page_of_a_machine_whose_files_were_not_told_yet(as_viewer, web):
     assert "has not told yet" in as_viewer.get(URL).content.decode()
+
+
+def test_a_file_of_many_thousand_keys_is_read_in_time(web):
+    found = find(web, (ETC, "[Exec]\n" + "".join(f"K{n}=\nK{n}=1\n" for n in range(9000))))
+    machine = Machine.objects.select_related("host", "applied").get()
+    began = time.monotonic()
+    assert len(list(holds.read(machine, found).rows)) == holds.UNKNOWN_AT_MOST
+    assert time.monotonic() - began < 5
