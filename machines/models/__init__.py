@@ -6,11 +6,27 @@ from machines.models.found import Found
 from machines.models.host import Host
 from machines.models.job import Job, LogChunk
 from machines.models.machine import Machine
+from machines.models.preset import GroupMember, JobGroup, Preset, PresetUse
 from machines.models.recipe import Recipe, RecipeVersion
 from machines.models.revision import BindMount, PortForward, Revision
 from machines.models.user import User
 
 __all__ = [
-    "Archive", "BindMount", "Event", "Found", "Host", "Job", "LogChunk", "Machine", "PortForward", "Recipe",
-    "RecipeVersion", "Revision", "User",
-]  # fmt: skip
+    "Archive",
+    "BindMount",
+    "Event",
+    "Found",
+    "GroupMember",
+    "Host",
+    "Job",
+    "JobGroup",
+    "LogChunk",
+    "Machine",
+    "PortForward",
+    "Preset",
+    "PresetUse",
+    "Recipe",
+    "RecipeVersion",
+    "Revision",
+    "User",
+]

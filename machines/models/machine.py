@@ -51,6 +51,8 @@ class Machine(models.Model):
 
     applied = models.ForeignKey("Revision", null=True, on_delete=models.SET_NULL, related_name="+")
     restart_needed = models.BooleanField(default=False)
+    # [[number, name, what it said when it was put here], …] of its presets: a copy, so that its pages cost no query more
+    preset_words = models.JSONField(default=list)
     built_by = models.ForeignKey(
         "Job", null=True, on_delete=models.SET_NULL, related_name="+"
     )  # the build it came from

@@ -26,7 +26,7 @@ from machines.contract.problems import Problem
 from machines.contract.states import OFFLINE_SECONDS, JobState, MachineState
 from machines.models import Host, Job, Machine
 from machines.models.machine import rank_of
-from machines.panel import intake
+from machines.panel import groups, intake
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.mailbox import Mailbox
 
@@ -46,6 +46,7 @@ class Courier:
         self._key = key
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
         self._stop = threading.Event()
+        groups.follow()
         self._swept = datetime.min.replace(tzinfo=UTC)
 
     def run(self) -> None:

@@ -32,6 +32,10 @@ REFUSALS_PER_HOUR = 20
 MACHINES_AT_MOST = 10_000  # per host; what an inventory does not name goes again
 
 
+# What else is to be done when a job has ended, however it did; groups of jobs go on (groups.py).
+WHEN_ENDED: list[Callable[[Job], None]] = []
+
+
 class Taken(Enum):
     YES = "taken"
     AGAIN = "already taken"
@@ -173,6 +177,7 @@ def _outcome(host: Host, report: reports.Outcome, _: envelope.SignedReport) -> N
         refresh(host, report.machine)
     bases.learn(host, job, report)
     _settle(host, job, report)
+    _tell_ended(job)
 
 
 def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
@@ -210,10 +215,20 @@ def _as_ordered(revision: Revision, configuration: dict[str, Any]) -> None:
     revision.found_in = ""
 
 
+def _tell_ended(job: Job) -> None:
+    for tell in WHEN_ENDED:
+        tell(job)
+
+
 def never_done(job: Job) -> None:
     """A job that ended without its host: its revision is a draft again, the machine it was to build is not there."""
     if job.op == "export":
         archive_files.settle(job)
+    _never_done_to(job)
+    _tell_ended(job)
+
+
+def _never_done_to(job: Job) -> None:
     machine = Machine.objects.filter(host_id=job.host_id, name=job.machine_name).first()
     if machine is None:
         return

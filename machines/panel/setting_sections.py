@@ -1,7 +1,7 @@
 """The configuration form as its page shows it: sections, and in each the settings people ask for and the rare ones."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.forms import BaseFormSet, BoundField
@@ -31,6 +31,7 @@ class Shown:
     needs: str = ""  # why it cannot be used on this host
     holds: bool = False  # something is said, or something is wrong
     column: str = ""
+    preset: str = ""  # which preset it comes from, or what one says instead
 
     @property
     def is_wide(self) -> bool:
@@ -51,15 +52,16 @@ class Section:
     rare: list[Shown] = field(default_factory=list)
 
 
-def sections(configurator: Configurator) -> list[Section]:
+def sections(configurator: Configurator, notes: Mapping[str, str] | None = None) -> list[Section]:
     """Every setting of the table in its section, but for those that the network mode, binds and ports stand for.
 
-    A rare one that says something stands among the usual ones.
+    `notes` says of a setting which preset has to do with it. A rare one that says something stands among the usual ones.
     """
     found = {group: Section(group, title) for group, title in TITLES.items()}
-    for shown in _shown(configurator):
+    for bare in _shown(configurator):
+        shown = replace(bare, preset=(notes or {}).get(bare.setting.id, ""))
         section = found[shown.setting.group]
-        (section.rare if shown.setting.rare and not shown.holds else section.usual).append(shown)
+        (section.rare if shown.setting.rare and not shown.holds and not shown.preset else section.usual).append(shown)
     return list(found.values())
 
 

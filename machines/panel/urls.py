@@ -5,6 +5,7 @@ from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
 from machines.contract.rights import Right
+from machines.panel import groups
 from machines.panel.access import needs
 from machines.panel.verbs import VERBS
 from machines.panel.views import (
@@ -19,6 +20,7 @@ from machines.panel.views import (
     machines,
     new_machine,
     pools,
+    presets,
     proofs,
     raw,
     recipes,
@@ -33,6 +35,7 @@ class Word(StringConverter):
 
 
 register_converter(Word, "word")
+groups.follow()
 
 home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
 
@@ -118,6 +121,15 @@ archive_urls: list[URLPattern] = [  # /archives/…
     path("<uuid:archive>/content/", archives.content, name="archive-content"),
     path("<uuid:archive>/remove/", archives.remove, name="archive-remove"),
 ]
+preset_urls: list[URLPattern] = [  # /presets/…
+    path("", presets.index, name="preset-index"),
+    path("new/", presets.new, name="preset-new"),
+    path("starters/", presets.add_starter, name="preset-starter"),
+    path("<int:pk>/", presets.detail, name="preset-detail"),
+    path("<int:pk>/edit/", presets.edit, name="preset-edit"),
+    path("<int:pk>/remove/", presets.remove, name="preset-remove"),
+    path("<int:pk>/roll-out/", presets.roll_out, name="preset-roll-out"),
+]
 account_urls: list[URLPattern] = [  # /settings/…
     path("theme/", accounts.theme, name="theme"),
 ]
@@ -129,6 +141,8 @@ urlpatterns = [
     path("hosts/", include(host_urls)),
     path("jobs/", include(job_urls)),
     path("recipes/", include(recipe_urls)),
+    path("presets/", include(preset_urls)),
+    path("job-groups/<int:pk>/", presets.group, name="job-group"),
     path("archives/", include(archive_urls)),
     path("transfer/<uuid:archive>/", archives.transfer, name="archive-transfer"),
     path("settings/", include(account_urls)),

@@ -29,6 +29,8 @@ PAGES = {
     "recipe's version": "{recipe}versions/1/",
     "recipe's form": "{recipe}edit/",
     "new recipe of rpm packages": "/recipes/new/?of=fedora",
+    "presets": "/presets/",
+    "new preset": "/presets/new/",
     "not found": "/hosts/nowhere/",
     "change password": "/accounts/password/change/",
 }

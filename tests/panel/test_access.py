@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from machines.contract import orders
 from machines.contract.recipes import DebianRecipe
 from machines.contract.rights import RIGHTS, Right, Role
-from machines.models import Archive, Host, Recipe, RecipeVersion, Revision
+from machines.models import Archive, Host, JobGroup, Preset, Recipe, RecipeVersion, Revision
 from machines.panel.access import PUBLIC, RequireDeclaredRight
 from tests import make
 
@@ -84,6 +84,14 @@ TABLE = {
     "job-bake": Line(BUILD, POST),
     "base-rebuild": Line(BUILD, POST),
     "base-discard": Line(BUILD, BOTH),
+    "preset-index": Line(SEE, GET),
+    "preset-new": Line(CONFIGURE, BOTH),
+    "preset-starter": Line(CONFIGURE, POST),
+    "preset-detail": Line(SEE, GET),
+    "preset-edit": Line(CONFIGURE, BOTH),
+    "preset-remove": Line(CONFIGURE, POST),
+    "preset-roll-out": Line(CONFIGURE, BOTH),
+    "job-group": Line(SEE, GET),
     "recipe-index": Line(SEE, GET),
     "recipe-new": Line(BUILD, BOTH),
     "recipe-starter": Line(BUILD, POST),
@@ -131,6 +139,8 @@ def address(web, admin) -> Callable[[str], str]:
     Revision.objects.create(machine=web, number=1, state="applied")
     recipe = Recipe.objects.create(pk=job.pk, name="small")
     RecipeVersion.objects.create(recipe=recipe, number=1, spec=DebianRecipe(release="trixie").model_dump(mode="json"))
+    Preset.objects.create(pk=job.pk, name="hardened")
+    JobGroup.objects.create(pk=job.pk, title="Preset hardened")
     base = "0123456789abcdef"
     Host.objects.update(facts={"bases": [{"id": base, "key": "k"}]})
     given = {

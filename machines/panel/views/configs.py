@@ -14,7 +14,7 @@ from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right, authorize
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
-from machines.panel import access, config_page, diffs, drafts, refusals, responses, setting_sections
+from machines.panel import access, config_page, diffs, drafts, presets, refusals, responses, setting_sections
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import row_buttons
 from machines.panel.forms.apply import ApplyForm, offered
@@ -67,7 +67,8 @@ def _form(
     **more: Any,
 ) -> HttpResponse:
     shown = config_page.context(request, machine, draft, "config")
-    shown |= {"sections": setting_sections.sections(given), "unshown": without_field(given.instance.base_nspawn)}
+    shown["sections"] = setting_sections.sections(given, presets.notes(machine))
+    shown |= {"unshown": without_field(given.instance.base_nspawn)}
     trouble = refusals.trouble(draft)
     shown |= {"configurator": given, "trouble": trouble, **more}
     if draft and not given.form.is_bound:

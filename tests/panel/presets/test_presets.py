@@ -1,0 +1,197 @@
+"""Presets: what they put into files and take out again, and how a change reaches many machines."""
+
+import pytest
+from django.urls import reverse
+
+from machines.contract import reports
+from machines.contract.states import JobState, MachineState
+from machines.models import GroupMember, Job, JobGroup, Preset, PresetUse, Revision
+from machines.panel import drafts, groups, intake, presets
+from machines.panel.diffs import Files
+from tests import make
+
+
+@pytest.fixture(autouse=True)
+def _following():
+    """As the courier and the web process do."""
+    groups.follow()
+
+
+def says(settings, network=("", "")):
+    return {"network": list(network), "settings": settings}
+
+
+class TestPut:
+    def test_it_says_what_it_says_and_leaves_the_rest_as_it_is(self):
+        before = Files("# mine\n[Exec]\nBoot=yes\n", "[Service]\nTasksMax=9\n")
+        after = presets.put(before, says({"Files.Volatile": "overlay", "MemoryMax": "1G"}))
+        assert after.nspawn.startswith("# mine\n[Exec]\nBoot=yes\n")
+        assert "[Files]\nVolatile=overlay" in after.nspawn
+        assert "TasksMax=9" in after.limits
+        assert "MemoryMax=1G" in after.limits
+
+    def test_a_second_time_changes_nothing(self):
+        wanted = says({"Files.Bind": "/srv/a:/a\n/srv/b:/b", "MemoryMax": "1G"}, ("zone", "lab"))
+        once = presets.put(Files(), wanted)
+        assert presets.put(once, wanted, wanted) == once
+
+    def test_values_of_a_repeated_key_are_added_and_only_its_own_go_again(self):
+        mine = Files("[Files]\nBind=/home/me\n")
+        with_it = presets.put(mine, says({"Files.Bind": "/srv/a:/a"}))
+        assert with_it.nspawn.count("Bind=") == 2
+        assert (
+            presets.put(with_it, presets.NOTHING, says({"Files.Bind": "/srv/a:/a"})).nspawn.strip()
+            == mine.nspawn.strip()
+        )
+
+    def test_what_it_no_longer_says_goes_unless_somebody_changed_it(self):
+        formerly = says({"MemoryMax": "1G", "Exec.NoNewPrivileges": "yes"})
+        had = presets.put(Files(), formerly)
+        assert presets.put(had, presets.NOTHING, formerly) == Files()
+        changed = Files(had.nspawn, had.limits.replace("1G", "2G"))
+        assert "MemoryMax=2G" in presets.put(changed, presets.NOTHING, formerly).limits
+
+    def test_a_network_mode_is_put_whole(self):
+        after = presets.put(Files("[Network]\nZone=old\n"), says({}, ("none", "")))
+        assert "Private=yes" in after.nspawn
+        assert "Zone" not in after.nspawn
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("MemoryMax", "lots"), ("Nope", "1"), ("MemoryMax", ""), ("MemoryMax", "1G\n2G"), ("Network.Zone", "a")],
+    )
+    def test_a_wrong_value_is_refused(self, name, text):
+        with pytest.raises(presets.BadValue):
+            presets.check(name, text)
+
+    @pytest.mark.parametrize("word", presets.STARTERS)
+    def test_the_starters_say_nothing_that_would_be_refused(self, word):
+        for name, text in presets.STARTERS[word][2].items():
+            presets.check(name, text)
+
+
+@pytest.fixture
+def fleet(alpha):
+    return [make.machine(name, on=alpha, image_type="directory", image_id=name) for name in ("one", "two", "three")]
+
+
+@pytest.fixture
+def small(db):
+    return Preset.objects.create(name="Small", settings={"MemoryMax": "1G"})
+
+
+def end(member: GroupMember, state: str = "succeeded") -> None:
+    """What a host's outcome does to the job of a member."""
+    job = Job.objects.get(pk=member.job_id)
+    Job.objects.filter(pk=job.pk).update(state=JobState.RUNNING)
+    fact = reports.MachineFact(
+        name=member.machine.name, state=MachineState.STOPPED,
+        nspawn_sha256=job.revision.nspawn_sha256 if state == "succeeded" else "absent",
+        limits_sha256=job.revision.limits_sha256 if state == "succeeded" else "absent",
+    )  # fmt: skip
+    outcome = reports.Outcome(job=job.uuid, state=state, at=1.0, machine=fact)
+    intake._outcome(job.host, outcome, None)
+
+
+def members(group: JobGroup) -> list[GroupMember]:
+    return list(group.members.select_related("job", "machine"))
+
+
+class TestGroups:
+    def test_all_at_once(self, admin, fleet, small):
+        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False)
+        assert [m.state for m in members(group)] == ["placed"] * 3
+        for member in members(group):
+            assert "MemoryMax=1G" in member.job.revision.limits_text
+            end(member)
+        group.refresh_from_db()
+        assert group.ended_at
+        assert PresetUse.objects.filter(preset=small).count() == 3
+
+    def test_one_after_the_other(self, admin, fleet, small):
+        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        assert [m.state for m in members(group)] == ["placed", "waiting", "waiting"]
+        end(members(group)[0])
+        assert [m.state for m in members(group)] == ["placed", "placed", "waiting"]
+        groups.advance(group.pk)
+        groups.advance(group.pk)
+        assert Job.objects.count() == 2, "looking again places nothing twice"
+
+    def test_it_stops_at_the_first_failure(self, admin, fleet, small):
+        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        end(members(group)[0], "failed")
+        assert [m.state for m in members(group)] == ["placed", "skipped", "skipped"]
+        group.refresh_from_db()
+        assert group.ended_at
+        assert not PresetUse.objects.exists()
+
+    def test_a_job_that_is_cancelled_unsent_stops_it_too(self, admin, fleet, small):
+        from machines.panel import dispatch
+
+        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        dispatch.cancel(members(group)[0].job, by=admin)
+        assert [m.state for m in members(group)][1:] == ["skipped", "skipped"]
+
+    def test_what_cannot_be_done_is_said_and_what_is_done_already_is_no_failure(self, admin, fleet, small):
+        drafts.save_texts(fleet[0], Files("[Exec]\nBoot=yes\n"), by=admin, seen=drafts.stamp(fleet[0], None))
+        revision = Revision.objects.create(
+            machine=fleet[1], number=1, state="applied", limits_text="[Service]\nMemoryMax=1G\n"
+        )
+        fleet[1].applied = revision
+        fleet[1].limits_sha256 = revision.limits_sha256
+        fleet[1].save()
+        group = groups.roll_out(small, [fleet[1], fleet[0], fleet[2]], by=admin, stop_at_failure=True, restart=False)
+        assert [m.state for m in members(group)] == ["unchanged", "refused", "skipped"]
+        assert "draft" in members(group)[1].problem
+        assert PresetUse.objects.get().machine == fleet[1]
+
+    def test_a_second_press_finds_the_first_group(self, admin, fleet, small):
+        from uuid import uuid4
+
+        key = uuid4()
+        first = groups.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key)
+        assert groups.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key) == first
+
+
+class TestPages:
+    def test_a_preset_is_made_changed_and_previewed(self, as_admin, fleet):
+        answer = as_admin.post(reverse("preset-new"), {
+            "name": "Small", "says-TOTAL_FORMS": 1, "says-INITIAL_FORMS": 0, "says-0-setting": "MemoryMax", "says-0-value": "1G",
+        })  # fmt: skip
+        assert answer.status_code == 302
+        preset = Preset.objects.get()
+        assert preset.settings == {"MemoryMax": "1G"}
+        page = as_admin.get(reverse("preset-roll-out", args=[preset.pk]), {"machine": fleet[0].pk}).content.decode()
+        assert "MemoryMax=" in page
+        assert "Apply to 1 machine<" in page
+
+    def test_a_wrong_value_is_said_on_its_own_row(self, as_admin):
+        answer = as_admin.post(reverse("preset-new"), {
+            "name": "Small", "says-TOTAL_FORMS": 1, "says-INITIAL_FORMS": 0, "says-0-setting": "MemoryMax", "says-0-value": "lots",
+        })  # fmt: skip
+        assert answer.status_code == 422
+        assert 'id="id_says-0-value_error"' in answer.content.decode()
+
+    def test_a_row_can_be_added_without_a_script(self, as_admin):
+        answer = as_admin.post(
+            reverse("preset-new"), {"name": "", "says-TOTAL_FORMS": 1, "says-INITIAL_FORMS": 0, "add": "says"}
+        )
+        assert 'name="says-1-setting"' in answer.content.decode()
+        assert answer.status_code == 200
+
+    def test_a_machine_s_form_says_what_comes_from_a_preset_and_what_does_not(self, as_admin, fleet, small):
+        revision = Revision.objects.create(
+            machine=fleet[0], number=1, state="applied", limits_text="[Service]\nMemoryMax=2G\n"
+        )
+        fleet[0].applied = revision
+        fleet[0].save()
+        PresetUse.objects.create(preset=small, machine=fleet[0], says=small.says)
+        presets.retell([fleet[0].pk])
+        page = as_admin.get(reverse("config-edit", args=["alpha", "one"])).content.decode()
+        assert "preset Small says 1G" in page
+        assert "differs in MemoryMax" in as_admin.get(reverse("preset-detail", args=[small.pk])).content.decode()
+
+    def test_the_group_s_page_shows_each_machine(self, as_admin, admin, fleet, small):
+        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        page = as_admin.get(reverse("job-group", args=[group.pk])).content.decode()
+        assert page.count("waiting for its turn") == 2
