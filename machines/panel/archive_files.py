@@ -20,7 +20,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Sum
+from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from machines.contract.problems import BadValue, Problem
@@ -226,8 +226,9 @@ def remove(archive: Archive) -> None:
 def forget_abandoned() -> None:
     """Remove uploads nobody goes on with, and files whose archive is gone."""
     old = Archive.objects.filter(
-        state=Archive.State.ARRIVING, job=None, created_at__lt=timezone.now() - ABANDONED, received__lt=F("size")
-    )
+        Q(received__lt=F("size")) | Q(size=0),
+        state=Archive.State.ARRIVING, job=None, created_at__lt=timezone.now() - ABANDONED,
+    )  # fmt: skip
     for archive in old:
         log.info("Upload %s (%s) was never finished; it is removed.", archive.pk, archive.title)
         remove(archive)

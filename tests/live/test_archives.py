@@ -19,6 +19,7 @@ from tests.person import Person, until
 from tests.real import POLICY
 
 PING = "/var/lib/machines/{}/usr/bin/ping-like"
+LARGE = 66 * 1024 * 1024  # bytes; more than the panel sums up while somebody waits
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def build(ada: Person, name: str, archive: str, **fields: Any) -> dict[str, Any]
     return ada.build(name, "beta", **given)
 
 
-def upload(ada: Person, title: str, content: bytes, part: int = 1024 * 1024) -> str:
+def upload(ada: Person, title: str, content: bytes, part: int = 8 * 1024 * 1024) -> str:
     """As upload.js does it; the archive's id."""
     token = ada.form_of("/archives/")["csrfmiddlewaretoken"] or ada.form_of("/machines/new/")["csrfmiddlewaretoken"]
     ada.send("/archives/begin/", {"csrfmiddlewaretoken": token, "title": title, "size": len(content), "format": "tar"})
@@ -77,10 +78,10 @@ def upload(ada: Person, title: str, content: bytes, part: int = 1024 * 1024) -> 
         request = Request(f"{ada.panel.url}{begun['part_url']}?offset={offset}", content[offset : offset + part])
         request.add_header("Content-Type", "application/octet-stream")
         request.add_header("X-CSRFToken", token)
-        with ada._opener.open(request, timeout=30) as answer:
-            said = json.loads(answer.read())
-    assert said["state"] == "ready"
-    return begun["id"]
+        with ada._opener.open(request, timeout=30):
+            pass
+    until(lambda: json.loads(ada.get(begun["url"]))["state"] == "ready", 30)
+    return str(begun["id"])
 
 
 def leftovers(host: Sandbox) -> list[str]:
@@ -147,11 +148,12 @@ def test_a_damaged_file_is_found_before_anything_is_made_of_it(exported, ada, pa
 
 
 def hostile() -> bytes:
-    """A link that leads out, and a file behind it."""
+    """Much that is harmless, then a link that leads out, and a file behind it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        link, file = tarfile.TarInfo("d"), tarfile.TarInfo("d/planted")
-        link.type, link.linkname, file.size = tarfile.SYMTYPE, "/etc", 1
+        much, link, file = tarfile.TarInfo("usr/much"), tarfile.TarInfo("d"), tarfile.TarInfo("d/planted")
+        much.size, link.type, link.linkname, file.size = LARGE, tarfile.SYMTYPE, "/etc", 1
+        archive.addfile(much, io.BytesIO(os.urandom(LARGE)))
         archive.addfile(link)
         archive.addfile(file, io.BytesIO(b"x"))
     return out.getvalue()
@@ -164,6 +166,25 @@ def test_a_hostile_upload_is_refused_and_leaves_nothing(ada, beta_host):
     assert "through a link" in problem["message"]
     assert leftovers(beta_host) == []
     assert "planted" not in beta_host.run(["ls", "/etc"]).stdout
+
+
+def test_a_disk_image_goes_the_same_way(ada, alpha_host, beta_host):
+    alpha_host.plant("flat")
+    alpha_host.run(["sh", "-c", DISK])
+    alpha_host.run(["systemctl", "restart", WORKER])  # or its next inventory is up to a minute away
+    ada.sees("disk", "stopped", 70)
+    archive = archive_of(ada, ada.succeed(order_export(ada, "disk"), 180))
+    assert (archive["format"], archive["state"]) == ("raw", "ready")
+    ada.succeed(build(ada, "disk-copy", archive["id"]), 240)
+    ada.sees("disk-copy", "running", 20, "beta")
+    assert (
+        beta_host.run(["machinectl", "show-image", "disk-copy", "--property=Type", "--value"]).stdout.strip() == "raw"
+    )
+    assert leftovers(beta_host) == []
+
+
+DISK = """cd /var/lib/machines; truncate -s 1G disk.raw; mkfs.btrfs -q disk.raw; mkdir -p /mnt/disk
+mount -o loop disk.raw /mnt/disk && cp -a flat/. /mnt/disk/; umount /mnt/disk"""
 
 
 def test_killed_worker_courier_and_web_cost_an_export_nothing(origin, ada, panel, alpha_host):

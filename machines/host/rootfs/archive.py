@@ -1,7 +1,6 @@
 """A machine out of an archive that lies on the panel: fetched whole and compared with its sum before anything is made of it."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from machines.contract.problems import Problem
@@ -11,8 +10,6 @@ from machines.host.rootfs import debian, disk_image, owners, packed, pool, unpac
 from machines.host.rootfs.building import Building
 from machines.host.rootfs.packed import KEEP_FREE, Limits
 from machines.host.transfer import Panel
-
-FETCHED = 0.5  # of the step, roughly: the rest is unpacking
 
 
 def also(_: ArchiveRecipe, __: FirstBoot) -> tuple[str, ...]:
@@ -44,40 +41,45 @@ def _recipe(building: Building) -> ArchiveRecipe:
 
 
 def bootstrap(building: Building) -> None:
-    """Fetch it, then unpack it; the file goes again, whatever becomes of it."""
+    """Fetch it; a disk image is unpacked here too, for it is mounted when this step ends."""
     recipe, file = _recipe(building), building.host.paths.download(building.task.job)
     _fetch(building, recipe, file)
-    limits = Limits(recipe.size, building.host.policy.archive_gib * 1024**3)
-    told = _from(building, FETCHED)
+    if not building.raw:
+        return
+    limits = _limits(building)
     with packed.opened(file, limits) as stream:
-        if building.raw:
-            size = packed.unpack_raw(stream, building.raw_file, limits, told)
-            building.task.voice.line(f"A disk image of {size // 1024**2} MiB.")
-        else:
-            pool.make(building.tree)
-            say(building, unpack.unpack(stream, building.tree, limits, told))
+        size = packed.unpack_raw(stream, building.raw_file, limits, building.task.voice.progress)
+    building.task.voice.line(f"A disk image of {size // 1024**2} MiB.")
     file.unlink()
-    if not building.raw and (count := owners.reset(building.tree)):
-        building.task.voice.line(f"The tree had ids of its own; {count} files begin at 0 again.")
-    building.task.voice.progress(1.0, "unpacked")
 
 
 def _fetch(building: Building, recipe: ArchiveRecipe, file: Path) -> None:
     whole, voice = recipe.size, building.task.voice
-    voice.line(
-        f"Fetching {recipe.title or 'the archive'}, {whole / 1024**2:.1f} MiB, from {recipe.url.split('/transfer/')[0]}"
-    )
+    where = recipe.url.split("/transfer/")[0]
+    voice.line(f"Fetching {recipe.title or 'the archive'}, {whole / 1024**2:.1f} MiB, from {where}")
 
     def told(size: int) -> None:
-        voice.progress(FETCHED * size / whole, f"{size // 1024**2} of {whole // 1024**2} MiB fetched")
+        voice.progress(size / whole, f"{size // 1024**2} of {whole // 1024**2} MiB fetched")
 
     building.state.fetch(file, whole, recipe.sha256, told)
     voice.line(f"SHA-256 {recipe.sha256}, as ordered.")
 
 
-def _from(building: Building, begin: float) -> Callable[[float, str], None]:
-    """Progress of a part of the step."""
-    return lambda fraction, note: building.task.voice.progress(begin + (1 - begin) * fraction, note)
+def _limits(building: Building) -> Limits:
+    return Limits(_recipe(building).size, building.host.policy.archive_gib * 1024**3)
+
+
+def packages(building: Building) -> None:
+    """Unpack the tree; the file goes then, and so do owners that a machine's user namespace has left."""
+    if building.raw:
+        return
+    file, limits = building.host.paths.download(building.task.job), _limits(building)
+    pool.make(building.tree)
+    with packed.opened(file, limits) as stream:
+        say(building, unpack.unpack(stream, building.tree, limits, building.task.voice.progress))
+    file.unlink()
+    if count := owners.reset(building.tree):
+        building.task.voice.line(f"The tree had ids of its own; {count} files begin at 0 again.")
 
 
 def say(building: Building, tally: unpack.Tally) -> None:
@@ -88,10 +90,6 @@ def say(building: Building, tally: unpack.Tally) -> None:
         voice.line(f"{tally.left_out} device nodes are left out: systemd-nspawn gives every machine its own.")
     if tally.dropped:
         voice.line(f"Left out, as they belong to the host it comes from: {', '.join(sorted(tally.dropped)[:20])}.")
-
-
-def packages(_: Building) -> None:
-    """As many as are in it."""
 
 
 def configure(_: Building) -> None:
