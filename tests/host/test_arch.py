@@ -1,4 +1,4 @@
-"""pacman's words as they were recorded, and what is asked of it. The real tools run in tests/live."""
+"""pacman's and zypper's words as they were recorded, and what is asked of them. The real tools run in tests/live."""
 
 from pathlib import Path
 
@@ -84,6 +84,14 @@ def test_what_is_installed_is_read_from_pacmans_database(tmp_path):
     (folder / "desc").write_text("%NAME%\nhello\n\n%VERSION%\n2.0-3\n\n%BASE%\nhello\n")
     (tmp_path / arch.LOCAL / "ALPM_DB_VERSION").write_text("9\n")
     assert arch.installed(tmp_path) == ["hello 2.0-3"]
+
+
+def test_the_hosts_own_repositories_are_checked_whatever_the_host_does():
+    text = (
+        "[oss]\nname=oss\nbaseurl=https://a.example\ngpgcheck=0\n[more]\nrepo_gpgcheck = 0\npkg_gpgcheck=0\nbaseurl=x\n"
+    )
+    checks = "gpgcheck=1\npkg_gpgcheck=1\n"
+    assert suse.checked(text) == f"[oss]\n{checks}name=oss\nbaseurl=https://a.example\n[more]\n{checks}baseurl=x\n"
 
 
 def test_groups_have_each_tools_own_way_of_writing():

@@ -102,6 +102,10 @@ def write_repositories(
     building: Building, repositories: Sequence[RpmRepository], more: Mapping[str, str] | None = None
 ) -> Path:
     """The recipe's repositories and their keys as files of this job; the folder of the .repo files."""
+    if len({repository.id for repository in repositories}) < len(repositories):
+        raise Problem(
+            "Two repositories of the recipe have the same name.", code="bad-value", hint="Rename one of them."
+        )
     folder = building.folder / "repositories"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o755)

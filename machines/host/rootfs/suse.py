@@ -96,11 +96,14 @@ def _of_the_host(building: Building) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for file in HOST_REPOSITORIES.glob("*.repo"):
-        lines = [line for line in file.read_text(errors="replace").splitlines() if "gpgcheck" not in line.split("=")[0]]
-        text = "\n".join(lines)
-        checked = re.sub(r"(?m)^(\[[^\]\n]+\])\s*$", r"\1\ngpgcheck=1\npkg_gpgcheck=1", text)
-        (folder / file.name).write_text(checked + "\n")
+        (folder / file.name).write_text(checked(file.read_text(errors="replace")))
     return folder
+
+
+def checked(text: str) -> str:
+    """The text of a .repo file with every package checked, and nothing else of it changed."""
+    lines = [line for line in text.splitlines() if "gpgcheck" not in line.split("=")[0]]
+    return re.sub(r"(?m)^(\[[^\]\n]+\])\s*$", r"\1\ngpgcheck=1\npkg_gpgcheck=1", "\n".join(lines)) + "\n"
 
 
 def _settings(building: Building) -> dict[str, str]:
