@@ -134,9 +134,10 @@ def test_what_systemd_would_ignore_is_refused_in_its_own_words(form, ada, alpha_
 
 def test_a_file_changed_by_hand_is_not_overwritten(form, ada, alpha_host):
     mine = alpha_host.read(FILE) + "# by hand\n"
-    alpha_host.write(FILE, mine)
     fill(form, memory_max="128M")
     review(form)
+    expect(form.locator("#apply")).to_be_visible()
+    alpha_host.write(FILE, mine)  # now, when the page that would have shown it is open already
     ended = apply(form, ada)
     assert json.loads(ended["problem"])["code"] == "config-changed"
     assert alpha_host.read(FILE) == mine
