@@ -17,6 +17,7 @@ from django.utils import timezone
 from nacl.signing import VerifyKey
 
 from machines.contract import envelope, nspawn, reports
+from machines.contract.orders import RECIPE_OPS
 from machines.contract.problems import Problem
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
@@ -139,7 +140,7 @@ def _lines(host: Host, report: reports.Lines, _: envelope.SignedReport) -> None:
     job = _job(host, report.job)
     if not job or max(job.line_count, report.first) > MAX_LINES:
         return
-    if job.op == "build" and not job.phases:  # it says that it waits for other builds
+    if job.op in RECIPE_OPS and not job.phases:  # it says that it waits for other builds
         Job.objects.move(job.pk, JobState.ACCEPTED, accepted_at=timezone.now())
     else:
         _running(job)

@@ -8,6 +8,7 @@ from django.utils import timezone
 from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders, reports
+from machines.contract.recipes import DebianRecipe
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.panel.intake import Taken, take
@@ -81,8 +82,10 @@ def test_a_report_taken_twice_changes_nothing(voice, job):
     assert LogChunk.objects.count() == 1
 
 
-def test_a_build_that_waits_for_its_turn_has_not_begun(voice):
-    order = make.build_order("db")
+@pytest.mark.parametrize(
+    "order", [make.build_order("db"), orders.Bake(recipe=DebianRecipe(release="trixie"))], ids=["build", "bake"]
+)
+def test_a_build_that_waits_for_its_turn_has_not_begun(order, voice):
     build = make.job(order, on=voice.host, state=JobState.SENT)
     voice.tell(lines(build, 1, "Waiting for other builds on this host to end; this one is number 1 in line."))
     build.refresh_from_db()

@@ -5,6 +5,7 @@ Every source is a form that ends in a recipe (`to_recipe`). Which there are, and
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django import forms
@@ -73,7 +74,7 @@ class RecipeChoice(_Choice):
             raise forms.ValidationError("This panel cannot read that recipe any more; change it first.")
         return recipe
 
-    @property
+    @cached_property
     def shown(self) -> Recipe | None:
         """The recipe that stands in the field."""
         value = self["recipe"].value()
