@@ -58,11 +58,14 @@ class Fleet:
         """The problem of a build that fails; it leaves nothing."""
         outcome = self.build(recipe, "never")
         assert outcome.state == "failed"
-        left = self.host.run(["find", "/var/lib/machines", "-maxdepth", "1", "(", "-name", ".nspawnpanel*.tmp", "-o",
-                              "-name", ".nspawnpanel*.base", "-o", "-name", "never", ")"]).stdout  # fmt: skip
-        assert left == ""
+        assert self.leftovers() == ""
         assert outcome.problem is not None
         return outcome.problem
+
+    def leftovers(self) -> str:
+        """What a build that came to nothing has left in the pool."""
+        names = ["-name", ".nspawnpanel*.tmp*", "-o", "-name", ".nspawnpanel*.base*", "-o", "-name", "never"]
+        return self.host.run(["find", "/var/lib/machines", "-maxdepth", "1", "(", *names, ")"]).stdout
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +164,15 @@ def test_a_second_build_of_the_recipe_is_a_copy(fleet, built):
 def test_packages_are_kept_for_the_next_build(fleet, built):
     kept = fleet.host.run(["find", "/var/lib/nspawnpanel/cache/dnf", "-name", "*.rpm", "-printf", "%f\n"]).stdout
     assert "hello-2.0-3.noarch.rpm" in kept
+
+
+def test_a_build_cancelled_over_its_packages_leaves_nothing(fleet):
+    job = fleet.order(fleet.recipe("hello"), "never", fresh=True)
+    fleet.panel.until(lambda r: r.kind == "phase" and r.job == job and r.name == "bootstrap", 30)
+    fleet.panel.order(orders.Cancel(job=job))
+    assert fleet.panel.outcome(job, 20).state == "cancelled"
+    assert fleet.leftovers() == ""
+    assert "/.nspawnpanel" not in fleet.host.read("/proc/mounts")
 
 
 def test_an_unknown_package_is_named_with_the_tools_own_line(fleet):
