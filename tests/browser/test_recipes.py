@@ -115,3 +115,18 @@ def test_a_base_is_discarded_by_a_dialog(page, ada, first):
     page.reload()
     expect(page.locator("#bases-head")).to_be_visible()
     expect(base_row(page)).to_have_count(0)
+
+
+def test_a_machine_is_copied_and_gets_a_user_and_an_identity_of_its_own(page, ada, alpha_host):
+    alpha_host.plant("original")
+    ada.sees("original", "stopped", 20)
+    page.goto("/machines/new/?clone=original&host=alpha")
+    page.locator("summary", has_text="First boot").click()
+    page.fill("[name=user]", "mary")
+    page.fill("[name=user_password]", "correct horse")
+    build(page, ada, "copied")
+    ada.sees("copied", "running", 20)
+    shadow = alpha_host.run(["cat", "/var/lib/machines/copied/etc/shadow"]).stdout
+    assert re.search(r"(?m)^mary:\$y\$", shadow)
+    page.goto("/hosts/alpha/machines/copied/")
+    expect(page.locator("#machine")).to_contain_text("clone of original")
