@@ -96,6 +96,10 @@ def address(text: str) -> str:
     """Of an image to fetch: like a mirror's, but never empty and never a file of the host's."""
     if not text or text.startswith("file:"):
         raise BadValue("Give the address of the image; it begins with http:// or https://.", field="url")
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise BadValue(
+            "The address holds a password or user name; everybody who sees the recipe would read it.", field="url"
+        )
     return mirror(text)
 
 

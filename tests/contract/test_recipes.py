@@ -96,7 +96,9 @@ def test_who_cannot_be_a_user(name):
         recipes.login(name)
 
 
-@pytest.mark.parametrize("text", ["", "file:///etc/shadow", "ftp://x/y", "https://x/../y"])
+@pytest.mark.parametrize(
+    "text", ["", "file:///etc/shadow", "ftp://x/y", "https://x/../y", "https://me:secret@x/y", "http://me@x"]
+)
 def test_what_cannot_be_pulled(text):
     with pytest.raises(BadValue):
         recipes.address(text)
