@@ -57,6 +57,8 @@ HOST_FILES = {
         "for dir in /sys/fs/cgroup /sys/fs/cgroup/*; do\n"
         '  if mountpoint -q "$dir"; then mount -o remount,bind,rw "$dir"; fi\n'
         "done\n"
+        # The kernel gives out loop devices by number, and systemd takes their nodes away again outside.
+        'for number in $(seq 0 63); do [ -e "/dev/loop$number" ] || mknod -m 660 "/dev/loop$number" b 7 "$number"; done\n'
         'exec /lib/systemd/systemd "$@"\n'
     ),
     # slirp4netns sets its device up itself, so that nothing done to networkd in a test cuts the way out.

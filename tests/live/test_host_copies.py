@@ -98,8 +98,12 @@ PrivateUsers=pick
 [Files]
 PrivateUsersOwnership=chown
 X
-        machinectl terminate copy 2>/dev/null || true; sleep 1; machinectl start copy; machinectl terminate copy""",
+        """,
     )
+    panel.do(orders.Terminate(name="copy"))
+    started = panel.do(orders.Start(name="copy"))
+    assert started.state == "succeeded", started.problem
+    panel.do(orders.Terminate(name="copy"))
     assert sh(panel, "stat -c %u /var/lib/machines/copy").strip() != "0"
     outcome = panel.do(clone("unshifted", "copy", start=True))
     assert (outcome.state, outcome.machine.state) == ("succeeded", "running"), outcome.problem
