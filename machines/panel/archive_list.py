@@ -71,7 +71,11 @@ def export_words(machine: Machine) -> dict[str, Any]:
     if text:
         return {"text": text, "cannot": True}
     what = "disk image" if machine.image_type == "raw" else "tree"
-    takes = f" It takes {size(machine.disk_bytes)} there; packed, usually about a third of that." if machine.disk_bytes else ""
+    takes = (
+        f" It takes {size(machine.disk_bytes)} there; packed, usually about a third of that."
+        if machine.disk_bytes
+        else ""
+    )
     return {
         "text": f"Its {what} is packed on {machine.host.name} and brought to the panel as a file.{takes}",
         "items": [
