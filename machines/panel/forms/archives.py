@@ -11,5 +11,6 @@ class BeginForm(forms.Form):
     size = forms.IntegerField(min_value=0, max_value=2**53)
 
     def clean_title(self) -> str:
-        """Browsers give the name alone; a path is cut down to it."""
-        return str(self.cleaned_data["title"]).replace("\\", "/").rsplit("/", 1)[-1] or "archive"
+        """Browsers give the name alone; a path is cut down to it, and what no header can carry is left out."""
+        name = str(self.cleaned_data["title"]).replace("\\", "/").rsplit("/", 1)[-1]
+        return "".join(character for character in name if character.isprintable()) or "archive"

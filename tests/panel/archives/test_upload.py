@@ -140,9 +140,18 @@ def test_nonsense_is_refused(as_admin, wrong):
     assert (answer.status_code, bool(answer.json()["error"])) == (422, True)
 
 
-def test_a_title_is_a_name_without_folders(as_admin):
-    begin(as_admin, 5, title="C:\\images\\tree.tar")
-    assert Archive.objects.get().title == "tree.tar"
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("C:\\images\\tree.tar", "tree.tar"),
+        ("/srv/tree.tar", "tree.tar"),
+        ("tree\r\nX-Y: z.tar", "treeX-Y: z.tar"),
+        ("a/", "archive"),
+    ],
+)
+def test_a_title_is_a_name_without_folders_and_line_breaks(as_admin, given, kept):
+    send(as_admin, begin(as_admin, 4, title=given).json(), 0, b"1234")
+    assert Archive.objects.get().title == kept
 
 
 @pytest.mark.django_db(transaction=True)
