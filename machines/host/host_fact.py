@@ -23,7 +23,7 @@ TOOLS = {
     "machinectl": "systemd-container",
     "systemd-run": "systemd",
     "systemd-analyze": "systemd",
-    "systemd-firstboot": "systemd",
+    "systemd-sysusers": "systemd",
     "journalctl": "systemd",
     "mmdebstrap": "mmdebstrap",
 }

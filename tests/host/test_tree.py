@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import shutil
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, FirstBoot
 from machines.host.rootfs import firstboot, tree
+from machines.host.run import run
 
 
 @pytest.fixture
@@ -166,9 +169,11 @@ def test_first_boot_writes_names_keys_and_an_empty_identity(root):
         BuildSecrets(),
         lambda argv: ran.append(list(argv)),
     )
-    assert ran == []
     firstboot.set_region(root, FirstBoot(), lambda argv: ran.append(list(argv)), trusted=False)
-    assert ran == [["systemd-firstboot", f"--root={root}", "--force", "--locale=C.UTF-8", "--timezone=UTC"]]
+    assert ran == []
+    assert (root / "etc/locale.conf").read_text() == "LANG=C.UTF-8\n"
+    assert not (root / "etc/default").exists()
+    assert (root / "etc/localtime").readlink() == Path("../usr/share/zoneinfo/UTC")
     assert (root / "etc/hostname").read_text() == "web\n"
     keys = root / "root/.ssh/authorized_keys"
     assert keys.read_text() == "ssh-ed25519 AAAA me\n"
@@ -185,3 +190,48 @@ def test_no_secret_is_in_a_command(root):
         root, "web", FirstBoot(), BuildSecrets(root_password_hash="$6$canary$hash"), lambda argv: ran.append(list(argv))
     )
     assert "canary" not in str(ran)
+
+
+ACCOUNTS = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\nsudo:x:27:\n", "shadow": "root:!:1::::::\n",
+    "gshadow": "root:*::\nsudo:*::\n", "hostname": "old\n",
+}  # fmt: skip
+
+
+def _fill(folder):
+    (folder / "ssh").mkdir(parents=True)
+    (folder / "ssh/ssh_host_rsa_key").write_text("x")
+    for name, text in ACCOUNTS.items():
+        (folder / name).write_text(text)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-sysusers"), reason="systemd-sysusers is not installed")
+def test_a_link_out_of_a_hostile_tree_changes_nothing_of_the_host(tmp_path):
+    """Inside of the tree its /etc is a folder of it, for a program outside it is one of the host's own."""
+    outside, root = tmp_path / "outside", tmp_path / "tree"
+    for folder in (outside, Path(f"{root}{outside}")):
+        _fill(folder)
+    (root / "etc").symlink_to(outside)
+    before = {path.relative_to(outside): path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    answers = FirstBoot(user="ada", locale="C.UTF-8", timezone="UTC", ssh_keys=("ssh-ed25519 AAAA me",))
+    firstboot.set_region(root, answers, run, trusted=False)
+    firstboot.set_up(root, "web", answers, BuildSecrets(), run)
+    assert {path.relative_to(outside): path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
+    inside = Path(f"{root}{outside}")
+    assert "ada:x:1000:1000:" in (inside / "passwd").read_text()
+    assert "sudo:x:27:ada\n" in (inside / "group").read_text()
+    assert "ada:" in (inside / "shadow").read_text()
+    assert "root:!:1::::::" in (inside / "shadow").read_text()
+    assert (inside / "sudoers.d/90-ada").exists()
+    assert (inside / "systemd/system/multi-user.target.wants" / firstboot.KEYS_UNIT).is_symlink()
+
+
+def test_debian_has_its_locale_in_two_places_until_one_is_a_link(root):
+    (root / "etc/debian_version").write_text("12.1\n")
+    firstboot.set_region(root, FirstBoot(locale="C.UTF-8"), run, trusted=False)
+    assert (root / "etc/default/locale").read_text() == "LANG=C.UTF-8\n"
+    (root / "etc/default/locale").unlink()
+    (root / "etc/default/locale").symlink_to("../locale.conf")
+    firstboot.set_region(root, FirstBoot(locale="POSIX"), run, trusted=False)
+    assert (root / "etc/default/locale").is_symlink()
+    assert (root / "etc/default/locale").read_text() == "LANG=POSIX\n"

@@ -40,7 +40,7 @@ class Base:
     job: str
     primed: bool = False
     trimmed: bool = False
-    locale: str = ""  # what systemd-firstboot was told when it was made
+    locale: str = ""  # the answers it was made with
     timezone: str = ""
 
     def fact(self, used: float) -> BaseFact:

@@ -250,7 +250,7 @@ def keep_base(building: Building) -> None:
     """Put the tree aside as a base, without any identity; finish() publishes it once it is on disk."""
     paths, task, recipe = building.host.paths, building.task, building.recipe
     check_tree(building.tree)
-    firstboot.forget_identity(building.tree, task.run)
+    firstboot.forget_identity(building.tree)
     _polish(building)
     found = builder_of(recipe).installed(building.tree)
     key = recipe_key(recipe, building.first_boot)

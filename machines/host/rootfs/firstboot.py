@@ -1,13 +1,15 @@
 """What a machine knows before its first start, written into its finished tree.
 
-Locale and time zone by systemd-firstboot(1), a user by systemd-sysusers(8): both are made for trees. The host name is
-one line of text, written without a process of its own, for a copy of a base takes no longer than that. A password's hash is written into the tree's shadow file by ourselves: systemd-firstboot would take it only in its argv or,
-on some versions, not at all, and a hash in an argv can be read by every user of the host. A tree that others have made
-may be hostile, so nothing in it is ever run from here and every file is reached by tree.py.
+A tree that others have made may be hostile, so nothing in it is ever run from here and every file is reached by tree.py.
+That rules out tools which take a tree with --root: with `/etc` a link to /proc/self/root/etc, systemd-sysusers of systemd
+252 made the user on the host itself, and systemd-firstboot its locale. Names, locale and time zone are lines of text and
+links of our own; a user is made by systemd-sysusers(8) in a folder with copies of the tree's files. A password's hash
+stands in no argv, which every user of the host could read.
 """
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from machines.host.rootfs import tree as files
 Run = Callable[[Sequence[str]], object]
 FIRST_USER_ID = 1000
 PASSWD_LIMIT = 1024 * 1024
+ACCOUNTS = {"passwd": 0o644, "group": 0o644, "shadow": 0o600, "gshadow": 0o600}  # with the modes of new ones
 # SSH host keys are as unique as a machine-id. Debian's server makes them only when it is installed, so a tree that had
 # them gets this unit, which makes new ones at the next start; Fedora and Arch have such a unit already.
 KEYS_UNIT = "nspawnpanel-ssh-keys.service"
@@ -49,24 +52,22 @@ def hostname_of(name: MachineName, answers: FirstBoot) -> str:
     return answers.hostname or (str(name) if answers.new_identity else "")
 
 
-def firstboot(root: Path, answers: FirstBoot) -> list[str]:
-    """The command. --force: the files exist already, from the packages' own scripts."""
-    return [
-        "systemd-firstboot",
-        f"--root={root}",
-        "--force",
-        *([f"--locale={answers.locale}"] if answers.locale else []),
-        *([f"--timezone={answers.timezone}"] if answers.timezone else []),
-    ]
-
-
 def set_region(root: Path, answers: FirstBoot, run: Run, *, trusted: bool) -> None:
     """Locale and time zone. Only a `trusted` tree, made of a distribution's packages just now, has its locale made by
     its own tools. Raises CommandFailed, OSError or Problem."""
     if trusted and needs_locales(answers.locale):
         make_locale(root, answers.locale, run)
-    if answers.locale or answers.timezone:
-        run(firstboot(root, answers))
+    if answers.locale:
+        _write_locale(root, f"LANG={answers.locale}\n")
+    if answers.timezone:
+        files.symlink(root, "etc/localtime", f"../usr/share/zoneinfo/{answers.timezone}")
+
+
+def _write_locale(root: Path, text: str) -> None:
+    """Debian has a place of its own for it, in later releases a link to the common one."""
+    files.write_text(root, "etc/locale.conf", text)
+    if files.exists(root, "etc/debian_version") and not files.link(root, "etc/default/locale"):
+        files.write_text(root, "etc/default/locale", text)
 
 
 def set_up(root: Path, name: MachineName, answers: FirstBoot, hidden: BuildSecrets, run: Run) -> None:
@@ -82,7 +83,7 @@ def set_up(root: Path, name: MachineName, answers: FirstBoot, hidden: BuildSecre
     if answers.user:
         make_user(root, answers.user, answers.ssh_keys, hidden.user_password_hash, run)
     if answers.new_identity:
-        forget_identity(root, run)
+        forget_identity(root)
 
 
 def make_locale(root: Path, locale: str, run: Run) -> None:
@@ -155,7 +156,7 @@ def make_user(root: Path, user: str, keys: Sequence[str], password_hash: str, ru
     shell = "/bin/bash" if files.exists(root, "bin/bash") else "/bin/sh"
     rules = f'u {user} {number} "{user}" /home/{user} {shell}\nm {user} {group}\n'
     files.write_text(root, f"etc/sysusers.d/{user}.conf", rules)
-    run(["systemd-sysusers", f"--root={root}", f"{user}.conf"])  # looked for inside the tree
+    _sysusers(root, user, rules, run)
     if password_hash:
         set_password(root, user, password_hash)
     else:
@@ -164,6 +165,27 @@ def make_user(root: Path, user: str, keys: Sequence[str], password_hash: str, ru
     _make_home(root, user, (number, _group_of(root, user, number)))
     if keys:
         write_ssh_keys(root, f"home/{user}", keys, (number, _group_of(root, user, number)))
+
+
+def _sysusers(root: Path, user: str, rules: str, run: Run) -> None:
+    """systemd-sysusers(8) over copies of the tree's files; what it changed goes back. Raises CommandFailed, OSError or
+    Problem."""
+    with tempfile.TemporaryDirectory(prefix="nspawnpanel-users-") as folder:
+        aside = Path(folder)
+        before = {name: files.read_text(root, f"etc/{name}", PASSWD_LIMIT) for name in (*ACCOUNTS, "login.defs")}
+        if any(len(text.encode()) >= PASSWD_LIMIT for text in before.values()):
+            raise Problem("The image's lists of users are too long to add one.", code="no-root-account")
+        for name, text in before.items():
+            if text:
+                files.write_text(aside, f"etc/{name}", text, 0o600)
+        files.write_text(aside, f"etc/sysusers.d/{user}.conf", rules)
+        run(["systemd-sysusers", f"--root={aside}", f"{user}.conf"])  # looked for inside the folder
+        for name, mode in ACCOUNTS.items():
+            after = files.read_text(aside, f"etc/{name}", 2 * PASSWD_LIMIT)
+            if before[name] and after != before[name]:
+                files.rewrite(root, f"etc/{name}", after)
+            elif after != before[name]:
+                files.write_text(root, f"etc/{name}", after, mode)
 
 
 def _group_of(root: Path, user: str, number: int) -> int:
@@ -182,7 +204,7 @@ def _make_home(root: Path, user: str, owner: tuple[int, int]) -> None:
 # --- identity
 
 
-def forget_identity(root: Path, run: Run) -> None:
+def forget_identity(root: Path) -> None:
     """What no two machines may share: machine-id (an empty one is made anew at the first start), the seed of
     randomness, SSH host keys."""
     files.write_text(root, "etc/machine-id", "", mode=0o444)
@@ -196,4 +218,5 @@ def forget_identity(root: Path, run: Run) -> None:
         files.unlink(root, f"etc/ssh/{name}")
     if keys and not files.exists(root, "usr/lib/systemd/system/sshd-keygen.target"):
         files.write_text(root, f"etc/systemd/system/{KEYS_UNIT}", KEYS_UNIT_TEXT)
-        run(["systemctl", f"--root={root}", "enable", "--", KEYS_UNIT])
+        wanted = f"etc/systemd/system/multi-user.target.wants/{KEYS_UNIT}"
+        files.symlink(root, wanted, f"/etc/systemd/system/{KEYS_UNIT}")

@@ -77,7 +77,7 @@ def prime(task: Task, root: Path) -> None:
     for unit in (_TARGET, _SERVICE):
         tree.unlink(root, f"{_FOLDER}/{unit}")
     forget_boot(root)
-    firstboot.forget_identity(root, task.run)
+    firstboot.forget_identity(root)
 
 
 def forget_boot(root: Path) -> None:
