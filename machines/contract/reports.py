@@ -16,6 +16,7 @@ LATEST = 3e10
 Seconds = Annotated[float, Field(ge=0, le=LATEST)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Bytes = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Load = Annotated[float, Field(ge=0, le=1e9)]  # refuses "inf" and "nan" too, which no database takes as JSON
 DEEPEST = 30
 
 
@@ -147,7 +148,7 @@ class HostFact(BaseModel):
     boot_id: Short = ""
     booted: Seconds | None = None
     cpus: Count = 0
-    load: float = 0.0
+    load: Load = 0.0
     memory_total: Bytes = 0
     memory_available: Bytes = 0
     disk_total: Bytes = 0
@@ -245,7 +246,7 @@ class Found(Report):
 
 class Heartbeat(Report):
     kind: Literal["heartbeat"] = "heartbeat"
-    load: float = 0.0
+    load: Load = 0.0
     memory_available: Bytes = 0
     disk_free: Bytes = 0
     boot_id: Short = ""

@@ -62,7 +62,7 @@ def take(host_id: UUID, position: str, text: str) -> Taken:
             _carry(host, report, signed)
             host.report_number = signed.number
         _seen(host)
-        host.save(update_fields=["stream_position", "report_number", "last_seen", "facts", "facts_at"])
+        host.save(update_fields=["stream_position", "report_number", "last_seen"])
     return taken
 
 
@@ -70,7 +70,10 @@ def _carry(host: Host, report: reports.AnyReport, signed: envelope.SignedReport)
     """Do what a report says. One that we cannot take is passed over: standing still would hold up every other host."""
     try:
         with transaction.atomic():
+            known = host.facts
             TAKE[report.kind](host, report, signed)
+            if host.facts is not known:  # here, so that facts no database takes are passed over as well
+                host.save(update_fields=["facts", "facts_at"])
     except OperationalError:
         raise
     except Exception:

@@ -11,7 +11,7 @@ from machines.contract import envelope, orders, reports
 from machines.contract.recipes import DebianRecipe
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
-from machines.panel.intake import Taken, take
+from machines.panel.intake import TAKE, Taken, take
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -312,3 +312,29 @@ def test_a_nul_in_a_file_s_text_is_no_way_in(voice):
     voice.tell(reports.Observed(machines=[fact()]))
     voice.tell(found(files=[file(text="a\0b")]))
     assert Machine.objects.get().found.counting.text == "a�b"
+
+
+@pytest.mark.parametrize("load", ["inf", "-inf", "nan", "1e400", -1, 1e300])
+def test_a_load_without_end_holds_up_nobody(voice, load):
+    voice.number += 1
+    signed = envelope.SignedReport(
+        host=voice.host.id,
+        generation=voice.host.generation,
+        number=voice.number,
+        at=1.0,
+        report={"kind": "heartbeat", "load": load},
+    )
+    assert take(voice.host.id, "1-0", envelope.sign_report(signed, voice.key)) is Taken.REFUSED
+    assert Event.objects.filter(kind="report-refused").exists()
+
+
+def test_facts_that_no_database_takes_are_passed_over(voice, monkeypatch):
+    def take_over(host, _report, _signed):
+        host.facts = {"load": float("inf")}
+
+    monkeypatch.setitem(TAKE, "heartbeat", take_over)
+    before = voice.host.facts
+    assert voice.tell(reports.Heartbeat(load=1.0)) is Taken.YES
+    voice.host.refresh_from_db()
+    assert voice.host.facts == before
+    assert voice.host.report_number == 1
