@@ -20,6 +20,7 @@ FIGURES: dict[str, Callable[[], "tuple[str, Sequence[float], Sequence[float], st
     "build_second_step": builds.build_second_step,
     "build_again": builds.build_again,
     "create_and_boot": builds.create_and_boot,
+    "create_and_boot_lxc": builds.create_and_boot_lxc,
     "ten_at_once": builds.ten_at_once,
 }
 
