@@ -23,7 +23,7 @@ def findings(host: Host, name: str, wanted: Files, before: Files = Files()) -> l
 
 def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:
     told = host.facts
-    policy = told.get("policy") or {}
+    policy = told.get("policy") or {}  # its values are whatever the host says
     ports, writable, bound = _neighbours(host, name, document)
     return Facts(
         name=host.name,
@@ -32,8 +32,8 @@ def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:
         networkd=told.get("networkd"),
         bridges=told.get("bridges"),
         interfaces=[*(told.get("interfaces") or []), *(told.get("bridges") or [])] if "interfaces" in told else None,
-        bind_sources=policy.get("bind_sources"),
-        bind_sources_read_only=policy.get("bind_sources_read_only") or (),
+        bind_sources=_words(policy.get("bind_sources")),
+        bind_sources_read_only=_words(policy.get("bind_sources_read_only")) or (),
         ports=ports,
         writable=writable,
         bound=bound,
@@ -63,3 +63,7 @@ def _neighbours(
 def _whole(facts: dict[str, Any], name: str) -> int:
     value = facts.get(name)
     return value if isinstance(value, int) else 0
+
+
+def _words(value: Any) -> list[str] | None:
+    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else None

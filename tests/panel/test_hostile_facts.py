@@ -1,0 +1,103 @@
+"""Whatever a host reports where anything may stand, every page that shows it still opens."""
+
+import pytest
+from django.utils import timezone
+
+from machines.contract import orders, recipes, reports
+from machines.contract.rights import Role
+from machines.contract.states import JobState, MachineState
+from machines.models import Found, Job
+from machines.panel import checks
+from machines.panel.diffs import Files
+from tests import make
+from tests.panel.test_intake import HostVoice
+
+pytestmark = pytest.mark.django_db
+
+MIXED = [5, "<script>", True, [], [1], [None], [[]], {}, {"a": [None]}, None, 1e300, 2**62]
+RULES = ("ops", "bind_sources", "bind_sources_read_only", "unverified_pulls", "mirrors", "networks", "capabilities")
+RESULT = (
+    "findings",
+    "trials",
+    "base",
+    "packages",
+    "seconds",
+    "bytes",
+    "sha256",
+    "applied_at",
+    "at",
+    "first_id",
+    "removed",
+)
+PROBLEM = ("code", "message", "hint", "details", "field", "passing", "job")
+ORDERS = (
+    orders.Start(name="web"),
+    orders.Examine(name="web"),
+    orders.Examine(),
+    orders.Prove(name="web"),
+    orders.Mend(what="networkd"),
+    orders.Export(name="web", url="https://panel.example/transfer/x/", limit=1),
+    orders.Pool(size=2**32),
+    orders.Bake(recipe=recipes.DebianRecipe(release="trixie")),
+    orders.Discard(base="0" * 16),
+    orders.Apply(name="web", configuration=orders.Configuration(revision=1, nspawn="", limits="")),
+    orders.Tidy(name="web", files=[orders.OldDropin(path="/etc/x.conf", sha256="0" * 64)]),
+    orders.Mark(name="web", read_only=True),
+    make.build_order(),
+)
+HOST = "/hosts/alpha/"
+MACHINE = f"{HOST}machines/web/"
+PAGES = (
+    "/machines/", "/machines/hosts/", "/hosts/", HOST, f"{HOST}doctor/", f"{HOST}pool/", MACHINE, f"{MACHINE}menu/",
+    f"{MACHINE}config/", f"{MACHINE}config/raw/", f"{MACHINE}holds/", f"{MACHINE}doctor/", f"{MACHINE}proof/",
+    f"{MACHINE}export/", f"{MACHINE}revisions/", "/machines/new/?host=alpha", "/machines/new/?host=alpha&source=pull",
+    "/machines/new/?host=alpha&clone=web", "/jobs/", "/recipes/", "/archives/", "/presets/",
+)  # fmt: skip
+FILE = "[Files]\nBind=/srv/a:/x\nBindReadOnly=/a\n[Network]\nPort=80\nBridge=b\n[Exec]\nCapability=CAP_X\n"
+
+
+def _tell(voice, odd):
+    """A machine, its files and what holds of them, and the end of a job of every kind, twice."""
+    fact = reports.MachineFact(
+        name="web", state=MachineState.RUNNING, since=1.0, image_type="directory", image_id="1",
+        effective={"MemoryMax": "x", "CPUQuotaPerSecUSec": "-"},
+    )  # fmt: skip
+    policy = dict.fromkeys(RULES, odd)
+    facts = reports.HostFact(policy=policy, tools={"x": "y"}, missing={"a": "b"}, systemd=252, pool_type="ext4")
+    voice.tell(reports.Inventory(host=facts, machines=[fact]))
+    file = reports.FoundFile(path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text=FILE, sha256="0" * 64)
+    told = reports.FoundMachine(
+        name="web", files=[file], shown={"MemoryMax": "<b>", "CPUQuotaPerSecUSec": "x"}, kernel={"MemoryMax": "nan"},
+        inside={"Exec.Capability": "\x07"},
+    )  # fmt: skip
+    voice.tell(reports.Found(machines=[told]))
+    for order in ORDERS:
+        for state in ("failed", "succeeded"):
+            job = make.job(order, on=voice.host, state=JobState.SENT)
+            voice.tell(reports.Outcome(
+                job=job.uuid, state=state, at=timezone.now().timestamp(), machine=fact if order.op == "build" else None,
+                result=dict.fromkeys(RESULT, odd), problem=dict.fromkeys(PROBLEM, odd),
+            ))  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", MIXED[:6:2] + MIXED[6:9:2], ids=repr)
+def test_every_page_opens(odd):
+    voice, someone = HostVoice(), make.client(make.user("ada", Role.ADMINISTRATOR))
+    _tell(voice, odd)
+    assert Found.objects.count() == 1
+    jobs = list(Job.objects.values_list("pk", flat=True))
+    assert Job.objects.filter(state="succeeded").count() == len(ORDERS)
+    for page in (*PAGES, *(f"/jobs/{pk}/{tail}" for pk in jobs for tail in ("", "?tab=result", "status/"))):
+        answer = someone.get(page, headers={"HX-Request": "true"} if page.endswith("/status/") else {})
+        assert answer.status_code == 200, page
+        assert b"<script>" not in answer.content, page
+
+
+@pytest.mark.parametrize("odd", MIXED, ids=repr)
+def test_a_draft_can_be_judged(odd):
+    voice = HostVoice()
+    facts = reports.HostFact(policy=dict.fromkeys(RULES, odd), systemd=252, bridges=["x"], interfaces=[""])
+    voice.tell(reports.Inventory(host=facts, machines=[]))
+    voice.host.refresh_from_db()
+    found = checks.findings(voice.host, "web", Files(nspawn=FILE, limits="[Service]\nMemoryMax=1G\n"))
+    assert any("Bridge" in finding.message or "bridge" in finding.message for finding in found)
