@@ -92,6 +92,21 @@ def mirror(text: str) -> str:
     return text
 
 
+def one_address(text: str) -> str:
+    """Of an rpm repository: commas would part several, and zypper takes what follows a ? as options, such as the file of
+    credentials to send there."""
+    if set(",;?#") & set(text):
+        raise BadValue("The address of an rpm repository has no commas, ; ? or #.", field="url")
+    return mirror(text)
+
+
+def suite(text: str) -> str:
+    """Part of an address too."""
+    if ".." in text.split("/"):
+        raise BadValue("A suite has no “..” in it.", field="suite")
+    return text
+
+
 def address(text: str) -> str:
     """Of an image to fetch: like a mirror's, but never empty and never a file of the host's."""
     if not text or text.startswith("file:"):
@@ -180,6 +195,8 @@ Version = Annotated[str, AfterValidator(version)]
 Component = Annotated[str, AfterValidator(component)]
 Mirror = Annotated[str, AfterValidator(mirror)]
 Address = Annotated[str, AfterValidator(address)]
+OneAddress = Annotated[str, AfterValidator(one_address)]
+Suite = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_-]{0,80}/?$"), AfterValidator(suite)]
 Proxy = Annotated[str, AfterValidator(proxy)]
 OpenPgpKey = Annotated[str, AfterValidator(openpgp_key)]
 SshKey = Annotated[str, AfterValidator(ssh_key)]
@@ -215,7 +232,7 @@ class AptRepository(_Frozen):
     """One more archive: `deb URI SUITE COMPONENT…`, trusted by its own key alone (armored OpenPGP text)."""
 
     uri: Mirror = Field(min_length=8)
-    suite: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_-]{0,80}/?$")]
+    suite: Suite
     components: tuple[Component, ...] = Field(default=(), max_length=20)
     key: OpenPgpKey = ""
 
@@ -227,7 +244,7 @@ class RpmRepository(_Frozen):
     """
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,60}$")]
-    url: Mirror = Field(min_length=8)
+    url: OneAddress = Field(min_length=8)
     key: OpenPgpKey = Field(min_length=1)
 
 

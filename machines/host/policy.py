@@ -131,20 +131,24 @@ def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
             raise _refuse("pulls", f"images from {recipe.url}.")
         if recipe.verify == "none" and policy.unverified_pulls != "allowed":
             raise _refuse("unverified_pulls", "an image that nothing vouches for.")
+    if isinstance(recipe, recipes.CloneRecipe) and not _matches(recipe.source, policy.machines):
+        raise _refuse("machines", f"a copy of the machine “{recipe.source}”.")
     if isinstance(recipe, recipes.ArchiveRecipe) and recipe.size > policy.archive_gib * 1024**3:
         raise _refuse("archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
 
 
 def _mirrors_of(recipe: recipes.AnyRecipe) -> list[str]:
-    """Every address a recipe wants packages from."""
+    """Every address a recipe wants packages from. Through a proxy of its choice any of them would be another one."""
     match recipe:
         case recipes.DebianRecipe():
-            return [word for word in (recipe.mirror, *(r.uri for r in recipe.repositories)) if word]
+            found = [recipe.proxy, recipe.mirror, *(repository.uri for repository in recipe.repositories)]
         case recipes.DnfRecipe() | recipes.SuseRecipe():
-            return [repository.url for repository in recipe.repositories]
+            found = [recipe.proxy, *(repository.url for repository in recipe.repositories)]
         case recipes.ArchRecipe():
-            return [recipe.mirror] if recipe.mirror else []
-    return []
+            found = [recipe.proxy, recipe.mirror]
+        case _:
+            found = []
+    return [address for address in found if address]
 
 
 def allow_files(policy: Policy, wanted: nspawn.Document, limits: nspawn.Document, *, found: Sequence[str] = ()) -> None:

@@ -108,3 +108,19 @@ def test_what_cannot_be_pulled(text):
 def test_no_package_is_an_option(name):
     with pytest.raises(BadValue):
         recipes.other_package(name)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://a.example/,https://b.example/", "https://a.example/?credentials=/root/x", "https://a.example/;x", "https://a.example/#x"],
+)  # fmt: skip
+def test_an_rpm_repository_is_one_address_without_options(url):
+    with pytest.raises(BadValue):
+        recipes.one_address(url)
+
+
+@pytest.mark.parametrize("suite", ["x/../../evil", "a/.."])
+def test_a_suite_leads_nowhere_else(suite):
+    with pytest.raises(BadValue):
+        recipes.suite(suite)
+    assert recipes.suite("stable/updates") == "stable/updates"

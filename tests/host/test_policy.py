@@ -7,7 +7,7 @@ import pytest
 
 from machines.contract import nspawn, orders
 from machines.contract.problems import NotAllowed
-from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.contract.recipes import ArchRecipe, CloneRecipe, DebianRecipe, FirstBoot
 from machines.host import policy
 from machines.host.faults import Misconfigured
 from machines.host.policy import Policy
@@ -178,3 +178,26 @@ def test_facts_can_cross_the_wire():
 
 def test_fields_of_a_bind_keep_escaped_colons():
     assert policy.nspawn_fields(r"/a\:b:/c:rbind") == ["/a:b", "/c", "rbind"]
+
+
+def _bake(recipe):
+    return orders.Bake(recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    "recipe", [DebianRecipe(release="trixie", proxy="http://evil:3128"), ArchRecipe(proxy="http://evil:3128")]
+)
+def test_a_proxy_of_the_recipe_is_no_way_around_the_mirrors(recipe):
+    with pytest.raises(NotAllowed, match="the mirror http://evil:3128"):
+        policy.allow(Policy(mirrors=("https://good.example/*",)), _bake(recipe))
+    policy.allow(Policy(mirrors=("http://evil:3128",)), _bake(recipe))
+
+
+def test_a_copy_takes_only_machines_the_panel_may_touch():
+    order = orders.Build(
+        name="web-2", recipe=CloneRecipe(source="vault"), first_boot=FirstBoot(),
+        configuration=orders.Configuration(revision=1, nspawn="", limits=""),
+    )  # fmt: skip
+    with pytest.raises(NotAllowed, match="vault"):
+        policy.allow(Policy(machines=("web-*",)), order)
+    policy.allow(Policy(machines=("web-*", "vault")), order)

@@ -63,6 +63,9 @@ class AptRepositoryForm(forms.Form):
             raise forms.ValidationError("Give the address of the repository, or remove the row.")
         return uri
 
+    def clean_suite(self) -> str:
+        return checked(recipes.suite, self.cleaned_data["suite"])
+
     def clean_components(self) -> tuple[str, ...]:
         return each(recipes.component, words(self.cleaned_data["components"]), at_most=20)
 
@@ -86,7 +89,7 @@ class RpmRepositoryForm(forms.Form):
     )
 
     def clean_url(self) -> str:
-        url = checked(recipes.mirror, self.cleaned_data["url"])
+        url = checked(recipes.one_address, self.cleaned_data["url"])
         if not url:
             raise forms.ValidationError("Give the address of the repository, or remove the row.")
         return url
