@@ -24,7 +24,10 @@ def test_a_press_shows_at_once_and_ends_in_the_real_state(page, seen, ada):
 
 def test_the_theme_is_kept(page, seen):
     page.goto("/machines/")
-    page.evaluate("document.querySelector('form[action*=theme] [value=dark]').click()")
+    with page.expect_response(
+        lambda answer: "/theme/" in answer.url
+    ):  # kept on the server before the page is loaded anew
+        page.evaluate("document.querySelector('form[action*=theme] [value=dark]').click()")
     expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
