@@ -117,6 +117,14 @@ class TestGroups:
         groups.advance(group.pk)
         assert Job.objects.count() == 2, "looking again places nothing twice"
 
+    def test_it_ends_with_whoever_was_shut_out_since(self, admin, fleet, small):
+        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        admin.is_active = False
+        admin.save()
+        end(members(group)[0])
+        assert [m.state for m in members(group)] == ["placed", "refused", "skipped"]
+        assert Job.objects.count() == 1
+
     def test_it_stops_at_the_first_failure(self, admin, fleet, small):
         group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         end(members(group)[0], "failed")
