@@ -406,9 +406,12 @@ def commands(finding: Finding) -> list[str]:
 
 
 def _quoted(name: str, value: str) -> str:
+    """No option, and without what a terminal would obey when it is pasted: quotes do not keep a Ctrl-C from ending the
+    line."""
+    calm = "".join(character if character.isprintable() else " " for character in value).lstrip("- ")
     if name == "install":
         return INSTALLERS.get(value, "apt-get install")
-    return shlex.join(value.split()) if name in SPREAD else shlex.quote(value)
+    return shlex.join(word.lstrip("-") for word in calm.split()) if name in SPREAD else shlex.quote(calm)
 
 
 def level(finding: Finding) -> Level:

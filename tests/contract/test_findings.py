@@ -86,3 +86,20 @@ def test_the_gravest_counts():
     assert findings.worst([Level.OK, Level.UNKNOWN, Level.NOTE]) == Level.UNKNOWN
     assert findings.worst([Level.WARNING, Level.PROBLEM, Level.OK]) == Level.PROBLEM
     assert findings.worst([]) == Level.OK
+
+
+def test_what_is_pasted_into_a_terminal_is_neither_an_option_nor_obeyed_by_it():
+    code = next(
+        code for code, words in WORDS.items() if any("ip link set {link} up" in line for line in words.commands)
+    )
+    wild = findings.commands(Finding(code=code, facts={"link": "-x\x03\nreboot\x1b[201~\u202e"}))
+    assert all(line.isprintable() for line in wild)
+    assert not any("'-" in line or " -x" in line for line in wild)
+    name, code = next(
+        (name, code)
+        for code, words in WORDS.items()
+        for line in words.commands
+        for name in fields(line) & findings.SPREAD
+    )
+    said = findings.commands(Finding(code=code, facts={"install": "apt", name: "zstd -oDPkg::Pre-Invoke::=reboot"}))
+    assert "oDPkg::Pre-Invoke::=reboot" in shlex.split(said[0])
