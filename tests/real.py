@@ -15,6 +15,8 @@ from nspawnpanel.valkey import free_port
 from tests.person import Person
 
 POLICY = REPOSITORY / "machines/host/policy.toml"
+INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
+_BEFORE = pytest.StashKey[int]()
 # Without these, Chromium calls home at every start
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -25,9 +27,19 @@ def chromium() -> str | None:
     return next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Every booted system takes half a dozen inotify instances of root's, machines with ids of their own too; the
+    kernel's default of 128 is reached with some twenty, and the next one hangs in its boot. Put back at the end."""
+    if can_boot() is None and (before := int(INOTIFY.read_text())) < ENOUGH_INOTIFY:
+        session.config.stash[_BEFORE] = before
+        INOTIFY.write_text(str(ENOUGH_INOTIFY))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is real by its folder, and leave out, with the reason, what cannot run here."""
+    """Mark what is real by its folder, and leave out, with the reason, what cannot run here. What fails soonest runs
+    first: units, then hosts, then browsers (whose event loop would be in the way of others)."""
     tests = Path(__file__).parent
+    items.sort(key=lambda item: (item.path.is_relative_to(tests / "browser"), item.path.is_relative_to(tests / "live")))
     no_host = can_boot()
     no_browser = None if chromium() else "no Chromium is installed"
     for item in items:
@@ -51,6 +63,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """CI must have run the real parts."""
+    if (before := session.config.stash.get(_BEFORE, None)) is not None:
+        INOTIFY.write_text(str(before))
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter and _left_out(reporter) and session.exitstatus == 0:
         session.exitstatus = 1

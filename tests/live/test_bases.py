@@ -23,6 +23,14 @@ def read(panel: ScratchPanel, machine: str, file: str) -> str:
     return panel.sandbox.run(["cat", f"/var/lib/machines/{machine}/{file}"], check=False).stdout
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _removed(scratch: ScratchPanel):
+    """Other modules have the same host."""
+    yield
+    for name in ("first", "second", "third", "anew", "by-debootstrap"):
+        scratch.do(orders.Remove(name=name))
+
+
 @pytest.fixture(scope="module")
 def first(scratch: ScratchPanel):
     """The outcome of the first build of the recipe, with its job."""

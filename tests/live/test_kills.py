@@ -6,6 +6,7 @@ KILLS says how many (KILLS=50 takes about a quarter of an hour), SEED repeats a 
 import os
 import random
 import time
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
@@ -59,9 +60,11 @@ def plan() -> list[tuple[int, str, float, bool]]:
 
 
 @pytest.fixture(scope="module")
-def base(scratch: ScratchPanel) -> None:
+def base(scratch: ScratchPanel) -> Iterator[None]:
     outcome = scratch.do(build("kills-first", fresh=False), 300)
     assert outcome.state == "succeeded", outcome.problem
+    yield
+    scratch.do(orders.Remove(name="kills-first"))
 
 
 @pytest.mark.parametrize(("number", "who", "after", "fresh"), plan())
