@@ -24,7 +24,7 @@ def panel(scratch: ScratchPanel) -> ScratchPanel:
 
 def build(name: str, *, sealed: str = "", start: bool = False) -> orders.Build:
     return orders.Build(
-        name=name, recipe=DebianRecipe(release="bookworm"), first_boot=FirstBoot(), start=start, sealed=sealed,
+        name=name, recipe=DebianRecipe(release="bookworm"), first_boot=FirstBoot(), start=start, sealed=sealed, fresh=True,
         configuration=orders.Configuration(revision=1, nspawn=nspawn.mark("[Exec]\nNotifyReady=yes\n", 1), limits=""),
     )  # fmt: skip
 
@@ -177,7 +177,19 @@ def log_on_the_host(panel: ScratchPanel, job: object) -> list[str]:
 
 
 def leftovers(panel: ScratchPanel) -> str:
-    return panel.sandbox.run(["find", "/var/lib/machines", "-maxdepth", "1", "-name", ".nspawnpanel*"]).stdout
+    return panel.sandbox.run(
+        [
+            "find",
+            "/var/lib/machines",
+            "-maxdepth",
+            "1",
+            "-name",
+            ".nspawnpanel-*",
+            "-not",
+            "-name",
+            ".nspawnpanel-base-*",
+        ]
+    ).stdout
 
 
 def in_the_middle(panel: ScratchPanel, job: object) -> None:

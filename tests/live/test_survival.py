@@ -25,7 +25,19 @@ def mid_build(ada: Person, job: dict) -> None:
 
 
 def leftovers(host: Sandbox) -> str:
-    return host.run(["find", "/var/lib/machines", "-maxdepth", "1", "-name", ".nspawnpanel-*"]).stdout
+    return host.run(
+        [
+            "find",
+            "/var/lib/machines",
+            "-maxdepth",
+            "1",
+            "-name",
+            ".nspawnpanel-*",
+            "-not",
+            "-name",
+            ".nspawnpanel-base-*",
+        ]
+    ).stdout
 
 
 def assert_every_line_once(ada: Person, host: Sandbox, job: dict) -> None:
@@ -55,7 +67,7 @@ CALAMITIES: dict[str, Callable[[Stack, Sandbox], None]] = {
 @pytest.mark.parametrize("calamity", CALAMITIES.values(), ids=CALAMITIES.keys())
 def test_a_build_goes_on_and_no_line_is_lost_or_doubled(calamity, ada, panel, alpha_host, request):
     name = "s-" + request.node.callspec.id.replace(" ", "-")[:20]
-    job = ada.build(name, start=None)
+    job = ada.build(name, start=None, fresh="on")
     mid_build(ada, job)
     calamity(panel, alpha_host)
     ended = ada.succeed(job, 240)
@@ -65,7 +77,7 @@ def test_a_build_goes_on_and_no_line_is_lost_or_doubled(calamity, ada, panel, al
 
 
 def test_a_cancelled_build_stops_within_five_seconds_and_leaves_nothing(ada, alpha_host):
-    job = ada.build("cancelled", start=None)
+    job = ada.build("cancelled", start=None, fresh="on")
     mid_build(ada, job)
     began = time.monotonic()
     ada.post(f"/jobs/{job['id']}/cancel/", page=f"/jobs/{job['id']}/")
@@ -80,7 +92,7 @@ def test_a_cancelled_build_stops_within_five_seconds_and_leaves_nothing(ada, alp
 def test_a_full_disk_fails_the_build_with_that_reason_and_leaves_nothing(ada, alpha_host):
     alpha_host.run(["mount", "-t", "tmpfs", "-o", "size=120M", "tmpfs", "/var/lib/machines"])
     try:
-        ended = ada.end_of(ada.build("too-big", start=None), 120)
+        ended = ada.end_of(ada.build("too-big", start=None, fresh="on"), 120)
         left = alpha_host.run(["ls", "-A", "/var/lib/machines"]).stdout
     finally:
         alpha_host.run(["umount", "/var/lib/machines"])
@@ -90,7 +102,7 @@ def test_a_full_disk_fails_the_build_with_that_reason_and_leaves_nothing(ada, al
 
 
 def test_the_log_goes_on_when_the_web_server_restarts_under_it(ada, panel, browser):
-    job = ada.build("weblog", start=None)
+    job = ada.build("weblog", start=None, fresh="on")
     page = browser.new_page()
     sign_in(page, panel)
     page.goto(f"{panel.url}/jobs/{job['id']}/")
