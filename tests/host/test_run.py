@@ -88,6 +88,7 @@ def test_listed_statuses_count_as_success():
 
 def test_nothing_is_left_open():
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
+    for _ in range(50):
         run([SH, "-c", "true"])
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Earlier tests may still let go of theirs meanwhile; fifty calls that leak would show.
+    assert len(os.listdir("/proc/self/fd")) <= before
