@@ -27,7 +27,7 @@ def save(ada: Person, path: str, memory: str) -> str:
 
 def roll_out(ada: Person, preset: str, machines: list[int], **fields: str) -> int:
     """Order it and wait for its end; the group's number."""
-    led_to = ada.post(f"{preset}roll-out/", {"machine": machines, **fields})
+    led_to = ada.post(f"{preset}roll-out/", {"machine": machines, "shown": machines, "then": "apply", **fields})
     number = int(re.search(r"/job-groups/(\d+)/", led_to)[1])
     until(lambda: ada.rows("SELECT ended_at FROM machines_jobgroup WHERE id = ?", number)[0]["ended_at"], 60)
     return number

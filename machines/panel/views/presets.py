@@ -140,9 +140,14 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
     preset = get_object_or_404(Preset, pk=pk)
     given = request.POST if request.method == "POST" else request.GET
     chosen = _chosen(given.getlist("machine"))
-    if request.method == "GET" and not chosen and "choose" not in given:
+    if request.method == "GET" and not chosen:
         chosen = presets.with_preset(preset)
-    if request.method == "POST":
+    ordered = request.method == "POST" and given.get("then") in {"apply", "restart"}
+    # What is ordered is what was shown, never a selection nobody has seen the changes of.
+    changed = ordered and {machine.pk for machine in chosen} != {
+        machine.pk for machine in _chosen(given.getlist("shown"))
+    }
+    if ordered and not changed:
         try:
             group = groups.roll_out(
                 preset, chosen, by=request.user, stop_at_failure="stop" in given, restart=given.get("then") == "restart",
@@ -156,13 +161,14 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
     everything = Machine.objects.listed().exclude(image_type="").select_related("host").order_by("host__name", "name")
     context = {
         "preset": preset,
+        "changed": changed,
         "steps": steps,
         "due": sum(step.is_due for step in steps),
         "others": [machine for machine in everything[: groups.MOST] if machine.pk not in picked],
         "may_operate": request.user.may(Right.OPERATE),
         "key": uuid4(),
     }
-    return render(request, "presets/roll_out.html", context)
+    return render(request, "presets/roll_out.html", context, status=409 if changed else 200)
 
 
 def _chosen(numbers: list[str]) -> list[Machine]:

@@ -199,6 +199,18 @@ class TestPages:
         assert "preset Small says 1G" in page
         assert "differs in MemoryMax" in as_admin.get(reverse("preset-detail", args=[small.pk])).content.decode()
 
+    def test_only_what_was_shown_is_ordered(self, as_admin, fleet, small):
+        address = reverse("preset-roll-out", args=[small.pk])
+        one, two, three = (machine.pk for machine in fleet)
+        answer = as_admin.post(address, {"machine": [one, two], "shown": [one, two, three], "then": "apply"})
+        assert answer.status_code == 409
+        assert not JobGroup.objects.exists()
+        assert "Apply to 2 machines<" in answer.content.decode()
+        assert as_admin.post(address, {"machine": [one], "then": "preview"}).status_code == 200
+        assert not JobGroup.objects.exists()
+        assert as_admin.post(address, {"machine": [one, two], "shown": [one, two], "then": "apply"}).status_code == 302
+        assert [member.machine_id for member in members(JobGroup.objects.get())] == [one, two]
+
     def test_the_group_s_page_shows_each_machine(self, as_admin, admin, fleet, small):
         group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         page = as_admin.get(reverse("job-group", args=[group.pk])).content.decode()
