@@ -8,8 +8,8 @@ from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import autostart, inventory, machinectl, nspawn_file, systemctl
-from machines.host.bus import BusError
 from machines.host.paths import unit_of
+from machines.host.running import Machine
 from machines.host.this_host import Image, Task, ThisHost
 
 
@@ -22,7 +22,7 @@ def remove(host: ThisHost, task: Task) -> dict[str, Any]:
     name = MachineName(task.order.name)
     task.voice.phase("check", 1, 3)
     image = host.bus.do(inventory.read_image(host, name))
-    _check(host, name, task.order.image_id, image)
+    _check(host, task, name, image)
     task.voice.phase("image", 2, 3)
     if image is not None:
         task.run(machinectl.remove(name), timeout=max(60.0, task.deadline - time.time()))
@@ -31,8 +31,10 @@ def remove(host: ThisHost, task: Task) -> dict[str, Any]:
     return {"removed": image is not None}
 
 
-def _check(host: ThisHost, name: MachineName, image_id: str, image: Image | None) -> None:
-    if _is_running(host, name):
+def _check(host: ThisHost, task: Task, name: MachineName, image: Image | None) -> None:
+    assert isinstance(task.order, orders.Remove)
+    image_id = task.order.image_id
+    if Machine(host, task, name).is_registered():
         raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
     if os.path.islink(host.paths.image(name)):
         raise Problem(
@@ -45,16 +47,6 @@ def _check(host: ThisHost, name: MachineName, image_id: str, image: Image | None
             f"{name} is not the machine this order was about: it has been made anew since.", code="image-changed",
             hint="Look at it again; if it is to go, order it once more.",
         )  # fmt: skip
-
-
-def _is_running(host: ThisHost, name: MachineName) -> bool:
-    try:
-        host.bus.do(host.bus.machined("GetMachine", "s", [name]))
-    except BusError as error:
-        if "NoSuchMachine" in error.name:
-            return False
-        raise
-    return True
 
 
 def _forget(host: ThisHost, task: Task, name: MachineName) -> None:

@@ -21,7 +21,7 @@ from machines.contract import orders, reports
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import handlers, job_log, new_pool, systemctl, unit_job
-from machines.host.faults import Stopped, TookTooLong
+from machines.host.faults import Stopped, TookTooLong, as_problem
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_unit
 from machines.host.reporting import Reporter
@@ -161,8 +161,8 @@ class Units:
         task = Task(row.id, order, self._reporter.voice(row.id), time.time(), handlers.deadline(order, time.time()))
         try:
             build.run_as_ordered(self._host, task, MachineName(order.name), order)
-        except Problem as problem:
-            self._report(row, "failed", problem.to_wire(), {})
+        except Exception as error:  # whatever it is, the panel shall be told
+            self._report(row, "failed", as_problem(error, "journalctl -u nspawnpanel-host").to_wire(), {})
         else:
             self._report(row, "succeeded", None, {})
 

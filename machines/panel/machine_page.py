@@ -13,10 +13,9 @@ from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel import build_page, frame, job_words, responses, rows
+from machines.panel import build_page, frame, holds, job_words, responses, rows
 from machines.panel.access import PanelRequest
 from machines.panel.verbs import CAN_START, VERBS, is_template
-from machines.templatetags import panel_tags
 
 JOBS_SHOWN = 5
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
@@ -147,8 +146,8 @@ def limit_rows(machine: Machine) -> list[LimitRow]:
             continue
         known = bool(raw) and machine.shown_state.is_up
         total = int(machine.host.facts.get("memory_total") or 0)
-        holds = _same(key, wanted, raw, total) if known and wanted else None
-        found.append(LimitRow(prop.title, key, wanted, in_words(key, raw) if known else "", holds))
+        is_so = _same(key, wanted, raw, total) if known and wanted else None
+        found.append(LimitRow(prop.title, key, wanted, holds.in_words(key, raw) if known else "", is_so))
     return found
 
 
@@ -159,14 +158,3 @@ def _same(key: str, wanted: str, raw: str, total_memory: int) -> bool:
     if key.startswith("Memory") and raw.isdecimal() and expected.isdecimal():
         return abs(int(raw) - int(expected)) <= SAME_MEMORY
     return raw == expected
-
-
-def in_words(key: str, raw: str) -> str:
-    """134217728 → 128 MiB, 200000 µs per second → 20 %."""
-    if raw in UNLIMITED:
-        return "no limit"
-    if not raw.isdecimal():
-        return raw
-    if key.startswith("Memory"):
-        return panel_tags.size(int(raw))
-    return f"{int(raw) / 10_000:g}\u00a0%" if key == "CPUQuota" else raw

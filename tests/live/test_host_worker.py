@@ -13,6 +13,7 @@ from machines.contract import nspawn, orders, routes
 from machines.contract.envelope import seal_secret
 from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
 from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
+from tests.live import leftovers
 
 CANARY = "CANARYcanaryCANARY"
 
@@ -176,22 +177,6 @@ def log_on_the_host(panel: ScratchPanel, job: object) -> list[str]:
     return [entry["t"] for entry in entries if entry["k"] == "line"]
 
 
-def leftovers(panel: ScratchPanel) -> str:
-    return panel.sandbox.run(
-        [
-            "find",
-            "/var/lib/machines",
-            "-maxdepth",
-            "1",
-            "-name",
-            ".nspawnpanel-*",
-            "-not",
-            "-name",
-            ".nspawnpanel-base-*",
-        ]
-    ).stdout
-
-
 def in_the_middle(panel: ScratchPanel, job: object) -> None:
     panel.until(lambda r: r.kind == "progress" and r.job == job and r.fraction > 0.1, 90)
 
@@ -223,7 +208,7 @@ def test_a_cancelled_build_is_gone_within_five_seconds(panel):
     panel.order(orders.Cancel(job=job))
     assert panel.outcome(job, 10).state == "cancelled"
     assert time.monotonic() - began < 5
-    assert leftovers(panel) == ""
+    assert leftovers.of(panel.sandbox) == ""
 
 
 def test_a_job_that_vanished_while_the_worker_was_away_is_told_as_lost(panel):
@@ -237,7 +222,7 @@ def test_a_job_that_vanished_while_the_worker_was_away_is_told_as_lost(panel):
     panel.sandbox.run(["systemctl", "start", SERVICE])
     outcome = panel.outcome(job, 30)
     assert (outcome.state, outcome.problem["code"]) == ("failed", "job-lost")
-    assert leftovers(panel) == ""
+    assert leftovers.of(panel.sandbox) == ""
 
 
 def test_a_running_machine_is_not_removed(panel):

@@ -15,6 +15,7 @@ from machines.contract import envelope, orders, routes
 from machines.panel.mailbox import Mailbox
 from nspawnpanel.sandbox import Sandbox
 from nspawnpanel.stack import Stack
+from tests.live import leftovers
 from tests.person import Person, until
 
 BUILDING = 20  # log lines after which a build is surely at work
@@ -22,22 +23,6 @@ BUILDING = 20  # log lines after which a build is surely at work
 
 def mid_build(ada: Person, job: dict) -> None:
     until(lambda: ada.job(job["id"])["line_count"] > BUILDING, 60, lambda: str(ada.job(job["id"])))
-
-
-def leftovers(host: Sandbox) -> str:
-    return host.run(
-        [
-            "find",
-            "/var/lib/machines",
-            "-maxdepth",
-            "1",
-            "-name",
-            ".nspawnpanel-*",
-            "-not",
-            "-name",
-            ".nspawnpanel-base-*",
-        ]
-    ).stdout
 
 
 def assert_every_line_once(ada: Person, host: Sandbox, job: dict) -> None:
@@ -72,7 +57,7 @@ def test_a_build_goes_on_and_no_line_is_lost_or_doubled(calamity, ada, panel, al
     calamity(panel, alpha_host)
     ended = ada.succeed(job, 240)
     assert_every_line_once(ada, alpha_host, ended)
-    assert leftovers(alpha_host) == ""
+    assert leftovers.of(alpha_host) == ""
     assert ada.machine(name)["image_type"]
 
 
@@ -84,7 +69,7 @@ def test_a_cancelled_build_stops_within_five_seconds_and_leaves_nothing(ada, alp
     ended = ada.end_of(job, 10)
     assert ended["state"] == "cancelled"
     assert time.monotonic() - began < 6
-    assert leftovers(alpha_host) == ""
+    assert leftovers.of(alpha_host) == ""
     assert "cancelled" not in alpha_host.run(["ls", "-A", "/var/lib/machines", "/etc/systemd/nspawn"]).stdout
     assert not ada.machine("cancelled")
 

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from machines.host.rootfs import tree
@@ -57,7 +56,7 @@ def snapshot_nested(source: Path, target: Path) -> int:
 
     Raises OSError.
     """
-    with _opened(source) as top:
+    with tree.directory(source, ".") as top:
         return _fill(source, target, top, "")
 
 
@@ -70,22 +69,13 @@ def _fill(source: Path, target: Path, within: int, above: str) -> int:
                 continue
             with tree.parent(target, whole) as (folder, name):
                 os.rmdir(name, dir_fd=folder)
-                _snapshot(inner, folder, name)
+                snapshot(inner, folder, name)
             count += 1 + _fill(source, target, inner, f"{whole}/")
     return count
 
 
-def _snapshot(source: int, folder: int, name: str) -> None:
-    """A writable snapshot of the open subvolume as `name` in the open folder."""
+def snapshot(source: int, folder: int, name: str) -> None:
+    """A writable snapshot of the open subvolume as `name` in the open folder. Raises OSError."""
     # struct btrfs_ioctl_vol_args_v2: fd, transid, flags, four unused, name
     wanted = struct.pack("<qQQ32s4040s", source, 0, 0, b"", os.fsencode(name))
     fcntl.ioctl(folder, _SNAP_CREATE_V2, bytearray(wanted))
-
-
-@contextlib.contextmanager
-def _opened(top: Path) -> Iterator[int]:
-    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -10,8 +10,9 @@ import contextlib
 import os
 import stat
 import struct
-from collections.abc import Iterator
 from pathlib import Path
+
+from machines.host.rootfs import tree as files_of
 
 RANGE = 0x10000  # ids in one machine's range; systemd-nspawn begins ranges at multiples of it
 _CAPABILITY = "security.capability"
@@ -35,18 +36,9 @@ def reset(tree: Path) -> int:
         for name in (*folders, *files):
             _reset_one(name, folder, first)
         count += len(folders) + len(files)
-    with _opened(tree) as top:
+    with files_of.directory(tree, ".") as top:
         _reset_one(".", top, first)
     return count + 1
-
-
-@contextlib.contextmanager
-def _opened(tree: Path) -> Iterator[int]:
-    fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _reset_one(name: str, folder: int, first: int) -> None:

@@ -1,12 +1,13 @@
 """Where trees are made and thrown away: subvolumes where the pool is btrfs, folders elsewhere."""
 
 import ctypes
-import fcntl
 import os
 import shutil
 from pathlib import Path
 
 from machines.contract.problems import Problem
+from machines.host.rootfs import btrfs
+from machines.host.rootfs import tree as files
 from machines.host.run import run
 from machines.host.this_host import Task
 
@@ -41,32 +42,14 @@ def is_subvolume(tree: Path) -> bool:
     return tree.is_dir() and tree.stat().st_ino == BTRFS_TOP and is_btrfs(tree)
 
 
-class _SnapArgs(ctypes.Structure):
-    """struct btrfs_ioctl_vol_args_v2 of linux/btrfs.h."""
-
-    _fields_ = [
-        ("fd", ctypes.c_int64), ("transid", ctypes.c_uint64), ("flags", ctypes.c_uint64),
-        ("unused", ctypes.c_uint64 * 4), ("name", ctypes.c_char * 4040),
-    ]  # fmt: skip
-
-
-_SNAP_CREATE_V2 = 0x50009417  # _IOW(0x94, 23, 4096)
-
-
 def snapshot(task: Task, source: Path, tree: Path) -> None:
     """A writable snapshot of a subvolume: what the command does, without the process, which costs twice as much.
 
     Raises OSError.
     """
     task.voice.command(["btrfs", "subvolume", "snapshot", "--", str(source), str(tree)])
-    fds = [
-        os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC) for folder in (source, tree.parent)
-    ]
-    try:
-        fcntl.ioctl(fds[1], _SNAP_CREATE_V2, _SnapArgs(fd=fds[0], name=os.fsencode(tree.name)))
-    finally:
-        for fd in fds:
-            os.close(fd)
+    with files.directory(source, ".") as original, files.directory(tree.parent, ".") as folder:
+        btrfs.snapshot(original, folder, tree.name)
 
 
 def copy(task: Task, source: Path, tree: Path) -> None:
