@@ -49,6 +49,24 @@ def test_it_is_accessible_and_fits_in_both_themes_and_widths(path, page, seen):
             assert overflow <= 0, f"{theme} {width}: {overflow} px too wide"
 
 
+LENGTHEN = """() => {
+  const lengthen = (words, long) => {
+    for (const said of document.querySelectorAll(words)) if (!said.querySelector("*")) said.textContent = "x".repeat(long);
+  };
+  lengthen("main table :is(th[scope=row], td[data-label=Host]) a", 64);
+  lengthen("main table :is(th small, .job-note, #job-table .state-note)", 200);
+  return document.documentElement.scrollWidth - document.documentElement.clientWidth;
+}"""
+
+
+@pytest.mark.parametrize("path", ["/machines/", "/hosts/", "/jobs/", "/recipes/", "/archives/", "/presets/"])
+def test_a_long_word_in_a_list_breaks_before_the_page_does(path, page, seen):
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(path)
+        assert page.evaluate(LENGTHEN) <= 0, f"{path} is too wide at {width}"
+
+
 def test_the_sign_in_page_too(browser, panel):
     for theme in ("light", "dark"):
         for width in (1280, 360):
