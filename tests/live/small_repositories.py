@@ -106,10 +106,16 @@ echo {name} > %{{buildroot}}/usr/share/words/{name}
 """
 
 
-def install(host: Sandbox, *packages: str) -> None:
+def install(host: Sandbox, *packages: str, release: str = "") -> None:
     """The tools, from where the host has its own packages."""
     host.run(["apt-get", "update", "-qq"], timeout=120)
-    quick = ["-o", "Dpkg::Options::=--force-unsafe-io", "-o", "Acquire::Languages=none"]
+    quick = [
+        "-o",
+        "Dpkg::Options::=--force-unsafe-io",
+        "-o",
+        "Acquire::Languages=none",
+        *([f"--target-release={release}"] if release else []),
+    ]
     host.run(["apt-get", "install", *quick, "-qq", "--yes", "--no-install-recommends", "--", *packages], timeout=300)
 
 
@@ -144,6 +150,13 @@ def make_rpms(host: Sandbox, folder: str, specs: list[str], key: str = "") -> No
         host.run(["rpmsign", *signing, "--addsign", *found])
     host.write("/srv/specs/comps.xml", COMPS)
     host.run(["createrepo_c", "--quiet", "--groupfile=/srv/specs/comps.xml", folder])
+
+
+def make_rpm_repositories(host: Sandbox, *more: str) -> None:
+    """/srv/tiny, signed by the key tiny, also of `more` specs, and /srv/unsigned, whose one package nobody has signed."""
+    words = [word("hello", needs="greeting"), word("greeting"), word("farewell"), word("broken", needs="nowhere")]
+    make_rpms(host, "/srv/tiny", [SYSTEM, *words, *more], "tiny")
+    make_rpms(host, "/srv/unsigned", [word("stranger")])
 
 
 def serve(host: Sandbox) -> None:

@@ -4,68 +4,21 @@ up to machines that boot."""
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
 
-from machines.contract import nspawn, orders
-from machines.contract.recipes import ArchRecipe, DnfRecipe, FirstBoot, PackagesRecipe, RpmRepository, SuseRecipe
+from machines.contract import orders
+from machines.contract.recipes import ArchRecipe, DnfRecipe, RpmRepository
 from machines.contract.reports import Outcome
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.valkey import Valkey
 from tests.host.scratch_panel import ScratchPanel
 from tests.live import small_repositories as small
+from tests.live.builders import HTTP, Fleet, inside, told
 
 TOOLS = ("dnf", "zypper", "rpm", "createrepo-c", "gpg", "gpg-agent", "arch-install-scripts", "pacman-package-manager",
          "makepkg", "libarchive-tools")  # fmt: skip
-HTTP = f"http://127.0.0.1:{small.PORT}"
-
-
-@dataclass
-class Fleet:
-    """A host with dnf, and what it can build from."""
-
-    panel: ScratchPanel
-    key: str
-    other_key: str
-
-    @property
-    def host(self) -> Sandbox:
-        return self.panel.sandbox
-
-    def recipe(self, *packages: str, url: str = "file:///srv/tiny", key: str = "", **values: object) -> DnfRecipe:
-        tiny = RpmRepository(id="tiny", url=url, key=key or self.key)
-        more = values.pop("more", ())
-        return DnfRecipe(release="43", packages=packages, repositories=(tiny, *more), **values)  # type: ignore[arg-type]
-
-    def suse(self, *packages: str, url: str = f"{HTTP}/tiny", key: str = "", **values: object) -> SuseRecipe:
-        tiny = RpmRepository(id="tiny", url=url, key=key or self.key)
-        more = values.pop("more", ())
-        return SuseRecipe(release="15.6", packages=packages, repositories=(tiny, *more), **values)  # type: ignore[arg-type]
-
-    def order(self, recipe: PackagesRecipe, name: str = "tiny", *, start: bool = False, **values: object) -> UUID:
-        files = orders.Configuration(revision=1, nspawn=nspawn.mark("[Exec]\nNotifyReady=yes\n", 1), limits="")
-        boot = FirstBoot(hostname="tiny-host", ssh_keys=())
-        return self.panel.order(
-            orders.Build(name=name, recipe=recipe, first_boot=boot, configuration=files, start=start, **values)  # type: ignore[arg-type]
-        )
-
-    def build(self, recipe: PackagesRecipe, name: str = "tiny", **values: object) -> Outcome:
-        return self.panel.outcome(self.order(recipe, name, **values), 60)  # type: ignore[arg-type]
-
-    def fails(self, recipe: PackagesRecipe) -> dict:
-        """The problem of a build that fails; it leaves nothing."""
-        outcome = self.build(recipe, "never")
-        assert outcome.state == "failed"
-        assert self.leftovers() == ""
-        assert outcome.problem is not None
-        return outcome.problem
-
-    def leftovers(self) -> str:
-        """What a build that came to nothing has left in the pool."""
-        names = ["-name", ".nspawnpanel*.tmp*", "-o", "-name", ".nspawnpanel*.base*", "-o", "-name", "never"]
-        return self.host.run(["find", "/var/lib/machines", "-maxdepth", "1", "(", *names, ")"]).stdout
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +28,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         small.install(host, *TOOLS)
         host.plant("seed")
         keys = [small.make_key(host, name) for name in ("tiny", "other")]
-        words = [small.word("hello", needs="greeting"), small.word("greeting"), small.word("farewell")]
-        small.make_rpms(
-            host, "/srv/tiny", [small.SYSTEM, small.RPM, *words, small.word("broken", needs="nowhere")], "tiny"
-        )
-        small.make_rpms(host, "/srv/unsigned", [small.word("stranger")])
+        small.make_rpm_repositories(host, small.RPM)
         small.make_pacman_packages(host, "/srv/arch", "tiny")
         small.serve(host)
         panel = ScratchPanel(host, valkey)
@@ -95,15 +44,6 @@ def built(fleet: Fleet) -> tuple[UUID, Outcome]:
     outcome = fleet.panel.outcome(job, 120)
     assert outcome.state == "succeeded", (outcome.problem, fleet.panel.lines(job)[-30:])
     return job, outcome
-
-
-def told(fleet: Fleet, job: UUID, kind: str) -> list:
-    return [report for report in fleet.panel.reports if report.kind == kind and report.job == job]
-
-
-def inside(fleet: Fleet, machine: str, *argv: str) -> str:
-    leader = fleet.host.run(["machinectl", "show", machine, "--property=Leader", "--value"]).stdout.strip()
-    return fleet.host.run(["nsenter", "--target", leader, "--all", "--", *argv]).stdout
 
 
 def test_it_boots_and_gets_an_address(fleet, built):

@@ -3,7 +3,9 @@
 Facts: dnf reads the tree's own settings before the host's, so --config and reposdir are always given, and those are the
 host's paths. dnf 5 forgets the host's settings unless told --use-host-config. Base system and packages are installed in
 one go, for a second transaction costs as much again; "Running transaction" says that the second part begins. dnf 4 leaves
-its logs and a list of expired repositories in the tree.
+its logs and a list of expired repositories in the tree, dnf 5 its log and an empty lock. Both write their command line
+into the history of the tree, so nothing secret may stand there. dnf 5 counts its checks before a transaction as parts of
+it, and into a pipe prints a line only when a part is done.
 """
 
 import configparser
@@ -114,7 +116,6 @@ def _common(building: Building, tool: str) -> list[str]:
         "--setopt=gpgcheck=1",
         "--setopt=localpkg_gpgcheck=1",
         "--setopt=*.gpgcheck=1",
-        *([f"--setopt=proxy={recipe.proxy}"] if recipe.proxy else []),
     ]
 
 
@@ -130,7 +131,10 @@ def _config(building: Building) -> Path:
         own.read_string(HOST_CONFIG.read_text(errors="replace"))
     except (OSError, configparser.Error):
         own = configparser.RawConfigParser()
-    lines = [f"{key}={own['main'][key]}" for key in CARRIED if own.has_option("main", key)]
+    way_out = {key: own["main"][key] for key in CARRIED if own.has_option("main", key)}
+    if proxy := _recipe(building).proxy:
+        way_out["proxy"] = proxy
+    lines = [f"{key}={value}" for key, value in way_out.items()]
     file = building.folder / "dnf.conf"
     file.touch(mode=0o600)
     file.write_text(
@@ -187,6 +191,7 @@ def configure(building: Building) -> None:
     kept = str(rpms.cache_of(building, "dnf"))
     tree.unlink(root, f"{kept}/expired_repos.json")
     tree.remove_empty(root, kept)
+    tree.unlink(root, "var/lib/dnf/system-repo.lock")
     rpms.keep_repositories(building, _recipe(building).repositories, "etc/yum.repos.d")
     network.enable(building)
 
@@ -199,7 +204,7 @@ def installed(root: Path) -> list[str]:
 
 _FETCHED = re.compile(r"^\((\d+)/(\d+)\): (\S+)")  # dnf 4
 _DONE = re.compile(r"^\s+(?:Installing|Upgrading|Reinstalling)\s*: (\S+)\s+(\d+)/(\d+)")
-_FIVE = re.compile(r"^\[\s*(\d+)/\s*(\d+)\] (?:Installing )?(\S+)\s.*100%")
+_FIVE = re.compile(r"^\[\s*(\d+)/\s*(\d+)\] (Installing |Upgrading |Reinstalling )?\S.* 100% ")
 
 
 class Progress:
@@ -208,6 +213,7 @@ class Progress:
     def __init__(self, progress: Callable[[float, str], None], enter: Callable[[str], None]) -> None:
         self._progress, self._enter = progress, enter
         self._installing = False
+        self._checks = 0
 
     def line(self, text: str) -> None:
         """Take one line of output."""
@@ -219,7 +225,16 @@ class Progress:
         elif match := _DONE.match(text):
             self._say(int(match[2]), int(match[3]), "installed")
         elif match := _FIVE.match(text):
-            self._say(int(match[1]), int(match[2]), "installed" if self._installing else "fetched")
+            self._five(int(match[1]), int(match[2]), is_package=bool(match[3]))
+
+    def _five(self, number: int, total: int, *, is_package: bool) -> None:
+        """One part done; in a transaction the first ones are checks, and what follows them are packages."""
+        if not self._installing:
+            self._say(number, total, "fetched")
+        elif is_package:
+            self._say(number - self._checks, total - self._checks, "installed")
+        else:
+            self._checks = number
 
     def _say(self, number: int, total: int, done: str) -> None:
         self._progress(min(0.99, number / max(1, total)), f"{number} of {total} packages {done}")

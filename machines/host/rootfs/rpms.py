@@ -205,14 +205,16 @@ _NOTHING = re.compile(r"nothing provides (?:'([^']+)'|(.+?)) needed by (?:the to
 _KEY = ("is not signed", "GPG check FAILED", "Public key for", "not correct for this package", "OpenPGP check for package",
         "Signature verification failed", "wrong key", "does not verify", "GPG key retrieval failed", "Failed to import",
         "signature verification failed", "public key is not available", "Key import failed", "is unsigned", "Problem repository: ")  # fmt: skip
-_MISSING = ("Status code: 404", "Error code: HTTP response: 404", "error: 404", "Couldn't open file", "not found on medium",
-            "is not a directory", "Valid metadata not found", "Repository type can't be determined")  # fmt: skip
+_MISSING = ("Status code: 404", "Error code: HTTP response: 404", "error: 404", "Couldn't open file", "Could not open file",
+            "not found on medium", "is not a directory", "Valid metadata not found", "Repository type can't be determined")  # fmt: skip
 _NO_WAY = ("Could not resolve", "Couldn't resolve", "Failed to connect", "Couldn't connect", "Connection failed", "timed out",
            "Timeout")  # fmt: skip
 _UNREACHABLE = ("Failed to download metadata", "Cannot download repomd.xml", "Could not resolve host", "Curl error",
                 "Failed to connect", "Connection timed out", "Librepo error", "Error downloading packages",
                 "Failed to download files", "Cannot access installation media", "Timeout exceeded", "Connection failed",
                 "Valid metadata not found", "Repository type can't be determined", "Unable to fetch metadata", "Problem retrieving files from", "No more mirrors to try")  # fmt: skip
+# Beginnings of the lines that name the package or the repository
+_PACKAGE_NAMED, _REPOSITORY_NAMED = ("OpenPGP check for package",), ("Error:", "Failed to download metadata")
 
 
 def explain(failed: CommandFailed, said: Sequence[str], root: Path) -> Problem:
@@ -220,15 +222,16 @@ def explain(failed: CommandFailed, said: Sequence[str], root: Path) -> Problem:
     text = "\n".join(said)
     if is_full(text) or "more space needed on" in text:
         return no_space(str(root.parent), text[-DETAILS:])
-    return _no_package(said) or _bad_key(said) or _unreachable(said) or _other(failed, said)
+    return _no_package(failed, said) or _bad_key(said) or _unreachable(said) or _other(failed, said)
 
 
-def _no_package(said: Sequence[str]) -> Problem | None:
+def _no_package(failed: CommandFailed, said: Sequence[str]) -> Problem | None:
     for line in said:
         if match := UNKNOWN.search(line):
             name = next(word for word in match.groups() if word)
+            group = name.startswith("@") or f"@{name}" in failed.argv  # dnf 5 leaves the sign out
             return Problem(
-                f"There is no {'group' if name.startswith('@') else 'package'} {name} in these repositories.",
+                f"There is no {'group' if group else 'package'} {name} in these repositories.",
                 code="package-unknown", details="\n".join(said)[-DETAILS:],
                 hint=f"Check the spelling, or take it out of the recipe. The tool said: {line.strip()}",
             )  # fmt: skip
@@ -242,7 +245,7 @@ def _no_package(said: Sequence[str]) -> Problem | None:
 
 
 def _bad_key(said: Sequence[str]) -> Problem | None:
-    line = next((line.strip() for line in said if any(word in line for word in _KEY)), "")[:300]
+    line = _first(said, _KEY, _PACKAGE_NAMED)
     if not line:
         return None
     return Problem(
@@ -253,7 +256,7 @@ def _bad_key(said: Sequence[str]) -> Problem | None:
 
 
 def _unreachable(said: Sequence[str]) -> Problem | None:
-    line = _first(said, _UNREACHABLE)
+    line = _first(said, _UNREACHABLE, _REPOSITORY_NAMED)
     if not line:
         return None
     text = "\n".join(said)
@@ -268,10 +271,10 @@ def _unreachable(said: Sequence[str]) -> Problem | None:
     )  # fmt: skip
 
 
-def _first(said: Sequence[str], words: Sequence[str]) -> str:
-    """The line that tells most: one that begins with Error, for it names the repository, else the first."""
+def _first(said: Sequence[str], words: Sequence[str], telling: tuple[str, ...]) -> str:
+    """The line that tells most: one with such a beginning, else the first with any of these words."""
     found = [line.strip() for line in said if any(word in line for word in words)]
-    return next((line for line in found if line.startswith("Error:")), found[0] if found else "")[:300]
+    return next((line for line in found if line.startswith(telling)), found[0] if found else "")[:300]
 
 
 def _other(failed: CommandFailed, said: Sequence[str]) -> Problem:
