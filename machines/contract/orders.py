@@ -231,7 +231,7 @@ class Resend(Order):
 
 
 class Refresh(Order):
-    """Send a full inventory now."""
+    """Send a full inventory now, and then once more what holds of every machine."""
 
     op: Literal["refresh"] = "refresh"
 

@@ -234,7 +234,7 @@ class Carrier:
         if isinstance(order, orders.Resend):
             self._resend(order.after)
         elif isinstance(order, orders.Refresh):
-            self._watch.refresh()
+            self._watch.tell_anew()
         elif isinstance(order, orders.Cancel):
             self._cancel(order.job, f"{sealed.actor.name} ({sealed.actor.role})")
 

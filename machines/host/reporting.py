@@ -109,10 +109,12 @@ class Reporter:
             self.spool(db, *what)
         self._publisher.wake()
 
-    def send_passing(self, report: AnyReport) -> None:
-        """The same for what the next one makes worthless: not spooled while Redis cannot be reached."""
-        if self._publisher.silent_for() < SILENCE:
-            self.send(report)
+    def send_passing(self, report: AnyReport) -> bool:
+        """The same for what the next one makes worthless: not spooled, hence False, while Redis cannot be reached."""
+        if self._publisher.silent_for() >= SILENCE:
+            return False
+        self.send(report)
+        return True
 
     def spool(self, db: sqlite3.Connection, *what: AnyReport) -> None:
         """Within a transaction of the caller's, who wakes the publisher after it."""

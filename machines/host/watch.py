@@ -9,9 +9,11 @@ import contextlib
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from dbus_fast import Message
 
@@ -25,6 +27,7 @@ from machines.host.reporting import Reporter
 from machines.host.this_host import ThisHost
 
 LOG = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 INVENTORY_SECONDS = 60.0
 COALESCE_SECONDS = 0.02
@@ -34,6 +37,7 @@ RELOAD_SECONDS = 2.0  # after a daemon-reload, for it concerns every unit
 TELL_AGAIN_SECONDS = 3600.0  # what holds is told anew, in case the panel has lost it
 ADDRESS_SECONDS = 60.0
 ADDRESS_PAUSE = 0.25
+TROUBLE = (Problem, TimeoutError, OSError, sqlite3.Error)  # a bus that is away, a disk that is full
 _UNITS = unit_path("systemd-nspawn@")
 _PASSING = {"memory_bytes", "cpu_ns", "tasks"}  # what alone is no change worth a report
 
@@ -77,6 +81,15 @@ class Watch:
 
         self._host.bus.later(ask())
 
+    def tell_anew(self) -> None:
+        """The same, and after it what holds of every machine, as if nothing of it had been told."""
+
+        async def forget() -> None:
+            self._held_true = {}
+
+        self._host.bus.later(forget())
+        self.refresh()
+
     def hold(self, name: str) -> None:
         """An order on this machine begins: its outcome will say how the machine is, so for a moment no signal need."""
         self._held[name] = time.monotonic() + HOLD_SECONDS
@@ -111,9 +124,9 @@ class Watch:
             return None
         return facts[0] if facts else None
 
-    async def _in_sender(self, work: Callable[..., object], *args: object) -> None:
+    async def _in_sender(self, work: Callable[..., Answer], *args: object) -> Answer:
         """Reports are written to disk, which must not hold up the bus."""
-        await asyncio.get_running_loop().run_in_executor(self._sender, work, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._sender, work, *args)
 
     # --- signals
 
@@ -160,19 +173,29 @@ class Watch:
             names, self._unseen = self._unseen, set()
             try:
                 await self._tell_found(names)
-            except (Problem, TimeoutError, OSError, ValueError) as error:
+            except (*TROUBLE, ValueError) as error:
                 LOG.warning("What holds for %d machines will be read again: %s", len(names), error)
 
     async def _tell_found(self, names: set[str]) -> None:
-        """Send what is not as it was told last."""
+        """Send what is not as it was told last, of machines the panel knows; the others' turn comes when it does."""
         if time.monotonic() > self._told_all + TELL_AGAIN_SECONDS:
             self._held_true, self._told_all = {}, time.monotonic()
-        found = await holds.read(self._host, sorted(names))
-        digests = {each.name: holds.digest(each) for each in found}
-        fresh = [each for each in found if self._held_true.get(each.name) != digests[each.name]]
-        if fresh:
+        found = [each for each in await holds.read(self._host, sorted(names)) if each.name in self._told]
+        before, digests = self._held_true, {each.name: holds.digest(each) for each in found}
+        fresh = [each for each in found if before.get(each.name) != digests[each.name]]
+        self._held_true = {name: digest for name, digest in before.items() if name not in names} | digests
+        if not fresh:
+            return
+        try:
             await self._in_sender(self._reporter.send, *holds.reports(fresh))
-        self._held_true = {name: d for name, d in self._held_true.items() if name not in names} | digests
+        except TROUBLE:
+            self._forget_held(digests)
+            raise
+
+    def _forget_held(self, names: Iterable[str]) -> None:
+        """What was told of these counts no more: the panel did not hear it, or has lost the machine since."""
+        for name in names:
+            self._held_true.pop(name, None)
 
     async def _observe(self) -> None:
         while True:
@@ -185,7 +208,7 @@ class Watch:
             try:
                 async with self._lock:
                     await self._report(names)
-            except (Problem, TimeoutError, OSError) as error:
+            except TROUBLE as error:
                 LOG.warning("Changes of %s wait for the next inventory: %s", ", ".join(names), error)
                 self._full.set()
 
@@ -206,6 +229,8 @@ class Watch:
             self._told[fact.name] = _lasting(fact)
         for name in gone:
             self._told.pop(name)
+        self._forget_held(gone)
+        self._look_at(fact.name for fact in changed)
         if changed or gone:
             await self._in_sender(self._reporter.send, Observed(machines=changed, gone=gone))
 
@@ -246,7 +271,7 @@ class Watch:
             try:
                 async with self._lock:
                     await self._inventory()
-            except (Problem, TimeoutError, OSError) as error:
+            except TROUBLE as error:
                 LOG.warning("The inventory could not be read: %s", error)
                 await asyncio.sleep(1)
                 continue
@@ -257,15 +282,16 @@ class Watch:
         host = self._host
         facts = await inventory.read_all(host)
         networkd = (await host.bus.unit("systemd-networkd.service")).get("ActiveState") == "active"
-        self._told = {fact.name: _lasting(fact) for fact in facts}
-        self._look_at(self._told)
 
-        def send() -> None:
+        def send() -> bool:
             jobs = [row.id for row in self._ledger.unfinished()]
             about = host_fact.read(host.paths, host.policy, networkd=networkd)
-            self._reporter.send_passing(Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000]))
+            return self._reporter.send_passing(Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000]))
 
-        await self._in_sender(send)
+        if await self._in_sender(send):
+            self._told = {fact.name: _lasting(fact) for fact in facts}
+            self._forget_held(self._held_true.keys() - self._told.keys())
+            self._look_at(self._told)
         for fact in facts:
             if fact.leader and not fact.addresses:
                 self._chase(fact.name)

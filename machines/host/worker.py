@@ -134,7 +134,7 @@ def assemble(own: Settings) -> tuple[Carrier, Reporter, Publisher, Watch, Ledger
     return carrier, reporter, publisher, watch, ledger
 
 
-def every(seconds: float, work: Callable[[], None], name: str) -> None:
+def every(seconds: float, work: Callable[[], object], name: str) -> None:
     """Repeat `work` in a thread of its own; a failure is logged and it goes on."""
 
     def loop() -> None:

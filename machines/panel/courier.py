@@ -38,6 +38,8 @@ CANCEL_AGAIN = 5  # seconds
 RESEND_AGAIN = 2
 TURN = 1.0  # how long one host's reports may keep those of the others waiting
 CONTROL_LIFE = 60  # seconds a control order is valid
+FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
+FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
 TROUBLE: tuple[type[Exception], ...] = (redis.RedisError, KombuError, OperationalError, OSError, DatabaseError)
 
 
@@ -47,7 +49,8 @@ class Courier:
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
         self._stop = threading.Event()
         groups.follow()
-        self._swept = datetime.min.replace(tzinfo=UTC)
+        self._swept = self._looked = datetime.min.replace(tzinfo=UTC)
+        self._asked: dict[UUID, datetime] = {}  # host → when it was asked to tell of files again
 
     def run(self) -> None:
         """Work until stop() is called: sending in one thread, reading in another."""
@@ -87,6 +90,9 @@ class Courier:
         if now - self._swept >= SWEEP_EVERY:
             self.sweep(now)
             self._swept = now
+        if now - self._looked >= FILES_AFTER:
+            self.ask_for_files(now)
+            self._looked = now
         self._outgoing.wait_for_poke()
 
     def send_due(self, now: datetime) -> None:
@@ -174,6 +180,16 @@ class Courier:
         )
         claimed.update(state=MachineState.UNKNOWN, rank=rank_of(MachineState.UNKNOWN), changed_at=now)
         Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
+
+    def ask_for_files(self, now: datetime) -> None:
+        """Machines whose files nobody has told of: that report was lost, or came before the machine was known."""
+        awake = Q(host__last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS))
+        bare = Machine.objects.listed().filter(awake, found=None, changed_at__lte=now - FILES_AFTER)
+        bare = bare.exclude(state__in=[MachineState.UNKNOWN, MachineState.MISSING])
+        for host in Host.objects.filter(pk__in=bare.values("host")):
+            if now - self._asked.get(host.pk, now - FILES_AGAIN) >= FILES_AGAIN:
+                self._asked[host.pk] = now
+                self._control(host, orders.Refresh(), "courier", "administrator")
 
     @staticmethod
     def _end_here(job: Job, state: JobState, now: datetime, **fields: object) -> None:

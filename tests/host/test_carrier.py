@@ -31,7 +31,7 @@ class Watch:
     def hold(self, _: str) -> None:
         return
 
-    def refresh(self) -> None:
+    def tell_anew(self) -> None:
         self.refreshed += 1
 
 
@@ -338,7 +338,7 @@ def test_an_order_that_is_too_old_is_not_done_after_a_restart(carrier, spool, de
     assert deeds.done == []
 
 
-def test_refresh_asks_for_an_inventory(carrier, sealed):
+def test_refresh_asks_for_everything_anew(carrier, sealed):
     carrier.receive(sealed(orders.Refresh(), role="viewer")[1])
     assert carrier._watch.refreshed == 1
 

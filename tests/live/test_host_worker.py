@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from machines.contract import nspawn, orders, routes
 from machines.contract.envelope import seal_secret
 from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
+from machines.contract.reports import AnyReport
 from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
 from tests.live import leftovers
 
@@ -75,6 +76,33 @@ def test_what_is_done_by_hand_is_seen_at_once_and_the_address_when_it_comes(pane
     )
     assert time.time() - began < 3
     panel.until(lambda r: r.kind == "observed" and any(m.name == "web" and m.addresses for m in r.machines), 30)
+
+
+def test_what_holds_is_told_of_machines_the_panel_knows_and_again_when_it_asks(panel):
+    """A file may be there before its image: told too early, it would find no machine to belong to."""
+    panel.sandbox.write("/etc/systemd/nspawn/early.nspawn", "[Exec]\nBoot=yes\n")
+    panel.sandbox.plant("early")
+    panel.until(lambda report: "early" in names_in(report, "found"))
+    known: set[str] = set()
+    for report in panel.reports:
+        known |= names_in(report, "inventory", "observed") | (
+            {report.machine.name} if says_how_one_is(report) else set()
+        )
+        assert names_in(report, "found") <= known
+    told = len(panel.reports)
+    panel.order(orders.Refresh())
+    again = lambda: {name for report in panel.reports[told:] for name in names_in(report, "found")}  # noqa: E731
+    panel.until(lambda _: {"early", "web"} <= again())
+    panel.sandbox.run(["rm", "-r", "/etc/systemd/nspawn/early.nspawn", "/var/lib/machines/early"])
+    panel.until(lambda report: report.kind == "observed" and "early" in report.gone)
+
+
+def names_in(report: AnyReport, *kinds: str) -> set[str]:
+    return {machine.name for machine in report.machines} if report.kind in kinds else set()
+
+
+def says_how_one_is(report: AnyReport) -> bool:
+    return report.kind == "outcome" and report.machine is not None
 
 
 def test_enable_makes_it_start_with_the_host(panel):

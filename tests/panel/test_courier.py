@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,26 @@ def test_it_reads_reports_and_asks_for_what_is_missing(courier, valkey, key, voi
     assert [order for _, order in delivered(valkey, voice.host, key)] == [orders.Resend(after=1)]
 
 
+def test_files_that_came_before_their_machine_are_asked_for_again(courier, valkey, key, voice):
+    """And of a machine whose files are known, or of a host that cannot answer, nothing is asked."""
+    early = reports.Found(machines=[reports.FoundMachine(name="web")])
+    voice.tell(early)
+    voice.tell(reports.Observed(machines=[reports.MachineFact(name="web", state=MachineState.STOPPED)]))
+    courier.ask_for_files(timezone.now())
+    assert delivered(valkey, voice.host, key) == [], "it may be on its way"
+    for seconds in (25, 50, 700):
+        Host.objects.update(last_seen=timezone.now() + timedelta(seconds=seconds))
+        courier.ask_for_files(timezone.now() + timedelta(seconds=seconds))
+    assert [order for _, order in delivered(valkey, voice.host, key)] == [orders.Refresh()] * 2
+    valkey.flush()
+    voice.tell(early)
+    courier.ask_for_files(timezone.now() + timedelta(seconds=60))
+    Machine.objects.get().found.delete()
+    Host.objects.update(last_seen=timezone.now())
+    courier.ask_for_files(timezone.now() + timedelta(days=1))
+    assert delivered(valkey, voice.host, key) == []
+
+
 def test_bytes_that_are_no_text_cost_their_host_one_refusal_and_nobody_anything(courier, valkey, voice):
     other = HostVoice("beta")
     admin = valkey.admin()
@@ -182,8 +203,9 @@ def test_a_flood_of_one_host_leaves_the_others_their_turn(courier, valkey, voice
     assert sorted(Host.objects.values_list("report_number", flat=True)) == [1, 50]
 
 
-def test_what_was_taken_makes_room(courier, valkey, voice):
+def test_what_was_taken_makes_room(courier, valkey, voice, monkeypatch):
     """A host may fill the Redis that all share; then nobody could say anything ever again."""
+    monkeypatch.setattr("machines.panel.courier.TURN", inf)  # on a busy machine one second is not enough for them
     stream, admin = routes.stream(str(voice.host.id)), valkey.admin()
     for _ in range(400):
         admin.xadd(stream, {"r": "x" * 3000})
