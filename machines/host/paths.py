@@ -80,6 +80,10 @@ class Paths:
         """A tree being built. The leading dot hides it from machined."""
         return self.machines / f".nspawnpanel-{job}.tmp"
 
+    def in_memory(self, job: UUID) -> Path:
+        """The same tree while it grows in memory: where that is mounted, in the job's own mount namespace."""
+        return self.machines / f".nspawnpanel-{job}.memory"
+
     def unfinished_raw(self, job: UUID) -> Path:
         """A disk image being made."""
         return self.machines / f".nspawnpanel-{job}.raw"

@@ -50,6 +50,7 @@ class Policy:
     cache_gib: int = 4  # of packages kept for later builds; 0 keeps none
     bases: int = 20  # kept at once; the least used goes
     builds_at_once: int = 2
+    builds_in_memory: bool = True  # when half of what is available is enough
 
     def facts(self) -> dict[str, Any]:
         """The rules as the panel shows them."""
@@ -95,8 +96,8 @@ def _rule(name: str, value: object, wanted: type) -> object:
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             raise ValueError(f"“{name}” must be a list of texts")
         return tuple(value)
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        raise ValueError(f"“{name}” must be a {wanted.__name__}")
+    if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+        raise ValueError(f"“{name}” must be {'true or false' if wanted is bool else f'a {wanted.__name__}'}")
     return value
 
 

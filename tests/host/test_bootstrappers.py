@@ -17,12 +17,13 @@ TREE = Path("/var/lib/machines/.x.tmp")
 
 def test_mmdebstrap_gets_every_operand_after_the_dashes(tmp_path):
     plan = Plan("bookworm", "minbase", ["systemd", "dbus"], [MAIN], more=["deb [signed-by=/k] http://x y z"],
-                keyring="/ring", options=tmp_path / "apt.conf", packages=tmp_path)  # fmt: skip
+                keyring="/ring", options=tmp_path / "apt.conf", packages=tmp_path, lists=tmp_path / "lists")  # fmt: skip
     argv = bootstrappers.mmdebstrap(plan, TREE)
     after = argv[argv.index("--") + 1 :]
     assert after[:2] == ["bookworm", str(TREE)]
     assert after[2:] == ["deb [signed-by=/ring] http://m/debian bookworm main", "deb [signed-by=/k] http://x y z"]
     assert any(f"mount --bind {tmp_path}" in word for word in argv)
+    assert f"""--setup-hook=cp --archive {tmp_path}/lists/. "$1"/var/lib/apt/lists/""" in argv
     assert "--include=systemd,dbus" in argv
     assert f"--aptopt={tmp_path}/apt.conf" in argv
 

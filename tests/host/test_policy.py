@@ -36,8 +36,9 @@ def test_the_example_beside_the_code_is_the_defaults():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
 def test_a_file_changes_what_it_names(paths):
-    rules = policy.read(written(paths, 'ops = ["start"]\nport_lowest = 1024\n'))
+    rules = policy.read(written(paths, 'ops = ["start"]\nport_lowest = 1024\nbuilds_in_memory = false\n'))
     assert (rules.ops, rules.port_lowest, rules.machines) == (("start",), 1024, ("*",))
+    assert not rules.builds_in_memory
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
@@ -56,7 +57,8 @@ def test_it_is_not_followed_when_it_is_a_link(paths, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
 @pytest.mark.parametrize(
-    "text", ["ops = 3", "opps = []", "ops = [1]", "port_lowest = true", "ops = [", 'port_lowest = "1"']
+    "text",
+    ["ops = 3", "opps = []", "ops = [1]", "port_lowest = true", "builds_in_memory = 1", "ops = [", 'port_lowest = "1"'],
 )
 def test_nonsense_is_no_policy(paths, text):
     with pytest.raises(Misconfigured):

@@ -24,7 +24,7 @@ APT_OPTIONS = "etc/apt/apt.conf.d/99mmdebstrap"  # where mmdebstrap leaves --apt
 @dataclass(frozen=True)
 class Plan:
     """What is to be installed, and how to reach it. `options` is a file of apt settings (proxy, certificates), `packages`
-    a folder of packages fetched before, which may be added to; `keyring` "" trusts what the host's own apt trusts."""
+    a folder of packages fetched before, which may be added to, `lists` one of package lists; `keyring` "" trusts what the host's own apt trusts."""
 
     release: str
     variant: str
@@ -34,6 +34,7 @@ class Plan:
     keyring: str = ""
     options: Path | None = None
     packages: Path | None = None
+    lists: Path | None = None
 
 
 def tool(wanted: str = "") -> str:
@@ -75,6 +76,7 @@ def mmdebstrap(plan: Plan, tree: Path) -> list[str]:
         *([f"--aptopt={plan.options}"] if plan.options else []),
         *([f"--hook-dir={HOOKS}"] if local and HOOKS.exists() else []),
         *(kept if plan.packages else []),
+        *([f'--setup-hook=cp --archive {plan.lists}/. "$1"/var/lib/apt/lists/'] if plan.lists else []),
         "--",
         plan.release,
         str(tree),

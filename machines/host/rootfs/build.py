@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
 from machines.host import apply, handlers, lint, nspawn_file, running
 from machines.host.bus import BusError
-from machines.host.faults import no_space
+from machines.host.faults import NoSpace, from_os_error, no_space
 from machines.host.paths import Paths
 from machines.host.rootfs import (
     arch,
@@ -33,6 +33,7 @@ from machines.host.rootfs import (
     disk_image,
     dnf,
     firstboot,
+    memory,
     polish,
     pool,
     pull,
@@ -42,6 +43,8 @@ from machines.host.rootfs import (
 from machines.host.rootfs.bases import Base
 from machines.host.rootfs.building import Builder, Building
 from machines.host.this_host import Task, ThisHost
+
+Step = Callable[[Building], None]
 
 BUILDERS: Mapping[str, Builder] = {
     "debian": debian, "dnf": dnf, "arch": arch, "suse": suse, "clone": clone, "pull": pull, "archive": archive,
@@ -153,7 +156,9 @@ def find_base(building: Building, turn: contextlib.ExitStack, *, fresh: bool) ->
     recipe, paths, voice = building.recipe, building.host.paths, building.task.voice
     if recipe.kind in WITH_BASE:
         key = recipe_key(recipe, building.first_boot)
-        building.base = None if fresh else bases.find(paths, key)
+        known = bases.find(paths, key)
+        building.expected = known.bytes if known else 0
+        building.base = None if fresh else known
         if building.base is None and turn.enter_context(bases.one_at_a_time(paths, key)) and not fresh:
             building.base = bases.find(paths, key)
     if building.base is None:
@@ -206,17 +211,37 @@ def bootstrap(building: Building) -> None:
     if building.base is not None:
         bases.copy(building.host.paths, building.task, building.base, building.tree)
         return
-    if building.recipe.kind in WITH_BASE:
+    builder = builder_of(building.recipe)
+    if building.recipe.kind in WITH_BASE and not memory.use(building):
         pool.make(building.tree)
-    builder_of(building.recipe).bootstrap(building)
+    _fill(building, builder.bootstrap)
     if building.raw:
         disk_image.mount(building.task, building.raw_file, building.tree)
 
 
 def packages(building: Building) -> None:
-    """What the recipe adds; in the base already, if there is one."""
-    if building.base is None:
-        builder_of(building.recipe).packages(building)
+    """What the recipe adds; in the base already, if there is one. Then the tree is as large as it gets."""
+    if building.base is not None:
+        return
+    builder = builder_of(building.recipe)
+    _fill(building, builder.packages, after=(builder.bootstrap,))
+    if building.in_memory:
+        memory.settle(building)
+
+
+def _fill(building: Building, step: Step, after: Sequence[Step] = ()) -> None:
+    """A step of the builder's. A tree that does not fit into memory is begun again in the pool."""
+    try:
+        step(building)
+    except (Problem, OSError) as error:
+        problem = from_os_error(error) if isinstance(error, OSError) else error
+        if not building.in_memory or not isinstance(problem, NoSpace):
+            raise
+        building.task.voice.line("The tree does not fit into that memory: once more, on the disk.")
+        memory.leave(building)
+        pool.make(building.tree)
+        for again in (*after, step):
+            again(building)
 
 
 # --- configure
@@ -375,4 +400,4 @@ def _start(host: ThisHost, task: Task, name: MachineName) -> None:
         ) from problem  # fmt: skip
 
 
-STEPS: tuple[Callable[[Building], None], ...] = (prepare, bootstrap, packages, configure, finish, import_)
+STEPS: tuple[Step, ...] = (prepare, bootstrap, packages, configure, finish, import_)

@@ -28,6 +28,7 @@ class Building:
     """One build under way. Without a `name` only the base is made; with a `base` nothing needs to be installed.
 
     `state` is whatever the builder found out in its first step and needs later; `found` goes into the outcome.
+    `expected` is the size in bytes that a tree of this recipe had before, 0 if there was none.
     With `raw` the result is a disk image, made by the builder's bootstrap in `raw_file`; `tree` is then where it is
     mounted until it is finished.
     """
@@ -42,6 +43,8 @@ class Building:
     base: Base | None = None
     state: Any = None
     raw: bool = False
+    in_memory: bool = False
+    expected: int = 0
     found: dict[str, Any] = field(default_factory=dict)
     phase: str = ""
     times: dict[str, float] = field(default_factory=dict)
@@ -49,8 +52,9 @@ class Building:
 
     @property
     def tree(self) -> Path:
-        """Where it grows, under a name that machined does not show."""
-        return self.host.paths.unfinished(self.task.job)
+        """Where it grows, under a name that machined does not show: in the pool, or for a while in memory."""
+        paths, job = self.host.paths, self.task.job
+        return paths.in_memory(job) if self.in_memory else paths.unfinished(job)
 
     @property
     def raw_file(self) -> Path:
@@ -94,7 +98,7 @@ class Building:
         mounts.around(); exit statuses in `codes` count as success. Raises what `explain` makes of a failure and the tool's last lines.
         """
         said: deque[str] = deque(maxlen=SAID)
-        first = [step for step in (within, quick.without_sync()) if step]
+        first = [step for step in (within, None if self.in_memory else quick.without_sync()) if step]
 
         def prepare() -> None:
             for step in first:

@@ -13,7 +13,7 @@ from machines.host.paths import Paths
 
 GIB = 1024**3
 ENDINGS = (".deb", ".rpm", ".pkg.tar.zst", ".pkg.tar.xz", ".pkg.tar.gz")
-LENT = "packages"  # the folder of links in a job's own folder
+LENT, LISTS = "packages", "lists"  # the folders of links in a job's own folder
 
 
 def folder(paths: Paths, tool: str) -> Path:
@@ -46,7 +46,8 @@ def take_back(paths: Paths, tool: str, lent: Path, gib: int) -> None:
 
 def forget(job: Path) -> None:
     """The links of a job that has ended."""
-    shutil.rmtree(job / LENT, ignore_errors=True)
+    for lent in (LENT, LISTS):
+        shutil.rmtree(job / lent, ignore_errors=True)
 
 
 def trim(paths: Paths, most: int) -> None:

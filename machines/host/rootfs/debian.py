@@ -12,7 +12,7 @@ from machines.contract.apt_sources import WITHOUT_UPDATES, Source
 from machines.contract.problems import Problem
 from machines.contract.recipes import AptRepository, DebianRecipe, FirstBoot
 from machines.host.faults import CommandFailed
-from machines.host.rootfs import bootstrappers, cache, tree
+from machines.host.rootfs import apt_lists, bootstrappers, cache, tree
 from machines.host.rootfs.bootstrappers import Plan
 from machines.host.rootfs.building import NETWORK_SERVICES, Building, Explain
 from machines.host.rootfs.firstboot import needs_locales
@@ -34,6 +34,8 @@ class Way:
     keyring: str = ""
     sources: list[Source] = field(default_factory=list)
     extra: list[tuple[AptRepository, Path | None]] = field(default_factory=list)
+    options: Path | None = None
+    lists: Path | None = None
 
 
 def also(_: DebianRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
@@ -95,8 +97,13 @@ def prepare(building: Building) -> None:
     _check_keyring(recipe, way.keyring)
     for source in sources:
         voice.line(f"Packages from {source.uri} {source.suite} {' '.join(source.components)}")
-    way.sources = [s for i, s in enumerate(sources) if check_mirror(building, s, needed=i == 0)]
     way.extra = [(r, _key_file(building, number, r)) for number, r in enumerate(recipe.repositories, 1)]
+    way.options = _apt_options(building)
+    way.lists = _lists(building, sources)
+    # Mirrors that gave their lists are there; of the others each is asked by itself, for words of its own.
+    way.sources = [
+        s for i, s in enumerate(sources) if way.lists is not None or check_mirror(building, s, needed=i == 0)
+    ]
     for repository in recipe.repositories:
         voice.line(f"Packages also from {repository.uri} {repository.suite} {' '.join(repository.components)}")
 
@@ -124,6 +131,16 @@ def _check_keyring(recipe: DebianRecipe, keyring: str) -> None:
         f"This host does not have the keys of {recipe.distribution.capitalize()}, so its packages cannot be checked.",
         code="key-unknown", hint=f"Install them there: apt install {package}",
     )  # fmt: skip
+
+
+def _lists(building: Building, sources: Sequence[Source]) -> Path | None:
+    """The package lists of every source, where they can be had beforehand."""
+    way, host = building.state, building.host
+    lines = [*(source.line(way.keyring) for source in sources), *(_source(r, key) for r, key in way.extra)]
+    remote = all("http://" in line or "https://" in line for line in lines)
+    if way.tool != "mmdebstrap" or not host.policy.cache_gib or not remote:
+        return None
+    return apt_lists.lend(host.paths, building.task, lines, way.options, building.folder)
 
 
 def _key_file(building: Building, number: int, repository: AptRepository) -> Path | None:
@@ -177,7 +194,7 @@ def bootstrap(building: Building) -> None:
     recipe, way, voice = _recipe(building), building.state, building.task.voice
     progress = bootstrappers.Progress(voice.progress, building.enter)
     plan = Plan(recipe.release, recipe.variant, _base_packages(recipe, way.sources), way.sources,
-                keyring=way.keyring, options=_apt_options(building))  # fmt: skip
+                keyring=way.keyring, options=way.options)  # fmt: skip
     if way.tool == "debootstrap":
         argv = bootstrappers.debootstrap(plan, building.tree)
         building.install(argv, progress.line, _explain(building), extra=_proxy(recipe))
@@ -186,10 +203,13 @@ def bootstrap(building: Building) -> None:
     lent = cache.lend(building.host.paths, "apt", building.folder / cache.LENT) if gib else None
     building.undo.push(cache.forget, building.folder)
     include = packages_for(recipe, building.first_boot, way.sources)
-    plan = replace(plan, include=include, more=[_source(r, key) for r, key in way.extra], packages=lent)
+    plan = replace(
+        plan, include=include, more=[_source(r, key) for r, key in way.extra], packages=lent, lists=way.lists
+    )
     building.install(bootstrappers.mmdebstrap(plan, building.tree), progress.line, _explain(building))
     if lent:
         cache.take_back(building.host.paths, "apt", lent, gib)
+        cache.forget(building.folder)
     voice.progress(1.0, "all packages installed")
 
 
@@ -218,8 +238,8 @@ def packages(building: Building) -> None:
         return
     root = building.tree
     _write_sources(building)
-    if options := _apt_options(building):
-        tree.write_text(root, bootstrappers.APT_OPTIONS, options.read_text(), 0o600)
+    if way.options:
+        tree.write_text(root, bootstrappers.APT_OPTIONS, way.options.read_text(), 0o600)
     # systemd-resolved has made it a link to a service that does not run here.
     tree.write_text(root, "etc/resolv.conf", RESOLV_CONF.read_text())
     tree.write_text(root, POLICY_RC, "#!/bin/sh\nexit 101\n", 0o755)  # no service starts during a build
