@@ -97,7 +97,7 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "machines.User"
-AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["machines.panel.accounts.SignedIn"]
 ACCOUNT_ADAPTER = "machines.panel.accounts.InvitedOnly"
 ACCOUNT_FORMS = {
     "login": "machines.panel.accounts.SignInForm",

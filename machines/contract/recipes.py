@@ -7,7 +7,7 @@ What is fetched or copied as it is (pull, archive, clone) is not.
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -362,6 +362,11 @@ def key_of(recipe: AnyRecipe, also: tuple[str, ...] = ()) -> str:
     """SHA-256 (hex) of a recipe and of what `also` decides how its tree comes out; the same everywhere."""
     text = json.dumps([recipe.model_dump(mode="json"), sorted(also)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_unverified(recipe: object) -> TypeGuard[PullRecipe]:
+    """Whether nothing vouches for what the recipe fetches."""
+    return isinstance(recipe, PullRecipe) and recipe.verify == "none"
 
 
 _RPM_FAMILY = {"fedora": "Fedora", "centos": "CentOS Stream", "almalinux": "AlmaLinux", "rocky": "Rocky Linux"}

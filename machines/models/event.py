@@ -1,9 +1,16 @@
-"""What happened that is not a job: a host joined, a host refused a message, a host's report was refused."""
+"""What happened that is not a job: what a person did at once, what a host fetched or brought, which message was refused."""
 
 from django.db import models
 from django.utils import timezone
 
 from machines.models.host import Host
+
+# What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
+PLAIN = frozenset({
+    "joined", "configuration-adopted", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
+    "archive-downloaded", "archive-removed",
+})  # fmt: skip
+GRAVE = frozenset({"unverified-pull"})
 
 
 class Event(models.Model):
@@ -18,3 +25,8 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
+
+    @property
+    def tone(self) -> str:
+        """How it is coloured: "", "warning" or "danger"."""
+        return "" if self.kind in PLAIN else "danger" if self.kind in GRAVE else "warning"

@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from machines.contract.problems import BadValue, Problem
 from machines.models import Archive, Job, User
+from machines.panel import archive_trail
 from machines.templatetags.panel_tags import size as shown_size
 
 log = logging.getLogger(__name__)
@@ -197,7 +198,10 @@ def make_sum(archive: UUID) -> None:
             return
         state = Archive.State.READY if found.job_id is None else Archive.State.ARRIVING
         whole = Archive.objects.filter(pk=archive, state=Archive.State.ARRIVING, received=F("size"))
-        whole.update(sha256=sha256, state=state)
+        with transaction.atomic():
+            if whole.update(sha256=sha256, state=state) and state == Archive.State.READY:
+                found.sha256 = sha256
+                archive_trail.uploaded(found)
 
 
 def _spoilt(archive: UUID) -> None:
@@ -209,6 +213,7 @@ def settle(job: Job, *, sha256: str = "") -> None:
     for archive in job.archives.filter(state=Archive.State.ARRIVING):
         if sha256 and archive.sha256 == sha256:
             Archive.objects.filter(pk=archive.pk).update(state=Archive.State.READY)
+            archive_trail.exported(archive, job)
         else:
             remove(archive)
 

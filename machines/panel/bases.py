@@ -67,8 +67,12 @@ def _moment(seconds: float) -> datetime:
 
 def of_all() -> list[Base]:
     """Those of every host, last used first. One query."""
-    hosts = Host.objects.values_list("name", "facts__bases")
-    found = [base for name, facts in hosts for base in of_host(name, facts if isinstance(facts, list) else [])]
+    return of_hosts(Host.objects.values_list("name", "facts__bases"))
+
+
+def of_hosts(told: Iterable[tuple[str, Any]]) -> list[Base]:
+    """The same of hosts that were asked for already: (name, what it reported). No query."""
+    found = [base for name, facts in told for base in of_host(name, facts if isinstance(facts, list) else [])]
     return sorted(found, key=lambda base: base.used or base.built, reverse=True)[:SHOWN]
 
 
@@ -81,8 +85,13 @@ JOB_COLUMNS = (
 def with_jobs(bases: list[Base]) -> list[Base]:
     """The same with what their jobs say of them. One query."""
     wanted = [base.uuid for base in bases if base.uuid]
-    jobs = {job["uuid"]: job for job in Job.objects.filter(uuid__in=wanted).values(*JOB_COLUMNS)} if wanted else {}
-    return [_known(base, jobs[base.uuid]) if base.uuid in jobs else base for base in bases]
+    return known(bases, Job.objects.filter(uuid__in=wanted).values(*JOB_COLUMNS) if wanted else ())
+
+
+def known(bases: list[Base], jobs: Iterable[dict[str, Any]]) -> list[Base]:
+    """The same with jobs that were asked for already; these have the JOB_COLUMNS. No query."""
+    by_uuid = {job["uuid"]: job for job in jobs}
+    return [_known(base, by_uuid[base.uuid]) if base.uuid in by_uuid else base for base in bases]
 
 
 def _known(base: Base, job: dict[str, Any]) -> Base:

@@ -74,6 +74,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     kind = recipe.get("kind", "debian")
     may_build, good = request.user.may(Right.BUILD), job.state == JobState.SUCCEEDED
     return {
+        "unverified": recipe.get("verify") == "none",
         "saved": version,
         "usual": None if job.is_final else usual(job),
         "made": made(job.result) if good else None,

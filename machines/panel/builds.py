@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from machines.contract import orders
 from machines.contract.orders import ABSENT
 from machines.contract.problems import Problem
-from machines.contract.recipes import WITH_BASE, PullRecipe
+from machines.contract.recipes import WITH_BASE
 from machines.contract.states import MachineState
-from machines.models import Event, Host, Job, Machine, Revision, User
+from machines.models import Host, Job, Machine, Revision, User
 from machines.panel import dispatch
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.machines import LOCALE, ZONE, NewMachineForm
@@ -45,13 +45,9 @@ def place(form: NewMachineForm, source: Source, configurator: Configurator, *, b
             order = form.to_order(kept, recipe, is_copy=recipe.kind not in WITH_BASE)
         except ValidationError as error:  # each field was checked; only the whole can be too large
             raise Problem("The configuration is larger than a host takes.") from error
-        job = dispatch.place(
+        return dispatch.place(
             order, on=host, by=by, key=key, sealed=sealed, revision=revision, recipe_version=source.version
         )
-        if isinstance(recipe, PullRecipe) and recipe.verify == "none":
-            said = f"{by.username} ordered {order.name} from {recipe.url} without verification (job {job.pk})."
-            Event.objects.create(host=host, actor_name=by.username, kind="unverified-pull", text=said)
-        return job
 
 
 def keep_time_zone(form: NewMachineForm, configurator: Configurator) -> None:

@@ -15,9 +15,9 @@ from nacl.public import PublicKey
 
 from machines.contract import envelope, orders, routes
 from machines.contract.problems import Problem
-from machines.contract.recipes import BuildSecrets, key_of
+from machines.contract.recipes import BuildSecrets, is_unverified, key_of
 from machines.contract.rights import authorize_operation
-from machines.models import Host, Job, RecipeVersion, Revision, User
+from machines.models import Event, Host, Job, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
 from machines.panel import intake
 
@@ -83,8 +83,18 @@ def place(
         if holder is None:
             raise
         raise Busy(holder) from None
+    _note_unverified(order, job)
     transaction.on_commit(poke)
     return job
+
+
+def _note_unverified(order: orders.AnyOrder, job: Job) -> None:
+    """That an image nobody vouches for was asked for is written down, whichever way it was ordered."""
+    if not isinstance(order, orders.Build) or not is_unverified(order.recipe):
+        return
+    again = f", as job {job.retry_of_id} had" if job.retry_of_id else ""
+    text = f"{job.actor_name} ordered {order.name} from {order.recipe.url} without verification{again} (job {job.pk})."
+    Event.objects.create(host=job.host, actor_name=job.actor_name, kind="unverified-pull", text=text)
 
 
 def cancel(job: Job, *, by: User) -> bool:

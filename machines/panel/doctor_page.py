@@ -74,7 +74,7 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
         "may_mend": request.user.may(Right.ADMINISTER),
         "fragment": responses.wants_fragment(request),
     }
-    unfinished = len(frame.unfinished_jobs(request))
+    unfinished = frame.running_jobs(request)
     return context | {"seen": rows.version([(job.pk, job.state) for job in jobs], host.state().value, unfinished)}
 
 

@@ -34,6 +34,7 @@ BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST
 COLUMNS = (
     "id", "op", "state", "host_id", "host__name", "host__last_seen", "machine_name", "actor_name", "created_at", "sent_at",
     "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "problem__message", "progress", "phases",
+    "order__recipe__verify",
 )  # fmt: skip
 
 
@@ -169,6 +170,7 @@ def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
         "machine_url": machine_url(given["host__name"], given["machine_name"]) if given["machine_name"] else "",
         "host": given["host__name"],
         "host_url": host_url(given["host__name"]),
+        "unverified": given["order__recipe__verify"] == "none",
         "who": given["actor_name"],
         "created_at": given["created_at"],
         "begun": begun,

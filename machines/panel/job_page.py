@@ -69,7 +69,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "retried_by": getattr(job, "retried_by", None),
     }
     shown |= build_page.context(request, job)
-    unfinished = len(frame.unfinished_jobs(request))
+    unfinished = frame.running_jobs(request)
     facts = (job.state, job.phases, job.progress, job.progress_note, job.problem, job.cancel_asked_at)
     return shown | {"seen": version(facts, shown["why"], shown["retried_by"], unfinished)}
 

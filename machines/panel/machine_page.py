@@ -66,7 +66,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "origin": origin(machine),
         "fragment": responses.wants_fragment(request),
     }
-    return shown | {"seen": _version(machine, shown, len(frame.unfinished_jobs(request)))}
+    return shown | {"seen": _version(machine, shown, frame.running_jobs(request))}
 
 
 def origin(machine: Machine) -> dict[str, Any] | None:

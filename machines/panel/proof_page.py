@@ -70,7 +70,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "fragment": responses.wants_fragment(request),
     }
     facts = [(job.pk, job.state, job.progress, len(job.phases)) for job in jobs]
-    unfinished = len(frame.unfinished_jobs(request))
+    unfinished = frame.running_jobs(request)
     return context | {"seen": rows.version(facts, actions["state"], actions["doing"], unfinished)}
 
 

@@ -14,6 +14,7 @@ from machines.panel.views import (
     bases,
     configs,
     doctor,
+    events,
     holds,
     hosts,
     jobs,
@@ -144,6 +145,7 @@ urlpatterns = [
     path("presets/", include(preset_urls)),
     path("job-groups/<int:pk>/", presets.group, name="job-group"),
     path("archives/", include(archive_urls)),
+    path("events/", events.index, name="event-index"),
     path("transfer/<uuid:archive>/", archives.transfer, name="archive-transfer"),
     path("settings/", include(account_urls)),
 ]

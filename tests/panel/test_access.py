@@ -103,6 +103,7 @@ TABLE = {
     "recipe-version": Line(SEE, GET),
     "recipe-restore": Line(BUILD, POST),
     "theme": Line(SEE, POST),
+    "event-index": Line(SEE, GET),
     "archive-index": Line(SEE, GET),
     "archive-begin": Line(BUILD, POST),
     "archive-part": Line(BUILD, POST),
@@ -223,3 +224,14 @@ def test_it_needs_the_csrf_token(name, admin, address):
     answer = client.post(address(name))
     assert answer.status_code == 403
     assert b"right to" not in answer.content
+
+
+# Forms that offer what there is, and pages of one revision beside another. However many rows, these do not grow.
+MORE_QUERIES = {"machine-new": 8, "revision-index": 6, "revision-detail": 8, "preset-roll-out": 6}
+
+
+@pytest.mark.parametrize("name", [name for name, line in TABLE.items() if "GET" in line.methods])
+def test_a_page_costs_five_queries_at_most(name, as_admin, address, django_assert_max_num_queries):
+    page = address(name)
+    with django_assert_max_num_queries(MORE_QUERIES.get(name, 5)):
+        as_admin.get(page)

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import Http404, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
@@ -14,12 +15,23 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from machines.contract.problems import BadValue, Problem
 from machines.contract.rights import Right
-from machines.models import Archive
-from machines.panel import access, archive_files, archive_list, archives, frame, job_page, responses, rows
+from machines.models import Archive, Host
+from machines.panel import (
+    access,
+    archive_files,
+    archive_list,
+    archive_trail,
+    archives,
+    frame,
+    job_page,
+    responses,
+    rows,
+)
 from machines.panel.access import PUBLIC, PanelRequest, needs
 from machines.panel.archive_files import PART, OutOfStep
 from machines.panel.forms.archives import BeginForm
 
+RANGE_REFUSED = 416
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})?")
 
 
@@ -35,7 +47,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "address_unset": not archives.has_address(),
         "fragment": responses.wants_fragment(request),
     }
-    version = archive_list.version(shown, len(frame.unfinished_jobs(request)))
+    version = archive_list.version(shown, frame.running_jobs(request))
     return responses.page(request, "archives/index.html", context, fragment="archives/_list.html", version=version)
 
 
@@ -116,17 +128,25 @@ def content(request: PanelRequest, archive: UUID) -> HttpResponseBase:
     """The file itself. Whoever has it has every secret of the image: this is not for those who may only look."""
     found = get_object_or_404(Archive, pk=archive, state=Archive.State.READY)
     answer = _content(request, found)
+    if answer.status_code != RANGE_REFUSED:
+        archive_trail.downloaded(found, request.user, first=_wanted(request, found)[0])
     answer.headers["Content-Disposition"] = content_disposition_header(True, found.title) or "attachment"
     return answer
 
 
-def _content(request: PanelRequest, archive: Archive) -> HttpResponseBase:
-    """Whole, or from the byte that was asked for."""
+def _wanted(request: PanelRequest, archive: Archive) -> tuple[int, int, bool]:
+    """First and last byte that are asked for, and whether it is a part at all."""
     asked = _RANGE.fullmatch(request.headers.get("Range", ""))
     first = int(asked[1]) if asked else 0
     last = min(int(asked[2]) if asked and asked[2] else archive.size - 1, archive.size - 1)
+    return first, last, asked is not None
+
+
+def _content(request: PanelRequest, archive: Archive) -> HttpResponseBase:
+    """Whole, or from the byte that was asked for."""
+    first, last, asked = _wanted(request, archive)
     if first > last:
-        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{archive.size}"})
+        return HttpResponse(status=RANGE_REFUSED, headers={"Content-Range": f"bytes */{archive.size}"})
     if not archive_files.path_of(archive.pk).is_file():
         raise Http404("The file of this archive is gone from the panel's disk.")
     headers = {
@@ -150,7 +170,9 @@ def remove(request: PanelRequest, archive: UUID) -> HttpResponse:
     """Ask, then remove the file. Machines made from it stay as they are."""
     found = get_object_or_404(Archive, pk=archive)
     if request.method == "POST":
-        archive_files.remove(found)
+        with transaction.atomic():
+            archive_trail.removed(found, request.user)
+            archive_files.remove(found)
         return responses.done(request, f"{found.title} is removed.", back="archive-index")
     context = {"archive": found, "back": reverse("archive-index")}
     return responses.page(request, "archives/remove.html", context, fragment="archives/_remove_dialog.html")
@@ -183,7 +205,7 @@ def transfer(request: PanelRequest, archive: UUID) -> HttpResponseBase:
     if known is None or known[1] != wanted:
         raise PermissionDenied("This needs the token of an order for this archive, and it must not be too old.")
     if wanted == "get":
-        return _content(request, get_object_or_404(Archive, pk=archive, state=Archive.State.READY))
+        return _fetched(request, get_object_or_404(Archive, pk=archive, state=Archive.State.READY), known[0])
     found = get_object_or_404(Archive, pk=archive, state=Archive.State.ARRIVING, job__host=known[0])
     size = request.GET.get("size", "")
     try:
@@ -192,3 +214,10 @@ def transfer(request: PanelRequest, archive: UUID) -> HttpResponseBase:
         return _refused(problem)
     found.refresh_from_db()
     return _take(request, found)
+
+
+def _fetched(request: PanelRequest, archive: Archive, host: Host) -> HttpResponseBase:
+    answer = _content(request, archive)
+    if answer.status_code != RANGE_REFUSED:
+        archive_trail.fetched(archive, host, first=_wanted(request, archive)[0])
+    return answer

@@ -19,6 +19,7 @@ from machines.panel.forms import pools
 
 SHOWN = 500
 EVENTS_SHOWN = 20
+RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are shown in red
 LISTED = Q(machines__removed_at=None)
 COUNTS = {
     "count": Count("machines", filter=LISTED),
@@ -65,7 +66,10 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "facts": found.facts,
         "booted": _moment(found.facts.get("booted")),
         "resources": host_rows.resources(found.facts),
-        "policy": [(rule, _said(value)) for rule, value in sorted((found.facts.get("policy") or {}).items())],
+        "policy": [
+            (rule, _said(value), (rule, value) in RISKS)
+            for rule, value in sorted((found.facts.get("policy") or {}).items())
+        ],
         "events": events,
         "jobs": here,
         "may_build": request.user.may(Right.BUILD),

@@ -43,7 +43,7 @@ AGAIN = {"build": builds.again, "export": archives.export_again}
 def index(request: PanelRequest) -> HttpResponse:
     wish = job_list.read_wish(request.GET)
     page = job_list.page(wish, timezone.now())
-    unfinished = frame.unfinished_jobs(request)
+    unfinished = frame.running_jobs(request)
     context = {
         "page": page,
         "wish": wish,
@@ -53,7 +53,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "facets": lambda: _facets(wish),  # asked for only when something is drawn
         "fragment": responses.wants_fragment(request),
     }
-    version = f"{page.version}{len(unfinished)}"
+    version = f"{page.version}{unfinished}"
     return responses.page(request, "jobs/index.html", context, fragment="jobs/_list.html", version=version)
 
 

@@ -24,6 +24,7 @@ from machines.panel.job_page import read_key
 
 SHOWN = 300
 VERSIONS_SHOWN = 200
+VERSIONS_KNOWN = 2000
 HOSTS_OFFERED = 500
 
 
@@ -201,27 +202,29 @@ def _editor(
 @require_GET
 @needs(Right.SEE)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
-    recipe = _recipe(pk)
+    """One recipe with its runs, versions and bases. Three queries: its versions bring the recipe, the hosts their bases."""
+    recipe, versions = _with_versions(pk)
     content = recipe_book.content_of(recipe.current)
-    runs = recipe_runs.last([pk]).get(pk, [])
+    hosts = list(Host.objects.values_list("name", "facts__bases"))
+    there = bases.of_hosts(hosts)
+    runs, jobs = recipe_runs.last_and(pk, {base.uuid for base in there if base.uuid}, bases.JOB_COLUMNS)
     context = {
         "recipe": recipe,
         "title": title_of(content) if content else "",
         "lines": recipe_book.lines(content),
         "summary": recipe_runs.summary(runs),
-        "versions": list(recipe.versions.defer("spec")[:VERSIONS_SHOWN]),
-        "bases": _bases_of(recipe, content),
+        "versions": versions[:VERSIONS_SHOWN],
+        "bases": _bases_of(recipe, content, bases.known(there, jobs)),
         "has_base": bool(content and content.kind in WITH_BASE),
-        "hosts": list(Host.objects.values_list("name", flat=True)[:HOSTS_OFFERED]),
+        "hosts": [name for name, _ in hosts[:HOSTS_OFFERED]],
         "key": uuid4(),
         "may_build": request.user.may(Right.BUILD),
     }
     return render(request, "recipes/detail.html", context)
 
 
-def _bases_of(recipe: Recipe, content: AnyRecipe | None) -> list[bases.Base]:
+def _bases_of(recipe: Recipe, content: AnyRecipe | None, known: list[bases.Base]) -> list[bases.Base]:
     key = key_of(content) if content else ""
-    known = bases.with_jobs(bases.of_all())
     return [base for base in known if base.recipe == recipe.pk or key in {base.recipe_key, base.key}]
 
 
@@ -229,9 +232,12 @@ def _bases_of(recipe: Recipe, content: AnyRecipe | None) -> list[bases.Base]:
 @needs(Right.SEE)
 def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     """One version, and how it differs from the one before it or from `?against=`."""
-    recipe = _recipe(pk)
-    shown = get_object_or_404(RecipeVersion, recipe=recipe, number=number)
-    against = _against(recipe, shown, request.GET.get("against", ""))
+    recipe, versions = _with_versions(pk)
+    by_number = {version.number: version for version in versions}
+    if number not in by_number:
+        raise Http404(f"{recipe.name} has no version {number}.")
+    shown = by_number.pop(number)
+    against = _against(shown, by_number, request.GET.get("against", ""))
     content = recipe_book.content_of(shown)
     before = recipe_book.text(recipe_book.content_of(against))
     context = {
@@ -239,21 +245,21 @@ def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
         "version": shown,
         "against": against,
         "lines": recipe_book.lines(content),
-        "others": recipe.versions.exclude(pk=shown.pk).values_list("number", flat=True)[:VERSIONS_SHOWN],
+        "others": list(by_number)[:VERSIONS_SHOWN],
         "diff": diffs.unified(before, recipe_book.text(content)) if against else [],
         "may_build": request.user.may(Right.BUILD),
     }
     return render(request, "recipes/version.html", context)
 
 
-def _against(recipe: Recipe, shown: RecipeVersion, wish: str) -> RecipeVersion | None:
+def _against(shown: RecipeVersion, others: Mapping[int, RecipeVersion], wish: str) -> RecipeVersion | None:
     """The version to compare with. Raises Http404 when it does not exist; None before the first one."""
     if not wish:
-        return recipe.versions.filter(number__lt=shown.number).order_by("-number").first()
+        return next((version for number, version in others.items() if number < shown.number), None)
     known = wish.isascii() and wish.isdigit() and len(wish) < 10
-    found = recipe.versions.filter(number=int(wish)).first() if known else None
+    found = shown if known and int(wish) == shown.number else others.get(int(wish)) if known else None
     if found is None:
-        raise Http404(f"{recipe.name} has no version {wish[:20]}.")
+        raise Http404(f"{shown.recipe.name} has no version {wish[:20]}.")
     return found
 
 
@@ -318,3 +324,13 @@ def bake(request: PanelRequest, pk: int) -> HttpResponse:
 
 def _recipe(pk: int) -> Recipe:
     return get_object_or_404(Recipe.objects.select_related("current"), pk=pk)
+
+
+def _with_versions(pk: int) -> tuple[Recipe, list[RecipeVersion]]:
+    """The same with its versions, newest first: a recipe has one at least. One query."""
+    versions = list(RecipeVersion.objects.filter(recipe=pk).select_related("recipe")[:VERSIONS_KNOWN])
+    if not versions:
+        raise Http404("There is no such recipe.")
+    recipe = versions[0].recipe
+    recipe.current = next((version for version in versions if version.pk == recipe.current_id), None)
+    return recipe, versions

@@ -183,5 +183,5 @@ def test_the_list_says_what_there_is(as_admin, as_viewer, web, admin):
 def test_the_list_is_few_queries(as_admin, django_assert_max_num_queries):
     for number in range(5):
         cast.archive(b"tree", title=f"{number}.tar")
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(5):
         as_admin.get("/archives/")

@@ -3,13 +3,14 @@
 import json
 from base64 import b64encode
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 from nacl.public import PrivateKey
 
 from machines.contract import envelope, orders, recipes
-from machines.models import Archive, Event, Job, Machine
+from machines.models import Archive, Event, Job, Machine, Revision
 from machines.panel import recipe_book
 from machines.panel.passwords import crypt
 from tests import make
@@ -191,6 +192,23 @@ def test_no_verification_is_only_for_hosts_that_allow_it(as_admin, alpha):
     event = Event.objects.get()
     assert (event.kind, event.actor_name, event.host) == ("unverified-pull", "ada", alpha)
     assert "https://x.example/i.tar.xz without verification" in event.text
+    job = Job.objects.get()
+    for page in (f"/jobs/{job.pk}/", "/jobs/"):
+        assert "tag-danger" in text(as_admin.get(page)), page
+    assert 'tag-danger">unverified-pull<' in text(as_admin.get("/events/"))
+    assert "nothing vouches for such images" in text(as_admin.get("/hosts/alpha/"))
+    Job.objects.update(state="failed")
+    Revision.objects.update(state="draft", number=None)
+    as_admin.post(f"/jobs/{job.pk}/retry/", {"key": uuid4()})
+    assert f"as job {job.pk} had (job {job.pk + 1})" in Event.objects.first().text
+
+
+def test_a_verified_pull_is_shown_like_any_other_job(as_admin, alpha):
+    as_admin.post(URL, form(source="pull", url="https://x.example/i.tar.xz", verify="sha256", sha256=SUM))
+    job = Job.objects.get()
+    for page in (f"/jobs/{job.pk}/", "/jobs/", "/hosts/alpha/"):
+        assert "tag-danger" not in text(as_admin.get(page)), page
+    assert not Event.objects.exists()
 
 
 def test_a_saved_pull_nobody_verifies_is_refused_where_the_policy_says_so(as_admin, admin, alpha):

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from machines.contract import orders, recipes
 from machines.models import Job, Recipe, RecipeVersion
-from machines.panel import recipe_book
+from machines.panel import recipe_book, recipe_runs
 from tests import make
 
 URL = "/recipes/"
@@ -98,12 +98,41 @@ def test_it_shows_thirty_bars_at_most(as_viewer, small, alpha):
     assert text(as_viewer.get(URL)).count("<rect") == 30
 
 
-def test_the_list_costs_six_queries_however_many(as_viewer, admin, alpha, django_assert_max_num_queries):
+@pytest.fixture
+def many(admin, alpha) -> list[Recipe]:
+    """Twelve recipes with forty runs, two versions and a base on each of twelve hosts, and jobs under way."""
+    found = []
+    hosts = [make.host(f"host{number}") for number in range(12)]
     for number in range(12):
         recipe = recipe_book.create(f"r{number}", "", recipes.ArchRecipe(), by=admin)
-        run(recipe, alpha)
-    with django_assert_max_num_queries(6):
-        as_viewer.get(URL)
+        recipe_book.change(recipe, recipes.ArchRecipe(packages=("nano",)), by=admin, seen=1)
+        found.append(recipe)
+        for host in hosts if number else hosts * 4:
+            run(recipe, host)
+    for host in hosts:
+        made = Job.objects.filter(host=host)
+        host.facts["bases"] = [
+            {"id": f"{place:016x}", "key": "k", "built": 1.7e9, "job": str(job.uuid), "bytes": 5 << 20, "packages": 7}
+            for place, job in enumerate(made)
+        ]
+        host.save()
+        make.job(orders.Start(name="web"), on=host, state="running")
+    return found
+
+
+def test_the_list_costs_five_queries_however_many(as_viewer, many, django_assert_max_num_queries):
+    with django_assert_max_num_queries(5):
+        page = text(as_viewer.get(URL))
+    assert page.count('id="r-') == 12
+    assert "12 jobs running" in page
+
+
+def test_a_recipe_s_page_costs_five_queries_however_many(as_admin, many, django_assert_max_num_queries):
+    with django_assert_max_num_queries(5):
+        page = text(as_admin.get(f"{URL}{many[0].pk}/"))
+    assert page.count("<rect") == recipe_runs.SHOWN
+    assert page.count('id="base-') == 48, "every base that a run of it has made, those of old runs too"
+    assert "version 2" in page
 
 
 def test_a_base_is_shown_with_its_age(as_viewer, small, alpha):
