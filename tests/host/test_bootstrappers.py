@@ -28,10 +28,21 @@ def test_mmdebstrap_gets_every_operand_after_the_dashes(tmp_path):
     assert f"--aptopt={tmp_path}/apt.conf" in argv
 
 
-def test_debootstrap_takes_one_mirror():
+def test_debootstrap_takes_one_mirror(tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrappers, "SCRIPTS", tmp_path)
+    (tmp_path / "bookworm").touch()
     argv = bootstrappers.debootstrap(Plan("bookworm", "minbase", ["systemd"], [MAIN]), TREE)
     assert argv[-3:] == ["bookworm", str(TREE), "http://m/debian"]
     assert "--" not in argv, "it does not know it"
+
+
+@pytest.mark.parametrize(("distribution", "script"), [("debian", "sid"), ("ubuntu", "gutsy")])
+def test_a_release_debootstrap_is_too_old_for_is_built_by_its_distributions_general_script(
+    tmp_path, monkeypatch, distribution, script
+):
+    monkeypatch.setattr(bootstrappers, "SCRIPTS", tmp_path)
+    plan = Plan("newest", "minbase", ["systemd"], [MAIN], distribution=distribution)
+    assert bootstrappers.debootstrap(plan, TREE)[-2:] == ["http://m/debian", script]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +50,8 @@ def test_debootstrap_takes_one_mirror():
     [
         ("bookworm", FirstBoot(), "http", {"systemd-resolved"}, {"ca-certificates", "locales", "tzdata"}),
         ("bullseye", FirstBoot(), "https", {"ca-certificates"}, {"systemd-resolved"}),
+        ("jammy", FirstBoot(), "http", {"systemd", "dbus"}, {"systemd-resolved"}),
+        ("noble", FirstBoot(), "http", {"systemd-resolved"}, set()),
         ("trixie", FirstBoot(locale="de_DE.UTF-8", timezone="Europe/Berlin"), "http", {"locales", "tzdata"}, set()),
     ],
 )
@@ -102,6 +115,8 @@ def test_debootstrap_s_progress_never_goes_back_and_never_ends_early():
             "mirror-unreachable",
             "could not be reached",
         ),
+        ("E: The repository 'http://m/debian sid InRelease' is not signed.", "key-unknown", "The repository 'http"),
+        ("E: Release signed by unknown key (key id 4BBBB0C3E662E43C)", "key-unknown", "4BBBB0C3E662E43C"),
         ("E: something else", "bootstrap-failed", "something else"),
     ],
 )
@@ -117,6 +132,17 @@ def test_a_missing_tool_names_its_package(monkeypatch, tmp_path):
     with pytest.raises(Problem) as caught:
         bootstrappers.tool()
     assert "apt install mmdebstrap" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "package"),
+    [("ubuntu", "debian", "ubuntu-keyring"), ("debian", "ubuntu", "debian-archive-keyring")],
+)
+def test_another_distribution_s_missing_keys_are_named_with_their_package(monkeypatch, wanted, host, package):
+    monkeypatch.setattr(debian.platform, "freedesktop_os_release", lambda: {"ID": host, "ID_LIKE": "debian"})
+    with pytest.raises(Problem) as caught:
+        debian._check_keyring(DebianRecipe(distribution=wanted, release="sid"), "")
+    assert (caught.value.code, package in caught.value.hint) == ("key-unknown", True)
 
 
 def test_without_any_mirror_it_says_so(monkeypatch):

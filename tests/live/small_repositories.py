@@ -1,7 +1,7 @@
 """Repositories made inside a sandbox host with the distributions' own tools: a whole bootable system as one package, and
 a few small ones. What is in the system is a Debian, which neither rpm nor pacman minds."""
 
-from nspawnpanel.sandbox import Sandbox
+from nspawnpanel.sandbox import Sandbox, apt
 
 SEED = "/var/lib/machines/seed"  # where Sandbox.plant() puts the system to be packed
 PORT = 8123
@@ -74,11 +74,22 @@ COMPS = """\
 </group></comps>
 """
 SERVER = """\
+import os
 import sys
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 class Handler(SimpleHTTPRequestHandler):
+    def do_GET(self):
+        folder, _, rest = urlsplit(self.path).path.lstrip("/").partition("/")
+        if rest.startswith("pool/") and os.path.exists(f"{folder}/elsewhere"):
+            self.send_response(302)
+            self.send_header("Location", open(f"{folder}/elsewhere").read() + rest)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            super().do_GET()
+
     def translate_path(self, path):
         return super().translate_path(urlsplit(path).path)
 
@@ -198,4 +209,28 @@ repo-add --quiet {core}/core.db.tar.gz {core}/*.pkg.tar.gz
 repo-add --quiet {extra}/extra.db.tar.gz 2>/dev/null
 gpg --export {key} > /usr/share/keyrings/archlinux.gpg
 gpg --with-colons --fingerprint {key} | awk -F: '/^fpr/ {{ print $10 ":4:" }}' > /usr/share/keyrings/archlinux-trusted
+"""
+
+
+def make_ubuntu(host: Sandbox, folder: str, key: str) -> None:
+    """An archive as Ubuntu's, its release noble signed by `key`: the index is that of the host's own distribution, and
+    its packages are found where that one has them."""
+    [source] = [each for each in apt.debian(host.suite) if each.suite == host.suite]
+    host.write(f"{folder}/elsewhere", f"{source.uri}/")
+    host.run(["bash", "-euc", ARCHIVE.format(folder=folder, gnupg=GNUPG, key=key, suite=host.suite)], timeout=60)
+
+
+ARCHIVE = """
+mkdir -p {folder}/dists/noble/main/binary-amd64 {folder}/dists/noble/universe/binary-amd64
+cd {folder}/dists/noble
+/usr/lib/apt/apt-helper cat-file /var/lib/apt/lists/*_dists_{suite}_main_binary-amd64_Packages* > main/binary-amd64/Packages
+: > universe/binary-amd64/Packages
+{{
+  printf 'Origin: Ubuntu\nLabel: Ubuntu\nSuite: noble\nCodename: noble\nArchitectures: amd64\nComponents: main universe\n'
+  printf 'Date: %s\nSHA256:\n' "$(date -Ru)"
+  for file in */binary-amd64/Packages; do
+    printf ' %s %s %s\n' "$(sha256sum < $file | cut -d' ' -f1)" "$(stat -c %s $file)" $file
+  done
+}} > Release
+gpg --homedir {gnupg} --batch --quiet --local-user {key} --clearsign --output InRelease Release
 """

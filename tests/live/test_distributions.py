@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from machines.contract import orders
-from machines.contract.recipes import ArchRecipe, DnfRecipe, RpmRepository
+from machines.contract.recipes import ArchRecipe, DebianRecipe, DnfRecipe, RpmRepository
 from machines.contract.reports import Outcome
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.valkey import Valkey
@@ -253,3 +253,29 @@ def test_pacstraps_failures_are_told_for_what_they_are(fleet):
     fleet.host.write("/usr/share/keyrings/archlinux.gpg", fleet.other_key)
     foreign = fleet.fails(ArchRecipe(mirror=mirror))
     assert foreign["code"] == "key-unknown", foreign
+
+
+# --- an archive that is trusted by keys the host does not have
+
+
+def test_ubuntu_is_built_by_its_own_keys_or_not_at_all(fleet):
+    small.make_ubuntu(fleet.host, "/srv/ubuntu", "tiny")
+    known = {"distribution": "ubuntu", "release": "noble", "components": ("main", "universe")}
+    recipes = [DebianRecipe(**known, mirror=f"{HTTP}/ubuntu", tool=tool) for tool in ("mmdebstrap", "debootstrap")]
+    assert fleet.fails(DebianRecipe(**known))["code"] == "mirror-unknown"
+    without = fleet.fails(recipes[0])
+    assert (without["code"], "ubuntu-keyring" in without["hint"]) == ("key-unknown", True)
+    fleet.host.run(
+        [
+            "gpg",
+            "--homedir",
+            small.GNUPG,
+            "--output",
+            "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+            "--export",
+            "other",
+        ]
+    )
+    for recipe in recipes:
+        foreign = fleet.fails(recipe)
+        assert (foreign["code"], "An archive is not signed" in foreign["message"]) == ("key-unknown", True), foreign

@@ -17,6 +17,8 @@ from machines.contract.problems import Problem
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.run import environment
 
+SCRIPTS = Path("/usr/share/debootstrap/scripts")
+GENERAL = {"debian": "sid", "ubuntu": "gutsy"}  # the script of every release that debootstrap is too old to know
 HOOKS = Path("/usr/share/mmdebstrap/hooks/file-mirror-automount")
 APT_OPTIONS = "etc/apt/apt.conf.d/99mmdebstrap"  # where mmdebstrap leaves --aptopt in the tree
 
@@ -35,6 +37,7 @@ class Plan:
     options: Path | None = None
     packages: Path | None = None
     lists: Path | None = None
+    distribution: str = "debian"
 
 
 def tool(wanted: str = "") -> str:
@@ -96,6 +99,7 @@ def debootstrap(plan: Plan, tree: Path) -> list[str]:
         plan.release,
         str(tree),
         plan.sources[0].uri,
+        *([] if (SCRIPTS / plan.release).exists() else [GENERAL[plan.distribution]]),
     ]
 
 
@@ -164,6 +168,8 @@ _NO_PACKAGE = re.compile(
 )
 _UNREACHABLE = ("Could not resolve", "Could not connect", "Connection refused", "Connection timed out", "Unable to connect",
                 "Network is unreachable", "Certificate verification failed", "Temporary failure resolving", "Connection failed")  # fmt: skip
+_KEY = ("NO_PUBKEY", "EXPKEYSIG", "BADSIG", "REVKEYSIG", "is not signed.", "Release signed by unknown key", "Invalid Release signature",
+        "Missing key ")  # fmt: skip
 
 
 def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
@@ -176,6 +182,13 @@ def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
         return Problem(
             f"There is no package {match[1]} in this release.", code="package-unknown",
             hint="Check the spelling, or take it out of the recipe.", details=text[-4000:],
+        )  # fmt: skip
+    if line := next((line.strip() for line in said if any(words in line for words in _KEY)), ""):
+        return Problem(
+            f"An archive is not signed by a key that is known for it: {line.removeprefix('E: ')[:300]}", code="key-unknown",
+            hint="Check its address and the key the recipe has for it; for the distribution's own archive, bring its"
+            " keyring on this host up to date.",
+            details=text[-4000:],
         )  # fmt: skip
     if any(words in text for words in _UNREACHABLE):
         return Problem(

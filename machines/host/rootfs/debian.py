@@ -23,7 +23,15 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 POLICY_RC = "usr/sbin/policy-rc.d"
 # What makes a tree a machine: an init, the bus for machinectl shell and login, the tools to have an address.
 BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "login")
-RESOLVED_IN_SYSTEMD = frozenset({"stretch", "buster", "bullseye", "jammy"})  # later releases have a package of its own
+RESOLVED_IN_SYSTEMD = frozenset(
+    {"stretch", "buster", "bullseye", "bionic", "focal", "jammy"}
+)  # later releases have a package of its own
+# How a host comes by the keys of a distribution
+KEYS = {
+    "debian": "apt install debian-archive-keyring",
+    "ubuntu": "apt install ubuntu-keyring. Debian 12 has no such package: copy /usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    " from an Ubuntu system.",
+}
 
 
 @dataclass
@@ -123,13 +131,11 @@ def _check_variant(recipe: DebianRecipe, tool: str) -> None:
 
 def _check_keyring(recipe: DebianRecipe, keyring: str) -> None:
     """A distribution other than the host's own is trusted by its own keyring or not at all."""
-    own = platform.freedesktop_os_release()
-    if keyring or recipe.distribution in {own.get("ID", ""), *own.get("ID_LIKE", "").split()}:
+    if keyring or recipe.distribution == platform.freedesktop_os_release().get("ID"):
         return
-    package = {"ubuntu": "ubuntu-keyring"}.get(recipe.distribution, "debian-archive-keyring")
     raise Problem(
         f"This host does not have the keys of {recipe.distribution.capitalize()}, so its packages cannot be checked.",
-        code="key-unknown", hint=f"Install them there: apt install {package}",
+        code="key-unknown", hint=f"Install them there: {KEYS[recipe.distribution]}",
     )  # fmt: skip
 
 
@@ -194,7 +200,7 @@ def bootstrap(building: Building) -> None:
     recipe, way, voice = _recipe(building), building.state, building.task.voice
     progress = bootstrappers.Progress(voice.progress, building.enter)
     plan = Plan(recipe.release, recipe.variant, _base_packages(recipe, way.sources), way.sources,
-                keyring=way.keyring, options=way.options)  # fmt: skip
+                keyring=way.keyring, options=way.options, distribution=recipe.distribution)  # fmt: skip
     if way.tool == "debootstrap":
         argv = bootstrappers.debootstrap(plan, building.tree)
         building.install(argv, progress.line, _explain(building), extra=_proxy(recipe))
