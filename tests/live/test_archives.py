@@ -168,23 +168,36 @@ def test_a_hostile_upload_is_refused_and_leaves_nothing(ada, beta_host):
     assert "planted" not in beta_host.run(["ls", "/etc"]).stdout
 
 
-def test_a_disk_image_goes_the_same_way(ada, alpha_host, beta_host):
+def test_a_disk_image_goes_the_same_way_and_its_root_is_found_by_the_type_of_its_partition(ada, alpha_host, beta_host):
     alpha_host.plant("flat")
-    alpha_host.run(["sh", "-c", DISK])
+    for host, script in ((alpha_host, DISK), (beta_host, PARTITION_NODES)):
+        host.run(["bash", "-euc", script])
     alpha_host.run(["systemctl", "restart", WORKER])  # or its next inventory is up to a minute away
     ada.sees("disk", "stopped", 70)
     archive = archive_of(ada, ada.succeed(order_export(ada, "disk"), 180))
     assert (archive["format"], archive["state"]) == ("raw", "ready")
     ada.succeed(build(ada, "disk-copy", archive["id"]), 240)
     ada.sees("disk-copy", "running", 20, "beta")
-    assert (
-        beta_host.run(["machinectl", "show-image", "disk-copy", "--property=Type", "--value"]).stdout.strip() == "raw"
-    )
+    shown = ["machinectl", "show-image", "disk-copy", "--property=Type", "--value"]
+    assert beta_host.run(shown).stdout.strip() == "raw"
+    leader = beta_host.run(["machinectl", "show", "disk-copy", "--property=Leader", "--value"]).stdout.strip()
+    assert beta_host.run(["nsenter", "--target", leader, "--all", "--", "hostname"]).stdout == "disk-copy\n"
     assert leftovers(beta_host) == []
 
 
-DISK = """cd /var/lib/machines; truncate -s 1G disk.raw; mkfs.btrfs -q disk.raw; mkdir -p /mnt/disk
-mount -o loop disk.raw /mnt/disk && cp -a flat/. /mnt/disk/; umount /mnt/disk"""
+# A disk as from a cloud: something before the root, and only the types of partitions to tell which is which.
+DISK = """
+mkdir /srv/disk; cd /srv/disk
+printf '[Partition]\nType=swap\nSizeMinBytes=16M\nSizeMaxBytes=16M\n' > 10.conf
+printf '[Partition]\nType=linux-generic\nFormat=btrfs\nSizeMinBytes=120M\nSizeMaxBytes=120M\n' > 20.conf
+printf '[Partition]\nType=root\nFormat=btrfs\nCopyFiles=/var/lib/machines/flat:/\n' > 30.conf
+systemd-repart --empty=create --size=1G --dry-run=no --definitions=/srv/disk /var/lib/machines/disk.raw
+"""
+# In a host of its own the kernel makes the nodes of partitions; in a sandbox they are the outer machine's.
+PARTITION_NODES = """
+mkdir /dev/outside; mount -t devtmpfs devtmpfs /dev/outside
+for disk in /dev/loop[0-9]*; do for number in 1 2 3; do ln -s outside/${disk##*/}p$number ${disk}p$number; done; done
+"""
 
 
 def test_killed_worker_courier_and_web_cost_an_export_nothing(origin, ada, panel, alpha_host):
