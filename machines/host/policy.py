@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from machines.contract import nspawn, orders, recipes
+from machines.contract import nspawn, orders, reach, recipes
 from machines.contract.limits import PROPERTIES
 from machines.contract.problems import NotAllowed
 from machines.contract.rights import RIGHT_FOR
@@ -45,6 +45,7 @@ class Policy:
     unit_settings: tuple[str, ...] = UNIT_SETTINGS
     mirrors: tuple[str, ...] = ("*",)
     pulls: tuple[str, ...] = ("https://*", "http://*")
+    pull_addresses: tuple[str, ...] = (reach.PUBLIC, reach.PRIVATE)  # and networks; never the host itself unless listed
     unverified_pulls: str = "never"  # or "allowed"
     archive_gib: int = 50  # of an archive, and of what is unpacked from it
     cache_gib: int = 4  # of packages kept for later builds; 0 keeps none
@@ -88,6 +89,8 @@ def _policy(rules: Mapping[str, Any]) -> Policy:
         if name not in known:
             raise ValueError(f"“{name}” is not a rule; known are {', '.join(known)}")
         given[name] = _rule(name, value, type(getattr(defaults, name)))
+    for word in given.get(reach.RULE, ()):
+        reach.check_rule(word)
     return Policy(**given)
 
 
@@ -130,6 +133,9 @@ def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
     if isinstance(recipe, recipes.PullRecipe):
         if not _matches(recipe.url, policy.pulls):
             raise _refuse("pulls", f"images from {recipe.url}.")
+        number = reach.literal(recipe.url)
+        if number and not reach.may_reach(number, policy.pull_addresses):
+            raise reach.refusal(str(number), number)  # others are judged when they have an address (rootfs/guard.py)
         if recipe.verify == "none" and policy.unverified_pulls != "allowed":
             raise _refuse("unverified_pulls", "an image that nothing vouches for.")
     if isinstance(recipe, recipes.CloneRecipe) and not _matches(recipe.source, policy.machines):

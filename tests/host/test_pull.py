@@ -94,3 +94,12 @@ def test_an_unknown_key_is_told_with_the_keyring_it_would_belong_into() -> None:
     lines, _ = FAILURES["key-unknown"]
     problem = pull.explain(CommandFailed(["systemd-pull"], 1, ""), lines, RECIPE, 50)
     assert "/etc/systemd/import-pubring.gpg" in problem.hint
+
+
+def test_a_server_that_is_away_is_told_with_the_door_s_own_words() -> None:
+    """The puller hears a 502 from the door, which no server has sent."""
+    said = [f"HTTP request to {URL} failed with code 502.", "Failed to retrieve SHA256 checksum, cannot verify."]
+    away = ["images.example, port 80: Name or service not known"]
+    problem = pull.explain(CommandFailed(["systemd-pull"], 1, ""), said, RECIPE, 50, away)
+    assert (problem.code, problem.passing) == ("image-unreachable", True)
+    assert problem.message == f"The image could not be fetched: {away[0]}."

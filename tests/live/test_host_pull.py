@@ -6,7 +6,7 @@ import pytest
 
 from machines.contract import nspawn, orders
 from machines.contract.recipes import FirstBoot, PullRecipe
-from tests.host.scratch_panel import ScratchPanel
+from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
 
 SERVER = "http://127.0.0.1:8099"
 MAKE = """
@@ -21,16 +21,33 @@ sha256sum good.tar.gz evil.tar.gz disk.raw.gz > SHA256SUMS
 export GNUPGHOME=/srv/keys; mkdir -m 700 $GNUPGHOME
 gpg --batch --quiet --pinentry-mode loopback --passphrase '' --quick-gen-key 'images <images@example.org>' ed25519 sign 0
 gpg --batch --quiet --detach-sign --output SHA256SUMS.gpg SHA256SUMS
+echo '127.0.0.2 elsewhere.test' >> /etc/hosts
+cat > /srv/images/elsewhere.py <<'END'
+import http.server
+TO = {"/number": "http://169.254.169.254/good.tar.gz", "/name": "http://elsewhere.test:8099/good.tar.gz",
+      "/six": "http://[::ffff:127.0.0.2]:8099/good.tar.gz", "/good.tar.gz": "http://127.0.0.1:8099/good.tar.gz"}
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(302 if self.path in TO else 404)
+        self.send_header("Location", TO.get(self.path, "/"))
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", 8098), Elsewhere).serve_forever()
+END
+systemd-run --quiet --unit=elsewhere python3 /srv/images/elsewhere.py
 systemd-run --quiet --unit=images python3 -m http.server 8099 --bind 127.0.0.1 --directory /srv/images
-for try in $(seq 100); do python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8099))' 2>/dev/null && break; sleep 0.1; done
+for port in 8098 8099; do for try in $(seq 100); do
+python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))" 2>/dev/null && break; sleep 0.1; done; done
 """
 
 
 @pytest.fixture(scope="module")
 def panel(scratch: ScratchPanel) -> Iterator[ScratchPanel]:
     sh(scratch, MAKE, 120)
+    scratch.sandbox.write("/etc/nspawnpanel/policy.toml", 'pull_addresses = ["public", "private", "127.0.0.1"]\n')
+    sh(scratch, f"systemctl restart {SERVICE}")
     yield scratch
-    sh(scratch, "systemctl stop images; rm -rf /srv/images /srv/keys /etc/systemd/import-pubring.gpg")
+    sh(scratch, f"rm /etc/nspawnpanel/policy.toml; systemctl restart {SERVICE}")
+    sh(scratch, "systemctl stop images elsewhere; rm -rf /srv/images /srv/keys /etc/systemd/import-pubring.gpg")
 
 
 def sh(panel: ScratchPanel, script: str, seconds: float = 60) -> str:
@@ -123,3 +140,45 @@ def test_a_missing_signature_is_told_with_the_file_that_is_missing(panel):
 def test_a_server_that_is_away_is_told_as_passing(panel):
     refused = panel.do(pull("away", verify="signature", url="http://127.0.0.1:1/good.tar.gz"), 120)
     assert (refused.problem["code"], refused.problem["passing"]) == ("image-unreachable", True)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("number", "127.0.0.1 redirects to 169.254.169.254, a link-local address or a cloud's metadata service"),
+        ("name", "127.0.0.1 redirects to elsewhere.test, which leads to 127.0.0.2, the host itself"),
+        ("six", "127.0.0.1 redirects to ::ffff:127.0.0.2, which leads to 127.0.0.2, the host itself"),
+    ],
+)
+def test_a_redirect_to_where_no_image_may_come_from_ends_there(panel, file, words):
+    refused = panel.do(pull("led-away", file, url=f"http://127.0.0.1:8098/{file}"), 120)
+    assert (refused.state, refused.problem["code"]) == ("failed", "policy-refused"), refused.problem
+    assert words in refused.problem["message"]
+    assert "pull_addresses" in refused.problem["hint"]
+    assert nothing_left(panel, "led-away")
+
+
+def test_a_redirect_to_where_images_may_come_from_is_followed(panel):
+    right = sh(panel, "sha256sum /srv/images/good.tar.gz").split()[0]
+    order = pull("followed", url="http://127.0.0.1:8098/good.tar.gz", verify="sha256", sha256=right)
+    made = panel.do(order, 120)
+    assert made.state == "succeeded", made.problem
+    panel.do(orders.Remove(name="followed"))
+
+
+def test_the_puller_has_no_other_way_out(panel):
+    """Without the door not even the loopback of the host is there, whatever the program does."""
+    script = f"""
+import urllib.request
+from machines.host.rootfs import guard
+from machines.host.run import run
+TRY = ["python3", "-c", "import urllib.request as u; print(u.urlopen('{SERVER}/SHA256SUMS', timeout=5).status)"]
+with guard.around(["127.0.0.1"], "{SERVER}/") as door:
+    print(run(door.command(TRY), extra=door.variables).out.strip())
+    print(run(door.command(TRY), codes=(0, 1)).tail.splitlines()[-1])
+    print(run(door.command(["ip", "-brief", "address"])).out)
+"""
+    said = panel.sandbox.run(["env", "PYTHONPATH=/opt/nspawnpanel/src", PYTHON, "-c", script])
+    through, past, addresses = said.stdout.split("\n", 2)
+    assert (through, "Connection refused" in past) == ("200", True), said.stdout
+    assert addresses.split() == ["lo", "UNKNOWN", "127.0.0.1/8", "::1/128"]

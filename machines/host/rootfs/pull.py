@@ -18,7 +18,7 @@ from pathlib import Path
 from machines.contract.problems import Problem
 from machines.contract.recipes import FirstBoot, PullRecipe
 from machines.host.faults import CommandFailed, is_full, no_space
-from machines.host.rootfs import archive, debian, disk_image, owners, packed, pool, unpack
+from machines.host.rootfs import archive, debian, disk_image, guard, owners, packed, pool, unpack
 from machines.host.rootfs.building import SAID, Building
 from machines.host.rootfs.packed import Limits
 from machines.host.run import environment, run
@@ -101,10 +101,7 @@ def bootstrap(building: Building) -> None:
     heard = Heard(recipe.url, task.voice.line, task.voice.progress)
     argv = command(recipe, file, building.host.policy.archive_gib * 1024**3)
     task.voice.command(argv)
-    try:
-        run(argv, timeout=building.seconds_left, heard=heard.line, stop=task.stop, extra=_SPEAK)
-    except CommandFailed as failed:
-        raise explain(failed, heard.said, recipe, building.host.policy.archive_gib) from failed
+    _fetch(building, argv, heard)
     task.voice.progress(1.0, "fetched and verified" if recipe.verify != "none" else "fetched")
     if heard.sum:
         building.found["sha256"] = heard.sum
@@ -112,6 +109,21 @@ def bootstrap(building: Building) -> None:
     if building.raw:
         _check_raw(file)
         building.found["bytes"] = file.stat().st_blocks * 512
+
+
+def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
+    """Run the puller where it reaches only what the policy allows. Raises Problem."""
+    policy, task, recipe = building.host.policy, building.task, _recipe(building)
+    with guard.around(policy.pull_addresses, recipe.url) as door:
+        try:
+            run(
+                door.command(argv), timeout=building.seconds_left, heard=heard.line, stop=task.stop,
+                extra={**_SPEAK, **door.variables},
+            )  # fmt: skip
+        except CommandFailed as failed:
+            if door.refused:
+                raise door.refused[0] from failed
+            raise explain(failed, heard.said, recipe, policy.archive_gib, door.failures) from failed
 
 
 def command(recipe: PullRecipe, file: Path, limit: int) -> list[str]:
@@ -149,8 +161,11 @@ class Heard:
         return f"{percent} %{of} fetched" + (f", {speed}" if speed else "")
 
 
-def explain(failed: CommandFailed, said: Sequence[str], recipe: PullRecipe, limit: int) -> Problem:
-    """The failure of a pull as what it really is, with the file that was missing or the key that is unknown."""
+def explain(
+    failed: CommandFailed, said: Sequence[str], recipe: PullRecipe, limit: int, away: Sequence[str] = ()
+) -> Problem:
+    """The failure of a pull as what it really is, with the file that was missing or the key that is unknown; `away` are
+    connections that could not be made."""
     text = "\n".join(said)
     asked = re.findall(r"HTTP request to (\S+) failed with code (\d+)", text)
     if is_full(text):
@@ -160,16 +175,16 @@ def explain(failed: CommandFailed, said: Sequence[str], recipe: PullRecipe, limi
             f"The image is larger than the {limit} GiB this host allows.", code="archive-too-large", details=text[-4000:],
             hint="Its administrator can change the rule “archive_gib” in /etc/nspawnpanel/policy.toml.",
         )  # fmt: skip
-    if found := _explain_trust(text, asked):
+    if not away and (found := _explain_trust(text, asked)):
         return found
     status = next((status for url, status in asked if url == recipe.url), "")
-    if status:
+    if status and not away:
         return Problem(
             f"The server answers {status} for {recipe.url}{': there is no such file' if status == '404' else ''}.",
             code="image-not-found", hint="Check the address.", details=text[-4000:],
         )  # fmt: skip
     return Problem(
-        f"The image could not be fetched: {_last(text) or failed.message}", code="image-unreachable", passing=True,
+        f"The image could not be fetched: {away[0] if away else _last(text) or failed.message}.", code="image-unreachable", passing=True,
         hint="Try again; if it stays, look at the network, proxy and DNS of this host.", details=text[-4000:],
     )  # fmt: skip
 

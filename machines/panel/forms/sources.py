@@ -10,7 +10,7 @@ from typing import Any
 
 from django import forms
 
-from machines.contract import recipes
+from machines.contract import reach, recipes
 from machines.contract.problems import Problem
 from machines.contract.states import MachineState
 from machines.models import Archive, Host, Machine, Recipe, RecipeVersion
@@ -200,6 +200,8 @@ class Source:
         if self.host and recipe.kind == "pull" and getattr(recipe, "verify", "") == "none" and not may_skip(self.host):
             said = f"The policy of {self.host} does not allow an image that nobody verifies; give its sum, or another host."
             self._wrong.append(("id_verify_field", "Verified", said))
+        if self.host and isinstance(recipe, recipes.PullRecipe) and (said := unreachable(self.host, recipe)):
+            self._wrong.append(("id_url", "Address", said))
         return not self._wrong
 
     def errors(self) -> list[tuple[str, str, str]]:
@@ -224,6 +226,20 @@ def may_skip(host: Host | None) -> bool:
     """Whether a host carries out pulls that nobody verifies."""
     policy = host.facts.get("policy") if host else None
     return isinstance(policy, dict) and policy.get("unverified_pulls") == "allowed"
+
+
+def unreachable(host: Host, recipe: recipes.PullRecipe) -> str:
+    """Why a host would not connect to the number in an address; "" when it would, or has not told its rule."""
+    policy = host.facts.get("policy")
+    rules = policy.get(reach.RULE) if isinstance(policy, dict) else None
+    number = reach.literal(recipe.url)
+    try:
+        if number is None or not isinstance(rules, list) or reach.may_reach(number, map(str, rules)):
+            return ""
+    except ValueError:  # what a host says of its policy may be anything
+        return ""
+    problem = reach.refusal(str(number), number)
+    return f"{problem.message} {problem.hint}"
 
 
 def missing_tool(host: Host | None, recipe: recipes.AnyRecipe | None) -> str:

@@ -203,6 +203,18 @@ def test_no_verification_is_only_for_hosts_that_allow_it(as_admin, alpha):
     assert f"as job {job.pk} had (job {job.pk + 1})" in Event.objects.first().text
 
 
+def test_an_address_the_host_would_not_connect_to_is_told_before_it_is_asked(as_admin, alpha):
+    given = form(source="pull", url="http://169.254.169.254/i.tar.xz", verify="sha256", sha256=SUM)
+    for rules, status in ((["public", "private"], 422), (["169.254.0.0/16"], 302), (["nonsense"], 302), ("x", 302)):
+        alpha.facts["policy"]["pull_addresses"] = rules
+        alpha.save()
+        answer = as_admin.post(URL, given | {"key": str(uuid4()), "name": f"web{status}{len(rules)}{rules[0][0]}"})
+        assert answer.status_code == status, rules
+        if status == 422:
+            assert "169.254.169.254 is a link-local address" in text(answer)
+            assert "pull_addresses" in text(answer)
+
+
 def test_a_verified_pull_is_shown_like_any_other_job(as_admin, alpha):
     as_admin.post(URL, form(source="pull", url="https://x.example/i.tar.xz", verify="sha256", sha256=SUM))
     job = Job.objects.get()
