@@ -232,6 +232,56 @@ HOSTILE: dict[str, tuple[Make, str]] = {
         lambda a: add(a, "f", b"x", pax_headers={"SCHILY.acl.access": "user::rw-\nuser:root:rw-\ngroup::r--\nother::r--"}),
         "numeric",
     ),
+    "an acl that is none": (lambda a: add(a, "f", b"x", pax_headers={"SCHILY.acl.access": "a\nb\nc\nd"}), "means nothing"),
+    "an acl with a number no system has": (
+        lambda a: add(a, "f", b"x", pax_headers={"SCHILY.acl.access": f"user::r\nuser:{10**30}:r\ngroup::r\nother::r"}),
+        "means nothing",
+    ),
+    "a name longer than names are": (lambda a: add(a, "n" * 10_000, b"x"), "too long"),
+    "a folder longer than names are": (lambda a: add(a, "n" * 10_000 + "/f", b"x"), "too long"),
+    "ten thousand folders": (lambda a: add(a, "d/" * 10_000 + "f", b"x"), "too long"),
+    "ten thousand folders that are there": (
+        lambda a: [folder(a, "d/" * depth) for depth in range(1, 3000)] + [add(a, "d/" * 3000 + "f", b"x")],
+        "too long",
+    ),
+    "a link longer than links are": (lambda a: link(a, "l", "n/" * 5_000), "too long"),
+    "a link to nothing": (lambda a: link(a, "l", ""), "No such file"),
+    "a hard link longer than names are": (lambda a: link(a, "l", "n" * 10_000, tarfile.LNKTYPE), "too long"),
+    "a name with an end in it": (lambda a: add(a, "f", b"x", pax_headers={"path": "a\0b"}), "means nothing"),
+    "a link with an end in it": (
+        lambda a: add(a, "l", type=tarfile.SYMTYPE, linkname="x", pax_headers={"linkpath": "a\0b"}),
+        "means nothing",
+    ),
+    "an attribute larger than attributes are": (
+        lambda a: add(a, "f", b"x", pax_headers={"SCHILY.xattr.user.big": "x" * 100_000}),
+        "extended attributes than",
+    ),
+    "ten thousand attributes": (
+        lambda a: add(a, "f", b"x", pax_headers={f"SCHILY.xattr.user.a{n}": "x" * 300 for n in range(10_000)}),
+        "extended attributes than",
+    ),
+    "an attribute longer than names are": (
+        lambda a: add(a, "f", b"x", pax_headers={f"SCHILY.xattr.user.{'n' * 1000}": "x"}),
+        "extended attributes than",
+    ),
+    "an attribute in broken letters": (
+        lambda a: add(a, "f", b"x", pax_headers={"LIBARCHIVE.xattr.user.a": "a"}),
+        "means nothing",
+    ),
+    "a capability that is none": (
+        lambda a: add(a, "f", b"x", pax_headers={"SCHILY.xattr.security.capability": "all"}),
+        "Invalid argument",
+    ),
+    "a file of holes, larger than any disk": (
+        lambda a: add(a, "f", b"x" * 512, pax_headers={"GNU.sparse.map": "0,512", "GNU.sparse.size": str(2**60)}),
+        "most of it holes",
+    ),
+    "what is behind a hole that never ends": (
+        lambda a: add(
+            a, "f", b"x" * 512, pax_headers={"GNU.sparse.map": f"{2**63 - 600},512", "GNU.sparse.size": str(2**63 - 1)}
+        ),
+        "",
+    ),
     "nothing": (lambda a: None, "empty"),
 }  # fmt: skip
 

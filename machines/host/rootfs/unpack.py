@@ -29,11 +29,17 @@ from machines.host.rootfs.packed import LOOK_EVERY, Limits, Stream, Told, look_f
 ENTRIES = 2_000_000
 NUMBER = 2**32 - 2  # the highest owner
 LATEST = 2**33  # seconds
+ATTRIBUTES, NAME, VALUE = 256, 255, 65536  # of one file: how many, and bytes of each; the kernel takes no larger ones
 # major and minor of what systemd-nspawn gives every machine, or what is made there when it is needed
 _USUAL_NODES = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (10, 229)}
 _UNREADABLE = (
     tarfile.TarError, ValueError, OverflowError, IndexError, KeyError, struct.error, EOFError, RecursionError,
 )  # fmt: skip
+# What the kernel says when the archive is to blame, and not this host.
+_ITS_FAULT = {
+    errno.EINVAL, errno.ENAMETOOLONG, errno.E2BIG, errno.ERANGE, errno.EFBIG, errno.EMLINK, errno.ENOENT, errno.ENOTDIR,
+    errno.EOVERFLOW, errno.EILSEQ,
+}  # fmt: skip
 
 
 @dataclass
@@ -84,7 +90,7 @@ class _Unpacking:
     def run(self) -> Tally:
         try:
             for entry in self._entries():
-                self._make(entry)
+                self._take(entry)
             for path, time in reversed(self._times):
                 with self._opened(path) as fd:
                     os.utime(fd, (time, time))
@@ -125,6 +131,17 @@ class _Unpacking:
     def _look_for_room(self) -> None:
         self._looked = self._stream.tell()
         look_for_room(self._tree)
+
+    def _take(self, entry: tarfile.TarInfo) -> None:
+        """Make it, or say which entry it is that cannot be."""
+        try:
+            self._make(entry)
+        except _UNREADABLE as error:
+            refuse(f"“{_shown(entry.name)}” is described in a way that means nothing ({error}).")
+        except OSError as error:
+            if error.errno not in _ITS_FAULT:
+                raise
+            refuse(f"“{_shown(entry.name)}” cannot be made: {error.strerror}.")
 
     def _make(self, entry: tarfile.TarInfo) -> None:
         parts = _parts(entry.name)
@@ -183,11 +200,20 @@ class _Unpacking:
             for offset, size in holes if holes is not None else [(0, entry.size)]:
                 self._write(fd, offset, size)
             if holes is not None:
-                os.ftruncate(fd, entry.size)
+                self._end_in_a_hole(fd, entry)
             self._describe(entry, fd)
             os.utime(fd, (_time(entry), _time(entry)))
         finally:
             os.close(fd)
+
+    def _end_in_a_hole(self, fd: int, entry: tarfile.TarInfo) -> None:
+        """Holes take no room here, but they do in most copies."""
+        if entry.size > self._limits.most:
+            refuse(
+                f"“{_shown(entry.name)}” is a file of {entry.size // 1024**3} GiB, most of it holes.",
+                code="archive-too-large", hint="This host's policy sets the limit (archive_gib).",
+            )  # fmt: skip
+        os.ftruncate(fd, entry.size)
 
     def _write(self, fd: int, offset: int, size: int) -> None:
         if offset < 0 or size < 0:
@@ -284,16 +310,30 @@ class _Unpacking:
         """Owner first: changing it takes set-user-ID and capabilities away."""
         os.fchown(fd, *_owner(entry))
         os.fchmod(fd, entry.mode & 0o7777)
-        for name, value in attributes.read(entry.pax_headers):
+        given = list(attributes.read(entry.pax_headers))
+        if len(given) > ATTRIBUTES or any(len(name) > NAME or len(value) > VALUE for name, value in given):
+            self._refuse_attributes(entry)
+        for name, value in given:
             if not (name == "security.capability" or name.startswith("user.") or name in attributes.ACLS.values()):
                 self._tally.dropped.add(name)
                 continue
-            try:
-                os.setxattr(fd, name, value)
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
+            self._set(fd, name, value, entry)
+
+    def _set(self, fd: int, name: str, value: bytes, entry: tarfile.TarInfo) -> None:
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
                 self._tally.dropped.add(name)
+                return
+            if error.errno not in {errno.ENOSPC, errno.E2BIG, errno.ERANGE}:
+                raise
+            look_for_room(self._tree)  # some file systems call it “no space” when one file has too many attributes
+            self._refuse_attributes(entry)
+
+    @staticmethod
+    def _refuse_attributes(entry: tarfile.TarInfo) -> NoReturn:
+        refuse(f"“{_shown(entry.name)}” has more or larger extended attributes than a file can have.")
 
 
 def _parts(name: str, what: str = "") -> list[str]:
