@@ -27,6 +27,7 @@ from machines.host.rootfs import tree as files
 from machines.host.rootfs.packed import LOOK_EVERY, Limits, Stream, Told, look_for_room, refuse
 
 ENTRIES = 2_000_000
+DEPTH = 256  # folders in folders; whatever walks through the tree later holds one open each
 NUMBER = 2**32 - 2  # the highest owner
 LATEST = 2**33  # seconds
 ATTRIBUTES, NAME, VALUE = 256, 255, 65536  # of one file: how many, and bytes of each; the kernel takes no larger ones
@@ -344,6 +345,8 @@ def _parts(name: str, what: str = "") -> list[str]:
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
         refuse(f"{subject} “{_shown(name)}”, which leads out of the tree.")
+    if len(parts) > DEPTH:
+        refuse(f"{subject} “{_shown(name)}”, which is more than {DEPTH} folders deep.")
     return parts
 
 
