@@ -91,6 +91,13 @@ class Prepared:
                 _forget_empty(file.parent)
 
 
+def forget_prepared(paths: Paths, name: MachineName) -> None:
+    """Remove what somebody who was killed had lying ready. Raises OSError."""
+    for file in (paths.limits_file(name), paths.nspawn_file(name)):
+        _aside_of(file).unlink(missing_ok=True)
+        _forget_empty(file.parent)
+
+
 def write(paths: Paths, name: MachineName, files: Files) -> None:
     """Make both files so; a text of "" removes the file. Raises OSError."""
     prepared = Prepared(paths, name, files)
@@ -106,9 +113,13 @@ def write_one(file: Path, text: str) -> None:
     _sync_folder(file.parent)
 
 
+def _aside_of(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
+
+
 def _aside(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.new")
+    aside = _aside_of(file)
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as out:
         os.fchmod(out.fileno(), 0o644)
         out.write(text.encode(errors="surrogateescape"))

@@ -20,7 +20,7 @@ import machines
 from machines.contract import orders, reports
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import handlers, job_log, new_pool, systemctl, unit_job
+from machines.host import handlers, job_log, new_pool, nspawn_file, systemctl, unit_job
 from machines.host.faults import Stopped, TookTooLong, as_problem
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_unit
@@ -270,6 +270,8 @@ class Units:
         """Nothing half-made stays."""
         if state != "succeeded":
             build.clear(self._host.paths, row.id)
+            if row.op == "build":
+                nspawn_file.forget_prepared(self._host.paths, MachineName(row.name))
             new_pool.clear(self._host.paths, row.id)
             cache.forget(self._host.paths.job(row.id))
 

@@ -36,6 +36,7 @@ AT_ONCE = 100
 SWEEP_EVERY = timedelta(seconds=1)
 CANCEL_AGAIN = 5  # seconds
 RESEND_AGAIN = 2
+REPORTS_AT_ONCE = 20  # in one transaction, which nobody else may write beside in SQLite
 TURN = 1.0  # how long one host's reports may keep those of the others waiting
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
@@ -209,12 +210,13 @@ class Courier:
     def _take(self, host_id: UUID, entries: list[tuple[str, str]]) -> None:
         """What one host said, for a turn's time; the rest is read again when the others had theirs."""
         until = time.monotonic() + TURN
-        for position, text in entries:
-            if intake.take(host_id, position, text) is intake.Taken.GAP:
+        for first in range(0, len(entries), REPORTS_AT_ONCE):
+            some = entries[first : first + REPORTS_AT_ONCE]
+            if intake.Taken.GAP in intake.take(host_id, some):
                 self._ask_again(host_id)
             if time.monotonic() > until:
                 break
-        self._incoming.forget(host_id, position)
+        self._incoming.forget(host_id, some[-1][0])
 
     def _ask_again(self, host_id: UUID) -> None:
         """Something was lost on the way: ask the host's spool for it, but not for every report that follows."""

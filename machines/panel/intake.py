@@ -6,7 +6,7 @@ carries are taken in one transaction, so a killed courier neither loses nor repe
 
 import logging
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -44,39 +44,44 @@ class Taken(Enum):
     REFUSED = "not a report of this host"
 
 
-def take(host_id: UUID, position: str, text: str) -> Taken:
-    """Take one entry of a host's stream. Never raises for what a host sends; a database error is the caller's."""
+def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
+    """Take entries of a host's stream, (position, signed text), in one transaction: a commit for each report would cost as
+    much as all they say. Never raises for what a host sends; a database error is the caller's, and nothing is taken."""
     with transaction.atomic():
         host = Host.objects.select_for_update().get(pk=host_id)
-        host.stream_position = position
-        try:
-            signed, report = envelope.read_report(
-                text, VerifyKey(b64decode(host.verify_key)), host=host.id, generation=host.generation
-            )
-        except Problem as problem:
-            host.save(update_fields=["stream_position"])
-            note_refusal(host, "report-refused", f"A report of this host was refused: {problem.message}")
-            return Taken.REFUSED
-        taken = _in_order(host, signed.number)
-        if taken is Taken.YES:
-            _carry(host, report, signed)
-            host.report_number = signed.number
-        _seen(host)
+        key = VerifyKey(b64decode(host.verify_key))
+        taken = [_take(host, key, text) for _, text in entries]
+        host.stream_position = entries[-1][0]
         host.save(update_fields=["stream_position", "report_number", "last_seen"])
+    return taken
+
+
+def _take(host: Host, key: VerifyKey, text: str) -> Taken:
+    try:
+        signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
+    except Problem as problem:
+        note_refusal(host, "report-refused", f"A report of this host was refused: {problem.message}")
+        return Taken.REFUSED
+    taken = _in_order(host, signed.number)
+    if taken is Taken.YES:
+        _carry(host, report, signed)
+        host.report_number = signed.number
+    _seen(host)
     return taken
 
 
 def _carry(host: Host, report: reports.AnyReport, signed: envelope.SignedReport) -> None:
     """Do what a report says. One that we cannot take is passed over: standing still would hold up every other host."""
+    known = host.facts
     try:
         with transaction.atomic():
-            known = host.facts
             TAKE[report.kind](host, report, signed)
             if host.facts is not known:  # here, so that facts no database takes are passed over as well
                 host.save(update_fields=["facts", "facts_at"])
     except OperationalError:
         raise
     except Exception:
+        host.facts = known
         log.exception("Report %s of %s (%s) could not be taken", signed.number, host.name, report.kind)
         note_refusal(host, "report-refused", f"A report of this host ({report.kind}) could not be taken.")
 
@@ -116,6 +121,8 @@ def _accepted(host: Host, report: reports.Accepted, _: envelope.SignedReport) ->
 
 def _running(job: Job) -> None:
     now = timezone.now()
+    if job.state == JobState.RUNNING:
+        return
     Job.objects.move(job.pk, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now)
 
 

@@ -37,7 +37,7 @@ class HostVoice:
         return envelope.sign_report(signed, self.key)
 
     def tell(self, report: reports.Report, number: int | None = None) -> Taken:
-        return take(self.host.id, f"{self.number + 1}-0", self.say(report, number))
+        return take(self.host.id, [(f"{self.number + 1}-0", self.say(report, number))])[0]
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def test_a_job_goes_from_sent_to_succeeded(voice, job):
 
 def test_a_report_taken_twice_changes_nothing(voice, job):
     text = voice.say(lines(job, 1, "one", "two"))
-    assert take(voice.host.id, "1-0", text) is Taken.YES
-    assert take(voice.host.id, "2-0", text) is Taken.AGAIN
+    assert take(voice.host.id, [("1-0", text)]) == [Taken.YES]
+    assert take(voice.host.id, [("2-0", text)]) == [Taken.AGAIN]
     assert LogChunk.objects.count() == 1
 
 
@@ -94,6 +94,29 @@ def test_a_build_that_waits_for_its_turn_has_not_begun(order, voice):
     voice.tell(lines(build, 2, "Building with mmdebstrap."))
     build.refresh_from_db()
     assert (build.state, build.line_count) == (JobState.RUNNING, 2)
+
+
+def test_reports_taken_together_are_taken_in_order_and_one_that_cannot_be_spoils_no_other(voice, job, monkeypatch):
+    def unable(*_: object) -> None:
+        Event.objects.create(host=voice.host, kind="half", text="")
+        raise ValueError("no")
+
+    monkeypatch.setitem(TAKE, "command", unable)
+    told = [
+        voice.say(reports.Accepted(job=job.uuid)),
+        voice.say(reports.Phase(job=job.uuid, name="start", number=1, of=1, at=1.0)),
+        voice.say(reports.Command(job=job.uuid, argv=["machinectl", "start", "web"])),
+        "rubbish",
+        voice.say(lines(job, 1, "one")),
+        voice.say(outcome(job)),
+    ]
+    taken = take(voice.host.id, [(f"{number}-0", text) for number, text in enumerate(told, 1)])
+    assert [each.name for each in taken] == ["YES", "YES", "YES", "REFUSED", "YES", "YES"]
+    job.refresh_from_db()
+    assert (job.state, job.line_count, len(job.phases)) == (JobState.SUCCEEDED, 1, 1)
+    voice.host.refresh_from_db()
+    assert (voice.host.stream_position, voice.host.report_number) == ("6-0", 5)
+    assert not Event.objects.filter(kind="half").exists(), "half of it"
 
 
 def test_a_gap_is_noticed_and_nothing_after_it_is_taken(voice, job):
@@ -112,7 +135,7 @@ def test_log_lines_are_kept_once_each_when_batches_overlap(voice, job):
 
 def test_another_hosts_signature_is_refused_and_noted(voice, job):
     thief = HostVoice("beta")
-    assert take(voice.host.id, "1-0", thief.say(outcome(job))) is Taken.REFUSED
+    assert take(voice.host.id, [("1-0", thief.say(outcome(job)))]) == [Taken.REFUSED]
     assert Event.objects.filter(host=voice.host, kind="report-refused").exists()
     job.refresh_from_db()
     assert job.state == JobState.SENT
@@ -126,7 +149,7 @@ def test_a_host_cannot_end_another_hosts_job(voice, job):
 
 
 def test_rubbish_is_refused(voice):
-    assert take(voice.host.id, "1-0", "rubbish") is Taken.REFUSED
+    assert take(voice.host.id, [("1-0", "rubbish")]) == [Taken.REFUSED]
 
 
 def test_an_ended_job_stays_as_it_ended(voice, job):
@@ -249,7 +272,7 @@ def test_no_database_is_told_more_than_its_columns_hold(voice):
     for code in ("x" * 300, "y" * 300):
         assert voice.tell(reports.Refused(code=code, message="m" * 4000)) is Taken.YES
     latest = f"{2**64 - 1}-{2**64 - 1}"
-    assert take(voice.host.id, latest, voice.say(reports.Heartbeat())) is Taken.YES
+    assert take(voice.host.id, [(latest, voice.say(reports.Heartbeat()))]) == [Taken.YES]
     assert {event.kind for event in Event.objects.all()} == {"order-refused"}
     assert Host.objects.get().stream_position == latest
 
@@ -324,7 +347,7 @@ def test_a_load_without_end_holds_up_nobody(voice, load):
         at=1.0,
         report={"kind": "heartbeat", "load": load},
     )
-    assert take(voice.host.id, "1-0", envelope.sign_report(signed, voice.key)) is Taken.REFUSED
+    assert take(voice.host.id, [("1-0", envelope.sign_report(signed, voice.key))]) == [Taken.REFUSED]
     assert Event.objects.filter(kind="report-refused").exists()
 
 

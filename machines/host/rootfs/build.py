@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -308,13 +309,16 @@ def _title(recipe: AnyRecipe) -> str:
 
 
 def finish(building: Building) -> None:
-    """The tree is complete; now it is also on disk, and really a tree of root's. So is its base."""
+    """The tree is complete; now it is also on disk, and really a tree of root's. So is its base, and its files beside."""
     check_tree(building.tree)
     made = building.raw_file if building.raw else building.tree
     if building.raw:
         disk_image.unmount(building.task, building.tree)
     os.setxattr(made, MARK, str(building.task.job).encode())
-    sync(building.host.paths.machines)
+    with ThreadPoolExecutor(1) as beside:  # two disks may sync at once, or one for both
+        files = beside.submit(_prepare_files, building)
+        sync(building.host.paths.machines)
+        files.result()
     paths, base = building.host.paths, building.base
     if base is None or base.job != str(building.task.job):
         return
@@ -323,6 +327,14 @@ def finish(building: Building) -> None:
         building.task.voice.line(f"Base {gone.id} ({gone.title}) is removed; machines made from it stay as they are.")
     if building.name is None:
         pool.clear(building.tree)
+
+
+def _prepare_files(building: Building) -> None:
+    order = building.task.order
+    if building.name is not None and isinstance(order, orders.Build):
+        wanted = nspawn_file.wanted(order.configuration)
+        building.configuration = nspawn_file.Prepared(building.host.paths, building.name, wanted)
+        building.undo.push(building.configuration.drop)
 
 
 def check_tree(root: Path) -> None:
@@ -355,7 +367,7 @@ def import_(building: Building) -> None:
     assert name is not None
     found, wanted = nspawn_file.read(host.paths, name), nspawn_file.wanted(order.configuration)
     building.undo.push(apply.write, host, task, name, wanted, found)
-    apply.write(host, task, name, found, wanted)
+    apply.write(host, task, name, found, wanted, prepared=building.configuration)
     building.found["applied_at"] = time.time()
     if building.raw:
         rename_into_place(building.raw_file, host.paths.raw_image(name))

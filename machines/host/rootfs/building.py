@@ -12,6 +12,7 @@ from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import AnyRecipe, BuildSecrets, FirstBoot
 from machines.host.faults import CommandFailed
+from machines.host.nspawn_file import Prepared
 from machines.host.rootfs import quick
 from machines.host.rootfs.bases import Base
 from machines.host.run import run
@@ -28,7 +29,7 @@ class Building:
     """One build under way. Without a `name` only the base is made; with a `base` nothing needs to be installed.
 
     `state` is whatever the builder found out in its first step and needs later; `found` goes into the outcome.
-    `expected` is the size in bytes that a tree of this recipe had before, 0 if there was none.
+    `configuration` is its files lying ready; `expected` is the size in bytes that a tree of this recipe had before, 0 if there was none.
     With `raw` the result is a disk image, made by the builder's bootstrap in `raw_file`; `tree` is then where it is
     mounted until it is finished.
     """
@@ -44,6 +45,7 @@ class Building:
     state: Any = None
     raw: bool = False
     in_memory: bool = False
+    configuration: Prepared | None = None
     expected: int = 0
     found: dict[str, Any] = field(default_factory=dict)
     phase: str = ""
