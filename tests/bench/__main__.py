@@ -3,14 +3,14 @@
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 from tests.bench import builds, hosts, pages
+from tests.bench.measured import Measured, Measuring, NotMeasured
 
-FIGURES: dict[str, Callable[[], "tuple[str, Sequence[float], Sequence[float], str]"]] = {
+FIGURES: dict[str, Measuring] = {
     "list_page": pages.list_page,
     "click_to_running": hosts.click_to_running,
     "apply": hosts.apply,
@@ -21,23 +21,41 @@ FIGURES: dict[str, Callable[[], "tuple[str, Sequence[float], Sequence[float], st
     "build_again": builds.build_again,
     "create_and_boot": builds.create_and_boot,
     "create_and_boot_lxc": builds.create_and_boot_lxc,
+    "create_and_boot_lxd": builds.create_and_boot_lxd,
     "ten_at_once": builds.ten_at_once,
 }
 
 
 @dataclass(frozen=True)
 class Figure:
+    """One line of the table; without numbers where it could not be measured."""
+
     name: str
     what: str
-    unit: str
-    panel: float
-    plain: float
-    ratio: float
-    runs: int
+    unit: str = ""
+    panel: float | None = None
+    plain: float | None = None
+    ratio: float | None = None
+    runs: int = 0
+
+    @property
+    def line(self) -> str:
+        panel, plain, ratio = ("–" if number is None else number for number in (self.panel, self.plain, self.ratio))
+        return f"{self.name:<26} {panel:>10} {plain:>10}  {self.unit:<4} {ratio:>7} {self.runs:>5}  {self.what}"
 
 
-def measure(name: str) -> Figure:
-    what, ours, plain, unit = FIGURES[name]()
+def measure(name: str) -> list[Figure]:
+    """The figures of one run; one without numbers that says why, where there are none."""
+    try:
+        found = FIGURES[name]()
+    except NotMeasured as reason:
+        return [Figure(name, f"not measured: {reason}")]
+    named = found if isinstance(found, dict) else {name: found}
+    return [figure(each, measured) for each, measured in named.items()]
+
+
+def figure(name: str, measured: Measured) -> Figure:
+    what, ours, plain, unit = measured
     top, bottom = median(ours), median(plain)
     return Figure(name, what, unit, round(top, 2), round(bottom, 2), round(top / bottom, 3), len(ours))
 
@@ -47,14 +65,14 @@ def main(names: list[str]) -> int:
     if unknown:
         sys.stderr.write(f"No figure named {', '.join(unknown)}; there are {', '.join(FIGURES)}.\n")
         return 2
-    figures = []
+    figures: list[Figure] = []
     for name in names or list(FIGURES):
         sys.stdout.write(f"measuring {name} …\n")
         sys.stdout.flush()
-        figures.append(measure(name))
-    sys.stdout.write(f"\n{'figure':<22} {'panel':>10} {'plain':>10}  unit {'ratio':>7} {'runs':>5}  what\n")
-    for f in figures:
-        sys.stdout.write(f"{f.name:<22} {f.panel:>10} {f.plain:>10}  {f.unit:<4} {f.ratio:>7} {f.runs:>5}  {f.what}\n")
+        figures += measure(name)
+    sys.stdout.write(f"\n{'figure':<26} {'panel':>10} {'plain':>10}  unit {'ratio':>7} {'runs':>5}  what\n")
+    for each in figures:
+        sys.stdout.write(f"{each.line}\n")
     record = {"machine": platform.platform(), "figures": [asdict(f) for f in figures]}
     Path("bench.json").write_text(json.dumps(record, indent=2) + "\n")
     return 0

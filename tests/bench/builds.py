@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from nspawnpanel.sandbox import Sandbox
+from nspawnpanel.sandbox import CommandFailed, Sandbox
 from tests.bench.hosts import bare, fleet, milliseconds
+from tests.bench.measured import Measured, NotMeasured
 from tests.person import Person
 
-Measured = tuple[str, Sequence[float], Sequence[float], str]
 PYTHON = "/opt/nspawnpanel/bin/python"
 PAIRS = 15
 TREES = "/var/lib/machines"
@@ -158,9 +158,9 @@ def create_and_boot(runs: int = PAIRS) -> Measured:
         return "form to booted, over a snapshot and `systemctl start`", ours[1:], plain[1:], "ms"
 
 
-def up(ada: Person, name: str, token: dict[str, str]) -> None:
+def up(ada: Person, name: str, token: dict[str, str], **fields: str) -> None:
     """Order a machine and wait for it; a second page is not part of the click."""
-    ada.build(name, token=token)
+    ada.build(name, token=token, **fields)
     while ada.machine(name).get("state") != "running":
         time.sleep(0.002)
 
@@ -198,42 +198,126 @@ def all_up(ada: Person, names: Sequence[str]) -> None:
         time.sleep(0.02)
 
 
-# LXC from a snapshot of the very same base: no user namespace, no network, no machined.
-_LXC = "/var/lib/machines/lxc"
-_LXC_CONFIG = f"""lxc.uts.name = base
-lxc.rootfs.path = btrfs:{_LXC}/base/rootfs
-lxc.net.0.type = empty
+# Trees that both sides of a comparison start from: (the figure's ending, what they are, the form's fields)
+TREES_COMPARED: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("", "of the plain tree", {}),
+    ("_trimmed", "of the trimmed and primed tree", {"trim": "on", "prime": "on"}),
+)
+# LXC has the machine's tree and a veth as systemd-nspawn has, but no user namespace.
+_LXC = "/srv/lxc"
+_LXC_CONFIG = """lxc.uts.name = {name}
+lxc.rootfs.path = btrfs:{lxc}/{name}/rootfs
+lxc.net.0.type = veth
+lxc.net.0.flags = up
 lxc.apparmor.profile = unconfined
 lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
 """
-_LXC_UP = """
-import subprocess, sys, time
-path, name = sys.argv[1:]
+# Milliseconds until the commands given have ended, and until systemd inside says that it runs
+_UNTIL_UP = """
+import json, subprocess, sys, time
+makes, ask = json.loads(sys.argv[1])
 began = time.perf_counter()
-subprocess.run(["lxc-copy", "-P", path, "-n", "base", "-N", name, "-s", "-B", "btrfs"], check=True)
-subprocess.run(["lxc-start", "-P", path, "-n", name], check=True)
-ask = ["lxc-attach", "-P", path, "-n", name, "--", "systemctl", "is-system-running", "--wait"]
+for argv in makes:
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+made = time.perf_counter()
 while subprocess.run(ask, capture_output=True, text=True).stdout.strip() not in ("running", "degraded"):
     time.sleep(0.01)
-print((time.perf_counter() - began) * 1000)
+print(json.dumps([(made - began) * 1000, (time.perf_counter() - began) * 1000]))
+"""
+UP_YET = ("systemctl", "is-system-running", "--wait")
+
+
+def until_up(host: Sandbox, makes: Sequence[Sequence[str]], enter: Sequence[str]) -> tuple[float, float]:
+    """Milliseconds until these commands, which make and start a container, have ended, and until it has booted."""
+    script = json.dumps([makes, [*enter, *UP_YET]])
+    made, booted = json.loads(host.run([PYTHON, "-c", _UNTIL_UP, script], timeout=120).stdout.splitlines()[-1])
+    return made, booted
+
+
+def install(host: Sandbox, *packages: str) -> None:
+    """What is compared with, from where the host has its own packages. Raises NotMeasured where it does not install."""
+    host.run(["apt-get", "update"], timeout=300)
+    try:
+        host.run(["apt-get", "install", "--yes", "--no-install-recommends", *packages], timeout=300)
+    except CommandFailed as failed:
+        raise NotMeasured(f"{packages[0]} does not install here: {failed.stderr.strip()[-200:]}") from failed
+
+
+def form_to_booted(ada: Person, host: Sandbox, name: str, **fields: str) -> float:
+    """Milliseconds from the POST of the form until the panel knows that the machine is up; then it goes again."""
+    token = ada.form_of("/machines/new/")
+    took = milliseconds(lambda: up(ada, name, token, **fields))
+    gone(ada, host, name)
+    return took
+
+
+def create_and_boot_lxc(runs: int = PAIRS) -> dict[str, Measured]:
+    """From the POST of the form until the panel knows that the machine is up, over an LXC snapshot clone until it runs;
+    on equal terms: both of the same tree, first of the plain one, then of the trimmed and primed one."""
+    with fleet() as (ada, host):
+        install(host, "lxc")
+        return {
+            f"create_and_boot_lxc{ending}": beside_lxc(ada, host, f"model{number}", what, fields, runs)
+            for number, (ending, what, fields) in enumerate(TREES_COMPARED)
+        }
+
+
+def beside_lxc(ada: Person, host: Sandbox, model: str, what: str, fields: dict[str, str], runs: int) -> Measured:
+    """The model is a machine of the panel's that never ran: LXC clones its very tree."""
+    ada.succeed(ada.build(model, start=None, **fields), 600)
+    host.write(f"{_LXC}/{model}/config", _LXC_CONFIG.format(name=model, lxc=_LXC))
+    host.run(["btrfs", "subvolume", "snapshot", f"{TREES}/{model}", f"{_LXC}/{model}/rootfs"])
+    ours, plain = [], []
+    for number in range(runs + 1):
+        ours.append(form_to_booted(ada, host, f"m{number}", **fields))
+        one = ["-P", _LXC, "-n", f"c{number}"]
+        copy = ["lxc-copy", "-P", _LXC, "-n", model, "-N", f"c{number}", "-s", "-B", "btrfs"]
+        plain.append(until_up(host, [copy, ["lxc-start", *one]], ["lxc-attach", *one, "--"])[1])
+        host.run(["lxc-stop", *one, "-k"])
+        host.run(["lxc-destroy", *one])
+    return f"form to booted, over an LXC snapshot clone until it runs; both {what}", ours[1:], plain[1:], "ms"
+
+
+_LXD_SETUP = """\
+storage_pools: [{name: default, driver: btrfs, config: {source: /srv/lxd}}]
+networks: [{name: lxdbr0, type: bridge, config: {ipv4.address: 10.77.0.1/24, ipv6.address: none}}]
+profiles:
+- name: default
+  devices:
+    root: {path: /, pool: default, type: disk}
+    eth0: {name: eth0, network: lxdbr0, type: nic}
+"""
+_LXD_IMAGE = f"""
+cd /srv; printf 'architecture: %s\ncreation_date: 1\n' $(uname -m) > metadata.yaml; tar -cf model.tar metadata.yaml
+tar -C {TREES} --numeric-owner --xattrs --transform 's,^model,rootfs,' -rf model.tar model
+lxc image import model.tar --alias model
 """
 
 
-def create_and_boot_lxc(runs: int = PAIRS) -> Measured:
-    """From the POST of the form until the panel knows that the machine is up, over an LXC snapshot clone until it runs."""
+def create_and_boot_lxd(runs: int = PAIRS) -> dict[str, Measured]:
+    """The same over LXD's `launch` of an image of the same tree: until it has booted too, and until `launch` has ended,
+    when the container may still be booting. LXD is set up as its own questions propose, on btrfs with a bridge."""
     with fleet() as (ada, host):
-        first(ada)
-        base = host.run(["sh", "-c", "ls -d /var/lib/machines/.nspawnpanel-base-*"]).stdout.split()[0]
-        host.run(["apt-get", "update"], timeout=300)
-        host.run(["apt-get", "install", "--yes", "--no-install-recommends", "lxc"], timeout=300)
-        host.write(f"{_LXC}/base/config", _LXC_CONFIG)
-        host.run(["btrfs", "subvolume", "snapshot", base, f"{_LXC}/base/rootfs"])
-        ours, plain = [], []
+        install(host, "lxd", "dnsmasq-base")
+        ada.succeed(ada.build("model", start=None), 600)
+        try:
+            host.run(["lxd", "init", "--preseed"], input=_LXD_SETUP)
+            host.run(["sh", "-ec", _LXD_IMAGE], timeout=300)
+            host.run(["lxc", "launch", "model", "warm"], timeout=300)  # unpacks the image, once
+        except CommandFailed as failed:
+            raise NotMeasured(f"LXD's daemon does not work here: {failed.stderr.strip()[-200:]}") from failed
+        owner = host.run(["stat", "--format=%u", "/srv/lxd/containers/warm/rootfs/etc"]).stdout.strip()
+        way = "mounts with shifted owners" if owner == "0" else "gives every file a new owner"
+        host.run(["lxc", "delete", "--force", "warm"])
+        ours, launched, booted = [], [], []
         for number in range(runs + 1):
-            token = ada.form_of("/machines/new/")
-            ours.append(milliseconds(lambda name=f"m{number}", token=token: up(ada, name, token)))
-            gone(ada, host, f"m{number}")
-            plain.append(float(host.run([PYTHON, "-c", _LXC_UP, _LXC, f"c{number}"]).stdout.split()[-1]))
-            host.run(["lxc-stop", "-P", _LXC, "-n", f"c{number}", "-k"])
-            host.run(["lxc-destroy", "-P", _LXC, "-n", f"c{number}"])
-        return "form to booted, over an LXC snapshot clone until it runs", ours[1:], plain[1:], "ms"
+            ours.append(form_to_booted(ada, host, f"m{number}"))
+            name = f"c{number}"
+            made, up_at = until_up(host, [["lxc", "launch", "model", name]], ["lxc", "exec", name, "--"])
+            launched.append(made)
+            booted.append(up_at)
+            host.run(["lxc", "delete", "--force", name])
+        return {
+            "create_and_boot_lxd": (f"form to booted, over LXD's `launch`, which {way}, until it runs", ours[1:], booted[1:], "ms"),
+            "create_and_boot_lxd_launch": ("form to booted, over that `launch` alone, which ends before it has booted", ours[1:], launched[1:], "ms"),
+        }  # fmt: skip

@@ -1,6 +1,7 @@
 """Figures of a real host: the panel's way against the command typed on the same host, in turn."""
 
 import json
+import os
 import re
 import tempfile
 import time
@@ -24,7 +25,7 @@ def fleet() -> Iterator[tuple[Person, Sandbox]]:
     with (
         tempfile.TemporaryDirectory(prefix="nspawnpanel-bench-") as data,
         Stack(Path(data), free_port()) as panel,
-        Sandbox("bench", CACHE) as host,
+        Sandbox(f"bench-{os.getpid()}", CACHE) as host,
     ):
         host.write("/etc/nspawnpanel/policy.toml", (REPOSITORY / "machines/host/policy.toml").read_text())
         panel.join(host, "alpha")
