@@ -66,21 +66,34 @@ class JobLog:
 
 
 def read_from(folder: Path, cursor: int) -> tuple[list[Entry], int]:
-    """Entries written after `cursor` (bytes) and the new cursor; at most about 1 MiB. Half-written lines wait."""
+    """Entries written after `cursor` (bytes) and the new cursor; at most about 1 MiB. Half-written lines wait.
+
+    The result comes alone, after everything before it was read.
+    """
     try:
         with (folder / FILE).open("rb") as file:
             file.seek(cursor)
             data = file.read(CHUNK)
     except FileNotFoundError:
         return [], cursor
-    whole = data[: data.rfind(b"\n") + 1]
     entries: list[Entry] = []
-    for line in whole.splitlines():
-        with contextlib.suppress(ValueError):  # the torn end of a write on a full disk
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "k" in entry:
-                entries.append(entry)
-    return entries, cursor + len(whole)
+    for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+        entry = _entry(line)
+        if entry and entry["k"] == "result" and entries:
+            break
+        cursor += len(line)
+        if entry:
+            entries.append(entry)
+    return entries, cursor
+
+
+def _entry(line: bytes) -> Entry:
+    """{} for the torn end of a write on a full disk."""
+    with contextlib.suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and "k" in entry:
+            return entry
+    return {}
 
 
 def last_lines(folder: Path, count: int) -> list[str]:
@@ -100,6 +113,8 @@ def put_away(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name != FILE:
             entry.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a log is in there
+        folder.rmdir()
     jobs = sorted((f for f in folder.parent.glob("*") if f.is_dir()), key=lambda f: f.stat().st_mtime)
     for old in jobs[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

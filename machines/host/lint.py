@@ -30,6 +30,7 @@ from machines.host.run import run
 
 # The stock unit's command line (systemd-nspawn@.service), without what registers or starts anything.
 STOCK = ("--boot", "--link-journal=try-guest", "--network-veth", "-U", "--settings=override")
+SCRATCH = "lint-"  # begins the names of folders for the same
 NOWHERE = "/run/nspawnpanel/no-such-tree"
 NET = Path("/sys/class/net")
 REMEMBERED = 200
@@ -198,7 +199,7 @@ def nspawn_words(paths: Paths, name: MachineName, text: str) -> list[str]:
 
     Raises CommandFailed when the parser did not run at all: no answer is no approval.
     """
-    probe = f"{PROBE}{secrets.token_hex(8)}"
+    probe = f"{PROBE}{_whose()}"
     file = paths.probes / f"{probe}.nspawn"
     paths.probes.mkdir(parents=True, exist_ok=True)
     argv = [
@@ -229,7 +230,7 @@ def nspawn_words(paths: Paths, name: MachineName, text: str) -> list[str]:
 
 def dropin_words(paths: Paths, name: MachineName, text: str) -> list[str]:
     """What systemd says of a drop-in for the machine's unit; [] if nothing. Raises CommandFailed as above."""
-    folder = paths.scratch / f"lint-{secrets.token_hex(8)}"
+    folder = paths.scratch / f"{SCRATCH}{_whose()}"
     unit = folder / unit_of(name)
     dropin = folder / f"{unit_of(name)}.d" / DROPIN
     dropin.parent.mkdir(parents=True)
@@ -246,6 +247,20 @@ def dropin_words(paths: Paths, name: MachineName, text: str) -> list[str]:
         shutil.rmtree(folder, ignore_errors=True)
     words = list(_about(said, str(dropin), DROPIN, only=True))
     return words or ([said.strip() or "The unit would not load."] if status else [])
+
+
+def _whose() -> str:
+    """Ends the names of files for systemd's parsers: whoever finds one knows whether its maker still lives."""
+    return f"{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def forget_dead(paths: Paths) -> None:
+    """Remove what processes that were killed have left for the parsers. Raises OSError."""
+    for folder, prefix in ((paths.probes, PROBE), (paths.scratch, SCRATCH)):
+        for left in folder.glob(f"{prefix}*-*"):
+            maker = left.name.removeprefix(prefix).split("-")[0]
+            if maker.isdecimal() and not Path("/proc", maker).exists():
+                left.unlink(missing_ok=True) if left.is_file() else shutil.rmtree(left, ignore_errors=True)
 
 
 def template() -> str:

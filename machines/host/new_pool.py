@@ -6,6 +6,7 @@ place at the end in two renames and one mount. Until then nothing has changed, w
 new pool is complete, so a power cut in between leaves the one or the other, never half of one.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -72,7 +73,11 @@ class _Pool:
     @property
     def mounted(self) -> Path:
         """Where this job alone sees what is in it."""
-        return self.paths.scratch / f"pool-{self.task.job}"
+        return _mount_point(self.paths, self.task.job)
+
+
+def _mount_point(paths: Paths, job: UUID) -> Path:
+    return paths.scratch / f"pool-{job}"
 
 
 def make(host: ThisHost, task: Task) -> dict[str, Any]:
@@ -317,6 +322,8 @@ def clear(paths: Paths, job: UUID) -> None:
     Raises OSError.
     """
     paths.new_pool(job).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is none, or still in use
+        _mount_point(paths, job).rmdir()
     if os.path.ismount(paths.machines) or not _is_of(paths.pool_file, job):
         return
     if paths.before_pool.is_dir():

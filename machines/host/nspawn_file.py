@@ -6,15 +6,18 @@ is kept, see generations.py.
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, Configuration
 from machines.host.paths import Paths
+
+BEFORE = "before.json"  # in the folder of a job: what its machine's files were
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,19 @@ def write_one(file: Path, text: str) -> None:
         return
     _exchange(file, _aside(file, text) if text else None)
     _sync_folder(file.parent)
+
+
+def keep(folder: Path, files: Files) -> None:
+    """Keep, durably, what a job is about to replace, in the job's own folder. Nothing is kept of nothing."""
+    if files != Files():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_one(folder / BEFORE, json.dumps(asdict(files)))
+
+
+def kept(folder: Path) -> Files:
+    """What keep() has kept; nothing, when there was nothing. Raises OSError or ValueError."""
+    text = read_one(folder / BEFORE)
+    return Files(**json.loads(text)) if text else Files()
 
 
 def _aside_of(file: Path) -> Path:

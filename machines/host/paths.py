@@ -120,3 +120,11 @@ def unit_of(name: MachineName) -> str:
 def job_unit(job: UUID) -> str:
     """The unit of a job; its fixed name is the lock that keeps the job from running twice."""
     return f"nspawnpanel-job-{job}.service"
+
+
+def job_of(unit: str) -> UUID | None:
+    """The job a unit is named after."""
+    try:
+        return UUID(unit.removeprefix("nspawnpanel-job-").removesuffix(".service"))
+    except ValueError:
+        return None

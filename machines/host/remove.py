@@ -9,6 +9,7 @@ from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import autostart, inventory, machinectl, nspawn_file, systemctl
 from machines.host.paths import unit_of
+from machines.host.rootfs import build
 from machines.host.running import Machine
 from machines.host.this_host import Image, Task, ThisHost
 
@@ -26,6 +27,7 @@ def remove(host: ThisHost, task: Task) -> dict[str, Any]:
     task.voice.phase("image", 2, 3)
     if image is not None:
         task.run(machinectl.remove(name), timeout=max(60.0, task.deadline - time.time()))
+        build.sync(host.paths.machines)  # or a power cut would bring it back
     task.voice.phase("configuration", 3, 3)
     _forget(host, task, name)
     return {"removed": image is not None}

@@ -27,6 +27,11 @@ def reset_failed(unit: str) -> list[str]:
     return ["systemctl", "reset-failed", "--", unit]
 
 
+def failed(pattern: str) -> list[str]:
+    """List loaded units that match and have failed; the first word of each line is the unit's name."""
+    return ["systemctl", "list-units", "--failed", "--full", "--plain", "--no-legend", "--", pattern]
+
+
 def set_property(unit: str, assignments: Sequence[str]) -> list[str]:
     """Change resource properties of a loaded unit until the next boot."""
     return ["systemctl", "set-property", "--runtime", "--", unit, *assignments]

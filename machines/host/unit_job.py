@@ -67,8 +67,13 @@ Ended = tuple[str, dict[str, Any] | None, dict[str, Any]]  # state, problem, res
 
 def work(host: ThisHost, task: Task, sealed: str, log: str) -> Ended:
     """Do the job; nothing is raised. The command `log` shows what went wrong inside."""
+    return attempt(lambda: TABLE[task.order.op](host, task, sealed), log)
+
+
+def attempt(do: Callable[[], dict[str, Any]], log: str) -> Ended:
+    """Do it and say how it ended; nothing is raised."""
     try:
-        return "succeeded", None, TABLE[task.order.op](host, task, sealed)
+        return "succeeded", None, do()
     except Exception as error:  # whatever it is, the panel shall be told
         found = as_problem(error, log)
         return {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(found), "failed"), found.to_wire(), {}

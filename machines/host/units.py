@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,14 +21,15 @@ import machines
 from machines.contract import orders, reports
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import handlers, job_log, new_pool, nspawn_file, systemctl, unit_job
-from machines.host.faults import Stopped, TookTooLong, as_problem
+from machines.host import half_made, handlers, job_log, systemctl, unit_job
+from machines.host.faults import Stopped, TookTooLong
 from machines.host.ledger import Ledger, Row
-from machines.host.paths import SLICE, job_unit
+from machines.host.paths import SLICE, job_of, job_unit
 from machines.host.reporting import Reporter
-from machines.host.rootfs import build, cache
+from machines.host.rootfs import build
 from machines.host.run import run
 from machines.host.this_host import Task, ThisHost
+from machines.host.unit_job import Ended
 from machines.host.voice import Entry
 from machines.host.watch import Watch
 
@@ -35,6 +37,9 @@ LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
+AGAIN_SECONDS = 2
+CLEAR_TRIES = 3
+OUR_LOG = "journalctl -u nspawnpanel-host"
 STOP_SECONDS = 4  # between SIGTERM and SIGKILL
 OTHERS_AT_ONCE = 4
 AT_ONCE = {"prove": 1}  # two would measure each other
@@ -143,41 +148,57 @@ class Units:
         try:
             if not self._ledger.begin(row.id):
                 raise Stopped("The job was cancelled before it began.")
-            ended = unit_job.work(self._host, task, row.sealed, "journalctl -u nspawnpanel-host")
+            ended = unit_job.work(self._host, task, row.sealed, OUR_LOG)
         except Problem as problem:
             ended = "cancelled" if isinstance(problem, Stopped) else "failed", problem.to_wire(), {}
         finally:
             self._here.pop(row.id, None)
+        self._persist(row, lambda row: self._end_here(row, ended))
+
+    def _end_here(self, row: Row, ended: Ended) -> None:
         self._clear(row, ended[0])
         self._report(row, *ended)
 
     def _take_up(self, row: Row) -> None:
-        """An earlier worker died over a job it did itself: its machine is there, or nothing of it is."""
-        order = orders.from_wire(row.wanted)
-        if not isinstance(order, orders.Build) or not build.is_made_by(self._host, order, row.id):
+        """An earlier worker died over a job it did itself, or before its unit began: its machine is there, and only has
+        to be started; or nothing of it is, and it is begun anew."""
+        if self._is_made(row):
+            self._end_here(row, self._run_as_ordered(row))
+        else:
             self._clear(row, "failed")
             self.place(row)
-            return
+
+    def _is_made(self, row: Row) -> bool:
+        order = orders.from_wire(row.wanted)
+        return isinstance(order, orders.Build) and build.is_made_by(self._host, order, row.id)
+
+    def _run_as_ordered(self, row: Row) -> Ended:
+        order = orders.from_wire(row.wanted)
+        assert isinstance(order, orders.Build)
         task = Task(row.id, order, self._reporter.voice(row.id), time.time(), handlers.deadline(order, time.time()))
-        try:
+
+        def run_it() -> dict[str, Any]:
             build.run_as_ordered(self._host, task, MachineName(order.name), order)
-        except Exception as error:  # whatever it is, the panel shall be told
-            self._report(row, "failed", as_problem(error, "journalctl -u nspawnpanel-host").to_wire(), {})
-        else:
-            self._report(row, "succeeded", None, {})
+            return {}
+
+        return unit_job.attempt(run_it, OUR_LOG)
 
     # --- following
 
     def _follow(self, row: Row) -> None:
-        threading.Thread(target=self._follow_to_end, args=(row,), name=f"follow-{row.name}", daemon=True).start()
+        self._beside("follow", row, self._follow_once)
 
-    def _follow_to_end(self, row: Row) -> None:
+    def _beside(self, what: str, row: Row, step: Callable[[Row], None]) -> None:
+        threading.Thread(target=self._persist, args=(row, step), name=f"{what}-{row.name}", daemon=True).start()
+
+    def _persist(self, row: Row, step: Callable[[Row], None]) -> None:
+        """A full disk or a bus that is away must not lose the job."""
         while True:
             try:
-                self._follow_once(row)
-            except Exception:  # a full disk or a bus that is away must not lose the job
-                LOG.exception("Job %s cannot be followed now; trying again", row.id)
-                time.sleep(2)
+                step(row)
+            except Exception:
+                LOG.exception("Job %s cannot go on now; trying again", row.id)
+                time.sleep(AGAIN_SECONDS)
             else:
                 return
 
@@ -192,14 +213,13 @@ class Units:
             if alive and time.monotonic() - looked > ALIVE_SECONDS:
                 alive, looked = self._is_alive(row), time.monotonic()
             entries, after = job_log.read_from(folder, cursor)
-            result = next((entry for entry in entries if entry["k"] == "result"), None)
-            if after != cursor:
-                self._reporter.relay(row.id, [entry for entry in entries if entry["k"] != "result"], after)
-                cursor = after
-            if result is not None:
+            if entries and entries[0]["k"] == "result":  # not relayed: whoever dies before the outcome reads it again
                 self._wait_gone(row)
-                self._conclude(row, result)
+                self._conclude(row, entries[0])
                 return
+            if after != cursor:
+                self._reporter.relay(row.id, entries, after)
+                cursor = after
             if not alive and not entries:
                 self._conclude_without_result(row)
                 return
@@ -232,6 +252,12 @@ class Units:
         elif how == "timeout":
             limit = orders.TIME_LIMIT[row.op] // 60
             self._end(row, "timed_out", TookTooLong(f"The job took longer than {limit} minutes.").to_wire(), {})
+        elif self._is_made(row):
+            self._end(row, *self._run_as_ordered(row))
+        elif row.op == "remove" and self._is_first_try(row):
+            self._reporter.voice(row.id).line("The removal was interrupted; what it has left is removed now.")
+            self._forget_unit(row)
+            self._launch(row)
         elif how == "":
             lost = Problem(
                 "The job was lost: the host was restarted while it ran.", code="job-lost", passing=True,
@@ -249,6 +275,17 @@ class Units:
                 details="\n".join(job_log.last_lines(self._host.paths.job(row.id), 20)),
             )  # fmt: skip
             self._end(row, "failed", crashed.to_wire(), {})
+        self.sweep()
+
+    def _is_first_try(self, row: Row) -> bool:
+        """Half a machine is no machine: a removal that was killed goes on where it was, but only once."""
+        folder = self._host.paths.job(row.id)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / "again").touch(exist_ok=False)
+        except OSError:
+            return False
+        return True
 
     def _result_of(self, row: Row) -> str:
         """systemd's word on how the unit ended; "" when systemd knows no such unit (any more)."""
@@ -261,19 +298,24 @@ class Units:
         """Clean up, then report; then the next build may begin."""
         self._clear(row, state)
         self._report(row, state, problem, result)
-        job_log.put_away(self._host.paths.job(row.id))
         self._forget_unit(row)
         self._watch.refresh()
         self._next(row)
 
     def _clear(self, row: Row, state: str) -> None:
-        """Nothing half-made stays."""
-        if state != "succeeded":
-            build.clear(self._host.paths, row.id)
-            if row.op == "build":
-                nspawn_file.forget_prepared(self._host.paths, MachineName(row.name))
-            new_pool.clear(self._host.paths, row.id)
-            cache.forget(self._host.paths.job(row.id))
+        """Nothing half-made stays; what cannot be removed even now must not keep the job from ending."""
+        for tries in range(CLEAR_TRIES):
+            try:
+                half_made.clear(self._host.paths, row, succeeded=state == "succeeded")
+            except (Problem, OSError, ValueError) as error:
+                LOG.warning("What job %s has left could not be removed: %s", row.id, error)
+                if tries == CLEAR_TRIES - 1:
+                    said = f"Something of it is left and is removed when the worker starts again: {error}"
+                    self._reporter.voice(row.id).line(said)
+                    return
+                time.sleep(1)
+            else:
+                return
 
     def _report(self, row: Row, state: str, problem: Any, result: Any) -> None:
         def report(machine: reports.MachineFact | None) -> None:
@@ -311,13 +353,38 @@ class Units:
         elif self._is_alive(row):
             run(systemctl.stop(job_unit(row.id)), timeout=30)
 
+    def sweep(self) -> None:
+        """What was left behind while no worker ran goes, beside everything else."""
+
+        def is_alive(job: UUID) -> bool:
+            state = self._host.bus.do(self._host.bus.unit(job_unit(job)))["ActiveState"]
+            return state not in {"inactive", "failed"}
+
+        def work() -> None:
+            half_made.sweep(self._host.paths, self._ledger, is_alive)
+            for line in run(systemctl.failed("nspawnpanel-job-*"), timeout=30).out.splitlines():
+                if (job := job_of(unit := line.split()[0])) and not self._is_open(job):
+                    run(systemctl.reset_failed(unit), timeout=20)
+
+        def attempt() -> None:
+            try:
+                work()
+            except Exception:
+                LOG.exception("What earlier jobs have left could not be looked through")
+
+        threading.Thread(target=attempt, name="sweep", daemon=True).start()
+
+    def _is_open(self, job: UUID) -> bool:
+        row = self._ledger.job(job)
+        return row is not None and row.ended is None
+
     def adopt(self, row: Row) -> None:
         """A job of an earlier worker: follow it on, or begin it if it never began."""
         if row.begun is None and not row.cancelled:
             self.place(row)
             return
         if not row.cancelled and not job_log.exists(self._host.paths.job(row.id)) and not self._is_alive(row):
-            threading.Thread(target=self._take_up, args=(row,), name=f"take-up-{row.name}", daemon=True).start()
+            self._beside("take-up", row, self._take_up)
             return
         with self._lock:
             self._busy[row.id] = _gate(row.op)

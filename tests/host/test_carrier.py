@@ -43,6 +43,9 @@ class Units:
         self.cancelled: list[UUID] = []
         self.adopted: list[UUID] = []
 
+    def sweep(self) -> None:
+        return
+
     def place(self, row) -> None:
         self.placed.append(row.id)
 

@@ -1,10 +1,18 @@
-"""The command that starts a job's unit."""
+"""The command that starts a job's unit, and how whatever goes wrong in a job becomes its end."""
 
 from pathlib import Path
 from uuid import UUID
 
-from machines.host import units
+import pytest
+
+from machines.contract import orders
+from machines.contract.problems import Problem
+from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.host import unit_job, units
+from machines.host.faults import Stopped, TookTooLong
 from machines.host.ledger import Row
+from machines.host.rootfs import build
+from machines.host.this_host import ThisHost
 
 JOB = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -28,3 +36,67 @@ def test_the_unit_is_named_after_its_job_and_capped():
 
 def test_no_secret_is_in_it():
     assert "CANARY" not in str(units.argv(row(), Path("/s")))
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "words"),
+    [
+        (Problem("It is full.", code="no-space"), "failed", "It is full."),
+        (Stopped("Enough."), "cancelled", "Enough."),
+        (TookTooLong("Too long."), "timed_out", "Too long."),
+        (OSError(5, "Input/output error"), "failed", "Input/output error"),
+        (ZeroDivisionError("canary"), "failed", "Something unexpected"),
+    ],
+)
+def test_whatever_is_raised_in_a_job_the_panel_is_told(error, state, words):
+    def fail() -> dict:
+        raise error
+
+    ended, problem, result = unit_job.attempt(fail, "journalctl")
+    assert (ended, result) == (state, {})
+    assert words in problem["message"]
+    assert "canary" not in str(problem), "its trace stays on the host"
+
+
+class Watch:
+    """Stands where the watcher is."""
+
+    def settle(self, _: str, report, *, image_too: bool) -> None:
+        report(None)
+
+    def refresh(self) -> None:
+        return
+
+
+def taken_up(paths, spool, monkeypatch, error: Exception | None) -> None:
+    """A job is taken up whose machine is there already; enabling and starting it raises what is given."""
+    order = orders.Build(
+        name="web", recipe=DebianRecipe(release="sid"), first_boot=FirstBoot(),
+        configuration=orders.Configuration(revision=1, nspawn="", limits=""),
+    )  # fmt: skip
+
+    def run_as_ordered(*_: object) -> None:
+        if error:
+            raise error
+
+    monkeypatch.setattr(build, "is_made_by", lambda *_: True)
+    monkeypatch.setattr(build, "run_as_ordered", run_as_ordered)
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, JOB, orders.to_wire(order), "ada", "accepted")
+    spool.ledger.begin(JOB)
+    host = ThisHost(paths, None, None)  # type: ignore[arg-type]
+    made = units.Units(host, spool.ledger, spool.reporter, Watch())  # type: ignore[arg-type]
+    made._persist(spool.ledger.job(JOB), made._take_up)
+
+
+def test_a_job_taken_up_after_its_machine_was_made_has_succeeded(paths, spool, monkeypatch):
+    taken_up(paths, spool, monkeypatch, None)
+    assert spool.wait_for("outcome")[0].state == "succeeded"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unforeseen"), OSError(5, "Input/output error"), KeyError("x")])
+def test_a_job_taken_up_ends_whatever_happens(error, paths, spool, monkeypatch):
+    taken_up(paths, spool, monkeypatch, error)
+    [outcome] = spool.wait_for("outcome")
+    assert outcome.state == "failed"
+    assert outcome.problem["message"]

@@ -1,88 +1,234 @@
 """Kills at random moments: every job ends, and what is under a machine's name is whole or not there at all.
 
-KILLS says how many (KILLS=50 takes about a quarter of an hour), SEED repeats a run.
+KILLS says how many (KILLS=50 takes about a quarter of an hour), SEED repeats a run. Who is killed: the worker, the builder,
+both, what the builder has started, or everything at once with whatever had not reached the disk; when: after a random part
+of the time such a job takes, or before a random one of the changes it makes.
 """
 
 import os
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
 
 from machines.contract import nspawn, orders
-from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.contract.recipes import AnyRecipe, DebianRecipe, FirstBoot, PullRecipe
+from machines.contract.reports import Outcome
+from nspawnpanel.sandbox import CACHE, Sandbox
+from nspawnpanel.valkey import Valkey
 from tests.host.scratch_panel import SERVICE, ScratchPanel
+from tests.live import power, seams
 
 KILLS = int(os.environ.get("KILLS", "4"))
 SEED = int(os.environ.get("SEED", "7"))
-LONGEST = 25.0  # seconds; about as long as a build takes
-DECIDED = 60.0  # seconds from a kill of the builder to the outcome
+DECIDED = 60.0  # seconds from a kill to the outcome, where the job does not simply go on
+AGAIN = 3.0  # seconds after which an order that nobody has accepted is sent again, as the courier does
+SERVER = "http://127.0.0.1:8098"
+# What is done, in turn: builds are what takes longest and changes most
+KINDS = ("build", "copy", "remove", "pull", "build", "started", "disk", "build", "copy", "remove")
+ROLES = {"copy": "worker", "started": "worker"}  # who does the work; a builder does all else
+CULPRITS = ("worker", "builder", "both", "tool", "power", "power", "seam", "seam")
+PUBLISH = """
+mkdir -p /srv/images; cd /srv/images
+tar -C /var/lib/machines/web --sort=name -cf tree.tar .; gzip -1 tree.tar
+truncate -s 1G disk; mkfs.btrfs -q disk; mkdir -p /mnt/image; mount -o loop disk /mnt/image
+cp -a /var/lib/machines/web/. /mnt/image/; umount /mnt/image; gzip -1 -c disk > disk.raw.gz; rm disk
+systemd-run --quiet --unit=images python3 -m http.server 8098 --bind 127.0.0.1 --directory /srv/images
+for try in $(seq 100); do python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8098))' 2>/dev/null && break; sleep 0.1; done
+"""
+# Everything a job could leave anywhere; its own log stays, and so do the caches.
+LEFT = """
+cd /; find /var/lib/machines /etc/systemd/nspawn /tmp /var/tmp /run/nspawnpanel -mindepth 1 -maxdepth 1 2>/dev/null | grep -v systemd-private-
+find /etc/systemd/system /run/systemd/system /run/systemd/transient /run/systemd/nspawn | grep -E 'nspawn@|np-probe|nspawnpanel-job'
+find /var/lib/nspawnpanel -mindepth 1 | grep -vE '/jobs/[^/]*(/log)?$|/cache/(apt|lists)/|/ledger|/ballast$'
+find /var/lib/nspawnpanel/cache -path '*/lists/*' -prune -o -type f -size 0 -print
+cut -d' ' -f5 /proc/self/mountinfo; losetup --noheadings --output BACK-FILE | grep -E 'nspawnpanel-|killed'
+systemctl list-units --all --plain --no-legend 'nspawnpanel-job-*' 'systemd-nspawn@*' | cut -d' ' -f1
+btrfs subvolume list /disk | cut -d' ' -f9; ps -eo args | grep -E '[n]spawnpanel-[0-9a-f]{8}-|[u]nit_job'
+true
+"""
+WHOLE = "cd /var/lib/machines/$0/usr; find . -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum"
 
 
-def build(name: str, *, fresh: bool) -> orders.Build:
-    configuration = orders.Configuration(revision=1, nspawn=nspawn.mark("[Exec]\nNotifyReady=yes\n", 1), limits="")
+@dataclass
+class Life:
+    """Of a job that nobody kills: how long it takes, how many changes it makes, and what its machine's /usr is then."""
+
+    seconds: float
+    changes: int
+    whole: str
+
+
+@dataclass
+class House:
+    """A host on a disk of its own, and what a job of each kind is like there."""
+
+    panel: ScratchPanel
+    lives: dict[str, Life]
+
+    @property
+    def host(self) -> Sandbox:
+        return self.panel.sandbox
+
+    def left(self) -> set[str]:
+        return set(self.host.run(["sh", "-c", LEFT]).stdout.splitlines())
+
+    def whole(self, name: str) -> str:
+        """A digest of all it consists of; of a disk image its size, it is fetched in one piece and verified."""
+        if self.host.run(["test", "-e", f"/var/lib/machines/{name}.raw"], check=False).returncode == 0:
+            return self.host.run(["stat", "--format=%s", f"/var/lib/machines/{name}.raw"]).stdout
+        return self.host.run(["bash", "-ec", WHOLE, name]).stdout
+
+    def is_there(self, name: str) -> bool:
+        listed = self.host.run(["ls", "-A", "/var/lib/machines"]).stdout.split()
+        return name in listed or f"{name}.raw" in listed
+
+    def order(self, kind: str, name: str) -> orders.AnyOrder:
+        """For a removal with the machine that is to go."""
+        if kind == "remove":
+            assert self.panel.do(build(name, DebianRecipe(release="bookworm"))).state == "succeeded"
+            return orders.Remove(name=name)
+        if kind in {"pull", "disk"}:
+            file = "tree.tar.gz" if kind == "pull" else "disk.raw.gz"
+            sha256 = self.host.run(["sha256sum", f"/srv/images/{file}"]).stdout.split()[0]
+            recipe = PullRecipe(
+                url=f"{SERVER}/{file}", verify="sha256", sha256=sha256, format="tar" if kind == "pull" else "raw"
+            )
+            return build(name, recipe)
+        return build(name, DebianRecipe(release="bookworm"), fresh=kind == "build", start=kind == "started")
+
+    def outcome(self, job: UUID, text: str, seconds: float) -> Outcome:
+        """What became of it; an order nobody has accepted is sent again until then."""
+        deadline, sent = time.monotonic() + seconds, time.monotonic()
+        while time.monotonic() < deadline:
+            mine = [report for report in self.panel.reports if getattr(report, "job", None) == job]
+            if ended := next((report for report in mine if isinstance(report, Outcome)), None):
+                return ended
+            if not mine and time.monotonic() - sent > AGAIN:
+                self.panel.push(text)
+                sent = time.monotonic()
+            self.panel.read()
+        raise AssertionError(f"{job} is undecided after {seconds:.0f} s; its last reports: {mine[-3:]}")
+
+    def measure(self, kind: str) -> None:
+        name = f"measured-{kind}"
+        order = self.order(kind, name)
+        seams.arm(self.host, ROLES.get(kind, "builder"), 0)
+        began = time.monotonic()
+        outcome = self.panel.do(order, 300)
+        took = time.monotonic() - began
+        assert outcome.state == "succeeded", outcome.problem
+        changes = seams.disarm(self.host)
+        whole = self.whole(name) if kind != "remove" else ""
+        self.lives[kind] = Life(took, changes, whole)
+        if kind != "remove":
+            self.remove(name)
+
+    def remove(self, name: str) -> None:
+        self.panel.do(orders.Terminate(name=name))
+        outcome = self.panel.do(orders.Remove(name=name))
+        assert outcome.state == "succeeded", outcome.problem
+
+
+def build(name: str, recipe: AnyRecipe, *, fresh: bool = False, start: bool = False) -> orders.Build:
+    configuration = orders.Configuration(
+        revision=1, nspawn=nspawn.mark("[Exec]\nNotifyReady=yes\n", 1), limits="[Service]\nMemoryMax=1G\n"
+    )
     return orders.Build(
-        name=name, recipe=DebianRecipe(release="bookworm"), first_boot=FirstBoot(), configuration=configuration,
-        start=False, fresh=fresh,
+        name=name, recipe=recipe, first_boot=FirstBoot(), configuration=configuration, start=start, enable=start, fresh=fresh
     )  # fmt: skip
 
 
-def kill_worker(panel: ScratchPanel, job: UUID) -> None:
-    del job
-    panel.sandbox.run(["systemctl", "kill", "--signal=KILL", SERVICE])
-
-
-def kill_builder(panel: ScratchPanel, job: UUID) -> None:
-    """The job's own process, and with it everything it has started; a job without a unit has none."""
-    panel.sandbox.run(
-        ["systemctl", "kill", "--kill-whom=all", "--signal=KILL", f"nspawnpanel-job-{job}.service"], check=False
-    )
-
-
-def kill_tool(panel: ScratchPanel, job: UUID) -> None:
-    """Only what the builder has started."""
-    panel.sandbox.run(["pkill", "--signal=KILL", "--full", f"nspawnpanel-{job}.tmp"], check=False)
-
-
-CULPRITS = (kill_worker, kill_builder, kill_tool)
-
-
-def plan() -> list[tuple[int, str, float, bool]]:
-    """(number, who is killed, after how many seconds, whether it is a build and not a copy)."""
+def plan() -> list[tuple[int, str, str, float]]:
+    """(number, what is done, who is killed, after which part of its life)."""
     dice = random.Random(SEED)
     rounds = []
     for number in range(KILLS):
-        fresh = number % 2 == 0
-        rounds.append((number, dice.choice(CULPRITS).__name__, dice.uniform(0, LONGEST if fresh else 0.6), fresh))
+        kind, culprit = KINDS[number % len(KINDS)], dice.choice(CULPRITS)
+        if (kind in ROLES and culprit in {"builder", "tool"}) or (kind == "remove" and culprit == "tool"):
+            culprit = "seam"  # nobody else is at work, or it is machined, which goes on
+        rounds.append((number, kind, culprit, round(dice.uniform(0, 1.3 if culprit == "power" else 1.05), 3)))
     return rounds
 
 
 @pytest.fixture(scope="module")
-def base(scratch: ScratchPanel) -> Iterator[None]:
-    outcome = scratch.do(build("kills-first", fresh=False), 300)
-    assert outcome.state == "succeeded", outcome.problem
-    yield
-    scratch.do(orders.Remove(name="kills-first"))
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    data = tmp_path_factory.mktemp("valkey")
+    with Valkey(data) as valkey, Sandbox(f"kills-{os.getpid()}-{worker}", CACHE) as host:
+        host.plant("web")
+        host.run(["bash", "-ec", PUBLISH], timeout=120)
+        power.plug_in(host)
+        seams.install(host)
+        panel = ScratchPanel(host, valkey)
+        panel.join()
+        made = House(panel, {})
+        for kind in dict.fromkeys(["build", *(kind for _, kind, _, _ in plan())]):  # the first one leaves the base
+            made.measure(kind)
+        yield made
 
 
-@pytest.mark.parametrize(("number", "who", "after", "fresh"), plan())
-def test_whoever_is_killed_the_job_ends_and_nothing_is_half_there(scratch, base, number, who, after, fresh):
-    name = f"killed-{number}"
-    job = scratch.order(build(name, fresh=fresh))
-    time.sleep(after)
-    {culprit.__name__: culprit for culprit in CULPRITS}[who](scratch, job)
+def strike(house: House, job: UUID, culprit: str) -> None:
+    unit = f"nspawnpanel-job-{job}.service"
+    if culprit in {"worker", "both"}:
+        house.host.run(["systemctl", "kill", "--signal=KILL", SERVICE])
+    if culprit in {"builder", "both"}:
+        house.host.run(["systemctl", "kill", "--kill-whom=all", "--signal=KILL", unit], check=False)
+    if culprit == "tool":
+        group = f"/sys/fs/cgroup*/nspawnpanel.slice/{unit}/cgroup.procs /sys/fs/cgroup/systemd/nspawnpanel.slice/{unit}/cgroup.procs"
+        script = f"for pid in $(cat {group} 2>/dev/null); do [ $pid = $(systemctl show -P MainPID {unit}) ] || kill -KILL $pid; done"
+        house.host.run(["sh", "-c", script], check=False)
+    if culprit == "power":
+        power.cut(house.host)
+
+
+@pytest.mark.parametrize(("number", "kind", "culprit", "part"), plan())
+def test_whoever_is_killed_the_job_ends_and_nothing_is_half_there(house, number, kind, culprit, part):
+    name, life, before = f"killed-{number}", house.lives[kind], house.left()
+    order = house.order(kind, name)
+    began, (job, text) = time.monotonic(), house.panel.seal(order)
+    if culprit == "seam":
+        seams.arm(house.host, ROLES.get(kind, "builder"), 1 + int(part * life.changes))
+    house.panel.push(text)
+    if culprit != "seam":
+        time.sleep(part * life.seconds)
+        strike(house, job, culprit)
     killed = time.monotonic()
-    outcome = scratch.outcome(job, 300)
-    if outcome.state == "failed":
-        assert time.monotonic() - killed < DECIDED
+    outcome = house.outcome(job, text, 300)
+    decided = time.monotonic() - (began if culprit == "seam" else killed)
+    at = seams.disarm(house.host) if culprit == "seam" else None
+    when = f"{part:.2f} of its life" + (f", before change {at} of {life.changes}" if at else "")
+    print(f"\n{number}: {kind}: {culprit} at {when}: {outcome.state} {decided:.1f} s later")
+    if outcome.state != "succeeded":
+        assert decided < DECIDED + (life.seconds if culprit == "seam" else 0)
+        assert culprit == "tool" or outcome.problem["code"] in {"job-died", "job-lost"}, outcome.problem
         assert outcome.problem["message"]
-    names = scratch.sandbox.run(["ls", "-A", "/var/lib/machines", "/etc/systemd/nspawn"]).stdout.split()
-    assert not [left for left in names if left.startswith(".nspawnpanel-") and left.endswith((".tmp", ".base", ".zst"))]
-    if outcome.state == "succeeded":
-        assert scratch.sandbox.read(f"/var/lib/machines/{name}/etc/hostname").strip() == name
-        assert scratch.do(orders.Remove(name=name)).state == "succeeded"
-    else:
-        assert name not in names
-        assert f"{name}.nspawn" not in names
+        assert culprit != "worker", outcome.problem
+        assert kind not in {"remove", *ROLES}, outcome.problem
+    check_whole_or_gone(house, kind, name, outcome)
+    check_nothing_is_left(house, before)
+
+
+def check_whole_or_gone(house: House, kind: str, name: str, outcome: Outcome) -> None:
+    """Succeeded means there, whole, with its name and its files; everything else means gone."""
+    if kind == "remove" or outcome.state != "succeeded":
+        assert not house.is_there(name)
+        return
+    assert house.is_there(name)
+    assert house.whole(name) == house.lives[kind].whole
+    if kind != "disk":
+        assert house.host.read(f"/var/lib/machines/{name}/etc/hostname").strip() == name
+    assert "NotifyReady=yes" in house.host.read(f"/etc/systemd/nspawn/{name}.nspawn")
+    house.remove(name)
+
+
+def check_nothing_is_left(house: House, before: set[str]) -> None:
+    """What the worker clears away beside its work may take a moment."""
+    patience = time.monotonic() + 10
+    while (left := house.left()) != before and time.monotonic() < patience:
+        house.panel.read()
+    assert sorted(left - before) == []
+    assert sorted(before - left) == []

@@ -121,11 +121,15 @@ def is_swift(host: ThisHost, order: orders.Build) -> bool:
 def is_made_by(host: ThisHost, order: orders.Build, job: UUID) -> bool:
     """Whether the image of that name is the one this very job has made."""
     name = MachineName(order.name)
-    for image in (host.paths.image(name), host.paths.raw_image(name)):
-        with contextlib.suppress(OSError):
-            if os.getxattr(image, MARK) == str(job).encode():
-                return True
-    return False
+    return any(is_complete(image, job) for image in (host.paths.image(name), host.paths.raw_image(name)))
+
+
+def is_complete(image: Path, job: UUID) -> bool:
+    """Whether a tree or disk image is one that this job has finished."""
+    try:
+        return os.getxattr(image, MARK) == str(job).encode()
+    except OSError:
+        return False
 
 
 def clear(paths: Paths, job: UUID) -> None:
@@ -366,6 +370,7 @@ def import_(building: Building) -> None:
     assert isinstance(order, orders.Build)
     assert name is not None
     found, wanted = nspawn_file.read(host.paths, name), nspawn_file.wanted(order.configuration)
+    nspawn_file.keep(host.paths.job(task.job), found)
     building.undo.push(apply.write, host, task, name, wanted, found)
     apply.write(host, task, name, found, wanted, prepared=building.configuration)
     building.found["applied_at"] = time.time()

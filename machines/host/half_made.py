@@ -1,0 +1,110 @@
+"""What a job leaves behind that had no time to undo it: killed, out of memory, or under a power cut.
+
+Everything half-made has the job in its name, so it is found without any record. Only the files of a machine, which are
+written before its image takes its name, need one: what they were before stands in the job's own folder.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+from machines.contract import orders
+from machines.contract.names import MachineName
+from machines.contract.problems import Problem
+from machines.host import job_log, lint, new_pool, nspawn_file, systemctl
+from machines.host.ledger import Ledger, Row
+from machines.host.nspawn_file import Files
+from machines.host.paths import Paths
+from machines.host.rootfs import bases, build, pool
+from machines.host.run import run
+
+LOG = logging.getLogger(__name__)
+
+_NAMED = re.compile(r"(?:\.#)?\.nspawnpanel-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\..+")
+_BASE = ".nspawnpanel-base-"
+
+
+def clear(paths: Paths, row: Row, *, succeeded: bool) -> None:
+    """Remove everything half-made of a job that has ended. Raises Problem or OSError when something of it is left."""
+    lint.forget_dead(paths)
+    build.clear(paths, row.id)
+    for lock in paths.machines.glob(f".#.nspawnpanel-{row.id}.*"):  # systemd-nspawn's own, of a tree it had booted
+        lock.unlink(missing_ok=True)
+    if not succeeded:
+        new_pool.clear(paths, row.id)
+        _put_files_back(paths, row)
+    job_log.put_away(paths.job(row.id))
+
+
+def _put_files_back(paths: Paths, row: Row) -> None:
+    """The files of a machine that never came to be, where they are what the job has written."""
+    order = orders.from_wire(row.wanted)
+    if not isinstance(order, orders.Build):
+        return
+    name, wanted = MachineName(order.name), nspawn_file.wanted(order.configuration)
+    nspawn_file.forget_prepared(paths, name)
+    if any(map(os.path.lexists, (paths.image(name), paths.raw_image(name)))):
+        return
+    before, found = nspawn_file.kept(paths.job(row.id)), nspawn_file.read(paths, name)
+    wrote = found.nspawn == wanted.nspawn, found.limits == wanted.limits
+    back = Files(before.nspawn if wrote[0] else found.nspawn, before.limits if wrote[1] else found.limits)
+    if back != found:
+        nspawn_file.write(paths, name, back)
+        if back.limits != found.limits:
+            run(systemctl.daemon_reload(), timeout=60)
+
+
+# --- at the worker's start
+
+
+def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool]) -> None:
+    """What jobs have left that ended while nobody could clear up after them. Nothing is raised.
+
+    A power cut may take back the last step of a build that was told as succeeded, the renaming of its tree, which was
+    complete and on disk before: that step is done again.
+    """
+    for job, path in _left(paths.machines):
+        row = ledger.job(job)
+        if (row is not None and row.ended is None) or is_alive(job):
+            continue
+        try:
+            if row is None or row.state != "succeeded" or not _rename_again(paths, row, path):
+                LOG.warning("Removing what job %s has left: %s", job, path)
+                pool.clear(path)
+        except (Problem, OSError) as error:
+            LOG.warning("%s could not be removed: %s", path, error)
+    lint.forget_dead(paths)
+    for name in _nameless(paths):
+        if not ledger.unfinished():  # a base that is just being made has its name before it is known
+            LOG.warning("Removing a base of which nothing is known: %s", name)
+            pool.clear(paths.machines / name)
+
+
+def _left(folder: Path) -> Iterator[tuple[UUID, Path]]:
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        if found := _NAMED.fullmatch(name):
+            yield UUID(found[1]), folder / name
+
+
+def _rename_again(paths: Paths, row: Row, path: Path) -> bool:
+    order = orders.from_wire(row.wanted)
+    if not isinstance(order, orders.Build) or path not in {paths.unfinished(row.id), paths.unfinished_raw(row.id)}:
+        return False
+    name = MachineName(order.name)
+    target = paths.image(name) if path == paths.unfinished(row.id) else paths.raw_image(name)
+    if not build.is_complete(path, row.id) or os.path.lexists(target):
+        return False
+    build.rename_into_place(path, target)
+    LOG.warning("%s is there again: a power cut had taken back its name", target)
+    return True
+
+
+def _nameless(paths: Paths) -> list[str]:
+    """Trees of bases of which nothing is known: what died or lost its power came before that was written, or after."""
+    names = os.listdir(paths.machines) if paths.machines.is_dir() else []
+    known = {base.id for base, _ in bases.every(paths)}
+    trees = [name for name in names if name.startswith(_BASE)]
+    return [name for name in trees if name.removeprefix(_BASE).removesuffix(bases.PACKED) not in known]

@@ -1,0 +1,127 @@
+"""What jobs leave that were killed goes; what belongs to somebody else stays."""
+
+import os
+import time
+from uuid import UUID, uuid4
+
+import pytest
+
+from machines.contract import orders
+from machines.contract.names import MachineName
+from machines.contract.recipes import DebianRecipe, FirstBoot
+from machines.host import half_made, ledger, nspawn_file
+from machines.host.nspawn_file import Files
+from machines.host.rootfs import build
+
+WEB = MachineName("web")
+CONFIGURATION = orders.Configuration(revision=3, nspawn="[Exec]\nBoot=yes\n", limits="")
+BUILD = orders.Build(
+    name="web", recipe=DebianRecipe(release="sid"), first_boot=FirstBoot(), configuration=CONFIGURATION
+)  # fmt: skip
+WANTED = nspawn_file.wanted(CONFIGURATION)
+THEIRS = Files(nspawn="[Exec]\nBoot=no\n")
+
+
+@pytest.fixture
+def machines(paths):
+    paths.machines.mkdir(exist_ok=True)
+    return paths.machines
+
+
+def taken(spool, job: UUID | None = None) -> ledger.Row:
+    job = job or uuid4()
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, job, orders.to_wire(BUILD), "ada", "accepted")
+    return spool.ledger.job(job)
+
+
+def ended(spool, row: ledger.Row, state: str) -> None:
+    with spool.ledger.writing() as db:
+        ledger.end(db, row.id, {"state": state, "at": time.time()})
+
+
+def names(folder) -> set[str]:
+    return set(os.listdir(folder)) if folder.exists() else set()
+
+
+# --- after a job
+
+
+@pytest.mark.parametrize("before", [Files(), THEIRS], ids=["nothing", "a file of somebody else"])
+def test_the_files_of_a_machine_that_never_came_to_be_are_what_they_were(before, paths, spool, machines):
+    row = taken(spool)
+    nspawn_file.write(paths, WEB, before)
+    nspawn_file.keep(paths.job(row.id), before)
+    nspawn_file.write(paths, WEB, WANTED)
+    (paths.nspawn / ".web.nspawn.new").write_text("half a fi")
+    half_made.clear(paths, row, succeeded=False)
+    assert nspawn_file.read(paths, WEB) == before
+    assert names(paths.nspawn) == ({"web.nspawn"} if before.nspawn else set())
+    assert not paths.job(row.id).exists()
+
+
+def test_files_of_a_machine_that_is_there_and_files_changed_since_stay(paths, spool, machines):
+    row = taken(spool)
+    nspawn_file.write(paths, WEB, THEIRS)
+    half_made.clear(paths, row, succeeded=False)
+    assert nspawn_file.read(paths, WEB) == THEIRS
+    nspawn_file.write(paths, WEB, WANTED)
+    (machines / "web").mkdir()  # somebody else's: this job failed because the name was taken
+    half_made.clear(paths, row, succeeded=False)
+    assert nspawn_file.read(paths, WEB) == WANTED
+
+
+def test_what_dead_processes_showed_to_systemd_s_parsers_goes(paths, spool, machines):
+    dead = os.fork()
+    if not dead:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    for pid in (dead, os.getpid()):
+        paths.probes.mkdir(exist_ok=True)
+        (paths.probes / f"np-probe-{pid}-00ff.nspawn").touch()
+        (paths.scratch / f"lint-{pid}-00ff" / "web.service.d").mkdir(parents=True)
+    half_made.clear(paths, taken(spool), succeeded=True)
+    assert names(paths.probes) == {f"np-probe-{os.getpid()}-00ff.nspawn"}
+    assert names(paths.scratch) == {f"lint-{os.getpid()}-00ff"}
+
+
+# --- at the worker's start
+
+
+def test_trees_of_jobs_that_have_ended_go_and_those_of_others_stay(paths, spool, machines):
+    over, open_, alive, unknown = taken(spool).id, taken(spool).id, uuid4(), uuid4()
+    ended(spool, spool.ledger.job(over), "failed")
+    for job in (over, open_, alive, unknown):
+        (machines / f".nspawnpanel-{job}.tmp" / "etc").mkdir(parents=True)
+        (machines / f".#.nspawnpanel-{job}.tmp.lck").touch()
+    (machines / "web").mkdir()
+    half_made.sweep(paths, spool.ledger, lambda job: job == alive)
+    kept = {f".nspawnpanel-{job}.tmp" for job in (open_, alive)} | {
+        f".#.nspawnpanel-{job}.tmp.lck" for job in (open_, alive)
+    }
+    assert names(machines) == kept | {"web"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="marks of trees are root's")
+def test_a_name_that_a_power_cut_took_back_is_given_again_but_never_twice(paths, spool, machines):
+    row = taken(spool)
+    ended(spool, row, "succeeded")
+    tree = paths.unfinished(row.id)
+    for text in ("the first", "another"):
+        tree.mkdir()
+        (tree / "hostname").write_text(text)
+        os.setxattr(tree, build.MARK, str(row.id).encode())
+        half_made.sweep(paths, spool.ledger, lambda _: False)
+    assert names(machines) == {"web"}
+    assert (machines / "web" / "hostname").read_text() == "the first"
+
+
+def test_a_base_of_which_nothing_is_known_goes_unless_a_job_may_be_making_it(paths, spool, machines):
+    tree = paths.base("0123456789abcdef")
+    tree.mkdir()
+    row = taken(spool)
+    half_made.sweep(paths, spool.ledger, lambda _: False)
+    assert tree.exists()
+    ended(spool, row, "failed")
+    half_made.sweep(paths, spool.ledger, lambda _: False)
+    assert not tree.exists()
