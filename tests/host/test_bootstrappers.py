@@ -117,6 +117,21 @@ def test_debootstrap_s_progress_never_goes_back_and_never_ends_early():
         ),
         ("E: The repository 'http://m/debian sid InRelease' is not signed.", "key-unknown", "The repository 'http"),
         ("E: Release signed by unknown key (key id 4BBBB0C3E662E43C)", "key-unknown", "4BBBB0C3E662E43C"),
+        (
+            "E: The repository 'http://m nothere Release' does not have a Release file.",
+            "release-unknown",
+            "no suite “nothere”",
+        ),
+        (
+            "E: Failed to fetch http://m/tiny.deb  Hash Sum mismatch",
+            "checksum-wrong",
+            "http://m/tiny.deb  Hash Sum mismatch",
+        ),
+        (
+            "E: Failed to fetch http://m/Packages  File has unexpected size (188 != 181). Mirror sync in progress?",
+            "checksum-wrong",
+            "unexpected size",
+        ),
         ("E: something else", "bootstrap-failed", "something else"),
     ],
 )
@@ -125,6 +140,32 @@ def test_failures_are_told_as_what_they_are(said, code, words):
     assert found.code == code
     assert words in found.message
     assert said in found.details
+
+
+def test_an_archive_with_an_unknown_key_is_named():
+    said = [
+        "Err:2 http://m x InRelease", "  The following signatures couldn't be verified: NO_PUBKEY 2885A77E4F9AA359",
+        "W: GPG error: http://m x InRelease: The following signatures couldn't be verified: NO_PUBKEY 2885A77E4F9AA359",
+        "E: The repository 'http://m x InRelease' is not signed.",
+    ]  # fmt: skip
+    found = bootstrappers.explain(CommandFailed(["mmdebstrap"], 25, ""), said, TREE)
+    assert found.message.endswith("known for it: http://m x InRelease: " + said[1].strip())
+
+
+def test_a_file_with_a_wrong_sum_is_named():
+    said = [
+        "Err:1 http://m x/main amd64 tiny 1",
+        "  Hash Sum mismatch",
+        "E: Failed to fetch http://m/tiny.deb  Hash Sum mismatch",
+    ]
+    found = bootstrappers.explain(CommandFailed(["mmdebstrap"], 25, ""), said, TREE)
+    assert found.message == "A file is not what the archive's signed list says: http://m/tiny.deb  Hash Sum mismatch"
+
+
+def test_the_tool_s_own_line_is_in_the_words_for_an_unknown_package():
+    said = ["E: Unable to locate package nosuch", "E: mmdebstrap failed to run"]
+    found = bootstrappers.explain(CommandFailed(["mmdebstrap"], 25, ""), said, TREE)
+    assert found.message == "There is no package nosuch in this release (Unable to locate package nosuch)."
 
 
 def test_a_missing_tool_names_its_package(monkeypatch, tmp_path):

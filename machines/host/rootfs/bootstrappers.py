@@ -166,6 +166,8 @@ class Progress:
 _NO_PACKAGE = re.compile(
     r"E: (?:Unable to locate package|Package '|Couldn't find these debs:|Couldn't find any package .*?')\s*([a-z0-9][a-z0-9+.-]+)"
 )
+_NO_SUITE = re.compile(r"The repository '(\S+) (\S+) Release' does not have a Release file")
+_WRONG_SUM = ("Hash Sum mismatch", "File has unexpected size", "Corrupted file", "was corrupt")
 _UNREACHABLE = ("Could not resolve", "Could not connect", "Connection refused", "Connection timed out", "Unable to connect",
                 "Network is unreachable", "Certificate verification failed", "Temporary failure resolving", "Connection failed")  # fmt: skip
 _KEY = ("NO_PUBKEY", "EXPKEYSIG", "BADSIG", "REVKEYSIG", "is not signed.", "Release signed by unknown key", "Invalid Release signature",
@@ -180,16 +182,11 @@ def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
         return no_space(str(tree.parent), text[-4000:])
     if match := _NO_PACKAGE.search(text):
         return Problem(
-            f"There is no package {match[1]} in this release.", code="package-unknown",
+            f"There is no package {match[1]} in this release ({own.removeprefix('E: ')[:200]}).", code="package-unknown",
             hint="Check the spelling, or take it out of the recipe.", details=text[-4000:],
         )  # fmt: skip
-    if line := next((line.strip() for line in said if any(words in line for words in _KEY)), ""):
-        return Problem(
-            f"An archive is not signed by a key that is known for it: {line.removeprefix('E: ')[:300]}", code="key-unknown",
-            hint="Check its address and the key the recipe has for it; for the distribution's own archive, bring its"
-            " keyring on this host up to date.",
-            details=text[-4000:],
-        )  # fmt: skip
+    if found := _explain_archive(said, text):
+        return found
     if any(words in text for words in _UNREACHABLE):
         return Problem(
             f"The mirror could not be reached: {own or failed.message}", code="mirror-unreachable", passing=True,
@@ -199,3 +196,32 @@ def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
         f"{failed.argv[0]} failed: {own or failed.message}", code="bootstrap-failed", details=text[-4000:],
         hint="The last lines of the log are the reason.",
     )  # fmt: skip
+
+
+def _explain_archive(said: Sequence[str], text: str) -> Problem | None:
+    """What is wrong with one of the archives, with the tool's own line, which names it; apt says more in its warning."""
+    wrong = [line.strip() for line in said if any(words in line for words in _KEY)]
+    line = next((line for line in wrong if "GPG error: " in line), wrong[0] if wrong else "")
+    if line:
+        line = line.removeprefix("E: ").partition("GPG error: ")[2] or line.removeprefix("E: ")
+        return Problem(
+            f"An archive is not signed by a key that is known for it: {line[:300]}", code="key-unknown",
+            hint="Check its address and the key the recipe has for it; for the distribution's own archive, bring its"
+            " keyring on this host up to date.",
+            details=text[-4000:],
+        )  # fmt: skip
+    if match := _NO_SUITE.search(text):
+        return Problem(
+            f"{match[1]} has no suite “{match[2]}”.", code="release-unknown", details=text[-4000:],
+            hint="Check the address and the suite of that repository in the recipe.",
+        )  # fmt: skip
+    wrong = [line.strip() for line in said if any(words in line for words in _WRONG_SUM)]
+    if line := next((line for line in wrong if "Failed to fetch " in line), wrong[0] if wrong else ""):
+        line = line.removeprefix("E: ").removeprefix("W: ").removeprefix("Failed to fetch ")
+        return Problem(
+            f"A file is not what the archive's signed list says: {line[:300]}", code="checksum-wrong", passing=True,
+            hint="Nothing of it was used. Try again; if it stays, the mirror or a proxy on the way has damaged or old files: "
+            "choose another mirror.",
+            details=text[-4000:],
+        )  # fmt: skip
+    return None

@@ -123,6 +123,8 @@ def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
         except CommandFailed as failed:
             if door.refused:
                 raise door.refused[0] from failed
+            for away in dict.fromkeys(door.failures):
+                task.voice.line(f"No connection: {away}.")
             raise explain(failed, heard.said, recipe, policy.archive_gib, door.failures) from failed
 
 
