@@ -10,6 +10,7 @@ from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host.faults import CommandFailed
 from machines.host.rootfs import bootstrappers, debian
 from machines.host.rootfs.bootstrappers import Plan
+from machines.host.run import run
 
 MAIN = Source("http://m/debian", "bookworm", ("main",))
 TREE = Path("/var/lib/machines/.x.tmp")
@@ -26,6 +27,23 @@ def test_mmdebstrap_gets_every_operand_after_the_dashes(tmp_path):
     assert f"""--setup-hook=cp --archive {tmp_path}/lists/. "$1"/var/lib/apt/lists/""" in argv
     assert "--include=systemd,dbus" in argv
     assert f"--aptopt={tmp_path}/apt.conf" in argv
+
+
+def test_an_old_release_gets_the_merged_usr_its_packages_do_not_bring(tmp_path):
+    hooks = {
+        merge: [
+            word.removeprefix("--setup-hook=")
+            for word in bootstrappers.mmdebstrap(Plan("x", "minbase", [], [MAIN], merge_usr=merge), TREE)
+            if word.startswith("--setup-hook=")
+        ]
+        for merge in (True, False)
+    }
+    assert hooks[False] == []
+    run(["sh", "-euc", *hooks[True], "sh", str(tmp_path)])
+    assert {name: str((tmp_path / name).readlink()) for name in ("bin", "lib")} == {"bin": "usr/bin", "lib": "usr/lib"}
+    assert (tmp_path / "lib").is_dir()
+    assert "bullseye" in debian.OLD
+    assert "bookworm" not in debian.OLD
 
 
 def test_debootstrap_takes_one_mirror(tmp_path, monkeypatch):

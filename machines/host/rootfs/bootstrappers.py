@@ -20,6 +20,7 @@ from machines.host.run import environment
 SCRIPTS = Path("/usr/share/debootstrap/scripts")
 GENERAL = {"debian": "sid", "ubuntu": "gutsy"}  # the script of every release that debootstrap is too old to know
 HOOKS = Path("/usr/share/mmdebstrap/hooks/file-mirror-automount")
+MERGE_USR = 'for folder in bin sbin lib lib64; do mkdir -p "$1/usr/$folder" && ln -s "usr/$folder" "$1/$folder"; done'
 APT_OPTIONS = "etc/apt/apt.conf.d/99mmdebstrap"  # where mmdebstrap leaves --aptopt in the tree
 
 
@@ -38,6 +39,7 @@ class Plan:
     packages: Path | None = None
     lists: Path | None = None
     distribution: str = "debian"
+    merge_usr: bool = False  # make it so, where the packages do not
 
 
 def tool(wanted: str = "") -> str:
@@ -78,6 +80,7 @@ def mmdebstrap(plan: Plan, tree: Path) -> list[str]:
         f"--include={','.join(plan.include)}",
         *([f"--aptopt={plan.options}"] if plan.options else []),
         *([f"--hook-dir={HOOKS}"] if local and HOOKS.exists() else []),
+        *([f"--setup-hook={MERGE_USR}"] if plan.merge_usr else []),
         *(kept if plan.packages else []),
         *([f'--setup-hook=cp --archive {plan.lists}/. "$1"/var/lib/apt/lists/'] if plan.lists else []),
         "--",

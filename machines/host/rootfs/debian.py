@@ -23,9 +23,9 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 POLICY_RC = "usr/sbin/policy-rc.d"
 # What makes a tree a machine: an init, the bus for machinectl shell and login, the tools to have an address.
 BASE = ("systemd", "systemd-sysv", "dbus", "iproute2", "login")
-RESOLVED_IN_SYSTEMD = frozenset(
-    {"stretch", "buster", "bullseye", "bionic", "focal", "jammy"}
-)  # later releases have a package of its own
+# Their systemd-resolved is in systemd, and their packages do not bring a merged /usr, without which a later systemctl
+# on the host finds none of their units.
+OLD = frozenset({"stretch", "buster", "bullseye", "bionic", "focal", "jammy"})
 # How a host comes by the keys of a distribution
 KEYS = {
     "debian": "apt install debian-archive-keyring",
@@ -66,7 +66,7 @@ def packages_for(recipe: DebianRecipe, first_boot: FirstBoot, sources: Sequence[
 
 def _base_packages(recipe: DebianRecipe, sources: Sequence[Source]) -> list[str]:
     wanted = list(BASE)
-    if recipe.release not in RESOLVED_IN_SYSTEMD:
+    if recipe.release not in OLD:
         wanted.append("systemd-resolved")
     if any(source.uri.startswith("https:") for source in sources):
         wanted.append("ca-certificates")
@@ -200,7 +200,8 @@ def bootstrap(building: Building) -> None:
     recipe, way, voice = _recipe(building), building.state, building.task.voice
     progress = bootstrappers.Progress(voice.progress, building.enter)
     plan = Plan(recipe.release, recipe.variant, _base_packages(recipe, way.sources), way.sources,
-                keyring=way.keyring, options=way.options, distribution=recipe.distribution)  # fmt: skip
+                keyring=way.keyring, options=way.options, distribution=recipe.distribution,
+                merge_usr=recipe.release in OLD)  # fmt: skip
     if way.tool == "debootstrap":
         argv = bootstrappers.debootstrap(plan, building.tree)
         building.install(argv, progress.line, _explain(building), extra=_proxy(recipe))
