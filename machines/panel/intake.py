@@ -50,13 +50,14 @@ def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
     with transaction.atomic():
         host = Host.objects.select_for_update().get(pk=host_id)
         key = VerifyKey(b64decode(host.verify_key))
-        taken = [_take(host, key, text) for _, text in entries]
+        jobs = Jobs(host)
+        taken = [_take(host, key, text, jobs) for _, text in entries]
         host.stream_position = entries[-1][0]
         host.save(update_fields=["stream_position", "report_number", "last_seen"])
     return taken
 
 
-def _take(host: Host, key: VerifyKey, text: str) -> Taken:
+def _take(host: Host, key: VerifyKey, text: str, jobs: "Jobs") -> Taken:
     try:
         signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
     except Problem as problem:
@@ -64,25 +65,26 @@ def _take(host: Host, key: VerifyKey, text: str) -> Taken:
         return Taken.REFUSED
     taken = _in_order(host, signed.number)
     if taken is Taken.YES:
-        _carry(host, report, signed)
+        _carry(host, report, signed.number, jobs)
         host.report_number = signed.number
     _seen(host)
     return taken
 
 
-def _carry(host: Host, report: reports.AnyReport, signed: envelope.SignedReport) -> None:
+def _carry(host: Host, report: reports.AnyReport, number: int, jobs: "Jobs") -> None:
     """Do what a report says. One that we cannot take is passed over: standing still would hold up every other host."""
     known = host.facts
     try:
         with transaction.atomic():
-            TAKE[report.kind](host, report, signed)
+            TAKE[report.kind](host, report, jobs)
             if host.facts is not known:  # here, so that facts no database takes are passed over as well
                 host.save(update_fields=["facts", "facts_at"])
     except OperationalError:
         raise
     except Exception:
         host.facts = known
-        log.exception("Report %s of %s (%s) could not be taken", signed.number, host.name, report.kind)
+        jobs.forget()
+        log.exception("Report %s of %s (%s) could not be taken", number, host.name, report.kind)
         note_refusal(host, "report-refused", f"A report of this host ({report.kind}) could not be taken.")
 
 
@@ -109,49 +111,80 @@ def note_refusal(host: Host, kind: str, text: str) -> None:
 # --- jobs
 
 
-def _job(host: Host, uuid: UUID) -> Job | None:
-    return Job.objects.filter(host=host, uuid=uuid).first()
+class Jobs:
+    """The jobs of a host that one turn's reports are about, each read once and kept as the turn changes it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._known: dict[UUID, Job | None] = {}
+
+    def get(self, uuid: UUID) -> Job | None:
+        if uuid not in self._known:
+            self._known[uuid] = Job.objects.filter(host=self._host, uuid=uuid).first()
+        return self._known[uuid]
+
+    def forget(self) -> None:
+        """What was changed last was taken back."""
+        self._known.clear()
 
 
-def _accepted(host: Host, report: reports.Accepted, _: envelope.SignedReport) -> None:
-    job = _job(host, report.job)
+def _change(job: Job, **fields: Any) -> None:
+    Job.objects.filter(pk=job.pk).update(**fields)
+    _has_become(job, **fields)
+
+
+def _move(job: Job, to: JobState, **fields: Any) -> bool:
+    """Job.objects.move() for a job that is at hand."""
+    moved = Job.objects.move(job.pk, to, **fields)
+    if moved:
+        _has_become(job, state=to, **fields)
+    return moved
+
+
+def _has_become(job: Job, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(job, name, value)
+
+
+def _accepted(_: Host, report: reports.Accepted, jobs: Jobs) -> None:
+    job = jobs.get(report.job)
     if job:
-        Job.objects.move(job.pk, JobState.ACCEPTED, accepted_at=timezone.now())
+        _move(job, JobState.ACCEPTED, accepted_at=timezone.now())
 
 
 def _running(job: Job) -> None:
-    now = timezone.now()
     if job.state == JobState.RUNNING:
         return
-    Job.objects.move(job.pk, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now)
+    now = timezone.now()
+    _move(job, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now)
 
 
-def _phase(host: Host, report: reports.Phase, _: envelope.SignedReport) -> None:
-    job = _job(host, report.job)
+def _phase(_: Host, report: reports.Phase, jobs: Jobs) -> None:
+    job = jobs.get(report.job)
     if not job or job.is_final:
         return
     _running(job)
     phases = [*job.phases, {"name": report.name, "at": report.at, "number": report.number, "line": job.line_count + 1}]
-    Job.objects.filter(pk=job.pk).update(phases=phases[-50:], phases_of=report.of, progress=None, progress_note="")
+    _change(job, phases=phases[-50:], phases_of=report.of, progress=None, progress_note="")
 
 
-def _progress(host: Host, report: reports.Progress, _: envelope.SignedReport) -> None:
+def _progress(host: Host, report: reports.Progress, _: Jobs) -> None:
     Job.objects.filter(host=host, uuid=report.job).update(progress=report.fraction, progress_note=report.note)
 
 
-def _command(host: Host, report: reports.Command, _: envelope.SignedReport) -> None:
-    job = _job(host, report.job)
+def _command(_: Host, report: reports.Command, jobs: Jobs) -> None:
+    job = jobs.get(report.job)
     kept = sum(len(word) for argv in job.commands for word in argv) if job else 0
     if job and len(job.commands) < KEPT_COMMANDS and kept < KEPT_WORDS:
-        Job.objects.filter(pk=job.pk).update(commands=[*job.commands, report.argv])
+        _change(job, commands=[*job.commands, report.argv])
 
 
-def _lines(host: Host, report: reports.Lines, _: envelope.SignedReport) -> None:
-    job = _job(host, report.job)
+def _lines(_: Host, report: reports.Lines, jobs: Jobs) -> None:
+    job = jobs.get(report.job)
     if not job or max(job.line_count, report.first) > MAX_LINES:
         return
     if job.op in RECIPE_OPS and not job.phases:  # it says that it waits for other builds
-        Job.objects.move(job.pk, JobState.ACCEPTED, accepted_at=timezone.now())
+        _move(job, JobState.ACCEPTED, accepted_at=timezone.now())
     else:
         _running(job)
     fresh = report.lines[max(0, job.line_count + 1 - report.first) :]
@@ -161,17 +194,17 @@ def _lines(host: Host, report: reports.Lines, _: envelope.SignedReport) -> None:
     LogChunk.objects.create(
         job=job, first=first, count=len(fresh), lines=[[line.at, line.source, line.text] for line in fresh]
     )
-    Job.objects.filter(pk=job.pk).update(line_count=first + len(fresh) - 1)
+    _change(job, line_count=first + len(fresh) - 1)
 
 
-def _outcome(host: Host, report: reports.Outcome, _: envelope.SignedReport) -> None:
-    job = _job(host, report.job)
+def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
+    job = jobs.get(report.job)
     if not job:
         return
     now = timezone.now()
     state = JobState(report.state)
-    ours = Job.objects.move(
-        job.pk,
+    ours = _move(
+        job,
         state,
         finished_at=now,
         accepted_at=job.accepted_at or now,
@@ -369,7 +402,7 @@ def _gone(machine: Machine) -> None:
         machine.delete()
 
 
-def _observed(host: Host, report: reports.Observed, _: envelope.SignedReport) -> None:
+def _observed(host: Host, report: reports.Observed, _: Jobs) -> None:
     if Machine.objects.on(host).count() > MACHINES_AT_MOST:
         return
     for fact in report.machines:
@@ -378,7 +411,7 @@ def _observed(host: Host, report: reports.Observed, _: envelope.SignedReport) ->
         _gone(machine)
 
 
-def _inventory(host: Host, report: reports.Inventory, _: envelope.SignedReport) -> None:
+def _inventory(host: Host, report: reports.Inventory, _: Jobs) -> None:
     host.facts = report.host.model_dump(mode="json")
     host.facts_at = timezone.now()
     known = {m.name: m for m in Machine.objects.on(host).select_related("applied", "host")}
@@ -391,7 +424,7 @@ def _inventory(host: Host, report: reports.Inventory, _: envelope.SignedReport) 
     _reconcile(host, report.jobs)
 
 
-def _found(host: Host, report: reports.Found, _: envelope.SignedReport) -> None:
+def _found(host: Host, report: reports.Found, _: Jobs) -> None:
     """What lies on the host for machines it has told of, and what holds of them."""
     told = {each.name: each for each in report.machines}
     for machine in Machine.objects.on(host).filter(name__in=told).select_related("host", "applied"):
@@ -421,20 +454,20 @@ def _reconcile(host: Host, on_host: list[UUID]) -> None:
         Job.objects.move(job.pk, JobState.LOST, problem=problem.to_wire())
 
 
-def _heartbeat(host: Host, report: reports.Heartbeat, _: envelope.SignedReport) -> None:
+def _heartbeat(host: Host, report: reports.Heartbeat, _: Jobs) -> None:
     fresh = report.model_dump(include={"load", "memory_available", "disk_free", "boot_id"})
     host.facts = {**host.facts, **fresh}
     host.facts_at = timezone.now()
 
 
-def _refused(host: Host, report: reports.Refused, _: envelope.SignedReport) -> None:
+def _refused(host: Host, report: reports.Refused, _: Jobs) -> None:
     note_refusal(host, "order-refused", f"{report.message} ({report.code})")
     if report.job:
         waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])
         waiting.update(problem={"code": report.code, "message": report.message, "hint": "", "details": ""})
 
 
-TAKE: dict[str, Callable[[Host, Any, envelope.SignedReport], None]] = {
+TAKE: dict[str, Callable[[Host, Any, Jobs], None]] = {
     "accepted": _accepted,
     "phase": _phase,
     "progress": _progress,

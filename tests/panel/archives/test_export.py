@@ -100,7 +100,7 @@ def arrived(job: Job, content: bytes = b"packed") -> Archive:
 
 def ended(job: Job, state: str, **result) -> None:
     report = intake.reports.Outcome(job=job.uuid, state=state, at=1.0, result=result)
-    intake._outcome(job.host, report, None)
+    intake._outcome(job.host, report, intake.Jobs(job.host))
 
 
 def test_what_arrived_as_it_was_sent_is_ready(as_admin, web):

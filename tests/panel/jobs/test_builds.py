@@ -173,7 +173,7 @@ def outcome(job, state="succeeded", **result) -> reports.Outcome:
 def told(host, job, **result):
     job.state = "running"
     job.save()
-    intake._outcome(host, outcome(job, **result), None)
+    intake._outcome(host, outcome(job, **result), intake.Jobs(host))
 
 
 def test_a_machine_remembers_the_build_it_came_from(as_viewer, alpha):

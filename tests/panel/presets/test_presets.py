@@ -90,7 +90,7 @@ def end(member: GroupMember, state: str = "succeeded") -> None:
         limits_sha256=job.revision.limits_sha256 if state == "succeeded" else "absent",
     )  # fmt: skip
     outcome = reports.Outcome(job=job.uuid, state=state, at=1.0, machine=fact)
-    intake._outcome(job.host, outcome, None)
+    intake._outcome(job.host, outcome, intake.Jobs(job.host))
 
 
 def members(group: JobGroup) -> list[GroupMember]:
