@@ -282,7 +282,7 @@ def test_who_holds_redis_commands_nothing(panel):
     time.sleep(3)
     panel.read()
     kinds = {r.kind for r in panel.reports[before:]}
-    assert kinds <= {"refused", "heartbeat", "inventory"}, kinds
+    assert kinds <= {"refused", "heartbeat", "inventory", "found"}, kinds  # of itself it may say what it likes
     assert "running" not in panel.sandbox.run(["machinectl", "list", "--no-legend"]).stdout
     panel.push(captured)
     panel.push(captured)

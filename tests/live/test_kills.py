@@ -163,6 +163,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         host.run(["bash", "-ec", PUBLISH], timeout=120)
         power.plug_in(host)
         seams.install(host)
+        host.write("/etc/nspawnpanel/policy.toml", 'pull_addresses = ["127.0.0.1"]\n')
         panel = ScratchPanel(host, valkey)
         panel.join()
         made = House(panel, {})
