@@ -122,6 +122,7 @@ def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
             )  # fmt: skip
         except CommandFailed as failed:
             if door.refused:
+                task.voice.line(door.refused[0].message)
                 raise door.refused[0] from failed
             for away in dict.fromkeys(door.failures):
                 task.voice.line(f"No connection: {away}.")
