@@ -60,7 +60,9 @@ LENGTHEN = """() => {
 }"""
 
 
-@pytest.mark.parametrize("path", ["/machines/", "/hosts/", "/jobs/", "/recipes/", "/archives/", "/presets/", "/events/"])
+@pytest.mark.parametrize(
+    "path", ["/machines/", "/hosts/", "/jobs/", "/recipes/", "/archives/", "/presets/", "/events/"]
+)
 def test_a_long_word_in_a_list_breaks_before_the_page_does(path, page, seen):
     for width in (1280, 360):
         page.set_viewport_size({"width": width, "height": 900})
