@@ -13,6 +13,7 @@ from machines.panel.forms.setting_fields import MAX_ROWS, PLAIN_TYPING
 from machines.panel.setting_sections import TITLES
 
 PREFIX = "says"
+LIST_LINES, MOST_LINES = 3, 12  # of the box of a setting that may stand several times
 
 
 class PresetForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -22,9 +23,9 @@ class PresetForm(forms.ModelForm):  # type: ignore[type-arg]
         labels = {
             "description": "What it is for",
             "network_mode": "How its machines are connected",
-            "network_target": "Name of the zone, bridge or network card",
+            "network_target": "Zone, bridge or network card",
         }
-        help_texts = {"network_target": "Only where the kind of network asks for one."}
+        help_texts = {"network_target": "Its name, as the host knows it."}
         error_messages = {"name": {"required": "Give the preset a name.", "unique": "There is a preset of this name."}}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,6 +67,13 @@ class SaysForm(forms.Form):
     value = forms.CharField(
         required=False, max_length=20_000, widget=forms.Textarea(attrs={**PLAIN_TYPING, "rows": 1, "placeholder": "1G"})
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        setting = presets.OFFERED.get(str(self["setting"].value() or ""))
+        if setting and setting.repeats:
+            lines = len(str(self["value"].value() or "").splitlines())
+            self.fields["value"].widget.attrs["rows"] = min(max(lines + 1, LIST_LINES), MOST_LINES)
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data

@@ -19,6 +19,7 @@ from machines.panel.forms.checks import errors_of
 from machines.panel.forms.recipes import DISTRIBUTIONS, SourceForm, filled, form_for, system_of
 
 OFFERED = 500
+LOOKED_AT = 50  # recipes, for one that the host can build
 # kind of recipe → the tools that can build it, any of which will do, and the Debian package that brings the first
 TOOLS = {
     "debian": (("mmdebstrap", "debootstrap"), "mmdebstrap"),
@@ -290,7 +291,16 @@ def blank(query: Mapping[str, str], host: Host | None) -> Source:
         system = "pull" if word == "pull" else query.get("distribution", "debian")
         given = {name: query[name] for name in ("release", "packages", "mirror", "url", "sha256") if name in query}
         return Source(word, form_for(system, initial=given, may_skip=may_skip(host)), host)
-    return Source(word, _chosen(word, "", host), host)
+    return Source(word, _chosen(word, _buildable(host) if word == "recipe" else "", host), host)
+
+
+def _buildable(host: Host | None) -> str:
+    """The first recipe the host has the tools for; "" leaves it at the first of all."""
+    for recipe in Recipe.objects.offered().select_related("current")[:LOOKED_AT]:
+        content = recipe_book.content_of(recipe.current)
+        if content and not missing_tool(host, content):
+            return str(recipe.pk)
+    return ""
 
 
 def _chosen(word: str, value: str, host: Host | None) -> AnySource:

@@ -93,6 +93,8 @@ def _moment(seconds: Any) -> datetime | None:
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 

@@ -46,13 +46,14 @@ def _words(preset: Preset) -> list[str]:
 @require_POST
 @needs(Right.CONFIGURE)
 def add_starter(request: PanelRequest) -> HttpResponse:
-    word, back = request.POST.get("starter", ""), reverse("preset-index")
+    word = request.POST.get("starter", "")
     if word not in presets.STARTERS:
-        return responses.refused(request, Problem("There is no such preset."), back=back)
+        return responses.refused(request, Problem("There is no such preset."), back=reverse("preset-index"))
     name, says, settings = presets.STARTERS[word]
     values = {"description": says, "settings": settings, "author_name": request.user.username}
-    Preset.objects.get_or_create(name=name, defaults=values)
-    return responses.done(request, f"{name} is there. Change it as you like; no machine has it yet.", back=back)
+    preset, is_new = Preset.objects.get_or_create(name=name, defaults=values)
+    said = f"{name} is there. Change it as you like; no machine has it yet." if is_new else f"{name} was there already."
+    return responses.done(request, said, back=reverse("preset-detail", args=[preset.pk]))
 
 
 # --- the editor

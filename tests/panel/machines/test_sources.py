@@ -65,6 +65,13 @@ def test_a_saved_recipe_is_what_comes_first(as_admin, alpha, small):
     assert "First build of it on alpha. The next machine" in page
 
 
+def test_of_several_recipes_the_first_the_host_can_build_is_offered(as_admin, alpha, small, admin):
+    recipe_book.create("Arch", "", recipes.ArchRecipe(), by=admin)
+    page = as_admin.get(f"{URL}?host=alpha")
+    assert f'<option value="{small.pk}" selected>' in text(page)
+    assert "pacstrap" not in text(page)
+
+
 def test_it_orders_the_recipe_and_keeps_which_version(as_admin, alpha, small):
     as_admin.post(URL, form(source="recipe", recipe=small.pk))
     job = Job.objects.get()

@@ -1,5 +1,7 @@
 """Presets: what they put into files and take out again, and how a change reaches many machines."""
 
+import re
+
 import pytest
 from django.urls import reverse
 
@@ -172,6 +174,17 @@ class TestPages:
         page = as_admin.get(reverse("preset-roll-out", args=[preset.pk]), {"machine": fleet[0].pk}).content.decode()
         assert "MemoryMax=" in page
         assert "Apply to 1 machine<" in page
+
+    def test_a_starter_leads_to_the_page_of_its_preset(self, as_admin):
+        for _ in range(2):
+            answer = as_admin.post(reverse("preset-starter"), {"starter": "hardened"})
+            assert answer.url == reverse("preset-detail", args=[Preset.objects.get().pk])
+
+    def test_a_setting_that_may_stand_several_times_has_a_box_of_several_lines(self, as_admin):
+        settings = {"MemoryMax": "1G", "Files.Bind": "/srv/a\n/srv/b\n/srv/c"}
+        lists = Preset.objects.create(name="Lists", settings=settings)
+        page = as_admin.get(reverse("preset-edit", args=[lists.pk])).content.decode()
+        assert [int(n) for n in re.findall(r'name="says-\d-value"[^>]* rows="(\d+)"', page)] == [1, 4]
 
     def test_a_wrong_value_is_said_on_its_own_row(self, as_admin):
         answer = as_admin.post(reverse("preset-new"), {
