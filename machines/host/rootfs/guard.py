@@ -161,7 +161,7 @@ def _empty_network() -> tuple[int, socket.socket]:
     def make() -> None:
         try:
             if _libc.unshare(_CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "unshare")
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             _bring_up(door)
             door.bind(("127.0.0.1", 0))
