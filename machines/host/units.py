@@ -166,6 +166,7 @@ class Units:
             self._end_here(row, self._run_as_ordered(row))
         else:
             self._clear(row, "failed")
+            self._forget_unit(row)  # one that was killed before its first word has the name still
             self.place(row)
 
     def _is_made(self, row: Row) -> bool:

@@ -213,7 +213,10 @@ def bootstrap(building: Building) -> None:
     plan = replace(
         plan, include=include, more=[_source(r, key) for r, key in way.extra], packages=lent, lists=way.lists
     )
-    building.install(bootstrappers.mmdebstrap(plan, building.tree), progress.line, _explain(building))
+    scratch = building.folder / "tmp"  # what it leaves there when it is killed goes with the job
+    scratch.mkdir(exist_ok=True, mode=0o700)
+    argv, extra = bootstrappers.mmdebstrap(plan, building.tree), {"TMPDIR": str(scratch)}
+    building.install(argv, progress.line, _explain(building), extra=extra)
     if lent:
         cache.take_back(building.host.paths, "apt", lent, gib)
         cache.forget(building.folder)
