@@ -196,13 +196,12 @@ def _ssh_key(text: str) -> str:
 class RemoveMachineForm(forms.Form):
     """The name of the machine, typed once more."""
 
-    confirm = forms.CharField(
-        label="Name of the machine", max_length=255, strip=False, widget=forms.TextInput(attrs=CODE)
-    )
+    confirm = forms.CharField(max_length=255, strip=False, widget=forms.TextInput(attrs=CODE))
 
     def __init__(self, *args: Any, machine: Machine, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.machine = machine
+        self.fields["confirm"].label = f"Type {machine.name} to confirm"
         self.fields["confirm"].error_messages["required"] = f"Type {machine.name} to confirm."
 
     def clean_confirm(self) -> str:
