@@ -93,11 +93,14 @@ class Building:
         extra: Mapping[str, str] | None = None,
         within: Callable[[], None] | None = None,
         codes: Sequence[int] = (0,),
+        talks_on_errors: bool = False,
     ) -> None:
         """Run a tool that fills the tree, without waiting for the disk, until the job's deadline.
 
         `heard` gets every line; `extra` adds to the tool's environment; `within` runs in the child first, such as
-        mounts.around(); exit statuses in `codes` count as success. Raises what `explain` makes of a failure and the tool's last lines.
+        mounts.around(); exit statuses in `codes` count as success. One that `talks_on_errors` says everything on its error
+        output; only its errors and warnings are logged as such. Raises what `explain` makes of a failure and the tool's
+        last lines.
         """
         said: deque[str] = deque(maxlen=SAID)
         first = [step for step in (within, None if self.in_memory else quick.without_sync()) if step]
@@ -109,6 +112,8 @@ class Building:
         def listen(source: str, text: str) -> None:
             said.append(text)
             heard(text)
+            if talks_on_errors and not text.startswith(("E:", "W:", "dpkg: error", "dpkg: warning")):
+                source = "o"
             self.task.voice.heard(source, text)
 
         self.task.voice.command(argv)

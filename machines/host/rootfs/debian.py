@@ -216,7 +216,7 @@ def bootstrap(building: Building) -> None:
     scratch = building.folder / "tmp"  # what it leaves there when it is killed goes with the job
     scratch.mkdir(exist_ok=True, mode=0o700)
     argv, extra = bootstrappers.mmdebstrap(plan, building.tree), {"TMPDIR": str(scratch)}
-    building.install(argv, progress.line, _explain(building), extra=extra)
+    building.install(argv, progress.line, _explain(building), extra=extra, talks_on_errors=True)
     if lent:
         cache.take_back(building.host.paths, "apt", lent, gib)
         cache.forget(building.folder)
