@@ -4,6 +4,7 @@ Everything half-made has the job in its name, so it is found without any record.
 written before its image takes its name, need one: what they were before stands in the job's own folder.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -76,6 +77,10 @@ def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool]) -> Non
                 pool.clear(path)
         except (Problem, OSError) as error:
             LOG.warning("%s could not be removed: %s", path, error)
+    for job, folder in _folders(paths):
+        row = ledger.job(job)
+        if row is not None and row.ended is not None and not is_alive(job):
+            job_log.put_away(folder)
     lint.forget_dead(paths)
     for name in _nameless(paths):
         if not ledger.unfinished():  # a base that is just being made has its name before it is known
@@ -87,6 +92,15 @@ def _left(folder: Path) -> Iterator[tuple[UUID, Path]]:
     for name in os.listdir(folder) if folder.is_dir() else ():
         if found := _NAMED.fullmatch(name):
             yield UUID(found[1]), folder / name
+
+
+def _folders(paths: Paths) -> Iterator[tuple[UUID, Path]]:
+    """Those of jobs, where more than a log is in them: a power cut brings back what was removed right before it."""
+    root = paths.state / "jobs"
+    for folder in root.iterdir() if root.is_dir() else ():
+        with contextlib.suppress(ValueError, OSError):
+            if any(entry.name != job_log.FILE for entry in folder.iterdir()):
+                yield UUID(folder.name), folder
 
 
 def _rename_again(paths: Paths, row: Row, path: Path) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host import half_made, ledger, nspawn_file
+from machines.host import half_made, job_log, ledger, nspawn_file
 from machines.host.nspawn_file import Files
 from machines.host.rootfs import build
 
@@ -125,3 +125,15 @@ def test_a_base_of_which_nothing_is_known_goes_unless_a_job_may_be_making_it(pat
     ended(spool, row, "failed")
     half_made.sweep(paths, spool.ledger, lambda _: False)
     assert not tree.exists()
+
+
+def test_files_of_ended_jobs_that_a_power_cut_brought_back_go_but_no_log(paths, spool, machines):
+    over, open_ = taken(spool), taken(spool)
+    for row in (over, open_):
+        (paths.job(row.id) / "tmp").mkdir(parents=True)
+        for name in ("apt.conf", job_log.FILE):
+            (paths.job(row.id) / name).touch()
+    ended(spool, over, "succeeded")
+    half_made.sweep(paths, spool.ledger, lambda _: False)
+    assert names(paths.job(over.id)) == {job_log.FILE}
+    assert names(paths.job(open_.id)) == {"tmp", "apt.conf", job_log.FILE}
