@@ -79,7 +79,8 @@ class RecipeChoice(_Choice):
     def shown(self) -> Recipe | None:
         """The recipe that stands in the field."""
         value = self["recipe"].value()
-        found = value if isinstance(value, Recipe) else None
+        initial = None if self.is_bound else self.initial.get("recipe")
+        found = initial if isinstance(initial, Recipe) else None
         if found is None and str(value or "").isdecimal() and len(str(value)) < 16:
             found = self.fields["recipe"].queryset.filter(pk=int(value)).first()  # type: ignore[attr-defined]
         return found or (None if value else self.fields["recipe"].queryset.first())  # type: ignore[attr-defined]
@@ -283,27 +284,31 @@ def blank(query: Mapping[str, str], host: Host | None) -> Source:
     for word in ("recipe", "archive", "clone"):
         if word in query:
             return Source(word, _chosen(word, query[word], host), host)
-    word = query.get("source", "")
-    if word not in SOURCES:
-        asked = {"distribution", "release", "packages", "mirror"} & set(query)
-        word = "distribution" if asked or not Recipe.objects.offered().exists() else "recipe"
+    asked = query.get("source", "")
+    word = asked if asked in SOURCES else "recipe"
+    if word != asked and {"distribution", "release", "packages", "mirror"} & set(query):
+        word = "distribution"
+    recipe = _likely(host) if word == "recipe" else None
+    if word == "recipe" != asked and recipe is None:
+        word = "distribution"
     if word in {"distribution", "pull"}:
         system = "pull" if word == "pull" else query.get("distribution", "debian")
         given = {name: query[name] for name in ("release", "packages", "mirror", "url", "sha256") if name in query}
         return Source(word, form_for(system, initial=given, may_skip=may_skip(host)), host)
-    return Source(word, _chosen(word, _buildable(host) if word == "recipe" else "", host), host)
+    return Source(word, _chosen(word, recipe or "", host), host)
 
 
-def _buildable(host: Host | None) -> str:
-    """The first recipe the host has the tools for; "" leaves it at the first of all."""
-    for recipe in Recipe.objects.offered().select_related("current")[:LOOKED_AT]:
+def _likely(host: Host | None) -> Recipe | None:
+    """The first recipe the host has the tools for, else the first of all; None when there is none."""
+    offered = list(Recipe.objects.offered().select_related("current")[:LOOKED_AT])
+    for recipe in offered:
         content = recipe_book.content_of(recipe.current)
         if content and not missing_tool(host, content):
-            return str(recipe.pk)
-    return ""
+            return recipe
+    return offered[0] if offered else None
 
 
-def _chosen(word: str, value: str, host: Host | None) -> AnySource:
+def _chosen(word: str, value: str | Recipe, host: Host | None) -> AnySource:
     initial = {word: value} if value else {}
     if word == "recipe":
         return RecipeChoice(initial=initial)
