@@ -91,6 +91,21 @@ def test_it_was_trimmed_and_primed_and_nothing_of_that_boot_is_left(scratch, fir
     ).stdout.strip()  # fmt: skip
 
 
+def test_a_trimmed_machine_boots_whole_and_starts_logind_for_the_first_who_needs_it(scratch, first):
+    del first
+    inside = ["systemctl", "--machine=second"]
+    assert scratch.do(orders.Start(name="second"), 60).state == "succeeded"
+    assert scratch.sandbox.run([*inside, "is-system-running"]).stdout.strip() == "running"
+    logind = [*inside, "is-active", "systemd-logind.service"]
+    assert scratch.sandbox.run(logind, check=False).stdout.strip() == "inactive"
+    asked = ["systemd-run", "--machine=second", "--quiet", "--pipe", "--wait", "loginctl", "enable-linger", "root"]
+    scratch.sandbox.run(asked)
+    assert scratch.sandbox.run(logind).stdout.strip() == "active"
+    assert scratch.do(orders.Reboot(name="second"), 60).state == "succeeded"
+    assert scratch.sandbox.run(logind).stdout.strip() == "active", "somebody lingers"
+    scratch.do(orders.Terminate(name="second"))
+
+
 def test_a_worker_that_dies_over_a_copy_does_it_again(scratch, first):
     """Whatever moment it dies in, the job ends and the machine is whole."""
     del first

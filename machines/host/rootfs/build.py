@@ -299,7 +299,9 @@ def _polish(building: Building) -> None:
     task, recipe = building.task, building.recipe
     if getattr(recipe, "trim", False):
         masked = polish.trim(building.tree)
-        task.voice.line(f"Trimmed: {len(masked)} units are masked: {' '.join(masked)}")
+        task.voice.line(
+            f"Trimmed: {len(masked)} units and generators are masked, logind waits for the first login: {' '.join(masked)}"
+        )
     if getattr(recipe, "prime", False):
         polish.prime(task, building.tree)
         task.voice.line("Primed: it has booted once; what that boot made its own is gone again.")

