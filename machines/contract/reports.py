@@ -1,10 +1,10 @@
 """What a host may say: one model per kind, a tagged union. Everything is bounded, for a host may be hostile."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from machines.contract.problems import BadValue
 from machines.contract.states import MachineState
@@ -76,6 +76,24 @@ class Lines(Report):
     job: UUID
     first: int = Field(ge=1, le=2**31 - 1)
     lines: list[Line] = Field(max_length=500)
+
+
+PARTS_AT_ONCE = 100
+Part = Phase | Progress | Command | Lines
+
+
+class Said(Report):
+    """What a job has said since it was last heard, in order: several parts, each about this job, cost no more than one."""
+
+    kind: Literal["said"] = "said"
+    job: UUID
+    parts: list[Annotated[Part, Field(discriminator="kind")]] = Field(min_length=1, max_length=PARTS_AT_ONCE)
+
+    @model_validator(mode="after")
+    def _of_one_job(self) -> Self:
+        if any(part.job != self.job for part in self.parts):
+            raise ValueError("a part is about another job")
+        return self
 
 
 class Address(BaseModel):
@@ -262,7 +280,7 @@ class Refused(Report):
 
 
 AnyReport = Annotated[
-    Accepted | Phase | Progress | Command | Lines | Outcome | Observed | Inventory | Found | Heartbeat | Refused,
+    Accepted | Part | Said | Outcome | Observed | Inventory | Found | Heartbeat | Refused,
     Field(discriminator="kind"),
 ]
 _REPORT: TypeAdapter[AnyReport] = TypeAdapter(AnyReport)

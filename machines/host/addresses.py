@@ -14,13 +14,19 @@ def of_process(leader: int) -> list[Address]:
     try:
         if os.readlink(f"/proc/{leader}/ns/net") == os.readlink("/proc/self/ns/net"):
             return []
-        four = parse_fib_trie(_beginning(Path(f"/proc/{leader}/net/fib_trie")))
-        six = parse_if_inet6(_beginning(Path(f"/proc/{leader}/net/if_inet6")))
+        of_four, of_six = tables(leader)
     except OSError:
         return []
+    four, six = parse_fib_trie(of_four), parse_if_inet6(of_six)
     local = [Address(family="inet", address=a) for a in four if a.startswith("169.254.")]
     usable = [Address(family="inet", address=a) for a in four if not a.startswith("169.254.")]
     return [*usable, *(Address(family="inet6", address=a) for a in six if not a.startswith("fe80")), *local][:64]
+
+
+def tables(leader: int) -> tuple[str, str]:
+    """What of_process() reads: as long as it is the same, so are the addresses. Raises OSError."""
+    net = Path(f"/proc/{leader}/net")
+    return _beginning(net / "fib_trie"), _beginning(net / "if_inet6")
 
 
 def _beginning(file: Path) -> str:

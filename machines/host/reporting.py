@@ -17,7 +17,7 @@ from uuid import UUID
 from nacl.signing import SigningKey
 
 from machines.contract import envelope, reports
-from machines.contract.reports import AnyReport
+from machines.contract.reports import AnyReport, Part
 from machines.host import ledger as books
 from machines.host.ledger import Ledger
 from machines.host.publisher import Publisher
@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 BATCH_SECONDS = 0.05
 BATCH_LINES = 200
 BATCH_CHARACTERS = 64 * 1024
+SAID_CHARACTERS = 256 * 1024  # of what goes into one report together
 SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heartbeats, inventories) is not spooled
 
 
@@ -47,12 +48,12 @@ def signer(host: UUID, generation: int, key: SigningKey) -> Sign:
     return sign
 
 
-def batch(job: UUID, told: int, entries: Sequence[Entry]) -> tuple[list[AnyReport], int]:
+def batch(job: UUID, told: int, entries: Sequence[Entry]) -> tuple[list[Part], int]:
     """Entries of one job as reports, in order, with lines gathered; and how many lines are told after them.
 
     `told` is the number of lines told before. Of several progress entries in a row the last one stands for all.
     """
-    out: list[AnyReport] = []
+    out: list[Part] = []
     lines: list[reports.Line] = []
 
     def flush() -> None:
@@ -77,7 +78,28 @@ def batch(job: UUID, told: int, entries: Sequence[Entry]) -> tuple[list[AnyRepor
     return out, told
 
 
-def _add(out: list[AnyReport], job: UUID, entry: Entry) -> None:
+def gather(job: UUID, parts: Sequence[Part]) -> list[AnyReport]:
+    """As few reports as say the same in the same order: signing, sending and taking one costs as much as all it says."""
+    groups: list[list[Part]] = []
+    size = 0
+    for part in parts:
+        own = _size(part)
+        if not groups or size + own > SAID_CHARACTERS or len(groups[-1]) == reports.PARTS_AT_ONCE:
+            groups.append([])
+            size = 0
+        groups[-1].append(part)
+        size += own
+    return [group[0] if len(group) == 1 else reports.Said(job=job, parts=group) for group in groups]
+
+
+def _size(part: Part) -> int:
+    """About how many characters it has on the wire."""
+    if isinstance(part, reports.Lines):
+        return sum(len(line.text) + 50 for line in part.lines)
+    return sum(map(len, part.argv)) + 100 if isinstance(part, reports.Command) else 500
+
+
+def _add(out: list[Part], job: UUID, entry: Entry) -> None:
     values = {key: value for key, value in entry.items() if key not in {"k", "at"}}
     if entry["k"] == "phase":
         out.append(reports.Phase(job=job, at=entry["at"], **values))
@@ -171,7 +193,7 @@ class Reporter:
     ) -> None:
         what, told = batch(job, books.lines_of(db, job), entries)
         books.count_lines(db, job, told, cursor)
-        self.spool(db, *what)
+        self.spool(db, *gather(job, what))
 
     def relay(self, job: UUID, entries: Sequence[Entry], cursor: int) -> None:
         """What a job in a unit has said, with the place in its log up to which this is all: one transaction."""

@@ -7,7 +7,6 @@ lock, so that an older look can never be sent after a newer one. A full inventor
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import sqlite3
 import time
@@ -31,12 +30,12 @@ Answer = TypeVar("Answer")
 
 INVENTORY_SECONDS = 60.0
 COALESCE_SECONDS = 0.02
-HOLD_SECONDS = 0.4  # how long an order's outcome may take to say what a signal would have said
+HOLD_SECONDS = 2.0  # how long an order's outcome may take to say what a signal would have said
 LOOK_SECONDS = 0.3  # what changes in this time is looked at once; files come in twos and threes
 RELOAD_SECONDS = 2.0  # after a daemon-reload, for it concerns every unit
 TELL_AGAIN_SECONDS = 3600.0  # what holds is told anew, in case the panel has lost it
 ADDRESS_SECONDS = 60.0
-ADDRESS_PAUSE = 0.25
+ADDRESS_PAUSE = 0.4
 TROUBLE = (Problem, TimeoutError, OSError, sqlite3.Error)  # a bus that is away, a disk that is full
 _UNITS = unit_path("systemd-nspawn@")
 _PASSING = {"memory_bytes", "cpu_ns", "tasks"}  # what alone is no change worth a report
@@ -249,16 +248,14 @@ class Watch:
         try:
             path = (await self._host.bus.machined("GetMachine", "s", [name]))[0]
             leader = (await self._host.bus.properties(MACHINED, path, inventory.MACHINE_IFACE))["Leader"]
-            before = 0
-            for turn in range(int(ADDRESS_SECONDS / ADDRESS_PAUSE)):
-                await asyncio.sleep(ADDRESS_PAUSE if turn > 4 else 0.1)
-                found = len(addresses.of_process(leader))
-                if found > before:
-                    before = found
+            before = ("", "")
+            for _ in range(int(ADDRESS_SECONDS / ADDRESS_PAUSE)):
+                await asyncio.sleep(ADDRESS_PAUSE)
+                found = addresses.tables(leader)  # not parsed: ten guests at once are many
+                if found != before and addresses.of_process(leader):
                     self._mark(name)
-                if not os.path.exists(f"/proc/{leader}"):
-                    return
-        except (Problem, KeyError, TimeoutError):
+                before = found
+        except (Problem, KeyError, TimeoutError, OSError):
             return
         finally:
             self._chased.discard(name)

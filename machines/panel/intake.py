@@ -128,22 +128,13 @@ class Jobs:
         self._known.clear()
 
 
-def _change(job: Job, **fields: Any) -> None:
-    Job.objects.filter(pk=job.pk).update(**fields)
-    _has_become(job, **fields)
-
-
 def _move(job: Job, to: JobState, **fields: Any) -> bool:
     """Job.objects.move() for a job that is at hand."""
     moved = Job.objects.move(job.pk, to, **fields)
     if moved:
-        _has_become(job, state=to, **fields)
+        for column, value in {"state": to, **fields}.items():
+            setattr(job, column, value)
     return moved
-
-
-def _has_become(job: Job, **fields: Any) -> None:
-    for name, value in fields.items():
-        setattr(job, name, value)
 
 
 def _accepted(_: Host, report: reports.Accepted, jobs: Jobs) -> None:
@@ -159,42 +150,68 @@ def _running(job: Job) -> None:
     _move(job, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now)
 
 
-def _phase(_: Host, report: reports.Phase, jobs: Jobs) -> None:
-    job = jobs.get(report.job)
-    if not job or job.is_final:
+def _part(_: Host, report: reports.Part, jobs: Jobs) -> None:
+    _say(jobs.get(report.job), [report])
+
+
+def _said(_: Host, report: reports.Said, jobs: Jobs) -> None:
+    _say(jobs.get(report.job), report.parts)
+
+
+def _say(job: Job | None, parts: Sequence[reports.Part]) -> None:
+    """Write what a job has said into its row and its log, each once."""
+    if job is None:
         return
+    first, lines, changed = job.line_count + 1, list[reports.Line](), set[str]()
+    for part in parts:
+        if isinstance(part, reports.Lines):
+            lines += _lines(job, part)
+        else:
+            changed |= SAID[part.kind](job, part)
+    if lines:
+        chunk = [[line.at, line.source, line.text] for line in lines]
+        LogChunk.objects.create(job=job, first=first, count=len(chunk), lines=chunk)
+        changed.add("line_count")
+    if changed:
+        Job.objects.filter(pk=job.pk).update(**{column: getattr(job, column) for column in changed})
+
+
+def _phase(job: Job, phase: reports.Phase) -> set[str]:
+    if job.is_final:
+        return set()
     _running(job)
-    phases = [*job.phases, {"name": report.name, "at": report.at, "number": report.number, "line": job.line_count + 1}]
-    _change(job, phases=phases[-50:], phases_of=report.of, progress=None, progress_note="")
+    phases = [*job.phases, {"name": phase.name, "at": phase.at, "number": phase.number, "line": job.line_count + 1}]
+    job.phases, job.phases_of, job.progress, job.progress_note = phases[-50:], phase.of, None, ""
+    return {"phases", "phases_of", "progress", "progress_note"}
 
 
-def _progress(host: Host, report: reports.Progress, _: Jobs) -> None:
-    Job.objects.filter(host=host, uuid=report.job).update(progress=report.fraction, progress_note=report.note)
+def _progress(job: Job, progress: reports.Progress) -> set[str]:
+    job.progress, job.progress_note = progress.fraction, progress.note
+    return {"progress", "progress_note"}
 
 
-def _command(_: Host, report: reports.Command, jobs: Jobs) -> None:
-    job = jobs.get(report.job)
-    kept = sum(len(word) for argv in job.commands for word in argv) if job else 0
-    if job and len(job.commands) < KEPT_COMMANDS and kept < KEPT_WORDS:
-        _change(job, commands=[*job.commands, report.argv])
+def _command(job: Job, command: reports.Command) -> set[str]:
+    kept = sum(len(word) for argv in job.commands for word in argv)
+    if len(job.commands) >= KEPT_COMMANDS or kept >= KEPT_WORDS:
+        return set()
+    job.commands = [*job.commands, command.argv]
+    return {"commands"}
 
 
-def _lines(_: Host, report: reports.Lines, jobs: Jobs) -> None:
-    job = jobs.get(report.job)
-    if not job or max(job.line_count, report.first) > MAX_LINES:
-        return
+def _lines(job: Job, report: reports.Lines) -> list[reports.Line]:
+    """Those that are new; numbers have no holes, whatever a host says."""
+    if max(job.line_count, report.first) > MAX_LINES:
+        return []
     if job.op in RECIPE_OPS and not job.phases:  # it says that it waits for other builds
         _move(job, JobState.ACCEPTED, accepted_at=timezone.now())
     else:
         _running(job)
     fresh = report.lines[max(0, job.line_count + 1 - report.first) :]
-    if not fresh:
-        return
-    first = job.line_count + 1  # numbers have no holes, whatever a host says
-    LogChunk.objects.create(
-        job=job, first=first, count=len(fresh), lines=[[line.at, line.source, line.text] for line in fresh]
-    )
-    _change(job, line_count=first + len(fresh) - 1)
+    job.line_count += len(fresh)
+    return fresh
+
+
+SAID: dict[str, Callable[[Job, Any], set[str]]] = {"phase": _phase, "progress": _progress, "command": _command}
 
 
 def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
@@ -469,10 +486,8 @@ def _refused(host: Host, report: reports.Refused, _: Jobs) -> None:
 
 TAKE: dict[str, Callable[[Host, Any, Jobs], None]] = {
     "accepted": _accepted,
-    "phase": _phase,
-    "progress": _progress,
-    "command": _command,
-    "lines": _lines,
+    "said": _said,
+    **dict.fromkeys(("phase", "progress", "command", "lines"), _part),
     "outcome": _outcome,
     "observed": _observed,
     "inventory": _inventory,

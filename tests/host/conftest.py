@@ -98,6 +98,7 @@ class Spool:
     seen: list[int] = field(default_factory=list)
 
     def reports(self) -> list[AnyReport]:
+        """What is spooled; what a job said at once is told apart."""
         with self.ledger.writing() as db:
             rows = db.execute("select number, body from spool order by number").fetchall()
         self.seen = [number for number, _ in rows]
@@ -106,7 +107,7 @@ class Spool:
             for _, body in rows
         ]
         assert [signed.number for signed, _ in read] == self.seen
-        return [report for _, report in read]
+        return [part for _, report in read for part in (report.parts if report.kind == "said" else [report])]
 
     def of(self, kind: str) -> list[AnyReport]:
         return [report for report in self.reports() if report.kind == kind]

@@ -103,8 +103,9 @@ class ScratchPanel:
                 continue
             assert signed.number == self.number + 1, f"{self.number} is followed by {signed.number}"
             self.number = signed.number
-            fresh.append(report)
-            self.told_at.append(signed.at)
+            parts = report.parts if report.kind == "said" else [report]
+            fresh += parts
+            self.told_at += [signed.at] * len(parts)
         self.reports += fresh
         return fresh
 

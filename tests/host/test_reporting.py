@@ -35,6 +35,20 @@ def test_of_several_progress_entries_the_last_one_stands():
     assert [r.fraction for r in made] == [0.3]
 
 
+def test_what_is_said_at_once_goes_into_as_few_reports_as_hold_it():
+    job = uuid4()
+    phase = {"k": "phase", "at": 2.0, "name": "x", "number": 1, "of": 2}
+    made, _ = batch(job, 0, [line("a"), phase, line("b")])
+    assert reporting.gather(job, made) == [reports.Said(job=job, parts=made)]
+    assert reporting.gather(job, made[:1]) == made[:1]
+    many, _ = batch(job, 0, [phase] * (reports.PARTS_AT_ONCE + 1))
+    assert [r.kind for r in reporting.gather(job, many)] == ["said", "phase"]
+    large, _ = batch(job, 0, [line("y" * 16_000) for _ in range(40)])
+    gathered = reporting.gather(job, large)
+    assert 1 < len(gathered) < len(large)
+    assert [part for r in gathered for part in (r.parts if r.kind == "said" else [r])] == large
+
+
 def test_lines_and_cursor_are_one_transaction(spool):
     job = uuid4()
     with spool.ledger.writing() as db:

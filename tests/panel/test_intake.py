@@ -96,6 +96,28 @@ def test_a_build_that_waits_for_its_turn_has_not_begun(order, voice):
     assert (build.state, build.line_count) == (JobState.RUNNING, 2)
 
 
+def test_what_a_job_said_at_once_is_written_at_once(voice, job, django_assert_max_num_queries):
+    parts = [
+        reports.Phase(job=job.uuid, name="prepare", number=1, of=2, at=1.0), lines(job, 1, "one", "two"),
+        reports.Phase(job=job.uuid, name="import", number=2, of=2, at=2.0),
+        reports.Command(job=job.uuid, argv=["machinectl", "start", "web"]), lines(job, 3, "three"),
+        reports.Progress(job=job.uuid, fraction=0.5, note="half"),
+    ]  # fmt: skip
+    text = voice.say(reports.Said(job=job.uuid, parts=parts))
+    with django_assert_max_num_queries(10):  # of them four for the two transactions
+        assert take(voice.host.id, [("1-0", text)]) == [Taken.YES]
+    job.refresh_from_db()
+    assert [(phase["name"], phase["line"]) for phase in job.phases] == [("prepare", 1), ("import", 3)]
+    assert (job.state, job.line_count, job.commands, job.progress) == (
+        "running",
+        3,
+        [["machinectl", "start", "web"]],
+        0.5,
+    )
+    chunk = LogChunk.objects.get(job=job)
+    assert (chunk.first, [text for _, _, text in chunk.lines]) == (1, ["one", "two", "three"])
+
+
 def test_reports_taken_together_are_taken_in_order_and_one_that_cannot_be_spoils_no_other(voice, job, monkeypatch):
     def unable(*_: object) -> None:
         Event.objects.create(host=voice.host, kind="half", text="")
