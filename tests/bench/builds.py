@@ -26,17 +26,10 @@ for argv in json.loads(sys.argv[1]):
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print((time.perf_counter() - began) * 1000)
 """
-# Trees that both sides of a comparison start from: (the figure's ending, what they are, the form's fields)
-TREES_COMPARED: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("", "of the plain tree", {}),
-    ("_trimmed", "of the trimmed and primed tree", {"trim": "on", "prime": "on"}),
-)
-# (the figure's ending, the panel's trees, the other side's, and both in words)
-TENS = (
-    ("", "", "", "the plain tree", "the same"),
-    ("_trimmed", "_trimmed", "", "the trimmed and primed tree", "the plain one"),
-    ("_both_trimmed", "_trimmed", "_trimmed", "the trimmed and primed tree", "the same"),
-)
+# Trees that the two sides start from, by the name of the machine that is their model: the form's fields
+MODELS: dict[str, dict[str, str]] = {"plain": {}, "trimmed": {"trim": "on", "prime": "on"}}
+# Who is compared with whom: the figure's ending, the panel's tree, the other side's
+PAIRINGS = (("", "plain", "plain"), ("_trimmed", "trimmed", "plain"), ("_both_trimmed", "trimmed", "trimmed"))
 # Ten machines started by hand at once, each asked over and over whether it is up.
 _TEN = """
 import subprocess, sys, threading, time
@@ -186,20 +179,34 @@ def ten_at_once(runs: int = 3) -> dict[str, Measured]:
     The panel's are of a base as its recipe makes it by default, then of one that is trimmed and primed as well.
     """
     with fleet() as (ada, host):
-        for ending, _, fields in TREES_COMPARED:
-            ada.succeed(ada.build(f"model{ending}".replace("_", "-"), start=None, **fields), 600)
-        ours: dict[str, list[float]] = {ending: [] for ending, *_ in TREES_COMPARED}
-        plain: dict[str, list[float]] = {ending: [] for ending, *_ in TREES_COMPARED}
+        for model, fields in MODELS.items():
+            ada.succeed(ada.build(model, start=None, **fields), 600)
+        ours, plain = times(), times()
         for turn in range(runs + 1):
-            for ending, _, fields in TREES_COMPARED:
-                model = f"model{ending}".replace("_", "-")
-                ours[ending].append(ten_through_the_panel(ada, host, f"{model}-t{turn}", fields))
-                plain[ending].append(ten_by_hand(ada, host, model, f"{model}-p{turn}"))
-        return {
-            f"ten_at_once{name}": (f"ten of {mine} created and running, over ten `machinectl start` and polling of {theirs}",
-                                   ours[ending][1:], plain[other][1:], "ms")
-            for name, ending, other, mine, theirs in TENS
-        }  # fmt: skip
+            for model, fields in MODELS.items():
+                ours[model].append(ten_through_the_panel(ada, host, f"{model}-t{turn}", fields))
+                plain[model].append(ten_by_hand(ada, host, model, f"{model}-p{turn}"))
+        return paired(
+            "ten_at_once",
+            "ten of the {} tree created and running, over ten `machinectl start` and polling of the {} one",
+            ours,
+            plain,
+        )
+
+
+Times = dict[str, list[float]]  # by the model, milliseconds of each run
+
+
+def times() -> Times:
+    return {model: [] for model in MODELS}
+
+
+def paired(figure: str, what: str, ours: Times, plain: Times) -> dict[str, Measured]:
+    """The figures of all pairings; the first run of each tree warms up."""
+    return {
+        f"{figure}{ending}": (what.format(mine, theirs), ours[mine][1:], plain[theirs][1:], "ms")
+        for ending, mine, theirs in PAIRINGS
+    }
 
 
 def ten_through_the_panel(ada: Person, host: Sandbox, prefix: str, fields: dict[str, str]) -> float:
@@ -280,36 +287,45 @@ def install(host: Sandbox, *packages: str) -> None:
 def form_to_booted(ada: Person, host: Sandbox, name: str, **fields: str) -> float:
     """Milliseconds from the POST of the form until the panel knows that the machine is up; then it goes again."""
     token = ada.form_of("/machines/new/")
+    time.sleep(REST)
     took = milliseconds(lambda: up(ada, name, token, **fields))
     gone(ada, host, name)
     return took
 
 
 def create_and_boot_lxc(runs: int = PAIRS) -> dict[str, Measured]:
-    """From the POST of the form until the panel knows that the machine is up, over an LXC snapshot clone until it runs;
-    on equal terms: both of the same tree, first of the plain one, then of the trimmed and primed one."""
+    """From the POST of the form until the panel knows that the machine is up, over an LXC snapshot clone until it runs."""
     with fleet() as (ada, host):
         install(host, "lxc")
-        return {
-            f"create_and_boot_lxc{ending}": beside_lxc(ada, host, f"model{number}", what, fields, runs)
-            for number, (ending, what, fields) in enumerate(TREES_COMPARED)
-        }
+        ours, plain = times(), times()
+        for model, fields in MODELS.items():
+            lxc_model(ada, host, model, fields)
+            for number in range(runs + 1):
+                ours[model].append(form_to_booted(ada, host, f"m{number}", **fields))
+                plain[model].append(lxc_clone(host, model, f"c{number}"))
+        return paired(
+            "create_and_boot_lxc",
+            "form to booted, {} tree, over an LXC snapshot clone of the {} one until it runs",
+            ours,
+            plain,
+        )
 
 
-def beside_lxc(ada: Person, host: Sandbox, model: str, what: str, fields: dict[str, str], runs: int) -> Measured:
-    """The model is a machine of the panel's that never ran: LXC clones its very tree."""
+def lxc_model(ada: Person, host: Sandbox, model: str, fields: dict[str, str]) -> None:
+    """A machine of the panel's that never ran: LXC clones its very tree."""
     ada.succeed(ada.build(model, start=None, **fields), 600)
     host.write(f"{_LXC}/{model}/config", _LXC_CONFIG.format(name=model, lxc=_LXC))
     host.run(["btrfs", "subvolume", "snapshot", f"{TREES}/{model}", f"{_LXC}/{model}/rootfs"])
-    ours, plain = [], []
-    for number in range(runs + 1):
-        ours.append(form_to_booted(ada, host, f"m{number}", **fields))
-        one = ["-P", _LXC, "-n", f"c{number}"]
-        copy = ["lxc-copy", "-P", _LXC, "-n", model, "-N", f"c{number}", "-s", "-B", "btrfs"]
-        plain.append(until_up(host, [copy, ["lxc-start", *one]], ["lxc-attach", *one, "--"])[1])
-        host.run(["lxc-stop", *one, "-k"])
-        host.run(["lxc-destroy", *one])
-    return f"form to booted, over an LXC snapshot clone until it runs; both {what}", ours[1:], plain[1:], "ms"
+
+
+def lxc_clone(host: Sandbox, model: str, name: str) -> float:
+    one = ["-P", _LXC, "-n", name]
+    time.sleep(REST)
+    copy = ["lxc-copy", "-P", _LXC, "-n", model, "-N", name, "-s", "-B", "btrfs"]
+    took = until_up(host, [copy, ["lxc-start", *one]], ["lxc-attach", *one, "--"])[1]
+    host.run(["lxc-stop", *one, "-k"])
+    host.run(["lxc-destroy", *one])
+    return took
 
 
 _LXD_SETUP = """\
@@ -343,15 +359,20 @@ def create_and_boot_lxd(runs: int = PAIRS) -> dict[str, Measured]:
         owner = host.run(["stat", "--format=%u", "/srv/lxd/containers/warm/rootfs/etc"]).stdout.strip()
         way = "mounts with shifted owners" if owner == "0" else "gives every file a new owner"
         host.run(["lxc", "delete", "--force", "warm"])
-        ours, launched, booted = [], [], []
+        ada.succeed(ada.build("trimmed", start=None, **MODELS["trimmed"]), 600)
+        ours, light, launched, booted = [], [], [], []
         for number in range(runs + 1):
             ours.append(form_to_booted(ada, host, f"m{number}"))
+            light.append(form_to_booted(ada, host, f"t{number}", **MODELS["trimmed"]))
+            time.sleep(REST)
             name = f"c{number}"
             made, up_at = until_up(host, [["lxc", "launch", "model", name]], ["lxc", "exec", name, "--"])
             launched.append(made)
             booted.append(up_at)
             host.run(["lxc", "delete", "--force", name])
+        launch = f"LXD's `launch`, which {way}"
         return {
-            "create_and_boot_lxd": (f"form to booted, over LXD's `launch`, which {way}, until it runs", ours[1:], booted[1:], "ms"),
+            "create_and_boot_lxd": (f"form to booted, over {launch}, until it runs", ours[1:], booted[1:], "ms"),
+            "create_and_boot_lxd_trimmed": (f"the same of the trimmed tree, over {launch}, of the plain one", light[1:], booted[1:], "ms"),
             "create_and_boot_lxd_launch": ("form to booted, over that `launch` alone, which ends before it has booted", ours[1:], launched[1:], "ms"),
         }  # fmt: skip
