@@ -27,19 +27,30 @@ def chromium() -> str | None:
     return next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 
 
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of the processes that run tests for another, which looks after the machine."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Every booted system takes half a dozen inotify instances of root's, machines with ids of their own too; the
     kernel's default of 128 is reached with some twenty, and the next one hangs in its boot. Put back at the end."""
-    if can_boot() is None and (before := int(INOTIFY.read_text())) < ENOUGH_INOTIFY:
+    if not _is_worker(session.config) and can_boot() is None and (before := int(INOTIFY.read_text())) < ENOUGH_INOTIFY:
         session.config.stash[_BEFORE] = before
         INOTIFY.write_text(str(ENOUGH_INOTIFY))
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is real by its folder, and leave out, with the reason, what cannot run here. What fails soonest runs
-    first: units, then hosts, then browsers (whose event loop would be in the way of others)."""
+    first: units (the one long one before all others), then hosts, then browsers (whose event loop would be in the way of
+    others). Where several processes share the work, hosts are the work of one and browsers of another: each needs a panel
+    and a host of its own, and takes minutes."""
     tests = Path(__file__).parent
-    items.sort(key=lambda item: (item.path.is_relative_to(tests / "browser"), item.path.is_relative_to(tests / "live")))
+    real = {folder: tests / folder for folder in ("live", "browser")}
+    items.sort(key=lambda item: (
+        item.path.is_relative_to(real["browser"]), item.path.is_relative_to(real["live"]), item.path.name != "test_postgresql.py",
+    ))  # fmt: skip
     no_host = can_boot()
     no_browser = None if chromium() else "no Chromium is installed"
     for item in items:
@@ -47,8 +58,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             ("live", pytest.mark.live, no_host),
             ("browser", pytest.mark.browser, no_host or no_browser),
         ):
-            if item.path.is_relative_to(tests / folder):
+            if item.path.is_relative_to(real[folder]):
                 item.add_marker(mark)
+                item.add_marker(pytest.mark.xdist_group(folder))
                 if reason:
                     item.add_marker(pytest.mark.skip(reason=reason))
 

@@ -48,7 +48,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
 
 def test_models_and_pages_work_on_postgresql(cluster: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *SUITES, "-q", "-p", "no:cacheprovider", "--reuse-db"],
+        [sys.executable, "-m", "pytest", *SUITES, "-q", "-n0", "-p", "no:cacheprovider", "--reuse-db"],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": cluster},
         capture_output=True,

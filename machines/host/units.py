@@ -96,6 +96,7 @@ class Units:
         with self._lock:
             if self._is_full(gate):
                 self._queue.append(row)
+                self._reporter.voice(row.id).line("Waiting for other jobs of this kind on this host to end.")
                 self._say_positions(gate)
                 return
             self._busy[row.id] = gate
@@ -107,9 +108,7 @@ class Units:
 
     def _say_positions(self, gate: str) -> None:
         for position, row in enumerate((row for row in self._queue if _gate(row.op) == gate), 1):
-            self._reporter.voice(row.id).line(
-                f"Waiting for other jobs of this kind on this host to end; this one is number {position} in line."
-            )
+            self._reporter.voice(row.id).progress(0, f"number {position} in line")
 
     def _launch(self, row: Row) -> None:
         try:
@@ -346,6 +345,7 @@ class Units:
             waiting = next((r for r in self._queue if r.id == row.id), None)
             if waiting is not None:
                 self._queue.remove(waiting)
+                self._say_positions(_gate(row.op))
         here = self._here.get(row.id)
         if here is not None:
             here.stop.set()

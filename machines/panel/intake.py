@@ -186,7 +186,8 @@ def _phase(job: Job, phase: reports.Phase) -> set[str]:
 
 
 def _progress(job: Job, progress: reports.Progress) -> set[str]:
-    job.progress, job.progress_note = progress.fraction, progress.note
+    """Before its first phase a job only waits in line, and says where."""
+    job.progress, job.progress_note = progress.fraction if job.phases else None, progress.note
     return {"progress", "progress_note"}
 
 

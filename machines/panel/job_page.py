@@ -44,7 +44,9 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     """What the live head of the page shows."""
     now = timezone.now()
     may = request.user.may(RIGHT_FOR.get(job.op, Right.ADMINISTER))
-    wait = job_words.Wait(job.host.name, job.host.last_seen, job.sent_at, job.accepted_at, job.expires_at, job.op)
+    wait = job_words.Wait(
+        job.host.name, job.host.last_seen, job.sent_at, job.accepted_at, job.expires_at, job.op, job.progress_note
+    )
     shown = {
         "job": job,
         "what": job_words.what(job.op, job.machine_name),

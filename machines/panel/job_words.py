@@ -99,12 +99,14 @@ class Wait:
     accepted_at: datetime | None
     expires_at: datetime
     op: str
+    place: str = ""  # its host's word on it: "number 2 in line"
 
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
         if state == JobState.ACCEPTED:
             if self.op in RECIPE_OPS and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
-                return Reason(f"waiting: other builds on {self.host} go first, for", self.accepted_at)
+                place = f", {self.place}" if self.place else ""
+                return Reason(f"waiting{place}: other builds on {self.host} go first, for", self.accepted_at)
             return Reason(f"taken by {self.host}, about to begin")
         if state not in {JobState.QUEUED, JobState.SENT}:
             return None

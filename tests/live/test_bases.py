@@ -120,6 +120,27 @@ def test_a_worker_that_dies_over_a_copy_does_it_again(scratch, first):
     assert "tmp" not in scratch.sandbox.run(["ls", "-A", "/var/lib/machines"]).stdout
 
 
+def test_builds_beyond_the_hosts_limit_wait_and_know_their_place(scratch):
+    recipe = DebianRecipe(release="bookworm", packages=("nano",))
+    jobs = [scratch.order(build(f"line{number}", recipe)) for number in range(5)]
+
+    def stands(job: UUID, place: int) -> None:
+        scratch.until(lambda r: r.kind == "progress" and (r.job, r.note) == (job, f"number {place} in line"), 20)
+
+    for place, job in enumerate(jobs[2:], 1):  # two at once is the policy's default
+        stands(job, place)
+    assert scratch.lines(jobs[2]) == ["Waiting for other jobs of this kind on this host to end."]
+    scratch.order(orders.Cancel(job=jobs[2]))
+    stands(jobs[3], 1)
+    for job in jobs[3:]:
+        scratch.order(orders.Cancel(job=job))
+    for job in jobs[:2]:
+        scratch.order(orders.Cancel(job=job))
+    assert {scratch.outcome(job, 30).state for job in jobs} == {"cancelled"}
+    names = scratch.sandbox.run(["ls", "-A", "/var/lib/machines"]).stdout.split()
+    assert not [name for name in names if name.startswith("line") or any(str(job) in name for job in jobs)]
+
+
 def test_built_anew_it_takes_packages_from_the_cache_and_replaces_the_base(scratch, first):
     job = scratch.order(build("anew", fresh=True))
     outcome = scratch.outcome(job, 300)

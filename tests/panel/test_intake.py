@@ -87,13 +87,15 @@ def test_a_report_taken_twice_changes_nothing(voice, job):
 )
 def test_a_build_that_waits_for_its_turn_has_not_begun(order, voice):
     build = make.job(order, on=voice.host, state=JobState.SENT)
-    voice.tell(lines(build, 1, "Waiting for other builds on this host to end; this one is number 1 in line."))
+    voice.tell(lines(build, 1, "Waiting for other jobs of this kind on this host to end."))
+    voice.tell(reports.Progress(job=build.uuid, fraction=0, note="number 2 in line"))
     build.refresh_from_db()
     assert (build.state, build.started_at, build.line_count) == (JobState.ACCEPTED, None, 1)
+    assert (build.progress, build.progress_note) == (None, "number 2 in line")
     voice.tell(reports.Phase(job=build.uuid, name="prepare", number=1, of=5, at=1.0))
     voice.tell(lines(build, 2, "Building with mmdebstrap."))
     build.refresh_from_db()
-    assert (build.state, build.line_count) == (JobState.RUNNING, 2)
+    assert (build.state, build.line_count, build.progress_note) == (JobState.RUNNING, 2, "")
 
 
 def test_what_a_job_said_at_once_is_written_at_once(voice, job, django_assert_max_num_queries):

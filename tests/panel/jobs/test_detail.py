@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders, reports
-from machines.models import Machine
+from machines.models import Job, Machine
 from tests import make
 from tests.panel.jobs import cast
 
@@ -98,6 +98,8 @@ def build(alpha, **fields):
 def test_a_build_waits_for_others_in_words(as_viewer, alpha):
     waits = build(alpha, state="accepted", accepted_at=timezone.now() - timedelta(seconds=9), finished_at=None)
     assert "waiting: other builds on alpha go first" in page(as_viewer, waits)
+    Job.objects.update(progress_note="number 2 in line")
+    assert "waiting, number 2 in line: other builds on alpha go first" in page(as_viewer, waits)
 
 
 def test_the_steps_of_a_build_have_their_names_before_they_begin(as_viewer, alpha):
