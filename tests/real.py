@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from nspawnpanel.sandbox import CACHE, Sandbox, can_boot
 from nspawnpanel.stack import REPOSITORY, Stack
@@ -16,6 +17,7 @@ from tests.person import Person
 
 POLICY = REPOSITORY / "machines/host/policy.toml"
 INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
+REAL = ("live", "browser")  # folders
 _BEFORE = pytest.StashKey[int]()
 # Without these, Chromium calls home at every start
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -40,14 +42,24 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         INOTIFY.write_text(str(ENOUGH_INOTIFY))
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
+class Shared(LoadScopeScheduling):
+    """How several processes share the work: units one by one, all hosts in one process and all browsers in another, for
+    each needs a panel and a host of its own, and many of those tests go on where the one before ended."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.split("/", 1)[0]
+        return folder if folder in REAL else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shared:
+    return Shared(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is real by its folder, and leave out, with the reason, what cannot run here. What fails soonest runs
     first: units (the one long one before all others), then hosts, then browsers (whose event loop would be in the way of
-    others). Where several processes share the work, hosts are the work of one and browsers of another: each needs a panel
-    and a host of its own, and takes minutes."""
-    tests = Path(__file__).parent
-    real = {folder: tests / folder for folder in ("live", "browser")}
+    others)."""
+    real = {folder: Path(__file__).parent / folder for folder in REAL}
     items.sort(key=lambda item: (
         item.path.is_relative_to(real["browser"]), item.path.is_relative_to(real["live"]), item.path.name != "test_postgresql.py",
     ))  # fmt: skip
@@ -60,7 +72,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ):
             if item.path.is_relative_to(real[folder]):
                 item.add_marker(mark)
-                item.add_marker(pytest.mark.xdist_group(folder))
                 if reason:
                     item.add_marker(pytest.mark.skip(reason=reason))
 
