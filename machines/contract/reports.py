@@ -18,6 +18,7 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Bytes = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Load = Annotated[float, Field(ge=0, le=1e9)]  # refuses "inf" and "nan" too, which no database takes as JSON
 DEEPEST = 30
+LINES_AT_ONCE = 500
 
 
 class Report(BaseModel):
@@ -75,7 +76,7 @@ class Lines(Report):
     kind: Literal["lines"] = "lines"
     job: UUID
     first: int = Field(ge=1, le=2**31 - 1)
-    lines: list[Line] = Field(max_length=500)
+    lines: list[Line] = Field(max_length=LINES_AT_ONCE)
 
 
 PARTS_AT_ONCE = 100

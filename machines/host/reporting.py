@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 BATCH_SECONDS = 0.05
 BATCH_LINES = 200
 BATCH_CHARACTERS = 64 * 1024
-SAID_CHARACTERS = 256 * 1024  # of what goes into one report together
+SAID_BYTES = 256 * 1024  # of what goes into one report together
 SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heartbeats, inventories) is not spooled
 
 
@@ -84,7 +84,7 @@ def gather(job: UUID, parts: Sequence[Part]) -> list[AnyReport]:
     size = 0
     for part in parts:
         own = _size(part)
-        if not groups or size + own > SAID_CHARACTERS or len(groups[-1]) == reports.PARTS_AT_ONCE:
+        if not groups or size + own > SAID_BYTES or len(groups[-1]) == reports.PARTS_AT_ONCE:
             groups.append([])
             size = 0
         groups[-1].append(part)
@@ -93,10 +93,14 @@ def gather(job: UUID, parts: Sequence[Part]) -> list[AnyReport]:
 
 
 def _size(part: Part) -> int:
-    """About how many characters it has on the wire."""
+    """About how many bytes it has on the wire, where JSON writes up to twelve for a character that is not ASCII."""
     if isinstance(part, reports.Lines):
-        return sum(len(line.text) + 50 for line in part.lines)
-    return sum(map(len, part.argv)) + 100 if isinstance(part, reports.Command) else 500
+        return sum(_written(line.text) + 50 for line in part.lines)
+    return sum(map(_written, part.argv)) + 100 if isinstance(part, reports.Command) else 500
+
+
+def _written(text: str) -> int:
+    return len(text) if text.isascii() else 12 * len(text)
 
 
 def _add(out: list[Part], job: UUID, entry: Entry) -> None:
@@ -203,16 +207,17 @@ class Reporter:
 
     def finish(self, outcome: reports.Outcome) -> bool:
         """A job's last words and its outcome, in one transaction. False when it had ended before."""
-        with self._order, self._ledger.writing() as db:
+        with self._order:
+            ended = self._write_end(outcome)
+            self._pending.pop(outcome.job, None)  # before anybody else may spool it once more
+        self._publisher.wake()
+        return ended
+
+    def _write_end(self, outcome: reports.Outcome) -> bool:
+        with self._ledger.writing() as db:
             self._spool_entries(db, outcome.job, self._pending.get(outcome.job, []))
             outcome = outcome.model_copy(update={"lines": books.lines_of(db, outcome.job)})
             ended = books.end(db, outcome.job, reports.to_wire(outcome))
             if ended:
                 self.spool(db, outcome)
-        self._forget(outcome.job)
-        self._publisher.wake()
         return ended
-
-    def _forget(self, job: UUID) -> None:
-        with self._order:
-            self._pending.pop(job, None)

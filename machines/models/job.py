@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -36,7 +36,13 @@ class JobQuerySet(models.QuerySet["Job"]):
         allowed = Q(state__in=[s.value for s in MAY_BECOME[to]])
         if to in {JobState.ACCEPTED, *OUTCOMES}:
             allowed |= Q(state=JobState.CANCELLED, accepted_at=None, sends__gt=0)
-        return self.filter(allowed, pk=job_id).update(state=to, **fields) == 1
+        if to not in {JobState.ACCEPTED, JobState.RUNNING}:
+            return self.filter(allowed, pk=job_id).update(state=to, **fields) == 1
+        try:
+            with transaction.atomic():
+                return self.filter(allowed, pk=job_id).update(state=to, **fields) == 1
+        except IntegrityError:  # it was given up here, and another holds its machine since: only its end can come back
+            return False
 
 
 class Job(models.Model):

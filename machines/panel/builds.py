@@ -57,10 +57,13 @@ def keep_time_zone(form: NewMachineForm, configurator: Configurator) -> None:
 
 
 def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
-    """Build once more what a failed job was to build, with the configuration and the sealed secrets it had.
+    """Build once more what a failed job was to build, with the configuration and the sealed secrets it had; a second call
+    with the key returns the job of the first.
 
     Raises Busy, NotAllowed, and Problem when either is gone.
     """
+    if key and (earlier := Job.objects.filter(key=key).first()):
+        return earlier
     revision = job.revision
     if revision is None or revision.state != Revision.State.DRAFT:
         raise Problem("The configuration of this build was replaced or dropped since.", hint="Build the machine anew.")

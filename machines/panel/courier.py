@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import redis
 from django.db import Error as DatabaseError
-from django.db import close_old_connections
+from django.db import close_old_connections, transaction
 from django.db.models import Q
 from django.utils import timezone
 from kombu.exceptions import KombuError, OperationalError
@@ -120,7 +120,7 @@ class Courier:
                 job.host, job.uuid, order, expires=job.expires_at.timestamp(), actor=(job.actor_name, job.actor_role), attempt=job.sends + 1
             )  # fmt: skip
         except Problem as problem:  # too large for an envelope; it must not hold up the orders behind it
-            Job.objects.move(job.pk, JobState.FAILED, finished_at=now, problem=problem.to_wire())
+            self._end_here(job, JobState.FAILED, now, problem=problem.to_wire())
             return
         self._outgoing.send(job.host_id, sealed)
         Job.objects.filter(pk=job.pk).update(
@@ -194,9 +194,10 @@ class Courier:
 
     @staticmethod
     def _end_here(job: Job, state: JobState, now: datetime, **fields: object) -> None:
-        """A job ends without a word of its host."""
-        if Job.objects.move(job.pk, state, finished_at=now, **fields):
-            intake.never_done(job)
+        """A job ends without a word of its host, and all that hangs on it with it."""
+        with transaction.atomic():
+            if Job.objects.move(job.pk, state, finished_at=now, **fields):
+                intake.never_done(job)
 
     # --- reports in
 

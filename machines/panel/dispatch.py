@@ -101,11 +101,12 @@ def cancel(job: Job, *, by: User) -> bool:
     """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
     authorize_operation(by.role, "cancel")
     now = timezone.now()
-    unsent = Job.objects.filter(pk=job.pk, state="queued").update(
-        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now
-    )
-    if unsent:
-        intake.never_done(job)
+    with transaction.atomic():
+        unsent = Job.objects.filter(pk=job.pk, state="queued").update(
+            state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now
+        )
+        if unsent:
+            intake.never_done(job)
     asked = (
         Job.objects.unfinished()
         .filter(pk=job.pk, cancel_asked_at=None)

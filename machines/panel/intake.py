@@ -6,7 +6,7 @@ carries are taken in one transaction, so a killed courier neither loses nor repe
 
 import logging
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -48,7 +48,7 @@ def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
     """Take entries of a host's stream, (position, signed text), in one transaction: a commit for each report would cost as
     much as all they say. Never raises for what a host sends; a database error is the caller's, and nothing is taken."""
     with transaction.atomic():
-        host = Host.objects.select_for_update().get(pk=host_id)
+        host = Host.objects.select_for_update(no_key=True).get(pk=host_id)  # orders refer to its key meanwhile
         key = VerifyKey(b64decode(host.verify_key))
         jobs = Jobs(host)
         taken = [_take(host, key, text, jobs) for _, text in entries]
@@ -140,14 +140,14 @@ def _move(job: Job, to: JobState, **fields: Any) -> bool:
 def _accepted(_: Host, report: reports.Accepted, jobs: Jobs) -> None:
     job = jobs.get(report.job)
     if job:
-        _move(job, JobState.ACCEPTED, accepted_at=timezone.now())
+        _move(job, JobState.ACCEPTED, accepted_at=timezone.now(), problem=None)
 
 
 def _running(job: Job) -> None:
     if job.state == JobState.RUNNING:
         return
     now = timezone.now()
-    _move(job, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now)
+    _move(job, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now, problem=None)
 
 
 def _part(_: Host, report: reports.Part, jobs: Jobs) -> None:
@@ -169,11 +169,17 @@ def _say(job: Job | None, parts: Sequence[reports.Part]) -> None:
         else:
             changed |= SAID[part.kind](job, part)
     if lines:
-        chunk = [[line.at, line.source, line.text] for line in lines]
-        LogChunk.objects.create(job=job, first=first, count=len(chunk), lines=chunk)
+        LogChunk.objects.bulk_create(_chunks(job, first, lines))
         changed.add("line_count")
     if changed:
         Job.objects.filter(pk=job.pk).update(**{column: getattr(job, column) for column in changed})
+
+
+def _chunks(job: Job, first: int, lines: list[reports.Line]) -> Iterator[LogChunk]:
+    """Of LINES_AT_ONCE lines at most, which whoever reads a log relies on (logs.py)."""
+    for begin in range(0, len(lines), reports.LINES_AT_ONCE):
+        some = [[line.at, line.source, line.text] for line in lines[begin : begin + reports.LINES_AT_ONCE]]
+        yield LogChunk(job=job, first=first + begin, count=len(some), lines=some)
 
 
 def _phase(job: Job, phase: reports.Phase) -> set[str]:
@@ -462,7 +468,7 @@ def _as_found(told: reports.FoundMachine) -> dict[str, Any]:
 def _reconcile(host: Host, on_host: list[UUID]) -> None:
     """Jobs the host still has are under way; jobs it took and knows nothing of are lost."""
     for job in Job.objects.filter(host=host, state=JobState.LOST, uuid__in=on_host):
-        Job.objects.move(job.pk, JobState.RUNNING)
+        Job.objects.move(job.pk, JobState.RUNNING, problem=None)
     grace = timezone.now() - timedelta(seconds=120)
     forgotten = Job.objects.filter(host=host, state__in=["accepted", "running"], accepted_at__lt=grace)
     for job in forgotten.exclude(uuid__in=on_host):

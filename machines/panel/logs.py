@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from machines.contract.reports import LINES_AT_ONCE
 from machines.contract.states import JobState
 from machines.models import Job, LogChunk
 from machines.panel import ansi
@@ -10,7 +11,6 @@ from machines.panel.log_lines import Row
 from machines.templatetags.panel_tags import duration
 
 SHOWN = 2000  # lines a page begins with, and what one event of a stream or one “earlier” brings at most
-CHUNK = 500  # lines of one chunk at most (contract.reports.Lines)
 AT_ONCE = 5000  # lines a download reads in one query
 
 _COMPLAINS = re.compile(r"^\W{0,4}(E:|(\w+: )?(error|fatal|failed|failure|cannot|unable)\b)", re.IGNORECASE)
@@ -18,7 +18,7 @@ _COMPLAINS = re.compile(r"^\W{0,4}(E:|(\w+: )?(error|fatal|failed|failure|cannot
 
 def between(job_id: int, first: int, last: int) -> list[Row]:
     """Lines `first` to `last`, both included, as far as they are there. One query."""
-    chunks = LogChunk.objects.filter(job_id=job_id, first__gt=first - CHUNK, first__lte=last)
+    chunks = LogChunk.objects.filter(job_id=job_id, first__gt=first - LINES_AT_ONCE, first__lte=last)
     return [
         (number, at, source, text)
         for start, lines in chunks.order_by("first").values_list("first", "lines")

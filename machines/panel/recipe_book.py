@@ -47,7 +47,8 @@ def create(name: str, description: str, content: recipes.AnyRecipe, *, by: User,
 def change(recipe: Recipe, content: recipes.AnyRecipe, *, by: User, seen: int, reason: str = "") -> bool:
     """A new version, unless it says what the current one says. Raises Problem when somebody was faster than `seen`."""
     with transaction.atomic():
-        current = RecipeVersion.objects.select_for_update().filter(recipe=recipe).order_by("-number").first()
+        Recipe.objects.select_for_update().get(pk=recipe.pk)  # one after another, so that the second sees the first's
+        current = RecipeVersion.objects.filter(recipe=recipe).order_by("-number").first()
         number = current.number if current else 0
         if current and current.number != seen:
             raise Problem(

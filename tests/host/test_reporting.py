@@ -1,8 +1,9 @@
 """Reports leave in order, lines in batches, and nothing is lost or told twice."""
 
+import json
 from uuid import uuid4
 
-from machines.contract import reports
+from machines.contract import envelope, reports
 from machines.host import ledger as books
 from machines.host import reporting
 from machines.host.reporting import batch
@@ -47,6 +48,13 @@ def test_what_is_said_at_once_goes_into_as_few_reports_as_hold_it():
     gathered = reporting.gather(job, large)
     assert 1 < len(gathered) < len(large)
     assert [part for r in gathered for part in (r.parts if r.kind == "said" else [r])] == large
+
+
+def test_no_report_of_what_was_said_is_larger_than_the_panel_takes():
+    job = uuid4()
+    for text in ("\U0001f600" * 16_000, "\x1b" * 16_000, "é" * 16_000):
+        parts, _ = batch(job, 0, [line(text)] * 60)
+        assert max(len(json.dumps(reports.to_wire(r))) for r in reporting.gather(job, parts)) < envelope.REPORT_LIMIT
 
 
 def test_lines_and_cursor_are_one_transaction(spool):

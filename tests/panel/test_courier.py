@@ -15,7 +15,7 @@ from nacl.signing import SigningKey
 from machines.contract import envelope, orders, reports, routes
 from machines.contract.states import JobState, MachineState
 from machines.models import Host, Job, Machine, Revision
-from machines.panel import dispatch, mailbox
+from machines.panel import dispatch, intake, mailbox
 from machines.panel.courier import REPORTS_AT_ONCE, Courier, load_key
 from machines.panel.joining import environment, register
 from nspawnpanel.valkey import Valkey
@@ -214,13 +214,16 @@ def test_what_was_taken_makes_room(courier, valkey, voice, monkeypatch):
     assert admin.xlen(stream) < 100
 
 
-def test_an_order_too_large_for_an_envelope_fails_alone(courier, valkey, key, voice):
+def test_an_order_too_large_for_an_envelope_fails_alone(courier, valkey, key, voice, monkeypatch):
     text = "# " + "\N{SNOWMAN}" * 100_000
     huge = orders.Apply(name="db", configuration=orders.Configuration(revision=1, nspawn=text, limits=""))
     failed, other = make.job(huge, on=voice.host), make.job(orders.Start(name="web"), on=voice.host)
+    ended = []
+    monkeypatch.setattr(intake, "WHEN_ENDED", [ended.append])
     courier.send_due(timezone.now())
     failed.refresh_from_db()
     assert (failed.state, failed.problem["code"]) == (JobState.FAILED, "envelope-oversized")
+    assert ended == [failed], "whatever waits for its end is told"
     assert [sealed.job for sealed, _ in delivered(valkey, voice.host, key)] == [other.uuid]
 
 

@@ -11,6 +11,7 @@ from machines.contract import envelope, orders, reports
 from machines.contract.recipes import DebianRecipe
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
+from machines.panel import logs
 from machines.panel.intake import TAKE, Taken, take
 from tests import make
 
@@ -106,7 +107,7 @@ def test_what_a_job_said_at_once_is_written_at_once(voice, job, django_assert_ma
         reports.Progress(job=job.uuid, fraction=0.5, note="half"),
     ]  # fmt: skip
     text = voice.say(reports.Said(job=job.uuid, parts=parts))
-    with django_assert_max_num_queries(10):  # of them four for the two transactions
+    with django_assert_max_num_queries(12):  # of them six for the three transactions
         assert take(voice.host.id, [("1-0", text)]) == [Taken.YES]
     job.refresh_from_db()
     assert [(phase["name"], phase["line"]) for phase in job.phases] == [("prepare", 1), ("import", 3)]
@@ -118,6 +119,41 @@ def test_what_a_job_said_at_once_is_written_at_once(voice, job, django_assert_ma
     )
     chunk = LogChunk.objects.get(job=job)
     assert (chunk.first, [text for _, _, text in chunk.lines]) == (1, ["one", "two", "three"])
+
+
+def test_what_is_said_in_thousands_of_lines_is_read_whole(voice, job):
+    parts = [lines(job, 1 + 400 * n, *(f"{n}-{k}" for k in range(400))) for n in range(8)]
+    assert voice.tell(reports.Said(job=job.uuid, parts=parts)) is Taken.YES
+    job.refresh_from_db()
+    assert job.line_count == 3200
+    assert [number for number, *_ in logs.between(job.pk, 1201, 3200)] == list(range(1201, 3201))
+    assert [text for *_, text in logs.after(job.pk, 3198)] == ["7-398", "7-399"]
+    assert max(LogChunk.objects.values_list("count", flat=True)) == reports.LINES_AT_ONCE
+
+
+def test_a_lost_job_whose_machine_another_has_since_loses_no_line(voice, job):
+    Job.objects.filter(pk=job.pk).update(state=JobState.LOST)
+    other = make.job(orders.Poweroff(name=job.machine_name), on=voice.host, state=JobState.QUEUED)
+    told = [
+        reports.Said(job=job.uuid, parts=[reports.Command(job=job.uuid, argv=["ls"]), lines(job, 1, "one")]),
+        reports.Inventory(host=reports.HostFact(systemd=252), machines=[fact("new")], jobs=[job.uuid]),
+        outcome(job),
+    ]
+    assert [voice.tell(report) for report in told] == [Taken.YES] * 3
+    job.refresh_from_db()
+    other.refresh_from_db()
+    assert (job.state, job.line_count, other.state) == (JobState.SUCCEEDED, 1, JobState.QUEUED)
+    assert Machine.objects.filter(name="new").exists(), "the inventory was taken"
+    assert not Event.objects.filter(kind="report-refused").exists()
+
+
+def test_an_order_refused_once_and_taken_later_has_no_problem(voice, job):
+    voice.tell(reports.Refused(code="envelope-early", message="The order comes from the future.", job=job.uuid))
+    job.refresh_from_db()
+    assert job.problem
+    voice.tell(reports.Accepted(job=job.uuid))
+    job.refresh_from_db()
+    assert job.problem is None
 
 
 def test_reports_taken_together_are_taken_in_order_and_one_that_cannot_be_spoils_no_other(voice, job, monkeypatch):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from django.test import AsyncClient
 
+from machines.contract.reports import LINES_AT_ONCE
 from machines.panel import logs
 from tests.panel.jobs import cast
 
@@ -26,7 +27,7 @@ def test_lines_are_found_by_their_numbers(job, first, last):
 
 def test_a_chunk_as_long_as_allowed_is_not_missed(alpha):
     done = cast.ended(alpha)
-    cast.wrote(done, *(f"line {n}" for n in range(1, 501)), chunk=logs.CHUNK)
+    cast.wrote(done, *(f"line {n}" for n in range(1, 501)), chunk=LINES_AT_ONCE)
     assert logs.between(done.pk, 500, 500) == [(500, cast.AT + 500, "o", "line 500")]
 
 

@@ -87,6 +87,13 @@ class TestBuilds:
         assert "MemoryMax=64M" in again.order["configuration"]["limits"]
         assert Machine.objects.listed().filter(name="web").exists()
 
+    def test_a_second_press_finds_the_first_one(self, as_admin, failed):
+        data = {"key": str(uuid4())}
+        answers = [as_admin.post(f"/jobs/{failed.pk}/retry/", data) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [302, 302]
+        assert answers[0].url == answers[1].url
+        assert Job.objects.count() == 2
+
     def test_it_says_so_when_the_configuration_was_replaced(self, as_admin, failed):
         failed.revision.delete()
         answer = as_admin.post(f"/jobs/{failed.pk}/retry/")
