@@ -25,6 +25,7 @@ from machines.contract.problems import BadValue, EnvelopeRefused
 
 ORDER_LIMIT = 256 * 1024  # bytes
 REPORT_LIMIT = 2 * 1024 * 1024
+REPORT_MESSAGE_LIMIT = REPORT_LIMIT * 4 // 3 + 200  # characters: base64url, signature and key id with it
 CLOCK_SKEW = 60  # seconds by which two clocks may differ
 _ORDER_DOMAIN = b"nspawnpanel.order.v1\0"
 _REPORT_DOMAIN = b"nspawnpanel.report.v1\0"

@@ -146,7 +146,11 @@ class Reporter:
         """Within a transaction of the caller's, who wakes the publisher after it."""
         for report in what:
             number, at = books.next_number(db), time.time()
-            books.spool(db, number, self._sign(number, at, report), at)
+            signed = self._sign(number, at, report)
+            if len(signed) > envelope.REPORT_MESSAGE_LIMIT:  # which would be refused, and its number always missing
+                LOG.error("A report (%s) is larger than the panel takes and was not sent", report.kind)
+                signed = self._sign(number, at, reports.Heartbeat())
+            books.spool(db, number, signed, at)
 
     def fill(self, first: int, until: int) -> None:
         """Give the numbers `first` … `until`-1, whose reports are no longer spooled, to heartbeats, so that the panel

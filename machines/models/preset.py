@@ -78,6 +78,7 @@ class GroupMember(models.Model):
     class State(models.TextChoices):
         WAITING = "waiting"
         PLACED = "placed"  # there is a job; its state says the rest
+        DONE = "done"  # its job has succeeded, and the preset is one of the machine's
         UNCHANGED = "unchanged"  # nothing had to be done
         REFUSED = "refused"
         SKIPPED = "skipped"  # an earlier one failed
@@ -98,7 +99,9 @@ class GroupMember(models.Model):
 
     @property
     def has_succeeded(self) -> bool:
-        return self.state == self.State.UNCHANGED or (self.job is not None and self.job.state == JobState.SUCCEEDED)
+        if self.state == self.State.PLACED:
+            return self.job is not None and self.job.state == JobState.SUCCEEDED
+        return self.state in {self.State.UNCHANGED, self.State.DONE}
 
     @property
     def has_ended(self) -> bool:

@@ -36,7 +36,7 @@ AT_ONCE = 100
 SWEEP_EVERY = timedelta(seconds=1)
 CANCEL_AGAIN = 5  # seconds
 RESEND_AGAIN = 2
-REPORTS_AT_ONCE = 20  # in one transaction, which nobody else may write beside in SQLite
+REPORTS_AT_ONCE = 20  # in one transaction at most; see intake.TAKE_SECONDS
 TURN = 1.0  # how long one host's reports may keep those of the others waiting
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
@@ -122,11 +122,12 @@ class Courier:
         except Problem as problem:  # too large for an envelope; it must not hold up the orders behind it
             self._end_here(job, JobState.FAILED, now, problem=problem.to_wire())
             return
+        # Counted before it leaves: one that is cancelled from here on may have been taken all the same (Job.move).
+        still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"], cancel_asked_at=None)
+        if not still.update(sends=job.sends + 1, send_next_at=now + timedelta(seconds=wait)):
+            return
         self._outgoing.send(job.host_id, sealed)
-        Job.objects.filter(pk=job.pk).update(
-            sends=job.sends + 1, send_next_at=now + timedelta(seconds=wait), sent_at=job.sent_at or now
-        )
-        Job.objects.move(job.pk, JobState.SENT)
+        Job.objects.move(job.pk, JobState.SENT, sent_at=job.sent_at or now)
 
     def _control(self, host: Host, order: orders.AnyOrder, name: str, role: str) -> None:
         expires = time.time() + CONTROL_LIFE
@@ -211,13 +212,15 @@ class Courier:
     def _take(self, host_id: UUID, entries: list[tuple[str, str]]) -> None:
         """What one host said, for a turn's time; the rest is read again when the others had theirs."""
         until = time.monotonic() + TURN
-        for first in range(0, len(entries), REPORTS_AT_ONCE):
-            some = entries[first : first + REPORTS_AT_ONCE]
-            if intake.Taken.GAP in intake.take(host_id, some):
+        done = 0
+        while done < len(entries):
+            taken = intake.take(host_id, entries[done : done + REPORTS_AT_ONCE])
+            if intake.Taken.GAP in taken:
                 self._ask_again(host_id)
+            done += len(taken)
             if time.monotonic() > until:
                 break
-        self._incoming.forget(host_id, some[-1][0])
+        self._incoming.forget(host_id, entries[done - 1][0])
 
     def _ask_again(self, host_id: UUID) -> None:
         """Something was lost on the way: ask the host's spool for it, but not for every report that follows."""

@@ -78,6 +78,7 @@ def advance(number: int) -> None:
         for member in members:
             if member.state == State.PLACED and member.has_succeeded:
                 _remember(group, member.machine)
+                _become(member, State.DONE)
         for member in members:
             if member.state == State.WAITING:
                 _try(group, member, members)
@@ -96,21 +97,22 @@ def _try(group: JobGroup, member: GroupMember, members: list[GroupMember]) -> No
 
 def _place(group: JobGroup, member: GroupMember) -> None:
     machine = member.machine
-    says = presets.formerly(group.preset).get(machine.pk, presets.NOTHING)
-    step = presets.plan(group.says, [machine], {machine.pk: says})[0]
+    says = presets.formerly(group.preset, machine).get(machine.pk, presets.NOTHING)
+    try:
+        with transaction.atomic():
+            step = presets.plan(group.says, [machine], {machine.pk: says})[0]
+            if step.changes and not step.refused:
+                member.job = _order(group, machine, says)
+    except Problem as problem:
+        _become(member, State.REFUSED, f"{problem.message} {problem.hint}".strip())
+        return
     if step.refused:
         _become(member, State.REFUSED, step.refused)
-    elif not step.changes:
+    elif step.changes:
+        _become(member, State.PLACED)
+    else:
         _remember(group, machine)
         _become(member, State.UNCHANGED)
-    else:
-        try:
-            with transaction.atomic():
-                member.job = _order(group, machine, says)
-        except Problem as problem:
-            _become(member, State.REFUSED, f"{problem.message} {problem.hint}".strip())
-        else:
-            _become(member, State.PLACED)
 
 
 def _order(group: JobGroup, machine: Machine, formerly: Says) -> Job:

@@ -5,6 +5,7 @@ carries are taken in one transaction, so a killed courier neither loses nor repe
 """
 
 import logging
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from django.utils import timezone
 from nacl.signing import VerifyKey
 
 from machines.contract import envelope, nspawn, reports
-from machines.contract.orders import RECIPE_OPS
+from machines.contract.orders import IN_A_UNIT
 from machines.contract.problems import Problem
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
@@ -30,6 +31,7 @@ KEPT_COMMANDS = 200
 KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in its row
 MAX_LINES = 200_000  # per job; a host that sends more is cut off
 REFUSALS_PER_HOUR = 20
+TAKE_SECONDS = 0.3  # of one transaction, beside which nobody else may write in SQLite; a longer report is taken whole
 MACHINES_AT_MOST = 10_000  # per host; what an inventory does not name goes again
 
 
@@ -46,13 +48,19 @@ class Taken(Enum):
 
 def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
     """Take entries of a host's stream, (position, signed text), in one transaction: a commit for each report would cost as
-    much as all they say. Never raises for what a host sends; a database error is the caller's, and nothing is taken."""
+    much as all they say. Returns what came of those it had time for, from the first one on. Never raises for what a host
+    sends; a database error is the caller's, and nothing is taken."""
+    until = time.monotonic() + TAKE_SECONDS
+    taken: list[Taken] = []
     with transaction.atomic():
         host = Host.objects.select_for_update(no_key=True).get(pk=host_id)  # orders refer to its key meanwhile
         key = VerifyKey(b64decode(host.verify_key))
         jobs = Jobs(host)
-        taken = [_take(host, key, text, jobs) for _, text in entries]
-        host.stream_position = entries[-1][0]
+        for position, text in entries:
+            taken.append(_take(host, key, text, jobs))
+            host.stream_position = position
+            if time.monotonic() > until:
+                break
         host.save(update_fields=["stream_position", "report_number", "last_seen"])
     return taken
 
@@ -209,7 +217,7 @@ def _lines(job: Job, report: reports.Lines) -> list[reports.Line]:
     """Those that are new; numbers have no holes, whatever a host says."""
     if max(job.line_count, report.first) > MAX_LINES:
         return []
-    if job.op in RECIPE_OPS and not job.phases:  # it says that it waits for other builds
+    if job.op in IN_A_UNIT and not job.phases:  # it says that it waits for others
         _move(job, JobState.ACCEPTED, accepted_at=timezone.now())
     else:
         _running(job)
@@ -468,7 +476,7 @@ def _as_found(told: reports.FoundMachine) -> dict[str, Any]:
 def _reconcile(host: Host, on_host: list[UUID]) -> None:
     """Jobs the host still has are under way; jobs it took and knows nothing of are lost."""
     for job in Job.objects.filter(host=host, state=JobState.LOST, uuid__in=on_host):
-        Job.objects.move(job.pk, JobState.RUNNING, problem=None)
+        Job.objects.move(job.pk, JobState.RUNNING if job.started_at else JobState.ACCEPTED, problem=None)
     grace = timezone.now() - timedelta(seconds=120)
     forgotten = Job.objects.filter(host=host, state__in=["accepted", "running"], accepted_at__lt=grace)
     for job in forgotten.exclude(uuid__in=on_host):

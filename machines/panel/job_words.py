@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from machines.contract.orders import RECIPE_OPS
+from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
 from machines.contract.states import HostState, JobState
 from machines.models.host import host_state
 
@@ -60,14 +60,19 @@ def what(op: str, name: str = "") -> str:
     return " ".join(WHAT.get(op, f"{op.capitalize()} {{}}").format(name).split())
 
 
+def _kind(op: str) -> str:
+    """What such a job waits for."""
+    return "builds" if op in RECIPE_OPS else "jobs"
+
+
 def cancelling(op: str, state: str) -> str:
     """What happens to half-done work."""
     if state == JobState.QUEUED:
         return "Nothing has been sent yet. The order is withdrawn."
     if state == JobState.SENT:
         return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
-    if op in RECIPE_OPS and state == JobState.ACCEPTED:
-        return "It waits for other builds and has not begun. The order is withdrawn."
+    if op in IN_A_UNIT and state == JobState.ACCEPTED:
+        return f"It waits for other {_kind(op)} and has not begun. The order is withdrawn."
     return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
 
 
@@ -104,9 +109,9 @@ class Wait:
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
         if state == JobState.ACCEPTED:
-            if self.op in RECIPE_OPS and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
+            if self.op in IN_A_UNIT and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
                 place = f", {self.place}" if self.place else ""
-                return Reason(f"waiting{place}: other builds on {self.host} go first, for", self.accepted_at)
+                return Reason(f"waiting{place}: other {_kind(self.op)} on {self.host} go first, for", self.accepted_at)
             return Reason(f"taken by {self.host}, about to begin")
         if state not in {JobState.QUEUED, JobState.SENT}:
             return None

@@ -141,9 +141,12 @@ def _step(machine: Machine, says: Says, formerly: Says) -> Step:
     return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
 
 
-def formerly(preset: Preset | None) -> dict[int, Says]:
-    """What the preset said when it was put on each machine that has it."""
-    return {use.machine_id: use.says for use in PresetUse.objects.filter(preset=preset)} if preset else {}
+def formerly(preset: Preset | None, *machines: Machine) -> dict[int, Says]:
+    """What the preset said when it was put on each machine that has it, or on those of these that have it."""
+    if preset is None:
+        return {}
+    uses = PresetUse.objects.filter(preset=preset)
+    return {use.machine_id: use.says for use in (uses.filter(machine__in=machines) if machines else uses)}
 
 
 def with_preset(preset: Preset) -> list[Machine]:

@@ -97,6 +97,13 @@ def test_what_is_soon_outdated_is_not_spooled_while_redis_is_silent(spool):
     assert len(spool.reports()) == 1
 
 
+def test_what_is_larger_than_the_panel_takes_leaves_no_gap(spool):
+    machine = reports.MachineFact(name="m", state="running", why="x" * 1900)
+    huge = reports.Inventory(host=reports.HostFact(), machines=[machine] * 1500)
+    spool.reporter.send(reports.Refused(code="x", message="y"), huge, reports.Refused(code="x", message="z"))
+    assert [r.kind for r in spool.reports()] == ["refused", "heartbeat", "refused"]
+
+
 def test_a_gap_that_cannot_be_filled_is_closed_with_heartbeats(spool):
     spool.reporter.send(*[reports.Refused(code="x", message="y") for _ in range(5)])
     with spool.ledger.writing() as db:

@@ -203,6 +203,30 @@ def test_a_flood_of_one_host_leaves_the_others_their_turn(courier, valkey, voice
     assert sorted(Host.objects.values_list("report_number", flat=True)) == [1, 50]
 
 
+def test_a_long_turn_is_cut_short_and_what_is_left_is_taken_next(courier, valkey, voice, monkeypatch):
+    """Beside a transaction nobody else writes in SQLite, so it must not last as long as a host likes."""
+    stream, admin = routes.stream(str(voice.host.id)), valkey.admin()
+    for _ in range(5):
+        admin.xadd(stream, {"r": voice.say(reports.Heartbeat())})
+    monkeypatch.setattr("machines.panel.courier.TURN", 0.0)
+    monkeypatch.setattr("machines.panel.intake.TAKE_SECONDS", 0.0)
+    courier._read_once()
+    voice.host.refresh_from_db()
+    assert voice.host.report_number == 1
+    assert admin.xlen(stream) == 5, "none is let go of before it is taken, nor the last that was"
+    for _ in range(4):
+        courier._read_once()
+    voice.host.refresh_from_db()
+    assert voice.host.report_number == 5
+
+
+def test_what_is_cancelled_while_it_leaves_is_not_sent(courier, valkey, key, voice, admin):
+    job = make.job(orders.Start(name="web"), on=voice.host)
+    dispatch.cancel(job, by=admin)
+    courier._send(job, timezone.now())
+    assert delivered(valkey, voice.host, key) == []
+
+
 def test_what_was_taken_makes_room(courier, valkey, voice, monkeypatch):
     """A host may fill the Redis that all share; then nobody could say anything ever again."""
     monkeypatch.setattr("machines.panel.courier.TURN", inf)  # on a busy machine one second is not enough for them

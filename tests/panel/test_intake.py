@@ -226,6 +226,15 @@ def test_a_lost_job_becomes_what_its_host_says(voice, job):
     assert job.state == JobState.SUCCEEDED
 
 
+@pytest.mark.parametrize(("begun", "state"), [(True, JobState.RUNNING), (False, JobState.ACCEPTED)])
+def test_a_lost_job_that_its_host_still_has_goes_on_where_it_was(voice, job, begun, state):
+    now = timezone.now()
+    Job.objects.filter(pk=job.pk).update(state=JobState.LOST, accepted_at=now, started_at=now if begun else None)
+    voice.tell(reports.Inventory(host=reports.HostFact(), machines=[], jobs=[job.uuid]))
+    job.refresh_from_db()
+    assert job.state == state
+
+
 def test_an_order_cancelled_while_its_host_was_silent_may_have_been_taken_after_all(voice, job):
     Job.objects.filter(pk=job.pk).update(state=JobState.CANCELLED, sends=1)
     voice.tell(outcome(job))

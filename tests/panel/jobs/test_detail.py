@@ -100,6 +100,8 @@ def test_a_build_waits_for_others_in_words(as_viewer, alpha):
     assert "waiting: other builds on alpha go first" in page(as_viewer, waits)
     Job.objects.update(progress_note="number 2 in line")
     assert "waiting, number 2 in line: other builds on alpha go first" in page(as_viewer, waits)
+    Job.objects.update(op="export")
+    assert "waiting, number 2 in line: other jobs on alpha go first" in page(as_viewer, waits)
 
 
 def test_the_steps_of_a_build_have_their_names_before_they_begin(as_viewer, alpha):

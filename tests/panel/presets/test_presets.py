@@ -110,11 +110,22 @@ class TestGroups:
         assert group.ended_at
         assert PresetUse.objects.filter(preset=small).count() == 3
 
+    def test_an_older_group_that_goes_on_does_not_overwrite_what_a_newer_one_put(self, admin, fleet, small):
+        older = groups.roll_out(small, fleet[:2], by=admin, stop_at_failure=False, restart=False)
+        end(members(older)[0])
+        small.settings = {"MemoryMax": "2G"}
+        small.save()
+        fleet[0].refresh_from_db()
+        end(members(groups.roll_out(small, fleet[:1], by=admin, stop_at_failure=False, restart=False))[0])
+        end(members(older)[1])
+        said = {use.machine_id: use.says["settings"]["MemoryMax"] for use in PresetUse.objects.all()}
+        assert said == {fleet[0].pk: "2G", fleet[1].pk: "1G"}
+
     def test_one_after_the_other(self, admin, fleet, small):
         group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         assert [m.state for m in members(group)] == ["placed", "waiting", "waiting"]
         end(members(group)[0])
-        assert [m.state for m in members(group)] == ["placed", "placed", "waiting"]
+        assert [m.state for m in members(group)] == ["done", "placed", "waiting"]
         groups.advance(group.pk)
         groups.advance(group.pk)
         assert Job.objects.count() == 2, "looking again places nothing twice"
@@ -124,7 +135,7 @@ class TestGroups:
         admin.is_active = False
         admin.save()
         end(members(group)[0])
-        assert [m.state for m in members(group)] == ["placed", "refused", "skipped"]
+        assert [m.state for m in members(group)] == ["done", "refused", "skipped"]
         assert Job.objects.count() == 1
 
     def test_it_stops_at_the_first_failure(self, admin, fleet, small):
