@@ -21,7 +21,7 @@ from nacl.signing import SigningKey, VerifyKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from machines.contract import orders, reports
-from machines.contract.problems import BadValue, EnvelopeRefused
+from machines.contract.problems import BadValue, EnvelopeRefused, ReportUnreadable
 
 ORDER_LIMIT = 256 * 1024  # bytes
 REPORT_LIMIT = 2 * 1024 * 1024
@@ -53,6 +53,14 @@ class Envelope(BaseModel):
     issued: float
     expires: float
     actor: Actor
+
+
+class _Head(BaseModel):
+    """What must be known of a report to step over it."""
+
+    host: UUID
+    generation: int
+    number: int = Field(ge=1)
 
 
 class SignedReport(BaseModel):
@@ -92,7 +100,9 @@ def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: i
 
 
 def _canonical(data: BaseModel) -> bytes:
-    return json.dumps(data.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+    """Half a surrogate pair, which a name on disk may become, is written as a question mark: nobody could read it."""
+    text = json.dumps(data.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="replace")
 
 
 def seal(envelope: Envelope, key: SigningKey) -> str:
@@ -141,16 +151,30 @@ def sign_report(report: SignedReport, key: SigningKey) -> str:
 def read_report(message: str, key: VerifyKey, *, host: UUID, generation: int) -> tuple[SignedReport, reports.AnyReport]:
     """The report, if this host signed it in this generation.
 
-    Raises EnvelopeRefused or BadValue.
+    Raises EnvelopeRefused; ReportUnreadable where its number can be told, as of a host newer than this panel.
     """
     raw = _verify(_REPORT_DOMAIN, message, {key_id(key): key}, REPORT_LIMIT)
     try:
         signed = SignedReport.model_validate_json(raw)
-    except ValidationError as error:
+        report = reports.from_wire(signed.report)
+    except (ValidationError, BadValue) as error:
+        head = _head(raw)
+        _check_sender(head, host, generation)
+        raise ReportUnreadable(head.number) from error
+    _check_sender(signed, host, generation)
+    return signed, report
+
+
+def _head(raw: bytes) -> _Head:
+    try:
+        return _Head.model_validate(json.loads(raw))
+    except (ValueError, RecursionError) as error:
         raise EnvelopeRefused("A signed report that cannot be read.", code="envelope-unreadable") from error
-    if signed.host != host or signed.generation != generation:
+
+
+def _check_sender(head: _Head | SignedReport, host: UUID, generation: int) -> None:
+    if head.host != host or head.generation != generation:
         raise EnvelopeRefused("The report names another host than the one that signed it.", code="envelope-foreign")
-    return signed, reports.from_wire(signed.report)
 
 
 def seal_secret(text: str, host_key: PublicKey) -> str:

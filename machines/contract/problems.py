@@ -71,6 +71,16 @@ class EnvelopeRefused(Problem):
         self.job = job
 
 
+class ReportUnreadable(EnvelopeRefused):
+    """A signed report of which only the number can be told."""
+
+    code = "envelope-unreadable"
+
+    def __init__(self, number: int) -> None:
+        super().__init__("A signed report that cannot be read.")
+        self.number = number
+
+
 def describe(problem: Mapping[str, Any]) -> str:
     """The one-line form of a problem as it stands in a report or a job row."""
     hint = str(problem.get("hint") or "")

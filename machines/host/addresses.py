@@ -1,11 +1,13 @@
 """The addresses of a machine, read from /proc/LEADER/net without a fork (machined's GetMachineAddresses costs one)."""
 
 import os
+import re
 from ipaddress import IPv6Address
 
 from machines.contract.reports import Address
 
 READ_LIMIT = 256 * 1024
+_FIRST = re.compile(r"^[0-9a-f]{32}(?= )", re.MULTILINE)
 
 
 def of_process(leader: int) -> list[Address]:
@@ -28,8 +30,8 @@ def tables(leader: int) -> tuple[str, str]:
 
 
 def _beginning(file: str) -> str:
-    """Whole lines of it: root inside a machine may give itself a hundred thousand addresses."""
-    with open(file, encoding="utf-8") as opened:  # a Path would cost half as much again
+    """Whole lines of it: root inside a machine may give itself a hundred thousand addresses, and links any name."""
+    with open(file, encoding="ascii", errors="replace", newline="\n") as opened:  # a Path costs half as much again
         return opened.read(READ_LIMIT).rpartition("\n")[0]
 
 
@@ -48,6 +50,9 @@ def parse_fib_trie(text: str) -> list[str]:
 
 def parse_if_inet6(text: str) -> list[str]:
     """IPv6 addresses: the first column of each line, loopback left out."""
-    packed = [line.split()[0] for line in text.splitlines() if line.strip()]
-    found = [str(IPv6Address(bytes.fromhex(word))) for word in packed]
-    return [address for address in found if address != "::1"]
+    return [str(address) for address in sixes(text) if not address.is_loopback]
+
+
+def sixes(text: str) -> list[IPv6Address]:
+    """The first column of if_inet6."""
+    return [IPv6Address(bytes.fromhex(word)) for word in _FIRST.findall(text)]

@@ -81,6 +81,7 @@ def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool]) -> Non
         row = ledger.job(job)
         if row is not None and row.ended is not None and not is_alive(job):
             job_log.put_away(folder)
+    job_log.keep_last(paths.jobs, [row.id for row in ledger.unfinished()])
     lint.forget_dead(paths)
     for name in _nameless(paths):
         if not ledger.unfinished():  # a base that is just being made has its name before it is known
@@ -96,8 +97,7 @@ def _left(folder: Path) -> Iterator[tuple[UUID, Path]]:
 
 def _folders(paths: Paths) -> Iterator[tuple[UUID, Path]]:
     """Those of jobs, where more than a log is in them: a power cut brings back what was removed right before it."""
-    root = paths.state / "jobs"
-    for folder in root.iterdir() if root.is_dir() else ():
+    for folder in paths.jobs.iterdir() if paths.jobs.is_dir() else ():
         with contextlib.suppress(ValueError, OSError):
             if any(entry.name != job_log.FILE for entry in folder.iterdir()):
                 yield UUID(folder.name), folder

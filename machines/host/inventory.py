@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,14 +131,19 @@ def _instance(unit: str) -> str:
     return unit.removeprefix("systemd-nspawn@").removesuffix(".service")
 
 
-async def _facts(host: ThisHost, lists: Lists, names: Iterable[str]) -> list[MachineFact]:
+async def _facts(host: ThisHost, lists: Lists, names: Collection[str]) -> list[MachineFact]:
     links = autostart.enabled(host.paths)
     wanted = [_fact(host, lists, MachineName(name), enabled=name in links) for name in names]
     found = await asyncio.gather(*wanted, return_exceptions=True)
     facts = []
-    for fact in found:
+    for name, fact in zip(names, found, strict=True):
         if isinstance(fact, BusError):
             LOG.info("A machine went away while it was looked at: %s", fact)
+        elif isinstance(fact, ValueError | LookupError | TypeError):  # whoever is root in it has a hand in what is read
+            LOG.error("%s cannot be read", name, exc_info=fact)
+            facts.append(
+                MachineFact(name=name, state=MachineState.UNKNOWN, why="The worker cannot read it; see its log.")
+            )
         elif isinstance(fact, BaseException):
             raise fact
         else:

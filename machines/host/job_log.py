@@ -2,7 +2,8 @@
 
 Why a file and not the journal: its size in bytes is a cursor that cannot be vacuumed, rate-limited or split, so a
 worker that was killed goes on at the very byte it had reported, and every line arrives once and in order. The unit
-prints its own words on standard output too, for whoever reads the journal. The logs of the last fifty jobs are kept.
+prints its own words on standard output too, for whoever reads the journal. The logs of the last fifty jobs that have
+ended are kept.
 """
 
 import contextlib
@@ -11,7 +12,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Collection
 from pathlib import Path
+from uuid import UUID
 
 from machines.host.voice import Entry
 
@@ -107,7 +110,7 @@ def last_lines(folder: Path, count: int) -> list[str]:
 
 
 def put_away(folder: Path) -> None:
-    """A job has ended: its log stays, whatever else it had written goes, and so do logs older than the last fifty."""
+    """A job has ended: its log stays, whatever else it had written goes."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
@@ -115,6 +118,11 @@ def put_away(folder: Path) -> None:
             entry.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a log is in there
         folder.rmdir()
-    jobs = sorted((f for f in folder.parent.glob("*") if f.is_dir()), key=lambda f: f.stat().st_mtime)
-    for old in jobs[:-KEPT]:
+
+
+def keep_last(jobs: Path, unfinished: Collection[UUID]) -> None:
+    """Of jobs that have ended the last fifty keep their folders; that of one which goes on is not touched, however old."""
+    working = {str(job) for job in unfinished}
+    ended = (f for f in jobs.iterdir() if f.is_dir() and f.name not in working) if jobs.is_dir() else ()
+    for old in sorted(ended, key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -43,5 +43,5 @@ def who(inode: str, proc: Path = Path("/proc")) -> str:
     for process in proc.iterdir():
         with contextlib.suppress(OSError):
             if process.name.isdigit() and any(os.readlink(fd) == wanted for fd in (process / "fd").iterdir()):
-                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+                return f"{(process / 'comm').read_text(errors='replace').strip()} (process {process.name})"
     return "a program of the host"

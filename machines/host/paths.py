@@ -46,9 +46,13 @@ class Paths:
     def ledger(self) -> Path:
         return self.state / "ledger.db"
 
+    @property
+    def jobs(self) -> Path:
+        return self.state / "jobs"
+
     def job(self, job: UUID) -> Path:
         """What a job in a unit writes while it runs; its log stays for a while after the end."""
-        return self.state / "jobs" / str(job)
+        return self.jobs / str(job)
 
     def generations(self, name: MachineName) -> Path:
         """Configurations that were replaced, by the revision that replaced them."""

@@ -298,6 +298,7 @@ class Units:
         """Clean up, then report; then the next build may begin."""
         self._clear(row, state)
         self._report(row, state, problem, result)
+        job_log.keep_last(self._host.paths.jobs, [other.id for other in self._ledger.unfinished()])
         self._forget_unit(row)
         self._watch.refresh()
         self._next(row)

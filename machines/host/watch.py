@@ -118,8 +118,8 @@ class Watch:
             if not image_too:
                 return await inventory.read_one(self._host, MachineName(name))
             facts, _ = await inventory.read_some(self._host, [name])
-        except (Problem, TimeoutError) as error:
-            LOG.warning("%s could not be read after the work on it: %s", name, error)
+        except Exception as error:  # whatever it is, the job has ended and says so
+            LOG.warning("%s could not be read after the work on it: %s", name, error, exc_info=_unforeseen(error))
             return None
         return facts[0] if facts else None
 
@@ -172,8 +172,10 @@ class Watch:
             names, self._unseen = self._unseen, set()
             try:
                 await self._tell_found(names)
-            except (*TROUBLE, ValueError) as error:
-                LOG.warning("What holds for %d machines will be read again: %s", len(names), error)
+            except Exception as error:  # a mistake of ours, perhaps with a machine's help, must not end the watch
+                LOG.warning(
+                    "What holds for %d machines will be read again: %s", len(names), error, exc_info=_unforeseen(error)
+                )
 
     async def _tell_found(self, names: set[str]) -> None:
         """Send what is not as it was told last, of machines the panel knows; the others' turn comes when it does."""
@@ -207,8 +209,9 @@ class Watch:
             try:
                 async with self._lock:
                     await self._report(names)
-            except TROUBLE as error:
-                LOG.warning("Changes of %s wait for the next inventory: %s", ", ".join(names), error)
+            except Exception as error:
+                wait = "Changes of %s wait for the next inventory: %s"
+                LOG.warning(wait, ", ".join(names), error, exc_info=_unforeseen(error))
                 self._full.set()
 
     def _not_held(self) -> set[str]:
@@ -268,8 +271,8 @@ class Watch:
             try:
                 async with self._lock:
                     await self._inventory()
-            except TROUBLE as error:
-                LOG.warning("The inventory could not be read: %s", error)
+            except Exception as error:
+                LOG.warning("The inventory could not be read: %s", error, exc_info=_unforeseen(error))
                 await asyncio.sleep(1)
                 continue
             with contextlib.suppress(TimeoutError):
@@ -304,6 +307,11 @@ def _unescape(label: str) -> str:
     """The inverse of bus.escape()."""
     raw = re.sub(r"_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), label)
     return raw.encode("latin-1").decode(errors="replace")
+
+
+def _unforeseen(error: Exception) -> bool:
+    """Whether its way through our code is worth writing down."""
+    return not isinstance(error, TROUBLE)
 
 
 def _lasting(fact: MachineFact) -> dict[str, object]:

@@ -10,6 +10,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from nacl.signing import VerifyKey
 
 from machines.contract import envelope, nspawn, reports
 from machines.contract.orders import IN_A_UNIT
-from machines.contract.problems import Problem
+from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import rank_of
@@ -68,15 +69,23 @@ def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
 def _take(host: Host, key: VerifyKey, text: str, jobs: "Jobs") -> Taken:
     try:
         signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
+    except ReportUnreadable as problem:  # stepped over: all that follows would be missing something for ever
+        number, carry = problem.number, partial(_refuse, host, problem)
     except Problem as problem:
-        note_refusal(host, "report-refused", f"A report of this host was refused: {problem.message}")
+        _refuse(host, problem)
         return Taken.REFUSED
-    taken = _in_order(host, signed.number)
+    else:
+        number, carry = signed.number, partial(_carry, host, report, signed.number, jobs)
+    taken = _in_order(host, number)
     if taken is Taken.YES:
-        _carry(host, report, signed.number, jobs)
-        host.report_number = signed.number
+        carry()
+        host.report_number = number
     _seen(host)
     return taken
+
+
+def _refuse(host: Host, problem: Problem) -> None:
+    note_refusal(host, "report-refused", f"A report of this host was refused: {problem.message}")
 
 
 def _carry(host: Host, report: reports.AnyReport, number: int, jobs: "Jobs") -> None:

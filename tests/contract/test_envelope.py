@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders, reports
 from machines.contract.envelope import Actor, Envelope, SignedReport, key_id, read_report, seal, sign_report, unseal
-from machines.contract.problems import BadValue, EnvelopeRefused
+from machines.contract.problems import EnvelopeRefused, ReportUnreadable
 
 PANEL, OTHER, HOST = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()
 TRUSTED = {key_id(PANEL.verify_key): PANEL.verify_key}
@@ -175,7 +175,7 @@ def test_a_report_no_database_could_keep_is_refused(number):
         number,
     )
     payload = b'{"host":"%s","generation":2,"number":7,"at":1,"report":%s}' % (str(ALPHA).encode(), report)
-    with pytest.raises((EnvelopeRefused, BadValue)):
+    with pytest.raises(EnvelopeRefused):
         read(envelope._sign(envelope._REPORT_DOMAIN, payload, HOST))
 
 
@@ -190,3 +190,18 @@ def test_a_secret_opens_for_its_host_alone():
     for key, text in ((theirs, sealed), (mine, "nonsense"), (mine, ""), (mine, sealed[:-8])):
         with pytest.raises(EnvelopeRefused):
             envelope.unseal_secret(text, key)
+
+
+def test_half_a_character_in_a_report_is_no_reason_not_to_read_it():
+    """A name on the host's disk that is no UTF-8 reads so in Python."""
+    problem = {"code": "x", "message": "File name too long: /var/lib/machines/web/\udcff\udcff"}
+    _, report = read(signed(reports.Outcome(job=uuid4(), state="failed", at=1.0, problem=problem)))
+    assert report.problem["message"].endswith("/web/??")
+
+
+def test_of_a_report_that_cannot_be_read_the_number_can_be_told():
+    with pytest.raises(ReportUnreadable) as caught:
+        read(signed({"kind": "tomorrow"}))
+    assert caught.value.number == 7
+    with pytest.raises(EnvelopeRefused, match="another host"):
+        read(signed({"kind": "tomorrow"}, host=uuid4()))

@@ -1,11 +1,14 @@
 """Reading machines: pure parts."""
 
+import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from machines.contract.states import MachineState
-from machines.host import addresses, autostart, inventory
+from machines.host import addresses, autostart, inventory, watch
+from machines.host.doctor import links
 
 FIB = """\
 Main:
@@ -34,6 +37,16 @@ fe800000000000001c5b4efffe9d3a61 02 40 20 80    host0
 def test_addresses_come_from_proc():
     assert addresses.parse_fib_trie(FIB) == ["10.0.0.5", "169.254.3.4"]
     assert addresses.parse_if_inet6(SIX) == ["fe80::1c5b:4eff:fe9d:3a61", "2001:db8::5"]
+
+
+def test_a_link_may_have_any_name(tmp_path):
+    """The kernel takes all but white space and slashes of ASCII, from whoever is root in the machine."""
+    table = tmp_path / "if_inet6"
+    lines = SIX.splitlines(keepends=True)
+    table.write_bytes((lines[1] + lines[2]).encode().replace(b"host0", b"\xff\xfea\x1czz\xc2\x85zz"))
+    text = addresses._beginning(str(table))
+    assert addresses.parse_if_inet6(text) == ["fe80::1c5b:4eff:fe9d:3a61", "2001:db8::5"]
+    assert links.parse_macs(text) == ["1e:5b:4e:9d:3a:61"]
 
 
 def test_a_process_in_the_host_s_network_has_no_addresses_of_its_own():
@@ -101,3 +114,36 @@ def test_addresses_without_end_are_read_in_time():
     began = time.monotonic()
     assert len(addresses.parse_fib_trie(many)) == 100_000
     assert time.monotonic() - began < 5
+
+
+def test_a_machine_that_cannot_be_read_costs_the_others_nothing(monkeypatch):
+    async def fact(_host, _lists, name, *, enabled):
+        return inventory.MachineFact(name=name, state=MachineState.RUNNING) if name == "good" else {}["missing"]
+
+    monkeypatch.setattr(inventory, "_fact", fact)
+    monkeypatch.setattr(autostart, "enabled", lambda _paths: [])
+    found = asyncio.run(inventory._facts(SimpleNamespace(paths=None), None, ["bad", "good"]))
+    assert {fact.name: fact.state for fact in found} == {"bad": MachineState.UNKNOWN, "good": MachineState.RUNNING}
+
+
+def test_no_mistake_ends_the_watch(monkeypatch):
+    """What it stumbles over may be there for an hour; then everything else is to be seen again."""
+    looks: list[int] = []
+
+    async def read_all(_host):
+        looks.append(1)
+        raise UnicodeDecodeError("utf-8", b"x", 0, 1, "a name of somebody's choice")
+
+    async def look():
+        watching = object.__new__(watch.Watch)
+        watching._full, watching._lock, watching._host = asyncio.Event(), asyncio.Lock(), SimpleNamespace()
+        task = asyncio.ensure_future(watching._inventories())
+        while len(looks) < 2 and not task.done():
+            await asyncio.sleep(0)
+        task.cancel()
+
+    pause = asyncio.sleep
+    monkeypatch.setattr(watch.asyncio, "sleep", lambda _seconds: pause(0))
+    monkeypatch.setattr(inventory, "read_all", read_all)
+    asyncio.run(look())
+    assert len(looks) == 2

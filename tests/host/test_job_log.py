@@ -1,6 +1,7 @@
 """The log of a job in a unit: every entry once, from any byte on, whatever was cut short."""
 
 import os
+from uuid import uuid4
 
 from machines.host import job_log
 from machines.host.job_log import JobLog, read_from
@@ -64,7 +65,18 @@ def test_only_the_log_stays_and_only_of_the_last_jobs(tmp_path, monkeypatch):
         os.utime(folder, (number, number))
     job_log.put_away(tmp_path / "5")
     assert [p.name for p in (tmp_path / "5").iterdir()] == ["log"]
+    job_log.keep_last(tmp_path, [])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4", "5"]
+
+
+def test_what_a_job_under_way_has_written_stays_however_many_end_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(job_log, "KEPT", 1)
+    long, *others = [uuid4() for _ in range(4)]
+    for at, job in enumerate((long, *others)):
+        JobLog(tmp_path / str(job)).tell(line("a"))
+        os.utime(tmp_path / str(job), (at, at))
+    job_log.keep_last(tmp_path, [long])
+    assert {folder.name for folder in tmp_path.iterdir()} == {str(long), str(others[-1])}
 
 
 def test_a_job_that_died_is_explained_by_its_last_lines(tmp_path):

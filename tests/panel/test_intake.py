@@ -416,7 +416,10 @@ def test_a_load_without_end_holds_up_nobody(voice, load):
         at=1.0,
         report={"kind": "heartbeat", "load": load},
     )
-    assert take(voice.host.id, [("1-0", envelope.sign_report(signed, voice.key))]) == [Taken.REFUSED]
+    before = voice.host.facts
+    assert take(voice.host.id, [("1-0", envelope.sign_report(signed, voice.key))]) == [Taken.YES], "it is stepped over"
+    voice.host.refresh_from_db()
+    assert voice.host.facts == before
     assert Event.objects.filter(kind="report-refused").exists()
 
 
@@ -430,3 +433,15 @@ def test_facts_that_no_database_takes_are_passed_over(voice, monkeypatch):
     voice.host.refresh_from_db()
     assert voice.host.facts == before
     assert voice.host.report_number == 1
+
+
+def test_what_a_newer_host_says_is_stepped_over(voice, job):
+    unknown = envelope.SignedReport(
+        host=voice.host.id, generation=voice.host.generation, number=1, at=1.0, report={"kind": "tomorrow"}
+    )
+    assert take(voice.host.id, [("1-0", envelope.sign_report(unknown, voice.key))]) == [Taken.YES]
+    voice.number = 1
+    voice.tell(outcome(job))
+    job.refresh_from_db()
+    assert job.state == JobState.SUCCEEDED
+    assert "cannot be read" in Event.objects.get(kind="report-refused").text

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+
+from machines.host import addresses
 
 NET = Path("/sys/class/net")
 _UP = 0x1
@@ -70,9 +72,9 @@ def parse_network(text: str, name: str) -> IPv4Network | None:
 
 
 def _of_process(leader: int, file: str) -> str:
-    """The beginning of a file in whole lines: root inside may make it as long as it likes."""
+    """The beginning of a file in whole lines: root inside may make it as long as it likes, and give links any name."""
     try:
-        with Path(f"/proc/{leader}/net/{file}").open() as opened:
+        with Path(f"/proc/{leader}/net/{file}").open(encoding="ascii", errors="replace", newline="\n") as opened:
             return opened.read(READ_LIMIT).rpartition("\n")[0]
     except OSError:
         return ""
@@ -84,7 +86,7 @@ def inside(leader: int) -> list[str]:
 
 
 def parse_dev(text: str) -> list[str]:
-    names = (line.rpartition(":")[0].strip() for line in text.splitlines()[2:])
+    names = (line.rpartition(":")[0].strip() for line in text.split("\n")[2:])
     return [name for name in names if name and name != "lo"][:50]
 
 
@@ -107,8 +109,7 @@ def macs(leader: int) -> list[str]:
 
 def parse_macs(text: str) -> list[str]:
     found = []
-    for line in text.splitlines():
-        packed = IPv6Address(bytes.fromhex(line.split()[0])).packed
+    for packed in (address.packed for address in addresses.sixes(text)):
         if packed[:2] == b"\xfe\x80" and packed[11:13] == b"\xff\xfe":
             found.append(bytes([packed[8] ^ 2, *packed[9:11], *packed[13:]]).hex(":"))
     return found
