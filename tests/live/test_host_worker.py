@@ -97,6 +97,20 @@ def test_what_holds_is_told_of_machines_the_panel_knows_and_again_when_it_asks(p
     panel.until(lambda report: report.kind == "observed" and "early" in report.gone)
 
 
+def test_a_link_of_any_name_inside_a_machine_hides_no_machine(panel):
+    """Whoever is root inside names its links; the kernel takes bytes that are no text."""
+    leader = panel.sandbox.run(["machinectl", "show", "web", "--property=Leader", "--value"]).stdout.strip()
+    rename = (
+        'new=$(printf "\\377\\376"); ip link set host0 down; ip link set host0 name "$new" && ip link set "$new" up'
+    )
+    panel.sandbox.run(["nsenter", "--target", leader, "--net", "--", "sh", "-c", rename])
+    told = len(panel.reports)
+    panel.order(orders.Refresh())
+    panel.until(lambda r: r in panel.reports[told:] and r.kind == "inventory" and "web" in names_in(r, "inventory"))
+    assert panel.do(orders.Terminate(name="web")).state == "succeeded"
+    assert panel.do(orders.Start(name="web")).state == "succeeded"
+
+
 def names_in(report: AnyReport, *kinds: str) -> set[str]:
     return {machine.name for machine in report.machines} if report.kind in kinds else set()
 
