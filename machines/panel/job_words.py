@@ -110,8 +110,10 @@ class Wait:
         """None when the job has begun or ended."""
         if state == JobState.ACCEPTED:
             if self.op in IN_A_UNIT and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
-                place = f", {self.place}" if self.place else ""
-                return Reason(f"waiting{place}: other {_kind(self.op)} on {self.host} go first, for", self.accepted_at)
+                said = (
+                    f"{self.place} on {self.host}" if self.place else f"other {_kind(self.op)} on {self.host} go first"
+                )
+                return Reason(f"waiting: {said}, for", self.accepted_at)
             return Reason(f"taken by {self.host}, about to begin")
         if state not in {JobState.QUEUED, JobState.SENT}:
             return None
