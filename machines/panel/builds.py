@@ -14,13 +14,12 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, Revision, User
-from machines.panel import dispatch
+from machines.panel import dispatch, drafts
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.machines import LOCALE, ZONE, NewMachineForm
 from machines.panel.forms.sources import Source
 
 BUILDING_RANK = 0  # on top of the list until its host tells of it, or it is forgotten again
-OPEN = (Revision.State.DRAFT, Revision.State.APPLYING)
 
 
 def place(form: NewMachineForm, source: Source, configurator: Configurator, *, by: User) -> Job:
@@ -117,7 +116,7 @@ def _row(host: Host, name: str) -> Machine:
 
 def _revision(machine: Machine, configurator: Configurator, by: User) -> Revision:
     """The configuration to build with, in place of any draft that was left over."""
-    machine.revisions.filter(state__in=OPEN).delete()
+    machine.revisions.filter(state__in=drafts.OPEN).delete()
     return configurator.save(
         machine=machine,
         author=by,

@@ -18,11 +18,11 @@ from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
 from machines.panel import ansi, build_page, frame, job_words, log_lines, logs
 from machines.panel.access import PanelRequest
+from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.rows import host_url, machine_url, version
 
 TABS = {"log": "Log", "commands": "Commands", "order": "Order", "result": "Result"}
 RESULTS_SHOWN, RESULT_SHOWN = 100, 4000
-SECRETS_KEPT = timedelta(days=1)  # the courier forgets them then
 
 
 def load(pk: int) -> Job:
@@ -61,7 +61,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "may_cancel": job.can_be_cancelled and request.user.may(Right.OPERATE),
         "may_operate": request.user.may(Right.OPERATE),
         "may_retry": job.can_be_retried and may,
-        "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_KEPT,
+        "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_LAST,
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
         "found_url": _found_url(job),
         "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
