@@ -1,9 +1,11 @@
 """Reports: in order, twice, late, forged, from somebody else."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 from nacl.signing import SigningKey
 
@@ -445,3 +447,26 @@ def test_what_a_newer_host_says_is_stepped_over(voice, job):
     job.refresh_from_db()
     assert job.state == JobState.SUCCEEDED
     assert "cannot be read" in Event.objects.get(kind="report-refused").text
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+def test_orders_are_placed_while_reports_are_taken(voice, monkeypatch):
+    """An order refers to the row of its host, which whoever takes reports holds."""
+    placed: list[Job] = []
+
+    def place() -> Job:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '3s'")
+        try:
+            return make.job(orders.Start(name="web"), on=voice.host)
+        finally:
+            connection.close()
+
+    def meanwhile(*_):
+        with ThreadPoolExecutor(1) as another:
+            placed.append(another.submit(place).result())
+
+    monkeypatch.setitem(TAKE, "heartbeat", meanwhile)
+    voice.tell(reports.Heartbeat())
+    assert placed == [Job.objects.get()]
