@@ -18,7 +18,6 @@ from tests.person import Person
 POLICY = REPOSITORY / "machines/host/policy.toml"
 INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
 REAL = ("live", "browser")  # folders
-_BEFORE = pytest.StashKey[int]()
 # Without these, Chromium calls home at every start
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -36,9 +35,9 @@ def _is_worker(config: pytest.Config) -> bool:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Every booted system takes half a dozen inotify instances of root's, machines with ids of their own too; the
-    kernel's default of 128 is reached with some twenty, and the next one hangs in its boot. Put back at the end."""
-    if not _is_worker(session.config) and can_boot() is None and (before := int(INOTIFY.read_text())) < ENOUGH_INOTIFY:
-        session.config.stash[_BEFORE] = before
+    kernel's default of 128 is reached with some twenty, and the next one hangs in its boot or finds no address. It
+    stays raised until the machine boots again: there may be another run beside this one."""
+    if not _is_worker(session.config) and can_boot() is None and int(INOTIFY.read_text()) < ENOUGH_INOTIFY:
         INOTIFY.write_text(str(ENOUGH_INOTIFY))
 
 
@@ -86,8 +85,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """CI must have run the real parts."""
-    if (before := session.config.stash.get(_BEFORE, None)) is not None:
-        INOTIFY.write_text(str(before))
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter and _left_out(reporter) and session.exitstatus == 0:
         session.exitstatus = 1
