@@ -36,7 +36,7 @@ _OPENPGP = re.compile(r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[\x20-\x7e\n]+\n--
 _PASSWORD_HASH = re.compile(r"\$(y|6)\$[./A-Za-z0-9$=]{8,200}")
 
 DEBIAN_RELEASES = ("trixie", "bookworm", "bullseye", "sid")
-UBUNTU_RELEASES = ("noble", "jammy")
+UBUNTU_RELEASES = ("resolute", "noble", "jammy")
 # Names a machine has already; a person cannot be any of them.
 SYSTEM_USERS = frozenset({
     "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data", "backup",

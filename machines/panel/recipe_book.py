@@ -17,10 +17,14 @@ STARTERS: dict[str, tuple[str, str, recipes.AnyRecipe]] = {
         ("debian-13", "Debian 13", "A small Debian trixie", recipes.DebianRecipe(release="trixie")),
         ("debian-12", "Debian 12", "A small Debian bookworm", recipes.DebianRecipe(release="bookworm")),
         (
+            "ubuntu-26-04", "Ubuntu 26.04", "A small Ubuntu resolute",
+            recipes.DebianRecipe(distribution="ubuntu", release="resolute", components=("main", "universe")),
+        ),
+        (
             "ubuntu-24-04", "Ubuntu 24.04", "A small Ubuntu noble",
             recipes.DebianRecipe(distribution="ubuntu", release="noble", components=("main", "universe")),
         ),
-        ("fedora", "Fedora 43", "A small Fedora", recipes.DnfRecipe(release="43")),
+        ("fedora", "Fedora 44", "A small Fedora", recipes.DnfRecipe(release="44")),
         (
             "centos", "CentOS Stream 10", "A small CentOS Stream",
             recipes.DnfRecipe(distribution="centos", release="10-stream"),

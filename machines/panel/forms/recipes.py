@@ -22,6 +22,7 @@ RELEASES = {
     "bookworm": "Debian 12 bookworm",
     "bullseye": "Debian 11 bullseye",
     "sid": "Debian unstable sid",
+    "resolute": "Ubuntu 26.04 resolute",
     "noble": "Ubuntu 24.04 noble",
     "jammy": "Ubuntu 22.04 jammy",
 }
@@ -403,7 +404,7 @@ SYSTEMS: dict[str, System] = {
     "pull": System("Image from a URL", PullForm),
 }
 DISTRIBUTIONS = {word: system.title for word, system in SYSTEMS.items() if word != "pull"}
-RPM_RELEASES = {"fedora": "43", "centos": "10-stream", "almalinux": "10", "rocky": "10", "opensuse": "16.0"}
+RPM_RELEASES = {"fedora": "44", "centos": "10-stream", "almalinux": "10", "rocky": "10", "opensuse": "16.0"}
 _OF_KIND = {"arch": "arch", "suse": "opensuse", "pull": "pull"}
 
 

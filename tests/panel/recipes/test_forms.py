@@ -117,7 +117,7 @@ def test_another_systems_release_is_not_carried_over():
     given.update({"release": "trixie", "packages": "vim", "system": "fedora"})
     form = form_for("fedora", given)
     form.hush()
-    assert (form["release"].value(), form["packages"].value(), form.errors) == ("43", "vim", {})
+    assert (form["release"].value(), form["packages"].value(), form.errors) == ("44", "vim", {})
 
 
 def test_what_is_folded_away_opens_when_it_says_something():
