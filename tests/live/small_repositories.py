@@ -170,6 +170,13 @@ def make_rpm_repositories(host: Sandbox, *more: str) -> None:
     make_rpms(host, "/srv/unsigned", [word("stranger")])
 
 
+def make_signed_index(host: Sandbox, folder: str, key: str) -> None:
+    """The packages of /srv/tiny once more, their index signed by `key`, which lies beside it as libzypp looks for it."""
+    index, gpg = f"{folder}/repodata/repomd.xml", f"gpg --homedir {GNUPG} --batch --armor"
+    signed = f"{gpg} --local-user {key} --detach-sign {index} && {gpg} --export {key} > {index}.key"
+    host.run(["bash", "-euc", f"cp -r /srv/tiny {folder} && {signed}"])
+
+
 def serve(host: Sandbox) -> None:
     """Everything below /srv over HTTP on loopback, also as a proxy that finds it under any other name."""
     host.write("/srv/server.py", SERVER)

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from machines.contract import orders
-from machines.contract.recipes import ArchRecipe, DebianRecipe, DnfRecipe, RpmRepository
+from machines.contract.recipes import ArchRecipe, DebianRecipe, DnfRecipe, RpmRepository, SuseRecipe
 from machines.contract.reports import Outcome
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.valkey import Valkey
@@ -209,6 +209,28 @@ def test_zyppers_failures_are_told_for_what_they_are(fleet):
     unsigned = RpmRepository(id="unsigned", url="file:///srv/unsigned", key=fleet.key)
     refused = fleet.fails(fleet.suse("stranger", more=(unsigned,)))
     assert refused["code"] == "key-unknown", refused
+
+
+def test_zypper_believes_no_key_that_lies_beside_an_index(fleet):
+    small.make_signed_index(fleet.host, "/srv/foreign", "other")
+    foreign = fleet.fails(fleet.suse(url=f"{HTTP}/foreign"))
+    assert (foreign["code"], "repomd.xml" in foreign["message"]) == ("key-unknown", True), foreign
+
+
+def test_zypper_takes_an_index_signed_by_a_key_it_was_given_or_the_host_trusts(fleet):
+    small.make_signed_index(fleet.host, "/srv/signed", "tiny")
+    given = fleet.panel.do(orders.Bake(recipe=fleet.suse("hello", url=f"{HTTP}/signed")), 60)
+    assert given.state == "succeeded", given.problem
+    bare = SuseRecipe(release="15.6", packages=("hello",))
+    fleet.host.write("/srv/tiny.asc", fleet.key)
+    fleet.host.write(
+        "/etc/zypp/repos.d/tiny.repo",
+        f"[tiny]\nname=tiny\nenabled=1\nbaseurl={HTTP}/signed\ngpgkey=file:///srv/tiny.asc\n",
+    )
+    assert fleet.fails(bare)["code"] == "key-unknown"
+    fleet.host.run(["rpm", "--import", "/srv/tiny.asc"])
+    trusted = fleet.panel.do(orders.Bake(recipe=bare), 60)
+    assert trusted.state == "succeeded", trusted.problem
 
 
 # --- pacstrap

@@ -249,8 +249,8 @@ def _bad_key(said: Sequence[str]) -> Problem | None:
     if not line:
         return None
     return Problem(
-        f"A package is not signed with the key of its repository: {line}", code="key-unknown",
-        hint="Give the recipe the key the repository's packages are signed with; unsigned packages are never installed.",
+        f"A package or an index is not signed with the key of its repository: {line}", code="key-unknown",
+        hint="Give the recipe the key its repository is signed with; unsigned packages are never installed.",
         details="\n".join(said)[-DETAILS:],
     )  # fmt: skip
 

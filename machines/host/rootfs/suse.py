@@ -3,6 +3,9 @@
 Facts: zypper 1.14 takes reposd-dir and its caches as paths of the host, but keeps the solver's own files below the tree.
 openSUSE's rpm reads only the database format ndb, which Debian's rpm cannot write: there the tree's own rpm takes the
 packages over from an export. Exit status 107 means that a package's script failed; the package is installed.
+gpgcheck=1 has libzypp check a signed index also where repo_gpgcheck=0 stands, and with --gpg-auto-import-keys it believes
+the key that lies beside that index, then packages of that key. So that option is never given: what a tree trusts, rpm
+puts into its database before zypper comes.
 """
 
 import re
@@ -11,11 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from machines.contract.problems import Problem
 from machines.contract.recipes import FirstBoot, SuseRecipe
+from machines.host.faults import CommandFailed
 from machines.host.rootfs import mounts, network, rpms, tree
 from machines.host.rootfs.building import Building
 from machines.host.rootfs.firstboot import needs_locales
 from machines.host.rootfs.rpms import NEW_PLACE, Database
+from machines.host.run import run
 
 HOST_REPOSITORIES = Path("/etc/zypp/repos.d")
 SCRIPT_FAILED = 107
@@ -31,9 +37,11 @@ SUDO_RULE = "Defaults:%wheel !targetpw\n%wheel ALL=(ALL:ALL) ALL\n"
 
 @dataclass
 class Way:
-    """What prepare() found out: the options of every command, its environment, whether rpm can write openSUSE's format."""
+    """What prepare() found out: the options of every command, its environment, whether rpm can write openSUSE's format;
+    `keys` are the files of the only keys that packages may be signed with."""
 
     common: list[str] = field(default_factory=list)
+    keys: list[Path] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)
     direct: bool = True
 
@@ -77,7 +85,7 @@ def prepare(building: Building) -> None:
         repositories = _of_the_host(building)
     way.direct = rpms.can_write(building, FORMAT)
     way.extra = rpms.home(building, Database(NEW_PLACE, FORMAT if way.direct else "sqlite")) | _settings(building)
-    way.common = _common(building, repositories)
+    way.common, way.keys = _common(building, repositories), sorted(repositories.glob("*.asc"))
     probe = building.folder / "probe"
     shutil.rmtree(probe, ignore_errors=True)
     probe.mkdir()
@@ -91,12 +99,15 @@ def _recipe(building: Building) -> SuseRecipe:
 
 
 def _of_the_host(building: Building) -> Path:
-    """A copy of the host's repositories in which every package is checked, whatever the host does."""
+    """A copy of the host's repositories in which every package is checked, whatever the host does, with the keys that
+    the host itself trusts."""
     folder = building.folder / "repositories"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for file in HOST_REPOSITORIES.glob("*.repo"):
         (folder / file.name).write_text(checked(file.read_text(errors="replace")))
+    if keys := run(["rpm", "--query", "--all", "--queryformat=%{DESCRIPTION}\\n", "gpg-pubkey"]).out:
+        (folder / "host.asc").write_text(keys)
     return folder
 
 
@@ -118,7 +129,6 @@ def _common(building: Building, repositories: Path) -> list[str]:
     recipe, cache = _recipe(building), building.folder / "cache"
     return [
         "--non-interactive",
-        "--gpg-auto-import-keys",
         f"--reposd-dir={repositories}",
         f"--cache-dir={cache}",
         f"--pkg-cache-dir={rpms.cache_of(building, 'zypper')}",
@@ -128,12 +138,25 @@ def _common(building: Building, repositories: Path) -> list[str]:
 
 def _zypper(building: Building, words: list[str], root: Path, within: Callable[[], None] | None = None) -> None:
     way = building.state
+    for key in way.keys:
+        _trust(way, key, root)
     argv = ["zypper", *way.common, f"--root={root}", *words]
     progress = Progress(building.task.voice.progress, building.enter)
     building.install(
         argv, progress.line, lambda failed, said: rpms.explain(failed, said, root),
         extra=way.extra, within=within, codes=(0, SCRIPT_FAILED),
     )  # fmt: skip
+
+
+def _trust(way: Way, key: Path, root: Path) -> None:
+    """Into the tree's own database. Raises Problem key-unknown for a key that rpm cannot use."""
+    try:
+        run(["rpm", f"--root={root}", "--import", "--", str(key)], extra=way.extra)
+    except CommandFailed as failed:
+        raise Problem(
+            f"rpm does not take the key of {key.stem}: {failed.tail or failed.message}", code="key-unknown",
+            hint="Give the recipe the key the repository's packages are signed with.",
+        ) from failed  # fmt: skip
 
 
 # --- bootstrap, packages
