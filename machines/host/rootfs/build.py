@@ -109,13 +109,20 @@ def recipe_key(recipe: AnyRecipe, answers: FirstBoot) -> str:
 
 
 def is_swift(host: ThisHost, order: orders.Build) -> bool:
-    """Whether a build is nothing but a snapshot."""
+    """Whether a build is nothing but a snapshot; the tree's own tools, which may have to make a locale, are more."""
     if isinstance(order.recipe, CloneRecipe):
         return clone.is_swift(host.paths, order.recipe)
     if order.fresh or order.recipe.kind not in WITH_BASE or order.recipe.kind not in BUILDERS:
         return False
     base = bases.find(host.paths, recipe_key(order.recipe, order.first_boot))
-    return base is not None and bases.is_snapshot(host.paths, base)
+    if base is None or not bases.is_snapshot(host.paths, base):
+        return False
+    return is_of_region(base, order.first_boot) or not firstboot.needs_locales(order.first_boot.locale)
+
+
+def is_of_region(base: Base, answers: FirstBoot) -> bool:
+    """Whether a base was made with this locale and time zone."""
+    return (base.locale, base.timezone) == (answers.locale, answers.timezone)
 
 
 def is_made_by(host: ThisHost, order: orders.Build, job: UUID) -> bool:
@@ -258,7 +265,7 @@ def configure(building: Building) -> None:
     with_base = building.recipe.kind in WITH_BASE
     if building.base is None:
         builder_of(building.recipe).configure(building)
-    if building.base is None or (building.base.locale, building.base.timezone) != (answers.locale, answers.timezone):
+    if building.base is None or not is_of_region(building.base, answers):
         firstboot.set_region(root, answers, run, trusted=with_base)
     if building.base is None and with_base:
         keep_base(building)
