@@ -86,6 +86,7 @@ def component(text: str) -> str:
 def mirror(text: str) -> str:
     if text and (not _URL.fullmatch(text) or len(text) > 500):
         raise BadValue("A mirror is an address that begins with http:// or https:// and has no spaces.", field="mirror")
+    without_user(text, "mirror")
     # A policy's pattern would not see where dots lead.
     if ".." in text.replace("%2e", ".").replace("%2E", ".").split("/"):
         raise BadValue("The address of the mirror contains “..”; write where it really leads.", field="mirror")
@@ -111,11 +112,16 @@ def address(text: str) -> str:
     """Of an image to fetch: like a mirror's, but never empty and never a file of the host's."""
     if not text or text.startswith("file:"):
         raise BadValue("Give the address of the image; it begins with http:// or https://.", field="url")
+    return mirror(without_user(text, "url"))
+
+
+def without_user(text: str, field: str) -> str:
+    """Everybody may see an address, and the pattern of a policy ends before the @ that says where it really leads."""
     if "@" in text.partition("://")[2].partition("/")[0]:
         raise BadValue(
-            "The address holds a password or user name; everybody who sees the recipe would read it.", field="url"
+            "The address holds a password or user name; everybody who sees the recipe would read it.", field=field
         )
-    return mirror(text)
+    return text
 
 
 def proxy(text: str) -> str:
