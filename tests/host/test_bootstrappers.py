@@ -54,6 +54,10 @@ def test_debootstrap_takes_one_mirror(tmp_path, monkeypatch):
     assert "--" not in argv, "it does not know it"
 
 
+def test_debootstrap_checks_signatures_also_without_a_keyring_of_ours():
+    assert "--force-check-gpg" in bootstrappers.debootstrap(Plan("bookworm", "minbase", [], [MAIN]), TREE)
+
+
 @pytest.mark.parametrize(("distribution", "script"), [("debian", "sid"), ("ubuntu", "gutsy")])
 def test_a_release_debootstrap_is_too_old_for_is_built_by_its_distributions_general_script(
     tmp_path, monkeypatch, distribution, script

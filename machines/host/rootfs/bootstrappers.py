@@ -95,6 +95,7 @@ def debootstrap(plan: Plan, tree: Path) -> list[str]:
     begins with a letter (contract/recipes.py) and a tree with a slash."""
     return [
         "debootstrap",
+        "--force-check-gpg",  # else it goes on without a word where it finds no keyring
         *(["--variant=minbase"] if plan.variant == "minbase" else []),
         f"--include={','.join(plan.include)}",
         f"--components={','.join(plan.sources[0].components)}",
