@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,11 @@ from machines.host.run import run
 from machines.host.this_host import Task
 
 KEPT = 4  # sets of sources; the longest unused goes
+_PACKAGE = re.compile(
+    r"^Package: ([a-z0-9+.-]+)\n(?:.+\n)*?Version: ([A-Za-z0-9.+:~-]+)\n(?:.+\n)*?Architecture: ([a-z0-9-]+)\n"
+    r"(?:.+\n)*?SHA256: ([0-9a-f]{64})$",
+    re.M,
+)
 
 
 def lend(paths: Paths, task: Task, sources: Sequence[str], options: Path | None, job: Path) -> Path | None:
@@ -35,7 +41,7 @@ def lend(paths: Paths, task: Task, sources: Sequence[str], options: Path | None,
             "apt-get", "update", "--quiet", "--error-on=any",
             "-o", f"Dir::Etc::SourceList={listed}", "-o", "Dir::Etc::SourceParts=/dev/null",
             "-o", f"Dir::State::Lists={kept}", "-o", "pkgCacheFile::Generate=false", "-o", "APT::Sandbox::User=root",
-            "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=1",
+            "-o", "Acquire::GzipIndexes=false", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=1",
             "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
         ]  # fmt: skip
         task.voice.command(argv)
@@ -45,6 +51,15 @@ def lend(paths: Paths, task: Task, sources: Sequence[str], options: Path | None,
         except CommandFailed:
             return None
         return _links(kept, job / cache.LISTS)
+
+
+def names(lists: Path) -> dict[str, str]:
+    """What apt calls the file of every package in these lists, by its SHA-256."""
+    return {
+        digest: f"{package}_{version.replace(':', '%3a')}_{architecture}.deb"
+        for file in lists.glob("*_Packages")
+        for package, version, architecture, digest in _PACKAGE.findall(file.read_text(errors="replace"))
+    }
 
 
 @contextlib.contextmanager

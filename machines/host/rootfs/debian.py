@@ -112,6 +112,8 @@ def prepare(building: Building) -> None:
     way.sources = [
         s for i, s in enumerate(sources) if way.lists is not None or check_mirror(building, s, needed=i == 0)
     ]
+    if len(way.sources) < len(sources):
+        way.lists = _lists(building, way.sources)
     for repository in recipe.repositories:
         voice.line(f"Packages also from {repository.uri} {repository.suite} {' '.join(repository.components)}")
 
@@ -207,7 +209,8 @@ def bootstrap(building: Building) -> None:
         building.install(argv, progress.line, _explain(building), extra=_proxy(recipe))
         return
     gib = building.host.policy.cache_gib
-    lent = cache.lend(building.host.paths, "apt", building.folder / cache.LENT) if gib else None
+    names = apt_lists.names(way.lists) if way.lists else {}
+    lent = cache.lend(building.host.paths, "apt", building.folder / cache.LENT, names) if gib else None
     building.undo.push(cache.forget, building.folder)
     include = packages_for(recipe, building.first_boot, way.sources)
     plan = replace(
@@ -218,7 +221,7 @@ def bootstrap(building: Building) -> None:
     argv, extra = bootstrappers.mmdebstrap(plan, building.tree), {"TMPDIR": str(scratch)}
     building.install(argv, progress.line, _explain(building), extra=extra, talks_on_errors=True)
     if lent:
-        cache.take_back(building.host.paths, "apt", lent, gib)
+        cache.take_back(building.host.paths, "apt", lent, gib, names)
         cache.forget(building.folder)
     voice.progress(1.0, "all packages installed")
 
