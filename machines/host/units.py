@@ -9,6 +9,7 @@ the byte up to which the ledger says it was reported.
 """
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -42,6 +43,7 @@ CLEAR_TRIES = 3
 OUR_LOG = "journalctl -u nspawnpanel-host"
 STOP_SECONDS = 4  # between SIGTERM and SIGKILL
 OTHERS_AT_ONCE = 4
+UNPACKING = 2 * 1024**3  # bytes; the tools that unpack are held to 512 MiB themselves
 AT_ONCE = {"prove": 1}  # two would measure each other
 SOURCE = Path(machines.__file__).parents[1]
 
@@ -52,7 +54,7 @@ def argv(row: Row, state: Path) -> list[str]:
     properties = [
         "KillMode=control-group", "SendSIGKILL=yes", f"TimeoutStopSec={STOP_SECONDS}",
         f"RuntimeMaxSec={orders.TIME_LIMIT[row.op]}", "OOMPolicy=stop",
-        "CPUWeight=20", "IOWeight=20", "MemoryMax=75%", "TasksMax=4096", "CPUAccounting=yes",
+        "CPUWeight=20", "IOWeight=20", f"MemoryMax={_memory(row)}", "TasksMax=4096", "CPUAccounting=yes",
         "PrivateMounts=yes", "LogRateLimitIntervalSec=0",
     ]  # fmt: skip
     return [
@@ -62,6 +64,13 @@ def argv(row: Row, state: Path) -> list[str]:
         f"--setenv=NSPAWNPANEL_STATE={state}", f"--setenv=PYTHONPATH={SOURCE}", "--setenv=PYTHONUNBUFFERED=1",
         "--", sys.executable, "-m", "machines.host.unit_job", str(row.id),
     ]  # fmt: skip
+
+
+def _memory(row: Row) -> str:
+    """What a job may hold. Whoever only fetches and unpacks needs little, whatever an archive would have it keep."""
+    fetches = row.wanted.get("recipe", {}).get("kind") in {"archive", "pull"}
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+    return str(min(UNPACKING, most)) if fetches else "75%"
 
 
 def _gate(op: str) -> str:

@@ -34,6 +34,14 @@ def test_the_unit_is_named_after_its_job_and_capped():
     assert argv[argv.index("--") + 1 :][1:] == ["-m", "machines.host.unit_job", str(JOB)]
 
 
+@pytest.mark.parametrize("kind", ["archive", "pull"])
+def test_one_that_only_unpacks_may_hold_less_memory(kind):
+    argv = units.argv(row(wanted={"op": "build", "recipe": {"kind": kind}}), Path("/s"))
+    most = next(int(word.removeprefix("--property=MemoryMax=")) for word in argv if "MemoryMax=" in word)
+    assert 0 < most <= units.UNPACKING
+    assert "--property=MemoryMax=75%" in units.argv(row(), Path("/s"))
+
+
 def test_no_secret_is_in_it():
     assert "CANARY" not in str(units.argv(row(), Path("/s")))
 

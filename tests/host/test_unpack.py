@@ -176,6 +176,16 @@ def test_attributes_of_another_host_are_not_taken_over(tree, tmp_path):
     assert os.listxattr(tree / "f") == []
 
 
+def test_only_some_of_them_are_told_and_none_can_write_to_a_terminal(tree, tmp_path):
+    def make(archive):
+        for n in range(50):
+            add(archive, f"f{n}", b"x", pax_headers={f"SCHILY.xattr.trusted.{n}\n\x1b[2J": ""})
+
+    dropped = take(written(tmp_path / "a.tar", make), tree).dropped
+    assert len(dropped) == unpack.DROPPED
+    assert all(name.isprintable() for name in dropped)
+
+
 # --- what is not
 
 HOSTILE: dict[str, tuple[Make, str]] = {
@@ -368,6 +378,24 @@ def test_a_header_that_would_fill_the_memory_is_refused(tree, tmp_path):
 
     with pytest.raises(Problem, match="4 MiB"):
         take(written(tmp_path / "x.tar", make), tree)
+
+
+@pytest.mark.parametrize("headers", [{f"k{n}": "1" for n in range(1000)}, {"k": "x" * 1_000_000}])
+def test_what_every_entry_would_carry_is_refused(headers, tree, tmp_path):
+    file = written(tmp_path / "a.tar", lambda a: add(a, "f", b"x"), pax_headers=headers)
+    with pytest.raises(Problem, match="all of its entries") as caught:
+        take(file, tree)
+    assert caught.value.code == "archive-bomb"
+
+
+@pytest.mark.parametrize("make", [
+    lambda a: [folder(a, f"{'d' * 200}{n}") for n in range(20)],
+    lambda a: [add(a, f"{'d' * 200}{n}/f", b"x") for n in range(20)],
+])  # fmt: skip
+def test_names_of_folders_that_would_fill_the_memory_are_refused(make, tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "FOLDER_NAMES", 2000)
+    with pytest.raises(Problem, match="names of its folders"):
+        take(written(tmp_path / "a.tar", make), tree)
 
 
 def test_too_many_entries_are_refused(tree, tmp_path, monkeypatch):

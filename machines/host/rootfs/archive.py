@@ -89,7 +89,7 @@ def say(building: Building, tally: unpack.Tally) -> None:
     if tally.left_out:
         voice.line(f"{tally.left_out} device nodes are left out: systemd-nspawn gives every machine its own.")
     if tally.dropped:
-        voice.line(f"Left out, as they belong to the host it comes from: {', '.join(sorted(tally.dropped)[:20])}.")
+        voice.line(f"Left out, as they belong to the host it comes from: {', '.join(sorted(tally.dropped))}.")
 
 
 def configure(_: Building) -> None:

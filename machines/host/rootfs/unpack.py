@@ -16,7 +16,7 @@ import math
 import os
 import struct
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +29,9 @@ from machines.host.rootfs.packed import LOOK_EVERY, Limits, Stream, Told, look_f
 ENTRIES = 2_000_000
 DEPTH = 256  # folders in folders; whatever walks through the tree later holds one open each
 NUMBER = 2**32 - 2  # the highest owner
+GLOBALS, GLOBAL_BYTES = 100, 64 * 1024  # of headers for all entries that follow; tarfile copies them for each
+FOLDER_NAMES = 128 * 1024 * 1024  # characters, of the names of folders that are kept until the end
+DROPPED = 20  # names of attributes worth telling
 LATEST = 2**33  # seconds
 ATTRIBUTES, NAME, VALUE = 256, 255, 65536  # of one file: how many, and bytes of each; the kernel takes no larger ones
 # major and minor of what systemd-nspawn gives every machine, or what is made there when it is needed
@@ -50,7 +53,7 @@ class Tally:
     entries: int = 0
     bytes: int = 0
     left_out: int = 0  # device nodes
-    dropped: set[str] = field(default_factory=set)  # attributes this host does not take over
+    dropped: set[str] = field(default_factory=set)  # some attributes this host does not take over, for people
 
 
 class _Entry(tarfile.TarInfo):
@@ -84,6 +87,7 @@ class _Unpacking:
         self._tally = Tally()
         self._implied: set[str] = set()  # directories made for their contents, not described yet
         self._times: list[tuple[str, float]] = []  # of directories, set when nothing is written into them any more
+        self._held = 0  # characters in both
         self._folder: tuple[str, int] = ("", os.dup(top))
         self._looked = 0
         self._has_top = False
@@ -109,6 +113,7 @@ class _Unpacking:
             )  # fmt: skip
             while (entry := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                _check_globals(archive.pax_headers)
                 self._stream.entry()
                 self._count()
                 yield entry
@@ -189,7 +194,14 @@ class _Unpacking:
             os.mkdir(name, 0o700, dir_fd=folder)
         with self._opened(path) as fd:
             self._describe(entry, fd)
+        self._hold(path)
         self._times.append((path, _time(entry)))
+
+    def _hold(self, path: str) -> None:
+        """A path is kept in memory from here on."""
+        self._held += len(path)
+        if self._held > FOLDER_NAMES:
+            refuse("the names of its folders are longer than any tree's.", code="archive-bomb")
 
     def _make_file(self, entry: tarfile.TarInfo, folder: int, name: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -276,6 +288,7 @@ class _Unpacking:
                 continue
             except OSError as error:
                 self._refuse_way(error, wanted)
+            self._hold(here)
             self._implied.add(here)
 
     @staticmethod
@@ -316,16 +329,20 @@ class _Unpacking:
             self._refuse_attributes(entry)
         for name, value in given:
             if not (name == "security.capability" or name.startswith("user.") or name in attributes.ACLS.values()):
-                self._tally.dropped.add(name)
+                self._drop(name)
                 continue
             self._set(fd, name, value, entry)
+
+    def _drop(self, name: str) -> None:
+        if len(self._tally.dropped) < DROPPED:
+            self._tally.dropped.add(_shown(name))
 
     def _set(self, fd: int, name: str, value: bytes, entry: tarfile.TarInfo) -> None:
         try:
             os.setxattr(fd, name, value)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
-                self._tally.dropped.add(name)
+                self._drop(name)
                 return
             if error.errno not in {errno.ENOSPC, errno.E2BIG, errno.ERANGE}:
                 raise
@@ -335,6 +352,12 @@ class _Unpacking:
     @staticmethod
     def _refuse_attributes(entry: tarfile.TarInfo) -> NoReturn:
         refuse(f"“{_shown(entry.name)}” has more or larger extended attributes than a file can have.")
+
+
+def _check_globals(headers: Mapping[str, str]) -> None:
+    """Raises Problem for more than anybody has to say of all entries at once."""
+    if len(headers) > GLOBALS or sum(len(key) + len(value) for key, value in headers.items()) > GLOBAL_BYTES:
+        refuse("it says more about all of its entries together than fits into memory for each.", code="archive-bomb")
 
 
 def _parts(name: str, what: str = "") -> list[str]:
