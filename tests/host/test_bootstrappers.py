@@ -1,6 +1,7 @@
 """The commands of a Debian build, and how their output reads."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +66,19 @@ def test_a_release_debootstrap_is_too_old_for_is_built_by_its_distributions_gene
     monkeypatch.setattr(bootstrappers, "SCRIPTS", tmp_path)
     plan = Plan("newest", "minbase", ["systemd"], [MAIN], distribution=distribution)
     assert bootstrappers.debootstrap(plan, TREE)[-2:] == ["http://m/debian", script]
+
+
+def test_a_mirror_without_updates_gives_its_lists_for_what_it_has(monkeypatch, tmp_path):
+    """Without lists nothing is taken from the cache."""
+    monkeypatch.setattr(debian.bootstrappers, "tool", lambda _: "mmdebstrap")
+    monkeypatch.setattr(debian.bootstrappers, "keyring", lambda _: "/ring")
+    monkeypatch.setattr(debian, "_apt_options", lambda _: None)
+    monkeypatch.setattr(debian, "_lists", lambda _, sources: tmp_path if len(sources) == 1 else None)
+    monkeypatch.setattr(debian, "check_mirror", lambda *_, needed: needed)
+    recipe, voice = DebianRecipe(release="bookworm", mirror="http://m/debian"), SimpleNamespace(line=lambda _: None)
+    building = SimpleNamespace(recipe=recipe, task=SimpleNamespace(voice=voice), state=None)
+    debian.prepare(building)
+    assert (building.state.sources, building.state.lists) == ([MAIN], tmp_path)
 
 
 @pytest.mark.parametrize(
