@@ -46,10 +46,15 @@ def plain(address: Address) -> Address:
     return address
 
 
+def is_metadata(address: Address) -> bool:
+    """Whether it is link-local, or where a cloud answers its own machines."""
+    return _within(plain(address), METADATA)
+
+
 def what(address: Address, *, is_own: bool = False) -> str:
     """What kind of address that is, in words; “public” and “private” are the words of the rule."""
     address = plain(address)
-    if _within(address, METADATA):
+    if is_metadata(address):
         return "a link-local address or a cloud's metadata service"
     if is_own or _within(address, OWN):
         return "the host itself"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from machines.contract import nspawn, orders, reach, recipes
 from machines.contract.limits import PROPERTIES
@@ -47,6 +48,7 @@ class Policy:
     pulls: tuple[str, ...] = ("https://*", "http://*")
     pull_addresses: tuple[str, ...] = (reach.PUBLIC, reach.PRIVATE)  # and networks; never the host itself unless listed
     unverified_pulls: str = "never"  # or "allowed"
+    panels: tuple[str, ...] = ()  # where archives come from and go to; empty: what this host was told when it joined
     archive_gib: int = 50  # of an archive, and of what is unpacked from it
     cache_gib: int = 4  # of packages kept for later builds; 0 keeps none
     bases: int = 20  # kept at once; the least used goes
@@ -124,6 +126,8 @@ def allow(policy: Policy, order: orders.AnyOrder) -> None:
         raise _refuse("machines", f"the machine name “{name}”.")
     if isinstance(order, orders.Build | orders.Bake):
         _allow_recipe(policy, order.recipe)
+    if isinstance(order, orders.Export):
+        _allow_panel(policy, order.url)
 
 
 def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
@@ -140,8 +144,27 @@ def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
             raise _refuse("unverified_pulls", "an image that nothing vouches for.")
     if isinstance(recipe, recipes.CloneRecipe) and not _matches(recipe.source, policy.machines):
         raise _refuse("machines", f"a copy of the machine “{recipe.source}”.")
-    if isinstance(recipe, recipes.ArchiveRecipe) and recipe.size > policy.archive_gib * 1024**3:
-        raise _refuse("archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
+    if isinstance(recipe, recipes.ArchiveRecipe):
+        _allow_panel(policy, recipe.url)
+        if recipe.size > policy.archive_gib * 1024**3:
+            raise _refuse("archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
+
+
+def _allow_panel(policy: Policy, url: str) -> None:
+    """Archives come from the panel and go to it, nowhere else. A host that was never told where that is (it joined before
+    that was said) refuses at least itself and the metadata services of clouds."""
+    host, number = (urlsplit(url).hostname or "").rstrip("."), reach.literal(url)
+    if policy.panels:
+        is_right = "@" not in url and _matches(url, policy.panels)
+    elif number:
+        is_right = reach.what(number) in {reach.PUBLIC, reach.PRIVATE}
+    else:
+        is_right = host != "localhost" and not host.endswith(".localhost")
+    if not is_right:
+        raise _refuse(
+            "panels",
+            f"archives from or to {url.split('/transfer/', maxsplit=1)[0]}, which is not the address of its panel.",
+        )
 
 
 def _mirrors_of(recipe: recipes.AnyRecipe) -> list[str]:

@@ -1,15 +1,18 @@
 """What this host was told when it joined: from the environment, or from /etc/nspawnpanel/host.env when a job's unit or
 a person's shell has no such environment. Fails loudly on nonsense."""
 
+import glob
 import os
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from nacl.signing import VerifyKey
 
+from machines.contract import reach
 from machines.contract.envelope import key_id
 from machines.host.faults import Misconfigured
 from machines.host.paths import Paths
@@ -26,6 +29,7 @@ class Settings:
     redis_url: str = field(repr=False)  # holds the password of this host's Redis user
     panel_keys: Mapping[str, VerifyKey]
     paths: Paths
+    panels: tuple[str, ...] = ()  # shell patterns of the panel's addresses; () when nothing is known of them
 
 
 def read(environment: Mapping[str, str] | None = None) -> Settings:
@@ -46,7 +50,19 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         redis_url=_text(env, "REDIS_URL"),
         panel_keys={key_id(key): key for key in keys},
         paths=Paths(state=state(env)),
+        panels=_panels(env),
     )
+
+
+def _panels(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Where the panel is, as it said when this host joined. One that did not and has its Redis on this very host may be
+    there itself."""
+    if address := env.get("NSPAWNPANEL_PANEL_URL", "").strip():
+        return (f"{glob.escape(address.rstrip('/'))}/*",)
+    redis = urlsplit(_text(env, "REDIS_URL"))
+    number = reach.literal(redis.geturl())
+    is_here = redis.hostname in {None, "localhost"} or (number is not None and number.is_loopback)
+    return ("*",) if is_here else ()
 
 
 def state(environment: Mapping[str, str] | None = None) -> Path:

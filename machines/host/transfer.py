@@ -14,9 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any
 
+from machines.contract import reach
 from machines.contract.problems import Problem
 from machines.host.faults import TookTooLong
 
@@ -42,8 +44,8 @@ class Panel:
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.ProxyHandler(),
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+            _Plain(),
+            _Secure(context=ssl.create_default_context()),
             urllib.request.HTTPDefaultErrorHandler(),
             urllib.request.HTTPErrorProcessor(),  # and no handler that would follow a redirect
         ):
@@ -167,6 +169,39 @@ class Panel:
     def _check_time(self) -> None:
         if time.time() > self._deadline:
             raise TookTooLong("The transfer did not end in time.")
+
+
+class _PlainConnection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        _check_peer(self)
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _check_peer(self)
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_PlainConnection, req)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_SecureConnection, req, context=self._context)  # type: ignore[attr-defined]
+
+
+def _check_peer(connection: http.client.HTTPConnection) -> None:
+    """Whatever its name led to: nothing is said to a cloud's metadata service. Raises Problem, and the connection ends."""
+    address = ip_address(connection.sock.getpeername()[0].partition("%")[0])
+    if reach.is_metadata(address):
+        connection.close()
+        raise Problem(
+            f"The panel's address leads to {address}, a link-local address or a cloud's metadata service.",
+            code="panel-refused", hint="Look at NSPAWNPANEL_URL on the panel, and at the DNS of this host.",
+        )  # fmt: skip
 
 
 class _OutOfStep(Exception):

@@ -16,6 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from celery import Celery
@@ -120,7 +121,8 @@ def only_our_task(app: Celery) -> None:
 def assemble(own: Settings) -> tuple[Carrier, Reporter, Publisher, Watch, Ledger]:
     """Everything but Celery, wired together. Raises Misconfigured."""
     secret = keys.load(own.paths.keys)
-    host = ThisHost(own.paths, Bus(), policy.read(own.paths.policy))
+    rules = policy.read(own.paths.policy)
+    host = ThisHost(own.paths, Bus(), replace(rules, panels=rules.panels or own.panels))
     ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
     publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)))
     reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)

@@ -42,10 +42,10 @@ def register(name: str, keys: str) -> Host:
     return host
 
 
-def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: VerifyKey) -> str:
+def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: VerifyKey, panel_url: str = "") -> str:
     """Make the host's Redis user and return the text of its /etc/nspawnpanel/host.env (it holds a password).
 
-    `redis_url` is the address as the host sees it, without user.
+    `redis_url` is the address as the host sees it, without user, `panel_url` that of the panel, where it has one.
     """
     user, password = f"np-h-{host.id}", secrets.token_urlsafe(32)
     mailbox.add_user(redis_admin_url, user, password, routes.host_acl(str(host.id)))
@@ -58,6 +58,7 @@ def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: 
             "NSPAWNPANEL_GENERATION": host.generation,
             "NSPAWNPANEL_PANEL_KEYS": b64encode(bytes(panel_key)).decode(),
             "NSPAWNPANEL_REDIS_URL": with_user(redis_url, user, password),
+            **({"NSPAWNPANEL_PANEL_URL": panel_url} if panel_url else {}),
         }.items()
     )
 

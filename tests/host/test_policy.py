@@ -203,3 +203,50 @@ def test_a_copy_takes_only_machines_the_panel_may_touch():
     with pytest.raises(NotAllowed, match="vault"):
         policy.allow(Policy(machines=("web-*",)), order)
     policy.allow(Policy(machines=("web-*", "vault")), order)
+
+
+# --- where archives come from and go to
+
+
+def of_an_archive(url):
+    recipe = {"kind": "archive", "url": url, "sha256": "0" * 64, "size": 1, "format": "tar"}
+    rest = {"first_boot": {"hostname": "web"}, "configuration": {"revision": 1, "nspawn": "", "limits": ""}}
+    return (
+        orders.from_wire({"op": "build", "name": "web", "recipe": recipe, **rest}),
+        orders.from_wire({"op": "export", "name": "web", "url": url, "limit": 1}),
+    )
+
+
+THE_PANEL = Policy(panels=("https://panel.example/*",))
+ELSEWHERE = (
+    "http://169.254.169.254/latest", "http://127.0.0.1:6379/", "http://[::1]/x", "http://localhost/x", "http://localhost./x",
+    "http://[::ffff:169.254.169.254]/x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url", [*ELSEWHERE, "https://panel.example.org/x", "https://panel.example:1/x", "http://10.0.0.1/x"]
+)
+def test_archives_come_from_the_panel_and_go_to_it_alone(url):
+    for order in of_an_archive("https://panel.example/transfer/x/"):
+        policy.allow(THE_PANEL, order)
+    for order in of_an_archive(url):
+        with pytest.raises(NotAllowed, match="not the address of its panel") as caught:
+            policy.allow(THE_PANEL, order)
+        assert "“panels”" in caught.value.hint
+
+
+def test_a_name_before_an_at_is_not_where_it_leads():
+    for order in of_an_archive("http://127.0.0.1/x")[1:]:
+        forged = order.model_copy(update={"url": "https://panel.example/*@127.0.0.1/x"})
+        with pytest.raises(NotAllowed):
+            policy.allow(THE_PANEL, forged)
+
+
+@pytest.mark.parametrize("url", ELSEWHERE)
+def test_a_host_that_was_never_told_its_panel_refuses_itself_and_clouds(url):
+    for order in of_an_archive("http://10.0.0.1:8000/transfer/x/"):
+        policy.allow(Policy(), order)
+    for order in of_an_archive(url):
+        with pytest.raises(NotAllowed, match="not the address of its panel"):
+            policy.allow(Policy(), order)

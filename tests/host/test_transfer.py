@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from machines.contract import reach
 from machines.contract.problems import Problem
 from machines.host import transfer
 from machines.host.transfer import Panel
@@ -122,6 +124,13 @@ def packed(tmp_path: Path) -> Path:
 def test_it_fetches_with_its_token(server, tmp_path):
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.tokens == {"Bearer the-token"}
+
+
+def test_nothing_is_said_to_a_clouds_metadata_service(server, tmp_path, packed, monkeypatch):
+    monkeypatch.setattr(reach, "METADATA", (ip_network("127.0.0.1"),))
+    assert refused(lambda: fetch(server, tmp_path)).code == "panel-refused"
+    assert refused(lambda: panel(server).bring(packed, lambda _: None)).code == "panel-refused"
+    assert server.asked == []
 
 
 def test_it_goes_on_where_the_connection_broke(server, tmp_path):

@@ -35,6 +35,23 @@ def test_settings_come_from_the_environment():
     assert "hidden" not in repr(own)
 
 
+def test_the_panel_is_where_it_said_when_the_host_joined():
+    assert settings.read(env(NSPAWNPANEL_PANEL_URL="http://[fd00::1]:8000/")).panels == ("http://[[]fd00::1]:8000/*",)
+
+
+@pytest.mark.parametrize(
+    ("redis", "panels"),
+    [
+        ("redis://127.0.0.1/0", ("*",)),
+        ("redis://[::1]/0", ("*",)),
+        ("redis://localhost/0", ("*",)),
+        ("rediss://panel.example/0", ()),
+    ],
+)
+def test_one_that_joined_before_that_was_said_may_have_it_beside_its_redis(redis, panels):
+    assert settings.read(env(NSPAWNPANEL_REDIS_URL=redis)).panels == panels
+
+
 @pytest.mark.parametrize(
     "changed",
     [

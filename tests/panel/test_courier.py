@@ -280,8 +280,10 @@ def test_the_web_process_may_poke_and_nothing_else(valkey):
 def test_a_hosts_user_is_confined_to_its_host(valkey, db):
     host = make.host("alpha")
     lines = environment(
-        host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_key=SigningKey.generate().verify_key
+        host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_key=SigningKey.generate().verify_key,
+        panel_url="https://panel.example",
     )  # fmt: skip
+    assert "NSPAWNPANEL_PANEL_URL=https://panel.example\n" in lines
     url = dict(line.split("=", 1) for line in lines.splitlines())["NSPAWNPANEL_REDIS_URL"]
     own = redis.Redis.from_url(url)
     own.xadd(routes.stream(str(host.id)), {"r": "x"})

@@ -33,6 +33,7 @@ class Command(BaseCommand):
                 redis_url=options["redis_url"],
                 redis_admin_url=options["redis_admin_url"],
                 panel_key=load_key(Path(settings.SIGNING_KEY_FILE)).verify_key,
+                panel_url=settings.PANEL_URL,
             ),
             ending="",
         )
