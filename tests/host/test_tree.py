@@ -235,3 +235,28 @@ def test_debian_has_its_locale_in_two_places_until_one_is_a_link(root):
     firstboot.set_region(root, FirstBoot(locale="POSIX"), run, trusted=False)
     assert (root / "etc/default/locale").is_symlink()
     assert (root / "etc/default/locale").read_text() == "LANG=POSIX\n"
+
+
+def test_what_is_written_back_has_every_byte(tmp_path):
+    (tmp_path / "etc").mkdir()
+    text = b"# caf\xe9\n127.0.1.1 old\n" + b"10.0.0.1 x\n" * 10
+    (tmp_path / "etc/hosts").write_bytes(text)
+    firstboot.write_hosts(tmp_path, "new", "old")
+    assert (tmp_path / "etc/hosts").read_bytes() == text.replace(b"old", b"new")
+
+
+def test_a_list_of_hosts_too_long_to_be_read_stays_whole(tmp_path):
+    (tmp_path / "etc").mkdir()
+    text = b"127.0.1.1 old\n" + b"10.0.0.1 x\n" * 10_000
+    (tmp_path / "etc/hosts").write_bytes(text)
+    firstboot.write_hosts(tmp_path, "new", "old")
+    assert (tmp_path / "etc/hosts").read_bytes() == text
+
+
+def test_a_list_of_passwords_is_never_cut(tmp_path):
+    (tmp_path / "etc").mkdir()
+    text = b"root:*:1::::::\n" + b"caf\xe9:*:1::::::\n" * 100_000
+    (tmp_path / "etc/shadow").write_bytes(text)
+    with pytest.raises(Problem, match="too long"):
+        firstboot.set_password(tmp_path, "root", "$y$x")
+    assert (tmp_path / "etc/shadow").read_bytes() == text

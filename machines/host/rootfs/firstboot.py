@@ -109,10 +109,10 @@ def write_hosts(root: Path, name: str, before: str = "") -> None:
     if not files.exists(root, "etc/hosts"):
         files.write_text(root, "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {names}\n::1 localhost ip6-localhost\n")
         return
-    text = files.read_text(root, "etc/hosts")
     own = re.compile(rf"(?m)^127\.0\.1\.1[ \t]+{re.escape(before)}(?:[ \t][^\n]*)?$")
-    if before and before != name and own.search(text):
-        with contextlib.suppress(OSError):  # a link or nothing readable: then it stays as it is
+    with contextlib.suppress(OSError):  # a link, too long or nothing readable: then it stays as it is
+        text = files.read_whole(root, "etc/hosts")
+        if before and before != name and own.search(text):
             files.rewrite(root, "etc/hosts", own.sub(f"127.0.1.1 {names}", text))
 
 
@@ -122,11 +122,19 @@ def set_root_password(root: Path, password_hash: str) -> None:
 
 def set_password(root: Path, user: str, password_hash: str) -> None:
     """Put the hash into a user's line of the tree's shadow file; mode and owner of the file stay. Raises Problem."""
-    text = files.read_text(root, "etc/shadow", PASSWD_LIMIT)
+    text = _accounts(root, "shadow")
     changed, times = re.subn(rf"(?m)^{re.escape(user)}:[^:\n]*:", lambda _: f"{user}:{password_hash}:", text, count=1)
     if times != 1:
         raise Problem(f"The tree has no line for {user} in /etc/shadow.", code="no-root-account")
     files.rewrite(root, "etc/shadow", changed)
+
+
+def _accounts(root: Path, name: str) -> str:
+    """One of the tree's lists of users, to be changed. Raises Problem for one that is too long."""
+    try:
+        return files.read_whole(root, f"etc/{name}", PASSWD_LIMIT)
+    except OSError as error:
+        raise Problem(f"The image's /etc/{name} is too long to be changed.", code="no-root-account") from error
 
 
 def write_ssh_keys(root: Path, home: str, keys: Sequence[str], owner: tuple[int, int] = (0, 0)) -> None:
@@ -172,16 +180,14 @@ def _sysusers(root: Path, user: str, rules: str, run: Run) -> None:
     Problem."""
     with tempfile.TemporaryDirectory(prefix="nspawnpanel-users-") as folder:
         aside = Path(folder)
-        before = {name: files.read_text(root, f"etc/{name}", PASSWD_LIMIT) for name in (*ACCOUNTS, "login.defs")}
-        if any(len(text.encode()) >= PASSWD_LIMIT for text in before.values()):
-            raise Problem("The image's lists of users are too long to add one.", code="no-root-account")
+        before = {name: _accounts(root, name) for name in (*ACCOUNTS, "login.defs")}
         for name, text in before.items():
             if text:
                 files.write_text(aside, f"etc/{name}", text, 0o600)
         files.write_text(aside, f"etc/sysusers.d/{user}.conf", rules)
         run(["systemd-sysusers", f"--root={aside}", f"{user}.conf"])  # looked for inside the folder
         for name, mode in ACCOUNTS.items():
-            after = files.read_text(aside, f"etc/{name}", 2 * PASSWD_LIMIT)
+            after = files.read_whole(aside, f"etc/{name}", 2 * PASSWD_LIMIT)
             if before[name] and after != before[name]:
                 files.rewrite(root, f"etc/{name}", after)
             elif after != before[name]:

@@ -103,15 +103,27 @@ def parent(root: Path, path: str) -> Iterator[tuple[int, str]]:
 
 def read_text(root: Path, path: str, limit: int = READ_LIMIT) -> str:
     """The text of a regular file of the tree, up to `limit` bytes; "" when there is none that can be read."""
+    return _read(root, path, limit).decode(errors="replace")
+
+
+def read_whole(root: Path, path: str, limit: int = READ_LIMIT) -> str:
+    """The same, to be written back: every byte of it. Raises OSError when it has more than `limit`."""
+    content = _read(root, path, limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return content.decode(errors="surrogateescape")
+
+
+def _read(root: Path, path: str, limit: int) -> bytes:
     try:
         with _top(root) as top:
             fd = _openat2(top, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return ""
-            return file.read(limit).decode(errors="replace")
+                return b""
+            return file.read(limit)
     except OSError:
-        return ""
+        return b""
 
 
 def exists(root: Path, path: str) -> bool:
@@ -140,7 +152,7 @@ def write_text(root: Path, path: str, text: str, mode: int = 0o644, owner: tuple
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(text.encode())
+                file.write(text.encode(errors="surrogateescape"))
                 os.fchown(fd, *owner)
                 os.fchmod(fd, mode)
             os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
