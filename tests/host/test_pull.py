@@ -1,12 +1,19 @@
 """The puller's command and words; the words are those of systemd 252 and 257."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from machines.contract.recipes import PullRecipe
-from machines.host.faults import CommandFailed
+from machines.host.faults import CommandFailed, NoSpace
+from machines.host.policy import Policy
 from machines.host.rootfs import pull
+from machines.host.rootfs.building import Building
+
+GIB = 1024**3
 
 URL = "http://images.example/a.tar.gz"
 RECIPE = PullRecipe(url=URL)
@@ -103,3 +110,17 @@ def test_a_server_that_is_away_is_told_with_the_door_s_own_words() -> None:
     problem = pull.explain(CommandFailed(["systemd-pull"], 1, ""), said, RECIPE, 50, away)
     assert (problem.code, problem.passing) == ("image-unreachable", True)
     assert problem.message == f"The image could not be fetched: {away[0]}."
+
+
+def test_a_pull_leaves_room_for_the_machines_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    building = cast(Building, SimpleNamespace(
+        host=SimpleNamespace(policy=Policy(archive_gib=5), paths=SimpleNamespace(machines=tmp_path))
+    ))  # fmt: skip
+    free = 100 * GIB
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert pull._limit(building) == 5 * GIB
+    free = 3 * GIB
+    assert pull._limit(building) == 2 * GIB
+    free = GIB // 2
+    with pytest.raises(NoSpace):
+        pull._limit(building)

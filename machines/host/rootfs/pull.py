@@ -20,7 +20,7 @@ from machines.contract.recipes import FirstBoot, PullRecipe
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.rootfs import archive, debian, disk_image, guard, owners, packed, pool, unpack
 from machines.host.rootfs.building import SAID, Building
-from machines.host.rootfs.packed import Limits
+from machines.host.rootfs.packed import KEEP_FREE, Limits, look_for_room
 from machines.host.run import environment, run
 
 PULL = Path("/usr/lib/systemd/systemd-pull")
@@ -99,9 +99,17 @@ def bootstrap(building: Building) -> None:
     recipe, task = _recipe(building), building.task
     file = building.raw_file if building.raw else building.host.paths.download(task.job)
     heard = Heard(recipe.url, task.voice.line, task.voice.progress)
-    argv = command(recipe, file, building.host.policy.archive_gib * 1024**3)
+    limit = _limit(building)
+    argv = command(recipe, file, limit)
     task.voice.command(argv)
-    _fetch(building, argv, heard)
+    try:
+        _fetch(building, argv, heard)
+    except Problem as problem:
+        if problem.code == "archive-too-large" and limit < building.host.policy.archive_gib * 1024**3:
+            raise no_space(
+                str(file.parent), f"The image has more than the {limit // 1024**2} MiB there is room for."
+            ) from problem
+        raise
     task.voice.progress(1.0, "fetched and verified" if recipe.verify != "none" else "fetched")
     if heard.sum:
         building.found["sha256"] = heard.sum
@@ -109,6 +117,14 @@ def bootstrap(building: Building) -> None:
     if building.raw:
         _check_raw(file)
         building.found["bytes"] = file.stat().st_blocks * 512
+
+
+def _limit(building: Building) -> int:
+    """Bytes that may come: what the policy allows and this disk can spare. Raises NoSpace."""
+    folder = building.host.paths.machines
+    look_for_room(folder)
+    spare = max(1, shutil.disk_usage(folder).free - KEEP_FREE)
+    return min(building.host.policy.archive_gib * 1024**3, spare)
 
 
 def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
