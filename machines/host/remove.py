@@ -8,10 +8,15 @@ from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import autostart, inventory, machinectl, nspawn_file, systemctl
+from machines.host.faults import CommandFailed
 from machines.host.paths import unit_of
-from machines.host.rootfs import build
+from machines.host.rootfs import build, pool
+from machines.host.run import run
 from machines.host.running import Machine
 from machines.host.this_host import Image, Task, ThisHost
+
+# EPERM, as machinectl tells it when the kernel refuses, and when machined's own words are taken for it.
+_MARKED = ("Operation not permitted", "Access denied")
 
 
 def remove(host: ThisHost, task: Task) -> dict[str, Any]:
@@ -26,11 +31,25 @@ def remove(host: ThisHost, task: Task) -> dict[str, Any]:
     _check(host, task, name, image)
     task.voice.phase("image", 2, 3)
     if image is not None:
-        task.run(machinectl.remove(name), timeout=max(60.0, task.deadline - time.time()))
+        _remove_image(host, task, name)
         build.sync(host.paths.machines)  # or a power cut would bring it back
     task.voice.phase("configuration", 3, 3)
     _forget(host, task, name)
     return {"removed": image is not None}
+
+
+def _remove_image(host: ThisHost, task: Task, name: MachineName) -> None:
+    """Files marked immutable or append-only stop machined half-way, where the image is no subvolume: then the marks are
+    taken off and it is tried once more. Raises CommandFailed."""
+    argv = machinectl.remove(name)
+    try:
+        task.run(argv, timeout=max(60.0, task.deadline - time.time()))
+    except CommandFailed as failed:
+        tree = host.paths.image(name)
+        if not any(word in failed.tail for word in _MARKED) or tree.is_symlink() or not tree.is_dir():
+            raise
+        run(pool.unmark(tree), timeout=300, codes=(0, 1))
+        task.run(argv, timeout=max(60.0, task.deadline - time.time()))
 
 
 def _check(host: ThisHost, task: Task, name: MachineName, image: Image | None) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -106,14 +107,19 @@ def _remove(tree: Path) -> None:
     try:
         run(argv, timeout=600)
     except Problem:
-        run(["chattr", "-R", "-f", "-i", "-a", "--", str(tree)], timeout=300, codes=(0, 1))
+        run(unmark(tree), timeout=300, codes=(0, 1))
         run(argv, timeout=600)
+
+
+def unmark(tree: Path) -> list[str]:
+    """The command that lets immutable and append-only files be removed; it ends with 1 where a file has no such marks."""
+    return ["chattr", "-R", "-f", "-i", "-a", "--", str(tree)]
 
 
 def _mounts_below(tree: Path) -> list[str]:
     """Mount points inside the tree and the tree itself if it is one, deepest first."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    plain = [point.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace") for point in points]
+    points = [line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines() if line]
+    plain = [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point)) for point in points]
     return sorted((p for p in plain if p == str(tree) or p.startswith(f"{tree}/")), key=len, reverse=True)
 
 
