@@ -77,6 +77,12 @@ def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool]) -> Non
                 pool.clear(path)
         except (Problem, OSError) as error:
             LOG.warning("%s could not be removed: %s", path, error)
+    for job, path in _left(paths.machines.parent):
+        row = ledger.job(job)
+        if path == paths.new_pool(job) and (row is None or row.ended is not None) and not is_alive(job):
+            LOG.warning("Removing what job %s has left: %s", job, path)
+            with contextlib.suppress(OSError):
+                new_pool.clear(paths, job)
     for job, folder in _folders(paths):
         row = ledger.job(job)
         if row is not None and row.ended is not None and not is_alive(job):
@@ -119,6 +125,6 @@ def _rename_again(paths: Paths, row: Row, path: Path) -> bool:
 def _nameless(paths: Paths) -> list[str]:
     """Trees of bases of which nothing is known: what died or lost its power came before that was written, or after."""
     names = os.listdir(paths.machines) if paths.machines.is_dir() else []
-    known = {base.id for base, _ in bases.every(paths)}
+    known = bases.named(paths)
     trees = [name for name in names if name.startswith(_BASE)]
     return [name for name in trees if name.removeprefix(_BASE).removesuffix(bases.PACKED) not in known]

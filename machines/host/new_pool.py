@@ -321,7 +321,11 @@ def clear(paths: Paths, job: UUID) -> None:
 
     Raises OSError.
     """
-    paths.new_pool(job).unlink(missing_ok=True)
+    aside = paths.new_pool(job)
+    if aside.exists():
+        with contextlib.suppress(OSError):  # made right before the switch, and still empty
+            paths.before_pool.rmdir()
+    aside.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it is none, or still in use
         _mount_point(paths, job).rmdir()
     if os.path.ismount(paths.machines) or not _is_of(paths.pool_file, job):

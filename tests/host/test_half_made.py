@@ -127,6 +127,25 @@ def test_a_base_of_which_nothing_is_known_goes_unless_a_job_may_be_making_it(pat
     assert not tree.exists()
 
 
+def test_a_base_only_a_newer_worker_can_read_stays(paths, spool, machines):
+    tree = paths.base("0123456789abcdef")
+    tree.mkdir()
+    paths.bases.mkdir(parents=True)
+    (paths.bases / "0123456789abcdef.json").write_text('{"id": "0123456789abcdef", "of_tomorrow": 1}')
+    half_made.sweep(paths, spool.ledger, lambda _: False)
+    assert tree.exists()
+
+
+def test_a_new_pool_of_a_job_that_has_ended_goes(paths, spool, machines):
+    over, open_ = taken(spool), taken(spool)
+    ended(spool, over, "failed")
+    for row in (over, open_):
+        paths.new_pool(row.id).touch()
+    half_made.sweep(paths, spool.ledger, lambda _: False)
+    assert not paths.new_pool(over.id).exists()
+    assert paths.new_pool(open_.id).exists()
+
+
 def test_files_of_ended_jobs_that_a_power_cut_brought_back_go_but_no_log(paths, spool, machines):
     over, open_ = taken(spool), taken(spool)
     for row in (over, open_):

@@ -61,6 +61,7 @@ def test_before_the_switch_only_the_file_goes(paths: Paths) -> None:
     job = uuid4()
     (paths.machines / "web").mkdir()
     paths.new_pool(job).write_bytes(b"half")
+    paths.before_pool.mkdir()  # made right before the switch; it would be in the way of the next
     new_pool.clear(paths, job)
     assert tops(paths) == ["machines"]
     assert (paths.machines / "web").is_dir()

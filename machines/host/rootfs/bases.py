@@ -67,6 +67,11 @@ def every(paths: Paths) -> Iterator[tuple[Base, float]]:
                 yield base, used
 
 
+def named(paths: Paths) -> set[str]:
+    """Ids of all bases of which something is written down, even where only a newer worker can read it."""
+    return {file.stem for file in paths.bases.glob("*.json") if file.stat().st_size}
+
+
 def _mtime(file: Path) -> float:
     with contextlib.suppress(OSError):
         return file.stat().st_mtime
