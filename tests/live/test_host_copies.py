@@ -88,6 +88,27 @@ def test_of_a_running_machine_it_is_a_snapshot_and_a_plain_copy_is_refused(panel
     assert panel.do(clone("full", "plain")).state == "succeeded"
 
 
+BOUNDED = """
+cd /var/lib/machines; btrfs -q subvolume snapshot origin bounded
+cd /opt/nspawnpanel/src; /opt/nspawnpanel/bin/python -c '
+from pathlib import Path
+from machines.contract.problems import Problem
+from machines.host.rootfs import btrfs, pool
+btrfs.MOST = 1
+try:
+    btrfs.snapshot_nested(Path("/var/lib/machines/origin"), Path("/var/lib/machines/bounded"))
+except Problem as problem:
+    print(problem.message)
+pool.clear(Path("/var/lib/machines/bounded"))'
+"""
+
+
+def test_subvolumes_in_a_machine_are_not_copied_without_end(panel):
+    """Whoever is root in a machine makes as many as they like."""
+    assert sh(panel, BOUNDED) == "/var/lib/machines/origin has more than 1 subvolumes in it.\n"
+    assert leftovers(panel) == ""
+
+
 def test_ids_that_nspawn_has_shifted_begin_at_0_again(panel):
     sh(
         panel,

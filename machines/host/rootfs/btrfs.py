@@ -11,6 +11,7 @@ import os
 import struct
 from pathlib import Path
 
+from machines.contract.problems import Problem
 from machines.host.rootfs import tree
 
 _SNAP_CREATE_V2 = 0x50009417  # linux/btrfs.h, each with a structure of 4096 bytes
@@ -18,6 +19,7 @@ _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
 _ROOTREFS = 255  # that fit into one answer
 _TOP = 256
+MOST = 1000  # subvolumes in a tree that are copied with it
 
 
 def nested(top: int) -> list[str]:
@@ -54,24 +56,26 @@ def _path(top: int, tree_id: int, folder: int) -> str:
 def snapshot_nested(source: Path, target: Path) -> int:
     """In a snapshot of a subvolume those inside it are empty folders: fill them with snapshots too; how many they were.
 
-    Raises OSError.
+    Raises OSError, and Problem when there are more than MOST: whoever is root in a machine makes as many as they like.
     """
     with tree.directory(source, ".") as top:
-        return _fill(source, target, top, "")
+        return _fill(source, target, top, "", 0)
 
 
-def _fill(source: Path, target: Path, within: int, above: str) -> int:
-    count = 0
+def _fill(source: Path, target: Path, within: int, above: str, done: int) -> int:
+    """How many are done then."""
     for path in nested(within):
         whole = f"{above}{path}"
+        if done == MOST:
+            raise Problem(f"{source} has more than {MOST} subvolumes in it.", code="too-many-subvolumes")
         with contextlib.suppress(FileNotFoundError), tree.directory(source, whole) as inner:
             if os.fstat(inner).st_ino != _TOP:
                 continue
             with tree.parent(target, whole) as (folder, name):
                 os.rmdir(name, dir_fd=folder)
                 snapshot(inner, folder, name)
-            count += 1 + _fill(source, target, inner, f"{whole}/")
-    return count
+            done = _fill(source, target, inner, f"{whole}/", done + 1)
+    return done
 
 
 def snapshot(source: int, folder: int, name: str) -> None:

@@ -118,7 +118,7 @@ def unmark(tree: Path) -> list[str]:
 
 def _mounts_below(tree: Path) -> list[str]:
     """Mount points inside the tree and the tree itself if it is one, deepest first."""
-    points = [line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines() if line]
+    points = [line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n") if line]
     plain = [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point)) for point in points]
     return sorted((p for p in plain if p == str(tree) or p.startswith(f"{tree}/")), key=len, reverse=True)
 
@@ -128,11 +128,8 @@ def subvolumes(tree: Path) -> list[Path]:
     if not tree.is_dir() or not is_btrfs(tree):
         return []
     found = [tree] if tree.stat().st_ino == BTRFS_TOP else []
+    mounts = set(_mounts_below(tree))  # os.path.ismount() takes every subvolume for one
     for folder, names, _ in os.walk(tree):
-        found += [
-            Path(folder, name)
-            for name in names
-            if os.lstat(os.path.join(folder, name)).st_ino == BTRFS_TOP
-            and not os.path.ismount(os.path.join(folder, name))
-        ]
+        names[:] = [name for name in names if os.path.join(folder, name) not in mounts]
+        found += [Path(folder, n) for n in names if os.lstat(os.path.join(folder, n)).st_ino == BTRFS_TOP]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
