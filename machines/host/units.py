@@ -10,10 +10,11 @@ the byte up to which the ledger says it was reported.
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,12 +24,12 @@ from machines.contract import orders, reports
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import half_made, handlers, job_log, systemctl, unit_job
-from machines.host.faults import Stopped, TookTooLong
+from machines.host.faults import Stopped, TookTooLong, as_problem
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_of, job_unit
 from machines.host.reporting import Reporter
 from machines.host.rootfs import build
-from machines.host.run import run
+from machines.host.run import PASSED_ON, run
 from machines.host.this_host import Task, ThisHost
 from machines.host.unit_job import Ended
 from machines.host.voice import Entry
@@ -48,8 +49,9 @@ AT_ONCE = {"prove": 1}  # two would measure each other
 SOURCE = Path(machines.__file__).parents[1]
 
 
-def argv(row: Row, state: Path) -> list[str]:
-    """The systemd-run command of a job. No secret is in it: the unit reads its order from the ledger."""
+def argv(row: Row, state: Path, surroundings: Path | None = None) -> list[str]:
+    """The systemd-run command of a job. No secret is in it: the unit reads its order from the ledger, and from the file
+    `surroundings` what else of our own environment it needs."""
     unit = job_unit(row.id)
     properties = [
         "KillMode=control-group", "SendSIGKILL=yes", f"TimeoutStopSec={STOP_SECONDS}",
@@ -57,6 +59,8 @@ def argv(row: Row, state: Path) -> list[str]:
         "CPUWeight=20", "IOWeight=20", f"MemoryMax={_memory(row)}", "TasksMax=4096", "CPUAccounting=yes",
         "PrivateMounts=yes", "LogRateLimitIntervalSec=0",
     ]  # fmt: skip
+    if surroundings:
+        properties.append(f"EnvironmentFile={surroundings}")
     return [
         "systemd-run", "--quiet", f"--unit={unit}", f"--slice={SLICE}", "--service-type=exec",
         f"--description=nspawnpanel: {row.op} {row.name}",
@@ -64,6 +68,26 @@ def argv(row: Row, state: Path) -> list[str]:
         f"--setenv=NSPAWNPANEL_STATE={state}", f"--setenv=PYTHONPATH={SOURCE}", "--setenv=PYTHONUNBUFFERED=1",
         "--", sys.executable, "-m", "machines.host.unit_job", str(row.id),
     ]  # fmt: skip
+
+
+def hand_over(folder: Path, environ: Mapping[str, str]) -> Path | None:
+    """Proxies and the like of our own environment, which units do not inherit, as a file only root can read; None when
+    there are none. A proxy's address may hold a password, so it never stands in a command. Raises OSError."""
+    known = {name: environ[name] for name in PASSED_ON if environ.get(name)}
+    lines = [f"{name}={_quoted(value)}\n" for name, value in known.items() if value.isprintable()]
+    if not lines:
+        return None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = folder / "environment"
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as out:
+        out.writelines(lines)
+    return file
+
+
+def _quoted(value: str) -> str:
+    """As systemd reads it in an EnvironmentFile= (systemd.exec(5))."""
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
 
 
 def _memory(row: Row) -> str:
@@ -123,8 +147,10 @@ class Units:
         try:
             if not self._ledger.begin(row.id):
                 raise Stopped("The job was cancelled before it began.")
-            run(argv(row, self._host.paths.state), timeout=30)
-        except Problem as problem:
+            surroundings = hand_over(self._host.paths.job(row.id), os.environ)
+            run(argv(row, self._host.paths.state, surroundings), timeout=30)
+        except (Problem, OSError) as error:
+            problem = as_problem(error, OUR_LOG)
             self._end(row, "cancelled" if isinstance(problem, Stopped) else "failed", problem.to_wire(), {})
             return
         self._follow(row)

@@ -42,6 +42,18 @@ def test_one_that_only_unpacks_may_hold_less_memory(kind):
     assert "--property=MemoryMax=75%" in units.argv(row(), Path("/s"))
 
 
+def test_proxies_reach_it_by_a_file_of_root_and_never_by_its_command(tmp_path):
+    environ = {"https_proxy": 'http://ada:se"cr$et@proxy:3128', "NO_PROXY": "", "REDIS_PASSWORD": "x"}
+    file = units.hand_over(tmp_path / "job", environ)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text() == 'https_proxy="http://ada:se\\"cr\\$et@proxy:3128"\n'
+    argv = units.argv(row(), Path("/s"), file)
+    assert f"--property=EnvironmentFile={file}" in argv
+    assert argv.index(f"--property=EnvironmentFile={file}") < argv.index("--")
+    assert "ada" not in str(argv)
+    assert units.hand_over(tmp_path / "none", {"REDIS_PASSWORD": "x"}) is None
+
+
 def test_no_secret_is_in_it():
     assert "CANARY" not in str(units.argv(row(), Path("/s")))
 
