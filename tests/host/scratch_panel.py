@@ -20,6 +20,7 @@ from nspawnpanel.valkey import Valkey
 
 PYTHON = "/opt/nspawnpanel/bin/python"
 SERVICE = "nspawnpanel-host.service"
+RESEND_SECONDS = 5  # courier.py
 NO_EMBED: dict[str, object] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -86,7 +87,13 @@ class ScratchPanel:
         return job
 
     def do(self, order: orders.AnyOrder, seconds: float = 60) -> Outcome:
-        return self.outcome(self.order(order), seconds)
+        """Sent until it is taken, as the courier does: Redis may hand it to the socket of a worker that was just killed."""
+        job, text = self.seal(order)
+        for _ in range(3):
+            self.push(text)
+            if self.first(lambda report: getattr(report, "job", None) == job, RESEND_SECONDS):
+                break
+        return self.outcome(job, seconds)
 
     # --- reports in
 
@@ -111,6 +118,12 @@ class ScratchPanel:
 
     def until(self, wanted: Callable[[AnyReport], bool], seconds: float = 30) -> AnyReport:
         """The first report, old or new, that is wanted."""
+        found = self.first(wanted, seconds)
+        assert found, f"it never came; the last ones were {self.reports[-5:]}"
+        return found
+
+    def first(self, wanted: Callable[[AnyReport], bool], seconds: float) -> AnyReport | None:
+        """The same, or None when it does not come in that time."""
         for report in self.reports:
             if wanted(report):
                 return report
@@ -119,7 +132,7 @@ class ScratchPanel:
             for report in self.read():
                 if wanted(report):
                     return report
-        raise AssertionError(f"it never came; the last ones were {self.reports[-5:]}")
+        return None
 
     def outcome(self, job: UUID, seconds: float = 60) -> Outcome:
         found = self.until(lambda report: report.kind == "outcome" and report.job == job, seconds)
