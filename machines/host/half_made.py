@@ -81,8 +81,10 @@ def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool]) -> Non
         row = ledger.job(job)
         if path == paths.new_pool(job) and (row is None or row.ended is not None) and not is_alive(job):
             LOG.warning("Removing what job %s has left: %s", job, path)
-            with contextlib.suppress(OSError):
+            try:
                 new_pool.clear(paths, job)
+            except OSError as error:
+                LOG.warning("%s could not be removed: %s", path, error)
     for job, folder in _folders(paths):
         row = ledger.job(job)
         if row is not None and row.ended is not None and not is_alive(job):

@@ -123,6 +123,10 @@ def put_away(folder: Path) -> None:
 def keep_last(jobs: Path, unfinished: Collection[UUID]) -> None:
     """Of jobs that have ended the last fifty keep their folders; that of one which goes on is not touched, however old."""
     working = {str(job) for job in unfinished}
-    ended = (f for f in jobs.iterdir() if f.is_dir() and f.name not in working) if jobs.is_dir() else ()
-    for old in sorted(ended, key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
+    ended = []
+    for folder in jobs.iterdir() if jobs.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # two jobs may end at once
+            if folder.is_dir() and folder.name not in working:
+                ended.append((folder.stat().st_mtime, folder))
+    for _, old in sorted(ended)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -333,10 +333,10 @@ class Units:
         """Clean up, then report; then the next build may begin."""
         self._clear(row, state)
         self._report(row, state, problem, result)
-        job_log.keep_last(self._host.paths.jobs, [other.id for other in self._ledger.unfinished()])
         self._forget_unit(row)
         self._watch.refresh()
         self._next(row)
+        job_log.keep_last(self._host.paths.jobs, [other.id for other in self._ledger.unfinished()])
 
     def _clear(self, row: Row, state: str) -> None:
         """Nothing half-made stays; what cannot be removed even now must not keep the job from ending."""

@@ -127,7 +127,11 @@ class Courier:
         if not still.update(sends=job.sends + 1, send_next_at=now + timedelta(seconds=wait)):
             return
         self._outgoing.send(job.host_id, sealed)
-        Job.objects.move(job.pk, JobState.SENT, sent_at=job.sent_at or now)
+        sent_at = job.sent_at or now
+        if not Job.objects.move(
+            job.pk, JobState.SENT, sent_at=sent_at
+        ):  # sent before, or its host was faster than this
+            Job.objects.filter(pk=job.pk, sent_at=None).update(sent_at=sent_at)
 
     def _control(self, host: Host, order: orders.AnyOrder, name: str, role: str) -> None:
         expires = time.time() + CONTROL_LIFE

@@ -69,7 +69,12 @@ def every(paths: Paths) -> Iterator[tuple[Base, float]]:
 
 def named(paths: Paths) -> set[str]:
     """Ids of all bases of which something is written down, even where only a newer worker can read it."""
-    return {file.stem for file in paths.bases.glob("*.json") if file.stat().st_size}
+    found = set()
+    for file in paths.bases.glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):  # discarded meanwhile
+            if file.stat().st_size:
+                found.add(file.stem)
+    return found
 
 
 def _mtime(file: Path) -> float:
