@@ -25,7 +25,6 @@ from machines.contract.problems import BadValue, EnvelopeRefused, ReportUnreadab
 
 ORDER_LIMIT = 256 * 1024  # bytes
 REPORT_LIMIT = 2 * 1024 * 1024
-REPORT_MESSAGE_LIMIT = REPORT_LIMIT * 4 // 3 + 200  # characters: base64url, signature and key id with it
 CLOCK_SKEW = 60  # seconds by which two clocks may differ
 _ORDER_DOMAIN = b"nspawnpanel.order.v1\0"
 _REPORT_DOMAIN = b"nspawnpanel.report.v1\0"
@@ -63,14 +62,11 @@ class _Head(BaseModel):
     number: int = Field(ge=1)
 
 
-class SignedReport(BaseModel):
+class SignedReport(_Head):
     """A report with its number. Numbers begin at 1 in each generation and have no holes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: UUID
-    generation: int
-    number: int = Field(ge=1)
     at: float
     report: dict[str, Any]
 
@@ -87,8 +83,13 @@ def _sign(domain: bytes, payload: bytes, key: SigningKey) -> str:
     ))  # fmt: skip
 
 
+def longest(limit: int) -> int:
+    """Characters a message with that many bytes in it may have: base64url, signature and key id with it."""
+    return limit * 4 // 3 + 200
+
+
 def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: int) -> bytes:
-    if len(message) > limit * 4 // 3 + 200:
+    if len(message) > longest(limit):
         raise EnvelopeRefused("The message is larger than any of ours.", code="envelope-oversized")
     try:
         signature, kid, payload = message.split(".")
@@ -172,7 +173,7 @@ def _head(raw: bytes) -> _Head:
         raise EnvelopeRefused("A signed report that cannot be read.", code="envelope-unreadable") from error
 
 
-def _check_sender(head: _Head | SignedReport, host: UUID, generation: int) -> None:
+def _check_sender(head: _Head, host: UUID, generation: int) -> None:
     if head.host != host or head.generation != generation:
         raise EnvelopeRefused("The report names another host than the one that signed it.", code="envelope-foreign")
 

@@ -26,11 +26,12 @@ def of_process(leader: int) -> list[Address]:
 
 def tables(leader: int) -> tuple[str, str]:
     """What of_process() reads: as long as it is the same, so are the addresses. Raises OSError."""
-    return _beginning(f"/proc/{leader}/net/fib_trie"), _beginning(f"/proc/{leader}/net/if_inet6")
+    return beginning(f"/proc/{leader}/net/fib_trie"), beginning(f"/proc/{leader}/net/if_inet6")
 
 
-def _beginning(file: str) -> str:
-    """Whole lines of it: root inside a machine may give itself a hundred thousand addresses, and links any name."""
+def beginning(file: str) -> str:
+    """Whole lines of it: root inside a machine may give itself a hundred thousand addresses, and links any name. Raises
+    OSError."""
     with open(file, encoding="ascii", errors="replace", newline="\n") as opened:  # a Path costs half as much again
         return opened.read(READ_LIMIT).rpartition("\n")[0]
 

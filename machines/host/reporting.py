@@ -93,14 +93,14 @@ def gather(job: UUID, parts: Sequence[Part]) -> list[AnyReport]:
 
 
 def _size(part: Part) -> int:
-    """About how many bytes it has on the wire, where JSON writes up to twelve for a character that is not ASCII."""
+    """About how many bytes it has on the wire, where a character that is not ASCII takes up to four."""
     if isinstance(part, reports.Lines):
         return sum(_written(line.text) + 50 for line in part.lines)
     return sum(map(_written, part.argv)) + 100 if isinstance(part, reports.Command) else 500
 
 
 def _written(text: str) -> int:
-    return len(text) if text.isascii() else 12 * len(text)
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 def _add(out: list[Part], job: UUID, entry: Entry) -> None:
@@ -147,7 +147,9 @@ class Reporter:
         for report in what:
             number, at = books.next_number(db), time.time()
             signed = self._sign(number, at, report)
-            if len(signed) > envelope.REPORT_MESSAGE_LIMIT:  # which would be refused, and its number always missing
+            if len(signed) > envelope.longest(
+                envelope.REPORT_LIMIT
+            ):  # which would be refused, and its number always missing
                 LOG.error("A report (%s) is larger than the panel takes and was not sent", report.kind)
                 signed = self._sign(number, at, reports.Heartbeat())
             books.spool(db, number, signed, at)

@@ -59,9 +59,9 @@ def _panels(env: Mapping[str, str]) -> tuple[str, ...]:
     there itself."""
     if address := env.get("NSPAWNPANEL_PANEL_URL", "").strip():
         return (f"{glob.escape(address.rstrip('/'))}/*",)
-    redis = urlsplit(_text(env, "REDIS_URL"))
-    number = reach.literal(redis.geturl())
-    is_here = redis.hostname in {None, "localhost"} or (number is not None and number.is_loopback)
+    redis = _text(env, "REDIS_URL")
+    number = reach.literal(redis)
+    is_here = urlsplit(redis).hostname in {None, "localhost"} or (number is not None and number.is_loopback)
     return ("*",) if is_here else ()
 
 

@@ -44,7 +44,7 @@ def test_a_link_may_have_any_name(tmp_path):
     table = tmp_path / "if_inet6"
     lines = SIX.splitlines(keepends=True)
     table.write_bytes((lines[1] + lines[2]).encode().replace(b"host0", b"\xff\xfea\x1czz\xc2\x85zz"))
-    text = addresses._beginning(str(table))
+    text = addresses.beginning(str(table))
     assert addresses.parse_if_inet6(text) == ["fe80::1c5b:4eff:fe9d:3a61", "2001:db8::5"]
     assert links.parse_macs(text) == ["1e:5b:4e:9d:3a:61"]
 

@@ -9,7 +9,6 @@ from machines.host import addresses
 
 NET = Path("/sys/class/net")
 _UP = 0x1
-READ_LIMIT = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,9 @@ def parse_network(text: str, name: str) -> IPv4Network | None:
 
 
 def _of_process(leader: int, file: str) -> str:
-    """The beginning of a file in whole lines: root inside may make it as long as it likes, and give links any name."""
+    """The beginning of a file; "" when it cannot be read."""
     try:
-        with Path(f"/proc/{leader}/net/{file}").open(encoding="ascii", errors="replace", newline="\n") as opened:
-            return opened.read(READ_LIMIT).rpartition("\n")[0]
+        return addresses.beginning(f"/proc/{leader}/net/{file}")
     except OSError:
         return ""
 

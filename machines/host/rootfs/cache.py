@@ -46,6 +46,8 @@ def take_back(paths: Paths, tool: str, lent: Path, gib: int, names: Mapping[str,
     """Keep what a build has fetched besides, within the bound of all tools together; the folder of links goes."""
     kept = folder(paths, tool)
     for package in _packages(lent) if gib else []:
+        if package.stat().st_nlink > 1:  # it was lent
+            continue
         if name := _kept_as(package, names):
             with contextlib.suppress(FileExistsError):
                 os.link(package, kept / name)
