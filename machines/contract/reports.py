@@ -124,7 +124,10 @@ class MachineFact(BaseModel):
     os: Short = ""
     image_id: Annotated[str, Field(max_length=100)] = ""
     image_type: Annotated[str, Field(max_length=30)] = ""  # directory, subvolume, raw, "" when there is none
+    image_path: Annotated[str, Field(max_length=1000)] = ""  # as machined says it
     read_only: bool = False
+    read_only_by: Literal["", "mark", "mount", "vendor"] = ""  # what makes it so; machined changes nothing below /usr
+    hidden_images: list[Short] = Field(default=[], max_length=20)  # of the same name, which machined never lists
     disk_bytes: Bytes | None = None
     memory_bytes: Bytes | None = None
     cpu_ns: Bytes | None = None

@@ -28,7 +28,8 @@ class Folders:
 
     def __init__(self, paths: Paths, changed: Callable[[str], None]) -> None:
         self._changed = changed
-        self._flat = (paths.machines, paths.nspawn, paths.probes, paths.units / "machines.target.wants")
+        elsewhere = [each for each in paths.image_folders if each.is_dir() and each != paths.machines]
+        self._flat = (paths.machines, paths.nspawn, paths.probes, paths.units / "machines.target.wants", *elsewhere)
         self._units = (paths.units, paths.control, paths.lasting_control, paths.vendor_units[0])
         self._watched: dict[int, Path] = {}
         self._libc = ctypes.CDLL(None, use_errno=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import apply, autostart, host_fact, inventory, machinectl, systemctl, tidy
+from machines.host import apply, autostart, host_fact, images, inventory, machinectl, systemctl, tidy
 from machines.host.doctor import examine
-from machines.host.faults import MachineMissing, TookTooLong
+from machines.host.faults import TookTooLong
 from machines.host.paths import unit_of
 from machines.host.running import Machine, Result, is_gone, reboot_machine, start_machine
 from machines.host.this_host import Task, ThisHost
@@ -87,10 +87,9 @@ def mark(host: ThisHost, task: Task) -> Result:
     """Make an image read-only, which makes it a template, or writable again. Raises MachineMissing or Problem."""
     assert isinstance(task.order, orders.Mark)
     name, read_only = _name(task), task.order.read_only
-    image = host.bus.do(inventory.read_image(host, name))
-    if image is None:
-        raise MachineMissing(f"There is no image named {name} on this host.", hint="Refresh the list of machines.")
+    image = images.find(host, name)
     if image.read_only != read_only:
+        images.check_changeable(image, to="be made read-only" if read_only else "be made writable")
         if not is_gone((machine := Machine(host, task, name)).unit_state(), machine.is_registered()):
             raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
         task.run(machinectl.read_only(name, on=read_only))

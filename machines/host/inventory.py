@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from machines.contract import limits
-from machines.contract.names import MachineName, machine_name
+from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT
-from machines.contract.problems import BadValue
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
-from machines.host import addresses, autostart, journal, kernel
+from machines.host import addresses, autostart, images, journal, kernel
 from machines.host.bus import MACHINED, MACHINED_PATH, Bus, BusError, escape
-from machines.host.paths import Paths, unit_of
+from machines.host.paths import unit_of
 from machines.host.rootfs import tree
 from machines.host.this_host import Image, Slow, ThisHost
 
@@ -30,6 +29,7 @@ LOG = logging.getLogger(__name__)
 INFINITE = 2**64 - 1
 SLOW = 600.0  # seconds: how old an image's os-release and disk use may be
 MACHINE_IFACE = f"{MACHINED}.Machine"
+OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
 
 
 @dataclass(frozen=True)
@@ -43,45 +43,22 @@ class Lists:
 
 async def read_lists(host: ThisHost) -> Lists:
     """Raises BusError when machined or systemd does not answer: an answer we cannot read is no empty list."""
-    machines, images, units = await asyncio.gather(
+    machines, found, units = await asyncio.gather(
         host.bus.machined("ListMachines"),
-        host.bus.machined("ListImages"),
+        images.listed(host),
         host.bus.systemd("ListUnitsByPatterns", "asas", [[], ["systemd-nspawn@*.service"]]),
     )
-    host.slow.images = {image[0]: _image(host.paths, *image[:4]) for image in images[0] if is_usable(image[0])}
+    host.slow.images = found
     return Lists(
         running={name: path for name, kind, _, path in machines[0] if kind == "container"},
-        images=host.slow.images,
+        images=found,
         units={unit[0]: unit[3] for unit in units[0]},
     )
 
 
-def _image(paths: Paths, name: str, kind: str, read_only: bool, created: int) -> Image:
-    return Image(name, kind, read_only, image_id(paths, name, kind, created))
-
-
-def image_id(paths: Paths, name: str, kind: str, created: int) -> str:
-    """Creation time in µs (0 when the file system does not know it) and inode of the image's top."""
-    top = paths.machines / (f"{name}.raw" if kind == "raw" else name)
-    try:
-        inode = top.stat().st_ino
-    except OSError:
-        inode = 0
-    return f"{0 if created in {0, INFINITE} else created}-{inode}"
-
-
 async def read_image(host: ThisHost, name: MachineName) -> Image | None:
     """One image, or None when machined knows none of that name."""
-    images = (await host.bus.machined("ListImages"))[0]
-    return next((_image(host.paths, *image[:4]) for image in images if image[0] == name), None)
-
-
-def is_usable(name: str) -> bool:
-    """Whether machined's image can be a machine: its names may hold spaces, quotes and more."""
-    try:
-        return bool(machine_name(name)) and not name.startswith(".")
-    except BadValue:
-        return False
+    return (await images.listed(host)).get(name)
 
 
 async def read_all(host: ThisHost) -> list[MachineFact]:
@@ -93,7 +70,7 @@ async def read_all(host: ThisHost) -> list[MachineFact]:
 def names(lists: Lists) -> list[str]:
     """The machines there are: images, registered machines, and units that are up."""
     up = {_instance(unit) for unit, state in lists.units.items() if state not in {"inactive", "failed"}}
-    return sorted({*lists.images, *filter(is_usable, lists.running), *filter(is_usable, up)})
+    return sorted({*lists.images, *filter(images.is_usable, {*lists.running, *up})})
 
 
 def is_there(lists: Lists, name: str) -> bool:
@@ -164,10 +141,13 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: boo
         leader=leader,
         addresses=addresses.of_process(leader) if leader else [],
         enabled=enabled,
-        os=_os(paths, slow, name, image),
+        os=_os(slow, image),
         image_id=image.id if image else "",
         image_type=image.type if image else "",
+        image_path=str(image.path)[:1000] if image else "",
         read_only=image.read_only if image else False,
+        read_only_by=image.read_only_by if image else "",
+        hidden_images=[str(path)[:300] for path in image.hidden] if image else [],
         disk_bytes=slow.disk.get(name, (0.0, None))[1],
         memory_bytes=_number(properties, "MemoryCurrent") if up else None,
         cpu_ns=_number(properties, "CPUUsageNSec") if up else None,
@@ -282,16 +262,14 @@ def sha256(file: Path) -> str:
         return ABSENT
 
 
-def _os(paths: Paths, slow: Slow, name: MachineName, image: Image | None) -> str:
+def _os(slow: Slow, image: Image | None) -> str:
     """PRETTY_NAME of the image's os-release, at most ten minutes old. Raw images would have to be mounted: ""."""
     if image is None or image.type == "raw":
         return ""
     read_at, known = slow.os.get(image.id, (0.0, ""))
     if time.monotonic() - read_at < SLOW and known:
         return known
-    text = tree.read_text(paths.image(name), "etc/os-release") or tree.read_text(
-        paths.image(name), "usr/lib/os-release"
-    )
+    text = next(filter(None, (tree.read_text(image.path, file) for file in OS_RELEASE)), "")
     fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     pretty = fields.get("PRETTY_NAME", "").strip("\"'")[:300]
     slow.os[image.id] = (time.monotonic(), pretty)

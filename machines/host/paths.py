@@ -32,6 +32,19 @@ class Paths:
         Path("/lib/systemd/system"),
     )
 
+    # where systemd looks for images before and after `machines` (252 and 257)
+    images_before: tuple[Path, ...] = (Path("/etc/machines"), Path("/run/machines"))
+    images_after: tuple[Path, ...] = (
+        Path("/var/lib/container"),
+        Path("/usr/local/lib/machines"),
+        Path("/usr/lib/machines"),
+    )
+
+    @property
+    def image_folders(self) -> tuple[Path, ...]:
+        """Where systemd looks for images, the first one first (machined, systemd-nspawn --machine=)."""
+        return (*self.images_before, self.machines, *self.images_after)
+
     @property
     def unit_folders(self) -> tuple[Path, ...]:
         """Where units and drop-ins are looked for, the first one first (systemd.unit(5))."""

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 from uuid import UUID
 
 from machines.contract import orders
@@ -22,16 +24,21 @@ class Slow:
     disk: dict[str, tuple[float, int]] = field(default_factory=dict)
     why: dict[tuple[str, bytes], str] = field(default_factory=dict)
     images: dict[str, "Image"] = field(default_factory=dict)
+    paths: dict[tuple[Any, ...], Path] = field(default_factory=dict)  # of images, see images.py
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image as machined lists it; `id` is its creation time in µs and the inode of its top."""
+    """An image as machined lists it; `id` is its creation time in µs and the inode of its top, the rest as in
+    images.Location."""
 
     name: str
     type: str
     read_only: bool
     id: str
+    path: Path = Path()
+    read_only_by: Literal["", "mark", "mount", "vendor"] = ""
+    hidden: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dbus_fast import Message
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
-from machines.host import addresses, folders, holds, host_fact, inventory
+from machines.host import addresses, folders, holds, host_fact, images, inventory
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
 from machines.host.reporting import Reporter
@@ -153,7 +153,7 @@ class Watch:
             self._mark(name)
 
     def _mark(self, name: str) -> None:
-        if inventory.is_usable(name):
+        if images.is_usable(name):
             self._dirty.add(name)
             self._wanted.set()
             self._look_at([name])

@@ -132,7 +132,7 @@ def assemble(own: Settings) -> tuple[Carrier, Reporter, Publisher, Watch, Ledger
         host, identity=(own.host, own.generation), panel_keys=own.panel_keys, ledger=ledger, reporter=reporter,
         publisher=publisher, watch=watch, units=units,
     )  # fmt: skip
-    disk_use.start(own.paths, host.slow)
+    disk_use.start(host.slow)
     return carrier, reporter, publisher, watch, ledger
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from machines.contract.states import MachineState
-from machines.host import addresses, autostart, inventory, watch
+from machines.host import addresses, autostart, images, inventory, watch
 from machines.host.doctor import links
 
 FIB = """\
@@ -87,14 +87,14 @@ def test_limits_read_as_the_contract_writes_them():
 
 @pytest.mark.parametrize("name", ["web", "Web-1", "a.b", "0x"])
 def test_usable_names(name):
-    assert inventory.is_usable(name)
+    assert images.is_usable(name)
 
 
 @pytest.mark.parametrize(
     "name", [".host", ".#web.lck", ".nspawnpanel-x.tmp", "we b", "we'b", "-x", "ünicode", "a_b", ""]
 )
 def test_names_that_are_no_machines(name):
-    assert not inventory.is_usable(name)
+    assert not images.is_usable(name)
 
 
 def test_autostart_counts_only_when_machines_target_is_enabled(paths):

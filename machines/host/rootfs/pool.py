@@ -90,7 +90,7 @@ def clear(tree: Path) -> None:
     if tree.is_symlink():
         tree.unlink()
         return
-    for mount in _mounts_below(tree):
+    for mount in mounts_below(tree):
         run(["umount", "--lazy", "--", mount], timeout=30, codes=(0, 32))
     if not tree.is_dir():
         tree.unlink()
@@ -116,7 +116,7 @@ def unmark(tree: Path) -> list[str]:
     return ["chattr", "-R", "-f", "-i", "-a", "--", str(tree)]
 
 
-def _mounts_below(tree: Path) -> list[str]:
+def mounts_below(tree: Path) -> list[str]:
     """Mount points inside the tree and the tree itself if it is one, deepest first."""
     points = [line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n") if line]
     plain = [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point)) for point in points]
@@ -128,7 +128,7 @@ def subvolumes(tree: Path) -> list[Path]:
     if not tree.is_dir() or not is_btrfs(tree):
         return []
     found = [tree] if tree.stat().st_ino == BTRFS_TOP else []
-    mounts = set(_mounts_below(tree))  # os.path.ismount() takes every subvolume for one
+    mounts = set(mounts_below(tree))  # os.path.ismount() takes every subvolume for one
     for folder, names, _ in os.walk(tree):
         names[:] = [name for name in names if os.path.join(folder, name) not in mounts]
         found += [Path(folder, n) for n in names if os.lstat(os.path.join(folder, n)).st_ino == BTRFS_TOP]

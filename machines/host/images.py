@@ -1,0 +1,215 @@
+"""Where a machine's image is, as machined says it, and what can be done with it there.
+
+Facts, tried on 252 and 257: an image may lie in any of Paths.image_folders; of two with one name the folder that is searched first
+counts, and in a folder the tree before NAME.raw: the other one is never listed. ListImages names no path, the image's
+object does, and does not resolve a link. Below /usr machined calls every image read-only and refuses to change, rename
+or remove it (EROFS); through a link it cannot change the mark either (ELOOP). 252 counts a folder's immutable mark as
+read-only, 257 does not.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from machines.contract.names import MachineName, machine_name
+from machines.contract.problems import BadValue, Problem
+from machines.host.bus import MACHINED, BusError
+from machines.host.faults import MachineMissing
+from machines.host.paths import Paths
+from machines.host.rootfs import pool
+from machines.host.this_host import Image, ThisHost
+
+IMAGE_IFACE = f"{MACHINED}.Image"
+INFINITE = 2**64 - 1
+VENDOR = Path("/usr")
+DISK = "raw"
+
+# Why an image is read-only: a mark that can be taken off, its file system, or a place where machined changes nothing
+ReadOnlyBy = Literal["", "mark", "mount", "vendor"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """One image. `path` is machined's own word, `real` where that leads when a link is on the way.
+
+    `mounts` are mount points at its top or below; `hidden` other images of the name, which machined never lists.
+    """
+
+    name: MachineName
+    path: Path
+    real: Path
+    type: str  # directory, subvolume, raw, block
+    read_only: bool
+    read_only_by: ReadOnlyBy
+    in_pool: bool
+    mounts: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+
+    @property
+    def is_link(self) -> bool:
+        return self.path.is_symlink()
+
+    @property
+    def is_mount(self) -> bool:
+        """Whether something is mounted at its top."""
+        return self.real in self.mounts
+
+    @property
+    def is_disk(self) -> bool:
+        """Whether it is a disk image and no tree."""
+        return self.type in {DISK, "block"}
+
+
+def locate(host: ThisHost, name: MachineName) -> Location | None:
+    """The image of that name, None when machined knows none. Not in the bus loop: it looks at the disk.
+
+    Raises BusError when machined does not answer, OSError when the image went away just now.
+    """
+    try:
+        about = host.bus.do(_about(host, name))
+    except BusError as error:
+        if _is_missing(error):
+            return None
+        raise
+    path = Path(str(about["Path"]))
+    real = path.resolve(strict=True)
+    return Location(
+        name=name,
+        path=path,
+        real=real,
+        type=str(about["Type"]),
+        read_only=bool(about["ReadOnly"]),
+        read_only_by=read_only_by(path) if about["ReadOnly"] else "",
+        in_pool=path.parent == host.paths.machines,
+        mounts=tuple(Path(point) for point in pool.mounts_below(real)),
+        hidden=tuple(hidden(host.paths, name, path)),
+    )
+
+
+def find(host: ThisHost, name: MachineName) -> Location:
+    """The same for work that needs an image. Raises MachineMissing besides."""
+    found = locate(host, name)
+    if found is None:
+        raise MachineMissing(
+            f"machined knows no image named {name} on this host.", hint="Build it, or refresh the list of machines."
+        )
+    return found
+
+
+async def _about(host: ThisHost, name: str) -> dict[str, Any]:
+    path = (await host.bus.machined("GetImage", "s", [name]))[0]
+    return await host.bus.properties(MACHINED, path, IMAGE_IFACE)
+
+
+def read_only_by(path: Path) -> ReadOnlyBy:
+    """Why machined calls the image there read-only. Raises OSError."""
+    if path.is_relative_to(VENDOR):
+        return "vendor"
+    return "mount" if os.statvfs(path).f_flag & os.ST_RDONLY else "mark"
+
+
+def hidden(paths: Paths, name: MachineName, shown: Path) -> list[Path]:
+    """Images of the name that are never listed, because `shown` is found before them."""
+    each = (folder / file for folder in paths.image_folders for file in (name, f"{name}.raw"))
+    return [path for path in each if path != shown and os.path.lexists(path)]
+
+
+def _is_missing(error: BusError) -> bool:
+    return "NoSuchImage" in error.name or "UnknownObject" in error.name
+
+
+def check_changeable(image: Location, *, to: str) -> None:
+    """Raises Problem image-is-link or image-read-only, in the words of what was wanted (`to` = "be made writable")."""
+    if image.is_link:
+        raise Problem(
+            f"{image.path} is only a link to {image.real}, and systemd changes no image through one.",
+            code="image-is-link",
+            hint="Do it on the host itself, where the link leads.",
+        )
+    if image.read_only_by == "vendor":
+        raise Problem(
+            f"{image.path} cannot {to}: systemd changes nothing below {VENDOR}.",
+            code="image-read-only",
+            hint="Clone it: the copy lies in the pool, where it can be written to.",
+        )
+    if image.read_only_by == "mount":
+        raise Problem(
+            f"{image.path} cannot {to}: its file system is mounted read-only.",
+            code="image-read-only",
+            hint="Remount it writable on the host, or clone the machine.",
+        )
+
+
+# --- all of them
+
+
+async def listed(host: ThisHost) -> dict[str, Image]:
+    """Every image that can be a machine, by name. Raises BusError."""
+    found = [image for image in (await host.bus.machined("ListImages"))[0] if is_usable(image[0])]
+    paths = await asyncio.gather(*(_path(host, image[:4], image[6]) for image in found))
+    known = set(paths)
+    host.slow.paths = {key: path for key, path in host.slow.paths.items() if path in known}
+    namesakes = _namesakes(host.paths)
+    images = (_image(image, path, namesakes) for image, path in zip(found, paths, strict=True) if path != Path())
+    return {image.name: image for image in images}
+
+
+async def _path(host: ThisHost, about: Sequence[Any], image: str) -> Path:
+    """Where an image lies, asked once; Path() when it went away meanwhile.
+
+    An image that comes to count instead of it was made at another time; where no such times are known, it is asked
+    every time.
+    """
+    key = tuple(about)
+    known = host.slow.paths.get(key)
+    if known is not None and about[3] not in {0, INFINITE} and os.path.lexists(known):
+        return known
+    try:
+        path = Path(str((await host.bus.properties(MACHINED, image, IMAGE_IFACE))["Path"]))
+    except BusError as error:
+        if _is_missing(error):
+            return Path()
+        raise
+    host.slow.paths[key] = path
+    return path
+
+
+def _image(about: Sequence[Any], path: Path, namesakes: Mapping[str, Sequence[Path]]) -> Image:
+    name, kind, read_only, created = about[:4]
+    by: ReadOnlyBy = ""
+    if read_only:
+        with contextlib.suppress(OSError):
+            by = read_only_by(path)
+    hidden = tuple(each for each in namesakes.get(name, ()) if each != path)
+    return Image(name, kind, read_only, image_id(path, created), path, by, hidden)
+
+
+def _namesakes(paths: Paths) -> dict[str, list[Path]]:
+    """Everything in the folders of images, by the name it would have as an image."""
+    found: dict[str, list[Path]] = {}
+    for folder in paths.image_folders:
+        with contextlib.suppress(OSError):
+            for file in sorted(os.listdir(folder)):
+                found.setdefault(file.removesuffix(".raw"), []).append(folder / file)
+    return found
+
+
+def image_id(path: Path, created: int) -> str:
+    """Creation time in µs (0 when the file system does not know it) and inode of the image's top."""
+    try:
+        inode = path.stat().st_ino
+    except OSError:
+        inode = 0
+    return f"{0 if created in {0, INFINITE} else created}-{inode}"
+
+
+def is_usable(name: str) -> bool:
+    """Whether machined's image can be a machine: its names may hold spaces, quotes and more."""
+    try:
+        return bool(machine_name(name)) and not name.startswith(".")
+    except BadValue:
+        return False
