@@ -7,9 +7,17 @@ Problem
 (the host adds its own below these in machines/host/faults.py)
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The same with � for bytes that are no UTF-8, which os.fsdecode() leaves in names of files and no JSON takes."""
+    return _NO_TEXT.sub("�", text)
 
 
 class Problem(Exception):
@@ -40,10 +48,10 @@ class Problem(Exception):
     def to_wire(self) -> dict[str, Any]:
         return {
             "code": self.code,
-            "message": self.message,
-            "hint": self.hint,
+            "message": printable(self.message),
+            "hint": printable(self.hint),
             "passing": self.passing,
-            "details": self.details,
+            "details": printable(self.details),
         }
 
 

@@ -9,6 +9,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from machines.contract.names import MachineName
 from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
-from machines.host.faults import CommandFailed, MachineMissing, is_full, no_space
+from machines.host import images
+from machines.host.faults import CommandFailed, is_full, no_space
+from machines.host.images import Location
 from machines.host.rootfs import btrfs, owners, pool
 from machines.host.rootfs.packed import KEEP_FREE
 from machines.host.run import environment, run
@@ -48,7 +51,7 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
         panel = Panel(order.url, secrets.token, task.deadline)
         sha256 = panel.bring(file, lambda sent: _progress(task, sent, size, "sent"))
         task.voice.line(f"The panel has it: SHA-256 {sha256}.")
-        first = owners.first_id(source) if source.is_dir() else 0
+        first = owners.first_id(source.path) if source.path.is_dir() else 0
     return {"sha256": sha256, "bytes": size} | ({"first_id": first} if first else {})
 
 
@@ -64,7 +67,15 @@ def _progress(task: Task, done: float, whole: float, verb: str) -> None:
 # --- check
 
 
-def _check(host: ThisHost, task: Task, undo: Undo) -> Path:
+@dataclass(frozen=True)
+class Source:
+    """What is packed: a tree or a disk image, and whether what is mounted inside must be left out."""
+
+    path: Path
+    apart: bool = False
+
+
+def _check(host: ThisHost, task: Task, undo: Undo) -> Source:
     """What is to be packed: the image itself, or a snapshot of it. Raises Problem."""
     order = task.order
     assert isinstance(order, orders.Export)
@@ -74,34 +85,35 @@ def _check(host: ThisHost, task: Task, undo: Undo) -> Path:
             raise Problem(
                 f"{tool} is not installed on this host.", code="tool-missing", hint=f"Install it: apt install {tool}"
             )
-    source = _find(host, name, order.format)
+    image = _find(host, name, order.format)
+    images.say(task.voice, image, "packed")
     running = Machine(host, task, name).is_registered()
-    if not pool.is_subvolume(source):
+    if image.is_disk or not pool.can_snapshot(image.real, host.paths.machines):
         if running:
             raise Problem(
                 f"{name} is running, and its files would change while they are packed.", code="machine-running",
                 hint="Power it off first; where the images lie on btrfs, running machines can be exported too.",
             )  # fmt: skip
-        return source
+        return Source(image.real, apart=not image.is_disk and pool.check_whole(image.real, image.mounts))
     snapshot = host.paths.unfinished(task.job)
     undo.push(pool.clear, snapshot)
-    pool.snapshot(task, source, snapshot)
-    btrfs.snapshot_nested(source, snapshot)
+    pool.snapshot(task, image.real, snapshot)
+    btrfs.snapshot_nested(image.real, snapshot)
     if running:
         task.voice.line(f"{name} is running: the archive is as it was at this moment, like after a power cut.")
-    return snapshot
+    return Source(snapshot)
 
 
-def _find(host: ThisHost, name: MachineName, form: str) -> Path:
-    image = host.paths.raw_image(name) if form == "raw" else host.paths.image(name)
-    if image.is_symlink():
+def _find(host: ThisHost, name: MachineName, form: str) -> Location:
+    image = images.find(host, name)
+    if image.is_disk != (form == "raw"):
+        what = "a disk image" if image.is_disk else "a tree"
         raise Problem(
-            f"{name} is only a link to an image elsewhere.",
-            code="image-is-link",
-            hint="Export what it leads to, on the host.",
+            f"{image.path} is {what}, and another kind was ordered.",
+            code="image-changed",
+            hint="Refresh the list of machines and export it again.",
         )
-    if not (image.is_file() if form == "raw" else image.is_dir()):
-        raise MachineMissing(f"There is no image {image} on this host.", hint="Refresh the list of machines.")
+    images.check_readable(host, image)
     return image
 
 
@@ -116,7 +128,7 @@ def _limit(host: ThisHost, order: orders.Export) -> int:
 # --- pack
 
 
-def tar(source: Path, file: Path) -> list[str]:
+def tar(source: Source, file: Path) -> list[str]:
     """The command for a tree. What the machine's own /dev has is systemd-nspawn's; marks of this host stay here."""
     return [
         *pool.TAR,
@@ -127,11 +139,9 @@ def tar(source: Path, file: Path) -> list[str]:
         "--checkpoint-action=echo=%u",
         "--anchored",
         "--exclude=./dev/*",
-        *(
-            [] if pool.is_subvolume(source) else ["--one-file-system"]
-        ),  # a snapshot has no mounts, but may have subvolumes
+        *(["--one-file-system"] if source.apart else []),  # it would take subvolumes for other file systems
         f"--file={file}",
-        f"--directory={source}",
+        f"--directory={source.path}",
         ".",
     ]
 
@@ -141,11 +151,11 @@ def zstd(source: Path, file: Path) -> list[str]:
     return [*COMPRESS.split(), "--quiet", "--no-progress", "-o", str(file), "--", str(source)]
 
 
-def _pack(task: Task, source: Path, file: Path, limit: int) -> None:
+def _pack(task: Task, source: Source, file: Path, limit: int) -> None:
     """Raises Problem when the image changes meanwhile or the file becomes too large."""
-    tree = source.is_dir()
-    whole = pool.size(source) if tree else source.stat().st_size
-    argv = tar(source, file) if tree else zstd(source, file)
+    tree = source.path.is_dir()
+    whole = pool.size(source.path) if tree else source.path.stat().st_size
+    argv = tar(source, file) if tree else zstd(source.path, file)
     task.voice.command(argv)
     try:
         run(

@@ -20,8 +20,9 @@ from machines.contract.problems import BadValue, Problem
 from machines.host.bus import MACHINED, BusError
 from machines.host.faults import MachineMissing
 from machines.host.paths import Paths
-from machines.host.rootfs import pool
+from machines.host.rootfs import pool, tree
 from machines.host.this_host import Image, ThisHost
+from machines.host.voice import Voice
 
 IMAGE_IFACE = f"{MACHINED}.Image"
 INFINITE = 2**64 - 1
@@ -142,6 +143,38 @@ def check_changeable(image: Location, *, to: str) -> None:
             code="image-read-only",
             hint="Remount it writable on the host, or clone the machine.",
         )
+
+
+def check_readable(host: ThisHost, image: Location) -> None:
+    """Before a copy is made or packed. Raises Problem image-unusable or OSError."""
+    if host.paths.machines.is_relative_to(image.real):
+        raise Problem(
+            f"{image.path} leads to {image.real}, which holds the pool itself.", code="image-unusable",
+            hint="Put that machine's tree into a folder of its own on the host.",
+        )  # fmt: skip
+    if image.type == "block":
+        raise Problem(
+            f"{image.path} is a block device, and only trees and files can be copied.", code="image-unusable",
+            hint="Copy it on the host, with the tools of whatever the device is made of.",
+        )  # fmt: skip
+    if not image.is_disk and not any(tree.exists(image.real, folder) for folder in ("usr", "etc")):
+        raise Problem(
+            f"{image.real} holds no system: it has neither /usr nor /etc.", code="image-unusable",
+            hint="Look on the host at what is there.",
+        )  # fmt: skip
+
+
+def say(voice: Voice, image: Location, verb: str) -> None:
+    """What of an image's place a person might not expect, in the log of the job that has it "copied" or "packed"."""
+    if image.real != image.path:
+        voice.line(f"{image.path} is a link: what is {verb} is {image.real}.")
+    elif not image.in_pool:
+        voice.line(f"The image is {image.path}.")
+    for other in image.hidden:
+        voice.line(f"{other} has the same name and is not {verb}: systemd finds {image.path} first.")
+    for mount in image.mounts:
+        if mount != image.real:
+            voice.line(f"What is mounted at {mount} is not {verb}.")
 
 
 # --- all of them

@@ -12,6 +12,7 @@ import pytest
 from machines.contract import orders
 from machines.contract.problems import Problem
 from machines.host import export
+from machines.host.export import Source
 from machines.host.rootfs import packed, unpack
 from machines.host.rootfs.packed import Limits
 from machines.host.this_host import Task
@@ -50,7 +51,7 @@ def machine(tmp_path: Path) -> Path:
 
 def test_what_is_packed_can_be_unpacked(machine, task, tmp_path):
     file, tree = tmp_path / "file", tmp_path / "tree"
-    export._pack(task, machine, file, GIB)
+    export._pack(task, Source(machine), file, GIB)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
     tree.mkdir()
@@ -66,7 +67,7 @@ def test_what_is_packed_can_be_unpacked(machine, task, tmp_path):
 
 def test_how_far_it_is_is_progress_and_not_log(machine, task, said, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "CHECKPOINT", 50)
-    export._pack(task, machine, tmp_path / "file", GIB)
+    export._pack(task, Source(machine), tmp_path / "file", GIB)
     assert [entry["k"] for entry in said if entry["k"] == "line"] == []
     notes = [entry["note"] for entry in said if entry["k"] == "progress"]
     assert notes
@@ -77,7 +78,7 @@ def test_how_far_it_is_is_progress_and_not_log(machine, task, said, tmp_path, mo
 def test_it_ends_at_its_limit(machine, task, tmp_path, raw):
     source = machine / "etc/random" if raw else machine
     with pytest.raises(Problem) as caught:
-        export._pack(task, source, tmp_path / "file", 1_000_000)
+        export._pack(task, Source(source), tmp_path / "file", 1_000_000)
     assert caught.value.code == "archive-too-large"
     assert (tmp_path / "file").stat().st_size <= 1_000_000
 
@@ -85,7 +86,7 @@ def test_it_ends_at_its_limit(machine, task, tmp_path, raw):
 def test_a_disk_image_is_packed_as_it_is(task, tmp_path):
     image, file = tmp_path / "web.raw", tmp_path / "file"
     image.write_bytes(bytes(2_000_000) + os.urandom(50_000))
-    export._pack(task, image, file, GIB)
+    export._pack(task, Source(image), file, GIB)
     assert subprocess.run(["zstd", "-dc", str(file)], capture_output=True, check=True).stdout == image.read_bytes()
 
 

@@ -165,6 +165,6 @@ def test_a_disk_image_is_cloned_with_a_name_of_its_own(panel):
 def test_what_cannot_be_cloned_is_said(panel):
     assert panel.do(clone("orphan", "nobody")).problem["code"] == "machine-missing"
     sh(panel, "ln -s /srv /var/lib/machines/elsewhere")
-    assert panel.do(clone("linked", "elsewhere")).problem["code"] == "image-is-link"
+    assert panel.do(clone("linked", "elsewhere")).problem["code"] == "image-unusable"
     assert panel.do(clone("copy")).problem["code"] == "name-taken"
     assert leftovers(panel) == ""

@@ -1,7 +1,8 @@
-"""Subvolumes by ioctl: those inside a tree, and snapshots of them that nothing in the tree can lead astray.
+"""Subvolumes by ioctl: those inside a tree, their marks, and snapshots of them that nothing in the tree can lead astray.
 
 `btrfs subvolume snapshot` takes paths, and in the tree of a running machine a folder can become a link to anywhere between
 the look and the call. Here only open directories are named, reached by tree.py.
+Paths are the names' own bytes, as os.fsdecode() makes text of them: whoever made a subvolume need not have heard of UTF-8.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from machines.contract.problems import Problem
@@ -17,6 +20,8 @@ from machines.host.rootfs import tree
 _SNAP_CREATE_V2 = 0x50009417  # linux/btrfs.h, each with a structure of 4096 bytes
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
+_FS_INFO = 0x8400941F
+_GET_FLAGS, _SET_FLAGS, _READ_ONLY = 0x80089419, 0x4008941A, 2
 _ROOTREFS = 255  # that fit into one answer
 _TOP = 256
 MOST = 1000  # subvolumes in a tree that are copied with it
@@ -53,20 +58,30 @@ def _path(top: int, tree_id: int, folder: int) -> str:
     return ""
 
 
-def snapshot_nested(source: Path, target: Path) -> int:
-    """In a snapshot of a subvolume those inside it are empty folders: fill them with snapshots too; how many they were.
+@dataclass
+class Nested:
+    """The subvolumes of a copy: their paths, and which of them were read-only in the original."""
+
+    paths: list[str] = field(default_factory=list)
+    read_only: list[str] = field(default_factory=list)
+
+
+def snapshot_nested(source: Path, target: Path) -> Nested:
+    """In a snapshot of a subvolume those inside it are empty folders: fill them with snapshots too, all of them writable
+    until keep_read_only().
 
     Raises OSError, and Problem when there are more than MOST: whoever is root in a machine makes as many as they like.
     """
+    done = Nested()
     with tree.directory(source, ".") as top:
-        return _fill(source, target, top, "", 0)
+        _fill(source, target, top, "", done)
+    return done
 
 
-def _fill(source: Path, target: Path, within: int, above: str, done: int) -> int:
-    """How many are done then."""
+def _fill(source: Path, target: Path, within: int, above: str, done: Nested) -> None:
     for path in nested(within):
         whole = f"{above}{path}"
-        if done == MOST:
+        if len(done.paths) == MOST:
             raise Problem(f"{source} has more than {MOST} subvolumes in it.", code="too-many-subvolumes")
         with contextlib.suppress(FileNotFoundError), tree.directory(source, whole) as inner:
             if os.fstat(inner).st_ino != _TOP:
@@ -74,8 +89,37 @@ def _fill(source: Path, target: Path, within: int, above: str, done: int) -> int
             with tree.parent(target, whole) as (folder, name):
                 os.rmdir(name, dir_fd=folder)
                 snapshot(inner, folder, name)
-            done = _fill(source, target, inner, f"{whole}/", done + 1)
-    return done
+            done.paths.append(whole)
+            done.read_only += [whole] if is_read_only(inner) else []
+            _fill(source, target, inner, f"{whole}/", done)
+
+
+def keep_read_only(target: Path, paths: Iterable[str]) -> None:
+    """Mark these subvolumes of a tree read-only, as those of the original were. Raises OSError."""
+    for path in paths:
+        with tree.directory(target, path) as subvolume:
+            mark(subvolume, read_only=True)
+
+
+def is_read_only(subvolume: int) -> bool:
+    """Whether the open subvolume has the mark. Raises OSError."""
+    flags = bytearray(8)
+    fcntl.ioctl(subvolume, _GET_FLAGS, flags)
+    return bool(int(struct.unpack("<Q", flags)[0]) & _READ_ONLY)
+
+
+def mark(subvolume: int, *, read_only: bool) -> None:
+    """Give the open subvolume the mark, or take it away. Raises OSError."""
+    fcntl.ioctl(subvolume, _SET_FLAGS, struct.pack("<Q", _READ_ONLY if read_only else 0))
+
+
+def file_system(folder: Path) -> bytes:
+    """What a btrfs file system is known by, the same in all of its subvolumes; b"" on others."""
+    with contextlib.suppress(OSError), tree.directory(folder, ".") as top:
+        answer = bytearray(1024)
+        fcntl.ioctl(top, _FS_INFO, answer)
+        return bytes(answer[16:32])
+    return b""
 
 
 def snapshot(source: int, folder: int, name: str) -> None:

@@ -29,6 +29,7 @@ from machines.host.rootfs import (
     arch,
     archive,
     bases,
+    btrfs,
     clone,
     debian,
     disk_image,
@@ -111,7 +112,7 @@ def recipe_key(recipe: AnyRecipe, answers: FirstBoot) -> str:
 def is_swift(host: ThisHost, order: orders.Build) -> bool:
     """Whether a build is nothing but a snapshot; the tree's own tools, which may have to make a locale, are more."""
     if isinstance(order.recipe, CloneRecipe):
-        return clone.is_swift(host.paths, order.recipe)
+        return clone.is_swift(host, order.recipe)
     if order.fresh or order.recipe.kind not in WITH_BASE or order.recipe.kind not in BUILDERS:
         return False
     base = bases.find(host.paths, recipe_key(order.recipe, order.first_boot))
@@ -328,6 +329,7 @@ def finish(building: Building) -> None:
     if building.raw:
         disk_image.unmount(building.task, building.tree)
     os.setxattr(made, MARK, str(building.task.job).encode())
+    btrfs.keep_read_only(building.tree, building.read_only)
     with ThreadPoolExecutor(1) as beside:  # two disks may sync at once, or one for both
         files = beside.submit(_prepare_files, building)
         sync(building.host.paths.machines)

@@ -31,7 +31,7 @@ class Building:
     `state` is whatever the builder found out in its first step and needs later; `found` goes into the outcome.
     `configuration` is its files lying ready; `expected` is the size in bytes that a tree of this recipe had before, 0 if there was none.
     With `raw` the result is a disk image, made by the builder's bootstrap in `raw_file`; `tree` is then where it is
-    mounted until it is finished.
+    mounted until it is finished. `read_only` are subvolumes in the tree that are marked so when all is written.
     """
 
     host: ThisHost
@@ -44,6 +44,7 @@ class Building:
     base: Base | None = None
     state: Any = None
     raw: bool = False
+    read_only: list[str] = field(default_factory=list)
     in_memory: bool = False
     configuration: Prepared | None = None
     expected: int = 0

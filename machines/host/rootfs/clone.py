@@ -11,18 +11,18 @@ from pathlib import Path
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import CloneRecipe, FirstBoot
-from machines.host.faults import MachineMissing
-from machines.host.paths import Paths
+from machines.host import images
 from machines.host.rootfs import btrfs, disk_image, owners, pool
 from machines.host.rootfs.building import Building
 from machines.host.running import Machine
+from machines.host.this_host import ThisHost
 
 
 @dataclass
 class Original:
     """What is copied, and when it last began to run as far as known before the copy."""
 
-    path: Path
+    image: images.Location
     is_snapshot: bool
     began: float = 0.0
 
@@ -31,61 +31,56 @@ def also(_: CloneRecipe, __: FirstBoot) -> tuple[str, ...]:
     return ()
 
 
-def is_swift(paths: Paths, recipe: CloneRecipe) -> bool:
-    """Whether the clone is a snapshot with owners as they shall be; the worker cannot give a file its capabilities back."""
-    source = paths.image(MachineName(recipe.source))
-    return not source.is_symlink() and pool.is_subvolume(source) and owners.first_id(source) == 0
+def is_swift(host: ThisHost, recipe: CloneRecipe) -> bool:
+    """Whether the clone is a snapshot with owners as they shall be; the worker cannot give a file its capabilities back.
+
+    What stands in the way of a copy is said by the job itself.
+    """
+    try:
+        image = images.locate(host, MachineName(recipe.source))
+    except (Problem, OSError):
+        return False
+    if image is None or image.is_disk:
+        return False
+    return pool.can_snapshot(image.real, host.paths.machines) and owners.first_id(image.real) == 0
 
 
 def prepare(building: Building) -> None:
-    """The original is there, lies in the pool, and can be copied as it is now."""
+    """The original is there, and can be copied as it is now."""
     assert isinstance(building.recipe, CloneRecipe)
-    name = MachineName(building.recipe.source)
-    path = _find(building, name)
-    building.raw = path.suffix == ".raw" and path.is_file()
+    host, voice = building.host, building.task.voice
+    image = images.find(host, MachineName(building.recipe.source))
+    images.check_readable(host, image)
+    images.say(voice, image, "copied")
+    building.raw = image.is_disk
     if building.raw:
         disk_image.check_host()
-    original = building.state = Original(path, not building.raw and pool.is_subvolume(path))
-    machine = Machine(building.host, building.task, name)
+    snapshot = not image.is_disk and pool.can_snapshot(image.real, host.paths.machines)
+    original = building.state = Original(image, snapshot)
+    machine = Machine(host, building.task, image.name)
     if not machine.is_registered():
         original.began = machine.run_began()
     elif original.is_snapshot:
-        building.task.voice.line(f"{name} is running: the clone is as it was at this moment, like after a power cut.")
+        voice.line(f"{image.name} is running: the clone is as it was at this moment, like after a power cut.")
     else:
         raise Problem(
-            f"{name} is running, and here a copy takes time, so it would be neither its state of now nor of then.",
+            f"{image.name} is running, and here a copy takes time, so it would be neither its state of now nor of then.",
             code="machine-running",
             hint="Power it off first; where the images lie on btrfs a running machine can be cloned too.",
         )
 
 
-def _find(building: Building, name: MachineName) -> Path:
-    paths = building.host.paths
-    tree, raw = paths.image(name), paths.raw_image(name)
-    if tree.is_symlink() or raw.is_symlink():
-        raise Problem(
-            f"{name} is only a link to an image elsewhere.",
-            code="image-is-link",
-            hint="Clone what it leads to, on the host.",
-        )
-    if tree.is_dir():
-        return tree
-    if raw.is_file():
-        return raw
-    raise MachineMissing(
-        f"There is no image named {name} in {paths.machines} of this host.", hint="Refresh the list of machines."
-    )
-
-
 def bootstrap(building: Building) -> None:
     """The copy itself."""
     original: Original = building.state
+    real = original.image.real
     if building.raw:
-        _copy_file(building, original.path)
+        _copy_file(building, real)
     elif original.is_snapshot:
-        _snapshot(building, original.path)
+        _snapshot(building, real)
     else:
-        pool.copy(building.task, original.path, building.tree)
+        apart = pool.check_whole(real, original.image.mounts)
+        pool.copy(building.task, real, building.tree, one_file_system=apart)
     _check_still(building, original)
     if not building.raw and (count := owners.reset(building.tree)):
         building.task.voice.line(f"The original has ids of its own; {count} files of the clone begin at 0 again.")
@@ -93,8 +88,11 @@ def bootstrap(building: Building) -> None:
 
 def _snapshot(building: Building, source: Path) -> None:
     pool.snapshot(building.task, source, building.tree)
-    if count := btrfs.snapshot_nested(source, building.tree):
-        building.task.voice.line(f"{count} subvolumes inside it are copied too.")
+    nested = btrfs.snapshot_nested(source, building.tree)
+    building.read_only = nested.read_only
+    if nested.paths:
+        fixed = f", {len(nested.read_only)} of them read-only" if nested.read_only else ""
+        building.task.voice.line(f"{len(nested.paths)} subvolumes inside it are copied too{fixed}.")
 
 
 def _copy_file(building: Building, source: Path) -> None:

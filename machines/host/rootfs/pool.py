@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from machines.contract.problems import Problem
@@ -43,6 +44,11 @@ def is_subvolume(tree: Path) -> bool:
     return tree.is_dir() and tree.stat().st_ino == BTRFS_TOP and is_btrfs(tree)
 
 
+def can_snapshot(source: Path, folder: Path) -> bool:
+    """Whether a snapshot of a tree can lie in a folder: a subvolume, and of the folder's own file system."""
+    return is_subvolume(source) and btrfs.file_system(source) == btrfs.file_system(folder) != b""
+
+
 def snapshot(task: Task, source: Path, tree: Path) -> None:
     """A writable snapshot of a subvolume: what the command does, without the process, which costs twice as much.
 
@@ -53,13 +59,30 @@ def snapshot(task: Task, source: Path, tree: Path) -> None:
         btrfs.snapshot(original, folder, tree.name)
 
 
-def copy(task: Task, source: Path, tree: Path) -> None:
+def copy(task: Task, source: Path, tree: Path, *, one_file_system: bool = False) -> None:
     """A full copy that shares blocks where the file system can, with hard links, xattrs and capabilities.
 
     Raises CommandFailed.
     """
     make(tree)
-    task.run(["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", str(source), str(tree)], timeout=1800)
+    more = ["--one-file-system"] if one_file_system else []
+    argv = ["cp", "--archive", "--reflink=auto", *more, "--no-target-directory", "--", str(source), str(tree)]
+    task.run(argv, timeout=1800)
+
+
+def check_whole(tree: Path, mounts: Iterable[Path]) -> bool:
+    """Whether a copy of a tree must stay on its file system, because something else is mounted inside.
+
+    Subvolumes inside are on it, but no tool knows: raises Problem image-is-mixed for a tree with both.
+    """
+    inside = [str(mount) for mount in mounts if mount != tree]
+    if inside and any(subvolume != tree for subvolume in subvolumes(tree)):
+        raise Problem(
+            f"{tree} has subvolumes in it, and something is mounted at {', '.join(inside[:5])}: a copy would have too much "
+            "or too little.",
+            code="image-is-mixed", hint="Unmount on the host what is mounted inside the image, then try again.",
+        )  # fmt: skip
+    return bool(inside)
 
 
 def make(tree: Path) -> None:
@@ -95,10 +118,20 @@ def clear(tree: Path) -> None:
     if not tree.is_dir():
         tree.unlink()
         return
-    for subvolume in subvolumes(tree):
+    found = subvolumes(tree)
+    for subvolume in reversed(found):
+        _make_writable(subvolume)
+    for subvolume in found:
         run(["btrfs", "subvolume", "delete", "--", str(subvolume)], timeout=120)
     if os.path.lexists(tree):
         _remove(tree)
+
+
+def _make_writable(subvolume: Path) -> None:
+    """Nothing is deleted out of a subvolume that is read-only, not even another subvolume. Raises OSError."""
+    with files.directory(subvolume, ".") as top:
+        if btrfs.is_read_only(top):
+            btrfs.mark(top, read_only=False)
 
 
 def _remove(tree: Path) -> None:
