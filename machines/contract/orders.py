@@ -59,6 +59,7 @@ class Disable(Order):
 
 
 ABSENT = "absent"
+UNREADABLE = "unreadable"  # in place of a digest: there is something, and it cannot be read
 MOST_ROLLBACK_SECONDS = 600
 
 

@@ -110,6 +110,8 @@ class MachineFact(BaseModel):
     Sources: org.freedesktop.machine1 (registered machines, images), the unit systemd-nspawn@NAME.service on
     org.freedesktop.systemd1, and the files on disk. Sizes in bytes, times in seconds since the epoch.
     `effective` holds resource properties of the unit as systemd has them now (MemoryMax → "134217728" or "infinity").
+    A digest is "absent" for a file that is not there (or is empty) and "unreadable" for one that cannot be read;
+    `unreadable` then says which and why.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -136,6 +138,7 @@ class MachineFact(BaseModel):
     limits_sha256: Annotated[str, Field(max_length=64)] = "absent"
     effective: dict[Short, Short] = Field(default={}, max_length=60)
     why: Text = ""  # when failed: the unit's last lines
+    unreadable: Short = ""
 
 
 class BaseFact(BaseModel):

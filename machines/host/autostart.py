@@ -1,7 +1,8 @@
 """Which machines start with the host, read from the links that systemctl enable makes."""
 
-import os
+from pathlib import Path
 
+from machines.host import guarded
 from machines.host.paths import Paths
 
 _TEMPLATE = "systemd-nspawn@"
@@ -30,9 +31,15 @@ def has_target(paths: Paths) -> bool:
 
 def _links(paths: Paths) -> set[str]:
     found: set[str] = set()
-    for folder in [*paths.units.glob("*.wants"), *paths.units.glob("*.requires")]:
-        try:
-            found.update(os.listdir(folder))
-        except OSError:
-            continue
+    for folder in _names(paths.units):
+        if folder.endswith((".wants", ".requires")):
+            found.update(_names(paths.units / folder))
     return found
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in a folder; [] when it cannot be read."""
+    try:
+        return guarded.names(folder)
+    except OSError:
+        return []

@@ -19,6 +19,7 @@ import shlex
 from collections.abc import Sequence
 
 from machines.contract.problems import Problem
+from machines.host import guarded
 
 LOG = logging.getLogger(__name__)
 
@@ -119,6 +120,11 @@ def from_os_error(error: OSError) -> Problem:
     """An OSError as a problem: full disks by name, the rest as they are."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return no_space(str(error.filename or "the file system"))
+    if isinstance(error, guarded.Unreadable):
+        return Problem(
+            f"{error.filename} cannot be read: {guarded.reason(error)}", code="unreadable",
+            hint="Look on the host at what lies there and where it leads.",
+        )  # fmt: skip
     return Problem(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), code="io-error")
 
 

@@ -6,8 +6,10 @@ import logging
 import os
 import struct
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
+from machines.host import guarded
 from machines.host.paths import PROBE, Paths
 
 LOG = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class Folders:
         self._watched: dict[int, Path] = {}
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = -1
+        self._looking = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def watch(self) -> None:
         """From now on."""
@@ -41,31 +45,47 @@ class Folders:
         if self._fd < 0:
             LOG.warning("inotify is not available; changes of images and files are seen once a minute")
             return
-        self._look(first=True)
+        await self._look(first=True)
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def look(self) -> None:
         """Look again which folders there are: a mount brings others under the same names, and no event tells."""
         if self._fd >= 0:
-            self._look()
+            self._look_soon()
 
-    def _look(self, *, first: bool = False) -> None:
+    def _look_soon(self) -> None:
+        task = asyncio.ensure_future(self._look())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look(self, *, first: bool = False) -> None:
         """Watch every folder there is, and of one that is missing the nearest that would show its coming.
 
         A folder that has come may hold files already, which nobody has seen come.
         """
-        for folder in (*self._flat, *self._units, *_dropin_folders(self._units)):
-            there = next(each for each in (folder, *folder.parents) if each.is_dir())
-            if self._add(there) and there == folder and not first:
-                self._changed(machine_of(folder.name.removesuffix(".d")) if folder.name.startswith(_UNIT) else EVERY)
+        async with self._looking:
+            for folder, there, watch in await guarded.aside(self._add_all):
+                fresh = watch >= 0 and self._watched.get(watch) != there
+                if fresh:
+                    self._watched[watch] = there
+                if fresh and there == folder and not first:
+                    self._changed(_concerned(folder))
 
-    def _add(self, folder: Path) -> bool:
-        """Whether it was not watched yet."""
-        watch = self._libc.inotify_add_watch(self._fd, os.fsencode(folder), _CHANGES)
-        fresh = watch >= 0 and self._watched.get(watch) != folder
-        if fresh:
-            self._watched[watch] = folder
-        return fresh
+    def _add_all(self) -> list[tuple[Path, Path, int]]:
+        """(folder, itself or the nearest that is there, its watch); beside the loop, for any of them may not answer."""
+        found = []
+        for folder in (*self._flat, *self._units, *_dropin_folders(self._units)):
+            there = next((each for each in (folder, *folder.parents) if guarded.is_folder(each)), Path("/"))
+            found.append((folder, there, self._add(there)))
+        return found
+
+    def _add(self, folder: Path) -> int:
+        """Its watch, the same as before when it has one; -1 when it cannot be watched."""
+        add = partial(self._libc.inotify_add_watch, self._fd, os.fsencode(folder), _CHANGES)
+        try:
+            return int(guarded.call(folder, add))
+        except OSError:
+            return -1
 
     def _read(self) -> None:
         try:
@@ -77,12 +97,12 @@ class Folders:
             watch, mask, _, length = _EVENT.unpack_from(data, at)
             name = data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0").decode(errors="replace")
             at += _EVENT.size + length
-            anew = anew or bool(mask & _ANEW)
+            anew = anew or bool(mask & _ANEW) or watch not in self._watched  # it was added this moment
             machine = self._machine(self._watched.get(watch, Path()), name)
             if machine is not None:
                 self._changed(machine)
         if anew:
-            self._look()
+            self._look_soon()
 
     def _machine(self, folder: Path, name: str) -> str | None:
         """Whom it concerns; EVERY for the template, None for nobody."""
@@ -93,8 +113,24 @@ class Folders:
         return machine_of(name.removesuffix(".d")) if folder in self._units and name.startswith(_UNIT) else None
 
 
+def _concerned(folder: Path) -> str:
+    return machine_of(folder.name.removesuffix(".d")) if folder.name.startswith(_UNIT) else EVERY
+
+
 def _dropin_folders(units: Iterable[Path]) -> list[Path]:
-    return [each for folder in units if folder.is_dir() for each in folder.glob(f"{_UNIT}*.service.d")]
+    return [
+        folder / name
+        for folder in units
+        for name in _names(folder)
+        if name.startswith(_UNIT) and name.endswith(".service.d")
+    ]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return guarded.names(folder)
+    except OSError:
+        return []
 
 
 def machine_of(file: str) -> str:

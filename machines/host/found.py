@@ -9,20 +9,20 @@ behind that (50-nspawnpanel.conf does) has the last word again.
 import hashlib
 import json
 import os
-import stat
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from machines.contract.names import MachineName
+from machines.contract.orders import UNREADABLE
 from machines.contract.reports import FILE_LIMIT, FoundFile
+from machines.host import guarded
 from machines.host.paths import Paths, unit_of
 
 DROPINS_AT_MOST = 50
 ALL_FILES = 900 * 1024  # characters of JSON that all files of one machine may take
 TEMPLATE = "systemd-nspawn@.service"
-READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO must not hold us up
 
 
 def files(paths: Paths, name: MachineName, loaded: Iterable[str] = ()) -> list[FoundFile]:
@@ -31,8 +31,8 @@ def files(paths: Paths, name: MachineName, loaded: Iterable[str] = ()) -> list[F
     `loaded` are drop-ins systemd itself names for the unit; those that our own rule does not find come first.
     """
     ours = dropins(paths, name)
-    known = {file.resolve() for file in ours}
-    more = [Path(path) for path in loaded if os.path.lexists(path) and Path(path).resolve() not in known]
+    known = {guarded.resolved(file) for file in ours}
+    more = [path for path in map(Path, loaded) if guarded.seems_there(path) and guarded.resolved(path) not in known]
     found = [read(file, "nspawn", follow=file.parent != paths.machines) for file in nspawn_files(paths, name)]
     found += [read(file, "unit") for file in unit_files(paths, name)]
     found += [read(file, "dropin") for file in [*more, *ours][:DROPINS_AT_MOST]]
@@ -50,7 +50,7 @@ def nspawn_files(paths: Paths, name: MachineName) -> Iterator[Path]:
     """Those that are there, in systemd's order: /etc, /run (both trusted), beside the image (not trusted)."""
     for folder in (paths.nspawn, paths.probes, paths.machines):
         file = folder / f"{name}.nspawn"
-        if os.path.lexists(file):
+        if guarded.seems_there(file):
             yield file
 
 
@@ -58,7 +58,7 @@ def unit_files(paths: Paths, name: MachineName) -> Iterator[Path]:
     """The unit that counts: one of the machine's own, else the template."""
     for unit in (unit_of(name), TEMPLATE):
         for folder in paths.unit_folders:
-            if (folder / unit).is_file():
+            if guarded.seems_there(folder / unit):
                 yield folder / unit
                 return
 
@@ -70,13 +70,12 @@ def dropins(paths: Paths, name: MachineName) -> list[Path]:
         for part in (f"{unit_of(name)}.d", f"{TEMPLATE}.d", "service.d"):
             for file in _confs(folder / part):
                 chosen.setdefault(file.name, file)
-    return [file for _, file in sorted(chosen.items()) if file.resolve() != Path(os.devnull)]
+    return [file for _, file in sorted(chosen.items()) if guarded.resolved(file) != os.devnull]
 
 
 def _confs(folder: Path) -> list[Path]:
     try:
-        with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if entry.name.endswith(".conf") and entry.name[0] != "."]
+        return [folder / name for name in guarded.names(folder) if name.endswith(".conf") and name[0] != "."]
     except OSError:
         return []
 
@@ -85,15 +84,14 @@ def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool 
     """One file as it stands. What lies beside an image is not followed if it is a link: the image may be anybody's."""
     about: dict[str, Any] = {"path": str(path)[:1000], "kind": kind}
     try:
-        fd = os.open(path, READ_ONLY | (0 if follow else os.O_NOFOLLOW))
-        with os.fdopen(fd, "rb") as file:
-            state = os.fstat(fd)
-            if not stat.S_ISREG(state.st_mode):
-                return FoundFile(**about, form="unreadable", error="It is not a regular file.")
-            data = file.read(FILE_LIMIT + 1)
+        there = guarded.contents(path, follow=follow)
     except OSError as error:
-        return FoundFile(**about, form="unreadable", error=str(error.strerror or error)[:300])
+        return FoundFile(**about, form="unreadable", error=guarded.reason(error), sha256=UNREADABLE)
+    data, state = there.data, there.state
     about |= {"size": max(state.st_size, len(data)), "changed": max(0.0, state.st_mtime)}
+    if not there.whole:
+        too_long = f"It is larger than {guarded.SETTINGS_LIMIT // 1024} KiB."
+        return FoundFile(**about, form="unreadable", error=too_long, sha256=UNREADABLE)
     if len(data) > FILE_LIMIT:
         return FoundFile(**about, form="long", sha256=hashlib.sha256(data).hexdigest())
     form, text = as_text(data)

@@ -6,6 +6,7 @@ Told when it differs from what was told last. It is read apart from the inventor
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 from machines.contract import limits, readback
 from machines.contract.names import MachineName
 from machines.contract.reports import AT_ONCE, Found, FoundFile, FoundMachine
-from machines.host import found, inside, inventory, kernel
+from machines.host import found, guarded, inside, inventory, kernel
 from machines.host.bus import BusError
 from machines.host.inventory import Lists
 from machines.host.this_host import ThisHost
+
+LOG = logging.getLogger(__name__)
 
 TOLD_AT_ONCE = 1024 * 1024  # characters of JSON in one report at most
 _FAMILIES = {0: "", 2: "ipv4", 10: "ipv6"}
@@ -50,8 +53,17 @@ def _told(
         needs_reload=bool(about.get("NeedDaemonReload", False)),
         shown=shown(about | properties) if up else {},
         kernel=kernel.enforced(str(properties.get("ControlGroup", ""))) if up else {},
-        inside=inside.read(leader, machine, _counting(files)) if leader else {},
+        inside=_inside(leader, machine, files) if leader else {},
     )
+
+
+def _inside(leader: int, machine: dict[str, Any], files: list[FoundFile]) -> dict[str, str]:
+    """A process can let whoever reads its variables wait: they lie in its own memory, which may be anybody's file."""
+    try:
+        return guarded.call(f"/proc/{leader}", lambda: inside.read(leader, machine, _counting(files)))
+    except guarded.Unreadable as error:
+        LOG.warning("What the first process of a machine has cannot be read: %s", error)
+        return {}
 
 
 def _counting(files: Iterable[FoundFile]) -> str:

@@ -1,9 +1,11 @@
 """The host itself as one fact: what it is, what it has left, which tools it lacks."""
 
+import logging
 import os
 import platform
 import shutil
 import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -11,10 +13,13 @@ from typing import Literal
 from machines.contract import apt_sources
 from machines.contract.problems import Problem
 from machines.contract.reports import Heartbeat, HostFact
+from machines.host import guarded
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.rootfs import bases, pool
 from machines.host.run import environment, run
+
+LOG = logging.getLogger(__name__)
 
 WORKER = "0.1.0"
 # Tool → the Debian package that brings it.
@@ -50,14 +55,14 @@ def heartbeat(paths: Paths) -> Heartbeat:
     return Heartbeat(
         load=os.getloadavg()[0],
         memory_available=memory().get("MemAvailable", 0),
-        disk_free=shutil.disk_usage(_pool(paths)).free,
+        disk_free=_disk(paths).free,
         boot_id=boot_id(),
     )
 
 
 def read(paths: Paths, policy: Policy, *, networkd: bool) -> HostFact:
     """Everything about the host that the panel shows. A few ms; tools are looked for each time, versions read once."""
-    disk, ram = shutil.disk_usage(_pool(paths)), memory()
+    disk, ram = _disk(paths), memory()
     tools = {tool: version for tool, package in {**TOOLS, **OPTIONAL}.items() if (version := _version(tool, package))}
     return HostFact(
         hostname=platform.node()[:300],
@@ -129,13 +134,32 @@ def _os_release() -> dict[str, str]:
 
 
 def _pool(paths: Paths) -> Path:
-    return paths.machines if paths.machines.exists() else paths.machines.parent
+    return paths.machines if guarded.is_folder(paths.machines) else paths.machines.parent
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes of the file system that holds the images; both 0 when it does not answer."""
+
+    total: int = 0
+    free: int = 0
+
+
+def _disk(paths: Paths) -> Disk:
+    where = _pool(paths)
+    try:
+        found = guarded.call(where, lambda: shutil.disk_usage(where))
+    except OSError as error:
+        LOG.warning("%s cannot be looked at: %s", where, error)
+        return Disk()
+    return Disk(found.total, found.free)
 
 
 def pool_type(paths: Paths) -> str:
     """The file system that holds the images; it may change, see new_pool.py."""
     try:
-        return pool.type_of(_pool(paths))
+        where = _pool(paths)
+        return guarded.call(where, lambda: pool.type_of(where))
     except OSError:
         return ""
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from machines.contract.names import MachineName, machine_name
 from machines.contract.problems import BadValue, Problem
+from machines.host import guarded
 from machines.host.bus import MACHINED, BusError
 from machines.host.faults import MachineMissing
 from machines.host.paths import Paths
@@ -110,7 +111,7 @@ def read_only_by(path: Path) -> ReadOnlyBy:
     """Why machined calls the image there read-only. Raises OSError."""
     if path.is_relative_to(VENDOR):
         return "vendor"
-    return "mount" if os.statvfs(path).f_flag & os.ST_RDONLY else "mark"
+    return "mount" if guarded.call(path, lambda: os.statvfs(path)).f_flag & os.ST_RDONLY else "mark"
 
 
 def hidden(paths: Paths, name: MachineName, shown: Path) -> list[Path]:
@@ -183,23 +184,33 @@ def say(voice: Voice, image: Location, verb: str) -> None:
 async def listed(host: ThisHost) -> dict[str, Image]:
     """Every image that can be a machine, by name. Raises BusError."""
     found = [image for image in (await host.bus.machined("ListImages"))[0] if is_usable(image[0])]
-    paths = await asyncio.gather(*(_path(host, image[:4], image[6]) for image in found))
-    known = set(paths)
-    host.slow.paths = {key: path for key, path in host.slow.paths.items() if path in known}
-    namesakes = _namesakes(host.paths)
-    images = (_image(image, path, namesakes) for image, path in zip(found, paths, strict=True) if path != Path())
-    return {image.name: image for image in images}
+    known = await guarded.aside(_still_there, dict(host.slow.paths))
+    paths = await asyncio.gather(*(_path(host, image[:4], image[6], known) for image in found))
+    kept = set(paths)
+    host.slow.paths = {key: path for key, path in host.slow.paths.items() if path in kept}
+    return await guarded.aside(_images, host.paths, [*zip(found, paths, strict=True)])
 
 
-async def _path(host: ThisHost, about: Sequence[Any], image: str) -> Path:
+def _still_there(known: Mapping[tuple[Any, ...], Path]) -> dict[tuple[Any, ...], Path]:
+    """Those that are; one that does not answer is."""
+    return {key: path for key, path in known.items() if guarded.seems_there(path)}
+
+
+def _images(paths: Paths, found: Sequence[tuple[Sequence[Any], Path]]) -> dict[str, Image]:
+    """Not for the bus's loop: an image may be a link to anywhere."""
+    namesakes = _namesakes(paths)
+    return {about[0]: _image(about, path, namesakes) for about, path in found if path != Path()}
+
+
+async def _path(host: ThisHost, about: Sequence[Any], image: str, still: Mapping[tuple[Any, ...], Path]) -> Path:
     """Where an image lies, asked once; Path() when it went away meanwhile.
 
     An image that comes to count instead of it was made at another time; where no such times are known, it is asked
     every time.
     """
     key = tuple(about)
-    known = host.slow.paths.get(key)
-    if known is not None and about[3] not in {0, INFINITE} and os.path.lexists(known):
+    known = still.get(key)
+    if known is not None and about[3] not in {0, INFINITE}:
         return known
     try:
         path = Path(str((await host.bus.properties(MACHINED, image, IMAGE_IFACE))["Path"]))
@@ -226,7 +237,7 @@ def _namesakes(paths: Paths) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for folder in paths.image_folders:
         with contextlib.suppress(OSError):
-            for file in sorted(os.listdir(folder)):
+            for file in guarded.names(folder):
                 found.setdefault(file.removesuffix(".raw"), []).append(folder / file)
     return found
 
@@ -234,7 +245,7 @@ def _namesakes(paths: Paths) -> dict[str, list[Path]]:
 def image_id(path: Path, created: int) -> str:
     """Creation time in µs (0 when the file system does not know it) and inode of the image's top."""
     try:
-        inode = path.stat().st_ino
+        inode = guarded.state(path).st_ino
     except OSError:
         inode = 0
     return f"{0 if created in {0, INFINITE} else created}-{inode}"

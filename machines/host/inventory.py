@@ -8,17 +8,17 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from machines.contract import limits
 from machines.contract.names import MachineName
-from machines.contract.orders import ABSENT
+from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
-from machines.host import addresses, autostart, images, journal, kernel
+from machines.host import addresses, autostart, guarded, images, journal, kernel
 from machines.host.bus import MACHINED, MACHINED_PATH, Bus, BusError, escape
 from machines.host.paths import unit_of
 from machines.host.rootfs import tree
@@ -89,7 +89,8 @@ async def read_one(host: ThisHost, name: MachineName) -> MachineFact | None:
         return facts[0] if facts else None
     path, unit = f"{MACHINED_PATH}/machine/{escape(name)}", unit_of(name)
     lists = Lists(running={name: path}, images={name: image}, units={unit: ""})
-    return await _fact(host, lists, name, enabled=name in autostart.enabled(host.paths))
+    disk = await guarded.aside(_on_disk, host, {name: image})
+    return await _fact(host, lists, name, disk[name])
 
 
 async def read_some(host: ThisHost, names: Collection[str]) -> tuple[list[MachineFact], list[str]]:
@@ -109,8 +110,8 @@ def _instance(unit: str) -> str:
 
 
 async def _facts(host: ThisHost, lists: Lists, names: Collection[str]) -> list[MachineFact]:
-    links = autostart.enabled(host.paths)
-    wanted = [_fact(host, lists, MachineName(name), enabled=name in links) for name in names]
+    disk = await guarded.aside(_on_disk, host, {name: lists.images.get(name) for name in names})
+    wanted = [_fact(host, lists, MachineName(name), disk[name]) for name in names]
     found = await asyncio.gather(*wanted, return_exceptions=True)
     facts = []
     for name, fact in zip(names, found, strict=True):
@@ -128,8 +129,35 @@ async def _facts(host: ThisHost, lists: Lists, names: Collection[str]) -> list[M
     return facts
 
 
-async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: bool) -> MachineFact:
-    paths, slow, image = host.paths, host.slow, lists.images.get(name)
+@dataclass(frozen=True)
+class OnDisk:
+    """What the files of a machine say; `unreadable` is why one of them says nothing."""
+
+    os: str
+    enabled: bool
+    nspawn_sha256: str
+    limits_sha256: str
+    unreadable: str
+
+
+def _on_disk(host: ThisHost, images: Mapping[str, Image | None]) -> dict[str, OnDisk]:
+    """Of the machines of these names. Not for the bus's loop: any of the files may let us wait."""
+    links = autostart.enabled(host.paths)
+    return {name: _files_of(host, MachineName(name), image, name in links) for name, image in images.items()}
+
+
+def _files_of(host: ThisHost, name: MachineName, image: Image | None, enabled: bool) -> OnDisk:
+    settings, limits_ = host.paths.nspawn_file(name), host.paths.limits_file(name)
+    digests = [sha256(settings), sha256(limits_)]
+    reasons = [why for _, why in digests if why]
+    return OnDisk(
+        os=_os(host.slow, image), enabled=enabled, nspawn_sha256=digests[0][0],
+        limits_sha256=digests[1][0], unreadable=" ".join(reasons)[:300],
+    )  # fmt: skip
+
+
+async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -> MachineFact:
+    slow, image = host.slow, lists.images.get(name)
     machine, unit, (about, properties) = await machine_and_unit(host.bus, lists, name)
     active, entered = str(about.get("ActiveState", "")), about.get("ActiveEnterTimestamp", 0)
     up, leader = is_up(active), machine.get("Leader")
@@ -140,8 +168,8 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: boo
         unit=unit,
         leader=leader,
         addresses=addresses.of_process(leader) if leader else [],
-        enabled=enabled,
-        os=_os(slow, image),
+        enabled=disk.enabled,
+        os=disk.os,
         image_id=image.id if image else "",
         image_type=image.type if image else "",
         image_path=str(image.path)[:1000] if image else "",
@@ -152,8 +180,9 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, *, enabled: boo
         memory_bytes=_number(properties, "MemoryCurrent") if up else None,
         cpu_ns=_number(properties, "CPUUsageNSec") if up else None,
         tasks=_number(properties, "TasksCurrent") if up else None,
-        nspawn_sha256=sha256(paths.nspawn_file(name)),
-        limits_sha256=sha256(paths.limits_file(name)),
+        nspawn_sha256=disk.nspawn_sha256,
+        limits_sha256=disk.limits_sha256,
+        unreadable=disk.unreadable,
         effective=corrected(effective(properties), properties) if up else {},
         why=await _explain(slow, unit, bytes(about["InvocationID"])) if active == "failed" else "",
     )
@@ -254,12 +283,23 @@ def cpu_list(mask: bytes) -> str:
     return " ".join("-".join(map(str, part)) for part in parts)
 
 
-def sha256(file: Path) -> str:
-    """Of a file's bytes in hex, or "absent"."""
+def sha256(file: Path) -> tuple[str, str]:
+    """(of a file's bytes in hex, or "absent", or "unreadable"; why it cannot be read). An empty file says nothing."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        data = guarded.whole(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT, ""
+    except OSError as error:
+        return UNREADABLE, f"{file} cannot be read: {guarded.reason(error)}"
+    return (hashlib.sha256(data).hexdigest() if data else ABSENT), ""
+
+
+def _in_tree(image: Path, file: str) -> str:
+    """A file of an image; "" when it cannot be read in time."""
+    try:
+        return guarded.call(image / file, lambda: tree.read_text(image, file))
     except OSError:
-        return ABSENT
+        return ""
 
 
 def _os(slow: Slow, image: Image | None) -> str:
@@ -269,7 +309,7 @@ def _os(slow: Slow, image: Image | None) -> str:
     read_at, known = slow.os.get(image.id, (0.0, ""))
     if time.monotonic() - read_at < SLOW and known:
         return known
-    text = next(filter(None, (tree.read_text(image.path, file) for file in OS_RELEASE)), "")
+    text = next(filter(None, (_in_tree(image.path, file) for file in OS_RELEASE)), "")
     fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     pretty = fields.get("PRETTY_NAME", "").strip("\"'")[:300]
     slow.os[image.id] = (time.monotonic(), pretty)

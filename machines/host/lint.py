@@ -21,7 +21,7 @@ from machines.contract import judge, limits, nspawn, proofread
 from machines.contract.judge import Facts, Finding
 from machines.contract.names import MachineName
 from machines.contract.problems import BadValue, Problem
-from machines.host import host_fact, listeners, policy, systemctl
+from machines.host import guarded, host_fact, listeners, policy, systemctl
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
 from machines.host.paths import DROPIN, PROBE, Paths, unit_of
@@ -35,7 +35,6 @@ NOWHERE = "/run/nspawnpanel/no-such-tree"
 NET = Path("/sys/class/net")
 REMEMBERED = 200
 _spotless: dict[tuple[str, str], None] = {}
-MOST_LINKS = 40  # as the kernel's own limit
 TEMPLATES = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 
 
@@ -100,7 +99,7 @@ def _misread(name: MachineName, wanted: Files, found: Files) -> list[str]:
 def _missing(document: nspawn.Document) -> Iterator[Finding]:
     """What comes in must be there, or the machine would not start."""
     for key, value, path in judge.sources(document):
-        if not os.path.lexists(path):
+        if not guarded.is_there(Path(path)):
             yield Finding(
                 (f"{nspawn.FILES}.{key}",), f"{path} does not exist on this host.",
                 f"Make it first (mkdir -p {path}), or bind another path.", value,
@@ -125,38 +124,17 @@ def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document) -> Facts:
         systemd=host_fact.systemd_version(),
         bridges=[link for link in links if (NET / link / "bridge").exists()],
         interfaces=[link for link in links if link != "lo"],
-        ports=ports, writable=writable, bound=bound, way=way,
+        ports=ports, writable=writable, bound=bound, way=guarded.steps,
     )  # fmt: skip
 
 
 def _others(paths: Paths, name: MachineName) -> Iterator[tuple[str, nspawn.Document]]:
     """The other machines that have an image here, with their files; files alone are leftovers."""
-    for file in sorted(paths.nspawn.glob("*.nspawn")):
-        other = file.name.removesuffix(".nspawn")
-        if other != name and os.path.lexists(paths.machines / other):
+    for file in guarded.names(paths.nspawn) if paths.nspawn.is_dir() else []:
+        other = file.removesuffix(".nspawn")
+        if file != other != name and os.path.lexists(paths.machines / other):
             with contextlib.suppress(OSError):
-                yield other, nspawn.parse(file.read_text(errors="replace"))
-
-
-def way(path: str) -> Iterator[str]:
-    """Every path that is passed until a path is resolved, each link on the way followed; at most forty links."""
-    left, at, links = [part for part in path.split("/") if part], "", 0
-    while left:
-        part = left.pop(0)
-        if part in {".", ".."}:
-            at = at if part == "." else os.path.dirname(at).rstrip("/")
-            continue
-        at = f"{at}/{part}"
-        yield at
-        try:
-            target = os.readlink(at)
-        except OSError:
-            continue
-        links += 1
-        if links > MOST_LINKS:
-            return
-        left = [word for word in target.split("/") if word] + left
-        at = "" if target.startswith("/") else os.path.dirname(at).rstrip("/")
+                yield other, nspawn.parse(guarded.whole(paths.nspawn / file).decode(errors="replace"))
 
 
 # --- systemd's own parsers
@@ -266,9 +244,8 @@ def forget_dead(paths: Paths) -> None:
 def template() -> str:
     """The stock unit of machines as this host has it. Raises BadValue when it has none."""
     for folder in TEMPLATES:
-        file = folder / "systemd-nspawn@.service"
-        if file.exists():
-            return file.read_text()
+        with contextlib.suppress(FileNotFoundError):
+            return guarded.whole(folder / "systemd-nspawn@.service").decode()
     raise BadValue("This host has no systemd-nspawn@.service.", hint="Install systemd-container.")
 
 

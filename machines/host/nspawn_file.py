@@ -15,8 +15,10 @@ from pathlib import Path
 from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, Configuration
+from machines.host import guarded
 from machines.host.paths import Paths
 
+OURS_LIMIT = 16 * guarded.SETTINGS_LIMIT  # bytes of a file that holds both, written as JSON
 BEFORE = "before.json"  # in the folder of a job: what its machine's files were
 
 
@@ -55,10 +57,10 @@ def read(paths: Paths, name: MachineName) -> Files:
     return Files(nspawn=read_one(paths.nspawn_file(name)), limits=read_one(paths.limits_file(name)))
 
 
-def read_one(file: Path) -> str:
-    """A file's text, "" when there is none. Raises OSError."""
+def read_one(file: Path, limit: int = guarded.SETTINGS_LIMIT) -> str:
+    """A file's text, "" when there is none. Raises OSError; guarded.Unreadable for what would block or never end."""
     try:
-        return file.read_bytes().decode(errors="surrogateescape")
+        return guarded.whole(file, limit).decode(errors="surrogateescape")
     except FileNotFoundError:
         return ""
 
@@ -110,7 +112,7 @@ def write(paths: Paths, name: MachineName, files: Files) -> None:
 
 def write_one(file: Path, text: str) -> None:
     """Make one file so, whole and synced; "" removes it. Raises OSError."""
-    if read_one(file) == text:
+    if read_one(file, OURS_LIMIT) == text:
         return
     _exchange(file, _aside(file, text) if text else None)
     _sync_folder(file.parent)
@@ -125,7 +127,7 @@ def keep(folder: Path, files: Files) -> None:
 
 def kept(folder: Path) -> Files:
     """What keep() has kept; nothing, when there was nothing. Raises OSError or ValueError."""
-    text = read_one(folder / BEFORE)
+    text = read_one(folder / BEFORE, OURS_LIMIT)
     return Files(**json.loads(text)) if text else Files()
 
 

@@ -19,6 +19,7 @@ from machines.contract import nspawn, orders, reach, recipes
 from machines.contract.limits import PROPERTIES
 from machines.contract.problems import NotAllowed
 from machines.contract.rights import RIGHT_FOR
+from machines.host import guarded
 from machines.host.faults import Misconfigured
 
 # Keys a drop-in may hold. No Exec*=, no LoadCredential=, no Environment=: each of them would be root on the host. No Wants=
@@ -249,7 +250,7 @@ def nspawn_fields(value: str) -> list[str]:
 def _allow_source(key: str, source: str, roots: tuple[str, ...]) -> None:
     if not source:
         return
-    real = os.path.realpath(source)
+    real = guarded.call(source, lambda: os.path.realpath(source))
     if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in map(os.path.realpath, roots)):
         leads = f" (it leads to {real})" if real != source else ""
         rule = "bind_sources" if key != "BindReadOnly" else "bind_sources_read_only"

@@ -6,14 +6,13 @@ while it still is what the person saw; a copy stays in STATE/generations/NAME/dr
 
 import contextlib
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from machines.contract import limits, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import apply, nspawn_file, systemctl
+from machines.host import apply, guarded, nspawn_file, systemctl
 from machines.host.paths import DROPIN, Paths, unit_of
 from machines.host.this_host import Task, ThisHost
 
@@ -50,8 +49,7 @@ def _check(paths: Paths, name: MachineName, old: orders.OldDropin) -> Path:
 def _read(file: Path, old: orders.OldDropin) -> str:
     """Its text; "" when it is gone. Raises Problem when it is not the one that was named."""
     try:
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as opened:
-            data = opened.read()
+        data = guarded.whole(file, follow=False)
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -12,7 +12,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from machines.contract import nspawn, orders
-from machines.contract.orders import ABSENT
+from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.problems import Problem
 from machines.models import Event, Found, Job, Machine, Revision, User
 from machines.models.found import ETC, File
@@ -37,6 +37,8 @@ def is_drifted(machine: Machine, nspawn_sha256: str, limits_sha256: str) -> bool
     """Whether a host that reports these sums has drifted from what was applied. While an apply is on its way nothing is
     said: its outcome will tell."""
     applied, there = machine.applied, f"{nspawn_sha256}.{limits_sha256}"
+    if UNREADABLE in {nspawn_sha256, limits_sha256}:  # nothing is known of it now
+        return machine.drifted
     if applied is None or there in {f"{applied.nspawn_sha256}.{applied.limits_sha256}", machine.ignored}:
         return False
     return machine.drifted or not _is_applying(machine)

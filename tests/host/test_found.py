@@ -52,7 +52,7 @@ def test_what_cannot_be_told_whole_says_so(paths):
     (paths.nspawn / "web.nspawn").unlink()
     os.mkfifo(paths.nspawn / "web.nspawn")
     told = found.read(paths.nspawn / "web.nspawn", "nspawn")
-    assert (told.form, told.error) == ("unreadable", "It is not a regular file.")
+    assert (told.form, told.error) == ("unreadable", "It is a FIFO, not a regular file.")
 
 
 def test_a_link_beside_an_image_is_not_followed(paths, tmp_path):

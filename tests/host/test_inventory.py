@@ -117,12 +117,12 @@ def test_addresses_without_end_are_read_in_time():
 
 
 def test_a_machine_that_cannot_be_read_costs_the_others_nothing(monkeypatch):
-    async def fact(_host, _lists, name, *, enabled):
+    async def fact(_host, _lists, name, _disk):
         return inventory.MachineFact(name=name, state=MachineState.RUNNING) if name == "good" else {}["missing"]
 
     monkeypatch.setattr(inventory, "_fact", fact)
-    monkeypatch.setattr(autostart, "enabled", lambda _paths: [])
-    found = asyncio.run(inventory._facts(SimpleNamespace(paths=None), None, ["bad", "good"]))
+    monkeypatch.setattr(inventory, "_on_disk", lambda _host, images: images)
+    found = asyncio.run(inventory._facts(SimpleNamespace(paths=None), SimpleNamespace(images={}), ["bad", "good"]))
     assert {fact.name: fact.state for fact in found} == {"bad": MachineState.UNKNOWN, "good": MachineState.RUNNING}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from machines.contract import nspawn
 from machines.contract.problems import Problem
-from machines.host import lint
+from machines.host import guarded, lint
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
 from machines.host.policy import Policy
@@ -98,11 +98,11 @@ def test_every_link_on_the_way_to_a_source_is_seen(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "shared/hop").symlink_to("../real")
     (tmp_path / "start").symlink_to(tmp_path / "shared/hop")
-    passed = list(lint.way(f"{tmp_path}/start"))
+    passed = list(guarded.steps(f"{tmp_path}/start"))
     assert f"{tmp_path}/shared/hop" in passed
     assert passed[-1] == f"{tmp_path}/real"
     (tmp_path / "round").symlink_to("round")
-    assert len(list(lint.way(f"{tmp_path}/round"))) < 100
+    assert len(list(guarded.steps(f"{tmp_path}/round"))) < 100
 
 
 def test_a_source_below_what_another_machine_can_write_is_refused(paths, quiet, tmp_path):

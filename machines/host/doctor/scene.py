@@ -10,7 +10,7 @@ from typing import Any
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
-from machines.host import inventory, kernel
+from machines.host import guarded, inventory, kernel
 from machines.host.bus import BusError
 from machines.host.doctor import firewall, links
 from machines.host.doctor.guest import Guest
@@ -106,7 +106,7 @@ class Scene:
     def configured(self) -> tuple[str, str]:
         """(network mode, target) of its .nspawn file; the unit's own cable when it says nothing."""
         try:
-            text = self.host.paths.nspawn_file(self.machine).read_text(errors="replace")
+            text = guarded.whole(self.host.paths.nspawn_file(self.machine)).decode(errors="replace")
         except OSError:
             text = ""
         mode, target = nspawn.network_mode(nspawn.parse(text))

@@ -1,0 +1,103 @@
+"""What a host's files, mounts and services may do to whoever reads them, and what is said of it; on both systemds."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from machines.contract import orders
+from machines.contract.reports import FoundMachine, MachineFact
+from tests.host.scratch_panel import ScratchPanel
+
+NSPAWN = "/etc/systemd/nspawn"
+# A FUSE file system whose server reads no request: whoever touches what is in it waits, as for an NFS server that is gone.
+DEAD_MOUNT = """
+import ctypes, os, time
+if not os.path.exists("/dev/odd-fuse"):
+    os.mknod("/dev/odd-fuse", 0o600 | 0o020000, os.makedev(10, 229))
+fd = os.open("/dev/odd-fuse", os.O_RDWR)
+libc = ctypes.CDLL(None, use_errno=True)
+options = f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()
+if libc.mount(b"dead", b"/run/odd/dead", b"fuse", 0, options):
+    raise SystemExit(os.strerror(ctypes.get_errno()))
+print("mounted", flush=True)
+time.sleep(600)
+"""
+# How each odd machine's settings file is made, and what is said of it.
+ODD = {
+    "odd-fifo": ("mkfifo /run/odd/pipe; ln -s /run/odd/pipe {file}", "It is a FIFO"),
+    "odd-zero": ("ln -s /dev/zero {file}", "It is a device"),
+    "odd-long": ("truncate --size=5G {file}", "It is larger than"),
+    "odd-loop": ("ln -s {name}.nspawn {file}", "Too many levels of symbolic links"),
+    "odd-dead": ("ln -s /run/odd/dead/web.nspawn {file}", "does not answer"),
+    "odd-dead2": ("ln -s /run/odd/dead/other.nspawn {file}", "does not answer"),
+}
+
+
+@pytest.fixture(params=["scratch", "later"])
+def panel(request: pytest.FixtureRequest) -> ScratchPanel:
+    return request.getfixturevalue(request.param)
+
+
+def latest(panel: ScratchPanel, name: str) -> MachineFact | None:
+    """What was said last of a machine's state."""
+    for report in reversed(panel.reports):
+        if report.kind in {"inventory", "observed"}:
+            for machine in report.machines:
+                if machine.name == name:
+                    return machine
+    return None
+
+
+def files(panel: ScratchPanel, name: str) -> FoundMachine | None:
+    """What was said last of its files."""
+    told = [each for r in panel.reports if r.kind == "found" for each in r.machines if each.name == name]
+    return told[-1] if told else None
+
+
+@pytest.fixture
+def odd(panel: ScratchPanel) -> Iterator[ScratchPanel]:
+    """A host with machines whose settings files are nothing that can be read, one link leading into a dead mount."""
+    host = panel.sandbox
+    host.run(["mkdir", "-p", "/run/odd/dead", NSPAWN])
+    server = host.popen(["python3", "-c", DEAD_MOUNT], stdout=-1)
+    assert server.stdout.readline() == "mounted\n"
+    for name, (make, _) in ODD.items():
+        host.run(["sh", "-ec", make.format(name=name, file=f"{NSPAWN}/{name}.nspawn")])
+        host.run(["mkdir", "-p", f"/var/lib/machines/{name}/usr"])
+    host.run(["mkfifo", "/etc/systemd/system/systemd-nspawn@odd-fifo.service.d"])
+    yield panel
+    host.run(
+        ["sh", "-c", f"rm -rf {NSPAWN}/odd-*.nspawn /var/lib/machines/odd-* /etc/systemd/system/systemd-nspawn@odd-*"]
+    )
+    host.run(["umount", "--lazy", "/run/odd/dead"], check=False)
+    server.kill()
+    server.wait()
+    host.run(["rm", "-rf", "/run/odd", "/dev/odd-fuse"])
+    panel.until(lambda _: latest(panel, "odd-dead") is None or "odd-dead" in gone(panel))
+
+
+def gone(panel: ScratchPanel) -> set[str]:
+    return {name for report in panel.reports if report.kind == "observed" for name in report.gone}
+
+
+def test_a_settings_file_that_blocks_costs_its_own_machine_and_no_other(odd):
+    panel = odd
+    panel.until(lambda _: all(getattr(latest(panel, name), "unreadable", "") for name in ODD), 60)
+    for name, (_, reason) in ODD.items():
+        fact = latest(panel, name)
+        assert reason in fact.unreadable
+        assert (fact.state, fact.nspawn_sha256) == ("stopped", "unreadable")
+    for verb in (orders.Start, orders.Poweroff):
+        outcome = panel.do(verb(name="web"), seconds=30)
+        assert outcome.state == "succeeded", outcome.problem
+    panel.until(lambda _: all(files(panel, name) for name in ODD), 60)
+    for name, (_, reason) in ODD.items():
+        told = files(panel, name).files[0]
+        assert told.form == "unreadable"
+        assert reason in told.error
+    refused = panel.do(
+        orders.Apply(name="odd-fifo", configuration=orders.Configuration(revision=1, nspawn="", limits=""))
+    )
+    assert (refused.state, refused.problem["code"]) == ("failed", "unreadable")
+    panel.sandbox.run(["rm", f"{NSPAWN}/odd-fifo.nspawn", f"{NSPAWN}/odd-dead.nspawn"])
+    panel.until(lambda _: all(latest(panel, name).unreadable == "" for name in ("odd-fifo", "odd-dead")), 30)
