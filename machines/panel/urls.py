@@ -92,6 +92,7 @@ host_urls: list[URLPattern] = [  # /hosts/…
 ]
 job_urls: list[URLPattern] = [  # /jobs/…
     path("", jobs.index, name="job-index"),
+    path("running/", jobs.running, name="job-running"),
     path("<int:pk>/", jobs.detail, name="job-detail"),
     path("<int:pk>/status/", jobs.status, name="job-status"),
     path("<int:pk>/log/stream/", jobs.log_stream, name="job-log-stream"),

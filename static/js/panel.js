@@ -223,6 +223,7 @@
   addEventListener("online", tick);
 
   // --- Morphing must not close what people opened or undo what they ticked
+  const bare = new Set(); // lost an hx- attribute: htmx forgets what it did only when told to look again
   if (window.Idiomorph) {
     const keeps = (node) => node.matches("details, dialog, .dropdown-menu.show, [aria-expanded=true], .is-busy, [data-busy]");
     Idiomorph.defaults.ignoreActiveValue = true;
@@ -231,15 +232,20 @@
       if (old instanceof Element && old.matches("relative-time") && old.getAttribute("datetime") === fresh.getAttribute?.("datetime")) return false;
       return true;
     };
-    Idiomorph.defaults.callbacks.beforeAttributeUpdated = (attribute, node) => {
+    Idiomorph.defaults.callbacks.beforeAttributeUpdated = (attribute, node, how) => {
+      if (how === "remove" && attribute.startsWith("hx-")) bare.add(node);
       if (attribute === "open" && node.matches("details, dialog")) return false;
       if (["class", "style", "aria-expanded", "data-popper-placement", "disabled", "data-busy"].includes(attribute) && keeps(node)) return false;
       return !(attribute === "checked" && node.matches("[data-select]"));
     };
   }
 
+  // --- Menus: out of whatever would clip them, a table's own scrolling included
+  if (window.bootstrap) window.bootstrap.Dropdown.Default.popperConfig = { strategy: "fixed" };
+
   sidebar(false);
   $$("[data-keys-switch]").forEach((box) => { box.checked = storage.get("keys") !== "off"; });
+  onFresh(() => { bare.forEach((node) => window.htmx.process(node)); bare.clear(); });
   onFresh(() => armNames(document));
   onFresh(count);
   onFresh(pageState);

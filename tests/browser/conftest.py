@@ -55,12 +55,13 @@ def seen(ada: Person, alpha_host: Sandbox) -> dict[str, str]:
     good = ada.newest_job()
     ada.post("/recipes/starters/", {"starter": "debian-12"}, page="/recipes/")
     recipe = ada.rows("SELECT id FROM machines_recipe WHERE name = 'Debian 12'")[0]["id"]
-    alpha_host.run(["sh", "-c", "rm -rf /var/lib/machines/quiet/sbin /var/lib/machines/quiet/usr/lib/systemd"])
-    bad = ada.end_of(ada.press("start", "quiet"))["id"]
+    alpha_host.run(["rm", "-rf", "/var/lib/machines/quiet/usr"])  # without an init systemd-nspawn would start a shell
+    failed = ada.end_of(ada.press("start", "quiet"))
+    assert failed["state"] == "failed", failed
     return {
         "machine": "/hosts/alpha/machines/shown/",
         "quiet": "/hosts/alpha/machines/quiet/",
         "good": f"/jobs/{good}/",
         "recipe": f"/recipes/{recipe}/",
-        "bad": f"/jobs/{bad}/",
+        "bad": f"/jobs/{failed['id']}/",
     }

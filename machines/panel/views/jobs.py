@@ -77,6 +77,16 @@ def _facets(wish: job_list.Wish) -> list[dict[str, Any]]:
 
 @require_GET
 @needs(Right.SEE)
+def running(request: PanelRequest) -> HttpResponse:
+    """The top bar's number of unfinished jobs, which asks for itself on every page; 204 while it is right."""
+    if not responses.wants_fragment(request):
+        return redirect("job-index")
+    version = str(frame.running_jobs(request))
+    return responses.page(request, "_running_jobs.html", {}, fragment="_running_jobs.html", version=version)
+
+
+@require_GET
+@needs(Right.SEE)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
     job = job_page.load(pk)
     tab = request.GET.get("tab", "log")

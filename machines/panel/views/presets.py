@@ -196,6 +196,7 @@ def group(request: PanelRequest, pk: int) -> HttpResponse:
         if found.preset_id and failed and found.ended_at
         else "",
         "may_configure": request.user.may(Right.CONFIGURE),
+        "fragment": responses.wants_fragment(request),
     }
     version = f"{bool(found.ended_at)}.{'.'.join(f'{m.state}{m.job.state if m.job else str()}' for m in members)}"
     return responses.page(
