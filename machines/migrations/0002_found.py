@@ -6,23 +6,27 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('machines', '0001_initial'),
+        ("machines", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Found',
+            name="Found",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('told', models.JSONField(default=list)),
-                ('needs_reload', models.BooleanField(default=False)),
-                ('shown', models.JSONField(default=dict)),
-                ('kernel', models.JSONField(default=dict)),
-                ('inside', models.JSONField(default=dict)),
-                ('machine', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='found', to='machines.machine')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("told", models.JSONField(default=list)),
+                ("needs_reload", models.BooleanField(default=False)),
+                ("shown", models.JSONField(default=dict)),
+                ("kernel", models.JSONField(default=dict)),
+                ("inside", models.JSONField(default=dict)),
+                (
+                    "machine",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="found", to="machines.machine"
+                    ),
+                ),
             ],
         ),
     ]

@@ -11,97 +11,122 @@ def take_what_drafts_say(apps, schema_editor):
     revisions = apps.get_model("machines", "Revision").objects
     for draft in revisions.exclude(base_nspawn="", base_limits=""):
         document = nspawn.parse(draft.base_nspawn)
-        said = {name: document.said(setting) for name, setting in nspawn.SETTINGS.items()} | limits.read(draft.base_limits)
+        said = {name: document.said(setting) for name, setting in nspawn.SETTINGS.items()} | limits.read(
+            draft.base_limits
+        )
         draft.settings = {name: said[name] for name in PLAIN if said.get(name)}
         draft.save(update_fields=["settings"])
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('machines', '0003_recipes_and_archives'),
+        ("machines", "0003_recipes_and_archives"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='revision',
-            name='settings',
+            model_name="revision",
+            name="settings",
             field=models.JSONField(blank=True, default=dict),
         ),
         migrations.AlterField(
-            model_name='bindmount',
-            name='ownership',
-            field=models.CharField(blank=True, default='', max_length=60),
+            model_name="bindmount",
+            name="ownership",
+            field=models.CharField(blank=True, default="", max_length=60),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='boot',
+            model_name="revision",
+            name="boot",
             field=models.BooleanField(default=True),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='cpu_quota',
-            field=models.CharField(blank=True, default='', max_length=50),
+            model_name="revision",
+            name="cpu_quota",
+            field=models.CharField(blank=True, default="", max_length=50),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='cpu_weight',
-            field=models.CharField(blank=True, default='', max_length=50),
+            model_name="revision",
+            name="cpu_weight",
+            field=models.CharField(blank=True, default="", max_length=50),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='ephemeral',
+            model_name="revision",
+            name="ephemeral",
             field=models.BooleanField(default=False),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='io_weight',
-            field=models.CharField(blank=True, default='', max_length=50),
+            model_name="revision",
+            name="io_weight",
+            field=models.CharField(blank=True, default="", max_length=50),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='memory_high',
-            field=models.CharField(blank=True, default='', max_length=50),
+            model_name="revision",
+            name="memory_high",
+            field=models.CharField(blank=True, default="", max_length=50),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='memory_max',
-            field=models.CharField(blank=True, default='', max_length=50),
+            model_name="revision",
+            name="memory_max",
+            field=models.CharField(blank=True, default="", max_length=50),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='network_mode',
-            field=models.CharField(choices=[('veth', 'Private, NAT'), ('zone', 'Zone'), ('bridge', 'Bridge'), ('macvlan', 'MACVLAN'), ('ipvlan', 'IPVLAN'), ('host', 'Host network'), ('none', 'Loopback only'), ('unsaid', 'Not said in the file'), ('other', 'As written in the file')], default='veth', max_length=10),
+            model_name="revision",
+            name="network_mode",
+            field=models.CharField(
+                choices=[
+                    ("veth", "Private, NAT"),
+                    ("zone", "Zone"),
+                    ("bridge", "Bridge"),
+                    ("macvlan", "MACVLAN"),
+                    ("ipvlan", "IPVLAN"),
+                    ("host", "Host network"),
+                    ("none", "Loopback only"),
+                    ("unsaid", "Not said in the file"),
+                    ("other", "As written in the file"),
+                ],
+                default="veth",
+                max_length=10,
+            ),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='network_target',
-            field=models.CharField(blank=True, default='', max_length=300),
+            model_name="revision",
+            name="network_target",
+            field=models.CharField(blank=True, default="", max_length=300),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='notify_ready',
+            model_name="revision",
+            name="notify_ready",
             field=models.BooleanField(default=True),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='private_users',
-            field=models.CharField(blank=True, default='', max_length=300),
+            model_name="revision",
+            name="private_users",
+            field=models.CharField(blank=True, default="", max_length=300),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='read_only',
+            model_name="revision",
+            name="read_only",
             field=models.BooleanField(default=False),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='tasks_max',
-            field=models.CharField(blank=True, default='', max_length=50),
+            model_name="revision",
+            name="tasks_max",
+            field=models.CharField(blank=True, default="", max_length=50),
         ),
         migrations.AlterField(
-            model_name='revision',
-            name='volatile',
-            field=models.CharField(blank=True, choices=[('', 'no: changes stay (default)'), ('overlay', 'overlay: everything may change, nothing stays'), ('state', 'state: only /var starts empty, the rest is read-only'), ('yes', 'yes: everything but /usr starts empty')], default='', max_length=300),
+            model_name="revision",
+            name="volatile",
+            field=models.CharField(
+                blank=True,
+                choices=[
+                    ("", "no: changes stay (default)"),
+                    ("overlay", "overlay: everything may change, nothing stays"),
+                    ("state", "state: only /var starts empty, the rest is read-only"),
+                    ("yes", "yes: everything but /usr starts empty"),
+                ],
+                default="",
+                max_length=300,
+            ),
         ),
         migrations.RunPython(take_what_drafts_say, migrations.RunPython.noop),
     ]

@@ -4,30 +4,29 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('machines', '0004_every_setting'),
+        ("machines", "0004_every_setting"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='machine',
-            name='drifted',
+            model_name="machine",
+            name="drifted",
             field=models.BooleanField(default=False),
         ),
         migrations.AddField(
-            model_name='machine',
-            name='ignored',
-            field=models.CharField(blank=True, default='', max_length=130),
+            model_name="machine",
+            name="ignored",
+            field=models.CharField(blank=True, default="", max_length=130),
         ),
         migrations.AddField(
-            model_name='machine',
-            name='not_as_asked',
+            model_name="machine",
+            name="not_as_asked",
             field=models.PositiveSmallIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='revision',
-            name='found_in',
-            field=models.CharField(blank=True, default='', max_length=1000),
+            model_name="revision",
+            name="found_in",
+            field=models.CharField(blank=True, default="", max_length=1000),
         ),
     ]

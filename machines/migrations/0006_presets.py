@@ -7,81 +7,158 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('machines', '0005_drift'),
+        ("machines", "0005_drift"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Preset',
+            name="Preset",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=80, unique=True)),
-                ('description', models.CharField(blank=True, default='', max_length=300)),
-                ('network_mode', models.CharField(blank=True, choices=[('', 'as it is'), ('veth', 'Private, NAT'), ('zone', 'Zone'), ('bridge', 'Bridge'), ('macvlan', 'MACVLAN'), ('ipvlan', 'IPVLAN'), ('host', 'Host network'), ('none', 'Loopback only'), ('unsaid', 'Not said in the file'), ('other', 'As written in the file')], default='', max_length=10)),
-                ('network_target', models.CharField(blank=True, default='', max_length=300)),
-                ('settings', models.JSONField(blank=True, default=dict)),
-                ('author_name', models.CharField(default='', max_length=150)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('changed_at', models.DateTimeField(auto_now=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=80, unique=True)),
+                ("description", models.CharField(blank=True, default="", max_length=300)),
+                (
+                    "network_mode",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "as it is"),
+                            ("veth", "Private, NAT"),
+                            ("zone", "Zone"),
+                            ("bridge", "Bridge"),
+                            ("macvlan", "MACVLAN"),
+                            ("ipvlan", "IPVLAN"),
+                            ("host", "Host network"),
+                            ("none", "Loopback only"),
+                            ("unsaid", "Not said in the file"),
+                            ("other", "As written in the file"),
+                        ],
+                        default="",
+                        max_length=10,
+                    ),
+                ),
+                ("network_target", models.CharField(blank=True, default="", max_length=300)),
+                ("settings", models.JSONField(blank=True, default=dict)),
+                ("author_name", models.CharField(default="", max_length=150)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("changed_at", models.DateTimeField(auto_now=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.AddField(
-            model_name='machine',
-            name='preset_words',
+            model_name="machine",
+            name="preset_words",
             field=models.JSONField(default=list),
         ),
         migrations.CreateModel(
-            name='JobGroup',
+            name="JobGroup",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('title', models.CharField(max_length=200)),
-                ('says', models.JSONField(default=dict)),
-                ('restart', models.BooleanField(default=False)),
-                ('stop_at_failure', models.BooleanField(default=True)),
-                ('author_name', models.CharField(default='', max_length=150)),
-                ('key', models.UUIDField(null=True, unique=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('author', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('preset', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='groups', to='machines.preset')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("title", models.CharField(max_length=200)),
+                ("says", models.JSONField(default=dict)),
+                ("restart", models.BooleanField(default=False)),
+                ("stop_at_failure", models.BooleanField(default=True)),
+                ("author_name", models.CharField(default="", max_length=150)),
+                ("key", models.UUIDField(null=True, unique=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "author",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "preset",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="groups",
+                        to="machines.preset",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='GroupMember',
+            name="GroupMember",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[('waiting', 'Waiting'), ('placed', 'Placed'), ('unchanged', 'Unchanged'), ('refused', 'Refused'), ('skipped', 'Skipped')], default='waiting', max_length=10)),
-                ('problem', models.CharField(blank=True, default='', max_length=500)),
-                ('job', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='members', to='machines.job')),
-                ('machine', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='machines.machine')),
-                ('group', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='members', to='machines.jobgroup')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("position", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "Waiting"),
+                            ("placed", "Placed"),
+                            ("unchanged", "Unchanged"),
+                            ("refused", "Refused"),
+                            ("skipped", "Skipped"),
+                        ],
+                        default="waiting",
+                        max_length=10,
+                    ),
+                ),
+                ("problem", models.CharField(blank=True, default="", max_length=500)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="members",
+                        to="machines.job",
+                    ),
+                ),
+                (
+                    "machine",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="machines.machine"
+                    ),
+                ),
+                (
+                    "group",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="members", to="machines.jobgroup"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['position'],
-                'constraints': [models.UniqueConstraint(fields=('group', 'machine'), name='a_machine_is_in_a_group_once')],
+                "ordering": ["position"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("group", "machine"), name="a_machine_is_in_a_group_once")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='PresetUse',
+            name="PresetUse",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('says', models.JSONField(default=dict)),
-                ('at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('machine', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='presets', to='machines.machine')),
-                ('preset', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='uses', to='machines.preset')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("says", models.JSONField(default=dict)),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "machine",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="presets", to="machines.machine"
+                    ),
+                ),
+                (
+                    "preset",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="uses", to="machines.preset"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['at'],
-                'constraints': [models.UniqueConstraint(fields=('preset', 'machine'), name='a_preset_is_put_once')],
+                "ordering": ["at"],
+                "constraints": [models.UniqueConstraint(fields=("preset", "machine"), name="a_preset_is_put_once")],
             },
         ),
     ]

@@ -4,15 +4,25 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('machines', '0006_presets'),
+        ("machines", "0006_presets"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='groupmember',
-            name='state',
-            field=models.CharField(choices=[('waiting', 'Waiting'), ('placed', 'Placed'), ('done', 'Done'), ('unchanged', 'Unchanged'), ('refused', 'Refused'), ('skipped', 'Skipped')], default='waiting', max_length=10),
+            model_name="groupmember",
+            name="state",
+            field=models.CharField(
+                choices=[
+                    ("waiting", "Waiting"),
+                    ("placed", "Placed"),
+                    ("done", "Done"),
+                    ("unchanged", "Unchanged"),
+                    ("refused", "Refused"),
+                    ("skipped", "Skipped"),
+                ],
+                default="waiting",
+                max_length=10,
+            ),
         ),
     ]

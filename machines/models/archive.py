@@ -27,6 +27,9 @@ class Archive(models.Model):
     author = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     author_name = models.CharField(max_length=150, default="")
     created_at = models.DateTimeField(default=timezone.now)
+    # The settings of the machine it was made of, where it carries them; "" for none
+    nspawn_text = models.TextField(blank=True, default="")
+    limits_text = models.TextField(blank=True, default="")
     job = models.ForeignKey("Job", null=True, on_delete=models.SET_NULL, related_name="archives")  # the export
 
     class Meta:

@@ -8,6 +8,7 @@ from django.utils import timezone
 from machines.contract.states import MachineState
 from machines.models.host import Host
 
+FIXED = ("mount", "vendor")  # what makes an image read-only that no mark does
 PROBLEM_STATES = (MachineState.FAILED, MachineState.DEGRADED, MachineState.UNKNOWN)
 
 
@@ -39,7 +40,10 @@ class Machine(models.Model):
     os = models.CharField(max_length=300, default="")
     image_id = models.CharField(max_length=100, default="")
     image_type = models.CharField(max_length=30, default="")
+    image_path = models.CharField(max_length=1000, default="")
     read_only = models.BooleanField(default=False)
+    read_only_by = models.CharField(max_length=10, default="")  # contract.reports.MachineFact
+    hidden_images = models.JSONField(default=list)  # of the same name, which systemd never uses
     disk_bytes = models.PositiveBigIntegerField(null=True)
     memory_bytes = models.PositiveBigIntegerField(null=True)
     cpu_ns = models.PositiveBigIntegerField(null=True)
@@ -85,6 +89,11 @@ class Machine(models.Model):
         if self.host.is_silent and self.state != MachineState.MISSING:
             return MachineState.UNKNOWN
         return MachineState(self.state)
+
+    @property
+    def image_is_fixed(self) -> bool:
+        """Whether nothing can change or remove the image, for where it lies."""
+        return self.read_only_by in FIXED
 
     @property
     def fingerprint(self) -> str:

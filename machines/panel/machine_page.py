@@ -15,7 +15,7 @@ from machines.models import Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
 from machines.panel import build_page, frame, holds, job_words, responses, rows
 from machines.panel.access import PanelRequest
-from machines.panel.verbs import CAN_START, VERBS, is_template
+from machines.panel.verbs import CAN_START, FIXED_BECAUSE, VERBS, is_template
 
 JOBS_SHOWN = 5
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
@@ -102,7 +102,8 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "is_template": is_template(machine),
         "can_start": state in CAN_START and not is_template(machine),
         "can_stop": state.is_up or state == MachineState.UNKNOWN,
-        "can_remove": not state.is_up and state != MachineState.MISSING,
+        "can_remove": not state.is_up and state != MachineState.MISSING and not machine.image_is_fixed,
+        "fixed": FIXED_BECAUSE.get(machine.read_only_by, ""),
         "may_operate": request.user.may(Right.OPERATE),
         "may_configure": request.user.may(Right.CONFIGURE),
         "may_remove": request.user.may(Right.REMOVE),

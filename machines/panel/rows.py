@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 
 from machines.contract.states import HostState, JobState, MachineState
 from machines.models.host import host_state
+from machines.models.machine import FIXED
 from machines.templatetags import panel_tags
 
 BUILDING = "building"  # not a state a host reports: a build holds the name
@@ -22,7 +23,7 @@ Busy = dict[tuple[UUID, str], Job]
 COLUMNS = (
     "id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
     "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "not_as_asked",
-    "read_only", "image_type",
+    "read_only", "read_only_by", "image_type",
 )  # fmt: skip
 UP = frozenset(state.value for state in MachineState if state.is_up)
 DOWN = frozenset({MachineState.STOPPED.value, MachineState.FAILED.value})
@@ -37,6 +38,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
     job = busy.get((given["host_id"], name)) if busy else None
     addresses: list[str] = [] if silent else given["addresses"]
     since = given["since"] if state in UP else None
+    template = bool(given["read_only"] and given["image_type"] and given["read_only_by"] not in FIXED)
     return {
         "id": str(given["id"]),
         "name": name,
@@ -59,8 +61,8 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "restart_needed": given["restart_needed"],
         "drifted": given["drifted"],
         "not_as_asked": "" if silent else given["not_as_asked"] or "",
-        "template": bool(given["read_only"] and given["image_type"]),
-        "can_start": not job and state in DOWN and not given["read_only"],
+        "template": template,
+        "can_start": not job and state in DOWN and not template,
         "can_stop": not job and state in UP,
     }
 

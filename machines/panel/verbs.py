@@ -74,13 +74,25 @@ VERBS: dict[str, Verb] = {
 CAN_START = frozenset({MachineState.STOPPED, MachineState.FAILED, MachineState.UNKNOWN})
 
 
+# why an image stays read-only, as contract.reports.MachineFact.read_only_by has it
+FIXED_BECAUSE = {
+    "vendor": "systemd changes and removes nothing below /usr",
+    "mount": "its file system is mounted read-only on the host",
+}
+
+
 def is_template(machine: Machine) -> bool:
     """Whether it is there to be copied, not to be started."""
-    return machine.read_only and bool(machine.image_type)
+    return machine.read_only and bool(machine.image_type) and not machine.image_is_fixed
 
 
 def check(verb: Verb, machine: Machine) -> None:
     """Raises Problem for what this machine cannot do as it is."""
+    if machine.image_is_fixed and verb.op in {"template", "writable"}:
+        raise Problem(
+            f"The image of {machine.name} stays read-only: {FIXED_BECAUSE[machine.read_only_by]}.", code="image-read-only",
+            hint="Clone it: the clone can be changed.",
+        )  # fmt: skip
     if is_template(machine) and verb.op in {"start", "enable"}:
         raise Problem(
             f"{machine.name} is a template: its image is read-only, so it is not started.", code="machine-is-template",

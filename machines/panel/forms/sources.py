@@ -117,6 +117,11 @@ class ArchiveChoice(_Choice):
         return archives.recipe_for(self.cleaned_data["archive"])
 
 
+def _shown(machine: Machine) -> str:
+    is_template = machine.read_only and not machine.image_is_fixed
+    return " · ".join(filter(None, (machine.name, "template" if is_template else "", machine.os)))
+
+
 class CloneChoice(_Choice):
     """A machine or template of the chosen host."""
 
@@ -128,10 +133,8 @@ class CloneChoice(_Choice):
     def __init__(self, *args: Any, host: Host | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         there = Machine.objects.listed().filter(host=host).exclude(state=MachineState.MISSING)
-        found = there.order_by("-read_only", "name").values_list("name", "read_only", "os")[:OFFERED]
-        choices = [
-            (name, " · ".join(x for x in (name, "template" if fixed else "", os) if x)) for name, fixed, os in found
-        ]
+        found = there.order_by("-read_only", "name").only("name", "read_only", "read_only_by", "os")[:OFFERED]
+        choices = [(each.name, _shown(each)) for each in found]
         field = self.fields["clone"]
         field.choices = choices  # type: ignore[attr-defined]
         field.error_messages["invalid_choice"] = f"{host or 'The host'} has no machine of that name."

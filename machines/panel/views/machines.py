@@ -211,10 +211,12 @@ def remove(request: PanelRequest, host: str, name: str) -> HttpResponse:
 def _what_goes(machine: Machine) -> list[str]:
     size = f", {panel_tags.size(machine.disk_bytes)}" if machine.disk_bytes else ""
     kind = machine.image_type or "image"
+    path = machine.image_path or f"/var/lib/machines/{machine.name}"
     return [
-        f"the {kind} /var/lib/machines/{machine.name} on {machine.host.name}{size}, with all data in it",
+        f"the {kind} {path} on {machine.host.name}{size}, with all data in it",
         "its .nspawn file and its limits",
         *(["its start at boot"] if machine.enabled else []),
+        *(f"not {path}, which has the same name and counts from then on" for path in machine.hidden_images),
     ]
 
 
