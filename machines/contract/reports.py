@@ -11,6 +11,7 @@ from machines.contract.states import MachineState
 
 Short = Annotated[str, Field(max_length=300)]
 Text = Annotated[str, Field(max_length=4000)]
+Word = Annotated[str, Field(max_length=1000)]  # of a command line
 # What fits into the panel's columns and, added to now or taken from it, into a datetime.
 LATEST = 3e10
 Seconds = Annotated[float, Field(ge=0, le=LATEST)]
@@ -228,14 +229,14 @@ class FoundFile(BaseModel):
     """A file of the host that says something about a machine.
 
     `text` is the file's own text; in base64 where that is no UTF-8 or holds a NUL; "" for a file that is longer than
-    FILE_LIMIT or cannot be read (then `error` says why).
+    FILE_LIMIT or cannot be read (then `error` says why), and for a unit that is masked: a link to /dev/null or empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Annotated[str, Field(min_length=1, max_length=1000)]
     kind: Literal["nspawn", "unit", "dropin"]
-    form: Literal["text", "base64", "long", "unreadable"] = "text"
+    form: Literal["text", "base64", "long", "unreadable", "masked"] = "text"
     text: Annotated[str, Field(max_length=FILE_LIMIT * 4 // 3 + 8)] = ""
     sha256: Annotated[str, Field(max_length=64)] = "absent"
     size: Bytes = 0
@@ -250,6 +251,8 @@ class FoundMachine(BaseModel):
     systemd reads them (the last one wins). `shown` is what systemd has now of the properties of contract/limits.py,
     `kernel` what the control group has of them, `inside` what the kernel says of the machine's first process, by the
     settings of contract/nspawn.py. All three are empty for a machine that does not run.
+    `unit_command` are the words of the unit's ExecStart= with every drop-in, `run_command` those that the systemd-nspawn
+    which runs the machine was started with; [] where nobody says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -260,6 +263,8 @@ class FoundMachine(BaseModel):
     shown: dict[Short, Text] = Field(default={}, max_length=100)
     kernel: dict[Short, Short] = Field(default={}, max_length=100)
     inside: dict[Short, Text] = Field(default={}, max_length=100)
+    unit_command: list[Word] = Field(default=[], max_length=200)
+    run_command: list[Word] = Field(default=[], max_length=200)
 
 
 class Found(Report):

@@ -9,11 +9,14 @@ behind that (50-nspawnpanel.conf does) has the last word again.
 import hashlib
 import json
 import os
+import stat
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from machines.contract.command_line import CommandLine
 from machines.contract.names import MachineName
 from machines.contract.orders import UNREADABLE
 from machines.contract.reports import FILE_LIMIT, FoundFile
@@ -25,15 +28,19 @@ ALL_FILES = 900 * 1024  # characters of JSON that all files of one machine may t
 TEMPLATE = "systemd-nspawn@.service"
 
 
-def files(paths: Paths, name: MachineName, loaded: Iterable[str] = ()) -> list[FoundFile]:
+def files(
+    paths: Paths, name: MachineName, loaded: Iterable[str] = (), settings: "Places | None" = None
+) -> list[FoundFile]:
     """Everything that says something about a machine, in the order of contract/reports.FoundMachine.
 
-    `loaded` are drop-ins systemd itself names for the unit; those that our own rule does not find come first.
+    `loaded` are drop-ins systemd itself names for the unit; those that our own rule does not find come first. `settings`
+    is where its .nspawn file is looked for, where that is not the stock unit's way.
     """
+    settings = settings or Places(name, paths.machines)
     ours = dropins(paths, name)
     known = {guarded.resolved(file) for file in ours}
     more = [path for path in map(Path, loaded) if guarded.seems_there(path) and guarded.resolved(path) not in known]
-    found = [read(file, "nspawn", follow=file.parent != paths.machines) for file in nspawn_files(paths, name)]
+    found = [read(file, "nspawn", follow=file.parent != settings.beside) for file in nspawn_files(paths, settings)]
     found += [read(file, "unit") for file in unit_files(paths, name)]
     found += [read(file, "dropin") for file in [*more, *ours][:DROPINS_AT_MOST]]
     return list(_within(ALL_FILES, found))
@@ -46,21 +53,46 @@ def _within(budget: int, files: Iterable[FoundFile]) -> Iterator[FoundFile]:
         yield file if budget >= 0 else file.model_copy(update={"form": "long", "text": ""})
 
 
-def nspawn_files(paths: Paths, name: MachineName) -> Iterator[Path]:
+@dataclass(frozen=True)
+class Places:
+    """Under which name a machine's .nspawn file is looked for, and the folder of its image, where the last one may lie."""
+
+    name: str
+    beside: Path
+
+
+def places(name: MachineName, line: CommandLine, beside: Path) -> Places:
+    """Where systemd-nspawn looks when it is started with this command line."""
+    tree = line.directory or line.image
+    called = line.machine if "/" not in line.machine else ""
+    return Places(called or name, Path(tree).parent if tree.startswith("/") else beside)
+
+
+def nspawn_files(paths: Paths, settings: Places) -> Iterator[Path]:
     """Those that are there, in systemd's order: /etc, /run (both trusted), beside the image (not trusted)."""
-    for folder in (paths.nspawn, paths.probes, paths.machines):
-        file = folder / f"{name}.nspawn"
+    for folder in (paths.nspawn, paths.probes, settings.beside):
+        file = folder / f"{settings.name}.nspawn"
         if guarded.seems_there(file):
             yield file
 
 
 def unit_files(paths: Paths, name: MachineName) -> Iterator[Path]:
-    """The unit that counts: one of the machine's own, else the template."""
+    """The unit that counts: one of the machine's own, else the template. One that is masked counts too: systemd looks no
+    further, and starts nothing."""
     for unit in (unit_of(name), TEMPLATE):
         for folder in paths.unit_folders:
             if guarded.seems_there(folder / unit):
                 yield folder / unit
                 return
+
+
+def is_masked(file: Path) -> bool:
+    """A link that ends at /dev/null, or an empty file (systemd.unit(5))."""
+    try:
+        state = guarded.state(file)
+    except OSError:
+        return False
+    return guarded.resolved(file) == os.devnull or (stat.S_ISREG(state.st_mode) and state.st_size == 0)
 
 
 def dropins(paths: Paths, name: MachineName) -> list[Path]:
@@ -83,6 +115,8 @@ def _confs(folder: Path) -> list[Path]:
 def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool = True) -> FoundFile:
     """One file as it stands. What lies beside an image is not followed if it is a link: the image may be anybody's."""
     about: dict[str, Any] = {"path": str(path)[:1000], "kind": kind}
+    if kind == "unit" and is_masked(path):
+        return FoundFile(**about, form="masked")
     try:
         there = guarded.contents(path, follow=follow)
     except OSError as error:

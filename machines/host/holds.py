@@ -8,15 +8,19 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from machines.contract import limits, readback
+from machines.contract.command_line import parse
 from machines.contract.names import MachineName
 from machines.contract.reports import AT_ONCE, Found, FoundFile, FoundMachine
-from machines.host import found, guarded, inside, inventory, kernel
+from machines.host import command_line, found, guarded, inside, inventory, kernel
 from machines.host.bus import BusError
 from machines.host.inventory import Lists
+from machines.host.paths import unit_of
 from machines.host.this_host import ThisHost
 
 LOG = logging.getLogger(__name__)
@@ -38,22 +42,46 @@ async def read(host: ThisHost, names: Iterable[str] | None = None) -> list[Found
 
 
 async def _one(host: ThisHost, lists: Lists, name: MachineName) -> FoundMachine:
-    machine, _, (about, properties) = await inventory.machine_and_unit(host.bus, lists, name)
-    return await asyncio.get_running_loop().run_in_executor(None, _told, host, name, machine, about, properties)
+    machine, unit, (about, properties) = await inventory.machine_and_unit(host.bus, lists, name)
+    own = properties if unit == unit_of(name) and properties else await command_line.about(host.bus, name)
+    image = lists.images.get(name)
+    beside = image.path.parent if image else host.paths.machines
+    return await asyncio.get_running_loop().run_in_executor(
+        None, _told, _Seen(host, name, machine, about or own, properties, command_line.of_unit(own), beside)
+    )
 
 
-def _told(
-    host: ThisHost, name: MachineName, machine: dict[str, Any], about: dict[str, Any], properties: dict[str, Any]
-) -> FoundMachine:
-    files = found.files(host.paths, name, about.get("DropInPaths", []))
-    up, leader = inventory.is_up(str(about.get("ActiveState", ""))), machine.get("Leader")
+@dataclass(frozen=True)
+class _Seen:
+    """What the bus has said of one machine: machined of the machine, systemd of the unit it runs in, and what its own unit
+    would run. `beside` is the folder of its image."""
+
+    host: ThisHost
+    name: MachineName
+    machine: dict[str, Any]
+    about: dict[str, Any]
+    properties: dict[str, Any]
+    unit_command: list[str]
+    beside: Path
+
+
+def _told(seen: _Seen) -> FoundMachine:
+    about, properties = seen.about, seen.properties
+    up, leader = inventory.is_up(str(about.get("ActiveState", ""))), seen.machine.get("Leader")
+    run_command = command_line.of_process(leader) if leader else []
+    line = parse(run_command or seen.unit_command)
+    files = found.files(
+        seen.host.paths, seen.name, about.get("DropInPaths", []), found.places(seen.name, line, seen.beside)
+    )
     return FoundMachine(
-        name=name,
+        name=seen.name,
         files=files,
         needs_reload=bool(about.get("NeedDaemonReload", False)),
         shown=shown(about | properties) if up else {},
         kernel=kernel.enforced(str(properties.get("ControlGroup", ""))) if up else {},
-        inside=_inside(leader, machine, files) if leader else {},
+        inside=_inside(leader, seen.machine, files) if leader else {},
+        unit_command=seen.unit_command,
+        run_command=run_command,
     )
 
 

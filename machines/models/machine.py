@@ -5,6 +5,8 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from machines.contract import command_line
+from machines.contract.command_line import CommandLine
 from machines.contract.states import MachineState
 from machines.models.host import Host
 
@@ -64,6 +66,9 @@ class Machine(models.Model):
     drifted = models.BooleanField(default=False)
     ignored = models.CharField(max_length=130, default="", blank=True)  # the fingerprint of a drift to leave alone
     not_as_asked = models.PositiveSmallIntegerField(default=0)  # settings that do not hold as asked
+    # The words of systemd-nspawn: as its unit would start it, and as the one that runs it was started. [] until told.
+    unit_command = models.JSONField(default=list)
+    run_command = models.JSONField(default=list)
 
     objects = MachineQuerySet.as_manager()
 
@@ -94,6 +99,18 @@ class Machine(models.Model):
     def image_is_fixed(self) -> bool:
         """Whether nothing can change or remove the image, for where it lies."""
         return self.read_only_by in FIXED
+
+    @property
+    def command(self) -> CommandLine:
+        """What runs it, or would: while it is up the words it was started with, else those of its unit; the stock unit's
+        as long as its host has told of none."""
+        words = self.run_command if MachineState(self.state).is_up else []
+        return command_line.parse(words or self.unit_command or command_line.STOCK_ARGV)
+
+    @property
+    def next_command(self) -> CommandLine:
+        """The same of its next start."""
+        return command_line.parse(self.unit_command or command_line.STOCK_ARGV)
 
     @property
     def fingerprint(self) -> str:

@@ -5,22 +5,23 @@ A difference is never shown without its cause, and with the command that mends i
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from machines.contract import limits, nspawn, readback
+from django.utils import timezone
+
+from machines.contract import command_line, limits, nspawn, readback
+from machines.contract.command_line import CommandLine
 from machines.contract.names import unit_of
-from machines.contract.table import Group
+from machines.contract.orders import ABSENT
+from machines.contract.states import MachineState
+from machines.contract.table import Group, Setting
 from machines.models import Found, Machine
 from machines.models.found import ETC, RUN, File
 from machines.panel.diffs import Files
 from machines.templatetags import panel_tags
 
-STOCK = {
-    "Boot": "--boot",
-    "LinkJournal": "--link-journal=try-guest",
-    "VirtualEthernet": "--network-veth",
-    "PrivateUsers": "-U",
-}
+# The facts of a machine's row that the rows below are made of, beside its texts.
+DEPENDS_ON = frozenset({"state", "since", "unit", "restart_needed", "applied", "nspawn_sha256", "limits_sha256"})
 UNKNOWN_AT_MOST = 100
 RAISED = {"LimitNOFILE", "LimitMEMLOCK"}  # a systemd inside raises them for itself
 UNLIMITED = {"infinity", "[not set]", str(2**64 - 1)}
@@ -45,6 +46,7 @@ class Row:
     cause: str = ""
     command: str = ""
     confirmed: bool = False  # somebody other than the file says that it holds
+    by_unit: bool = False  # the command line of the unit says it, and the stock unit's does not
 
     @property
     def is_loud(self) -> bool:
@@ -79,15 +81,40 @@ def read(machine: Machine, found: Found | None, *, everything: bool = False) -> 
     if found is None:
         return Holds()
     rows = [*_nspawn_rows(machine, found), *_limit_rows(machine, found)]
-    kept = [row for row in rows if everything or row.wanted or row.disk or row.flag]
+    if is_arriving(machine, found):
+        rows = [replace(row, flag=OK, cause="", command="") if row.is_loud else row for row in rows]
+    kept = [row for row in rows if everything or row.wanted or row.disk or row.flag or row.by_unit]
     names = dict.fromkeys([*nspawn.SECTIONS, LIMITS, UNIT, *(row.section for row in rows)])
     sections = [(name, [row for row in kept if row.section == name]) for name in names]
     return Holds([(name, rows) for name, rows in sections if rows], list(_alarms(machine, found)))
 
 
+def recount(number: int) -> None:
+    """Keep in a machine's row how many of its settings are not in effect, as its page counts them. To be called in the
+    transaction that changes what DEPENDS_ON names, or what its host has told of its files."""
+    machine = Machine.objects.select_related("host", "applied").get(pk=number)
+    count = min(read(machine, Found.objects.filter(machine=number).first()).not_as_asked, 1000)
+    if count != machine.not_as_asked:
+        Machine.objects.filter(pk=number).update(not_as_asked=count, changed_at=timezone.now())
+
+
+def is_arriving(machine: Machine, found: Found) -> bool:
+    """Whether our own files were just written and their texts are still on their way: their sums were told already."""
+    applied, file, ours = machine.applied, found.counting, found.ours
+    if applied is None or machine.differs or any(each and not each.is_plain for each in (file, ours)):
+        return False
+    in_place = file.sha256 if file and file.path == f"{ETC}{machine.name}.nspawn" else ABSENT
+    return (in_place, ours.sha256 if ours else ABSENT) != (applied.nspawn_sha256, applied.limits_sha256)
+
+
+def is_up(machine: Machine) -> bool:
+    """Whether it was up when its host last spoke: the files told belong to that moment, even if it is silent since."""
+    return MachineState(machine.state).is_up
+
+
 def is_by_hand(machine: Machine) -> bool:
     """Whether it runs in another unit than machinectl would start it in."""
-    return machine.shown_state.is_up and machine.unit not in {"", unit_of(machine.name)}
+    return is_up(machine) and machine.unit not in {"", unit_of(machine.name)}
 
 
 # --- about the whole
@@ -101,15 +128,21 @@ def _alarms(machine: Machine, found: Found) -> Iterator[Alarm]:
             "apply to it, and neither do the unit's options. Power it off and start it from here.",
             f"machinectl poweroff {shlex.quote(machine.name)}",
         )
+    yield from _alarms_of_command(machine, found)
+    if found.unit and found.unit.form == "masked":
+        yield Alarm(
+            f"{found.unit.path} masks the unit: nothing can start it.",
+            f"systemctl unmask {shlex.quote(found.unit.path.rpartition('/')[2])}",
+        )
     files = found.nspawn_files
     for hidden in files[1:]:
         yield Alarm(f"systemd does not read {hidden.path}: {files[0].path} comes first.")
-    if files and not files[0].is_trusted:
+    if files and not _is_trusted(machine.command, files[0]) and machine.command.reads_files:
         yield Alarm(f"{files[0].path} lies beside the image, so systemd leaves out what would give it privileges.")
     for file in found.files:
         if file.form in {"unreadable", "long"}:
             yield Alarm(f"{file.path} could not be read: {file.error or 'it is longer than 128 KiB'}.")
-    if found.needs_reload and machine.shown_state.is_up:
+    if found.needs_reload and is_up(machine):
         yield Alarm(
             "systemd has not read all of the unit's files since they were changed. What it holds may change with the next "
             "reload.",
@@ -117,19 +150,105 @@ def _alarms(machine: Machine, found: Found) -> Iterator[Alarm]:
         )
 
 
+def _alarms_of_command(machine: Machine, found: Found) -> Iterator[Alarm]:
+    """What its command line has to do with it, where it is not the stock unit's."""
+    line = machine.command
+    if not line.is_known:
+        yield Alarm(
+            f"{shlex.join(line.argv[:1])} starts it, not systemd-nspawn itself, so nobody here knows which of these settings "
+            "reach it."
+        )
+    elif line.deviates:
+        yield Alarm(
+            f"{_who_says(machine, found)} another command line than systemd’s own unit: {', '.join(line.deviations())}."
+        )
+    if not line.reads_files:
+        yield Alarm("With --settings=no, systemd-nspawn reads no .nspawn file: no setting in one has any effect.")
+    if line.machine and line.machine != machine.name:
+        yield Alarm(
+            f"It is started under the name {line.machine}: machined, its .nspawn file and its links have that name."
+        )
+    if line.has_variables:
+        yield Alarm(
+            "Its command line has variables of the unit’s environment; what they stand for is not known before it runs."
+        )
+    if is_up(machine) and not is_by_hand(machine) and machine.run_command and _differ(line, machine.next_command):
+        yield Alarm("The unit’s command line is another since it was started; that acts with its next start.")
+
+
+def _who_says(machine: Machine, found: Found) -> str:
+    """The file that sets it, as far as one does."""
+    if is_by_hand(machine):
+        return "It was started with"
+    files = [file.path for file in found.files if file.kind != "nspawn" and file.is_plain and _starts(file.text)]
+    return f"{files[-1]} gives it" if files else "Its unit gives it"
+
+
+def _starts(text: str) -> bool:
+    return any((e.section, e.key) == ("Service", "ExecStart") and e.value for e in nspawn.parse(text).settings())
+
+
+def _differ(one: CommandLine, other: CommandLine) -> bool:
+    return not other.has_variables and (one.reads, one.said, one.strange) != (other.reads, other.said, other.strange)
+
+
+def _is_trusted(line: CommandLine, file: File) -> bool:
+    return file.is_trusted or line.reads == command_line.TRUSTED
+
+
 # --- the .nspawn file
 
 
 def _nspawn_rows(machine: Machine, found: Found) -> Iterator[Row]:
-    file = found.counting
+    line, file = machine.command, found.counting
     disk = _by_key(file.text if file and file.is_plain else "")
     wanted = _by_key(nspawn.unmark(machine.applied.nspawn_text) if machine.applied else "")
     unknown = [place for place in disk if ".".join(place) not in nspawn.SETTINGS]
     places = [*((s.section, s.key) for s in nspawn.SETTINGS.values()), *unknown[:UNKNOWN_AT_MOST]]
-    for section, key in places:
-        asked, said = wanted.get((section, key), []), disk.get((section, key), [])
-        seen = str(found.inside.get(f"{section}.{key}", ""))
-        yield _nspawn_row(machine, file, (section, key), (asked, said), seen)
+    counts = {".".join(place) for place, said in disk.items() if said and file and _counts(line, file, place)}
+    held, usual = line.beside(counts), command_line.parse(command_line.STOCK_ARGV).said
+    for place in places:
+        name = ".".join(place)
+        case = Case(
+            machine, file, place, wanted.get(place, []), disk.get(place, []), held.get(name, []), line,
+            str(found.inside.get(name, "")),
+        )  # fmt: skip
+        yield _nspawn_row(case, by_unit=bool(case.held) and case.held != usual.get(name))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of a machine's .nspawn file: asked for by us, said in the file, held by the command line beside it, and
+    seen of the running process."""
+
+    machine: Machine
+    file: File | None
+    place: tuple[str, str]
+    asked: list[str]
+    said: list[str]
+    held: list[str]
+    line: CommandLine
+    seen: str
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.place)
+
+    @property
+    def setting(self) -> Setting | None:
+        return nspawn.SETTINGS.get(self.name)
+
+    @property
+    def words(self) -> str:
+        """What of the command line has to do with it: its own words, else those of the settings that go with it."""
+        group = [self.name, *sorted(command_line.group_of(self.name) - {self.name})]
+        return next((", ".join(self.line.words[each]) for each in group if each in self.line.words), "")
+
+
+def _counts(line: CommandLine, file: File, place: tuple[str, str]) -> bool:
+    """Whether systemd-nspawn takes this setting from the file."""
+    trusted = _is_trusted(line, file) or not needs_trust(*place)
+    return line.reads_files and trusted and ".".join(place) not in line.outranked
 
 
 def _by_key(text: str) -> dict[tuple[str, str], list[str]]:
@@ -141,28 +260,36 @@ def _by_key(text: str) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def _nspawn_row(
-    machine: Machine, file: File | None, place: tuple[str, str], values: tuple[list[str], list[str]], seen: str
-) -> Row:
-    (section, key), (asked, said) = place, values
-    setting = nspawn.SETTINGS.get(f"{section}.{key}")
-    agrees = readback.inside(f"{section}.{key}", said, seen) if machine.shown_state.is_up else None
-    flag, cause, command = _why(machine, file, place, (asked, said), agrees)
-    shown = _seen(key, said or asked, seen) if seen else _unseen(machine, file, asked, said)
+def _nspawn_row(case: Case, *, by_unit: bool) -> Row:
+    (section, key), setting, file = case.place, case.setting, case.file
+    due = case.held or case.said
+    agrees = readback.inside(case.name, due, case.seen) if is_up(case.machine) else None
+    why = _why(case, agrees)
     return Row(
         section=section,
         key=key,
         title=setting.title if setting else "Not a setting of systemd’s",
-        wanted=asked,
-        disk=said,
-        effective=[] if flag == IGNORED and not agrees else shown if said or asked else [],
-        source=_source(file, key, said),
-        path=file.path if file and said else "",
-        flag=flag,
-        cause=cause,
-        command=command,
+        wanted=case.asked,
+        disk=case.said,
+        effective=_effective(case, ignored=why.flag == IGNORED),
+        source=_source(case, ignored=why.flag == IGNORED),
+        path=file.path if file and case.said else "",
+        flag=why.flag,
+        cause=why.cause,
+        command=why.command,
         confirmed=agrees is True,
+        by_unit=by_unit,
     )
+
+
+def _effective(case: Case, *, ignored: bool) -> list[str]:
+    """What is in force: as the process shows it, else as the command line or the file says, for what leaves no trace."""
+    asked = case.held or case.said or case.asked
+    if not asked or not is_up(case.machine) or not case.line.is_known or (ignored and not case.held):
+        return []
+    if case.seen:
+        return _seen(case.place[1], asked, case.seen)
+    return case.held or _unseen(case.machine, case.file, case.asked, case.said)
 
 
 def _seen(key: str, wanted: list[str], seen: str) -> list[str]:
@@ -174,45 +301,71 @@ def _seen(key: str, wanted: list[str], seen: str) -> list[str]:
 
 def _unseen(machine: Machine, file: File | None, asked: list[str], said: list[str]) -> list[str]:
     """Of what leaves no trace: what the file said when the machine was started."""
-    if not machine.shown_state.is_up:
-        return []
     later = machine.since is not None and file is not None and file.changed > machine.since.timestamp()
     return asked if machine.applied and later else said
 
 
-def _source(file: File | None, key: str, said: list[str]) -> str:
-    if said and file:
-        return place_of(file)
-    return f"unit: {STOCK[key]}" if key in STOCK else "systemd’s default"
+def _source(case: Case, *, ignored: bool) -> str:
+    if case.said and case.file and not (ignored and case.held):
+        return place_of(case.file)
+    return f"unit: {case.words}" if case.held else "systemd’s default"
 
 
-def _why(
-    machine: Machine,
-    file: File | None,
-    place: tuple[str, str],
-    values: tuple[list[str], list[str]],
-    agrees: bool | None,
-) -> tuple[str, str, str]:
-    (section, key), (asked, said) = place, values
-    setting = nspawn.SETTINGS.get(f"{section}.{key}")
-    if said and setting is None:
-        return IGNORED, "systemd knows no such setting and starts the machine without it.", ""
-    if said and file and not file.is_trusted and needs_trust(section, key):
-        return IGNORED, f"systemd takes this only from {ETC} or {RUN}, not from a file beside the image.", ""
-    if machine.applied and asked != said:
-        return DIFFERS, "Somebody changed the file on the host by hand.", ""
-    return _why_not_inside(machine, file, key, agrees) if said and machine.shown_state.is_up else (OK, "", "")
+@dataclass(frozen=True)
+class Why:
+    """Whether something holds; if not, for which reason, and what mends it."""
+
+    flag: str = OK
+    cause: str = ""
+    command: str = ""
 
 
-def _why_not_inside(machine: Machine, file: File | None, key: str, agrees: bool | None) -> tuple[str, str, str]:
+def _why(case: Case, agrees: bool | None) -> Why:
+    (section, key), file, line = case.place, case.file, case.line
+    if case.said and case.setting is None:
+        return Why(IGNORED, "systemd knows no such setting and starts the machine without it.")
+    if case.said and file and (cause := _why_not_taken(case)) and not _says_the_same(case, agrees):
+        return Why(IGNORED, cause)
+    if case.said and file and line.reads_files and not _is_trusted(line, file) and needs_trust(section, key):
+        return Why(IGNORED, f"systemd takes this only from {ETC} or {RUN}, not from a file beside the image.")
+    if case.machine.applied and case.asked != case.said:
+        return Why(DIFFERS, "Somebody changed the file on the host by hand.")
+    return _why_not_inside(case, agrees) if case.said and is_up(case.machine) else Why()
+
+
+def _why_not_taken(case: Case) -> str:
+    """Why the command line keeps systemd from taking this out of the file; "" where it does not."""
+    who = "It was started" if is_up(case.machine) else "Its unit starts it"
+    if not case.line.reads_files:
+        return f"{who} with --settings=no: no .nspawn file is read."
+    if case.name in case.line.outranked:
+        return f"{who} with {case.words}, and without --settings=override the command line comes before the file."
+    return ""
+
+
+def _says_the_same(case: Case, agrees: bool | None) -> bool:
+    """Whether what the command line says instead is the same, or what is seen of the process is."""
+    setting = case.setting
+    both = [[setting.normal(each) if setting else each for each in said] for said in (case.held, case.said)]
+    return both[0] == both[1] or (not case.held and agrees is True)
+
+
+def _why_not_inside(case: Case, agrees: bool | None) -> Why:
     """The same, for a machine that runs and whose file says the key."""
+    machine, file = case.machine, case.file
     if is_by_hand(machine):
-        return (OK, "", "") if agrees else (DIFFERS, f"It was started by hand, in {machine.unit}.", "")
+        return Why() if agrees or _takes_it(case) else Why(DIFFERS, f"It was started by hand, in {machine.unit}.")
     if file and agrees is not True and _waits(machine, file):
-        return WAITS, "Written after the machine was started: it acts with the next start.", ""
-    if agrees is False and key not in RAISED:
-        return DIFFERS, "The machine runs without it. Its unit’s log of the last start may say why.", _log(machine)
-    return OK, "", ""
+        return Why(WAITS, "Written after the machine was started: it acts with the next start.")
+    if agrees is False and case.place[1] not in RAISED:
+        said = "The machine runs without it. Its unit’s log of the last start may say why."
+        return Why(DIFFERS, said, _log(machine))
+    return Why()
+
+
+def _takes_it(case: Case) -> bool:
+    """Whether a machine that was started by hand has it from the file: only where its command line is known."""
+    return bool(case.machine.run_command) and case.line.is_known and not case.held
 
 
 def _waits(machine: Machine, file: File) -> bool:
@@ -290,7 +443,7 @@ def _bare(key: str, shown: str) -> str:
 
 
 def _agrees(machine: Machine, key: str, wanted: str, real: str) -> bool | None:
-    if not wanted or not real or not machine.shown_state.is_up:
+    if not wanted or not real or not is_up(machine):
         return None
     return readback.holds(key, wanted, real, int(machine.host.facts.get("memory_total") or 0))
 

@@ -359,6 +359,7 @@ def settle_revision(revision: Revision, machine: Machine, *, written: bool, at: 
         ignored="",
         changed_at=timezone.now(),
     )
+    holds.recount(machine.pk)
 
 
 def _body(text: str) -> str:
@@ -424,6 +425,8 @@ def refresh(host: Host, fact: reports.MachineFact, known: dict[str, Machine] | N
             differs["restart_needed"] = False
     if differs:
         Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
+    if differs.keys() & holds.DEPENDS_ON:
+        holds.recount(machine.pk)
 
 
 def _keeps_drift(machine: Machine) -> bool:
@@ -472,16 +475,19 @@ def _found(host: Host, report: reports.Found, _: Jobs) -> None:
     """What lies on the host for machines it has told of, and what holds of them."""
     told = {each.name: each for each in report.machines}
     for machine in Machine.objects.on(host).filter(name__in=told).select_related("host", "applied"):
-        found, _created = Found.objects.update_or_create(machine=machine, defaults=_as_found(told[machine.name]))
-        differs = {"not_as_asked": min(holds.read(machine, found).not_as_asked, 1000)}
+        each = told[machine.name]
+        found, _created = Found.objects.update_or_create(machine=machine, defaults=_as_found(each))
+        facts: dict[str, Any] = {"unit_command": each.unit_command, "run_command": each.run_command}
         if machine.applied and machine.applied.found_in:
-            differs["drifted"] = drift.has_moved(machine, found)
-        if any(getattr(machine, name) != value for name, value in differs.items()):
+            facts["drifted"] = drift.has_moved(machine, found)
+        differs = {name: value for name, value in facts.items() if getattr(machine, name) != value}
+        if differs:
             Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
+        holds.recount(machine.pk)
 
 
 def _as_found(told: reports.FoundMachine) -> dict[str, Any]:
-    columns = told.model_dump(mode="json", exclude={"name", "files"})
+    columns = told.model_dump(mode="json", exclude={"name", "files", "unit_command", "run_command"})
     return {**columns, "told": [file.model_dump(mode="json") for file in told.files], "at": timezone.now()}
 
 

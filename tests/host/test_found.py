@@ -16,8 +16,12 @@ def write(file, text="x\n"):
 def test_nspawn_files_come_in_systemds_order_of_search(paths):
     for folder in (paths.machines, paths.probes, paths.nspawn):
         write(folder / "web.nspawn")
-    assert [f.parent for f in found.nspawn_files(paths, "web")] == [paths.nspawn, paths.probes, paths.machines]
-    assert list(found.nspawn_files(paths, "other")) == []
+    assert [f.parent for f in found.nspawn_files(paths, found.Places("web", paths.machines))] == [
+        paths.nspawn,
+        paths.probes,
+        paths.machines,
+    ]
+    assert list(found.nspawn_files(paths, found.Places("other", paths.machines))) == []
 
 
 def test_dropins_are_sorted_by_name_whatever_their_folder_and_the_first_folder_hides_a_namesake(paths):

@@ -7,8 +7,9 @@ from html import unescape
 import pytest
 from django.utils import timezone
 
+from machines.contract import reports
 from machines.models import Found, Machine
-from machines.panel import holds
+from machines.panel import holds, intake
 from tests.panel.configs import cast
 
 pytestmark = pytest.mark.django_db
@@ -29,6 +30,11 @@ def told(path: str, text: str, changed: float = 1.0) -> dict:
 
 
 def find(machine: Machine, *files: tuple[str, str], **fields) -> Found:
+    """What a host tells of a machine: the sums of both files with its state, then their texts."""
+    sums = {path: cast.sha(text) for path, text, *_ in files}
+    Machine.objects.filter(pk=machine.pk).update(
+        nspawn_sha256=sums.get(ETC, "absent"), limits_sha256=sums.get(OURS, "absent")
+    )
     Found.objects.filter(machine=machine).delete()
     return Found.objects.create(machine=machine, told=[told(*file) for file in files], **fields)
 
@@ -176,3 +182,130 @@ def test_a_file_of_many_thousand_keys_is_read_in_time(web):
     began = time.monotonic()
     assert len(list(holds.read(machine, found).rows)) == holds.UNKNOWN_AT_MOST
     assert time.monotonic() - began < 5
+
+
+# --- units with a command line of their own
+
+NSPAWN = "/usr/bin/systemd-nspawn"
+DROPIN = f"/etc/systemd/system/{UNIT}.d/start.conf"
+
+
+def starts_with(machine: Machine, words: str, *, since: str = "") -> Machine:
+    """A unit whose drop-in rewrites ExecStart=, and a process that was started with `since`, if that is another line."""
+    line, earlier = [NSPAWN, *words.split()], [NSPAWN, *(since or words).split()]
+    Machine.objects.filter(pk=machine.pk).update(unit_command=line, run_command=earlier)
+    return run(machine)
+
+
+def test_a_file_that_is_not_read_is_not_in_force(web):
+    starts_with(web, "--boot --settings=no --machine=web")
+    find(web, (ETC, "[Exec]\nHostname=other\n[Network]\nPort=8080\n"), (DROPIN, "[Service]\nExecStart=\nExecStart=x\n"))
+    name, port = row(web, "Hostname"), row(web, "Port")
+    assert {name.flag, port.flag} == {"ignored"}
+    assert (name.effective, port.effective) == ([], [])
+    assert "--settings=no" in name.cause
+    read = holds.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    said = " ".join(alarm.text for alarm in read.alarms)
+    assert f"{DROPIN} gives it another command line" in said
+    assert "no -U" in said
+
+
+def test_the_page_of_a_stopped_machine_says_so_too(web):
+    starts_with(web, "--boot --settings=no --machine=web")
+    Machine.objects.filter(pk=web.pk).update(state="stopped")
+    find(web, (ETC, "[Exec]\nHostname=other\n"))
+    assert row(web, "Hostname").flag == "ignored"
+
+
+def test_a_setting_of_the_command_line_is_shown_where_the_file_says_nothing(web):
+    starts_with(web, "--boot --settings=override --network-bridge=br0 --bind=/srv/a --kill-signal=SIGTERM")
+    find(web, inside={"Network.Bridge": "br0", "Network.VirtualEthernet": "yes"})
+    bridge, signal = row(web, "Bridge"), row(web, "KillSignal")
+    assert (bridge.effective, bridge.source, bridge.confirmed) == (["br0"], "unit: --network-bridge=br0", True)
+    assert (signal.effective, signal.confirmed) == (["SIGTERM"], False)
+    assert row(web, "PrivateUsers", everything=True).source == "systemd’s default"
+
+
+def test_without_override_the_command_line_comes_before_the_file(web):
+    starts_with(web, "--boot --bind=/srv/a --machine=web")
+    find(web, (ETC, "[Files]\nBind=/srv/b\n[Exec]\nHostname=other\n"), inside={"Files.Bind": "/srv/a writable ext4"})
+    bind = row(web, "Bind")
+    assert (bind.flag, bind.effective, bind.source) == ("ignored", ["/srv/a writable ext4"], "unit: --bind=/srv/a")
+    assert "before the file" in bind.cause
+    assert row(web, "Hostname").flag == ""
+
+
+def test_what_the_command_line_says_as_well_is_no_mismatch(web):
+    starts_with(web, "--boot --settings=no --network-veth")
+    find(web, (ETC, "[Network]\nVirtualEthernet=on\n"), inside={"Network.VirtualEthernet": "yes"})
+    assert row(web, "VirtualEthernet").flag == ""
+
+
+def test_trusted_settings_beside_the_image_count_where_the_unit_says_so(web):
+    starts_with(web, "--boot --settings=trusted")
+    find(web, (BESIDE, "[Files]\nBind=/srv/x\n"), inside={"Files.Bind": "/srv/x writable ext4"})
+    assert row(web, "Bind").flag == ""
+
+
+def test_a_command_line_changed_since_the_start_counts_from_the_next(web):
+    starts_with(web, "--boot --settings=no", since="--boot --settings=override")
+    find(web, (ETC, "[Exec]\nHostname=other\n"))
+    assert row(web, "Hostname").flag == ""
+    read = holds.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    assert any("acts with its next start" in alarm.text for alarm in read.alarms)
+
+
+def test_a_wrapper_is_said_to_be_one(web):
+    Machine.objects.filter(pk=web.pk).update(unit_command=["/usr/local/bin/start-web"])
+    find(web, (ETC, "[Exec]\nHostname=other\n"))
+    read = holds.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    assert any("/usr/local/bin/start-web starts it" in alarm.text for alarm in read.alarms)
+
+
+def test_a_masked_unit_is_said_to_be_masked(web):
+    find(web)
+    Found.objects.update(told=[{**told(f"/etc/systemd/system/{UNIT}", ""), "form": "masked"}])
+    read = holds.read(web, Found.objects.get())
+    assert [alarm.command for alarm in read.alarms] == [f"systemctl unmask {UNIT}"]
+
+
+# --- one number for the badge and its page
+
+
+def counted(machine: Machine) -> tuple[int, int]:
+    fresh = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
+    return fresh.not_as_asked, holds.read(fresh, Found.objects.get(machine=machine)).not_as_asked
+
+
+def test_the_badge_follows_the_state_without_a_new_word_of_the_files(web):
+    cast.applied(web, memory_max="512M")
+    run(web)
+    ours = Machine.objects.get().applied
+    find(web, STOCK, (ETC, ours.nspawn_text), (OURS, ours.limits_text), shown={"MemoryMax": str(1 << 30)})
+    holds.recount(web.pk)
+    assert counted(web) == (1, 1)
+    intake.refresh(web.host, reports.MachineFact(
+        name="web", state="stopped", nspawn_sha256=ours.nspawn_sha256, limits_sha256=ours.limits_sha256
+    ))  # fmt: skip
+    assert counted(web) == (0, 0)
+
+
+def test_right_after_an_apply_nothing_is_held_against_files_that_are_on_their_way(web, admin):
+    cast.applied(web, memory_max="512M")
+    run(web)
+    before = Machine.objects.get().applied
+    find(web, STOCK, (ETC, before.nspawn_text), (OURS, before.limits_text), shown={"MemoryMax": str(512 << 20)})
+    draft = cast.draft(web, admin, memory_max="1G", settings={"Exec.Hostname": "other"})
+    draft.number_and_keep(2)
+    intake.settle_revision(draft, Machine.objects.get(), written=True, at=timezone.now())
+    assert counted(web) == (0, 0)
+
+
+def test_a_silent_host_s_page_and_badge_have_one_number(as_viewer, web):
+    run(web)
+    find(web, (ETC, "[Exec]\nNonsense=1\n"))
+    holds.recount(web.pk)
+    web.host.last_seen = timezone.now() - timedelta(hours=1)
+    web.host.save()
+    assert counted(web) == (1, 1)
+    assert "this is what it said last" in unescape(as_viewer.get(URL).content.decode())
