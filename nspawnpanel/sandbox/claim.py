@@ -34,7 +34,10 @@ class Claim:
     def clear_away(self) -> bool:
         """Kill what the note names and still runs; returns whether the host's tree is to be kept."""
         self._file.seek(0)
-        noted = json.loads(self._file.read() or "{}")
+        try:
+            noted = json.loads(self._file.read() or "{}")
+        except ValueError:  # its owner was killed while it wrote
+            return True
         for pid, start in noted.get("processes", {}).items():
             if _start_time(int(pid)) == start:
                 with contextlib.suppress(ProcessLookupError):

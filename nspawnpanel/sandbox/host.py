@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from nspawnpanel.sandbox import apt, cgroups, claim, pool, trees, uplink
-from nspawnpanel.sandbox.run import CLEAN, SandboxError, kill_group, popen, run
+from nspawnpanel.sandbox.run import CLEAN, SandboxError, kill_group, popen, printable, run
 
 CACHE = Path(os.environ.get("NSPAWNPANEL_CACHE", "/var/cache/nspawnpanel"))
 BOOT_TIME = 90.0  # seconds until systemd inside must have finished
@@ -56,15 +56,28 @@ def can_boot() -> str | None:
     return None
 
 
-def _sweep(cache: Path) -> None:
-    """Clear away what killed processes left behind: their running hosts, and the trees nobody asked to keep."""
-    hosts = cache / "pool" / "hosts"
-    for left in claim.abandoned(hosts):
-        keep = left.clear_away()
-        cgroups.leave_nothing(_unit(cache, left.name))
-        if not keep:
-            pool.drop(hosts / left.name)
-        left.release(forget=not keep)
+def _sweep(cache: Path, say: trees.Say) -> None:
+    """Clear away what killed processes left behind: their running hosts, and the trees nobody asked to keep.
+
+    What cannot be cleared stays for the next time, and stops neither the others nor the host that is about to start.
+    """
+    for left in claim.abandoned(cache / "pool" / "hosts"):
+        gone = False
+        try:
+            gone = _clear_after(cache, left)
+        except (SandboxError, OSError) as error:
+            say(f"{left.name}, which a killed process left behind, could not be cleared away: {printable(str(error))}")
+        finally:
+            left.release(forget=gone)
+
+
+def _clear_after(cache: Path, left: claim.Claim) -> bool:
+    """Whether nothing of it is left. Raises SandboxError or OSError."""
+    keep = left.clear_away()
+    cgroups.leave_nothing(_unit(cache, left.name))
+    if not keep:
+        pool.drop(cache / "pool" / "hosts" / left.name)
+    return not keep
 
 
 def _unit(cache: Path, name: str) -> str:
@@ -223,7 +236,7 @@ class Sandbox:
 
     def _take(self) -> claim.Claim:
         with pool.locked(self.cache / "claims.lock"):  # or a sweep might hold the name just now
-            _sweep(self.cache)
+            _sweep(self.cache, self.say)
             taken = claim.take(self.tree.parent, self.name)
         taken.clear_away()
         cgroups.leave_nothing(self._unit)

@@ -6,11 +6,13 @@ can be renamed like a folder. Every function looks at the file system itself, so
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nspawnpanel.sandbox.run import CommandFailed, SandboxError, run
 
+BTRFS_TOP = 256  # inode of the top of every subvolume
 SIZE = "20G"  # sparse: takes on disk what is used
 Say = Callable[[str], None]
 
@@ -84,9 +86,11 @@ def drop(path: Path) -> None:
     if not path.exists():
         return
     if _is_subvolume(path):
-        for nested in _nested(path):
-            _delete(nested)
-        _delete(path)
+        found = [*_nested(path), path]
+        for subvolume in reversed(found):
+            _make_writable(subvolume)
+        for subvolume in found:
+            _delete(subvolume)
     else:
         run(["rm", "--recursive", "--force", "--one-file-system", "--", str(path)], timeout=600)
 
@@ -102,17 +106,25 @@ def flatten(path: Path) -> None:
 
 
 def _is_subvolume(path: Path) -> bool:
-    return path.stat().st_ino == 256 and is_btrfs(path)
+    return path.stat().st_ino == BTRFS_TOP and is_btrfs(path)
 
 
 def _nested(path: Path) -> list[Path]:
-    """Every subvolume inside `path`, innermost first. (`btrfs subvolume list` names them relative to this or that.)"""
-    found = run(["find", str(path), "-mindepth", "1", "-depth", "-type", "d", "-inum", "256", "-print0"], timeout=600)
-    return [Path(name) for name in found.stdout.split("\0") if name]
+    """Every subvolume inside `path`, innermost first. (`btrfs subvolume list` names them relative to this or that.)
+
+    Whoever is root in a host gives them any name: no tool prints them here, for its output would have to be text.
+    """
+    inside = (Path(folder, name) for folder, names, _ in os.walk(path, topdown=False) for name in names)
+    return [folder for folder in inside if not folder.is_symlink() and folder.stat().st_ino == BTRFS_TOP]
+
+
+def _make_writable(path: Path) -> None:
+    """Nothing goes out of a subvolume that is read-only, not even another subvolume."""
+    run(["btrfs", "property", "set", "-ts", "--", str(path), "ro", "false"], check=False)
 
 
 def _delete(path: Path) -> None:
-    run(["btrfs", "property", "set", "-ts", "--", str(path), "ro", "false"], check=False)
+    _make_writable(path)
     done = run(["btrfs", "subvolume", "delete", "--", str(path)], check=False)
     if done.returncode != 0:
         raise SandboxError(f"cannot delete {path}: {done.stderr.strip()}")

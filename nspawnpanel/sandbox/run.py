@@ -11,6 +11,11 @@ CLEAN = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/root", "TERM": "dumb", "DEBI
 TAIL = 2_000  # characters of stderr that an error shows
 
 
+def printable(text: str) -> str:
+    """The same with ? for bytes that are no UTF-8, which names of files may have and no terminal takes."""
+    return text.encode(errors="replace").decode()
+
+
 class SandboxError(RuntimeError):
     """A sandbox, its trees or its pool could not do what was asked; the message says what, why and what to do."""
 
@@ -21,7 +26,7 @@ class CommandFailed(SandboxError):
     def __init__(self, argv: Sequence[str], status: int, stdout: str, stderr: str) -> None:
         self.argv, self.status, self.stdout, self.stderr = list(argv), status, stdout, stderr
         said = (stderr.strip() or stdout.strip() or "it said nothing")[-TAIL:]
-        super().__init__(f"{shlex.join(argv)} ended with status {status}: {said}")
+        super().__init__(f"{printable(shlex.join(argv))} ended with status {status}: {said}")
 
 
 def run(
@@ -40,7 +45,7 @@ def run(
             kill_group(process)
             process.wait()  # not for the end of its output: systemd-run --pipe hands the pipes to a unit that lives on
             if isinstance(error, subprocess.TimeoutExpired):
-                raise SandboxError(f"{shlex.join(argv)} did not end within {timeout:g} seconds") from None
+                raise SandboxError(f"{printable(shlex.join(argv))} did not end within {timeout:g} seconds") from None
             raise
     if check and process.returncode != 0:
         raise CommandFailed(argv, process.returncode, stdout, stderr)

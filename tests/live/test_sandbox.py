@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from machines.contract import apt_sources
-from nspawnpanel.sandbox import CACHE, Sandbox, SandboxError, kill_group
+from nspawnpanel.sandbox import CACHE, Sandbox, SandboxError, kill_group, pool
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 UNIT = "systemd-nspawn@web.service"
@@ -196,3 +196,17 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(host: Sandbox) -> None:
     assert traces(name)
     with Sandbox(f"next-{WORKER}", CACHE):
         wait_for(lambda: traces(name) == [], f"left: {traces(name)}")
+
+
+def test_a_tree_is_deleted_whatever_its_subvolumes_are_called() -> None:
+    """Names that are no UTF-8, and subvolumes that are read-only with others inside."""
+    tree = CACHE / "pool" / "hosts" / f"odd-{os.getpid()}"
+    if not pool.is_btrfs(tree.parent):
+        pytest.skip("there is no btrfs here")
+    inside = os.fsencode(tree) + b"/caf\xe9"
+    for path in (os.fsencode(tree), inside, inside + b"/\xff\n"):
+        subprocess.run(["btrfs", "-q", "subvolume", "create", path], check=True)
+    subprocess.run(["btrfs", "property", "set", "-ts", inside, "ro", "true"], check=True)
+    (tree / "link").symlink_to(inside)
+    pool.drop(tree)
+    assert not tree.exists()

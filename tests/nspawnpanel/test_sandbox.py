@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nspawnpanel.sandbox import CommandFailed, Sandbox, SandboxError, apt, pool, trees
+from nspawnpanel.sandbox import CommandFailed, Sandbox, SandboxError, apt, cgroups, claim, host, pool, trees
 from nspawnpanel.sandbox.run import run
 
 
@@ -82,3 +82,26 @@ def test_a_plain_folder_serves_where_there_is_no_btrfs(tmp_path: Path) -> None:
     pool.drop(tmp_path / "one")
     assert (tmp_path / "two" / "file").read_text() == "text"
     assert not (tmp_path / "one").exists()
+
+
+def test_a_tree_that_cannot_be_cleared_away_stops_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = tmp_path / "pool" / "hosts"
+    hosts.mkdir(parents=True)
+    for name in ("bad", "good", "torn"):
+        (hosts / name).mkdir()
+        claim.take(hosts, name).note(keep=False)
+    (hosts / ".torn.lock").write_text('{"keep": fal')
+    plain = pool.drop
+
+    def drop(path: Path) -> None:
+        if path.name == "bad":
+            raise SandboxError("Could not statfs caf\udce9")
+        plain(path)
+
+    said: list[str] = []
+    monkeypatch.setattr(pool, "drop", drop)
+    monkeypatch.setattr(cgroups, "leave_nothing", lambda _: None)
+    host._sweep(tmp_path, said.append)
+    assert sorted(path.name for path in hosts.iterdir()) == [".bad.lock", ".torn.lock", "bad", "torn"]
+    assert said == ["bad, which a killed process left behind, could not be cleared away: Could not statfs caf?"]
+    claim.take(hosts, "bad").release()  # nobody holds the name
