@@ -184,11 +184,14 @@ class Pool(Order):
 
 class Remove(Order):
     """Remove image and configuration. `image_id` is what the host last reported of the image (its creation time in µs
-    and inode), so that a late order cannot remove a newer machine of the same name."""
+    and inode), so that a late order cannot remove a newer machine of the same name. `replaces_*` are the sums of its files
+    as the person saw them, as in Configuration; "" for files nobody looked at."""
 
     op: Literal["remove"] = "remove"
     name: KnownName
     image_id: str = Field(default="", max_length=100)
+    replaces_nspawn: str = Field(default="", max_length=64)
+    replaces_limits: str = Field(default="", max_length=64)
 
 
 def _nobody_or_known(name: str) -> str:
@@ -273,7 +276,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "bake": ("prepare", "bootstrap", "packages", "configure", "finish"),
     "export": ("check", "pack", "send"),
     "pool": ("check", "make", "copy", "switch"),
-    "remove": ("check", "image", "configuration"),
+    "remove": ("check", "configuration", "image"),
     "prove": ("check", "processor", "memory"),
 }
 

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,7 +85,7 @@ class Prepared:
 
     def sync(self) -> None:
         for file, _ in self._ready:
-            _sync_folder(file.parent)
+            sync_folder(file.parent)
 
     def drop(self) -> None:
         """Leave everything as it was."""
@@ -115,7 +114,7 @@ def write_one(file: Path, text: str) -> None:
     if read_one(file, OURS_LIMIT) == text:
         return
     _exchange(file, _aside(file, text) if text else None)
-    _sync_folder(file.parent)
+    sync_folder(file.parent)
 
 
 def keep(folder: Path, files: Files) -> None:
@@ -160,7 +159,7 @@ def _forget_empty(folder: Path) -> None:
             folder.rmdir()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     if not folder.exists():
         return
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -168,9 +167,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def forget(paths: Paths, name: MachineName) -> None:
-    """Remove both files and every generation."""
-    write(paths, name, Files())
-    shutil.rmtree(paths.generations(name), ignore_errors=True)

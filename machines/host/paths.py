@@ -25,8 +25,8 @@ class Paths:
     policy: Path = Path("/etc/nspawnpanel/policy.toml")
     control: Path = Path("/run/systemd/system.control")
     lasting_control: Path = Path("/etc/systemd/system.control")
+    runtime_units: Path = Path("/run/systemd/system")
     vendor_units: tuple[Path, ...] = (
-        Path("/run/systemd/system"),
         Path("/usr/local/lib/systemd/system"),
         Path("/usr/lib/systemd/system"),
         Path("/lib/systemd/system"),
@@ -48,7 +48,12 @@ class Paths:
     @property
     def unit_folders(self) -> tuple[Path, ...]:
         """Where units and drop-ins are looked for, the first one first (systemd.unit(5))."""
-        return (self.lasting_control, self.control, self.units, *self.vendor_units)
+        return (*self.own_unit_folders, *self.vendor_units)
+
+    @property
+    def own_unit_folders(self) -> tuple[Path, ...]:
+        """Those of them that belong to the host's administrators and not to packages."""
+        return (self.lasting_control, self.control, self.units, self.runtime_units)
 
     @property
     def keys(self) -> Path:
@@ -70,6 +75,10 @@ class Paths:
     def generations(self, name: MachineName) -> Path:
         """Configurations that were replaced, by the revision that replaced them."""
         return self.state / "generations" / name
+
+    def removed(self, name: MachineName, job: UUID) -> Path:
+        """Copies of the files that belonged to a machine's name, and that this job has taken away."""
+        return self.state / "removed" / f"{name}-{job}"
 
     def image(self, name: MachineName) -> Path:
         """A machine's tree."""
@@ -96,6 +105,10 @@ class Paths:
     def unfinished(self, job: UUID) -> Path:
         """A tree being built. The leading dot hides it from machined."""
         return self.machines / f".nspawnpanel-{job}.tmp"
+
+    def aside(self, job: UUID) -> Path:
+        """An image being deleted. The leading dot hides it from machined, and no unit starts it."""
+        return self.machines / f".nspawnpanel-{job}.removed"
 
     def in_memory(self, job: UUID) -> Path:
         """The same tree while it grows in memory: where that is mounted, in the job's own mount namespace."""

@@ -1,82 +1,108 @@
-"""Remove a machine: its image, both its files, its generations, its autostart link."""
+"""Remove a machine: everything that belongs to its name, and its image.
+
+The order of the steps is what makes it safe to be killed between any two. First everything is looked at and refused that
+would stop it half-way. Then it is made impossible to start: its autostart links go and its image takes a hidden name that
+no unit starts, both on disk before anything is deleted. Then its files go, and the image last. Carried out again after it
+was interrupted, it finishes the rest.
+"""
 
 import os
-import time
+import shutil
+from pathlib import Path
 from typing import Any
 
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import autostart, inventory, machinectl, nspawn_file, systemctl
+from machines.host import belongings, doomed, systemctl
+from machines.host.belongings import Belonging
 from machines.host.faults import CommandFailed
-from machines.host.paths import unit_of
-from machines.host.rootfs import build, pool
+from machines.host.nspawn_file import sync_folder
+from machines.host.paths import Paths, unit_of
+from machines.host.rootfs import pool
 from machines.host.run import run
-from machines.host.running import Machine
-from machines.host.this_host import Image, Task, ThisHost
-
-# EPERM, as machinectl tells it when the kernel refuses, and when machined's own words are taken for it.
-_MARKED = ("Operation not permitted", "Access denied")
+from machines.host.this_host import Task, ThisHost
+from machines.host.undo import Undo
 
 
 def remove(host: ThisHost, task: Task) -> dict[str, Any]:
-    """Carry out a Remove order. Carried out again after it was interrupted, it finishes the rest.
-
-    Raises Problem machine-running or image-changed, or CommandFailed.
-    """
+    """Carry out a Remove order. Raises Problem of doomed.look(), CommandFailed or OSError; then nothing is removed, or
+    the problem says what is."""
     assert isinstance(task.order, orders.Remove)
-    name = MachineName(task.order.name)
+    name, aside = MachineName(task.order.name), host.paths.aside(task.job)
     task.voice.phase("check", 1, 3)
-    image = host.bus.do(inventory.read_image(host, name))
-    _check(host, task, name, image)
-    task.voice.phase("image", 2, 3)
+    begun = os.path.lexists(aside)
+    if begun:
+        task.voice.line("An earlier try was interrupted after the machine could not start any more; this is the rest.")
+    image = None if begun else doomed.look(host, task, name)
+    task.voice.phase("configuration", 2, 3)
     if image is not None:
-        _remove_image(host, task, name)
-        build.sync(host.paths.machines)  # or a power cut would bring it back
-    task.voice.phase("configuration", 3, 3)
-    _forget(host, task, name)
-    return {"removed": image is not None}
+        _make_unstartable(host, task, name, image)
+    if not begun or not _is_there(host.paths, name):  # somebody may have made another one of that name since
+        _remove_files(host, task, name)
+    task.voice.phase("image", 3, 3)
+    _delete(task, aside)
+    return {"removed": image is not None or begun}
 
 
-def _remove_image(host: ThisHost, task: Task, name: MachineName) -> None:
-    """Files marked immutable or append-only stop machined half-way, where the image is no subvolume: then the marks are
-    taken off and it is tried once more. Raises CommandFailed."""
-    argv = machinectl.remove(name)
+def _is_there(paths: Paths, name: MachineName) -> bool:
+    return any(map(os.path.lexists, (paths.image(name), paths.raw_image(name))))
+
+
+def _make_unstartable(host: ThisHost, task: Task, name: MachineName, image: Path) -> None:
+    """No link starts it, and what a unit of its name would start is not there. Raises CommandFailed or OSError; then it
+    is as it was."""
+    with doomed.locked(image, name), Undo() as undo:
+        links = [each for each in belongings.of(host.paths, name) if each.kind == "autostart"]
+        for link in links:
+            undo.push(_link_again, link)
+        _take(host, task, name, links)
+        pool.allow_rename(image)
+        aside = host.paths.aside(task.job)
+        task.voice.line(f"Hiding {image} as {aside}, so that nothing can start it")
+        image.rename(aside)
+        undo.keep()
+        sync_folder(host.paths.machines)
+
+
+def _link_again(link: Belonging) -> None:
+    if not os.path.lexists(link.path):
+        link.path.parent.mkdir(exist_ok=True)
+        link.path.symlink_to(link.target)
+
+
+def _remove_files(host: ThisHost, task: Task, name: MachineName) -> None:
+    """All that would act on the next machine of that name, and the generations kept of this one."""
+    _take(host, task, name, belongings.of(host.paths, name))
+    shutil.rmtree(host.paths.generations(name), ignore_errors=True)
+    for image in (host.paths.image(name), host.paths.raw_image(name)):
+        doomed.lock_of(image).unlink(missing_ok=True)  # whoever is killed leaves it
     try:
-        task.run(argv, timeout=max(60.0, task.deadline - time.time()))
-    except CommandFailed as failed:
-        tree = host.paths.image(name)
-        if not any(word in failed.tail for word in _MARKED) or tree.is_symlink() or not tree.is_dir():
-            raise
-        run(pool.unmark(tree), timeout=300, codes=(0, 1))
-        task.run(argv, timeout=max(60.0, task.deadline - time.time()))
+        run(systemctl.reset_failed(unit_of(name)), timeout=20)
+    except CommandFailed:
+        return  # it never failed
 
 
-def _check(host: ThisHost, task: Task, name: MachineName, image: Image | None) -> None:
-    assert isinstance(task.order, orders.Remove)
-    image_id = task.order.image_id
-    if Machine(host, task, name).is_registered():
-        raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
-    if os.path.islink(host.paths.image(name)):
+def _take(host: ThisHost, task: Task, name: MachineName, gone: list[Belonging]) -> None:
+    if not gone:
+        return
+    for each in gone:
+        task.voice.line(f"Removing {each.said}")
+    keep = host.paths.removed(name, task.job)
+    if belongings.remove(gone, keep):
+        task.voice.line(f"Copies are kept in {keep}")
+    task.run(systemctl.daemon_reload())
+
+
+def _delete(task: Task, aside: Path) -> None:
+    """Raises Problem remove-unfinished."""
+    if not os.path.lexists(aside):
+        return
+    task.voice.line(f"Deleting {aside}")
+    try:
+        pool.clear(aside)
+    except (Problem, OSError) as error:
         raise Problem(
-            f"{name} is only a link to a tree elsewhere.",
-            code="image-is-link",
-            hint="Remove the link on the host itself.",
-        )
-    if image is not None and image_id and image.id != image_id:
-        raise Problem(
-            f"{name} is not the machine this order was about: it has been made anew since.", code="image-changed",
-            hint="Look at it again; if it is to go, order it once more.",
-        )  # fmt: skip
-
-
-def _forget(host: ThisHost, task: Task, name: MachineName) -> None:
-    if name in autostart.linked(host.paths):
-        task.run(systemctl.disable(unit_of(name)))  # machinectl's asks for the image, which is gone
-    found = nspawn_file.read(host.paths, name)
-    nspawn_file.forget(host.paths, name)
-    if found.nspawn:
-        task.voice.line(f"Removing {host.paths.nspawn_file(name)}")
-    if found.limits:
-        task.voice.line(f"Removing {host.paths.limits_file(name)}")
-        task.run(systemctl.daemon_reload())
+            f"The machine is removed, but not all of its image could be deleted: {error}", code="remove-unfinished",
+            hint=f"What is left lies in {aside} and cannot start. It is tried again when the worker starts.",
+        ) from error  # fmt: skip

@@ -41,6 +41,7 @@ LOOK_SECONDS = 0.05
 ALIVE_SECONDS = 0.5
 AGAIN_SECONDS = 2
 CLEAR_TRIES = 3
+TRIES = 5  # of a removal that is killed again and again
 OUR_LOG = "journalctl -u nspawnpanel-host"
 STOP_SECONDS = 4  # between SIGTERM and SIGKILL
 OTHERS_AT_ONCE = 4
@@ -143,9 +144,9 @@ class Units:
         for position, row in enumerate((row for row in self._queue if _gate(row.op) == gate), 1):
             self._reporter.voice(row.id).progress(0, f"number {position} in line")
 
-    def _launch(self, row: Row) -> None:
+    def _launch(self, row: Row, *, again: bool = False) -> None:
         try:
-            if not self._ledger.begin(row.id):
+            if not again and not self._ledger.begin(row.id):
                 raise Stopped("The job was cancelled before it began.")
             surroundings = hand_over(self._host.paths.job(row.id), os.environ)
             run(argv(row, self._host.paths.state, surroundings), timeout=30)
@@ -282,6 +283,11 @@ class Units:
         """The unit is gone and never said how it ended: it was stopped, killed, or the host went down under it."""
         known = self._ledger.job(row.id)
         how = self._result_of(row)
+        if self._goes_on(row, was_ended=how == "timeout" or (known is not None and known.cancelled)):
+            self._reporter.voice(row.id).line("The removal was interrupted; what it has left is removed now.")
+            self._forget_unit(row)
+            self._launch(row, again=True)
+            return
         if known is not None and known.cancelled:
             self._end(row, "cancelled", Stopped("A person cancelled the job.").to_wire(), {})
         elif how == "timeout":
@@ -289,10 +295,6 @@ class Units:
             self._end(row, "timed_out", TookTooLong(f"The job took longer than {limit} minutes.").to_wire(), {})
         elif self._is_made(row):
             self._end(row, *self._run_as_ordered(row))
-        elif row.op == "remove" and self._is_first_try(row):
-            self._reporter.voice(row.id).line("The removal was interrupted; what it has left is removed now.")
-            self._forget_unit(row)
-            self._launch(row)
         elif how == "":
             lost = Problem(
                 "The job was lost: the host was restarted while it ran.", code="job-lost", passing=True,
@@ -312,15 +314,19 @@ class Units:
             self._end(row, "failed", crashed.to_wire(), {})
         self.sweep()
 
-    def _is_first_try(self, row: Row) -> bool:
-        """Half a machine is no machine: a removal that was killed goes on where it was, but only once."""
+    def _goes_on(self, row: Row, *, was_ended: bool) -> bool:
+        """Half a machine is no machine: a removal that was killed goes on where it was, some times. One that was ended on
+        purpose does so when its machine cannot start any more: then there is nothing to go back to."""
+        if row.op != "remove" or (was_ended and not os.path.lexists(self._host.paths.aside(row.id))):
+            return False
         folder = self._host.paths.job(row.id)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (folder / "again").touch(exist_ok=False)
+            with (folder / "again").open("ab") as tries:
+                tries.write(b".")
+                return tries.tell() <= TRIES
         except OSError:
             return False
-        return True
 
     def _result_of(self, row: Row) -> str:
         """systemd's word on how the unit ended; "" when systemd knows no such unit (any more)."""

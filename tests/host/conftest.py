@@ -34,6 +34,7 @@ def paths(tmp_path: Path) -> Paths:
         policy=tmp_path / "policy.toml",
         control=tmp_path / "control",
         lasting_control=tmp_path / "lasting-control",
+        runtime_units=tmp_path / "runtime",
         vendor_units=(tmp_path / "vendor",),
     )
     for folder in (made.state, made.machines, made.nspawn, made.units):

@@ -91,14 +91,6 @@ def test_half_a_record_is_no_record(paths):
     assert generations.of_job(paths, "web", 3, job) is None
 
 
-def test_forgetting_leaves_nothing(paths):
-    nspawn_file.write(paths, "web", Files("a\n", "b\n"))
-    generations.keep(paths, "web", 1, Files("a\n", ""), Record(job="a"))
-    nspawn_file.forget(paths, "web")
-    assert not paths.generations("web").exists()
-    assert nspawn_file.read(paths, "web") == Files()
-
-
 def test_a_draft_based_on_another_file_writes_nothing():
     found = Files("[Exec]\nBoot=no\n", "")
     order = conf(2, "[Exec]\nBoot=yes\n", replaces_nspawn="absent")

@@ -2,14 +2,11 @@
 
 import ctypes
 import os
-from types import SimpleNamespace
-from typing import Any
+import shutil
+import subprocess
 
 import pytest
 
-from machines.contract.names import MachineName
-from machines.host import remove
-from machines.host.faults import CommandFailed
 from machines.host.rootfs import pool
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -26,32 +23,36 @@ def test_what_is_mounted_under_a_name_that_is_no_text_is_found(tmp_path):
     assert not os.path.lexists(tree)
 
 
-class Task:
-    """Refuses its first command as machined does where a file is immutable."""
-
-    deadline = 0.0
-
-    def __init__(self, tail: str) -> None:
-        self.tail, self.ran = tail, 0
-
-    def run(self, argv: list[str], **_: Any) -> None:
-        self.ran += 1
-        if self.ran == 1:
-            raise CommandFailed(argv, 1, self.tail)
-
-
-def removing(paths, task) -> None:
-    paths.image(MachineName("web")).mkdir(parents=True)
-    remove._remove_image(SimpleNamespace(paths=paths), task, MachineName("web"))
+@pytest.fixture
+def immutable(tmp_path):
+    """A tree that is marked as machined marks a read-only one, with a file in it that is, too."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").touch()
+    marked = [str(tree / "file"), str(tree)]
+    if (
+        os.geteuid() != 0
+        or not shutil.which("chattr")
+        or subprocess.run(["chattr", "+i", *marked], check=False).returncode
+    ):
+        pytest.skip("nothing can be marked here")
+    yield tree
+    subprocess.run(["chattr", "-R", "-f", "-i", str(tmp_path)], check=False)
 
 
-@pytest.mark.parametrize("why", ["Operation not permitted", "Access denied"])
-def test_marks_that_stop_a_removal_are_taken_off_once(paths, why):
-    task = Task(f"Could not remove image: {why}")
-    removing(paths, task)
-    assert task.ran == 2
+def test_a_tree_that_is_marked_immutable_can_be_hidden_and_deleted(immutable):
+    aside = immutable.with_name(".aside")
+    with pytest.raises(PermissionError):
+        immutable.rename(aside)
+    pool.allow_rename(immutable)
+    immutable.rename(aside)
+    pool.clear(aside)
+    assert os.listdir(aside.parent) == []
 
 
-def test_what_else_stops_one_is_told(paths):
-    with pytest.raises(CommandFailed):
-        removing(paths, Task("Could not remove image: Device or resource busy"))
+def test_a_tree_without_marks_and_a_disk_image_can_be_hidden_as_they_are(tmp_path):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web.raw").touch()
+    for path in (tmp_path / "web", tmp_path / "web.raw"):
+        pool.allow_rename(path)
+        path.rename(path.with_name(f".{path.name}"))

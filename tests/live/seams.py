@@ -6,7 +6,7 @@ of the interpreter (PEP 578) counts what changes something, and nothing in the c
 
 from nspawnpanel.sandbox import Sandbox
 
-ORDERS = "/run/seams"  # "ROLE N": who dies, and at which change; N 0 only counts
+ORDERS = "/run/seams"  # "ROLE N TEXT": who dies, and at which change that has to do with TEXT; N 0 only counts
 COUNT = "/run/seams-count"
 PACKAGES = "/opt/nspawnpanel/lib/python3*/site-packages"
 HOOK = """
@@ -36,18 +36,18 @@ def hook(event, args):
     inside.hook = True
     try:
         with lock:
-            step()
+            step(repr(args))
     finally:
         inside.hook = False
 
-def step():
+def step(change):
     try:
         with open("@ORDERS@") as file:
-            who, number = file.read().split()
+            who, number, *text = file.read().split()
     except (OSError, ValueError):
         state["count"] = 0
         return
-    if who != role():
+    if who != role() or not all(word in change for word in text):
         return
     state["count"] += 1
     with open("@COUNT@", "w") as file:
@@ -68,10 +68,16 @@ def install(host: Sandbox) -> None:
     host.write(f"{folder}/seams.pth", "import seams\n")
 
 
-def arm(host: Sandbox, role: str, number: int) -> None:
-    """From now on `role` ("worker" or "builder") dies before its change `number`; with 0 its changes are counted."""
+def take_out(host: Sandbox) -> None:
+    """Processes that start from now on count nothing."""
+    host.run(["sh", "-c", f"rm -f {PACKAGES}/seams.py {PACKAGES}/seams.pth {ORDERS} {COUNT}"])
+
+
+def arm(host: Sandbox, role: str, number: int, text: str = "") -> None:
+    """From now on `role` ("worker" or "builder") dies before its change `number`, of those that have to do with `text`;
+    with 0 its changes are counted."""
     host.run(["rm", "-f", COUNT])
-    host.write(ORDERS, f"{role} {number}")
+    host.write(ORDERS, f"{role} {number} {text}")
 
 
 def disarm(host: Sandbox) -> int:

@@ -1,9 +1,12 @@
 """Where trees are made and thrown away: subvolumes where the pool is btrfs, folders elsewhere."""
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import shutil
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +24,8 @@ FILE_SYSTEMS = {
 }  # fmt: skip
 # What a copy keeps besides contents: hard links by themselves, owners by number, capabilities and ACLs as xattrs
 TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=none")
+
+_GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10  # linux/fs.h, where a long has 64 bits
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -142,6 +147,18 @@ def _remove(tree: Path) -> None:
     except Problem:
         run(unmark(tree), timeout=300, codes=(0, 1))
         run(argv, timeout=600)
+
+
+def allow_rename(image: Path) -> None:
+    """machined makes a directory read-only by marking it immutable, and then it cannot be renamed either. Raises OSError."""
+    if not image.is_dir() or is_subvolume(image):
+        return
+    with files.directory(image, ".") as opened, contextlib.suppress(OSError):  # a file system without such marks
+        flags = bytearray(8)
+        fcntl.ioctl(opened, _GET_FLAGS, flags)
+        (marks,) = struct.unpack("l", flags)
+        if marks & _IMMUTABLE:
+            fcntl.ioctl(opened, _SET_FLAGS, struct.pack("l", marks & ~_IMMUTABLE))
 
 
 def unmark(tree: Path) -> list[str]:

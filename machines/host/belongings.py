@@ -1,0 +1,166 @@
+"""Everything on this host that belongs to a machine's name, besides its image: whoever wrote it, and whether or not there
+is an image of that name (yet, or any more).
+
+Facts, tried on 252 and 257: `machinectl remove` takes NAME.nspawn in /etc, /run and beside the image with it, a link but
+not what it leads to; it leaves drop-ins, what `systemctl set-property` wrote below system.control, and links that start
+the machine at boot. All of those act on the next machine of that name.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from machines.contract import nspawn
+from machines.contract.names import MachineName
+from machines.host import found, guarded, nspawn_file
+from machines.host.paths import Paths, unit_of
+
+Kind = Literal["settings", "drop-in", "limit", "unit", "autostart", "verity"]
+
+AT_MOST = 200  # files of one name, or names, that are looked at
+KEPT = 50  # removals of which copies are kept
+_VERITY = ("roothash", "roothash.p7s", "usrhash", "usrhash.p7s", "verity")  # beside a disk image
+_PULLS = (".wants", ".requires", ".upholds")
+_UNIT = re.compile(r"systemd-nspawn@(.+)\.service(?:\.d)?")
+
+
+@dataclass(frozen=True)
+class Belonging:
+    """One file or link. `target` is where a link leads, as it is written in it; `ours` says that the panel wrote it."""
+
+    path: Path
+    kind: Kind
+    target: str = ""
+    ours: bool = False
+    sha256: str = "absent"  # of its text, through a link; "absent" where it has none or cannot be read
+
+    @property
+    def said(self) -> str:
+        """It in a line of a log."""
+        return f"{self.path} → {self.target}" if self.target else str(self.path)
+
+
+def of(paths: Paths, name: MachineName) -> list[Belonging]:
+    """All of them: settings first, then drop-ins, units and links. Nothing is raised for what cannot be read."""
+    made = [_read(path, kind) for path, kind in _paths(paths, name)]
+    return made[:AT_MOST]
+
+
+def _paths(paths: Paths, name: MachineName) -> Iterator[tuple[Path, Kind]]:
+    unit = unit_of(name)
+    for path in found.nspawn_files(paths, found.Places(name, paths.machines)):
+        yield path, "settings"
+    for ending in _VERITY:
+        if guarded.seems_there(path := paths.machines / f"{name}.{ending}"):
+            yield path, "verity"
+    for folder in paths.own_unit_folders:
+        kind: Kind = "limit" if folder in {paths.lasting_control, paths.control} else "drop-in"
+        yield from ((path, kind) for path in _entries(folder / f"{unit}.d"))
+        if guarded.seems_there(folder / unit):
+            yield folder / unit, "unit"
+        yield from ((path, "autostart") for path in links_to(folder, unit))
+        for ending in _PULLS:
+            yield from ((path, "unit") for path in _entries(folder / f"{unit}{ending}"))
+
+
+def links_to(folder: Path, unit: str) -> list[Path]:
+    """Links in a folder of units by which others pull this one in."""
+    pulled = [entry / unit for entry in _entries(folder) if entry.name.endswith(_PULLS)]
+    return [path for path in pulled if guarded.seems_there(path)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in guarded.names(folder)]
+    except OSError:
+        return []
+
+
+def _read(path: Path, kind: Kind) -> Belonging:
+    target = os.readlink(path) if path.is_symlink() else ""
+    if kind in {"autostart", "verity"}:
+        return Belonging(path, kind, target)
+    file = found.read(path, "unit", follow=kind != "settings")
+    ours = file.form == "text" and nspawn.revision_of(file.text) is not None
+    return Belonging(path, kind, target, ours, file.sha256)
+
+
+# --- names
+
+
+def names(paths: Paths) -> set[str]:
+    """Names that something belongs to, of machines that are there and of others."""
+    told = {path.name.removesuffix(".nspawn") for path in _settings(paths)}
+    for folder in paths.own_unit_folders:
+        told |= {match[1] for path in _unit_files(folder) if (match := _UNIT.fullmatch(path.name))}
+    return told
+
+
+def _settings(paths: Paths) -> list[Path]:
+    every = [path for folder in (paths.nspawn, paths.probes, paths.machines) for path in _entries(folder)]
+    return [path for path in every if path.name.endswith(".nspawn") and not path.name.startswith((".", "np-probe-"))]
+
+
+def _unit_files(folder: Path) -> Iterator[Path]:
+    for entry in _entries(folder):
+        yield entry
+        if entry.name.endswith(_PULLS):
+            yield from _entries(entry)
+
+
+# --- taking them away
+
+
+def remove(gone: Iterable[Belonging], keep: Path) -> int:
+    """Remove these, durably, links but not what they lead to; how many have left a copy in the folder `keep`. Twice does
+    no harm. Raises OSError."""
+    files = list(gone)
+    kept = _keep(files, keep)
+    for each in files:
+        each.path.unlink(missing_ok=True)
+        forget_empty(each.path.parent)
+    for folder in {folder for each in files for folder in each.path.parents[:2]}:
+        nspawn_file.sync_folder(folder)
+    return kept
+
+
+def _keep(files: Iterable[Belonging], folder: Path) -> int:
+    """Copies under their own paths; of a link, where it leads."""
+    texts = [(each, text) for each in files if (text := _text(each.path))]
+    if texts:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_room(folder)
+    for each, text in texts:
+        copy = folder / each.path.relative_to("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        nspawn_file.write_one(copy, text)
+    return len(texts)
+
+
+def _text(path: Path) -> str:
+    """What a file says, or where a link leads; "" for what cannot be read."""
+    if path.is_symlink():
+        return f"link to {os.readlink(path)}\n"
+    with contextlib.suppress(OSError):
+        return guarded.contents(path, follow=False).data.decode(errors="surrogateescape")
+    return ""
+
+
+def _make_room(folder: Path) -> None:
+    others = sorted(
+        (path for path in _entries(folder.parent) if path != folder), key=lambda path: path.lstat().st_mtime
+    )
+    for old in others[: max(0, len(others) + 1 - KEPT)]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def forget_empty(folder: Path) -> None:
+    """Folders of one unit go with their last file."""
+    if folder.name.startswith("systemd-nspawn@") and folder.name.endswith((".d", *_PULLS)):
+        with contextlib.suppress(OSError):  # somebody else's file is in there
+            folder.rmdir()

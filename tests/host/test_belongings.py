@@ -1,0 +1,101 @@
+"""What belongs to a machine's name is found wherever it lies, whoever wrote it, and goes without a trace but for a copy."""
+
+import os
+
+import pytest
+
+from machines.contract import nspawn
+from machines.contract.names import MachineName
+from machines.host import belongings
+
+WEB = MachineName("web")
+UNIT = "systemd-nspawn@web.service"
+
+
+def write(file, text="[Service]\nMemoryMax=64M\n"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def link(file, target="/usr/lib/systemd/system/systemd-nspawn@.service"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.symlink_to(target)
+    return file
+
+
+@pytest.fixture
+def all_of_web(paths):
+    """One of everything, with its kind."""
+    return {
+        write(paths.nspawn_file(WEB), nspawn.mark("[Exec]\n", 3)): "settings",
+        link(paths.probes / "web.nspawn", "/dev/null"): "settings",
+        write(paths.machines / "web.nspawn", "[Exec]\n"): "settings",
+        write(paths.machines / "web.roothash", "00ff"): "verity",
+        write(paths.limits_file(WEB), nspawn.mark("[Service]\n", 3)): "drop-in",
+        write(paths.units / f"{UNIT}.d/90-mine.conf"): "drop-in",
+        write(paths.runtime_units / f"{UNIT}.d/10-run.conf"): "drop-in",
+        write(paths.lasting_control / f"{UNIT}.d/50-MemoryMax.conf"): "limit",
+        write(paths.control / f"{UNIT}.d/50-CPUQuota.conf"): "limit",
+        link(paths.units / UNIT, "/dev/null"): "unit",
+        link(paths.units / f"{UNIT}.requires/srv.mount", "/x"): "unit",
+        link(paths.units / "machines.target.wants" / UNIT): "autostart",
+        link(paths.units / "multi-user.target.wants" / UNIT): "autostart",
+        link(paths.runtime_units / "db.service.requires" / UNIT): "autostart",
+    }
+
+
+@pytest.fixture
+def of_others(paths):
+    return [
+        write(paths.nspawn / "web-2.nspawn"),
+        write(paths.units / "systemd-nspawn@web-2.service.d/90-mine.conf"),
+        write(paths.units / "systemd-nspawn@.service.d/all.conf"),
+        link(paths.units / "machines.target.wants/systemd-nspawn@web-2.service"),
+        link(paths.units / "multi-user.target.wants/machines.target"),
+    ]
+
+
+def test_everything_of_a_name_is_found_and_nothing_of_another(paths, all_of_web, of_others):
+    assert {each.path: each.kind for each in belongings.of(paths, WEB)} == all_of_web
+    assert [each.path for each in belongings.of(paths, WEB) if each.ours] == [
+        paths.nspawn_file(WEB), paths.limits_file(WEB),
+    ]  # fmt: skip
+
+
+def test_removing_it_leaves_nothing_but_copies_and_what_links_led_to(paths, all_of_web, of_others, tmp_path):
+    managed = write(tmp_path / "git/web.nspawn", "[Exec]\n")
+    paths.nspawn_file(WEB).unlink()
+    link(paths.nspawn_file(WEB), managed)
+    keep = paths.state / "removed/web-1"
+    assert belongings.remove(belongings.of(paths, WEB), keep) == len(all_of_web)
+    assert belongings.of(paths, WEB) == []
+    assert [path for path in all_of_web if os.path.lexists(path)] == []
+    assert not (paths.units / f"{UNIT}.d").exists()
+    assert all(os.path.lexists(path) for path in [*of_others, managed])
+    hand = paths.units / f"{UNIT}.d/90-mine.conf"
+    assert (keep / hand.relative_to("/")).read_text() == "[Service]\nMemoryMax=64M\n"
+    assert (keep / paths.nspawn_file(WEB).relative_to("/")).read_text() == f"link to {managed}\n"
+    assert belongings.remove([], keep) == 0
+
+
+def test_a_file_that_blocks_is_found_and_removed(paths):
+    os.mkfifo(paths.nspawn_file(WEB))
+    [found] = belongings.of(paths, WEB)
+    assert (found.kind, found.sha256) == ("settings", "unreadable")
+    belongings.remove([found], paths.state / "removed/web-1")
+    assert belongings.of(paths, WEB) == []
+
+
+def test_only_the_last_removals_are_kept(paths):
+    for number in range(belongings.KEPT + 3):
+        file = write(paths.nspawn_file(WEB))
+        os.utime(file)
+        belongings.remove(belongings.of(paths, WEB), paths.state / f"removed/web-{number}")
+    assert len(os.listdir(paths.state / "removed")) == belongings.KEPT
+    assert (paths.state / f"removed/web-{belongings.KEPT + 2}").exists()
+
+
+def test_names_are_told_that_something_belongs_to(paths, all_of_web, of_others):
+    link(paths.units / "machines.target.wants/systemd-nspawn@gone.service")
+    assert belongings.names(paths) == {"web", "web-2", "gone"}

@@ -1,0 +1,139 @@
+"""What belongs to a machine's name, on a real host: found, said, removed to the end, and never in half."""
+
+import json
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+
+from machines.contract import orders
+from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
+from tests.live import leftovers, seams
+
+ENABLED = "/etc/systemd/system/machines.target.wants/systemd-nspawn@{}.service"
+TAKE = """
+import json, sys, uuid
+from machines.contract import orders
+from machines.host import ledger, settings
+from machines.host.paths import Paths
+own, job = settings.read(), uuid.uuid4()
+book = ledger.Ledger(Paths(state=settings.state()).ledger, host=own.host, generation=own.generation)
+with book.writing() as db:
+    book.take(db, job, json.loads(sys.argv[1]), "ada", "accepted")
+book.begin(job)
+print(job)
+"""
+ALL_OF = """
+find /etc/systemd /run/systemd/{{nspawn,system,system.control}} /var/lib/nspawnpanel/generations -name '*{0}*' \
+  -not -path '*/propagate/*' -not -path '*/unix-export/*' 2>/dev/null
+find /var/lib/machines -maxdepth 1 -name '*{0}*'
+"""
+
+
+@pytest.fixture(params=["scratch", "later"])
+def panel(request: pytest.FixtureRequest) -> ScratchPanel:
+    return request.getfixturevalue(request.param)
+
+
+def left(panel: ScratchPanel, name: str) -> list[str]:
+    """Everything on the host with this name in it."""
+    return panel.sandbox.run(["bash", "-c", ALL_OF.format(name)]).stdout.splitlines()
+
+
+def shell(panel: ScratchPanel, script: str) -> str:
+    return panel.sandbox.run(["bash", "-ec", script], timeout=60).stdout.strip()
+
+
+def plant(panel: ScratchPanel, name: str) -> None:
+    """A machine that starts with the host, in a subvolume of its own."""
+    panel.sandbox.plant(name, "bookworm")
+    shell(panel, f"machinectl enable {name}")
+
+
+# --- removing
+
+
+def test_limits_set_by_hand_and_every_other_file_of_a_removed_machine_do_not_wait_for_the_next_one(panel):
+    plant(panel, "gone")
+    shell(panel, """
+        systemctl set-property systemd-nspawn@gone MemoryMax=64M
+        systemctl set-property --runtime systemd-nspawn@gone CPUQuota=10%
+        mkdir -p /srv/git /etc/systemd/nspawn /run/systemd/nspawn /etc/systemd/system/multi-user.target.wants /etc/systemd/system/systemd-nspawn@gone.service.d
+        echo '[Exec]' > /srv/git/gone.nspawn; ln -s /srv/git/gone.nspawn /etc/systemd/nspawn/gone.nspawn
+        echo '[Exec]' > /run/systemd/nspawn/gone.nspawn; echo '[Exec]' > /var/lib/machines/gone.nspawn
+        echo '[Unit]' > /etc/systemd/system/systemd-nspawn@gone.service.d/90-mine.conf
+        ln -s /usr/lib/systemd/system/systemd-nspawn@.service /etc/systemd/system/multi-user.target.wants/systemd-nspawn@gone.service
+    """)  # fmt: skip
+    outcome = panel.do(orders.Remove(name="gone"))
+    assert outcome.state == "succeeded", outcome.problem
+    assert left(panel, "gone") == []
+    assert shell(panel, "cat /srv/git/gone.nspawn") == "[Exec]"
+    [kept] = [line.split()[-1] for line in panel.lines(outcome.job) if line.startswith("Copies are kept")][-1:]
+    assert shell(panel, f"cat {kept}/etc/systemd/system/systemd-nspawn@gone.service.d/90-mine.conf") == "[Unit]"
+    assert shell(panel, "systemctl show -P MemoryMax systemd-nspawn@gone") == "infinity"
+    shell(panel, f"rm -r /srv/git {kept}")
+
+
+def removal_that_dies(panel: ScratchPanel, name: str, before: int) -> UUID:
+    """The job of a removal that is killed before its change `before` of those to the image under its hidden name."""
+    order = json.dumps(orders.to_wire(orders.Remove(name=name)))
+    panel.sandbox.run(["systemctl", "stop", SERVICE])
+    job = panel.sandbox.run([PYTHON, "-c", TAKE, order]).stdout.strip()
+    seams.arm(panel.sandbox, "builder", before, ".removed")
+    died = panel.sandbox.run([PYTHON, "-m", "machines.host.unit_job", job], check=False)
+    assert died.returncode != 0, died.stderr
+    return UUID(job)
+
+
+@pytest.fixture
+def boots(panel: ScratchPanel) -> Iterator[ScratchPanel]:
+    """A host on which machines.target is wanted at boot, and whose processes can be killed before a change."""
+    seams.install(panel.sandbox)
+    shell(panel, "systemctl enable --quiet machines.target")
+    yield panel
+    seams.take_out(panel.sandbox)
+    shell(
+        panel, "systemctl disable --quiet machines.target; systemctl stop machines.target; systemctl start " + SERVICE
+    )
+
+
+@pytest.mark.parametrize(("before", "is_there"), [(1, True), (2, False)])
+@pytest.mark.usefixtures("boots")
+def test_a_removal_that_dies_half_way_leaves_nothing_that_starts_with_the_host(panel, before, is_there):
+    """Killed before and after the image takes its hidden name; then the host “boots”: all that wants to start is started."""
+    plant(panel, "half")
+    job = removal_that_dies(panel, "half", before)
+    assert ("/var/lib/machines/half" in left(panel, "half")) is is_there
+    shell(panel, "systemctl daemon-reload; systemctl start machines.target")
+    assert "half" not in shell(panel, "machinectl list --no-legend")
+    panel.sandbox.run(["systemctl", "start", SERVICE])
+    outcome = panel.outcome(job)
+    assert (outcome.state, outcome.result) == ("succeeded", {"removed": True}), outcome.problem
+    assert left(panel, "half") == []
+    assert leftovers.of(panel.sandbox) == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "after"),
+    [
+        ("image-mounted", "mkdir -p $image/srv; mount -t tmpfs none $image/srv", "umount $image/srv"),
+        ("image-linked", "ln -s stays /var/lib/machines/other", "rm /var/lib/machines/other"),
+        ("image-twice", "truncate -s 1M $image.raw", "rm $image.raw"),
+        ("image-busy", "systemd-run -q --unit=hand systemd-nspawn --register=no --keep-unit -D $image -M hand sleep 60"
+         "; until fuser -s $image/../.#stays.lck || pgrep -x sleep >/dev/null; do sleep 0.1; done", "systemctl stop hand"),
+        ("read-only", "mount --bind $image/.. $image/..; mount -o remount,bind,ro $image/..", "umount -l $image/.."),
+    ],
+)  # fmt: skip
+def test_what_would_stop_a_removal_half_way_stops_it_before_the_first_byte(panel, code, before, after):
+    shell(
+        panel,
+        "mkdir -p /var/lib/machines/stays/usr; cp -a --reflink=auto /var/lib/machines/web/. /var/lib/machines/stays",
+    )
+    shell(panel, f"image=/var/lib/machines/stays; {before}")
+    was = left(panel, "stays")
+    outcome = panel.do(orders.Remove(name="stays"))
+    assert (outcome.state, outcome.problem["code"]) == ("failed", code)
+    assert left(panel, "stays") == was
+    shell(panel, f"image=/var/lib/machines/stays; {after}")
+    assert panel.do(orders.Remove(name="stays")).state == "succeeded"
+    assert left(panel, "stays") == []
