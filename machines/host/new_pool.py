@@ -19,7 +19,7 @@ from uuid import UUID
 
 from machines.contract import orders
 from machines.contract.problems import Problem
-from machines.host import inventory, systemctl
+from machines.host import inventory, nspawn_file, systemctl
 from machines.host.faults import no_space
 from machines.host.paths import Paths
 from machines.host.rootfs import disk_image, pool
@@ -319,22 +319,21 @@ def exchange(one: Path, other: Path) -> None:
 def clear(paths: Paths, job: UUID) -> None:
     """Put everything back where it was before this job, unless its pool is mounted: then it is complete and in use.
 
-    Raises OSError.
+    First the file loses the name under which it would be mounted at the next boot; while it has the job's own name, what
+    is not back yet can still be put back. Raises OSError.
     """
     aside = paths.new_pool(job)
-    if aside.exists():
-        with contextlib.suppress(OSError):  # made right before the switch, and still empty
-            paths.before_pool.rmdir()
+    if not os.path.ismount(paths.machines) and _is_of(paths.pool_file, job):
+        paths.pool_file.rename(aside)
+        nspawn_file.sync_folder(aside.parent)
+    if aside.exists() and paths.before_pool.is_dir():
+        if os.listdir(paths.before_pool) and not os.listdir(paths.machines):
+            exchange(paths.machines, paths.before_pool)
+        paths.before_pool.rmdir()
+        nspawn_file.sync_folder(aside.parent)
     aside.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it is none, or still in use
         _mount_point(paths, job).rmdir()
-    if os.path.ismount(paths.machines) or not _is_of(paths.pool_file, job):
-        return
-    if paths.before_pool.is_dir():
-        if not os.listdir(paths.machines):
-            exchange(paths.machines, paths.before_pool)
-        paths.before_pool.rmdir()
-    paths.pool_file.unlink()
 
 
 def _is_of(file: Path, job: UUID) -> bool:

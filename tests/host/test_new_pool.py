@@ -8,6 +8,7 @@ import pytest
 
 from machines.host import new_pool
 from machines.host.paths import Paths
+from tests.host.killed import dies_before
 
 
 def image(folder: Path) -> Path:
@@ -80,6 +81,24 @@ def test_within_the_switch_everything_goes_back(paths: Paths, exchanged: bool) -
     new_pool.clear(paths, job)
     assert tops(paths) == ["machines"]
     assert (paths.machines / "web").is_dir()
+
+
+def test_it_goes_back_as_well_when_that_is_killed_between_any_two_steps(paths: Paths) -> None:
+    """And at no moment would a boot mount the pool over images that are in their place."""
+    job, change = uuid4(), 0
+    (paths.machines / "web").mkdir()
+    killed = True
+    while killed:
+        change += 1
+        paths.pool_file.write_bytes(b"whole")
+        marked(paths.pool_file, job)
+        paths.before_pool.mkdir()
+        new_pool.exchange(paths.machines, paths.before_pool)
+        killed = dies_before(change, lambda: new_pool.clear(paths, job))
+        assert not ((paths.machines / "web").exists() and paths.pool_file.exists()), change
+        new_pool.clear(paths, job)
+        assert (tops(paths), os.listdir(paths.machines)) == (["machines"], ["web"]), change
+    assert change > 4
 
 
 def test_the_file_of_somebody_else_is_not_touched(paths: Paths) -> None:

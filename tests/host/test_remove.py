@@ -4,11 +4,8 @@ import asyncio
 import fcntl
 import inspect
 import os
-import signal
 import struct
-import sys
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 from uuid import UUID
 
@@ -17,17 +14,16 @@ import pytest
 from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import belongings, guarded, remove
+from machines.host import belongings, remove
 from machines.host.bus import BusError
 from machines.host.this_host import Task, ThisHost
 from machines.host.voice import Voice
+from tests.host.killed import dies_before
 
 JOB = UUID(int=7)
 WEB = MachineName("web")
 UNIT = "systemd-nspawn@web.service"
 FILES = 20
-CHANGES = {"subprocess.Popen", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "shutil.rmtree"}
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_DIRECTORY
 
 
 class Bus:
@@ -88,28 +84,6 @@ def task(said: list[str] | None = None, **order: str) -> Task:
     heard = [] if said is None else said
     voice = Voice(lambda entry: heard.append(entry.get("t", "")))
     return Task(JOB, orders.Remove(name="web", **order), voice, time.time(), time.time() + 60)
-
-
-def dies_before(change: int, do: Callable[[], object]) -> bool:
-    """Whether a child that does it was killed before its change of that number; otherwise it has done all of it."""
-    child = os.fork()
-    if not child:
-        guarded._idle.clear()  # no thread lives on in a child
-        left = [change]
-
-        def hook(event: str, args) -> None:
-            if event in CHANGES or (event == "open" and args[2] and args[2] & WRITES):
-                left[0] -= 1
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            do()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
 
 
 def is_whole(tree) -> bool:

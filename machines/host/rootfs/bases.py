@@ -19,6 +19,7 @@ from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.contract.reports import BaseFact
+from machines.host import nspawn_file
 from machines.host.paths import Paths
 from machines.host.rootfs import pool
 from machines.host.run import environment
@@ -153,13 +154,23 @@ def trim(paths: Paths, newest: Base, most: int) -> list[Base]:
 
 
 def discard(paths: Paths, base: str) -> bool:
-    """Remove a base, what is known of it first. False when there is none. Raises CommandFailed or OSError."""
-    (paths.bases / f"{base}.json").unlink(missing_ok=True)
-    there = where(paths, base)
-    if not os.path.lexists(there):
-        return False
-    pool.clear(there)
-    return True
+    """Remove a base. False when there is none. Raises CommandFailed or OSError.
+
+    First it gets a name under which nothing finds it, on disk, and what is known of it goes; so that half a tree is never
+    taken for a base, whatever happens while it is deleted. half_made.sweep() deletes what is left then.
+    """
+    there, file = where(paths, base), paths.bases / f"{base}.json"
+    gone = paths.base(f"{base}.gone")
+    pool.clear(gone)
+    found = os.path.lexists(there)
+    if found:
+        there.rename(gone)
+        nspawn_file.sync_folder(paths.machines)
+    if file.exists():
+        file.unlink(missing_ok=True)
+        nspawn_file.sync_folder(paths.bases)
+    pool.clear(gone)
+    return found
 
 
 # --- making a machine from one
