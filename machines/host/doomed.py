@@ -39,6 +39,8 @@ def look(host: ThisHost, task: Task, name: MachineName) -> Path | None:
     _check_files(host, order)
     if waits:
         task.run(systemctl.stop(unit_of(name)), timeout=120)
+    for other in image.hidden if image else ():
+        task.voice.line(f"{other} has the same name and counts from now on.")
     return image.path if image else None
 
 
@@ -94,11 +96,6 @@ def _check_image(host: ThisHost, order: orders.Remove, image: Location) -> None:
         raise Problem(
             f"The image of {name} is {image.path}, outside {host.paths.machines}.", code="image-elsewhere",
             hint="Only images in that folder are removed from here; remove this one on the host itself.",
-        )  # fmt: skip
-    if image.hidden:
-        raise Problem(
-            f"There are several images named {name}: {image.path} and {_some(image.hidden)}.", code="image-twice",
-            hint="Move those that shall stay to another name on the host, then remove this one.",
         )  # fmt: skip
     known = host.bus.do(inventory.read_image(host, image.name))
     if known is not None and order.image_id and known.id != order.image_id:

@@ -163,9 +163,15 @@ def test_links_to_it_and_links_in_its_place_are_named(host, paths, web):
     assert refused(host) == "image-is-link"
 
 
-def test_two_images_of_one_name_and_images_elsewhere_are_named(host, paths, web):
+def test_of_two_images_of_one_name_the_one_that_counts_goes(host, paths, web):
     paths.raw_image(WEB).touch()
-    assert refused(host) == "image-twice"
+    said = []
+    assert remove.remove(host, task(said)) == {"removed": True}
+    assert os.listdir(paths.machines) == ["web.raw"]
+    assert f"{paths.raw_image(WEB)} has the same name and counts from now on." in said
+
+
+def test_images_elsewhere_are_named(host, paths, web):
     elsewhere = paths.machines.parent / "elsewhere"
     elsewhere.mkdir()
     host.bus.elsewhere = str(elsewhere)

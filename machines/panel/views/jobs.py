@@ -29,13 +29,14 @@ from machines.panel import (
     job_words,
     log_lines,
     logs,
+    removals,
     responses,
     stream,
 )
 from machines.panel.access import PanelRequest, needs
 
 # What is more than placing the same order again
-AGAIN = {"build": builds.again, "export": archives.export_again}
+AGAIN = {"build": builds.again, "export": archives.export_again, "remove": removals.again}
 
 
 @require_GET

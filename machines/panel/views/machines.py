@@ -18,7 +18,7 @@ from machines.contract.problems import Problem
 from machines.contract.rights import Right
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine
-from machines.panel import access, dispatch, frame, listing, machine_page, responses, rows, verbs
+from machines.panel import access, dispatch, frame, listing, machine_page, removals, responses, rows, verbs
 from machines.panel.access import PanelRequest, needs
 from machines.panel.dispatch import Busy
 from machines.panel.forms.machines import RemoveMachineForm
@@ -196,28 +196,20 @@ def remove(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     form = RemoveMachineForm(request.POST or None, machine=machine)
     if request.method == "POST" and form.is_valid():
-        order = orders.Remove(name=machine.name, image_id=machine.image_id)
         try:
-            job = _place(request, machine, order)
+            job = _place(request, machine, removals.order(machine))
         except Problem as problem:
             return responses.refused(request, problem, back=rows.machine_url(host, name))
         return redirect("job-detail", job.pk)
-    context = {"machine": machine, "form": form, "url": rows.machine_url(host, name), "items": _what_goes(machine)}
+    context = {
+        "machine": machine,
+        "form": form,
+        "url": rows.machine_url(host, name),
+        "items": removals.what_goes(machine),
+    }
     response = responses.page(request, "machines/remove.html", context, fragment="machines/_remove_dialog.html")
     response.status_code = 422 if form.is_bound else 200
     return response
-
-
-def _what_goes(machine: Machine) -> list[str]:
-    size = f", {panel_tags.size(machine.disk_bytes)}" if machine.disk_bytes else ""
-    kind = machine.image_type or "image"
-    path = machine.image_path or f"/var/lib/machines/{machine.name}"
-    return [
-        f"the {kind} {path} on {machine.host.name}{size}, with all data in it",
-        "its .nspawn file and its limits",
-        *(["its start at boot"] if machine.enabled else []),
-        *(f"not {path}, which has the same name and counts from then on" for path in machine.hidden_images),
-    ]
 
 
 @require_POST

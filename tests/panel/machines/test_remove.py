@@ -3,7 +3,7 @@ from django.utils import timezone
 
 from machines.contract import orders
 from machines.contract.rights import Role
-from machines.models import Job, Machine
+from machines.models import Found, Job, Machine
 from tests import make
 
 URL = "/hosts/alpha/machines/web/remove/"
@@ -12,7 +12,8 @@ FORGET = "/hosts/alpha/machines/web/forget/"
 
 @pytest.fixture
 def web(alpha):
-    return make.machine("web", on=alpha, image_id="17-42", image_type="subvolume", disk_bytes=3 << 30, enabled=True)
+    return make.machine("web", on=alpha, image_id="17-42", image_type="subvolume", disk_bytes=3 << 30, enabled=True,
+                        nspawn_sha256="a" * 64)  # fmt: skip
 
 
 def test_it_says_what_will_go(as_admin, web):
@@ -33,7 +34,31 @@ def test_it_orders_the_removal_of_this_very_image(as_admin, web):
     answer = as_admin.post(URL, {"confirm": "web"})
     job = Job.objects.get()
     assert answer.url == f"/jobs/{job.pk}/"
-    assert job.order == {"op": "remove", "name": "web", "image_id": "17-42"}
+    seen = {"replaces_nspawn": "a" * 64, "replaces_limits": "absent"}
+    assert job.order == {"op": "remove", "name": "web", "image_id": "17-42", **seen}
+
+
+def test_a_retry_is_about_the_same_image_and_its_files_as_they_are_known_now(as_admin, web):
+    as_admin.post(URL, {"confirm": "web"})
+    job = Job.objects.get()
+    Job.objects.update(state="failed", finished_at=timezone.now(), problem={"code": "files-changed"})
+    Machine.objects.update(nspawn_sha256="b" * 64, image_id="18-1")
+    as_admin.post(f"/jobs/{job.pk}/retry/")
+    again = Job.objects.exclude(pk=job.pk).get()
+    assert (again.order["image_id"], again.order["replaces_nspawn"]) == ("17-42", "b" * 64)
+    assert again.retry_of == job
+
+
+def test_it_names_the_files_that_go_but_none_of_all_machines(as_admin, web):
+    dropin = "/etc/systemd/system/systemd-nspawn@{}.service.d/90-mine.conf"
+    Found.objects.create(machine=web, told=[
+        {"path": "/etc/systemd/nspawn/web.nspawn", "kind": "nspawn"}, {"path": dropin.format("web"), "kind": "dropin"},
+        {"path": "/usr/lib/systemd/system/systemd-nspawn@.service", "kind": "unit"},
+        {"path": dropin.format(""), "kind": "dropin"},
+    ])  # fmt: skip
+    page = as_admin.get(URL).content.decode()
+    assert f"/etc/systemd/nspawn/web.nspawn, {dropin.format('web')}; the host keeps copies" in page
+    assert "systemd-nspawn@.service" not in page
 
 
 @pytest.mark.parametrize("typed", ["", "Web", "web ", "we", "alpha"])
