@@ -105,6 +105,25 @@ class Address(BaseModel):
     address: Annotated[str, Field(max_length=64)]
 
 
+class Activity(BaseModel):
+    """What a machine's unit is doing, beyond the one word of its state. Times in seconds since the epoch, limits in
+    seconds. `cannot`: verbs that cannot work on it as it runs, each with the reason."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sub: Short = ""  # SubState
+    part: Short = ""  # of a start or a stop: ExecStartPre, SIGTERM …
+    restarts: Count = 0  # starts by systemd itself since somebody last started it
+    next_start: Seconds | None = None
+    ended: Short = ""  # how the last run ended: “exit status 1”
+    policy: Short = ""  # Restart=, where it is not “no”
+    says: Short = ""  # what its init says it is doing
+    start_limit: Seconds | None = None  # while it starts: how long it may take, None for ever
+    refused: bool = False  # systemd starts it no more: the start limit was hit
+    init: Short = ""  # the program of its first process
+    cannot: dict[Short, Short] = Field(default={}, max_length=10)
+
+
 class MachineFact(BaseModel):
     """One machine as its host sees it now.
 
@@ -140,6 +159,7 @@ class MachineFact(BaseModel):
     effective: dict[Short, Short] = Field(default={}, max_length=60)
     why: Text = ""  # when failed: the unit's last lines
     unreadable: Short = ""
+    activity: Activity = Activity()
 
 
 class BaseFact(BaseModel):

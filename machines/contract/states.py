@@ -19,6 +19,7 @@ OFFLINE_SECONDS = 60
 class MachineState(StrEnum):
     RUNNING = "running"
     STARTING = "starting"
+    RESTARTING = "restarting"  # its unit waits to be started again by itself (Restart=)
     DEGRADED = "degraded"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -28,7 +29,7 @@ class MachineState(StrEnum):
 
     @property
     def is_up(self) -> bool:
-        return self in {self.RUNNING, self.STARTING, self.DEGRADED, self.STOPPING}
+        return self in {self.RUNNING, self.STARTING, self.RESTARTING, self.DEGRADED, self.STOPPING}
 
 
 class JobState(StrEnum):

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from machines.contract import limits, nspawn, orders, values
+from machines.contract import limits, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import generations, inventory, kernel, lint, nspawn_file, systemctl, trial
@@ -102,12 +102,12 @@ def restart(host: ThisHost, task: Task, record: Record) -> dict[str, Any]:
         task.voice.line(f"{name} did not run in its unit, so nothing was restarted: all of it acts at its next start.")
         return {"restarted": False}
     try:
-        trial.restart(machine, record, boots=_boots(record.files))
+        trial.restart(machine, record)
         if order.rollback_after:
-            trial.watch(machine, order)
+            trial.watch(machine, order, record)
             _prove(read_limits(host, name).effective(), limits.read(order.configuration.limits))
         else:
-            trial.come_up(machine)
+            trial.come_up(machine, record)
     except Problem as problem:
         if not order.rollback_after:
             raise
@@ -116,12 +116,6 @@ def restart(host: ThisHost, task: Task, record: Record) -> dict[str, Any]:
         undone = put_back(host, task, record)
         raise Stopped(undone.message) if isinstance(problem, Stopped) else undone from problem
     return {"restarted": True, "effective": read_limits(host, name).effective()}
-
-
-def _boots(files: Files) -> bool:
-    """Whether the machine runs an init of its own, which can be asked to reboot."""
-    said = nspawn.parse(files.nspawn).last(nspawn.EXEC, "Boot")
-    return not said or values.is_true(said)
 
 
 def put_back(host: ThisHost, task: Task, record: Record) -> RolledBack:

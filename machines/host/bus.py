@@ -88,6 +88,10 @@ class Bus:
             future.cancel()
             raise TookTooLong(f"The system bus did not answer within {timeout:.0f} s.") from None
 
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine in the bus's loop; its result is for whoever waits for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def later(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine in the bus's loop and do not wait."""
         asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -15,9 +15,8 @@ from pathlib import Path
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import belongings, images, inventory, systemctl
+from machines.host import belongings, images, inventory
 from machines.host.images import Location
-from machines.host.paths import unit_of
 from machines.host.running import Machine
 from machines.host.this_host import Task, ThisHost
 
@@ -37,8 +36,10 @@ def look(host: ThisHost, task: Task, name: MachineName) -> Path | None:
     if image is not None:
         _check_image(host, order, image)
     _check_files(host, order)
-    if waits:
-        task.run(systemctl.stop(unit_of(name)), timeout=120)
+    if waits and not Machine(host, task, name).within(120).stop():
+        raise Problem(
+            f"{name} does not stop. Nothing was removed.", code="machine-running", hint="“Terminate” ends it."
+        )
     for other in image.hidden if image else ():
         task.voice.line(f"{other} has the same name and counts from now on.")
     return image.path if image else None
@@ -72,13 +73,14 @@ def lock_of(image: Path) -> Path:
 
 def _check_stopped(host: ThisHost, task: Task, name: MachineName) -> bool:
     """Whether its unit waits for its next try to start it. Raises Problem machine-running."""
-    machine = Machine(host, task, name)
-    unit = host.bus.do(host.bus.unit(unit_of(name)))
-    if unit["SubState"] in {"auto-restart", "auto-restart-queued"} and not machine.is_registered():
+    state = Machine(host, task, name).state()
+    if state.is_gone:
+        return False
+    if state.will_start and not state.is_registered and state.may_stop_unit:
         return True
-    if machine.is_registered() or inventory.is_up(str(unit["ActiveState"])):
-        raise Problem(f"{name} is running. Nothing was removed.", code="machine-running", hint="Power it off first.")
-    return False
+    raise Problem(
+        f"{name} is {state.state}, in {state.unit}. Nothing was removed.", code="machine-running", hint="Power it off first.",
+    )  # fmt: skip
 
 
 # --- its image

@@ -87,7 +87,7 @@ def _check(host: ThisHost, task: Task, undo: Undo) -> Source:
             )
     image = _find(host, name, order.format)
     images.say(task.voice, image, "packed")
-    running = Machine(host, task, name).is_registered()
+    running = not Machine(host, task, name).state().is_gone
     if image.is_disk or not pool.can_snapshot(image.real, host.paths.machines):
         if running:
             raise Problem(

@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 
 from machines.contract import orders
 from machines.contract.names import MachineName
-from machines.contract.problems import Problem
 from machines.host import apply, autostart, host_fact, images, inventory, machinectl, systemctl, tidy
 from machines.host.doctor import examine
-from machines.host.faults import TookTooLong
-from machines.host.paths import unit_of
-from machines.host.running import Machine, Result, is_gone, reboot_machine, start_machine
+from machines.host.running import (
+    Result,
+    check_gone,
+    power_off_machine,
+    reboot_machine,
+    start_machine,
+    terminate_machine,
+)
 from machines.host.this_host import Task, ThisHost
 
 Handler = Callable[[ThisHost, Task], Result]
@@ -25,23 +29,13 @@ def _name(task: Task) -> MachineName:
 
 def start(host: ThisHost, task: Task) -> Result:
     """Start a machine and wait until systemd says it is up (with NotifyReady: until it has booted)."""
-    return start_machine(host, task, _name(task))
+    assert isinstance(task.order, orders.Start)
+    return start_machine(host, task, _name(task), reset=task.order.reset)
 
 
 def poweroff(host: ThisHost, task: Task) -> Result:
-    """Ask the machine's init to power off and wait until the machine is gone. Never escalates by itself."""
-    machine = Machine(host, task, _name(task))
-    if not machine.is_registered():
-        return {"already": "stopped"}
-    machine.ask(
-        machinectl.poweroff(machine.name),
-        is_gone,
-        TookTooLong(
-            f"{machine.name} was asked to power off and has not done so in time.",
-            hint="It may still do so. “Terminate” ends it without asking.",
-        ),
-    )
-    return {}
+    """Ask the machine's init to power off and wait until the machine is gone for good. Never kills by itself."""
+    return power_off_machine(host, task, _name(task))
 
 
 def reboot(host: ThisHost, task: Task) -> Result:
@@ -51,17 +45,7 @@ def reboot(host: ThisHost, task: Task) -> Result:
 
 def terminate(host: ThisHost, task: Task) -> Result:
     """Kill the machine's processes without asking its init, and wait until nothing is left."""
-    machine = Machine(host, task, _name(task))
-    if machine.is_registered():
-        machine.tell(machinectl.terminate(machine.name))
-    elif machine.unit_state() in {"active", "activating", "deactivating"}:
-        task.run(systemctl.kill(unit_of(machine.name)))
-    else:
-        return {"already": "stopped"}
-    # machined asks for a stop of the unit, which an init that has just begun does not hear
-    if not machine.comes_to(is_gone, within=10) and not machine.kill():
-        raise TookTooLong(f"{machine.name} was terminated but its unit is still there.", hint="Look at its log.")
-    return {}
+    return terminate_machine(host, task, _name(task))
 
 
 def enable(host: ThisHost, task: Task) -> Result:
@@ -90,8 +74,7 @@ def mark(host: ThisHost, task: Task) -> Result:
     image = images.find(host, name)
     if image.read_only != read_only:
         images.check_changeable(image, to="be made read-only" if read_only else "be made writable")
-        if not is_gone((machine := Machine(host, task, name)).unit_state(), machine.is_registered()):
-            raise Problem(f"{name} is running.", code="machine-running", hint="Power it off first.")
+        check_gone(host, task, name)
         task.run(machinectl.read_only(name, on=read_only))
         host.bus.do(inventory.read_lists(host))  # what is known of images is now old
     if read_only and name in autostart.linked(host.paths):

@@ -22,6 +22,7 @@ from machines.host.bus import BusError
 from machines.host.inventory import Lists
 from machines.host.paths import unit_of
 from machines.host.this_host import ThisHost
+from machines.host.unit_state import INFINITE
 
 LOG = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ async def read(host: ThisHost, names: Iterable[str] | None = None) -> list[Found
 
 
 async def _one(host: ThisHost, lists: Lists, name: MachineName) -> FoundMachine:
-    machine, unit, (about, properties) = await inventory.machine_and_unit(host.bus, lists, name)
+    machine, unit, (about, properties) = await inventory.machine_and_unit(host, lists, name)
     own = properties if unit == unit_of(name) and properties else await command_line.about(host.bus, name)
     image = lists.images.get(name)
     beside = image.path.parent if image else host.paths.machines
@@ -111,7 +112,7 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return "infinity" if value == inventory.INFINITE else str(value)
+        return "infinity" if value == INFINITE else str(value)
     if isinstance(value, bytes):
         return inventory.cpu_list(value)
     if isinstance(value, list | tuple):

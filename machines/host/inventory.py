@@ -18,17 +18,16 @@ from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
-from machines.host import addresses, autostart, guarded, images, journal, kernel
-from machines.host.bus import MACHINED, MACHINED_PATH, Bus, BusError, escape
+from machines.host import addresses, autostart, guarded, images, journal, kernel, unit_state
+from machines.host.bus import MACHINED_PATH, BusError, escape
 from machines.host.paths import unit_of
 from machines.host.rootfs import tree
 from machines.host.this_host import Image, Slow, ThisHost
+from machines.host.unit_state import INFINITE, UnitState
 
 LOG = logging.getLogger(__name__)
 
-INFINITE = 2**64 - 1
 SLOW = 600.0  # seconds: how old an image's os-release and disk use may be
-MACHINE_IFACE = f"{MACHINED}.Machine"
 OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
 
 
@@ -50,7 +49,8 @@ async def read_lists(host: ThisHost) -> Lists:
     )
     host.slow.images = found
     return Lists(
-        running={name: path for name, kind, _, path in machines[0] if kind == "container"},
+        # a virtual machine counts where it has an image's name: that image is not free
+        running={name: path for name, kind, _, path in machines[0] if kind == "container" or name in found},
         images=found,
         units={unit[0]: unit[3] for unit in units[0]},
     )
@@ -102,7 +102,7 @@ async def read_some(host: ThisHost, names: Collection[str]) -> tuple[list[Machin
 
 
 def is_up(active: str) -> bool:
-    return active in {"active", "activating", "deactivating", "reloading"}
+    return active in unit_state.UP
 
 
 def _instance(unit: str) -> str:
@@ -158,16 +158,18 @@ def _files_of(host: ThisHost, name: MachineName, image: Image | None, enabled: b
 
 async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -> MachineFact:
     slow, image = host.slow, lists.images.get(name)
-    machine, unit, (about, properties) = await machine_and_unit(host.bus, lists, name)
-    active, entered = str(about.get("ActiveState", "")), about.get("ActiveEnterTimestamp", 0)
-    up, leader = is_up(active), machine.get("Leader")
+    machine, unit, (about, properties) = await machine_and_unit(host, lists, name)
+    job = await unit_state.job_type(host.bus, about)
+    now = unit_state.of(name, unit, machine, about, properties, job=job)
+    why, refused = await _explain(slow, now) if now.active == "failed" else ("", False)
+    up = now.is_up
     return MachineFact(
         name=name,
-        state=state_of(str(machine.get("State", "")), active),
-        since=entered / 1e6 if up and entered else None,
+        state=now.state,
+        since=(now.since or None) if up else None,
         unit=unit,
-        leader=leader,
-        addresses=addresses.of_process(leader) if leader else [],
+        leader=now.leader or None,
+        addresses=addresses.of_process(now.leader) if now.leader else [],
         enabled=disk.enabled,
         os=disk.os,
         image_id=image.id if image else "",
@@ -184,60 +186,49 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -
         limits_sha256=disk.limits_sha256,
         unreadable=disk.unreadable,
         effective=corrected(effective(properties), properties) if up else {},
-        why=await _explain(slow, unit, bytes(about["InvocationID"])) if active == "failed" else "",
+        why=why,
+        activity=unit_state.activity(now, refused=refused),
     )
 
 
 async def machine_and_unit(
-    bus: Bus, lists: Lists, name: MachineName
+    host: ThisHost, lists: Lists, name: MachineName
 ) -> tuple[dict[str, Any], str, tuple[dict[str, Any], dict[str, Any]]]:
-    """(what machined says, name of the unit, what systemd says of it); in one go for machines of the template unit."""
-    path, unit = lists.running.get(name, ""), unit_of(name)
-    machine, known = await asyncio.gather(_registered(bus, path), _unit(bus, unit if unit in lists.units else ""))
-    if machine.get("Unit", unit) != unit:  # started by hand
-        unit = str(machine["Unit"])
-        known = await _unit(bus, unit)
+    """(what machined says, name of the unit, what systemd says of it); in one go for machines of the template unit.
+
+    One that is not registered and not in that unit either may be in the unit of its own that it ran in last.
+    """
+    bus, unit, listed = host.bus, unit_of(name), name in lists.running
+    last = host.slow.units.get(name, "")
+    machine, known = await asyncio.gather(
+        unit_state.registration(bus, name) if listed else _nothing(),
+        unit_state.properties(bus, unit if unit in lists.units else ""),
+    )
+    named = str(machine.get("Unit", ""))
+    if named not in {"", unit}:  # started by hand
+        host.slow.units[name] = named
+        return machine, named, await unit_state.properties(bus, named)
+    if last and not machine and known[0].get("ActiveState") not in unit_state.UP:
+        about, special = await unit_state.properties(bus, last)
+        if unit_state.of(name, last, machine, about, special).is_up:
+            return machine, last, (about, special)
+    host.slow.units.pop(name, None)
     return machine, unit, known
 
 
-async def _registered(bus: Bus, path: str) -> dict[str, Any]:
-    try:
-        return await bus.properties(MACHINED, path, MACHINE_IFACE) if path else {}
-    except BusError as error:
-        if "UnknownObject" in error.name or "NoSuchMachine" in error.name:
-            return {}
-        raise
+async def _nothing() -> dict[str, Any]:
+    return {}
 
 
-async def _unit(bus: Bus, unit: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(properties of the unit, resource properties); a machine started by hand may live in a scope."""
-    if not unit:
-        return {}, {}
-    kind = "Scope" if unit.endswith(".scope") else "Service"
-    about, resources = await asyncio.gather(bus.unit(unit), bus.unit(unit, kind))
-    return about, resources
-
-
-def state_of(machine: str, active: str) -> MachineState:
-    """machined's word on a registered machine and systemd's on its unit, as one state."""
-    if active == "activating":
-        return MachineState.STARTING
-    if active == "deactivating" or machine == "closing":
-        return MachineState.STOPPING
-    if active == "failed" and not machine:
-        return MachineState.FAILED
-    if active in {"active", "reloading"} or machine in {"running", "opening"}:
-        return MachineState.RUNNING
-    return MachineState.STOPPED
-
-
-async def _explain(slow: Slow, unit: str, invocation: bytes) -> str:
-    """The last journal lines of the run in which a unit failed, read once."""
-    if (unit, invocation) not in slow.why:
-        lines = await asyncio.get_running_loop().run_in_executor(None, journal.lines_of, invocation, 12)
-        slow.why = {key: why for key, why in slow.why.items() if key[0] != unit}
-        slow.why[unit, invocation] = "\n".join(lines)[-4000:] or "The unit failed and logged nothing."
-    return slow.why[unit, invocation]
+async def _explain(slow: Slow, now: UnitState) -> tuple[str, bool]:
+    """(the last journal lines of the run in which a unit failed, whether another start was refused since); read once."""
+    key = (now.unit, now.invocation, now.changed)
+    if key not in slow.why:
+        lines = await asyncio.get_running_loop().run_in_executor(None, journal.lines_of, now.invocation, 12)
+        slow.why = {old: why for old, why in slow.why.items() if old[0] != now.unit}
+        text = "\n".join(lines)[-4000:] or "The unit failed and logged nothing."
+        slow.why[key] = text, unit_state.was_refused(lines)
+    return slow.why[key]
 
 
 def _number(properties: dict[str, Any], key: str) -> int | None:

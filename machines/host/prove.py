@@ -21,7 +21,7 @@ from machines.contract import orders, proofs
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.proofs import Trial, Verdict, Why
-from machines.host import host_fact, inventory, load_group
+from machines.host import host_fact, load_group, unit_state
 from machines.host.bus import BusError
 from machines.host.faults import CommandFailed, MachineMissing, Stopped
 from machines.host.load_group import Group
@@ -64,7 +64,7 @@ def _unit(host: ThisHost, name: MachineName) -> dict[str, Any]:
     """Properties of the running machine's unit. Raises MachineMissing, or Problem foreign-unit."""
     try:
         path = host.bus.do(host.bus.machined("GetMachine", "s", [name]))[0]
-        machine = host.bus.do(host.bus.properties("org.freedesktop.machine1", path, inventory.MACHINE_IFACE))
+        machine = host.bus.do(host.bus.properties("org.freedesktop.machine1", path, unit_state.MACHINE_IFACE))
     except BusError as error:
         if "NoSuchMachine" not in error.name and "UnknownObject" not in error.name:
             raise

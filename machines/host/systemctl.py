@@ -15,8 +15,13 @@ def disable(unit: str) -> list[str]:
     return ["systemctl", "disable", "--", unit]
 
 
-def stop(unit: str) -> list[str]:
-    return ["systemctl", "stop", "--", unit]
+def stop(unit: str, *, wait: bool = True) -> list[str]:
+    """Stop a unit and take back a start that waits or goes on, one by Restart= too."""
+    return ["systemctl", "stop", *([] if wait else ["--no-block"]), "--", unit]
+
+
+def restart(unit: str) -> list[str]:
+    return ["systemctl", "restart", "--", unit]
 
 
 def kill(unit: str) -> list[str]:

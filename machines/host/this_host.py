@@ -22,7 +22,10 @@ class Slow:
 
     os: dict[str, tuple[float, str]] = field(default_factory=dict)
     disk: dict[str, tuple[float, int]] = field(default_factory=dict)
-    why: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    why: dict[tuple[str, bytes, float], tuple[str, bool]] = field(default_factory=dict)
+    units: dict[str, str] = field(
+        default_factory=dict
+    )  # machine → the unit it ran in, where that is not the template's
     images: dict[str, "Image"] = field(default_factory=dict)
     paths: dict[tuple[Any, ...], Path] = field(default_factory=dict)  # of images, see images.py
 

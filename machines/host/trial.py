@@ -6,8 +6,6 @@ is started anew, whether or not it ever boots. A worker that comes back can ther
 
 import contextlib
 import time
-from dataclasses import replace
-from threading import Event
 
 from machines.contract import orders
 from machines.contract.problems import Problem
@@ -16,41 +14,41 @@ from machines.host.bus import BusError
 from machines.host.faults import CommandFailed, TookTooLong
 from machines.host.generations import Record
 from machines.host.paths import unit_of
-from machines.host.running import Machine, did_not_start, is_gone, start_machine
+from machines.host.running import Machine, Reached, did_not_start, patience, start_machine, still_starting
+from machines.host.unit_state import UnitState
 
 GOING_DOWN = 120.0  # seconds a machine may take to stop before it starts anew
 PATIENCE = 30.0  # seconds a machine with a bad configuration gets to stop in peace on the way back
-COMING_UP = 180.0
+COMING_UP = 180.0  # seconds it may take on the way back to how it was, where its unit allows less
 PAUSE = 3.0  # seconds between the end of a run and the next one, if the machine rebooted
 STEADY = 1.0  # seconds for which all must be well, so that a machine just dying is not taken for alive
 LOOK = 0.25
 
-_UP = {"active", "activating", "reloading"}
-
 
 def before(machine: Machine, job: str) -> Record:
     """How the machine runs before anything is done to it."""
-    return Record(job=job, was_up=machine.unit_state() in _UP, started=machine.run_began())
+    state = machine.state()
+    return Record(job=job, was_up=state.is_template and state.is_up, started=state.began)
 
 
-def restart(machine: Machine, record: Record, *, boots: bool) -> None:
+def restart(machine: Machine, record: Record) -> None:
     """Let a new run begin, if none has since the record was made. Its init is asked, as by machinectl reboot; a machine
-    without an init of its own (`boots` is false) is stopped and started. Raises TookTooLong, Stopped, Problem."""
+    without a systemd of its own, or one that is not up, is stopped and started. Raises TookTooLong, Stopped, Problem."""
     machine.task.check_stop()
-    if machine.run_began() > record.started:
+    state = machine.state()
+    if state.began > record.started:
         return
     machine.task.voice.line(f"Restarting {machine.name}.")
-    if boots and machine.is_registered():
-        patient = replace(machine.task, deadline=min(machine.task.deadline, time.time() + GOING_DOWN))
-
-        def has_gone(unit: str, registered: bool) -> bool:
-            return machine.run_began() > record.started or is_gone(unit, registered)
-
-        Machine(machine.host, patient, machine.name).ask(machinectl.reboot(machine.name), has_gone, _deaf(machine))
-        if machine.comes_to(lambda *_: machine.run_began() > record.started, within=PAUSE):
+    if state.is_registered and state.has_systemd and state.active == "active":
+        machine.within(GOING_DOWN).ask(machinectl.reboot(machine.name), _next_or_gone(record.started), _deaf(machine))
+        if machine.comes_to(lambda now: now.began > record.started, within=PAUSE):
             return
         machine.task.voice.line(f"{machine.name} powered off instead; starting it.")
-    _anew(machine)
+    _anew(machine, record.started)
+
+
+def _next_or_gone(started: float) -> Reached:
+    return lambda now: now.began > started or now.is_gone
 
 
 def _deaf(machine: Machine) -> TookTooLong:
@@ -60,27 +58,37 @@ def _deaf(machine: Machine) -> TookTooLong:
     )
 
 
-def _anew(machine: Machine) -> None:
-    """Stop and start the unit; whether it comes up is for the caller to see."""
-    verb = machine.host.bus.unit_job("RestartUnit", unit_of(machine.name))
-    with contextlib.suppress(TookTooLong):
-        machine.host.bus.do(verb, timeout=COMING_UP)
+def _anew(machine: Machine, started: float) -> None:
+    """Stop and start the unit, and wait until its new run begins; whether it comes up is for the caller to see."""
+    job = machine.host.bus.begin(machine.host.bus.unit_job("RestartUnit", unit_of(machine.name)))
+    machine.comes_to(lambda now: now.began > started or job.done(), within=GOING_DOWN)
 
 
-def come_up(machine: Machine) -> None:
-    """Wait until the new run is up. Raises Problem start-failed or TookTooLong."""
-    patient = replace(machine.task, deadline=min(machine.task.deadline, time.time() + COMING_UP))
-    if not Machine(machine.host, patient, machine.name).comes_to(_is_up_or_failed, within=COMING_UP):
-        raise TookTooLong(f"{machine.name} was restarted and has not come up in time.", hint="Look at its log.")
-    if machine.unit_state() == "failed":
-        raise did_not_start(machine.host, machine.task, machine.name, "failed")
+def come_up(machine: Machine, record: Record) -> None:
+    """Wait until the new run is up, as long as its unit lets it take. Raises Problem start-failed, TookTooLong, Stopped."""
+    until = patience(machine.task, state := machine.state())
+    while not _is_up_or_failed(state):
+        machine.task.check_stop()
+        if time.time() > until:
+            raise still_starting(machine, state)
+        time.sleep(LOOK)
+        state = machine.state()
+        until = patience(machine.task, state)
+    if state.active == "failed":
+        raise _did_not(machine, state, record)
 
 
-def _is_up_or_failed(unit: str, registered: bool) -> bool:
-    return unit == "failed" or (unit == "active" and registered)
+def _is_up_or_failed(now: UnitState) -> bool:
+    return now.active == "failed" or (now.active == "active" and now.is_registered)
 
 
-def watch(machine: Machine, order: orders.Apply) -> None:
+def _did_not(machine: Machine, state: UnitState, record: Record) -> Problem:
+    """Why it failed; where no run has begun since the record was made, the words of the one before are no reason."""
+    old = state.invocation if state.began <= record.started else b""
+    return did_not_start(machine.host, machine.task, machine.name, "failed", before=old)
+
+
+def watch(machine: Machine, order: orders.Apply, record: Record) -> None:
     """Look until all has been well for a moment. Raises Problem not-alive when the seconds given are over, or
     start-failed as soon as the unit has failed."""
     until = machine.run_began() + order.rollback_after
@@ -88,7 +96,7 @@ def watch(machine: Machine, order: orders.Apply) -> None:
     well_since = 0.0
     while True:
         machine.task.check_stop()
-        lack = _lack(machine, order.expects)
+        lack = _lack(machine, order.expects, record)
         well_since = 0.0 if lack else well_since or time.time()
         if well_since and time.time() - well_since >= STEADY:
             machine.task.voice.line(f"{machine.name} runs{_address(machine)}.")
@@ -101,19 +109,24 @@ def watch(machine: Machine, order: orders.Apply) -> None:
 _WORDS = {"running": "run", "address": "have an address"}
 
 
-def _lack(machine: Machine, expects: str) -> str:
+def _lack(machine: Machine, expects: str, record: Record) -> str:
     """What is missing, as the beginning of a sentence; "" when nothing is. Raises Problem start-failed."""
     try:
-        state, leader = machine.unit_state(), machine.leader()
+        state = machine.state()
     except BusError as error:
         return f"{machine.name} could not be looked at ({error.message})"
-    if state == "failed":
-        raise did_not_start(machine.host, machine.task, machine.name, "failed")
-    if state != "active" or not leader:
-        return f"{machine.name} was not up"
-    if expects == "address" and not _usable(leader):
+    if state.active == "failed":
+        raise _did_not(machine, state, record)
+    if state.active != "active" or not state.leader:
+        return f"{machine.name} was not up{_loops(state)}"
+    if expects == "address" and not _usable(state.leader):
         return f"{machine.name} had no address"
     return ""
+
+
+def _loops(state: UnitState) -> str:
+    """Of a unit with Restart= that never comes to fail."""
+    return f" but restarting, {state.restarts} times so far ({state.ended})" if state.will_start and state.ended else ""
 
 
 def _usable(leader: int) -> list[str]:
@@ -129,36 +142,33 @@ def _address(machine: Machine) -> str:
 def run_as_before(machine: Machine, record: Record) -> str:
     """After the files were put back: a run with them. What kept it from coming up, "" when it did. Nobody can stop this
     half-way: a cancelled job shall leave the machine running too."""
-    calm = replace(machine.task, stop=Event(), deadline=time.time() + GOING_DOWN + COMING_UP)
-    machine = Machine(machine.host, calm, machine.name)
-    began = machine.run_began()
-    if began <= record.started and machine.unit_state() in _UP:
+    machine = machine.calmly(GOING_DOWN + COMING_UP)
+    state = machine.state()
+    if state.began <= record.started and state.is_up:
         return ""  # it never was restarted
     try:
-        if began < record.back_at:
-            _end(machine, began)
-        if machine.run_began() <= began and machine.run_began() < record.back_at:
+        if state.began < record.back_at:
+            _end(machine, state)
+        now = machine.state()
+        if now.began <= state.began and now.began < record.back_at:
             with contextlib.suppress(CommandFailed):
-                calm.run(systemctl.reset_failed(unit_of(machine.name)))
-            start_machine(machine.host, calm, machine.name)
-        come_up(machine)
+                machine.task.run(systemctl.reset_failed(unit_of(machine.name)))
+            start_machine(machine.host, machine.task, machine.name)
+        come_up(machine, record)
     except (Problem, BusError) as problem:
         return problem.message
     return ""
 
 
-def _end(machine: Machine, began: float) -> None:
+def _end(machine: Machine, run: UnitState) -> None:
     """Let go of the run that did not work out: its init is asked, and after a while nobody is asked any more."""
-    if machine.is_registered() and machine.unit_state() == "active":
+    state = machine.state()
+    if state.is_registered and state.active == "active":
         with contextlib.suppress(TookTooLong, CommandFailed):
-            patient = replace(machine.task, deadline=time.time() + PATIENCE)
-
-            def has_gone(unit: str, registered: bool) -> bool:
-                return machine.run_began() > began or is_gone(unit, registered)
-
-            late = TookTooLong("It did not stop.")
-            Machine(machine.host, patient, machine.name).ask(machinectl.reboot(machine.name), has_gone, late)
-            machine.comes_to(lambda *_: machine.run_began() > began, within=PAUSE)
+            machine.within(PATIENCE).ask(
+                machinectl.reboot(machine.name), _next_or_gone(run.began), TookTooLong("It did not stop.")
+            )
+            machine.comes_to(lambda now: now.began > run.began, within=PAUSE)
             return
-    if machine.unit_state() in {*_UP, "deactivating"}:
+    if machine.state().is_up:
         machine.kill()

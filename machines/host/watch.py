@@ -19,7 +19,7 @@ from dbus_fast import Message
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
-from machines.host import addresses, folders, holds, host_fact, images, inventory
+from machines.host import addresses, folders, holds, host_fact, images, inventory, unit_state
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
 from machines.host.reporting import Reporter
@@ -250,7 +250,7 @@ class Watch:
     async def _wait_for_address(self, name: str) -> None:
         try:
             path = (await self._host.bus.machined("GetMachine", "s", [name]))[0]
-            leader = (await self._host.bus.properties(MACHINED, path, inventory.MACHINE_IFACE))["Leader"]
+            leader = (await self._host.bus.properties(MACHINED, path, unit_state.MACHINE_IFACE))["Leader"]
             before = ("", "")
             for _ in range(int(ADDRESS_SECONDS / ADDRESS_PAUSE)):
                 await asyncio.sleep(ADDRESS_PAUSE)

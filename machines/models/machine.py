@@ -11,7 +11,7 @@ from machines.contract.states import MachineState
 from machines.models.host import Host
 
 FIXED = ("mount", "vendor")  # what makes an image read-only that no mark does
-PROBLEM_STATES = (MachineState.FAILED, MachineState.DEGRADED, MachineState.UNKNOWN)
+PROBLEM_STATES = (MachineState.FAILED, MachineState.RESTARTING, MachineState.DEGRADED, MachineState.UNKNOWN)
 
 
 class MachineQuerySet(models.QuerySet["Machine"]):
@@ -54,6 +54,7 @@ class Machine(models.Model):
     limits_sha256 = models.CharField(max_length=64, default="absent")
     effective = models.JSONField(default=dict)
     why = models.TextField(default="")
+    activity = models.JSONField(default=dict)  # reports.Activity, without what is as ever
 
     applied = models.ForeignKey("Revision", null=True, on_delete=models.SET_NULL, related_name="+")
     restart_needed = models.BooleanField(default=False)

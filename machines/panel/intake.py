@@ -399,6 +399,7 @@ def _columns(fact: reports.MachineFact) -> dict[str, Any]:
         "limits_sha256": fact.limits_sha256,
         "effective": fact.effective,
         "why": fact.why,
+        "activity": fact.activity.model_dump(mode="json", exclude_defaults=True),
         "disk_bytes": fact.disk_bytes,
         "memory_bytes": fact.memory_bytes,
         "cpu_ns": fact.cpu_ns,

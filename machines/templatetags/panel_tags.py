@@ -34,6 +34,7 @@ LOOKS = {
     "machine": {
         "running": Look("circle-fill", "success"),
         "starting": Look("arrow-repeat", "info", moving=True),
+        "restarting": Look("arrow-repeat", "warning", moving=True),
         "degraded": Look("exclamation-triangle-fill", "warning"),
         "stopping": Look("arrow-repeat", "info", moving=True),
         "stopped": Look("circle", "secondary"),

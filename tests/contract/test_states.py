@@ -48,4 +48,4 @@ def test_predicates_of_jobs(state):
 def test_unknown_is_neither_up_nor_stopped():
     assert not MachineState.UNKNOWN.is_up
     assert MachineState.UNKNOWN != MachineState.STOPPED
-    assert {s for s in MachineState if s.is_up} == {"running", "starting", "degraded", "stopping"}
+    assert {s for s in MachineState if s.is_up} == {"running", "starting", "restarting", "degraded", "stopping"}

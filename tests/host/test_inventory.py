@@ -56,24 +56,6 @@ def test_a_process_in_the_host_s_network_has_no_addresses_of_its_own():
     assert addresses.of_process(2**22 + 1) == []
 
 
-@pytest.mark.parametrize(
-    ("machine", "active", "state"),
-    [
-        ("", "", MachineState.STOPPED),
-        ("", "inactive", MachineState.STOPPED),
-        ("", "activating", MachineState.STARTING),
-        ("running", "activating", MachineState.STARTING),
-        ("running", "active", MachineState.RUNNING),
-        ("running", "", MachineState.RUNNING),
-        ("closing", "active", MachineState.STOPPING),
-        ("running", "deactivating", MachineState.STOPPING),
-        ("", "failed", MachineState.FAILED),
-    ],
-)
-def test_states(machine, active, state):
-    assert inventory.state_of(machine, active) is state
-
-
 def test_limits_read_as_the_contract_writes_them():
     infinite = 2**64 - 1
     properties = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
-from machines.host import guarded, inventory, kernel
+from machines.host import guarded, kernel, unit_state
 from machines.host.bus import BusError
 from machines.host.doctor import firewall, links
 from machines.host.doctor.guest import Guest
@@ -63,7 +63,9 @@ class Scene:
         """What machined says of the machine; {} while it is not running."""
         try:
             path = self.host.bus.do(self.host.bus.machined("GetMachine", "s", [self.machine]))[0]
-            return self.host.bus.do(self.host.bus.properties("org.freedesktop.machine1", path, inventory.MACHINE_IFACE))
+            return self.host.bus.do(
+                self.host.bus.properties("org.freedesktop.machine1", path, unit_state.MACHINE_IFACE)
+            )
         except BusError as error:
             if "NoSuchMachine" in error.name or "UnknownObject" in error.name:
                 return {}

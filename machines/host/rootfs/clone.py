@@ -57,14 +57,14 @@ def prepare(building: Building) -> None:
         disk_image.check_host()
     snapshot = not image.is_disk and pool.can_snapshot(image.real, host.paths.machines)
     original = building.state = Original(image, snapshot)
-    machine = Machine(host, building.task, image.name)
-    if not machine.is_registered():
-        original.began = machine.run_began()
+    state = Machine(host, building.task, image.name).state()
+    if state.is_gone:
+        original.began = state.began
     elif original.is_snapshot:
         voice.line(f"{image.name} is running: the clone is as it was at this moment, like after a power cut.")
     else:
         raise Problem(
-            f"{image.name} is running, and here a copy takes time, so it would be neither its state of now nor of then.",
+            f"{image.name} is {state.state}, and here a copy takes time, so it would be neither its state of now nor of then.",
             code="machine-running",
             hint="Power it off first; where the images lie on btrfs a running machine can be cloned too.",
         )
@@ -107,10 +107,10 @@ def _check_still(building: Building, original: Original) -> None:
     if original.is_snapshot:
         return
     assert isinstance(building.recipe, CloneRecipe)
-    machine = Machine(building.host, building.task, MachineName(building.recipe.source))
-    if machine.is_registered() or machine.run_began() != original.began:
+    state = Machine(building.host, building.task, MachineName(building.recipe.source)).state()
+    if not state.is_gone or state.began != original.began:
         raise Problem(
-            f"{machine.name} was started while it was being copied, so the copy is thrown away.", code="machine-running",
+            f"{state.name} was started while it was being copied, so the copy is thrown away.", code="machine-running",
             hint="Power it off and clone it again.", passing=True,
         )  # fmt: skip
 

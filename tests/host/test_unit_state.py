@@ -1,0 +1,147 @@
+"""What a unit is doing, out of what systemd and machined say of it."""
+
+import pytest
+
+from machines.contract.states import MachineState
+from machines.host import unit_state
+from machines.host.unit_state import INFINITE, UnitState
+
+TEMPLATE = "systemd-nspawn@web.service"
+SERVICE = {
+    "Result": "success", "NRestarts": 0, "Restart": "no", "RestartUSec": 100_000, "TimeoutStartUSec": 90_000_000,
+    "TimeoutStopUSec": 90_000_000, "RestartForceExitStatus": ([133], []), "SuccessExitStatus": ([133], []),
+}  # fmt: skip
+REGISTERED = {"State": "running", "Class": "container", "Unit": TEMPLATE, "Leader": 0}
+
+
+def state(
+    active: str, sub: str = "", *, unit: str = TEMPLATE, job: str = "", registered: bool = False, **special: object
+) -> UnitState:
+    about = {"ActiveState": active, "SubState": sub, "StateChangeTimestamp": 100_000_000, "InvocationID": b"\1" * 16}
+    return unit_state.of("web", unit, REGISTERED if registered else {}, about, SERVICE | special, job=job)
+
+
+@pytest.mark.parametrize(
+    ("registered", "active", "sub", "job", "word"),
+    [
+        (False, "", "", "", MachineState.STOPPED),
+        (False, "inactive", "dead", "", MachineState.STOPPED),
+        (False, "inactive", "dead", "start", MachineState.STARTING),
+        (False, "inactive", "dead", "stop", MachineState.STOPPED),
+        (False, "activating", "start-pre", "start", MachineState.STARTING),
+        (True, "activating", "start", "start", MachineState.STARTING),
+        (False, "activating", "auto-restart", "", MachineState.RESTARTING),
+        (False, "activating", "auto-restart-queued", "start", MachineState.RESTARTING),
+        (True, "active", "running", "", MachineState.RUNNING),
+        (True, "deactivating", "stop-sigterm", "stop", MachineState.STOPPING),
+        (False, "deactivating", "final-sigkill", "stop", MachineState.STOPPING),
+        (False, "failed", "failed", "", MachineState.FAILED),
+        (True, "failed", "failed", "", MachineState.RUNNING),
+    ],
+)
+def test_one_word_for_every_state(registered, active, sub, job, word):
+    found = state(active, sub, job=job, registered=registered)
+    assert found.state is word
+    assert found.is_gone == (word in {MachineState.STOPPED, MachineState.FAILED})
+
+
+def test_a_unit_that_systemd_starts_again_is_not_gone_and_says_when_and_why():
+    waits = state(
+        "activating",
+        "auto-restart",
+        NRestarts=4,
+        Restart="always",
+        RestartUSec=2_000_000,
+        ExecMainCode=1,
+        ExecMainStatus=1,
+    )
+    told = unit_state.activity(waits)
+    assert (told.restarts, told.next_start, told.ended, told.policy) == (4, 102.0, "exit status 1", "always")
+    assert state("activating", "auto-restart", RestartUSecNext=9_000_000).next_start == 109.0
+    assert state("activating", "auto-restart", RestartUSec=INFINITE).next_start == 0.0
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [(0, 0, ""), (1, 0, "exit status 0"), (1, 133, "exit status 133"), (2, 9, "killed by SIGKILL"), (3, 11, "killed by SIGSEGV"),
+     (2, 99, "killed by signal 99")],
+)  # fmt: skip
+def test_how_a_run_ended(code, status, words):
+    assert unit_state.how_it_ended(code, status) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("", ""),
+        ("Container running.", ""),
+        ("Container running: Ready.", "Ready."),
+        ("Container running: User job long.service/start running (3s / 15min)...", "long.service/start running"),
+        (
+            "Container running: (1 of 2) User job long.service/start running (1min 4s / no limit)...",
+            "(1 of 2) long.service/start running",
+        ),
+        ("Terminating...", "Terminating..."),
+    ],
+)
+def test_what_an_init_says_it_does_is_told_without_the_time_that_changes_every_second(status, words):
+    assert unit_state.said(status) == words
+
+
+@pytest.mark.parametrize(
+    ("sub", "active", "part"),
+    [
+        ("start-pre", "activating", "ExecStartPre"),
+        ("start", "activating", "ExecStart"),
+        ("stop-sigterm", "deactivating", "SIGTERM"),
+        ("final-sigkill", "deactivating", "SIGKILL"),
+        ("auto-restart", "activating", "waiting for the next start"),
+        ("running", "active", ""),
+    ],
+)
+def test_which_part_of_a_start_or_stop_is_under_way(sub, active, part):
+    assert state(active, sub).part == part
+
+
+def test_a_start_may_take_what_all_its_parts_may_take():
+    assert state("activating", "start").start_limit == 90
+    assert state("activating", "start-pre", ExecStartPre=[1, 2]).start_limit == 270
+    assert state("activating", "start", TimeoutStartUSec=INFINITE).start_limit is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "special", "comes_back"),
+    [
+        (TEMPLATE, {}, True),
+        ("machine-web.scope", {}, True),
+        ("session-3.scope", {}, False),
+        ("run-1.service", {"RestartForceExitStatus": ([], [])}, False),
+        ("run-1.service", {"RestartForceExitStatus": ([], []), "Restart": "always"}, True),
+        ("run-1.service", {"RestartForceExitStatus": ([], []), "SuccessExitStatus": ([], []), "Restart": "on-failure"}, True),
+        ("run-1.service", {"RestartForceExitStatus": ([], []), "Restart": "on-failure"}, False),
+        ("run-1.service", {"RestartPreventExitStatus": ([133], [])}, False),
+    ],
+)  # fmt: skip
+def test_a_reboot_cannot_work_where_nothing_starts_it_again(unit, special, comes_back):
+    found = state("active", "running", unit=unit, registered=True, **special)
+    assert found.survives_reboot is comes_back
+    assert ("reboot" in found.cannot()) is not comes_back
+
+
+def test_a_unit_shared_with_others_says_nothing_of_a_machine_that_has_left_it():
+    assert state("active", "running", unit="session-3.scope").is_gone
+    assert not state("active", "running", unit="session-3.scope", registered=True).is_gone
+    assert not state("active", "running", unit="session-3.scope", registered=True).may_stop_unit
+    assert state("activating", "auto-restart", unit="wrapper.service").may_stop_unit
+
+
+def test_a_virtual_machine_of_the_name_is_not_ours_to_move():
+    about = {"ActiveState": "active", "SubState": "running"}
+    found = unit_state.of("web", "machine-qemu.scope", REGISTERED | {"Class": "vm"}, about, {})
+    assert set(found.cannot()) == {"start", "poweroff", "reboot", "terminate"}
+
+
+def test_a_refused_start_is_seen_in_the_last_lines():
+    refused = ["Failed with result 'exit-code'.", "web: Start request repeated too quickly.", "Failed to start web."]
+    assert unit_state.was_refused(refused)
+    assert not unit_state.was_refused([*refused, *["something else"] * 10])
