@@ -6,8 +6,10 @@ cd "$(dirname "$0")/.."
 
 # A sandbox host: boot it, build its tree, give it a way out, keep its trees as snapshots.
 for_demo=(systemd-container mmdebstrap slirp4netns btrfs-progs iproute2 debian-archive-keyring ca-certificates util-linux procps)
-# Besides these, the tests: a browser with a font, and PostgreSQL's binaries, which the tests start by themselves.
+# Besides these, the tests: a browser with a font, PostgreSQL's binaries, which the tests start by themselves, and what a
+# virtual machine takes. That one is of amd64, and emulating it on another processor would take too long.
 for_tests=(chromium fonts-dejavu-core postgresql)
+[ "$(dpkg --print-architecture)" != amd64 ] || for_tests+=(qemu-system-x86 e2fsprogs openssh-client)
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }

@@ -10,14 +10,14 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from xdist.scheduler import LoadScopeScheduling
 
-from nspawnpanel.sandbox import CACHE, Sandbox, can_boot
+from nspawnpanel.sandbox import CACHE, Sandbox, can_boot, can_emulate
 from nspawnpanel.stack import REPOSITORY, Stack
 from nspawnpanel.valkey import free_port
 from tests.person import Person
 
 POLICY = REPOSITORY / "machines/host/policy.toml"
 INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
-REAL = ("live", "browser")  # folders
+REAL = ("live", "vm", "browser")  # folders, in the order in which they begin
 # Without these, Chromium calls home at every start
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -42,8 +42,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class Shared(LoadScopeScheduling):
-    """How several processes share the work: units one by one, all hosts in one process and all browsers in another, for
-    each needs a panel and a host of its own, and many of those tests go on where the one before ended."""
+    """How several processes share the work: units one by one, all hosts in one process, all browsers in another and the
+    virtual machine in a third, for each needs a panel and a host of its own, and many of those tests go on where the one
+    before ended."""
 
     def _split_scope(self, nodeid: str) -> str:
         folder = nodeid.split("/", 1)[0]
@@ -56,17 +57,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shared:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is real by its folder, and leave out, with the reason, what cannot run here. What fails soonest runs
-    first: units (the one long one before all others), then hosts, then browsers (whose event loop would be in the way of
-    others)."""
+    first: units (the one long one before all others), then hosts, the virtual machine, then browsers (whose event loop
+    would be in the way of others)."""
     real = {folder: Path(__file__).parent / folder for folder in REAL}
     items.sort(key=lambda item: (
-        item.path.is_relative_to(real["browser"]), item.path.is_relative_to(real["live"]), item.path.name != "test_postgresql.py",
+        *(item.path.is_relative_to(real[folder]) for folder in reversed(REAL)), item.path.name != "test_postgresql.py",
     ))  # fmt: skip
     no_host = can_boot()
     no_browser = None if chromium() else "no Chromium is installed"
     for item in items:
         for folder, mark, reason in (
             ("live", pytest.mark.live, no_host),
+            ("vm", pytest.mark.vm, can_emulate()),
             ("browser", pytest.mark.browser, no_host or no_browser),
         ):
             if item.path.is_relative_to(real[folder]):
@@ -80,7 +82,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if left_out:
         terminalreporter.section("left out")
         for reason, count in left_out.items():
-            terminalreporter.write_line(f"{count} real-host or real-browser tests: {reason}")
+            terminalreporter.write_line(f"{count} real-host, virtual-machine or real-browser tests: {reason}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -93,7 +95,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def _left_out(reporter: Any) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for report in reporter.stats.get("skipped", []):
-        if {"live", "browser"} & set(report.keywords):
+        if set(REAL) & set(report.keywords):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             reasons[reason] = reasons.get(reason, 0) + 1
     return reasons

@@ -10,13 +10,16 @@ with Sandbox("alpha", CACHE) as host:
 from nspawnpanel.sandbox.host import CACHE, Sandbox, can_boot
 from nspawnpanel.sandbox.run import CommandFailed, SandboxError, kill_group
 from nspawnpanel.sandbox.trees import prepare, prepare_machine
+from nspawnpanel.sandbox.vm import VirtualMachine, can_emulate
 
 __all__ = [
     "CACHE",
     "CommandFailed",
     "Sandbox",
     "SandboxError",
+    "VirtualMachine",
     "can_boot",
+    "can_emulate",
     "kill_group",
     "prepare",
     "prepare_machine",

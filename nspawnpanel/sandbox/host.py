@@ -32,7 +32,6 @@ from nspawnpanel.sandbox.run import CLEAN, SandboxError, kill_group, popen, prin
 
 CACHE = Path(os.environ.get("NSPAWNPANEL_CACHE", "/var/cache/nspawnpanel"))
 BOOT_TIME = 90.0  # seconds until systemd inside must have finished
-CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 SERVICE = "nspawnpanel-host.service"
 TOOLS = ("systemd-nspawn", "mmdebstrap", "slirp4netns", "nsenter", "unshare", "mkfs.btrfs")
 POWEROFF = signal.SIGRTMIN + 4  # to systemd as PID 1
@@ -56,7 +55,14 @@ def can_boot() -> str | None:
     return None
 
 
-def _sweep(cache: Path, say: trees.Say) -> None:
+def valid_name(name: str) -> str:
+    """`name`, if a sandbox can have it. Raises SandboxError."""
+    if not _NAME.fullmatch(name):
+        raise SandboxError(f"{name!r} cannot name a sandbox: small letters, digits and dashes, 31 at most")
+    return name
+
+
+def sweep(cache: Path, say: trees.Say) -> None:
     """Clear away what killed processes left behind: their running hosts, and the trees nobody asked to keep.
 
     What cannot be cleared stays for the next time, and stops neither the others nor the host that is about to start.
@@ -105,9 +111,7 @@ class Sandbox:
         keep: bool = False,
         say: trees.Say = lambda _: None,
     ) -> None:
-        if not _NAME.fullmatch(name):
-            raise SandboxError(f"{name!r} cannot name a sandbox: small letters, digits and dashes, 31 at most")
-        self.name, self.cache, self.suite, self.keep, self.say = name, cache, suite, keep, say
+        self.name, self.cache, self.suite, self.keep, self.say = valid_name(name), cache, suite, keep, say
         self.leader = 0  # pid of the systemd inside, seen from outside; 0 while it is not running
         self.failed: list[str] = []  # units that failed while it booted
         self._claim: claim.Claim | None = None
@@ -236,7 +240,7 @@ class Sandbox:
 
     def _take(self) -> claim.Claim:
         with pool.locked(self.cache / "claims.lock"):  # or a sweep might hold the name just now
-            _sweep(self.cache, self.say)
+            sweep(self.cache, self.say)
             taken = claim.take(self.tree.parent, self.name)
         taken.clear_away()
         cgroups.leave_nothing(self._unit)
@@ -266,8 +270,8 @@ class Sandbox:
             trees.put(tree, "etc/apt/sources.list", "".join(f"{source.line()}\n" for source in sources))
         outside = apt.carried_over(run(["apt-config", "dump"]).stdout, self.gateway)
         trees.put(tree, "etc/apt/apt.conf.d/90outside", outside)
-        if (certificates := Path("/") / CERTIFICATES).is_file():
-            shutil.copyfile(certificates, tree / CERTIFICATES)
+        if (certificates := Path("/") / trees.CERTIFICATES).is_file():
+            shutil.copyfile(certificates, tree / trees.CERTIFICATES)
         if (trees.REPOSITORY / "machines/host" / SERVICE).is_file():
             trees.link(tree, f"etc/systemd/system/{SERVICE}", f"/{trees.HOME}/src/machines/host/{SERVICE}")
 

@@ -12,7 +12,7 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -24,6 +24,7 @@ from nspawnpanel.sandbox.uplink import NAMESERVER
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIREMENTS = REPOSITORY / "machines" / "host" / "requirements.txt"
 HOME = "opt/nspawnpanel"  # below a tree's root
+CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 LATEST = 4  # raise it to have every tree built anew
 
 _SYSTEM = [
@@ -76,20 +77,21 @@ def prepare(cache: Path, suite: str = "bookworm", mirror: str | None = None, say
     Raises SandboxError when it cannot be built. May be called by several processes at once: one builds, others wait.
     """
     trees = pool.open_pool(cache, say) / "trees"
-    system = _system(trees, f"host-{suite}", HOST_PACKAGES, mirror, say)
+    debian = system(trees, f"host-{suite}", HOST_PACKAGES, mirror, say)
     text = REQUIREMENTS.read_text()
-    name = f"{system.name}-{_digest([HOST_FILES, _MASKED, text])}"
-    return _once(trees / name, lambda tree: _fill_host(tree, system, say))
+    name = f"{debian.name}-{digest([HOST_FILES, _MASKED, text])}"
+    return once(trees / name, lambda tree: _fill_host(tree, debian, say))
 
 
 def prepare_machine(cache: Path, suite: str = "bookworm", mirror: str | None = None, say: Say = lambda _: None) -> Path:
     """The tree of a small Debian with systemd, to be planted in sandboxes as a machine's image (about half a minute)."""
     trees = pool.open_pool(cache, say) / "trees"
-    system = _system(trees, f"machine-{suite}", MACHINE_PACKAGES, mirror, say)
-    return _once(trees / f"{system.name}-ready", lambda tree: _fill_machine(tree, system))
+    debian = system(trees, f"machine-{suite}", MACHINE_PACKAGES, mirror, say)
+    return once(trees / f"{debian.name}-ready", lambda tree: _fill_machine(tree, debian))
 
 
-def _once(tree: Path, build: Callable[[Path], None]) -> Path:
+def once(tree: Path, build: Callable[[Path], None]) -> Path:
+    """`tree`, which `build` makes under another name where it is missing. One process builds, others wait for it."""
     if tree.is_dir():
         return tree
     with pool.locked(tree.with_name(f".{tree.name}.lock")):
@@ -101,11 +103,13 @@ def _once(tree: Path, build: Callable[[Path], None]) -> Path:
     return tree
 
 
-def _digest(recipe: object) -> str:
+def digest(recipe: object) -> str:
+    """A short name for all that decides what is in a tree."""
     return hashlib.sha256(json.dumps([LATEST, recipe]).encode()).hexdigest()[:10]
 
 
-def _system(trees: Path, name: str, packages: list[str], mirror: str | None, say: Say) -> Path:
+def system(trees: Path, name: str, packages: list[str], mirror: str | None, say: Say) -> Path:
+    """The bare distribution of the tree `name`, KIND-SUITE, with these packages. Raises SandboxError."""
     suite = name.split("-")[1]
     sources = [source.line() for source in apt.debian(suite, mirror)]
 
@@ -115,7 +119,7 @@ def _system(trees: Path, name: str, packages: list[str], mirror: str | None, say
         run(_mmdebstrap(tree, suite, packages, sources), timeout=1800)
         pool.flatten(tree)  # systemd's own tmpfiles make subvolumes of /var/lib/machines and the like
 
-    return _once(trees / f"{name}-{_digest(packages)}", build)
+    return once(trees / f"{name}-{digest(packages)}", build)
 
 
 def _mmdebstrap(tree: Path, suite: str, packages: list[str], sources: list[str]) -> list[str]:
@@ -135,21 +139,21 @@ def _mmdebstrap(tree: Path, suite: str, packages: list[str], sources: list[str])
     ]  # fmt: skip
 
 
-def _fill_machine(tree: Path, system: Path) -> None:
-    pool.copy(system, tree)
+def _fill_machine(tree: Path, debian: Path) -> None:
+    pool.copy(debian, tree)
     _enable(tree, "systemd-networkd.service")
-    _mask(tree)
+    mask(tree, _MASKED)
     (tree / "etc/machine-id").write_text("")
     (tree / "etc/hostname").unlink(missing_ok=True)
 
 
-def _fill_host(tree: Path, system: Path, say: Say) -> None:
-    pool.copy(system, tree)
+def _fill_host(tree: Path, debian: Path, say: Say) -> None:
+    pool.copy(debian, tree)
     for name, text in HOST_FILES.items():
         put(tree, name, text, mode=0o755 if name == "host-init" else 0o644)
     _enable(tree, "systemd-networkd.service")
     _enable(tree, "machines.target")
-    _mask(tree)
+    mask(tree, _MASKED)
     say("filling the host's Python environment")
     _fill_python(tree)
 
@@ -175,8 +179,9 @@ def _enable(tree: Path, unit: str) -> None:
     link(tree, f"{_WANTED_BY_MULTI_USER}/{unit}", f"/lib/systemd/system/{unit}")
 
 
-def _mask(tree: Path) -> None:
-    for unit in _MASKED:
+def mask(tree: Path, units: Iterable[str]) -> None:
+    """Units that are never to start in a tree."""
+    for unit in units:
         link(tree, f"etc/systemd/system/{unit}", "/dev/null")
 
 
@@ -194,13 +199,19 @@ def _fill_python(tree: Path) -> None:
 
 
 def _install(packages: Path, version: str, libc: str) -> None:
+    pip(["install", "--no-compile", "--root-user-action=ignore", "--target", str(packages)], version, libc)
+
+
+def pip(verb: list[str], version: str, libc: str) -> None:
+    """Have this machine's pip install or download the host's requirements for another Python and C library, with no
+    settings but its own. Raises SandboxError."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
         wanted.write("\n".join(requirements(REQUIREMENTS.read_text(), version)))
         wanted.flush()
         argv = [
-            sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-            "--root-user-action=ignore", "--no-deps", "--only-binary=:all:", "--target", str(packages),
-            "--implementation=cp", f"--python-version={version}", *_platforms(libc), "--requirement", wanted.name,
+            sys.executable, "-m", "pip", *verb, "--quiet", "--disable-pip-version-check", "--no-deps",
+            "--only-binary=:all:", "--implementation=cp", f"--python-version={version}", *_platforms(libc),
+            "--requirement", wanted.name,
         ]  # fmt: skip
         run(argv, timeout=900, env=_pip_environment())
 

@@ -101,7 +101,7 @@ def test_a_tree_that_cannot_be_cleared_away_stops_nothing_else(tmp_path: Path, m
     said: list[str] = []
     monkeypatch.setattr(pool, "drop", drop)
     monkeypatch.setattr(cgroups, "leave_nothing", lambda _: None)
-    host._sweep(tmp_path, said.append)
+    host.sweep(tmp_path, said.append)
     assert sorted(path.name for path in hosts.iterdir()) == [".bad.lock", ".torn.lock", "bad", "torn"]
     assert said == ["bad, which a killed process left behind, could not be cleared away: Could not statfs caf?"]
     claim.take(hosts, "bad").release()  # nobody holds the name
