@@ -5,6 +5,7 @@ beside the machines, hidden by its leading dot, and goes at the end whatever hap
 removes.
 """
 
+import os
 import resource
 import shutil
 import time
@@ -13,14 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machines.contract import orders
+from machines.contract import carried, orders
+from machines.contract import nspawn as contract_nspawn
+from machines.contract.carried import Carried
 from machines.contract.names import MachineName
 from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
-from machines.host import images
+from machines.contract.reports import FoundFile
+from machines.host import found, images
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.images import Location
+from machines.host.paths import unit_of
 from machines.host.rootfs import btrfs, owners, pool
 from machines.host.rootfs.packed import KEEP_FREE
 from machines.host.run import environment, run
@@ -44,7 +49,9 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
         file = host.paths.download(task.job)
         undo.push(file.unlink, True)
         _enter(task, "pack")
-        _pack(task, source, file, _limit(host, order))
+        settings = _settings(host, task, MachineName(order.name))
+        front = b"" if order.format == "raw" else carried.head(order.name, settings)
+        _pack(task, source, file, _limit(host, order), front)
         size = file.stat().st_size
         task.voice.line(f"Packed: {size / 1024**2:.1f} MiB.")
         _enter(task, "send")
@@ -52,7 +59,8 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
         sha256 = panel.bring(file, lambda sent: _progress(task, sent, size, "sent"))
         task.voice.line(f"The panel has it: SHA-256 {sha256}.")
         first = owners.first_id(source.path) if source.path.is_dir() else 0
-    return {"sha256": sha256, "bytes": size} | ({"first_id": first} if first else {})
+    told = {"nspawn": settings.nspawn, "limits": settings.limits, "first_id": first}
+    return {"sha256": sha256, "bytes": size} | {name: value for name, value in told.items() if value}
 
 
 def _enter(task: Task, phase: str) -> None:
@@ -125,11 +133,41 @@ def _limit(host: ThisHost, order: orders.Export) -> int:
     return min(order.limit, spare, host.policy.archive_gib * 1024**3)
 
 
+# --- its settings
+
+
+def _settings(host: ThisHost, task: Task, name: MachineName) -> Carried:
+    """Both files of the machine as they hold on this host, and in the log what is not among them."""
+    nspawn, limits = "", ""
+    files = found.files(host.paths, name)
+    for file in [file for file in files if file.kind == "nspawn"][:1]:
+        nspawn = _text_of(task, file)
+        if Path(file.path).parent not in {host.paths.nspawn, host.paths.probes}:
+            nspawn, left_out = carried.trusted_part(nspawn)
+            for remark in left_out:
+                task.voice.line(f"{remark.line} of {file.path} is left out: {remark.why}.")
+    for file in files:
+        if file.path == str(host.paths.limits_file(name)):
+            limits = _text_of(task, file)
+        elif file.kind == "dropin" and f"{unit_of(name)}.d/" in file.path:
+            task.voice.line(f"{file.path} stays here: only the settings the panel writes go with the archive.")
+    if nspawn or limits:
+        task.voice.line("The settings of the machine go with the archive.")
+    return Carried(contract_nspawn.unmark(nspawn), contract_nspawn.unmark(limits))
+
+
+def _text_of(task: Task, file: FoundFile) -> str:
+    if file.form == "text":
+        return file.text
+    task.voice.line(f"{file.path} cannot be taken along: {file.error or 'it is too long, or no text'}.", "e")
+    return ""
+
+
 # --- pack
 
 
-def tar(source: Source, file: Path) -> list[str]:
-    """The command for a tree. What the machine's own /dev has is systemd-nspawn's; marks of this host stay here."""
+def tar(source: Source) -> list[str]:
+    """The command for a tree, to its standard output. What the machine's own /dev has is systemd-nspawn's; marks of this host stay here."""
     return [
         *pool.TAR,
         "--xattrs-exclude=trusted.*",
@@ -140,31 +178,33 @@ def tar(source: Source, file: Path) -> list[str]:
         "--anchored",
         "--exclude=./dev/*",
         *(["--one-file-system"] if source.apart else []),  # it would take subvolumes for other file systems
-        f"--file={file}",
+        f"--exclude=./{carried.FOLDER}",  # of an archive that was unpacked by hand
+        "--file=-",
         f"--directory={source.path}",
         ".",
     ]
 
 
-def zstd(source: Path, file: Path) -> list[str]:
+def zstd(source: Path) -> list[str]:
     """The same for a disk image."""
-    return [*COMPRESS.split(), "--quiet", "--no-progress", "-o", str(file), "--", str(source)]
+    return [*COMPRESS.split(), "--quiet", "--no-progress", "--stdout", "--", str(source)]
 
 
-def _pack(task: Task, source: Source, file: Path, limit: int) -> None:
-    """Raises Problem when the image changes meanwhile or the file becomes too large."""
+def _pack(task: Task, source: Source, file: Path, limit: int, front: bytes = b"") -> None:
+    """`front` stands first in the file. Raises Problem when the image changes meanwhile or the file becomes too large."""
     tree = source.path.is_dir()
     whole = pool.size(source.path) if tree else source.path.stat().st_size
-    argv = tar(source, file) if tree else zstd(source.path, file)
+    argv = tar(source) if tree else zstd(source.path)
     task.voice.command(argv)
     try:
-        run(
-            argv, timeout=max(60.0, task.deadline - time.time()), heard=_listener(task, whole), stop=task.stop,
-            prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-        )  # fmt: skip
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as out:
+            out.write(front)
+            run(
+                argv, timeout=max(60.0, task.deadline - time.time()), heard=_listener(task, whole), stop=task.stop,
+                prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)), to=out,
+            )  # fmt: skip
     except CommandFailed as failed:
         raise _explained(failed, file, limit) from failed
-    file.chmod(0o600)
 
 
 def _listener(task: Task, whole: int) -> Callable[[str, str], None]:

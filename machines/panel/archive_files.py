@@ -13,9 +13,11 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Literal
 from uuid import UUID
 
 from django.conf import settings
@@ -23,6 +25,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, Sum
 from django.utils import timezone
 
+from machines.contract import carried
 from machines.contract.problems import BadValue, Problem
 from machines.models import Archive, Job, User
 from machines.panel import archive_trail
@@ -197,25 +200,40 @@ def make_sum(archive: UUID) -> None:
             _spoilt(archive)
             return
         state = Archive.State.READY if found.job_id is None else Archive.State.ARRIVING
+        settings = _settings(file) if found.job_id is None else {}
         whole = Archive.objects.filter(pk=archive, state=Archive.State.ARRIVING, received=F("size"))
         with transaction.atomic():
-            if whole.update(sha256=sha256, state=state) and state == Archive.State.READY:
+            if whole.update(sha256=sha256, state=state, **settings) and state == Archive.State.READY:
                 found.sha256 = sha256
                 archive_trail.uploaded(found)
+
+
+def _settings(file: IO[bytes]) -> dict[str, str]:
+    """What an upload says of itself at its front; it is anybody's word until a person has seen it."""
+    file.seek(0)
+    said = carried.read(file.read(carried.LOOKED_AT))
+    return {"nspawn_text": said.nspawn, "limits_text": said.limits}
 
 
 def _spoilt(archive: UUID) -> None:
     Archive.objects.filter(pk=archive, state=Archive.State.ARRIVING).update(state=Archive.State.FAILED)
 
 
-def settle(job: Job, *, sha256: str = "") -> None:
+def settle(job: Job, result: Mapping[str, Any] = MappingProxyType({})) -> None:
     """An export has ended: its archive is ready when what arrived is what the host sent, else it goes."""
+    settings = {"nspawn_text": _told(result, "nspawn"), "limits_text": _told(result, "limits")}
     for archive in job.archives.filter(state=Archive.State.ARRIVING):
-        if sha256 and archive.sha256 == sha256:
-            Archive.objects.filter(pk=archive.pk).update(state=Archive.State.READY)
+        if archive.sha256 and archive.sha256 == result.get("sha256"):
+            Archive.objects.filter(pk=archive.pk).update(state=Archive.State.READY, **settings)
             archive_trail.exported(archive, job)
         else:
             remove(archive)
+
+
+def _told(result: Mapping[str, Any], name: Literal["nspawn", "limits"]) -> str:
+    """A text of the machine's settings that its host told; "" for what is none, or longer than one may be."""
+    text = result.get(name, "")
+    return text if isinstance(text, str) and len(text) <= carried.LONGEST[name] else ""
 
 
 # --- going

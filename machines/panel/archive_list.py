@@ -41,6 +41,7 @@ def _row(archive: Archive) -> dict[str, Any]:
         "received": size(archive.received),
         "checking": arriving and 0 < archive.size == archive.received,
         "sha256": archive.sha256,
+        "settings": bool(archive.nspawn_text or archive.limits_text),
         "by": archive.author_name,
         "at": archive.created_at,
         "job": job.pk if job else None,
@@ -80,6 +81,9 @@ def export_words(machine: Machine) -> dict[str, Any]:
         "text": f"Its {what} is packed on {machine.host.name} and brought to the panel as a file.{takes}",
         "items": [
             *(["It goes on running: a snapshot is packed, as if the power had failed at that moment."] if up else []),
+            "Its settings go with it; a new machine made from the archive can have them."
+            if machine.image_type != "raw"
+            else "Its settings stay with the archive on this panel: a disk image has no place for them.",
             "Everything in it is in the file: passwords, keys, data. Only who may build can download it.",
         ],
         "cannot": False,

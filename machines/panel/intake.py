@@ -270,7 +270,7 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
     machine = Machine.objects.filter(host=host, name=job.machine_name).first()
     succeeded = report.state == "succeeded"
     if job.op == "export":
-        archive_files.settle(job, sha256=str(report.result.get("sha256", "")) if succeeded else "")
+        archive_files.settle(job, report.result if succeeded else {})
     if machine is None:
         return
     if job.op == "remove" and succeeded:

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from machines.contract import orders
+from machines.contract import carried, orders
+from machines.contract.carried import Carried
 from machines.contract.problems import Problem
 from machines.host import export
 from machines.host.export import Source
@@ -42,6 +43,8 @@ def machine(tmp_path: Path) -> Path:
     (top / "dev").mkdir(parents=True)
     os.mknod(top / "dev/null", 0o20666, os.makedev(1, 3))
     (top / "etc/dev").mkdir(parents=True)
+    (top / ".nspawnpanel").mkdir()
+    (top / ".nspawnpanel/old.nspawn").write_text("of an archive that was unpacked by hand")
     (top / "etc/dev/kept").write_text("kept")
     (top / "etc/random").write_bytes(os.urandom(3_000_000))
     os.setxattr(top, "trusted.nspawnpanel.job", b"a job")
@@ -63,6 +66,22 @@ def test_what_is_packed_can_be_unpacked(machine, task, tmp_path):
     assert (tree / "etc/dev/kept").read_text() == "kept"
     assert list((tree / "dev").iterdir()) == []
     assert (tally.left_out, tally.dropped) == (0, set())
+
+
+def test_settings_go_first_and_do_not_come_out_in_the_tree(machine, task, tmp_path):
+    file, tree, settings = (
+        tmp_path / "file",
+        tmp_path / "tree",
+        Carried("[Exec]\nEphemeral=yes\n", "[Service]\nTasksMax=9\n"),
+    )
+    export._pack(task, Source(machine), file, GIB, carried.head("web", settings))
+    assert carried.read(file.read_bytes()[: carried.LOOKED_AT]) == settings
+    tree.mkdir()
+    limits = Limits(file.stat().st_size, GIB)
+    with packed.opened(file, limits) as stream:
+        tally = unpack.unpack(stream, tree, limits, lambda *_: None)
+    assert sorted(path.name for path in tree.iterdir()) == ["dev", "etc"]
+    assert tally.settings[0] == ".nspawnpanel/web.nspawn"
 
 
 def test_how_far_it_is_is_progress_and_not_log(machine, task, said, tmp_path, monkeypatch):
@@ -91,5 +110,5 @@ def test_a_disk_image_is_packed_as_it_is(task, tmp_path):
 
 
 def test_a_name_stays_one_word_behind_the_options(tmp_path):
-    argv = export.zstd(tmp_path / "--rm", tmp_path / "file")
+    argv = export.zstd(tmp_path / "--rm")
     assert argv[-2:] == ["--", str(tmp_path / "--rm")]

@@ -86,6 +86,8 @@ def say(building: Building, tally: unpack.Tally) -> None:
     """What came out and what did not, in the job's log."""
     voice = building.task.voice
     voice.line(f"{tally.entries} files, {tally.bytes / 1024**2:.1f} MiB.")
+    if tally.settings:
+        voice.line(f"Not part of the tree: {', '.join(tally.settings)}; the machine gets the settings of this order.")
     if tally.left_out:
         voice.line(f"{tally.left_out} device nodes are left out: systemd-nspawn gives every machine its own.")
     if tally.dropped:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from machines.contract import carried
 from machines.host.faults import no_space
 from machines.host.rootfs import attributes
 from machines.host.rootfs import tree as files
@@ -54,6 +55,9 @@ class Tally:
     bytes: int = 0
     left_out: int = 0  # device nodes
     dropped: set[str] = field(default_factory=set)  # some attributes this host does not take over, for people
+    settings: list[str] = field(
+        default_factory=list
+    )  # of a machine, which are no part of its tree (contract/carried.py)
 
 
 class _Entry(tarfile.TarInfo):
@@ -155,11 +159,18 @@ class _Unpacking:
             self._make_top(entry)
             return
         path = "/".join(parts)
+        if parts[0] == carried.FOLDER:
+            self._leave_aside(entry, path)
+            return
         folder = self._enter("/".join(parts[:-1]), path)
         try:
             self._make_in(entry, folder, parts[-1], path)
         except FileExistsError:
             refuse(f"it has “{_shown(path)}” twice.")
+
+    def _leave_aside(self, entry: tarfile.TarInfo, path: str) -> None:
+        if entry.isfile() and len(self._tally.settings) < DROPPED:
+            self._tally.settings.append(_shown(path))
 
     def _make_in(self, entry: tarfile.TarInfo, folder: int, name: str, path: str) -> None:
         if entry.isdir():

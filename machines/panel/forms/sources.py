@@ -3,10 +3,12 @@
 Every source is a form that ends in a recipe (`to_recipe`). Which there are, and which form is for each, stands in SOURCES.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from django import forms
 
@@ -105,6 +107,16 @@ class ArchiveChoice(_Choice):
         error_messages={"required": "Choose an archive.", "invalid_choice": "There is no such archive."},
     )
 
+    @cached_property
+    def original(self) -> Archive | None:
+        """The archive that stands in the field."""
+        value, queryset = self["archive"].value(), self.fields["archive"].queryset  # type: ignore[attr-defined]
+        if isinstance(value, Archive):
+            return value
+        with contextlib.suppress(ValueError, TypeError):
+            return queryset.filter(pk=UUID(str(value))).first() if value else queryset.first()  # type: ignore[no-any-return]
+        return None
+
     def clean_archive(self) -> Archive:
         archive: Archive = self.cleaned_data["archive"]
         try:
@@ -136,8 +148,18 @@ class CloneChoice(_Choice):
         found = there.order_by("-read_only", "name").only("name", "read_only", "read_only_by", "os")[:OFFERED]
         choices = [(each.name, _shown(each)) for each in found]
         field = self.fields["clone"]
+        self._host = host
         field.choices = choices  # type: ignore[attr-defined]
         field.error_messages["invalid_choice"] = f"{host or 'The host'} has no machine of that name."
+
+    @cached_property
+    def original(self) -> Machine | None:
+        """The machine that stands in the field."""
+        offered = [name for name, _ in self.fields["clone"].choices]  # type: ignore[attr-defined]
+        name = self["clone"].value() or next(iter(offered), "")
+        if self._host is None or name not in offered:
+            return None
+        return Machine.objects.listed().on(self._host).select_related("host", "applied").filter(name=name).first()
 
     def to_recipe(self) -> recipes.CloneRecipe:
         return recipes.CloneRecipe(source=self.cleaned_data["clone"])
@@ -186,6 +208,11 @@ class Source:
     @property
     def version(self) -> RecipeVersion | None:
         return self.form.version if isinstance(self.form, RecipeChoice) else None
+
+    @property
+    def chosen(self) -> Machine | Archive | None:
+        """The machine or archive that the page shows as chosen: what was sent, else the first that is offered."""
+        return self.form.original if isinstance(self.form, CloneChoice | ArchiveChoice) else None
 
     @property
     def content(self) -> recipes.AnyRecipe | None:

@@ -1,5 +1,6 @@
 """A new machine: one form, the files it would write, and the order to build it."""
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -13,15 +14,16 @@ from machines.contract import nspawn, orders
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, FirstBoot, key_of
 from machines.contract.rights import Right
-from machines.models import Host, Job, Machine, Revision
+from machines.models import Host, Job, Machine
 from machines.models.revision import LIMITS, SWITCHES, WORDS
-from machines.panel import bases, builds, drafts, host_rows, recipe_runs, responses
+from machines.panel import bases, builds, copied_settings, drafts, host_rows, recipe_runs, responses
 from machines.panel.access import PanelRequest, needs
 from machines.panel.diffs import Files
 from machines.panel.dispatch import Busy
 from machines.panel.forms import row_buttons, sources
 from machines.panel.forms.checks import errors_of
 from machines.panel.forms.configs import Configurator
+from machines.panel.forms.copied import Settings
 from machines.panel.forms.machines import NewMachineForm
 from machines.panel.forms.sources import Source
 
@@ -39,6 +41,24 @@ FOLDS = {
 }
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The page's forms: the machine, what it is made of, its settings and where those are from."""
+
+    form: NewMachineForm
+    source: Source
+    configurator: Configurator
+    settings: Settings
+
+    def is_valid(self) -> bool:
+        were_shown = self.settings.were_shown
+        return all([self.form.is_valid(), self.source.is_valid(), were_shown and self.configurator.is_valid()])
+
+    def errors(self) -> list[tuple[str, str, str]]:
+        """(id of the control, label, sentence) for everything that is wrong, in the order of the page."""
+        return [*errors_of(self.form), *self.source.errors(), *self.settings.errors(), *self.configurator.errors()]
+
+
 @sensitive_post_parameters(*NEVER_SHOWN)
 @require_http_methods(["GET", "POST"])
 @needs(Right.BUILD)
@@ -47,18 +67,16 @@ def new(request: PanelRequest) -> HttpResponse:
     if request.method == "GET":
         return _blank(request, hosts)
     data = row_buttons.shaped(request.POST)
-    form, source, configurator = _bound(data, hosts)
+    parts = _bound(data, hosts)
     if "choose" in data or row_buttons.asked(data):
-        return _reshaped(request, form, source, configurator, hosts)
-    valid = [form.is_valid(), source.is_valid(), configurator.is_valid()]
-    if not all(valid):
-        wrong = _errors(form, source, configurator)
-        return _page(request, form, source, configurator, hosts, errors=wrong, status=422)
+        return _reshaped(request, parts, hosts)
+    if not parts.is_valid():
+        return _page(request, parts, hosts, errors=parts.errors(), status=422)
     try:
-        return redirect("job-detail", builds.place(form, source, configurator, by=request.user).pk)
+        return redirect("job-detail", builds.place(parts.form, parts.source, parts.configurator, by=request.user).pk)
     except Problem as problem:
         holder = problem.job if isinstance(problem, Busy) else None
-        return _page(request, form, source, configurator, hosts, problem=problem, holder=holder, status=409)
+        return _page(request, parts, hosts, problem=problem, holder=holder, status=409)
 
 
 def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
@@ -67,8 +85,9 @@ def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
     again = _build(request.GET.get("again", ""))
     if again and again.op == "build":
         form = NewMachineForm(initial={"key": uuid4(), **builds.answers(again)})
-        configurator = Configurator(instance=again.revision, host=again.host)
-        return _page(request, form, _source_of(again, again.host), configurator, hosts)
+        source = _source_of(again, again.host)
+        settings = Settings(copied_settings.of_source(source), copied_settings.of_build(str(again.pk)))
+        return _page(request, Parts(form, source, settings.fresh(again.host), settings), hosts)
     like = _build(request.GET.get("like", ""))
     host = _host(hosts, request.GET.get("host", like.host.name if like else ""))
     given = {name: request.GET[name] for name in PREFILLED if name in request.GET}
@@ -76,9 +95,9 @@ def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
     columns = {name: request.GET[name] for name in CONFIG_PREFILLED if name in request.GET}
     if columns.get("network_mode", "veth") not in nspawn.NETWORK_MODES:
         del columns["network_mode"]
-    configurator = Configurator(instance=Revision(**columns), host=host)
     source = _source_of(like, host) if like else sources.blank(request.GET, host)
-    return _page(request, form, source, configurator, hosts)
+    settings = Settings.offered(source)
+    return _page(request, Parts(form, source, settings.fresh(host, **columns), settings), hosts)
 
 
 def _source_of(job: Job, host: Host | None) -> Source:
@@ -87,15 +106,26 @@ def _source_of(job: Job, host: Host | None) -> Source:
     return sources.of_recipe(order.recipe, job.recipe_version, host)
 
 
-def _reshaped(
-    request: PanelRequest, form: NewMachineForm, source: Source, configurator: Configurator, hosts: list[Host]
-) -> HttpResponse:
-    """The same page in another shape, or the parts of it that depend on host and source; nothing is judged yet."""
-    source.fit()
-    if responses.wants_fragment(request):
-        context = {"form": form, "configurator": configurator, "host": configurator.host, "fragment": True}
-        return render(request, "machines/_new_source.html", context | _about(form, source))
-    return _page(request, form, source, configurator, hosts)
+def _reshaped(request: PanelRequest, parts: Parts, hosts: list[Host]) -> HttpResponse:
+    """The same page in another shape, or the parts of it that depend on host and source; nothing is judged yet. The
+    settings come anew when they are those of another original."""
+    parts.source.fit()
+    if not responses.wants_fragment(request):
+        return _page(request, parts, hosts)
+    context = {"form": parts.form, "host": parts.configurator.host, "fragment": True}
+    return render(
+        request, "machines/_new_source.html", context | _of_settings(parts) | _about(parts.form, parts.source)
+    )
+
+
+def _of_settings(parts: Parts) -> dict[str, Any]:
+    settings, configurator = parts.settings, parts.configurator
+    return {
+        "configurator": configurator,
+        "settings": settings,
+        "settings_warnings": settings.warnings(configurator.host),
+        "open": {fold: _is_open(fold, names, parts.form, configurator) for fold, names in FOLDS.items()},
+    }
 
 
 def _about(form: NewMachineForm, source: Source) -> dict[str, Any]:
@@ -141,7 +171,7 @@ def _host(hosts: list[Host], name: str) -> Host | None:
     return next((host for host in hosts if host.name == name), None) or next(listening, hosts[0] if hosts else None)
 
 
-def _bound(data: QueryDict, hosts: list[Host]) -> tuple[NewMachineForm, Source, Configurator]:
+def _bound(data: QueryDict, hosts: list[Host]) -> Parts:
     host = _host(hosts, data.get("host", ""))
     if "choose" in data and "copied" not in data:  # nobody was asked yet
         data = data.copy()
@@ -149,31 +179,22 @@ def _bound(data: QueryDict, hosts: list[Host]) -> tuple[NewMachineForm, Source, 
     form = NewMachineForm(data)
     if "choose" in data or row_buttons.asked(data):
         form.errors.clear()
-    return form, sources.bound(data, host), Configurator(data, instance=Revision(), host=host)
+    source = sources.bound(data, host)
+    settings = Settings.asked(data, source)
+    return Parts(form, source, settings.bound(data, host) if settings.were_shown else settings.fresh(host), settings)
 
 
-def _page(
-    request: PanelRequest,
-    form: NewMachineForm,
-    source: Source,
-    configurator: Configurator,
-    hosts: list[Host],
-    *,
-    status: int = 200,
-    **more: Any,
-) -> HttpResponse:
-    now = timezone.now()
-    chosen = configurator.host
+def _page(request: PanelRequest, parts: Parts, hosts: list[Host], *, status: int = 200, **more: Any) -> HttpResponse:
+    now, form, source = timezone.now(), parts.form, parts.source
     context = {
         "form": form,
-        "configurator": configurator,
-        "host": chosen,
+        "host": parts.configurator.host,
         "hosts": [
             host_rows.row({"name": host.name, "last_seen": host.last_seen, "facts": host.facts}, now) for host in hosts
         ],
         "as_cards": len(hosts) <= AS_CARDS,
         "password_again": {name: "type it again" for name in NEVER_SHOWN if form.data.get(name)},
-        "open": {fold: _is_open(fold, names, form, configurator) for fold, names in FOLDS.items()},
+        **_of_settings(parts),
         **(_about(form, source) if status == 200 else {"source": source, "saved": source.version}),
         **more,
     }
@@ -189,28 +210,24 @@ def _is_open(fold: str, names: tuple[str, ...], form: NewMachineForm, configurat
     return any(field.errors or (field.value() or "") != (field.field.initial or "") for field in fields)
 
 
-def _errors(form: NewMachineForm, source: Source, configurator: Configurator) -> list[tuple[str, str, str]]:
-    """(id of the control, label, sentence) for everything that is wrong, in the order of the page."""
-    return [*errors_of(form), *source.errors(), *configurator.errors()]
-
-
 @sensitive_post_parameters(*NEVER_SHOWN)
 @require_POST
 @needs(Right.BUILD)
 def preview(request: PanelRequest) -> HttpResponse:
     """The two files that would be written. Nothing is kept."""
     hosts = list(Host.objects.all()[:HOSTS_OFFERED])
-    form, source, configurator = _bound(request.POST, hosts)
+    parts = _bound(request.POST, hosts)
+    form, configurator = parts.form, parts.configurator
     form.errors.clear()
     context: dict[str, Any] = {"name": request.POST.get("name", "")[:64] or "NAME", "shown": True}
-    if configurator.is_valid():
+    if parts.settings.were_shown and configurator.is_valid():
         form.is_valid()
         builds.keep_time_zone(form, configurator)
         files = Files(*configurator.preview())
         machine = Machine(host=configurator.host, name=context["name"]) if configurator.host else None
         context |= {"files": files, "warnings": drafts.warnings(machine, files) if machine else []}
     else:
-        context |= {"preview_errors": configurator.errors()}
+        context |= {"preview_errors": [*parts.settings.errors(), *configurator.errors()]}
     if request.htmx:
         return render(request, "machines/_preview.html", context)
-    return _page(request, form, source, configurator, hosts, **context)
+    return _page(request, parts, hosts, **context)
