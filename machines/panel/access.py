@@ -41,13 +41,19 @@ def needs(right: Right | str) -> Callable[[View], View]:
 
 
 class RequireDeclaredRight:
-    """Refuse what declares no right, send strangers to sign in, and stop those whose role lacks the right."""
+    """Refuse what declares no right, send strangers to sign in, and stop those whose role lacks the right.
+
+    No cache keeps what signed-in people see: a page one comes Back to is asked for anew, and shows what holds by then.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if signed_in(request):
+            response.headers.setdefault("Cache-Control", "private, no-store")
+        return response
 
     def process_view(self, request: PanelRequest, view: Callable[..., Any], *_: Any) -> HttpResponse | None:
         right = getattr(view, "right", None)

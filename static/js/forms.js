@@ -70,7 +70,7 @@
     const now = serialise(form);
     const setting = (pair) => pair.split("\0")[0].replace(/^(.+-\d+)-.*/, "$1"); // a row counts once
     const changed = new Set([...now.filter((pair) => !first.includes(pair)), ...first.filter((pair) => !now.includes(pair))].map(setting));
-    form.dataset.dirty = changed.size ? "1" : "";
+    form.dataset.dirty = changed.size || form.dataset.guard === "unsaved" ? "1" : "";
     $$("[data-guard-bar]", form).forEach((bar) => { bar.hidden = !changed.size; });
     $$("[data-guard-count]", form).forEach((place) => { place.textContent = `${changed.size} setting${changed.size === 1 ? "" : "s"} changed`; });
   };

@@ -15,7 +15,7 @@
  * data-formset="prefix"   holds the management form, [data-formset-rows] of [data-formset-row], <template data-formset-empty>;
  *                         buttons data-formset-add, data-formset-remove, data-formset-move="up|down"
  * data-show-when="a=b,c"  shown (and its controls sent) only while field a of the same row or form is b or c; a=* any value
- * data-guard              form: asks before leaving with changes; [data-guard-bar] shows while there are some, [data-guard-count]
+ * data-guard              form: asks before leaving with changes, with "unsaved" from the start; [data-guard-bar] shows while there are some, [data-guard-count]
  * data-interrupted        on the pages that ask to sign in anew: the guarded form sent last comes back filled, passwords aside
  * data-autosubmit         form that is sent when a field of it changes
  *
@@ -169,7 +169,9 @@
     delete form.dataset.busy;
     $$(".is-busy", form).forEach((button) => { button.disabled = false; button.classList.remove("is-busy"); });
   };
-  addEventListener("pageshow", (e) => e.persisted && $$("form[data-busy]").forEach(release));
+  addEventListener("pageshow", (e) => { // a page that was left by sending a form knows nothing of what came of it
+    if (e.persisted && $("form[data-busy]")) location.reload();
+  });
 
   // --- Title and favicon follow what the page is about
   const title = document.title;

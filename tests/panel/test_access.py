@@ -236,3 +236,8 @@ def test_a_page_costs_five_queries_at_most(name, as_admin, address, django_asser
     page = address(name)
     with django_assert_max_num_queries(MORE_QUERIES.get(name, 5)):
         as_admin.get(page)
+
+
+@pytest.mark.parametrize("path", ["/machines/", "/machines/new/", "/jobs/"])
+def test_no_cache_keeps_a_page_of_a_signed_in_person(as_admin, path):
+    assert as_admin.get(path).headers["Cache-Control"] == "private, no-store"

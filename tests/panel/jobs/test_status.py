@@ -19,7 +19,9 @@ def test_it_asks_for_itself_while_the_job_goes_on(as_viewer, alpha):
 
 def test_it_stops_when_the_job_has_ended(as_viewer, alpha):
     job = cast.ended(alpha)
-    assert "hx-trigger" not in as_viewer.get(f"/jobs/{job.pk}/status/", headers=HTMX).content.decode()
+    assert (
+        f'hx-get="/jobs/{job.pk}/status/' not in as_viewer.get(f"/jobs/{job.pk}/status/", headers=HTMX).content.decode()
+    )
 
 
 def test_nothing_new_is_204(as_viewer, alpha):
