@@ -189,6 +189,7 @@ def _log(job: Job, rows: list[log_lines.Row]) -> dict[str, Any]:
         "last_line": rows[-1][0] if rows else 0,
         "stream_url": "" if job.is_final else reverse("job-log-stream", args=[job.pk]),
         "earlier_url": reverse("job-log-older", args=[job.pk]),
+        "search_url": reverse("job-log-search", args=[job.pk]),
         "raw_url": reverse("job-log-raw", args=[job.pk]) if job.line_count else "",
         "closing": logs.closing(job),
         "error_line": logs.error_line(job, rows),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from machines.contract.reports import LINES_AT_ONCE
 from machines.contract.states import JobState
@@ -12,6 +13,7 @@ from machines.templatetags.panel_tags import duration
 
 SHOWN = 2000  # lines a page begins with, and what one event of a stream or one “earlier” brings at most
 AT_ONCE = 5000  # lines a download reads in one query
+SEARCHED = 100_000  # lines one search looks at
 
 _COMPLAINS = re.compile(r"^\W{0,4}(E:|(\w+: )?(error|fatal|failed|failure|cannot|unable)\b)", re.IGNORECASE)
 
@@ -33,6 +35,28 @@ def after(job_id: int, line: int, limit: int = SHOWN) -> list[Row]:
 
 def before(job_id: int, line: int, limit: int = SHOWN) -> list[Row]:
     return between(job_id, max(line - limit, 1), line - 1)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What a search found in lines that a page does not hold: how many lines, the last of them (0: none), and the first
+    line that was looked at."""
+
+    count: int
+    line: int
+    since: int
+
+
+def matches(job_id: int, words: str, before_line: int) -> Matches:
+    """Lines before one that contain these words, as they are shown, capitals or not. At most SEARCHED lines are read."""
+    wanted, since = words.lower(), max(before_line - SEARCHED, 1)
+    count = last = 0
+    for start in range(since, before_line, AT_ONCE):
+        rows = between(job_id, start, min(start + AT_ONCE, before_line) - 1)
+        found = [number for number, _, _, text in rows if wanted in ansi.plain(text).lower()]
+        count += len(found)
+        last = found[-1] if found else last
+    return Matches(count, last, since)
 
 
 def everything(job: Job) -> Iterator[str]:

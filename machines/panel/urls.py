@@ -98,6 +98,7 @@ job_urls: list[URLPattern] = [  # /jobs/…
     path("<int:pk>/log/stream/", jobs.log_stream, name="job-log-stream"),
     path("<int:pk>/log/raw/", jobs.log_raw, name="job-log-raw"),
     path("<int:pk>/log/older/", jobs.log_older, name="job-log-older"),
+    path("<int:pk>/log/search/", jobs.log_search, name="job-log-search"),
     path("<int:pk>/cancel/ask/", jobs.cancel_ask, name="job-cancel-ask"),
     path("<int:pk>/cancel/", jobs.cancel, name="job-cancel"),
     path("<int:pk>/retry/", jobs.retry, name="job-retry"),

@@ -38,16 +38,42 @@
   };
   let top = 0;
   let shape = "";
-  const reshaped = () => shape !== (shape = `${box.clientWidth}×${box.clientHeight}`); // a window made larger is no drag
+  let grabbed = false; // the pointer is down in here: the scrollbar is dragged, or text selected
+  // A window made larger or a phase that folds moves the lines too, and is nobody's wish to stop.
+  const reshaped = () => shape !== (shape = `${box.clientWidth}×${box.clientHeight}×${box.scrollHeight}`);
   new ResizeObserver(() => { if (follow) toEnd(); }).observe(box);
+  // --- The last line stands above the fold: the box is as high as the window has room below the page's head. Where that
+  // is too little to read in, it fills the window, and a living log is scrolled into it.
+  const LEAST = 224;
+  const MARGIN = 12;
+  const fit = () => {
+    if (document.fullscreenElement === log) { box.removeAttribute("style"); return true; }
+    const place = box.getBoundingClientRect();
+    const above = place.top + scrollY;
+    const below = log.getBoundingClientRect().bottom - place.bottom + MARGIN;
+    const room = innerHeight - above - below;
+    const bar = document.querySelector(".topbar")?.offsetHeight || 0;
+    const height = `${Math.round(room >= LEAST ? room : Math.max(LEAST, innerHeight - bar - (place.top - log.getBoundingClientRect().top) - below - MARGIN))}px`;
+    const limit = alive ? "height" : "maxHeight";
+    if (box.style[limit] !== height) box.style[limit] = height;
+    return room >= LEAST;
+  };
+  const head = document.querySelector("#job-status");
+  if (head) new ResizeObserver(fit).observe(head);
+  addEventListener("resize", fit);
+  document.addEventListener("fullscreenchange", fit);
   let touchY = 0;
   box.addEventListener("wheel", (e) => { if (e.deltaY < 0 && follow) setFollow(false); }, { passive: true });
   box.addEventListener("touchstart", (e) => { touchY = e.touches[0].clientY; }, { passive: true });
   box.addEventListener("touchmove", (e) => { if (e.touches[0].clientY > touchY + 4 && follow) setFollow(false); }, { passive: true });
+  box.addEventListener("pointerdown", () => { grabbed = true; }, { passive: true });
+  for (const over of ["pointerup", "pointercancel", "pointermove"]) addEventListener(over, (e) => { if (!e.buttons) grabbed = false; }, { passive: true });
   box.addEventListener("scroll", () => {
     const down = box.scrollTop > top;
-    if (follow && reshaped()) toEnd();
-    else if (follow && box.scrollTop < top - 4 && !atEnd()) setFollow(false); // the scrollbar was dragged
+    const up = box.scrollTop < top - 4 && !atEnd();
+    const moved = reshaped();
+    if (follow && up && (grabbed || !moved)) setFollow(false);
+    else if (follow && !atEnd()) toEnd();
     else if (!follow && down && alive && atEnd()) setFollow(true);
     top = box.scrollTop;
   }, { passive: true });
@@ -181,6 +207,8 @@
   const end = ({ state, text, error_line: errorLine, at }) => {
     disconnect();
     alive = false;
+    box.style.removeProperty("height");
+    fit();
     finish(phases().pop(), state, at);
     $("[data-log-nothing]")?.remove();
     const closing = document.createElement("p");
@@ -256,12 +284,54 @@
     const before = hits[now]?.startContainer;
     hits = words ? $$(".log-block > p").filter((line) => line.lastElementChild.textContent.toLowerCase().includes(words)).flatMap(rangesIn) : [];
     now = before ? hits.findIndex((range) => range.startContainer === before) : -1;
+    looking = askElsewhere();
     marks?.hit.clear();
     if (marks) hits.slice(0, 5000).forEach((range) => marks.hit.add(range));
     showHits();
   };
+  // The lines that are not here are searched by the panel; "previous" brings the nearest of them.
+  let elsewhere = null; // {count, line, since} once it is known, {failed} where it cannot be
+  let asking = null;
+  let looking = Promise.resolve();
+  const askElsewhere = async () => {
+    asking?.abort();
+    elsewhere = null;
+    const before = firstLine();
+    if (!words || !log.dataset.searchUrl || before <= 1) { elsewhere = { count: 0, line: 0, since: 1 }; return; }
+    asking = new AbortController();
+    try {
+      const answer = await fetch(`${log.dataset.searchUrl}?${new URLSearchParams({ q: words, before })}`, { signal: asking.signal });
+      if (!answer.ok || answer.redirected) throw new Error(answer.status);
+      elsewhere = await answer.json();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      elsewhere = { failed: true, count: 0, line: 0 };
+    }
+    showHits();
+  };
+  const lines = (count) => `${count.toLocaleString()} earlier line${count === 1 ? "" : "s"}`;
+  const hitWords = () => {
+    const here = hits.length ? `${now < 0 ? "" : `${now + 1}/`}${hits.length}` : "";
+    if (!elsewhere) return here || "searching…";
+    if (elsewhere.failed) return `${here || "none"} here, earlier lines not searched`;
+    const far = elsewhere.count ? `${here ? "+ " : ""}${lines(elsewhere.count)}` : "";
+    const bound = elsewhere.since > 1 ? ` from line ${elsewhere.since.toLocaleString()}` : "";
+    return `${here}${here && far ? " " : ""}${far}` + bound || "none";
+  };
+  const goElsewhere = async () => { // bring what lies between, unless it is too much for a page
+    const { line } = elsewhere;
+    if (firstLine() - line > CAP) { location.assign(`${log.dataset.earlierUrl}?before=${line + 1000}#L${line}`); return; }
+    $("[data-log-hits]").textContent = "loading…";
+    for (let first = firstLine(); line < first; first = firstLine()) {
+      await loadEarlier($("[data-log-earlier] a"));
+      if (firstLine() === first) { showHits(); return; } // what went wrong stands on its button
+    }
+    search();
+    now = hits.findLastIndex((range) => numberOf(range.startContainer.parentElement.closest(".log-block > p")) <= line);
+    showHits();
+  };
   const showHits = () => {
-    $("[data-log-hits]").textContent = words ? (hits.length ? `${now < 0 ? "" : `${now + 1}/`}${hits.length}` : "none") : "";
+    $("[data-log-hits]").textContent = words ? hitWords() : "";
     marks?.now.clear();
     $$(".is-now").forEach((line) => line.classList.remove("is-now"));
     if (!hits[now]) return;
@@ -271,7 +341,10 @@
     reveal(line);
   };
   const searchSoon = () => { clearTimeout(soon); soon = setTimeout(search, 150); };
-  const goHit = (step) => {
+  const goHit = async (step) => {
+    const isFirst = !hits.length || (step < 0 && now === 0);
+    if (isFirst) await looking;
+    if (isFirst && elsewhere?.line) { setFollow(false); await goElsewhere(); return; }
     if (!hits.length) return;
     setFollow(false);
     now = now < 0 ? (step > 0 ? 0 : hits.length - 1) : (now + step + hits.length) % hits.length;
@@ -363,6 +436,7 @@
   button("follow").hidden = !alive;
   setWrap(kept.get("wrap") !== "off");
   setTime(kept.get("time") || "");
+  if (!fit() && alive && !location.hash) log.scrollIntoView({ block: "end", behavior: "instant" });
   if (!pick()) { if (alive) setFollow(true); else if (/failed|timed_out/.test($(".log-end")?.dataset.state)) toEnd(); }
   connect();
 })();

@@ -28,6 +28,7 @@ class Line(NamedTuple):
 
 TABLE = {
     "home": Line(SEE, BOTH),
+    "job-log-search": Line(SEE, GET),
     "job-running": Line(SEE, GET),
     "machine-index": Line(SEE, GET),
     "machine-hosts": Line(SEE, GET),

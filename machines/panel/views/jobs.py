@@ -1,11 +1,12 @@
 """Jobs: the list, one job with its live log, cancel and retry."""
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
 from asgiref.sync import sync_to_async
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -35,6 +36,7 @@ from machines.panel import (
 )
 from machines.panel.access import PanelRequest, needs
 
+WORDS_AT_MOST = 500  # characters of a search
 # What is more than placing the same order again
 AGAIN = {"build": builds.again, "export": archives.export_again, "remove": removals.again}
 
@@ -167,6 +169,16 @@ def log_older(request: PanelRequest, pk: int) -> HttpResponse:
         return HttpResponse(log_lines.lines(rows, logs.began(job)))
     context = job_page.context(request, job) | {"tab": "log", "tabs": job_page.TABS, "key": uuid4()}
     return render(request, "jobs/detail.html", context | job_page.log_before(job, line))
+
+
+@require_GET
+@needs(Right.SEE)
+def log_search(request: PanelRequest, pk: int) -> JsonResponse:
+    """How many of the lines that the log view does not hold contain some words, and the nearest of them."""
+    job = access.job(request, pk)
+    before = min(_line(request.GET.get("before", "")), job.line_count + 1)
+    words = request.GET.get("q", "")[:WORDS_AT_MOST]
+    return JsonResponse(asdict(logs.matches(job.pk, words, before)))
 
 
 @require_GET

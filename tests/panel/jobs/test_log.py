@@ -110,3 +110,25 @@ def test_a_job_that_went_well_has_no_such_line(alpha):
     done = cast.ended(alpha)
     cast.wrote(done, "error")
     assert logs.error_line(done, logs.before(done.pk, 2)) is None
+
+
+def test_a_search_counts_the_lines_before_one_and_names_the_last_of_them(as_viewer, alpha):
+    done = cast.ended(alpha)
+    cast.wrote(done, "unpack \x1b[31mLibc\x1b[0m6", "set up libc6", "10 %\rlibc6 100 %", "other", "libc6 once more")
+    asked = f"/jobs/{done.pk}/log/search/?q=LIBC6&before="
+    assert as_viewer.get(f"{asked}5").json() == {"count": 3, "line": 3, "since": 1}
+    assert as_viewer.get(f"{asked}2").json() == {"count": 1, "line": 1, "since": 1}
+    assert as_viewer.get(f"{asked}1").json() == {"count": 0, "line": 0, "since": 1}
+    assert as_viewer.get(f"{asked}999999").json()["count"] == 4
+
+
+def test_a_search_looks_at_so_many_lines_and_says_from_where(job, monkeypatch):
+    monkeypatch.setattr(logs, "SEARCHED", 100)
+    assert logs.matches(job.pk, "line", 1001) == logs.Matches(100, 1000, 901)
+
+
+@pytest.mark.parametrize(
+    "strange", ["q=%00&before=%00", "q=", "before=-1&q=%ED%A0%80", "q=line&before=99999999999999999999"]
+)
+def test_a_strange_search_has_an_answer(as_viewer, job, strange):
+    assert as_viewer.get(f"/jobs/{job.pk}/log/search/?{strange}").status_code == 200
