@@ -18,6 +18,7 @@ from typing import Literal
 from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.host import found, guarded, nspawn_file
+from machines.host.autostart import PULLS
 from machines.host.paths import Paths, unit_of
 
 Kind = Literal["settings", "drop-in", "limit", "unit", "autostart", "verity"]
@@ -25,7 +26,6 @@ Kind = Literal["settings", "drop-in", "limit", "unit", "autostart", "verity"]
 AT_MOST = 200  # files of one name, or names, that are looked at
 KEPT = 50  # removals of which copies are kept
 _VERITY = ("roothash", "roothash.p7s", "usrhash", "usrhash.p7s", "verity")  # beside a disk image
-_PULLS = (".wants", ".requires", ".upholds")
 _UNIT = re.compile(r"systemd-nspawn@(.+)\.service(?:\.d)?")
 
 
@@ -64,13 +64,13 @@ def _paths(paths: Paths, name: MachineName) -> Iterator[tuple[Path, Kind]]:
         if guarded.seems_there(folder / unit):
             yield folder / unit, "unit"
         yield from ((path, "autostart") for path in links_to(folder, unit))
-        for ending in _PULLS:
+        for ending in PULLS:
             yield from ((path, "unit") for path in _entries(folder / f"{unit}{ending}"))
 
 
 def links_to(folder: Path, unit: str) -> list[Path]:
     """Links in a folder of units by which others pull this one in."""
-    pulled = [entry / unit for entry in _entries(folder) if entry.name.endswith(_PULLS)]
+    pulled = [entry / unit for entry in _entries(folder) if entry.name.endswith(PULLS)]
     return [path for path in pulled if guarded.seems_there(path)]
 
 
@@ -109,7 +109,7 @@ def _settings(paths: Paths) -> list[Path]:
 def _unit_files(folder: Path) -> Iterator[Path]:
     for entry in _entries(folder):
         yield entry
-        if entry.name.endswith(_PULLS):
+        if entry.name.endswith(PULLS):
             yield from _entries(entry)
 
 
@@ -161,6 +161,6 @@ def _make_room(folder: Path) -> None:
 
 def forget_empty(folder: Path) -> None:
     """Folders of one unit go with their last file."""
-    if folder.name.startswith("systemd-nspawn@") and folder.name.endswith((".d", *_PULLS)):
+    if folder.name.startswith("systemd-nspawn@") and folder.name.endswith((".d", *PULLS)):
         with contextlib.suppress(OSError):  # somebody else's file is in there
             folder.rmdir()

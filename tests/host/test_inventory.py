@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from machines.contract.states import MachineState
-from machines.host import addresses, autostart, images, inventory, watch
+from machines.host import addresses, images, inventory, watch
 from machines.host.doctor import links
 
 FIB = """\
@@ -77,17 +77,6 @@ def test_usable_names(name):
 )
 def test_names_that_are_no_machines(name):
     assert not images.is_usable(name)
-
-
-def test_autostart_counts_only_when_machines_target_is_enabled(paths):
-    wants = paths.units / "machines.target.wants"
-    wants.mkdir()
-    (wants / "systemd-nspawn@web.service").symlink_to("/x")
-    assert autostart.enabled(paths) == frozenset()
-    assert autostart.linked(paths) == {"web"}
-    (paths.units / "multi-user.target.wants").mkdir()
-    (paths.units / "multi-user.target.wants/machines.target").symlink_to("/x")
-    assert autostart.enabled(paths) == {"web"}
 
 
 def test_addresses_without_end_are_read_in_time():

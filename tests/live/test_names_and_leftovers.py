@@ -1,5 +1,6 @@
 """What belongs to a machine's name, on a real host: found, said, removed to the end, and never in half."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from uuid import UUID
@@ -87,14 +88,21 @@ def removal_that_dies(panel: ScratchPanel, name: str, before: int) -> UUID:
 
 @pytest.fixture
 def boots(panel: ScratchPanel) -> Iterator[ScratchPanel]:
-    """A host on which machines.target is wanted at boot, and whose processes can be killed before a change."""
+    """A host whose processes can be killed before a change, and which starts its machines."""
     seams.install(panel.sandbox)
-    shell(panel, "systemctl enable --quiet machines.target")
-    yield panel
+    with machines_target(panel, "enable"):
+        yield panel
     seams.take_out(panel.sandbox)
-    shell(
-        panel, "systemctl disable --quiet machines.target; systemctl stop machines.target; systemctl start " + SERVICE
-    )
+    shell(panel, f"systemctl stop machines.target; systemctl start {SERVICE}")
+
+
+@contextlib.contextmanager
+def machines_target(panel: ScratchPanel, verb: str) -> Iterator[None]:
+    """Enabled or disabled for a while."""
+    was = shell(panel, "systemctl is-enabled machines.target || true")
+    shell(panel, f"systemctl {verb} --quiet machines.target")
+    yield
+    shell(panel, f"systemctl {was.removesuffix('d')} --quiet machines.target")
 
 
 @pytest.mark.parametrize(("before", "is_there"), [(1, True), (2, False)])
@@ -136,3 +144,20 @@ def test_what_would_stop_a_removal_half_way_stops_it_before_the_first_byte(panel
     shell(panel, f"image=/var/lib/machines/stays; {after}")
     assert panel.do(orders.Remove(name="stays")).state == "succeeded"
     assert left(panel, "stays") == []
+
+
+# --- starting with the host
+
+
+def test_a_machine_that_a_link_of_somebody_starts_is_told_as_starting_with_the_host(panel):
+    """systemd follows it although machines.target is off."""
+    shell(panel, """
+        mkdir -p /var/lib/machines/linked/usr /etc/systemd/system/multi-user.target.wants
+        ln -s /usr/lib/systemd/system/systemd-nspawn@.service /etc/systemd/system/multi-user.target.wants/systemd-nspawn@linked.service
+    """)  # fmt: skip
+    with machines_target(panel, "disable"):
+        fact = panel.do(orders.Mark(name="linked", read_only=False)).machine
+        assert fact.enabled
+        outcome = panel.do(orders.Disable(name="linked"))
+    assert (outcome.state, outcome.machine.enabled) == ("succeeded", False)
+    assert panel.do(orders.Remove(name="linked")).state == "succeeded"

@@ -187,6 +187,7 @@ def autostarts(scene: Scene) -> Iterator[Finding]:
     wanted = autostart.linked(scene.host.paths)
     if scene.name:
         wanted &= {scene.name}
+    wanted -= autostart.enabled(scene.host.paths)
     if not wanted or autostart.has_target(scene.host.paths):
         yield found("autostart-works")
     else:
