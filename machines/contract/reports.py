@@ -233,12 +233,17 @@ class Observed(Report):
 
 
 class Inventory(Report):
-    """Everything there is: a machine not listed does not exist. Jobs are those with a ledger row that has not ended."""
+    """Everything there is: a machine not listed does not exist. Jobs are those with a ledger row that has not ended.
+
+    `partial` is the reason why not everything could be read: then systemd alone was asked, a machine not listed is
+    unknown, and of those listed only what their units say counts.
+    """
 
     kind: Literal["inventory"] = "inventory"
     host: HostFact
     machines: list[MachineFact] = Field(max_length=5000)
     jobs: list[UUID] = Field(default=[], max_length=5000)
+    partial: Short = ""
 
 
 FILE_LIMIT = 128 * 1024  # bytes of a file that is told whole
@@ -295,11 +300,14 @@ class Found(Report):
 
 
 class Heartbeat(Report):
+    """The worker lives. `trouble` says what it cannot read or do now, by what it is about: machines, files, loop, spool."""
+
     kind: Literal["heartbeat"] = "heartbeat"
     load: Load = 0.0
     memory_available: Bytes = 0
     disk_free: Bytes = 0
     boot_id: Short = ""
+    trouble: dict[Short, Short] = Field(default={}, max_length=20)
 
 
 class Refused(Report):

@@ -14,6 +14,8 @@ class HostState(StrEnum):
 HEARTBEAT_SECONDS = 10
 LATE_SECONDS = 30
 OFFLINE_SECONDS = 60
+# A host tells of all its machines every 60 s, which may take it half a minute; what is older is not how they are now.
+INVENTORY_STALE_SECONDS = 120
 
 
 class MachineState(StrEnum):
@@ -25,7 +27,7 @@ class MachineState(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     MISSING = "missing"  # known to the panel, its image is gone from the host
-    UNKNOWN = "unknown"  # the host is silent: neither running nor stopped may be claimed
+    UNKNOWN = "unknown"  # the host is silent or cannot tell: neither running nor stopped may be claimed
 
     @property
     def is_up(self) -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -74,7 +75,10 @@ class Bus:
         self._after_connecting: list[Callable[[], None]] = []
         self._waiting: dict[str, asyncio.Future[str]] = {}
         self._results: OrderedDict[str, str] = OrderedDict()
-        threading.Thread(target=self._loop.run_forever, name="bus", daemon=True).start()
+        self._turned = time.monotonic()
+        self.thread = threading.Thread(target=self._loop.run_forever, name="bus", daemon=True)
+        self.thread.start()
+        self.later(self._turn())
         self._keeper = asyncio.run_coroutine_threadsafe(self._stay_connected(), self._loop)
 
     # --- from other threads
@@ -104,7 +108,16 @@ class Bus:
         """Let `handler` see every signal, in the bus's loop. It must return quickly."""
         self._handlers.append(handler)
 
+    def stuck_for(self) -> float:
+        """Seconds since the loop last turned; it does so every second."""
+        return time.monotonic() - self._turned
+
     # --- in the loop
+
+    async def _turn(self) -> None:
+        while True:
+            self._turned = time.monotonic()
+            await asyncio.sleep(1)
 
     async def call(
         self, destination: str, path: str, method: str, signature: str = "", body: Sequence[Any] = ()

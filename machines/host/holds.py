@@ -33,7 +33,7 @@ _PROTOCOLS = {0: "", 6: "tcp", 17: "udp"}
 
 async def read(host: ThisHost, names: Iterable[str] | None = None) -> list[FoundMachine]:
     """These machines, or all; one that is gone is left out. Raises BusError when the bus does not answer."""
-    lists = await inventory.read_lists(host)
+    lists = await inventory.read_what_answers(host)
     wanted = inventory.names(lists) if names is None else [name for name in names if inventory.is_there(lists, name)]
     told = await asyncio.gather(*(_one(host, lists, MachineName(name)) for name in wanted), return_exceptions=True)
     for each in told:

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,13 +51,14 @@ def memory() -> dict[str, int]:
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) == 3}
 
 
-def heartbeat(paths: Paths) -> Heartbeat:
+def heartbeat(paths: Paths, trouble: Mapping[str, str]) -> Heartbeat:
     """The few figures that go out every ten seconds."""
     return Heartbeat(
         load=os.getloadavg()[0],
         memory_available=memory().get("MemAvailable", 0),
         disk_free=_disk(paths).free,
         boot_id=boot_id(),
+        trouble=dict(trouble),
     )
 
 

@@ -19,7 +19,7 @@ from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
 from machines.host import addresses, autostart, guarded, images, journal, kernel, unit_state
-from machines.host.bus import MACHINED_PATH, BusError, escape
+from machines.host.bus import MACHINED_PATH, Bus, BusError, escape
 from machines.host.paths import unit_of
 from machines.host.rootfs import tree
 from machines.host.this_host import Image, Slow, ThisHost
@@ -28,32 +28,57 @@ from machines.host.unit_state import INFINITE, UnitState
 LOG = logging.getLogger(__name__)
 
 SLOW = 600.0  # seconds: how old an image's os-release and disk use may be
+MACHINED_UNIT = "systemd-machined.service"
 OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
 
 
 @dataclass(frozen=True)
 class Lists:
-    """The three lists everything starts from."""
+    """The three lists everything starts from. `partial` is why machined was not asked: then `images` is what it listed
+    last and `running` is empty."""
 
     running: dict[str, str]  # name → object path
     images: dict[str, Image]
     units: dict[str, str]  # unit name → active state
+    partial: str = ""
 
 
 async def read_lists(host: ThisHost) -> Lists:
     """Raises BusError when machined or systemd does not answer: an answer we cannot read is no empty list."""
+    lists = await read_what_answers(host)
+    if lists.partial:
+        raise BusError("Partial", lists.partial)
+    return lists
+
+
+async def read_what_answers(host: ThisHost) -> Lists:
+    """The same without machined when that does not answer. Raises BusError when systemd does not."""
     machines, found, units = await asyncio.gather(
-        host.bus.machined("ListMachines"),
-        images.listed(host),
-        host.bus.systemd("ListUnitsByPatterns", "asas", [[], ["systemd-nspawn@*.service"]]),
+        host.bus.machined("ListMachines"), images.listed(host), _units(host.bus), return_exceptions=True
     )
+    if isinstance(units, BaseException):
+        raise units
+    for each in (machines, found):
+        if isinstance(each, BusError):
+            return Lists({}, host.slow.images, units, partial=await _why_silent(host.bus, each))
+        if isinstance(each, BaseException):
+            raise each
     host.slow.images = found
-    return Lists(
-        # a virtual machine counts where it has an image's name: that image is not free
-        running={name: path for name, kind, _, path in machines[0] if kind == "container" or name in found},
-        images=found,
-        units={unit[0]: unit[3] for unit in units[0]},
-    )
+    # a virtual machine counts where it has an image's name: that image is not free
+    running = {name: path for name, kind, _, path in machines[0] if kind == "container" or name in found}
+    return Lists(running=running, images=found, units=units)
+
+
+async def _units(bus: Bus) -> dict[str, str]:
+    listed = await bus.systemd("ListUnitsByPatterns", "asas", [[], ["systemd-nspawn@*.service"]])
+    return {unit[0]: unit[3] for unit in listed[0]}
+
+
+async def _why_silent(bus: Bus, error: BusError) -> str:
+    """Why machined does not answer, as a sentence."""
+    about = await bus.unit(MACHINED_UNIT)
+    state = "masked" if about.get("LoadState") == "masked" else about.get("ActiveState", "unknown")
+    return f"machined does not answer; {MACHINED_UNIT} is {state}: {error.message}"[:300]
 
 
 async def read_image(host: ThisHost, name: MachineName) -> Image | None:
@@ -61,10 +86,10 @@ async def read_image(host: ThisHost, name: MachineName) -> Image | None:
     return (await images.listed(host)).get(name)
 
 
-async def read_all(host: ThisHost) -> list[MachineFact]:
-    """Every machine of this host."""
-    lists = await read_lists(host)
-    return await _facts(host, lists, names(lists))
+async def read_all(host: ThisHost) -> tuple[list[MachineFact], str]:
+    """(every machine of this host, why not everything could be read). Raises BusError when systemd does not answer."""
+    lists = await read_what_answers(host)
+    return await _facts(host, lists, names(lists)), lists.partial
 
 
 def names(lists: Lists) -> list[str]:
@@ -116,7 +141,8 @@ async def _facts(host: ThisHost, lists: Lists, names: Collection[str]) -> list[M
     facts = []
     for name, fact in zip(names, found, strict=True):
         if isinstance(fact, BusError):
-            LOG.info("A machine went away while it was looked at: %s", fact)
+            why = f"It could not be looked at: {fact.message}"
+            facts.append(MachineFact(name=name, state=MachineState.UNKNOWN, why=why[:4000]))
         elif isinstance(fact, ValueError | LookupError | TypeError):  # whoever is root in it has a hand in what is read
             LOG.error("%s cannot be read", name, exc_info=fact)
             facts.append(
@@ -163,9 +189,10 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -
     now = unit_state.of(name, unit, machine, about, properties, job=job)
     why, refused = await _explain(slow, now) if now.active == "failed" else ("", False)
     up = now.is_up
+    unknown = lists.partial and now.is_gone and now.active != "failed"  # machined might name another unit it runs in
     return MachineFact(
         name=name,
-        state=now.state,
+        state=MachineState.UNKNOWN if unknown else now.state,
         since=(now.since or None) if up else None,
         unit=unit,
         leader=now.leader or None,
@@ -186,7 +213,7 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -
         limits_sha256=disk.limits_sha256,
         unreadable=disk.unreadable,
         effective=corrected(effective(properties), properties) if up else {},
-        why=why,
+        why=lists.partial if unknown else why,
         activity=unit_state.activity(now, refused=refused),
     )
 

@@ -13,6 +13,7 @@ from machines.host.faults import Stopped
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.run import Answer, run
+from machines.host.trouble import Trouble
 from machines.host.voice import Voice
 
 
@@ -50,6 +51,7 @@ class ThisHost:
     bus: Bus
     policy: Policy
     slow: Slow = field(default_factory=Slow)
+    trouble: Trouble = field(default_factory=Trouble)
 
 
 @dataclass

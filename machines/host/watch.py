@@ -19,7 +19,7 @@ from dbus_fast import Message
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
-from machines.host import addresses, folders, holds, host_fact, images, inventory, unit_state
+from machines.host import addresses, folders, holds, host_fact, images, inventory, trouble, unit_state
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
 from machines.host.reporting import Reporter
@@ -172,10 +172,10 @@ class Watch:
             names, self._unseen = self._unseen, set()
             try:
                 await self._tell_found(names)
+                self._host.trouble.over(trouble.FILES)
             except Exception as error:  # a mistake of ours, perhaps with a machine's help, must not end the watch
-                LOG.warning(
-                    "What holds for %d machines will be read again: %s", len(names), error, exc_info=_unforeseen(error)
-                )
+                if self._host.trouble.note(trouble.FILES, _sentence(error)) and _unforeseen(error):
+                    LOG.warning("What holds for %d machines could not be read", len(names), exc_info=error)
 
     async def _tell_found(self, names: set[str]) -> None:
         """Send what is not as it was told last, of machines the panel knows; the others' turn comes when it does."""
@@ -272,7 +272,8 @@ class Watch:
                 async with self._lock:
                     await self._inventory()
             except Exception as error:
-                LOG.warning("The inventory could not be read: %s", error, exc_info=_unforeseen(error))
+                if self._host.trouble.note(trouble.MACHINES, _sentence(error)) and _unforeseen(error):
+                    LOG.warning("The inventory could not be read", exc_info=error)
                 await asyncio.sleep(1)
                 continue
             with contextlib.suppress(TimeoutError):
@@ -280,16 +281,21 @@ class Watch:
 
     async def _inventory(self) -> None:
         host = self._host
-        facts = await inventory.read_all(host)
+        facts, partial = await inventory.read_all(host)
         networkd = (await host.bus.unit("systemd-networkd.service")).get("ActiveState") == "active"
 
         def send() -> bool:
             jobs = [row.id for row in self._ledger.unfinished()]
             about = host_fact.read(host.paths, host.policy, networkd=networkd)
-            return self._reporter.send_passing(Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000]))
+            return self._reporter.send_passing(
+                Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000], partial=partial)
+            )
 
-        if await self._in_sender(send):
-            self._told = {fact.name: _lasting(fact) for fact in facts}
+        sent = await self._in_sender(send)
+        host.trouble.note(trouble.MACHINES, partial) if partial else host.trouble.over(trouble.MACHINES)
+        if sent:
+            told = {fact.name: _lasting(fact) for fact in facts}
+            self._told = self._told | told if partial else told
             self._forget_held(self._held_true.keys() - self._told.keys())
             self._look_at(self._told)
         for fact in facts:
@@ -312,6 +318,13 @@ def _unescape(label: str) -> str:
 def _unforeseen(error: Exception) -> bool:
     """Whether its way through our code is worth writing down."""
     return not isinstance(error, TROUBLE)
+
+
+def _sentence(error: Exception) -> str:
+    """Why something could not be read, for people."""
+    if isinstance(error, Problem):
+        return error.message
+    return "The worker made a mistake; its log says more." if _unforeseen(error) else str(error) or "It took too long."
 
 
 def _lasting(fact: MachineFact) -> dict[str, object]:

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,7 @@ from kombu.entity import Queue
 from machines.contract import routes
 from machines.contract.problems import Problem
 from machines.contract.states import HEARTBEAT_SECONDS
-from machines.host import disk_use, host_fact, keys, policy, reporting, settings
+from machines.host import disk_use, host_fact, keys, policy, reporting, settings, trouble
 from machines.host.bus import Bus
 from machines.host.carrier import Carrier
 from machines.host.ledger import Ledger
@@ -44,6 +45,7 @@ from machines.host.watch import Watch
 LOG = logging.getLogger(__name__)
 
 THREADS = 8  # orders are only taken in here; the work is done in lanes and units
+STUCK_SECONDS = 30.0  # after which the loop of the bus hangs
 RECONNECT = {"interval_start": 0.2, "interval_step": 0.4, "interval_max": 2.0}  # seconds
 
 
@@ -118,7 +120,7 @@ def only_our_task(app: Celery) -> None:
     compression._decoders.clear()  # an envelope is never compressed; a bomb would be
 
 
-def assemble(own: Settings) -> tuple[Carrier, Reporter, Publisher, Watch, Ledger]:
+def assemble(own: Settings) -> tuple[ThisHost, Carrier, Reporter, Publisher, Watch, Ledger]:
     """Everything but Celery, wired together. Raises Misconfigured."""
     secret = keys.load(own.paths.keys)
     rules = policy.read(own.paths.policy)
@@ -133,7 +135,7 @@ def assemble(own: Settings) -> tuple[Carrier, Reporter, Publisher, Watch, Ledger
         publisher=publisher, watch=watch, units=units,
     )  # fmt: skip
     disk_use.start(host.slow)
-    return carrier, reporter, publisher, watch, ledger
+    return host, carrier, reporter, publisher, watch, ledger
 
 
 def every(seconds: float, work: Callable[[], object], name: str) -> None:
@@ -158,22 +160,31 @@ def notify(state: str) -> None:
             link.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
-def watchdog(pulse: Pulse) -> None:
-    """Keep systemd content while the broker loop turns or tries to connect."""
+def watchdog(pulse: Pulse, bus: Bus) -> None:
+    """Keep systemd content while the broker loop turns or tries to connect, and the loop of the bus turns."""
     limit = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
     if limit:
 
         def ping() -> None:
-            if time.monotonic() - pulse.at < limit:
+            if time.monotonic() - pulse.at < limit and bus.stuck_for() < limit:
                 notify("WATCHDOG=1")
 
         every(limit / 4, ping, "watchdog")
 
 
+def look_at_loop(host: ThisHost) -> None:
+    """A loop of the bus that hangs is told of, and where it hangs is logged; systemd's watchdog ends it at last."""
+    if host.bus.stuck_for() < STUCK_SECONDS:
+        host.trouble.over(trouble.LOOP)
+    elif host.trouble.note(trouble.LOOP, "The worker hangs while it talks to systemd; it will be restarted."):
+        frame = sys._current_frames().get(host.bus.thread.ident or 0)
+        LOG.error("The loop of the bus hangs here:\n%s", "".join(traceback.format_stack(frame)))
+
+
 def serve(own: Settings) -> NoReturn:
     """Run until stopped, then end the process."""
     pulse = Pulse()
-    carrier, reporter, publisher, watch, ledger = assemble(own)
+    host, carrier, reporter, publisher, watch, ledger = assemble(own)
     app = make_app(own, pulse)
     doorway(app, carrier.receive, carrier.refuse)
     only_our_task(app)
@@ -181,10 +192,12 @@ def serve(own: Settings) -> NoReturn:
     weigh_slice()
     carrier.adopt()
     watch.start()
-    every(HEARTBEAT_SECONDS, lambda: reporter.send_passing(host_fact.heartbeat(own.paths)), "heartbeat")
+    beat = lambda: reporter.send_passing(host_fact.heartbeat(own.paths, host.trouble.told()))  # noqa: E731
+    every(HEARTBEAT_SECONDS, beat, "heartbeat")
+    every(5, lambda: look_at_loop(host), "bus-watch")
     every(600, ledger.trim, "trim")
     every(86400, ledger.forget_jobs, "forget")
-    watchdog(pulse)
+    watchdog(pulse, host.bus)
     notify("READY=1")
     worker = app.Worker(
         hostname=f"host@{own.host}", pool="threads", concurrency=THREADS, loglevel=None, quiet=True,

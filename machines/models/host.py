@@ -6,10 +6,15 @@ from datetime import datetime, timedelta
 from django.db import models
 from django.utils import timezone
 
-from machines.contract.states import LATE_SECONDS, OFFLINE_SECONDS, HostState
+from machines.contract.states import INVENTORY_STALE_SECONDS, LATE_SECONDS, OFFLINE_SECONDS, HostState
 
 
 class HostQuerySet(models.QuerySet["Host"]):
+    def unread(self, now: datetime) -> "HostQuerySet":
+        """Hosts that live and have not said for too long how their machines are."""
+        old = now - timedelta(seconds=INVENTORY_STALE_SECONDS)
+        return self.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS), inventory_at__lt=old)
+
     def silent(self, now: datetime) -> "HostQuerySet":
         """Hosts that have spoken once and not for OFFLINE_SECONDS."""
         return self.filter(last_seen__lt=now - timedelta(seconds=OFFLINE_SECONDS))
@@ -27,6 +32,13 @@ class Host(models.Model):
     last_seen = models.DateTimeField(null=True)
     facts = models.JSONField(default=dict)  # contract.reports.HostFact
     facts_at = models.DateTimeField(null=True)
+    # Each fact has its own age: a heartbeat says nothing of machines.
+    inventory_at = models.DateTimeField(null=True)  # when it last said how its machines are, as far as it could
+    listed_at = models.DateTimeField(null=True)  # when it could last read everything
+    trouble = models.JSONField(default=dict)  # contract.reports.Heartbeat.trouble
+    # Seconds its clock is ahead of ours, as two heartbeats in a row agree; and what the last one alone says
+    clock_skew = models.FloatField(null=True)
+    clock_heard = models.FloatField(null=True)
 
     report_number = models.PositiveBigIntegerField(default=0)  # all reports up to this one have been taken
     stream_position = models.CharField(max_length=41, default="0")  # two numbers of 64 bits
@@ -42,6 +54,11 @@ class Host(models.Model):
 
     def state(self, now: datetime | None = None) -> HostState:
         return host_state(self.last_seen, now or timezone.now())
+
+    def is_unread(self, now: datetime) -> bool:
+        """Whether it lives and has not said for too long how its machines are."""
+        old = now - timedelta(seconds=INVENTORY_STALE_SECONDS)
+        return self.inventory_at is not None and self.inventory_at < old
 
     @property
     def is_silent(self) -> bool:

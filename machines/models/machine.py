@@ -53,7 +53,8 @@ class Machine(models.Model):
     nspawn_sha256 = models.CharField(max_length=64, default="absent")
     limits_sha256 = models.CharField(max_length=64, default="absent")
     effective = models.JSONField(default=dict)
-    why = models.TextField(default="")
+    why = models.TextField(default="")  # it failed, or is unknown
+    unreadable = models.CharField(max_length=300, default="", blank=True)  # which of its files, and why
     activity = models.JSONField(default=dict)  # reports.Activity, without what is as ever
 
     applied = models.ForeignKey("Revision", null=True, on_delete=models.SET_NULL, related_name="+")

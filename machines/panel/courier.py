@@ -23,9 +23,8 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders
 from machines.contract.problems import Problem
-from machines.contract.states import OFFLINE_SECONDS, JobState, MachineState
+from machines.contract.states import INVENTORY_STALE_SECONDS, OFFLINE_SECONDS, JobState, MachineState
 from machines.models import Host, Job, Machine
-from machines.models.machine import rank_of
 from machines.panel import groups, intake
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.mailbox import Mailbox
@@ -38,6 +37,7 @@ CANCEL_AGAIN = 5  # seconds
 RESEND_AGAIN = 2
 REPORTS_AT_ONCE = 20  # in one transaction at most; see intake.TAKE_SECONDS
 TURN = 1.0  # how long one host's reports may keep those of the others waiting
+TOO_OLD = "Its host lives, and has not said for some time how its machines are."
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
 FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
@@ -181,10 +181,12 @@ class Courier:
             self._end_here(job, JobState.CANCELLED, now)
         for job in Job.objects.filter(state=JobState.QUEUED, cancel_asked_at__isnull=False)[:AT_ONCE]:
             self._end_here(job, JobState.CANCELLED, now)
-        claimed = Machine.objects.filter(host__in=silent).exclude(
-            state__in=[MachineState.UNKNOWN, MachineState.MISSING]
-        )
-        claimed.update(state=MachineState.UNKNOWN, rank=rank_of(MachineState.UNKNOWN), changed_at=now)
+        claimed = Machine.objects.filter(host__in=silent).exclude(state=MachineState.UNKNOWN)
+        intake.make_unknown(claimed, "", now)
+        for host in Host.objects.unread(now):
+            why = host.trouble.get("loop") or host.trouble.get("machines") or TOO_OLD
+            old = now - timedelta(seconds=INVENTORY_STALE_SECONDS)
+            intake.make_unknown(Machine.objects.on(host).listed().filter(changed_at__lt=old), why, now)
         Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
 
     def ask_for_files(self, now: datetime) -> None:

@@ -23,7 +23,7 @@ from machines.contract.orders import IN_A_UNIT
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
-from machines.models.machine import rank_of
+from machines.models.machine import MachineQuerySet, rank_of
 from machines.panel import archive_files, bases, drift, holds
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,11 @@ KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in it
 MAX_LINES = 200_000  # per job; a host that sends more is cut off
 REFUSALS_PER_HOUR = 20
 TAKE_SECONDS = 0.3  # of one transaction, beside which nobody else may write in SQLite; a longer report is taken whole
+FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard")
+# What machined alone knows, and what follows from it
+FROM_MACHINED = {
+    "leader", "addresses", "os", "image_id", "image_type", "image_path", "read_only", "read_only_by", "hidden_images",
+}  # fmt: skip
 MACHINES_AT_MOST = 10_000  # per host; what an inventory does not name goes again
 
 
@@ -95,7 +100,7 @@ def _carry(host: Host, report: reports.AnyReport, number: int, jobs: "Jobs") -> 
         with transaction.atomic():
             TAKE[report.kind](host, report, jobs)
             if host.facts is not known:  # here, so that facts no database takes are passed over as well
-                host.save(update_fields=["facts", "facts_at"])
+                host.save(update_fields=FACTS)
     except OperationalError:
         raise
     except Exception:
@@ -397,6 +402,7 @@ def _columns(fact: reports.MachineFact) -> dict[str, Any]:
         "hidden_images": fact.hidden_images,
         "nspawn_sha256": fact.nspawn_sha256,
         "limits_sha256": fact.limits_sha256,
+        "unreadable": fact.unreadable,
         "effective": fact.effective,
         "why": fact.why,
         "activity": fact.activity.model_dump(mode="json", exclude_defaults=True),
@@ -407,22 +413,25 @@ def _columns(fact: reports.MachineFact) -> dict[str, Any]:
     }
 
 
-def refresh(host: Host, fact: reports.MachineFact, known: dict[str, Machine] | None = None) -> None:
-    """Make a machine's row say what its host says; write only what differs."""
+def refresh(
+    host: Host, fact: reports.MachineFact, known: dict[str, Machine] | None = None, *, partial: bool = False
+) -> None:
+    """Make a machine's row say what its host says; write only what differs. `partial` is a fact read without machined."""
     machine = known.get(fact.name) if known is not None else _known(host, fact.name)
-    columns = _columns(fact)
+    columns = {name: value for name, value in _columns(fact).items() if not (partial and name in FROM_MACHINED)}
     if machine is None:
         Machine.objects.create(host=host, name=fact.name, **columns)
         return
     columns["drifted"] = drift.is_drifted(machine, fact.nspawn_sha256, fact.limits_sha256) or _keeps_drift(machine)
-    if machine.ignored and machine.ignored != f"{fact.nspawn_sha256}.{fact.limits_sha256}":
+    if machine.ignored and machine.ignored != f"{fact.nspawn_sha256}.{fact.limits_sha256}" and not fact.unreadable:
         columns["ignored"] = ""  # it has changed again
     differs = {name: value for name, value in columns.items() if getattr(machine, name) != value}
     if machine.removed_at:  # it is back, by somebody's hand
         differs["removed_at"] = None
     if machine.restart_needed and machine.applied and machine.applied.applied_at:
         since = columns["since"]
-        if not fact.state.is_up or (since and since >= machine.applied.applied_at):
+        is_down = not fact.state.is_up and fact.state != MachineState.UNKNOWN
+        if is_down or (since and since >= machine.applied.applied_at):
             differs["restart_needed"] = False
     if differs:
         Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
@@ -460,16 +469,29 @@ def _observed(host: Host, report: reports.Observed, _: Jobs) -> None:
 
 
 def _inventory(host: Host, report: reports.Inventory, _: Jobs) -> None:
+    now = timezone.now()
     host.facts = report.host.model_dump(mode="json")
-    host.facts_at = timezone.now()
+    host.facts_at = host.inventory_at = now
     known = {m.name: m for m in Machine.objects.on(host).select_related("applied", "host")}
     for fact in report.machines:
-        refresh(host, fact, known)
+        refresh(host, fact, known, partial=bool(report.partial))
     listed = {fact.name for fact in report.machines}
-    for name, machine in known.items():
-        if name not in listed and machine.removed_at is None:
-            _gone(machine)
+    if report.partial:
+        host.trouble = {**host.trouble, "machines": report.partial}
+        make_unknown(Machine.objects.on(host).listed().exclude(name__in=listed), report.partial, now)
+    else:
+        host.trouble = {about: why for about, why in host.trouble.items() if about != "machines"}
+        host.listed_at = now
+        for name, machine in known.items():
+            if name not in listed and machine.removed_at is None:
+                _gone(machine)
     _reconcile(host, report.jobs)
+
+
+def make_unknown(machines: MachineQuerySet, why: str, now: datetime) -> None:
+    """Nothing may be claimed of these any more; `why` is for people, "" when their host says nothing at all."""
+    claimed = machines.exclude(state=MachineState.MISSING).exclude(state=MachineState.UNKNOWN, why=why)
+    claimed.update(state=MachineState.UNKNOWN, rank=rank_of(MachineState.UNKNOWN), why=why, changed_at=now)
 
 
 def _found(host: Host, report: reports.Found, _: Jobs) -> None:
@@ -509,6 +531,7 @@ def _heartbeat(host: Host, report: reports.Heartbeat, _: Jobs) -> None:
     fresh = report.model_dump(include={"load", "memory_available", "disk_free", "boot_id"})
     host.facts = {**host.facts, **fresh}
     host.facts_at = timezone.now()
+    host.trouble = report.trouble
 
 
 def _refused(host: Host, report: reports.Refused, _: Jobs) -> None:

@@ -58,7 +58,8 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "has_draft": getattr(machine, "has_draft", False),
         "is_silent": machine.host.is_silent,
         "is_up": machine.shown_state.is_up,
-        "is_old": _age(machine.host.facts_at, now) > STALE_SECONDS,
+        "addresses": [] if machine.shown_state == MachineState.UNKNOWN else machine.addresses,
+        "is_old": _age(machine.host.inventory_at, now) > STALE_SECONDS,
         "limits": limit_rows(machine),
         "network": nspawn.NETWORK_MODES.get(applied.network_mode) if applied else None,
         "binds": bind_rows(applied.nspawn_text) if applied else [],
@@ -118,7 +119,7 @@ def _age(moment: datetime | None, now: datetime) -> float:
 def _version(machine: Machine, shown: dict[str, Any], unfinished: int) -> str:
     facts = [getattr(machine, field.attname) for field in Machine._meta.concrete_fields]
     jobs = [(job.pk, job.state, job.progress, job.phases) for job, _ in shown["jobs"]]
-    host = (shown["host_state"], shown["is_old"], shown["has_draft"], shown["doing"], unfinished)
+    host = (shown["host_state"], shown["is_old"], machine.host.trouble, shown["has_draft"], shown["doing"], unfinished)
     return rows.version(facts, jobs, host)
 
 

@@ -36,7 +36,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
     silent = heard in {HostState.OFFLINE, HostState.JOINING}
     state = shown_state(given["state"], silent=silent)
     job = busy.get((given["host_id"], name)) if busy else None
-    addresses: list[str] = [] if silent else given["addresses"]
+    addresses: list[str] = [] if state == MachineState.UNKNOWN else given["addresses"]
     since = given["since"] if state in UP else None
     template = bool(given["read_only"] and given["image_type"] and given["read_only_by"] not in FIXED)
     return {

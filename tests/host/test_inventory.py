@@ -9,6 +9,7 @@ import pytest
 from machines.contract.states import MachineState
 from machines.host import addresses, images, inventory, watch
 from machines.host.doctor import links
+from machines.host.trouble import Trouble
 
 FIB = """\
 Main:
@@ -107,7 +108,8 @@ def test_no_mistake_ends_the_watch(monkeypatch):
 
     async def look():
         watching = object.__new__(watch.Watch)
-        watching._full, watching._lock, watching._host = asyncio.Event(), asyncio.Lock(), SimpleNamespace()
+        watching._full, watching._lock = asyncio.Event(), asyncio.Lock()
+        watching._host = SimpleNamespace(trouble=Trouble())
         task = asyncio.ensure_future(watching._inventories())
         while len(looks) < 2 and not task.done():
             await asyncio.sleep(0)

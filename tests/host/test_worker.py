@@ -1,7 +1,11 @@
 """The worker's Celery app: its own task, its own queue, nothing of Django, nothing of Celery's own tasks."""
 
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -10,9 +14,12 @@ from nacl.signing import SigningKey
 
 from machines.contract import routes
 from machines.host import keys, settings, worker
+from machines.host.bus import Bus
 from machines.host.faults import Misconfigured
 from machines.host.join import line
+from machines.host.policy import Policy
 from machines.host.tasks import doorway
+from machines.host.this_host import ThisHost
 from machines.host.worker import Pulse
 
 HOST = UUID("12345678-1234-5678-1234-567812345678")
@@ -116,3 +123,60 @@ def test_a_host_that_never_joined_is_told_how(tmp_path):
     with pytest.raises(Misconfigured, match="cannot be read") as caught:
         keys.load(tmp_path)
     assert "machines.host.join" in caught.value.hint
+
+
+# --- a loop that hangs
+
+
+@pytest.fixture
+def stuck(monkeypatch) -> Iterator[Bus]:
+    """A bus whose loop waits in one call, as for a file that blocks."""
+    monkeypatch.setattr(worker, "STUCK_SECONDS", 0.2)
+    bus, free = Bus(), threading.Event()
+    bus._loop.call_soon_threadsafe(free.wait, 30)
+    yield bus
+    free.set()
+
+
+def wait_until(true) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_loop_of_the_bus_that_hangs_is_told_and_where(stuck, paths, caplog):
+    host = ThisHost(paths, stuck, Policy())
+    wait_until(lambda: stuck.stuck_for() > 0.3)
+    worker.look_at_loop(host)
+    assert "hangs" in host.trouble.told()["loop"]
+    assert "threading.py" in caplog.text  # the place where it waits
+
+
+def test_a_loop_that_turns_again_is_no_trouble(paths):
+    host = ThisHost(paths, Bus(), Policy())
+    host.trouble.note("loop", "It hung.")
+    worker.look_at_loop(host)
+    assert host.trouble.told() == {}
+
+
+def test_systemd_ends_a_worker_whose_loop_hangs(stuck, tmp_path, monkeypatch):
+    """Its watchdog hears nothing any more, though the broker's loop turns."""
+    pings: list[Callable[[], object]] = []
+    monkeypatch.setattr(worker, "every", lambda _seconds, work, _name: pings.append(work))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    pulse = Pulse()
+    worker.watchdog(pulse, stuck)
+    worker.watchdog(pulse, Bus())
+    wait_until(lambda: stuck.stuck_for() > 3.1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(0.3)
+        pulse.beat()
+        pings[0]()
+        with pytest.raises(TimeoutError):
+            systemd.recv(100)
+        pulse.beat()
+        pings[1]()
+        assert systemd.recv(100) == b"WATCHDOG=1"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from machines.contract import orders
-from machines.contract.reports import FoundMachine, MachineFact
+from machines.contract.reports import AnyReport, FoundMachine, MachineFact
 from tests.host.scratch_panel import ScratchPanel
 
 NSPAWN = "/etc/systemd/nspawn"
@@ -101,3 +101,38 @@ def test_a_settings_file_that_blocks_costs_its_own_machine_and_no_other(odd):
     assert (refused.state, refused.problem["code"]) == ("failed", "unreadable")
     panel.sandbox.run(["rm", f"{NSPAWN}/odd-fifo.nspawn", f"{NSPAWN}/odd-dead.nspawn"])
     panel.until(lambda _: all(latest(panel, name).unreadable == "" for name in ("odd-fifo", "odd-dead")), 30)
+
+
+def test_without_machined_nothing_is_claimed_that_only_machined_knows(panel):
+    """Its unit is systemd's to tell; a machine without one may run in another, which machined alone would name."""
+    host = panel.sandbox
+    host.run(["mkdir", "-p", "/var/lib/machines/quiet/usr"])
+    assert panel.do(orders.Start(name="web")).state == "succeeded"
+    panel.until(lambda _: latest(panel, "quiet"))
+    told = len(panel.reports)
+    try:
+        host.run(["systemctl", "mask", "--runtime", "--now", "systemd-machined.service"])
+        host.run(["systemctl", "kill", "--signal=KILL", "systemd-nspawn@web.service"])
+        panel.until(lambda r: r in panel.reports[told:] and is_partial(r) and state_in(r, "web") == "failed", 40)
+        partial = next(r for r in reversed(panel.reports) if is_partial(r))
+        assert "systemd-machined.service is masked" in partial.partial
+        assert state_in(partial, "quiet") == "unknown"
+        panel.until(lambda r: r.kind == "heartbeat" and "masked" in r.trouble.get("machines", ""))
+    finally:
+        host.run(["systemctl", "unmask", "--runtime", "systemd-machined.service"])
+        host.run(["systemctl", "start", "systemd-machined.service"])
+        host.run(["systemctl", "reset-failed"])
+        host.run(["rm", "-r", "/var/lib/machines/quiet"])
+    told = len(panel.reports)
+    panel.order(orders.Refresh())
+    panel.until(lambda r: r in panel.reports[told:] and r.kind == "inventory" and not r.partial)
+    assert latest(panel, "web").state == "stopped"
+    panel.until(lambda r: r in panel.reports[told:] and r.kind == "heartbeat" and not r.trouble)
+
+
+def is_partial(report: AnyReport) -> bool:
+    return report.kind == "inventory" and bool(report.partial)
+
+
+def state_in(report: AnyReport, name: str) -> str:
+    return next((machine.state.value for machine in report.machines if machine.name == name), "")

@@ -121,6 +121,23 @@ def test_nothing_is_claimed_of_a_silent_host(courier, voice):
     assert Machine.objects.get().state == MachineState.UNKNOWN
 
 
+def test_nothing_is_claimed_of_machines_their_host_no_longer_lists(courier, voice):
+    """It lives; whoever reads its machines there does not."""
+    now = timezone.now()
+    web = make.machine("web", on=voice.host, state="running", changed_at=now - timedelta(hours=1))
+    gone = make.machine("gone", on=voice.host, state="missing", changed_at=now - timedelta(hours=1))
+    young = make.machine("young", on=voice.host, state="running")
+    Host.objects.update(inventory_at=now - timedelta(seconds=100))
+    courier.sweep(now)
+    assert Machine.objects.get(pk=web.pk).state == "running"
+    Host.objects.update(inventory_at=now - timedelta(seconds=130), trouble={"loop": "The worker hangs."})
+    courier.sweep(now)
+    web.refresh_from_db()
+    assert (web.state, web.rank, web.why) == ("unknown", 0, "The worker hangs.")
+    assert Machine.objects.get(pk=gone.pk).state == "missing"
+    assert Machine.objects.get(pk=young.pk).state == "running"
+
+
 def test_a_cancel_is_sent_and_sent_again(courier, valkey, key, voice, admin):
     job = make.job(orders.Start(name="web"), on=voice.host, by=admin, state=JobState.RUNNING)
     dispatch.cancel(job, by=admin)

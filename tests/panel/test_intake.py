@@ -470,3 +470,55 @@ def test_orders_are_placed_while_reports_are_taken(voice, monkeypatch):
     monkeypatch.setitem(TAKE, "heartbeat", meanwhile)
     voice.tell(reports.Heartbeat())
     assert placed == [Job.objects.get()]
+
+
+# --- how old each fact is
+
+
+def partial(*machines: reports.MachineFact, why: str = "machined does not answer; it is masked.") -> reports.Inventory:
+    return reports.Inventory(host=reports.HostFact(), machines=list(machines), partial=why)
+
+
+def test_what_only_machined_knows_is_unknown_while_it_does_not_answer(voice):
+    told = [fact("web", os="Debian 12", image_id="1-2"), fact("db", MachineState.STOPPED), fact("old")]
+    voice.tell(reports.Inventory(host=reports.HostFact(), machines=told))
+    voice.tell(
+        partial(fact("web", MachineState.FAILED, why="killed"), fact("db", MachineState.UNKNOWN, why="who knows"))
+    )
+    states = {m.name: (m.state, m.why) for m in Machine.objects.all()}
+    assert states == {
+        "web": ("failed", "killed"),
+        "db": ("unknown", "who knows"),
+        "old": ("unknown", "machined does not answer; it is masked."),
+    }
+    web = Machine.objects.get(name="web")
+    assert (web.os, web.image_id) == ("Debian 12", "1-2")
+    host = Host.objects.get()
+    assert host.trouble == {"machines": "machined does not answer; it is masked."}
+    assert host.inventory_at > host.listed_at
+    voice.tell(reports.Inventory(host=reports.HostFact(), machines=told[:2]))
+    assert {m.name: m.state for m in Machine.objects.all()} == {"web": "running", "db": "stopped"}
+    assert Host.objects.get().trouble == {}
+
+
+def test_a_heartbeat_makes_no_older_fact_young(voice):
+    voice.tell(reports.Inventory(host=reports.HostFact(), machines=[fact()]))
+    before = Host.objects.get()
+    voice.tell(reports.Heartbeat(trouble={"files": "The disk does not answer."}))
+    after = Host.objects.get()
+    assert after.facts_at > before.facts_at
+    assert (after.inventory_at, after.listed_at) == (before.inventory_at, before.listed_at)
+    assert after.trouble == {"files": "The disk does not answer."}
+
+
+def test_a_file_that_cannot_be_read_is_no_drift_and_clears_none(voice):
+    alpha = voice.host
+    machine = make.machine("web", on=alpha, nspawn_sha256="a", limits_sha256="absent")
+    machine.applied = Revision.objects.create(machine=machine, number=1, state=Revision.State.APPLIED)
+    machine.save()
+    voice.tell(reports.Observed(machines=[fact(nspawn_sha256="unreadable", unreadable="It is a FIFO.")]))
+    machine.refresh_from_db()
+    assert (machine.drifted, machine.unreadable) == (False, "It is a FIFO.")
+    voice.tell(reports.Observed(machines=[fact(nspawn_sha256="other")]))
+    machine.refresh_from_db()
+    assert (machine.drifted, machine.unreadable) == (True, "")

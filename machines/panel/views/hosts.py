@@ -19,6 +19,7 @@ from machines.panel.forms import pools
 
 SHOWN = 500
 EVENTS_SHOWN = 20
+UNREAD = "It has not said for some time how its machines are. systemctl status nspawnpanel-host says more on it."
 RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are shown in red
 LISTED = Q(machines__removed_at=None)
 COUNTS = {
@@ -62,7 +63,8 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "url": rows.host_url(found.name),
         "state": found.state(now).value,
         "is_silent": found.is_silent,
-        "is_old": found.facts_at is not None and (now - found.facts_at).total_seconds() > 3 * LATE_SECONDS,
+        "is_old": found.inventory_at is not None and (now - found.inventory_at).total_seconds() > 3 * LATE_SECONDS,
+        "trouble": _trouble(found, now),
         "facts": found.facts,
         "booted": _moment(found.facts.get("booted")),
         "resources": host_rows.resources(found.facts),
@@ -79,9 +81,22 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "fragment": responses.wants_fragment(request),
     }
     version = rows.version(
-        counts, context["state"], context["is_old"], len(jobs), found.facts, [event.pk for event in events], here
+        counts,
+        context["state"],
+        context["is_old"],
+        context["trouble"],
+        len(jobs),
+        found.facts,
+        [event.pk for event in events],
+        here,
     )
     return responses.page(request, "hosts/detail.html", context, fragment="hosts/_host.html", version=version)
+
+
+def _trouble(host: Host, now: datetime) -> list[str]:
+    """What it cannot read, and why."""
+    told = [why for _, why in sorted(host.trouble.items())]
+    return told or ([UNREAD] if host.is_unread(now) else [])
 
 
 def _moment(seconds: Any) -> datetime | None:

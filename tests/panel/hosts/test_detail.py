@@ -65,7 +65,7 @@ def test_it_shows_the_last_twenty_events(as_viewer, alpha):
 
 def test_a_silent_host_is_shown_as_it_was(as_admin, alpha):
     alpha.last_seen = timezone.now() - timedelta(minutes=12)
-    alpha.facts_at = alpha.last_seen
+    alpha.facts_at = alpha.inventory_at = alpha.last_seen
     alpha.save()
     page = text(as_admin.get(URL))
     assert "Silent, last heard" in page
@@ -103,3 +103,23 @@ def test_it_answers_a_refresh_with_nothing_when_nothing_changed(as_viewer, alpha
 def test_it_rejects_post_and_unknown_hosts(as_admin, alpha):
     assert as_admin.post(URL).status_code == 405
     assert as_admin.get("/hosts/nowhere/").status_code == 404
+
+
+def test_it_says_what_the_host_cannot_read(as_viewer, alpha):
+    alpha.trouble, alpha.listed_at = (
+        {"machines": "machined does not answer <b>."},
+        timezone.now() - timedelta(minutes=3),
+    )
+    alpha.save()
+    page = text(as_viewer.get(URL))
+    assert "alpha cannot read everything now" in page
+    assert "machined does not answer &lt;b&gt;." in page
+    assert "last listed" in page
+
+
+def test_a_host_that_lists_nothing_for_minutes_is_not_in_order(as_viewer, alpha):
+    alpha.inventory_at = timezone.now() - timedelta(minutes=4)
+    alpha.save()
+    page = text(as_viewer.get(URL))
+    assert "It has not said for some time how its machines are." in page
+    assert "Reported" in page

@@ -216,3 +216,34 @@ def test_a_page_whose_machine_goes_away_says_so_by_itself(as_viewer, web, admin)
     make.job(orders.Remove(name="web"), on=web.host, by=admin, state="succeeded")
     Machine.objects.update(removed_at=timezone.now())
     assert as_viewer.get(URL, headers=HTMX).headers["HX-Refresh"] == "true"
+
+
+# --- what cannot be read
+
+
+def test_a_machine_its_host_cannot_read_is_unknown_with_the_reason(as_viewer, alpha, web):
+    alpha.listed_at = timezone.now() - timedelta(minutes=5)
+    alpha.save()
+    Machine.objects.filter(pk=web.pk).update(state="unknown", why="machined does not answer; it is masked.")
+    page = text(as_viewer.get(URL))
+    assert "What web does now is unknown" in page
+    assert "machined does not answer; it is masked." in page
+    assert "alpha last listed its machines" in page
+    for claimed in ("10.0.0.14", "Up for", "none while it is not running"):
+        assert claimed not in page
+
+
+def test_a_state_that_systemd_alone_tells_says_what_is_old(as_viewer, alpha, web):
+    alpha.trouble, alpha.listed_at = {"machines": "machined does not answer."}, timezone.now() - timedelta(minutes=5)
+    alpha.save()
+    Machine.objects.filter(pk=web.pk).update(addresses=[])
+    page = text(as_viewer.get(URL))
+    assert "Only what systemd says of its unit is current" in page
+    assert "none yet" not in page
+
+
+def test_a_settings_file_that_cannot_be_read_is_named(as_viewer, web):
+    Machine.objects.filter(pk=web.pk).update(unreadable="/etc/systemd/nspawn/web.nspawn cannot be read: It is a FIFO.")
+    page = text(as_viewer.get(URL))
+    assert "A file of its configuration cannot be read" in page
+    assert "/etc/systemd/nspawn/web.nspawn cannot be read: It is a FIFO." in page
