@@ -38,7 +38,7 @@ CANCELLED = {
     "remove": "What is already removed stays removed: the machine may be left incomplete.",
     "apply": "Files are exchanged in one step: they are either the old ones or the new ones. A machine that is being watched "
     "after its restart goes back to the old ones.",
-    "start": "The machine may be left starting; look at its state afterwards.",
+    "start": "Its start is stopped: systemd ends what has begun of it. If it is up by then, it stays up.",
     "poweroff": "The machine may go on powering off: its init was already asked.",
     "reboot": "The machine may go on rebooting: its init was already asked.",
     "prove": "The load ends at once; the machine goes on as it was.",

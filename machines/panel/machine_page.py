@@ -13,9 +13,9 @@ from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel import build_page, frame, holds, job_words, responses, rows
+from machines.panel import build_page, frame, holds, job_words, responses, rows, unit_activity
 from machines.panel.access import PanelRequest
-from machines.panel.verbs import CAN_START, FIXED_BECAUSE, VERBS, is_template
+from machines.panel.verbs import CAN_START, FIXED_BECAUSE, VERBS, is_template, power_off_of, reboot_of, start_of
 
 JOBS_SHOWN = 5
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
@@ -50,6 +50,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
     jobs = list(Job.objects.on(machine.host, machine.name).defer("order", "commands", "sealed")[:JOBS_SHOWN])
     applied = machine.applied
     shown = actions(request, machine) | {
+        "activity": unit_activity.told(machine.shown_state, machine.activity, now),
         "host_state": machine.host.state(now).value,
         "host_url": rows.host_url(machine.host.name),
         "jobs": [(job, job_words.what(job.op)) for job in jobs],
@@ -91,13 +92,16 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
     """What this person may do with the machine now, and the job that holds it."""
     state = machine.shown_state
     job = rows.by_machine(frame.unfinished_jobs(request)).get((machine.host_id, machine.name))
+    cannot = machine.activity.get("cannot", {}) if state.is_up else {}
     return {
         "machine": machine,
         "host": machine.host,
         "state": state.value,
         "url": rows.machine_url(machine.host.name, machine.name),
         "doing": rows.doing(job, waits=machine.host.is_silent),
-        "verbs": VERBS,
+        "verbs": VERBS | {"start": start_of(machine), "poweroff": power_off_of(machine), "reboot": reboot_of(machine)},
+        "cannot": cannot,
+        "may_reboot": "reboot" not in cannot and state not in unit_activity.STARTS,
         "start_text": f"Start when {machine.host.name} is back" if machine.host.is_silent else "",
         "poweroff_text": f"Power off when {machine.host.name} is back" if machine.host.is_silent else "",
         "is_template": is_template(machine),

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from machines.contract.states import HostState, JobState, MachineState
 from machines.models.host import host_state
 from machines.models.machine import FIXED
+from machines.panel import unit_activity
 from machines.templatetags import panel_tags
 
 BUILDING = "building"  # not a state a host reports: a build holds the name
@@ -23,7 +24,7 @@ Busy = dict[tuple[UUID, str], Job]
 COLUMNS = (
     "id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
     "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "not_as_asked",
-    "read_only", "read_only_by", "image_type",
+    "read_only", "read_only_by", "image_type", "activity",
 )  # fmt: skip
 UP = frozenset(state.value for state in MachineState if state.is_up)
 DOWN = frozenset({MachineState.STOPPED.value, MachineState.FAILED.value})
@@ -39,6 +40,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
     addresses: list[str] = [] if state == MachineState.UNKNOWN else given["addresses"]
     since = given["since"] if state in UP else None
     template = bool(given["read_only"] and given["image_type"] and given["read_only_by"] not in FIXED)
+    start = "reset" if state == MachineState.FAILED and given["activity"].get("refused") else "start"
     return {
         "id": str(given["id"]),
         "name": name,
@@ -46,6 +48,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "url": machine_url(host, name),
         "state": state,
         "badge": badge(state),
+        "note": unit_activity.note(state, given["activity"]),
         "doing": doing(job, waits=silent),
         "host": host,
         "host_url": host_url(host),
@@ -63,7 +66,10 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "not_as_asked": "" if silent else given["not_as_asked"] or "",
         "template": template,
         "can_start": not job and state in DOWN and not template,
-        "can_stop": not job and state in UP,
+        "start": start,
+        "start_text": "Reset and start" if start == "reset" else "Start",
+        "can_stop": not job and state in UP and "poweroff" not in given["activity"].get("cannot", {}),
+        "stop_text": "Stop" if state in unit_activity.STARTS else "Power off",
     }
 
 
@@ -104,6 +110,7 @@ def doing(job: Job | None, *, waits: bool = False) -> dict[str, Any] | None:
     phases = job["phases"] or []
     return {
         "id": job["id"],
+        "op": job["op"],
         "url": reverse("job-detail", args=[job["id"]]),
         "verb": DOING.get(job["op"], job["op"]),
         "builds": job["op"] == "build",

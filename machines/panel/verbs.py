@@ -1,14 +1,16 @@
 """The verbs a person may press on a machine: which order each is, what it is called, and what is asked before."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from machines.contract import orders
 from machines.contract.problems import Problem
 from machines.contract.states import MachineState
 from machines.models import Machine
 from machines.panel.rows import DOING
+from machines.panel.unit_activity import SYSTEMD
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ VERBS: dict[str, Verb] = {
     verb.op: verb
     for verb in (
         Verb("start", orders.Start, "Start", "play-fill"),
+        Verb(
+            "reset", partial(orders.Start, reset=True), "Reset and start", "play-fill", sentence="Reset and start {}",
+            doing="starting",
+        ),
         Verb(
             "poweroff", orders.Poweroff, "Power off", "stop-fill", careful=True,
             asks="Its init is asked to stop all services and power off. What runs inside ends.",
@@ -86,8 +92,56 @@ def is_template(machine: Machine) -> bool:
     return machine.read_only and bool(machine.image_type) and not machine.image_is_fixed
 
 
+def start_of(machine: Machine) -> Verb:
+    """How it can be started: where systemd refuses, only after a reset."""
+    return VERBS["reset" if starts_after_reset(machine.shown_state, machine.activity) else "start"]
+
+
+def starts_after_reset(state: str, activity: dict[str, Any]) -> bool:
+    return state == MachineState.FAILED and bool(activity.get("refused"))
+
+
+def power_off_of(machine: Machine) -> Verb:
+    """Power off as this machine does it: where there is no init to be asked, its unit is stopped."""
+    verb, state = VERBS["poweroff"], machine.shown_state
+    if state == MachineState.RESTARTING:
+        return replace(
+            verb,
+            title="Stop",
+            careful=False,
+            asks="Nothing of it runs now. Its unit is stopped, so that systemd does not start it again.",
+        )
+    if state == MachineState.STARTING:
+        return replace(
+            verb, title="Stop", asks="Its start is stopped: its unit is stopped, and what has started of it ends."
+        )
+    return replace(verb, asks=_of_script(machine, "Its unit is stopped") or verb.asks)
+
+
+def reboot_of(machine: Machine) -> Verb:
+    """Reboot, likewise."""
+    verb = VERBS["reboot"]
+    return replace(verb, asks=_of_script(machine, "Its unit is stopped and started") or verb.asks)
+
+
+def _of_script(machine: Machine, what: str) -> str:
+    init = machine.activity.get("init", "")
+    if init in SYSTEMD:
+        return ""
+    return (
+        f"Its first process is {init}, not systemd, and cannot be asked. {what}: systemd-nspawn sends it KillSignal= or ends it, "
+        "and systemd kills it when the unit's own limit for that is over."
+    )
+
+
+SPOKEN = {"poweroff": power_off_of, "reboot": reboot_of}
+
+
 def check(verb: Verb, machine: Machine) -> None:
     """Raises Problem for what this machine cannot do as it is."""
+    why = machine.activity.get("cannot", {}).get("start" if verb.op == "reset" else verb.op)
+    if why and machine.shown_state.is_up:
+        raise Problem(f"“{verb.title}” cannot work on {machine.name} as it runs. {why}", code="cannot-do")
     if machine.image_is_fixed and verb.op in {"template", "writable"}:
         raise Problem(
             f"The image of {machine.name} stays read-only: {FIXED_BECAUSE[machine.read_only_by]}.", code="image-read-only",

@@ -43,6 +43,7 @@ TABLE = {
     "machine-terminate": Line(OPERATE, POST),
     "machine-enable": Line(OPERATE, POST),
     "machine-disable": Line(OPERATE, POST),
+    "machine-reset": Line(OPERATE, POST),
     "machine-template": Line(OPERATE, POST),
     "machine-writable": Line(OPERATE, POST),
     "machine-remove": Line(REMOVE, BOTH),

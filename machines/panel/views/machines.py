@@ -176,6 +176,8 @@ def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     verb = VERBS.get(op)
     if verb is None or not verb.asks:
         raise Http404(f"Nothing is asked before “{op}”.")
+    if spoken := verbs.SPOKEN.get(op):
+        verb = spoken(machine)
     context = {"machine": machine, "verb": verb, "url": rows.machine_url(host, name), "title": verb.of(machine.name)}
     context |= {"action": f"{context['url']}{op}/", "target": _asker(request, machine)}
     return responses.page(request, "machines/ask.html", context, fragment="machines/_ask_dialog.html")
