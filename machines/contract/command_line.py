@@ -10,7 +10,7 @@ Sources: systemd-nspawn(1), parse_argv() and merge_settings() of nspawn.c, syste
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 
 from machines.contract import values
@@ -105,8 +105,8 @@ def group_of(setting: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A command line of systemd-nspawn. `said` are settings with their values, `words` the options that say each,
-    `strange` the options nobody here knows. Without the program (a wrapper, a script) nothing of it is known."""
+    """A command line of systemd-nspawn. `said` are settings with their values, `words` the options that say each, `flags`
+    all of these in one spelling each, `strange` the options nobody here knows. Without the program (a wrapper, a script) nothing of it is known."""
 
     argv: tuple[str, ...] = ()
     is_known: bool = False
@@ -116,6 +116,7 @@ class CommandLine:
     image: str = ""
     said: Mapping[str, list[str]] = field(default_factory=dict)
     words: Mapping[str, list[str]] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
     strange: tuple[str, ...] = ()
 
     @property
@@ -144,23 +145,27 @@ class CommandLine:
     @property
     def deviates(self) -> bool:
         """Whether it says anything else than the stock unit's."""
-        stock = parse(STOCK_ARGV)
-        return (
-            not self.is_known or (self.reads, dict(self.said)) != (stock.reads, dict(stock.said)) or bool(self.strange)
-        )
+        usual = stock()
+        return not self.is_known or (self.reads, self.said) != (usual.reads, usual.said) or bool(self.strange)
 
     def deviations(self) -> list[str]:
         """The words that the stock unit's has not, and those of it that are missing, as a person would name them."""
-        stock = parse(STOCK_ARGV)
+        usual = stock()
         more = [
             word
             for setting, words in self.words.items()
             for word in words
-            if self.said[setting] != stock.said.get(setting)
+            if self.said[setting] != usual.said.get(setting)
         ]
-        gone = [f"no {word}" for setting, words in stock.words.items() for word in words if setting not in self.said]
+        gone = [f"no {word}" for setting, words in usual.words.items() for word in words if setting not in self.said]
         reads = [] if self.reads == OVERRIDE else [f"--settings={self.reads}"]
         return list(dict.fromkeys([*reads, *more, *gone, *self.strange]))
+
+
+@cache
+def stock() -> CommandLine:
+    """The stock unit's."""
+    return parse(STOCK_ARGV)
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
@@ -172,6 +177,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
     said: dict[str, list[str]] = {}
     named: dict[str, list[str]] = {}
     about: dict[str, str] = {}
+    flags: list[str] = []
     strange: list[str] = []
     for name, value, word in _options(words[at + 1 :]):
         option = OPTIONS.get(name)
@@ -184,9 +190,13 @@ def parse(argv: Sequence[str]) -> CommandLine:
             _say(said, named, (setting, text), word)
             for more in option.also:
                 _say(said, named, more, word)
+            flags.append(
+                f"--{name}={value}" if option.value and (value != option.lone or not option.optional) else f"--{name}"
+            )
     return CommandLine(
         argv=words, is_known=True, reads=_reads(about.get("settings", "")), machine=about.get("machine", ""),
-        directory=about.get("directory", ""), image=about.get("image", ""), said=said, words=named, strange=tuple(strange),
+        directory=about.get("directory", ""), image=about.get("image", ""), said=said, words=named, flags=tuple(flags),
+        strange=tuple(strange),
     )  # fmt: skip
 
 

@@ -7,14 +7,17 @@ systemd's own parsers have the last word, but they say nothing of a key that ano
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from machines.contract import limits, nspawn, values
+from machines.contract import command_line, limits, nspawn, values
+from machines.contract.command_line import CommandLine
 from machines.contract.nspawn import EXEC, FILES, NETWORK, Document
 from machines.contract.table import Setting
 
 Port = tuple[str, int]  # tcp or udp, port of the host
 CARDS = ("Interface", "MACVLAN", "IPVLAN")
 SOURCES = ("Bind", "BindReadOnly", "Overlay", "OverlayReadOnly")
-PICKED = {"", "pick", "yes"}
+PICKED = "pick"
+OWNERS_MAPPED_SINCE = 262  # before it, PrivateUsers=pick in a file means that owners are rewritten
+OWNERS = ("PrivateUsersOwnership", "PrivateUsersChown")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def itself(path: str) -> Iterable[str]:
 class Facts:
     """What is known of a host. None where nothing is known; then nothing is held against anybody.
 
-    `ports` says who has a port, `writable` which machine can write below a folder, `bound` which machine binds one. `way`
+    `unit` is what the machine's unit runs. `ports` says who has a port, `writable` which machine can write below a folder, `bound` which machine binds one. `way`
     gives every path that is passed on the way to a source, links included, where the file system can be asked.
     """
 
@@ -57,13 +60,14 @@ class Facts:
     writable: Mapping[str, str] = field(default_factory=dict)
     bound: Mapping[str, str] = field(default_factory=dict)
     way: Callable[[str], Iterable[str]] = itself
+    unit: CommandLine = field(default_factory=command_line.stock)
 
 
 def judge(document: Document, dropin: str, facts: Facts) -> list[Finding]:
     """Everything that is wrong or will probably disappoint, what is refused first."""
     bad = list(_values(document, dropin))
     found = [*_versions(document, dropin, facts), *_limits(dropin, facts)]
-    for check in (_once, _network, _ports, _cards, _users, _sources, _nested, _disappointing):
+    for check in (_once, _unread, _network, _ports, _cards, _users, _owners, _sources, _nested, _disappointing):
         found += check(document, facts)
     named = {finding.settings[0] for finding in bad}
     found = [*bad, *(finding for finding in found if finding.settings[0] not in named)]
@@ -111,6 +115,23 @@ def _once(document: Document, _: Facts) -> Iterator[Finding]:
             yield Finding((setting.id,), message, refused=False)
 
 
+def _unread(document: Document, facts: Facts) -> Iterator[Finding]:
+    """What the command line of the machine's unit keeps systemd from taking out of the file."""
+    names = dict.fromkeys(f"{entry.section}.{entry.key}" for entry in document.settings() if entry.value)
+    if names and not facts.unit.reads_files:
+        yield Finding(
+            (next(iter(names)),), "The machine's unit runs systemd-nspawn with --settings=no: nothing of this file will act.",
+            "Take the option out of the unit's ExecStart= (systemctl cat shows the drop-in).", refused=False,
+        )  # fmt: skip
+        return
+    for name in names:
+        if name in facts.unit.outranked:
+            group = [name, *sorted(command_line.group_of(name) - {name})]
+            words = next(", ".join(facts.unit.words[each]) for each in group if each in facts.unit.words)
+            message = f"{name.rpartition('.')[2]}= will not act: the machine's unit says {words}, which comes first without --settings=override."
+            yield Finding((name,), message, refused=False)
+
+
 # --- the network as one mode
 
 
@@ -122,21 +143,29 @@ class _Block:
     veth: bool | None
     bridges: tuple[str, ...]  # which of Zone and Bridge are said
     cards: tuple[str, ...]
+    unit: CommandLine
+
+    @property
+    def _is_unsaid(self) -> bool:
+        """Whether that is left to the command line of the unit: the file says nothing of it, or does not count."""
+        said = self.private is not None or self.veth is not None or self.bridges or self.cards
+        return not said or not self.unit.reads_files or f"{NETWORK}.Private" in self.unit.outranked
 
     @property
     def is_private(self) -> bool:
-        """Whether the machine gets a network of its own. A file that says nothing of it leaves that to the stock unit."""
-        if self.private is None and self.veth is None and not self.bridges and not self.cards:
-            return True
+        """Whether the machine gets a network of its own."""
+        if self._is_unsaid:
+            return not self.unit.is_known or f"{NETWORK}.Private" in self.unit.said
         return bool(self.private or self.veth or self.bridges or self.cards)
 
     @property
     def has_cable(self) -> bool:
-        unsaid = self.private is None and self.veth is None and not self.bridges and not self.cards
-        return unsaid or bool(self.veth or self.bridges)
+        if self._is_unsaid:
+            return not self.unit.is_known or f"{NETWORK}.VirtualEthernet" in self.unit.said
+        return bool(self.veth or self.bridges)
 
 
-def _block(document: Document) -> _Block:
+def _block(document: Document, facts: Facts) -> _Block:
     def said(key: str) -> bool | None:
         value = document.last(NETWORK, key)
         return values.is_true(value) if value else None
@@ -145,12 +174,12 @@ def _block(document: Document) -> _Block:
         return tuple(key for key in keys if document.get(NETWORK, key))
 
     cards = named(*CARDS, "VirtualEthernetExtra")
-    return _Block(said("Private"), said("VirtualEthernet"), named("Zone", "Bridge"), cards)
+    return _Block(said("Private"), said("VirtualEthernet"), named("Zone", "Bridge"), cards, facts.unit)
 
 
-def _network(document: Document, _: Facts) -> Iterator[Finding]:
+def _network(document: Document, facts: Facts) -> Iterator[Finding]:
     """What systemd does with each combination (tried on 252 to 257): the stronger key wins and nobody is told."""
-    block = _block(document)
+    block = _block(document, facts)
     cable = ("VirtualEthernet",) if block.veth else ()
     stronger = [*cable, *block.bridges, *block.cards]
     if block.private is False and stronger:
@@ -190,7 +219,7 @@ def _contradiction(key: str, what: str, why: str, others: list[str]) -> Finding:
 
 
 def _ports(document: Document, facts: Facts) -> Iterator[Finding]:
-    block, seen = _block(document), set()
+    block, seen = _block(document, facts), set()
     for value in document.get(NETWORK, "Port"):
         port = host_port(value)
         if port is None:
@@ -247,16 +276,49 @@ def _there_is(kind: str, names: Collection[str]) -> str:
 # --- users and files
 
 
-def _users(document: Document, _: Facts) -> Iterator[Finding]:
-    """Tried on 252 and 257: with a picked range below a volatile root, systemd wants to change the owners of files unless
-    it is told not to, cannot, and the machine does not start."""
-    volatile, users = document.last(FILES, "Volatile"), document.last(EXEC, "PrivateUsers").lower()
-    on = volatile in {"state", "overlay"} or values.is_true(volatile)
-    if on and users in PICKED and document.last(FILES, "PrivateUsersOwnership") in {"", "chown"}:
+def users_of(document: Document, unit: CommandLine) -> str:
+    """Which user namespace a machine gets by its file and the command line of its unit, "no" for none.
+
+    Fact, tried on 252 and 257: a file that says only how the owners of files are mapped turns the namespace off, also
+    where the command line says -U, for systemd takes both from one place.
+    """
+    said = document.last(EXEC, "PrivateUsers")
+    by_unit = (unit.said.get(f"{EXEC}.PrivateUsers") or ["no"])[-1] if unit.is_known else "pick"
+    if not unit.reads_files or f"{EXEC}.PrivateUsers" in unit.outranked:
+        return by_unit
+    if not said and any(document.last(FILES, key) for key in OWNERS):
+        return "no"
+    return said or by_unit
+
+
+def _owners(document: Document, facts: Facts) -> Iterator[Finding]:
+    """What is meant as a detail of the user namespace takes it away; see users_of()."""
+    key = next((key for key in OWNERS if document.last(FILES, key)), "")
+    if key and not document.last(EXEC, "PrivateUsers") and users_of(Document(), facts.unit) != "no":
         yield Finding(
-            (f"{FILES}.Volatile", f"{EXEC}.PrivateUsers", f"{FILES}.PrivateUsersOwnership"),
-            f"Volatile={volatile} with a picked range of user ids does not start: the owners of its files would have to be changed.",
-            "Say PrivateUsersOwnership=map, or PrivateUsers=identity.",
+            (f"{FILES}.{key}", f"{EXEC}.PrivateUsers"),
+            f"{key}= without PrivateUsers= turns the user namespace off: root inside would be root of the host.",
+            "Say PrivateUsers=pick beside it, or PrivateUsers=no if that is meant.",
+        )  # fmt: skip
+
+
+def _users(document: Document, facts: Facts) -> Iterator[Finding]:
+    """Tried on 252 and 257, on btrfs and ext4: with a picked range below a volatile root systemd has to map or change the
+    owners of its files, can do neither, and the machine does not start, whatever PrivateUsersOwnership= says."""
+    volatile, users = document.last(FILES, "Volatile"), users_of(document, facts.unit)
+    on = volatile in {"state", "overlay"} or values.is_true(volatile)
+    if on and users == PICKED:
+        yield Finding(
+            (f"{FILES}.Volatile", f"{EXEC}.PrivateUsers"),
+            f"Volatile={volatile} with a picked range of user ids does not start: systemd cannot map the owners of its files.",
+            "Say PrivateUsers=identity: still a user namespace, but with the ids of the host.",
+        )  # fmt: skip
+    mapped = any(document.last(FILES, key) for key in OWNERS) or not 0 < facts.systemd < OWNERS_MAPPED_SINCE
+    if document.last(EXEC, "PrivateUsers") == PICKED and not mapped:
+        yield Finding(
+            (f"{EXEC}.PrivateUsers", f"{FILES}.PrivateUsersOwnership"),
+            "PrivateUsers=pick alone rewrites the owner of every file of the machine at its next start.",
+            "Say PrivateUsersOwnership=auto beside it: then they are mapped where that can be done.", refused=False,
         )  # fmt: skip
 
 
@@ -320,7 +382,7 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _disappointing(document: Document, facts: Facts) -> Iterator[Finding]:
-    block = _block(document)
+    block = _block(document, facts)
     if facts.networkd is False and block.has_cable and "Bridge" not in block.bridges:
         message = f"systemd-networkd does not run on {facts.name}, so nothing there gives the machine an address or forwards a port."
         yield Finding((f"{NETWORK}.VirtualEthernet",), message, refused=False)

@@ -97,6 +97,7 @@ def _files() -> Iterator[Setting]:
     yield s("BindUser", v.user_names, "Users of the host", "Come in with home, name and password hash. The machine needs systemd 249 inside.", STORE, 249, example="ada", repeats=True, row=v.Row(("User",)), rare=True, trusted=True)
     yield s("BindUserShell", v.shell, "Shell of these users", "Yes takes the host's, no the system's own; or a path inside.", STORE, 258, default="no", example="/bin/bash", rare=True, trusted=True)
     yield s("PrivateUsersOwnership", v.one_of("off", "chown", "map", "auto", "foreign"), "How owners of files are mapped", "map leaves the image as it is; chown rewrites the owner of every file at the first start, which takes long.", SECURE, 249, default="auto", trusted=True, later=(("foreign", 258),))
+    yield s("PrivateUsersChown", v.boolean, "Rewrite owners (old name)", "What PrivateUsersOwnership=chown says now: the owner of every file is rewritten at the first start, which takes long.", SECURE, 230, default="no", rare=True, trusted=True, anchor="PrivateUsersOwnership=")
 
 
 def _network() -> Iterator[Setting]:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from machines.contract import limits, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import generations, inventory, kernel, lint, nspawn_file, systemctl, trial
+from machines.host import command_line, generations, inventory, kernel, lint, nspawn_file, systemctl, trial
 from machines.host.faults import ConfigChanged, RolledBack, Stopped
 from machines.host.generations import Record
 from machines.host.host_fact import memory
@@ -55,7 +56,7 @@ def judge_and_keep(
     with ThreadPoolExecutor(1) as beside:
         lying_ready = beside.submit(Prepared, host.paths, name, wanted)
         try:
-            lint.check(host.paths, host.policy, name, wanted, found)
+            lint.check(host.paths, host.policy, name, wanted, found, unit_runs=partial(command_line.read, host.bus))
             task.check_stop()
             now = Record(job=str(task.job))
             if order.restart:

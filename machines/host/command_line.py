@@ -57,4 +57,5 @@ async def about(bus: Bus, name: MachineName) -> dict[str, Any]:
 
 def read(bus: Bus, name: MachineName) -> CommandLine:
     """What a machine's unit runs; the stock unit's line when systemd does not say. Not from the bus's own loop."""
-    return command_line.parse(of_unit(bus.do(about(bus, name))) or command_line.STOCK_ARGV)
+    words = of_unit(bus.do(about(bus, name)))
+    return command_line.parse(words) if words else command_line.stock()

@@ -3,7 +3,7 @@
 systemd fails open: a bad value is dropped with a warning and the machine starts without it. So our own check comes
 first, then this host's policy and what the files name (paths, bridges, ports), then systemd's own parsers, where any
 word about the candidate is a refusal. Facts: systemd-nspawn given a directory that does not exist reads the settings,
-complains and stops; with the flags of the stock unit it also finds combinations that would be fatal at start.
+complains and stops; with the flags of the machine's own unit it also finds combinations that would be fatal at start.
 systemd-analyze verify says "ignoring" with exit status 0 unless --recursive-errors=no is given. A backslash at a line's
 end swallows the next line without a word, so a new one is refused.
 """
@@ -13,41 +13,46 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from machines.contract import judge, limits, nspawn, proofread
+from machines.contract import command_line, judge, limits, nspawn, proofread
+from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
 from machines.contract.names import MachineName
 from machines.contract.problems import BadValue, Problem
-from machines.host import guarded, host_fact, listeners, policy, systemctl
+from machines.host import found, guarded, host_fact, images, listeners, policy, systemctl
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
 from machines.host.paths import DROPIN, PROBE, Paths, unit_of
 from machines.host.policy import Policy
 from machines.host.run import run
 
-# The stock unit's command line (systemd-nspawn@.service), without what registers or starts anything.
-STOCK = ("--boot", "--link-journal=try-guest", "--network-veth", "-U", "--settings=override")
 SCRATCH = "lint-"  # begins the names of folders for the same
 NOWHERE = "/run/nspawnpanel/no-such-tree"
 NET = Path("/sys/class/net")
 REMEMBERED = 200
-_spotless: dict[tuple[str, str], None] = {}
+Runs = Callable[[MachineName], CommandLine]
+_STOCK = command_line.stock()
+_spotless: dict[tuple[str, ...], None] = {}
 TEMPLATES = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 
 
-def check(paths: Paths, rules: Policy, name: MachineName, wanted: Files, found: Files) -> None:
+def check(
+    paths: Paths, rules: Policy, name: MachineName, wanted: Files, found: Files, *, unit_runs: Runs = lambda _: _STOCK
+) -> None:
     """Pass silently when the configuration is sound on this host. Raises Problem config-refused or NotAllowed.
 
+    `unit_runs` says what the unit of a machine runs.
     What stands in the host's files already is not held against the draft by policy or by our own checks.
     """
-    _own_check(paths, name, wanted, found)
+    _own_check(paths, name, wanted, found, unit_runs)
     policy.allow_files(
         rules, nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits), found=(found.nspawn, found.limits)
     )
-    for file, words in systemd_words(paths, name, wanted):
+    for file, words in systemd_words(paths, name, wanted, flags(unit_runs(name))):
         _refuse_words(file, words)
 
 
@@ -58,9 +63,12 @@ def _refuse(message: str, hint: str = "", details: str = "") -> Problem:
 # --- our own
 
 
-def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files) -> None:
+def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files, unit_runs: Runs) -> None:
     document = nspawn.parse(wanted.nspawn)
-    findings = [*judge.judge(document, wanted.limits, _facts(paths, name, document)), *_missing(document)]
+    findings = [
+        *judge.judge(document, wanted.limits, _facts(paths, name, document, unit_runs)),
+        *_missing(document),
+    ]
     told = judge.fresh(findings, (wanted.nspawn, wanted.limits), (found.nspawn, found.limits))
     held = [finding for finding in told if finding.refused]
     lines = [_placed(name, wanted, finding) for finding in held] + _misread(name, wanted, found)
@@ -106,35 +114,77 @@ def _missing(document: nspawn.Document) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document) -> Facts:
-    """This host and what its other machines have."""
+def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document, unit_runs: Runs) -> Facts:
+    """This host and what its other machines have; these are looked at only where the file has to do with them."""
     links = [link.name for link in NET.iterdir()]
     asked = {judge.host_port(value) for value in wanted.get(nspawn.NETWORK, "Port")}
     taken = listeners.taken().items() if asked else ()
     ports = {port: listeners.who(inode) for port, inode in taken if port in asked}
     writable, bound = {str(paths.image(name)): "this machine itself"}, dict[str, str]()
-    for other, document in _others(paths, name):
-        for value in document.get(nspawn.NETWORK, "Port"):
-            if port := judge.host_port(value):
-                ports[port] = other
-        writable[str(paths.machines / other)] = other
-        writable |= {path: other for _, _, path in judge.sources(document, writable=True)}
-        bound |= {path: other for _, _, path in judge.sources(document)}
+    for other in _others(paths, name, unit_runs) if asked or any(judge.sources(wanted)) else ():
+        document = other.settings
+        ports |= {
+            port: other.name for value in document.get(nspawn.NETWORK, "Port") if (port := judge.host_port(value))
+        }
+        writable |= {str(other.image): other.name}
+        writable |= {path: other.name for _, _, path in judge.sources(document, writable=True)}
+        bound |= {path: other.name for _, _, path in judge.sources(document)}
     return Facts(
         systemd=host_fact.systemd_version(),
         bridges=[link for link in links if (NET / link / "bridge").exists()],
         interfaces=[link for link in links if link != "lo"],
-        ports=ports, writable=writable, bound=bound, way=guarded.steps,
+        ports=ports, writable=writable, bound=bound, way=guarded.steps, unit=unit_runs(name),
     )  # fmt: skip
 
 
-def _others(paths: Paths, name: MachineName) -> Iterator[tuple[str, nspawn.Document]]:
-    """The other machines that have an image here, with their files; files alone are leftovers."""
-    for file in guarded.names(paths.nspawn) if paths.nspawn.is_dir() else []:
-        other = file.removesuffix(".nspawn")
-        if file != other != name and os.path.lexists(paths.machines / other):
-            with contextlib.suppress(OSError):
-                yield other, nspawn.parse(guarded.whole(paths.nspawn / file).decode(errors="replace"))
+@dataclass(frozen=True)
+class _Other:
+    """Another machine that has an image here: `settings` are those it gets, by its file and by its unit's command line."""
+
+    name: MachineName
+    image: Path
+    settings: nspawn.Document
+
+
+def _others(paths: Paths, name: MachineName, unit_runs: Runs) -> Iterator[_Other]:
+    """Every other machine with an image; files alone are leftovers."""
+    for other, image in _images(paths).items():
+        if other != name:
+            yield _Other(other, image, _settings(paths, other, image, unit_runs(other)))
+
+
+def _images(paths: Paths) -> dict[MachineName, Path]:
+    """Trees and disk images; of two of one name the one that systemd finds first."""
+    found: dict[MachineName, Path] = {}
+    for folder in paths.image_folders:
+        with contextlib.suppress(OSError):
+            for entry in sorted(guarded.names(folder)):
+                name = entry.removesuffix(".raw")
+                if images.is_usable(name) and not entry.endswith(".nspawn"):
+                    found.setdefault(MachineName(name), folder / entry)
+    return found
+
+
+def _settings(paths: Paths, name: MachineName, image: Path, line: CommandLine) -> nspawn.Document:
+    """What a machine gets: of its file what counts, and what its unit's command line says beside that."""
+    file = next(found.nspawn_files(paths, found.places(name, line, image.parent)), None)
+    document = nspawn.Document()
+    if file and line.reads_files:
+        trusted = file.parent in {paths.nspawn, paths.probes} or line.reads == command_line.TRUSTED
+        with contextlib.suppress(OSError):
+            document = nspawn.parse(guarded.whole(file).decode(errors="replace"))
+        document.entries = [e for e in document.entries if not e.key or _counts(line, e, trusted=trusted)]
+    held = line.beside({f"{entry.section}.{entry.key}" for entry in document.settings()})
+    for setting, said in held.items():
+        section, _, key = setting.partition(".")
+        document.entries += [nspawn.Entry("", section, key, value) for value in said]
+    return document
+
+
+def _counts(line: CommandLine, entry: nspawn.Entry, *, trusted: bool) -> bool:
+    name = f"{entry.section}.{entry.key}"
+    setting = nspawn.SETTINGS.get(name)
+    return name not in line.outranked and (trusted or not (setting and setting.trusted))
 
 
 # --- systemd's own parsers
@@ -149,15 +199,25 @@ def _refuse_words(file: str, words: list[str]) -> None:
         )
 
 
-def systemd_words(paths: Paths, name: MachineName, wanted: Files) -> list[tuple[str, list[str]]]:
+def flags(unit: CommandLine) -> tuple[str, ...]:
+    """The words of the unit's command line that combinations in the file depend on. A file that the unit does not read is
+    judged as if it did."""
+    if not unit.is_known:
+        return command_line.STOCK
+    return (*unit.flags, f"--settings={unit.reads if unit.reads_files else command_line.OVERRIDE}")
+
+
+def systemd_words(
+    paths: Paths, name: MachineName, wanted: Files, options: tuple[str, ...] = command_line.STOCK
+) -> list[tuple[str, list[str]]]:
     """What systemd says of both files, asked at the same time: either takes its tens of milliseconds.
 
     Texts it had nothing to say about are remembered, since every machine made with the defaults has the same.
     """
-    told = (nspawn.unmark(wanted.nspawn), nspawn.unmark(wanted.limits))
+    told = (nspawn.unmark(wanted.nspawn), nspawn.unmark(wanted.limits), *options)
     if told in _spotless:
         return []
-    said = _ask_systemd(paths, name, wanted)
+    said = _ask_systemd(paths, name, wanted, options)
     if not any(words for _, words in said):
         _spotless[told] = None
         while len(_spotless) > REMEMBERED:
@@ -165,14 +225,18 @@ def systemd_words(paths: Paths, name: MachineName, wanted: Files) -> list[tuple[
     return said
 
 
-def _ask_systemd(paths: Paths, name: MachineName, wanted: Files) -> list[tuple[str, list[str]]]:
+def _ask_systemd(
+    paths: Paths, name: MachineName, wanted: Files, options: tuple[str, ...]
+) -> list[tuple[str, list[str]]]:
     with ThreadPoolExecutor(1) as beside:
         dropin = beside.submit(dropin_words, paths, name, wanted.limits) if wanted.limits else None
-        said = nspawn_words(paths, name, wanted.nspawn) if wanted.nspawn else []
+        said = nspawn_words(paths, name, wanted.nspawn, options) if wanted.nspawn else []
         return [(f"{name}.nspawn", said), (DROPIN, dropin.result() if dropin else [])]
 
 
-def nspawn_words(paths: Paths, name: MachineName, text: str) -> list[str]:
+def nspawn_words(
+    paths: Paths, name: MachineName, text: str, options: tuple[str, ...] = command_line.STOCK
+) -> list[str]:
     """What systemd-nspawn says of a settings file, with NAME.nspawn:LINE in place of the probe's path; [] if nothing.
 
     Raises CommandFailed when the parser did not run at all: no answer is no approval.
@@ -185,7 +249,7 @@ def nspawn_words(paths: Paths, name: MachineName, text: str) -> list[str]:
         "--quiet",
         "--register=no",
         "--keep-unit",
-        *STOCK,
+        *options,
         f"--machine={probe}",
         f"--directory={NOWHERE}",
     ]

@@ -107,12 +107,12 @@ class Machine(models.Model):
         """What runs it, or would: while it is up the words it was started with, else those of its unit; the stock unit's
         as long as its host has told of none."""
         words = self.run_command if MachineState(self.state).is_up else []
-        return command_line.parse(words or self.unit_command or command_line.STOCK_ARGV)
+        return command_line.parse(words) if words else self.next_command
 
     @property
     def next_command(self) -> CommandLine:
         """The same of its next start."""
-        return command_line.parse(self.unit_command or command_line.STOCK_ARGV)
+        return command_line.parse(self.unit_command) if self.unit_command else command_line.stock()
 
     @property
     def fingerprint(self) -> str:

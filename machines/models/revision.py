@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
-from machines.contract import limits, nspawn, values
+from machines.contract import judge, limits, nspawn, values
 from machines.contract.orders import ABSENT, Configuration
 from machines.contract.problems import BadValue
 from machines.contract.table import Setting
@@ -41,10 +41,7 @@ LIMITS = {
 
 # setting → its column
 COLUMNS = {name: column for column, name in (SWITCHES | WORDS | LIMITS).items()}
-BIND, BIND_READ_ONLY, PORT, OWNERSHIP = (
-    nspawn.SETTINGS[name]
-    for name in ("Files.Bind", "Files.BindReadOnly", "Network.Port", "Files.PrivateUsersOwnership")
-)
+BIND, BIND_READ_ONLY, PORT = (nspawn.SETTINGS[name] for name in ("Files.Bind", "Files.BindReadOnly", "Network.Port"))
 # settings that the network mode and the child rows stand for
 BY_MODE = tuple(f"Network.{key}" for key in nspawn.MODE_KEYS)
 BY_ROWS = ("Files.Bind", "Files.BindReadOnly", "Network.Port")
@@ -195,11 +192,10 @@ class Revision(models.Model):
             setting, wanted = nspawn.SETTINGS[name], getattr(self, column)
             if values.is_true(document.said(setting) or setting.default) != wanted:
                 document.put_setting(setting, "yes" if wanted else "no")
-        volatile_root = _volatile_root(document)
-        for column, name in WORDS.items():
-            setting, text = nspawn.SETTINGS[name], getattr(self, column)
-            if _plain(setting, document.last(setting.section, setting.key)) != text:
-                document.put(setting.section, setting.key, [text] if text else [])
+        setting = nspawn.SETTINGS[WORDS["volatile"]]
+        if _plain(setting, document.last(setting.section, setting.key)) != self.volatile:
+            document.put(setting.section, setting.key, [self.volatile] if self.volatile else [])
+        _put_users(document, self.private_users)
         nspawn.put_network(document, self.network_mode, self.network_target)
         binds = list(self.binds.all() if binds is None else binds)
         _put_rows(document, BIND, [str(b) for b in binds if not b.read_only])
@@ -208,8 +204,7 @@ class Revision(models.Model):
         for name, setting in PLAIN.items():
             if not setting.in_unit:
                 document.put_setting(setting, self.settings.get(name, ""))
-        if _volatile_root(document) != volatile_root:
-            _put_ownership(document)
+        _put_users(document, self.private_users)
         if document.text() != before:
             document.drop_empty_sections()
         return document.text()
@@ -248,6 +243,7 @@ class Revision(models.Model):
         for column, name in WORDS.items():
             setting = nspawn.SETTINGS[name]
             setattr(self, column, _plain(setting, document.last(setting.section, setting.key)))
+        self.private_users = _users(document)
         mode, target = nspawn.network_mode(document)
         self.network_mode, self.network_target = mode or nspawn.UNSAID, target
         found = limits.read(nspawn.unmark(limits_text))
@@ -405,19 +401,23 @@ def as_settings(nspawn_text: str, limits_text: str) -> dict[str, str]:
     return found | limits.read(limits_text)
 
 
-def _volatile_root(document: nspawn.Document) -> tuple[str, str]:
-    """What it says of a root that forgets, and of the ids inside."""
-    volatile, users = (nspawn.SETTINGS[name] for name in ("Files.Volatile", "Exec.PrivateUsers"))
-    return document.said(volatile), document.said(users)
+def _users(document: nspawn.Document) -> str:
+    """The column of PrivateUsers=: a file that only says how owners are mapped turns the user namespace off."""
+    setting = nspawn.SETTINGS[WORDS["private_users"]]
+    said = document.last(setting.section, setting.key)
+    return "no" if not said and _maps_owners(document) else _plain(setting, said)
 
 
-def _put_ownership(document: nspawn.Document) -> None:
-    """Any volatile root with picked ids needs its owners mapped: else systemd wants to chown the tree, which it
-    cannot: "Failed to adjust UID/GID shift of OS tree" (tried on 252 with yes, state and overlay, on btrfs and ext4).
-    """
-    volatile, users = _volatile_root(document)
-    if volatile not in {"", "no"} and users in {"", "pick", "yes"} and not document.said(OWNERSHIP):
-        document.put_setting(OWNERSHIP, "map")
+def _put_users(document: nspawn.Document, wanted: str) -> None:
+    """Write the column of PrivateUsers=; ids that are picked are said where silence would turn them off."""
+    setting = nspawn.SETTINGS[WORDS["private_users"]]
+    if _users(document) != wanted:
+        text = wanted or ("pick" if _maps_owners(document) else "")
+        document.put(setting.section, setting.key, [text] if text else [])
+
+
+def _maps_owners(document: nspawn.Document) -> bool:
+    return any(document.last(nspawn.FILES, key) for key in judge.OWNERS)
 
 
 def _plain(setting: Setting, said: str) -> str:

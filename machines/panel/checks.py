@@ -1,9 +1,11 @@
 """A configuration judged before its host is asked: by what the host has told of itself, and by what its other machines are
 to have. The host judges again, by what is really there."""
 
+from dataclasses import replace
 from typing import Any
 
-from machines.contract import judge, nspawn
+from machines.contract import command_line, judge, nspawn
+from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
 from machines.models import Host, Machine
 from machines.panel.diffs import Files
@@ -11,11 +13,18 @@ from machines.panel.diffs import Files
 NEIGHBOURS = 500  # machines of one host whose files are looked into for ports and folders
 
 
-def findings(host: Host, name: str, wanted: Files, before: Files = Files()) -> list[Finding]:  # noqa: B008 - frozen
+def findings(
+    host: Host,
+    name: str,
+    wanted: Files,
+    before: Files = Files(),  # noqa: B008 - frozen
+    unit: CommandLine | None = None,
+) -> list[Finding]:
     """What would not hold, what is refused first. What the files said `before` is not held against the draft; nor is
-    what a silent host said long ago."""
+    what a silent host said long ago. `unit` is what the machine's unit runs, the stock unit's line without it."""
     document = nspawn.parse(wanted.nspawn)
-    found = judge.judge(document, wanted.limits, _facts(host, name, document))
+    facts = replace(_facts(host, name, document), unit=unit or command_line.stock())
+    found = judge.judge(document, wanted.limits, facts)
     if host.is_silent:
         return judge.only_warned(found)
     return judge.fresh(found, (wanted.nspawn, wanted.limits), (before.nspawn, before.limits))

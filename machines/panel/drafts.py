@@ -213,7 +213,7 @@ def _refuse_foreign(machine: Machine) -> None:
 
 def findings(machine: Machine, wanted: Files) -> list[Finding]:
     """What would not hold or will probably disappoint. What was applied already is not held against anybody."""
-    return checks.findings(machine.host, machine.name, wanted, files(machine.applied))
+    return checks.findings(machine.host, machine.name, wanted, files(machine.applied), machine.next_command)
 
 
 def warnings(machine: Machine, wanted: Files) -> list[str]:

@@ -206,7 +206,7 @@ def _nspawn_rows(machine: Machine, found: Found) -> Iterator[Row]:
     unknown = [place for place in disk if ".".join(place) not in nspawn.SETTINGS]
     places = [*((s.section, s.key) for s in nspawn.SETTINGS.values()), *unknown[:UNKNOWN_AT_MOST]]
     counts = {".".join(place) for place, said in disk.items() if said and file and _counts(line, file, place)}
-    held, usual = line.beside(counts), command_line.parse(command_line.STOCK_ARGV).said
+    held, usual = line.beside(counts), command_line.stock().said
     for place in places:
         name = ".".join(place)
         case = Case(

@@ -24,10 +24,10 @@ OFFERED: dict[str, Setting] = {
 STARTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "ci": (
         "CI runner",
-        "Forgets everything at power-off but one folder; 1 GiB of memory",
+        "Forgets everything at power-off but one folder; 1 GiB of memory; user ids are the host's",
         {
             "Files.Volatile": "overlay",
-            "Files.PrivateUsersOwnership": "map",
+            "Exec.PrivateUsers": "identity",
             "MemoryMax": "1G",
             "TasksMax": "2048",
             "Files.Bind": "/srv/ci-cache:/var/cache/ci:rootidmap",
@@ -42,7 +42,6 @@ STARTERS: dict[str, tuple[str, str, dict[str, str]]] = {
             "Files.ReadOnly": "yes",
             "MemoryMax": "2G",
             "TasksMax": "1024",
-            "DevicePolicy": "closed",
         },
     ),
     "nested": (
@@ -136,7 +135,7 @@ def _step(machine: Machine, says: Says, formerly: Says) -> Step:
         return Step(machine, changes, "Its files on the host were not written here. Adopt them first.")
     if drafts.current(machine):
         return Step(machine, changes, "It has a draft. Apply or discard that first.")
-    findings = checks.findings(machine.host, machine.name, after, before)
+    findings = checks.findings(machine.host, machine.name, after, before, machine.next_command)
     refused = next((f"{f.key}=: {f.message}" for f in findings if f.refused), "")
     return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
 

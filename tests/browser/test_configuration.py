@@ -76,6 +76,7 @@ def test_a_limit_taken_away_is_gone_from_the_running_machine_and_needs_no_restar
 
 def test_what_needs_a_restart_says_so_until_the_restart(form, ada, alpha_host):
     form.locator("main [name=volatile]").select_option("overlay")
+    form.locator("main [name=private_users]").select_option("identity")
     review(form)
     assert apply(form, ada)["state"] == "succeeded"
     form.goto(MACHINE)
@@ -85,6 +86,7 @@ def test_what_needs_a_restart_says_so_until_the_restart(form, ada, alpha_host):
     leader = alpha_host.run(["machinectl", "show", "conf", "--property=Leader", "--value"]).stdout.strip()
     root = alpha_host.run(["nsenter", "--target", leader, "--all", "findmnt", "-no", "FSTYPE", "/"]).stdout
     assert root.strip() == "overlay"
+    assert alpha_host.run(["cat", f"/proc/{leader}/uid_map"]).stdout.split() == ["0", "0", "65536"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """What would not hold in a configuration: each trap, and what stands beside it and is fine."""
 
+from dataclasses import replace
+
 import pytest
 
-from machines.contract import nspawn
+from machines.contract import command_line, nspawn
 from machines.contract.judge import Facts, Finding, host_port, judge
 
 ALPHA = Facts(
@@ -33,6 +35,9 @@ REFUSED = [
     ("[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth7\n", "Network.MACVLAN", "no interface named eth7"),
     ("[Files]\nVolatile=yes\n", "Files.Volatile", "does not start"),
     ("[Exec]\nPrivateUsers=pick\n[Files]\nVolatile=overlay\n", "Files.Volatile", "does not start"),
+    ("[Exec]\nPrivateUsers=pick\n[Files]\nVolatile=overlay\nPrivateUsersOwnership=map\n", "Files.Volatile", "does not"),
+    ("[Files]\nPrivateUsersOwnership=map\n", "Files.PrivateUsersOwnership", "turns the user namespace off"),
+    ("[Files]\nPrivateUsersChown=yes\n", "Files.PrivateUsersChown", "turns the user namespace off"),
     ("[Exec]\nPrivateUsersDelegate=1\n", "Exec.PrivateUsersDelegate", "needs systemd 260; alpha has 252"),
     ("[Files]\nBind=/srv/shared/mine\n", "Files.Bind", "inside /srv/shared, which db can write to"),
     ("[Files]\nBindReadOnly=/srv/shared/mine\n", "Files.BindReadOnly", "inside /srv/shared"),
@@ -53,6 +58,7 @@ def test_it_refuses_naming_the_setting(text, setting, words):
     [
         ("[Network]\nZone=a\nZone=b\n", "stands there 2 times; systemd takes the last one, b"),
         ("[Network]\nMACVLAN=eth0\n", "no cable to its host"),
+        ("[Exec]\nPrivateUsers=pick\n", "rewrites the owner of every file"),
         ("[Network]\nPrivate=yes\n", "nothing but its loopback"),
         ("[Files]\nBind=/home/ada\n", "outside what alpha's policy lets machines have: /srv"),
         ("[Files]\nBind=/usr/share/x\n", "outside what alpha's policy"),
@@ -73,7 +79,9 @@ def test_it_warns(text, words):
         "[Network]\nPort=81\n",
         "[Network]\nPrivate=no\nVirtualEthernet=no\n",
         "[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth0\n",
-        "[Files]\nVolatile=overlay\nPrivateUsersOwnership=map\n",
+        "[Exec]\nPrivateUsers=pick\n[Files]\nPrivateUsersOwnership=map\n",
+        "[Exec]\nPrivateUsers=yes\n[Files]\nVolatile=overlay\nPrivateUsersOwnership=map\n",
+        "[Exec]\nPrivateUsers=no\n[Files]\nPrivateUsersChown=no\n",
         "[Exec]\nPrivateUsers=identity\n[Files]\nVolatile=state\n",
         "[Exec]\nPrivateUsers=524288:65536\n[Files]\nVolatile=yes\n",
         "[Files]\nVolatile=no\n",
@@ -107,3 +115,46 @@ def test_a_link_on_the_way_counts():
 )
 def test_a_port_is_read_as_systemd_reads_it(value, port):
     assert host_port(value) == port
+
+
+# --- units with a command line of their own
+
+
+def under(options: str, text: str) -> list[Finding]:
+    return findings(text, facts=replace(ALPHA, unit=command_line.parse(["systemd-nspawn", *options.split()])))
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "words"),
+    [
+        ("--boot --settings=no", "[Exec]\nHostname=x\n", "with --settings=no: nothing of this file will act"),
+        ("--boot --bind=/srv/x", "[Files]\nBind=/srv/y\n", "Bind= will not act: the machine's unit says --bind=/srv/x"),
+        ("--boot --network-zone=a", "[Network]\nBridge=br0\n", "Bridge= will not act"),
+    ],
+)
+def test_what_the_unit_keeps_from_acting_is_said_beforehand(options, text, words):
+    (found,) = under(options, text)
+    assert not found.refused
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--boot --settings=override", "uses the host's own"),  # nothing says that it has a network of its own
+        ("--boot --settings=override --private-network", "no cable"),
+        ("--boot --settings=override --network-macvlan=eth0", "no cable"),
+    ],
+)
+def test_a_port_is_judged_by_the_network_that_the_unit_gives(options, words):
+    (found,) = under(options, "[Network]\nPort=81\n")
+    assert words in found.message
+
+
+def test_a_port_is_fine_where_the_unit_brings_a_cable():
+    assert under("--boot --settings=override --network-zone=a", "[Network]\nPort=81\n") == []
+
+
+def test_a_unit_without_ids_of_its_own_needs_no_owners_mapped():
+    assert under("--boot --settings=override -n", "[Files]\nVolatile=overlay\n") == []
+    assert under("--boot --settings=override -n", "[Files]\nPrivateUsersOwnership=off\n") == []

@@ -1,5 +1,8 @@
 """The .nspawn file: read without losing anything, changed without touching anything else."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -201,3 +204,12 @@ def test_our_first_line_comes_off_again(text, number):
 def test_a_file_of_somebody_else_has_no_revision():
     assert nspawn.revision_of(HAND_WRITTEN) is None
     assert nspawn.unmark(HAND_WRITTEN) == HAND_WRITTEN
+
+
+@pytest.mark.skipif(not Path("/usr/bin/systemd-nspawn").exists(), reason="no systemd-nspawn here")
+def test_the_table_has_every_setting_of_the_systemd_on_this_machine():
+    """gperf leaves them in the binary as Section.Key."""
+    binary = Path("/usr/bin/systemd-nspawn").read_bytes()
+    has = {each.decode() for each in re.findall(rb"\b(?:Exec|Files|Network)\.[A-Z][A-Za-z]+(?=\0)", binary)}
+    assert "Files.PrivateUsersChown" in has
+    assert has - nspawn.SETTINGS.keys() == set()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.contract import nspawn
+from machines.contract import command_line, nspawn
 from machines.contract.problems import Problem
 from machines.host import guarded, lint
 from machines.host.faults import CommandFailed
@@ -53,6 +53,52 @@ def test_a_port_leads_to_one_machine(paths, quiet):
         check(paths, text)
     (paths.machines / "db").rmdir()
     check(paths, text)
+
+
+PORT = "[Network]\nPrivate=yes\nVirtualEthernet=yes\nPort=8080:81\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "tree", "runs"),
+    [
+        ("nspawn", "db", ()),
+        ("probes", "db", ()),
+        ("nspawn", "db.raw", ()),
+        ("machines", "db.raw", ("--settings=trusted",)),
+        ("", "db", ("--settings=override", "--network-veth", "--port=8080:80")),
+        ("nspawn", "db", ("--network-veth",)),  # the command line says nothing of ports
+    ],
+)
+def test_a_port_counts_wherever_its_machine_is_configured(paths, quiet, folder, tree, runs):
+    (paths.machines / tree).mkdir()
+    if folder:
+        file = getattr(paths, folder) / "db.nspawn"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("[Network]\nPort=tcp:8080:80\n")
+    line = command_line.parse(["systemd-nspawn", *(runs or command_line.STOCK)])
+    with pytest.raises(Problem, match="is taken by db"):
+        lint.check(paths, Policy(), "web", Files(PORT), Files(), unit_runs=lambda _: line)
+
+
+@pytest.mark.parametrize(
+    ("folder", "runs"), [("machines", command_line.STOCK), ("nspawn", ("--settings=no",)), ("nspawn", ("--port=90",))]
+)
+def test_a_port_that_systemd_takes_from_no_file_is_free(paths, quiet, folder, runs):
+    (paths.machines / "db").mkdir()
+    (getattr(paths, folder) / "db.nspawn").write_text("[Network]\nPort=tcp:8080:80\n")
+    line = command_line.parse(["systemd-nspawn", *runs])
+    stock = command_line.stock()
+    lint.check(paths, Policy(), "web", Files(PORT), Files(), unit_runs=lambda name: line if name == "db" else stock)
+
+
+def test_systemd_is_asked_with_the_flags_of_the_machine_s_own_unit(paths, quiet):
+    line = command_line.parse(
+        ["systemd-nspawn", "-bD", "/srv/x", "--template=/srv/y", "--network-bridge", "br0", "-U", "--new"]
+    )
+    lint.check(paths, Policy(), "web", Files("[Exec]\nHostname=flags\n"), Files(), unit_runs=lambda _: line)
+    argv = quiet.calls()[0]
+    assert {"--boot", "--network-bridge=br0", "--private-users=pick", "--settings=yes"} <= set(argv)
+    assert not [word for word in argv if "template" in word or "/srv" in word or word == "--new"]
 
 
 def test_any_word_of_the_parser_is_a_refusal_in_its_own_words(paths, programs):

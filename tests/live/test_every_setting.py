@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from machines.contract import limits, nspawn
+from machines.contract import command_line, limits, nspawn
 from machines.host import lint
 from tests.documents import many, written
 from tests.host.scratch_panel import ScratchPanel
@@ -38,7 +38,7 @@ with ThreadPoolExecutor(4) as pool:
     told = list(pool.map(ask, files))
 json.dump({name: lines for name, lines in told if lines}, sys.stdout)
 """
-FLAGS = ["--quiet", "--register=no", "--keep-unit", *lint.STOCK]
+FLAGS = ["--quiet", "--register=no", "--keep-unit", *command_line.STOCK]
 VERIFY = """
 import json, os, subprocess, sys
 units = json.load(open("/var/tmp/units.json"))

@@ -1,10 +1,11 @@
 """What a machine's unit really runs, and what holds then: hand-written drop-ins on real hosts of two releases."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import command_line, orders, readback
+from machines.contract import command_line, judge, nspawn, orders, readback
 from machines.contract.reports import FoundMachine
 from tests.host.scratch_panel import ScratchPanel
 
@@ -93,16 +94,41 @@ def test_a_file_beside_a_tree_that_lies_elsewhere_is_found_there(on):
 
 
 @pytest.mark.parametrize(
-    ("settings", "options", "users"),
+    ("settings", "users"),
     [
-        ("PrivateUsersOwnership=map", "--boot -U --settings=override", "no"),  # said alone, it turns the namespace off
-        ("ReadOnly=no", "--boot -U --settings=override", "pick"),
+        ("[Files]\nPrivateUsersOwnership=map\n", "no"),  # said alone, it turns the namespace off
+        ("[Files]\nPrivateUsersChown=no\n", "no"),
+        ("[Files]\nVolatile=overlay\n[Exec]\nPrivateUsers=identity\n", "identity"),
     ],
+    ids=["owners mapped", "owners left", "volatile"],
 )
-def test_who_owns_the_files_also_says_whether_there_is_a_user_namespace(on, settings, options, users):
+def test_who_owns_the_files_also_says_whether_there_is_a_user_namespace(on, settings, users):
     on.clear()
-    on.host.write(FILE, f"[Files]\n{settings}\n")
-    on.runs(options)
+    on.host.write(FILE, settings)
     on.start()
     told = on.told(lambda machine: machine.run_command and "Exec.PrivateUsers" in machine.inside)
     assert readback.inside("Exec.PrivateUsers", [users], told.inside["Exec.PrivateUsers"])
+    document = nspawn.parse(settings)
+    assert judge.users_of(document, command_line.parse(told.run_command)) == users
+
+
+def test_the_table_has_every_setting_and_option_that_this_systemd_has(on):
+    """Its settings stand in the binary as Section.Key, its options in its help."""
+    binary = (on.host.tree / "usr/bin/systemd-nspawn").read_bytes()
+    has = {each.decode() for each in re.findall(rb"\b(?:Exec|Files|Network)\.[A-Z][A-Za-z]+(?=\0)", binary)}
+    version = int(on.host.run(["systemctl", "--version"]).stdout.split()[1])
+    assert len(has) > 50
+    assert has - nspawn.SETTINGS.keys() == set()
+    assert {name for name, setting in nspawn.SETTINGS.items() if setting.since <= version} - has == set()
+    options = set(re.findall(r"--([a-z][a-z0-9-]+)", on.host.run(["systemd-nspawn", "--help"]).stdout))
+    assert options - command_line.OPTIONS.keys() - {"no-pager"} == set()
+
+
+def test_a_port_of_a_machine_configured_in_run_is_taken(on):
+    on.clear()
+    on.host.write(f"/run/systemd/nspawn/{NAME}.nspawn", "[Network]\nPort=tcp:7123\n")
+    configuration = orders.Configuration(revision=1, nspawn="[Network]\nVirtualEthernet=yes\nPort=7123\n", limits="")
+    refused = on.panel.do(orders.Apply(name="web", configuration=configuration))
+    on.host.run(["rm", f"/run/systemd/nspawn/{NAME}.nspawn"])
+    assert refused.state == "failed"
+    assert f"Port 7123/tcp of this host is taken by {NAME}" in str(refused.problem)

@@ -194,12 +194,22 @@ def test_changes_name_each_setting_that_differs():
 
 
 @pytest.mark.parametrize("volatile", ["yes", "state", "overlay"])
-def test_a_volatile_root_with_picked_users_maps_owners_instead_of_changing_them(web, volatile):
-    assert "PrivateUsersOwnership=map\n" in taken(web, "", "", volatile=volatile).render_nspawn()
+def test_a_volatile_root_brings_no_line_that_nobody_asked_for(web, volatile):
+    assert "PrivateUsers" not in taken(web, "", "", volatile=volatile).render_nspawn()
 
 
-def test_a_volatile_root_with_known_ids_needs_no_mapping(web):
-    assert "Ownership" not in taken(web, "", "", volatile="yes", private_users="identity").render_nspawn()
+def test_a_file_that_turns_the_user_namespace_off_by_its_owners_is_shown_as_that(web):
+    text = "[Files]\nPrivateUsersOwnership=map\n"
+    draft = taken(web, text, "")
+    assert draft.private_users == "no"
+    assert draft.render_nspawn() == text
+    draft.private_users = ""
+    assert "PrivateUsers=pick\n" in draft.render_nspawn()
+
+
+def test_owners_that_are_mapped_keep_the_picked_ids(web):
+    text = taken(web, "", "", settings={"Files.PrivateUsersOwnership": "map"}).render_nspawn()
+    assert "PrivateUsers=pick\n" in text
 
 
 def test_an_ownership_said_in_the_file_is_left_alone(web):

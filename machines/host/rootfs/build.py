@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
-from machines.host import apply, handlers, lint, nspawn_file, running
+from machines.host import apply, command_line, handlers, lint, nspawn_file, running
 from machines.host.bus import BusError
 from machines.host.faults import NoSpace, from_os_error, no_space
 from machines.host.paths import Paths
@@ -157,7 +158,8 @@ def prepare(building: Building) -> None:
     if isinstance(building.task.order, orders.Build) and building.name is not None:
         host, name = building.host, building.name
         found = nspawn_file.read(host.paths, name)
-        lint.check(host.paths, host.policy, name, nspawn_file.wanted(building.task.order.configuration), found)
+        wanted, unit_runs = nspawn_file.wanted(building.task.order.configuration), partial(command_line.read, host.bus)
+        lint.check(host.paths, host.policy, name, wanted, found, unit_runs=unit_runs)
     building.undo.push(clear, building.host.paths, building.task.job)
 
 
