@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from html import unescape
+from html.parser import HTMLParser
 from http.cookiejar import CookieJar
 from typing import Any
 from urllib.error import HTTPError
@@ -40,6 +41,12 @@ class Person:
         """What every form of a page carries."""
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(page))
         return {"csrfmiddlewaretoken": token[1] if token else ""}
+
+    def filled(self, page: str) -> dict[str, str]:
+        """What a browser would send of a page's last form, as the page comes."""
+        fields = _Fields()
+        fields.feed(self.get(page))
+        return fields.sent
 
     def send(self, path: str, data: Mapping[str, Any]) -> str:
         """Post these fields, just so."""
@@ -129,6 +136,44 @@ class Person:
         """The machine once the panel says it is in this state."""
         until(lambda: self.machine(name, host).get("state") == state, seconds, lambda: str(self.machine(name, host)))
         return self.machine(name, host)
+
+
+class _Fields(HTMLParser):
+    """The fields of the last form of a page with what they hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: dict[str, str] = {}
+        self._select = self._area = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        about = dict(attrs)
+        name, value = about.get("name") or "", about.get("value") or ""
+        if tag == "form":
+            self.sent = {}
+        elif tag == "select":
+            self._select = name
+        elif tag == "option" and self._select and ("selected" in about or self._select not in self.sent):
+            self.sent[self._select] = value
+        elif tag == "textarea":
+            self._area = name
+            self.sent[name] = ""
+        elif tag == "input" and name and "disabled" not in about:
+            self._take_input(name, value, about)
+
+    def _take_input(self, name: str, value: str, about: dict[str, str | None]) -> None:
+        if about.get("type") not in {"checkbox", "radio"}:
+            self.sent[name] = value
+        elif "checked" in about:
+            self.sent[name] = value or "on"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._select = "" if tag == "select" else self._select
+        self._area = "" if tag == "textarea" else self._area
+
+    def handle_data(self, data: str) -> None:
+        if self._area:
+            self.sent[self._area] += data.removeprefix("\n")
 
 
 def until(true: Callable[[], Any], seconds: float, otherwise: Callable[[], str] = lambda: "it did not happen") -> None:

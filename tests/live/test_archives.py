@@ -147,6 +147,83 @@ def test_a_damaged_file_is_found_before_anything_is_made_of_it(exported, ada, pa
     assert "spoilt" not in beta_host.run(["ls", "/var/lib/machines"]).stdout
 
 
+# --- a machine that is moved, with its settings
+
+SETTINGS = """# by hand
+[Exec]
+NotifyReady=yes
+Environment=MOVED=yes
+[Files]
+TemporaryFileSystem=/srv
+"""
+LIMITS = "[Service]\nMemoryMax=300M\n"
+
+
+@pytest.fixture(scope="module")
+def mover(ada: Person, alpha_host: Sandbox) -> str:
+    """A machine that somebody has set up by hand on alpha."""
+    alpha_host.plant("mover")
+    alpha_host.write("/etc/systemd/nspawn/mover.nspawn", SETTINGS)
+    alpha_host.write("/etc/systemd/system/systemd-nspawn@mover.service.d/50-nspawnpanel.conf", LIMITS)
+    alpha_host.run(["systemctl", "daemon-reload"])
+    ada.sees("mover", "stopped", 15)
+    told = "SELECT 1 FROM machines_found f JOIN machines_machine m ON m.id = f.machine_id WHERE m.name = 'mover' AND told LIKE ?"
+    until(lambda: ada.rows(told, "%MOVED=yes%"), 30)
+    return "mover"
+
+
+def made_of(ada: Person, query: str, name: str, host: str) -> None:
+    """The form as its page offers it, with a name and nothing else."""
+    given = ada.filled(f"/machines/new/?{query}&host={host}")
+    assert given["settings_wanted"] == "1"
+    before = ada.newest_job()
+    ada.send("/machines/new/", given | {"name": name, "host": host})
+    jobs = ada.jobs_after(before)
+    assert jobs, ada.complaints()
+    ada.succeed(jobs[0], 240)
+
+
+def check_in_force(host: Sandbox, name: str) -> None:
+    def shown(*properties: str) -> str:
+        return host.run(["systemctl", "show", f"systemd-nspawn@{name}.service", "--property", *properties]).stdout
+
+    assert shown("MemoryMax") == f"MemoryMax={300 * 1024**2}\n"
+    leader = host.run(["machinectl", "show", name, "--property=Leader", "--value"]).stdout.strip()
+    inside = ["nsenter", "--target", leader, "--all", "--"]
+    assert host.run([*inside, "stat", "-f", "-c", "%T", "/srv"]).stdout.strip() == "tmpfs"
+    assert "MOVED=yes" in host.run([*inside, "cat", "/proc/1/environ"]).stdout
+    assert host.run([*inside, "ls", "-A", "/"]).stdout.split().count(".nspawnpanel") == 0
+
+
+def test_a_clone_has_the_settings_of_its_original_in_force(mover, ada, alpha_host):
+    made_of(ada, "clone=mover", "twin", "alpha")
+    check_in_force(alpha_host, "twin")
+    assert "# by hand" in alpha_host.read("/etc/systemd/nspawn/twin.nspawn")
+
+
+@pytest.fixture(scope="module")
+def packed(mover: str, ada: Person) -> dict[str, Any]:
+    return archive_of(ada, ada.succeed(order_export(ada, mover), 180))
+
+
+def test_a_machine_that_is_packed_and_moved_has_its_settings_in_force(packed, ada, beta_host):
+    assert (packed["nspawn_text"], packed["limits_text"]) == (SETTINGS, LIMITS)
+    made_of(ada, f"archive={packed['id']}", "moved", "beta")
+    check_in_force(beta_host, "moved")
+
+
+def test_without_the_panel_the_same_archive_is_a_good_machine_too(packed, panel, beta_host):
+    file = panel.data / "archives" / _dashed(packed["id"])
+    import_ = "zstd -dc | machinectl import-tar - plain"
+    with file.open("rb") as source:
+        importing = beta_host.popen(["bash", "-o", "pipefail", "-c", import_], stdin=source)
+        out, errors = importing.communicate(timeout=120)
+    assert importing.returncode == 0, out + errors
+    assert beta_host.read("/var/lib/machines/plain/.nspawnpanel/mover.nspawn") == SETTINGS
+    beta_host.run(["machinectl", "start", "plain"])
+    assert "running" in beta_host.run(["machinectl", "show", "plain", "--property=State"]).stdout
+
+
 def hostile() -> bytes:
     """Much that is harmless, then a link that leads out, and a file behind it."""
     out = io.BytesIO()
