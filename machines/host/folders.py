@@ -30,7 +30,7 @@ class Folders:
 
     def __init__(self, paths: Paths, changed: Callable[[str], None]) -> None:
         self._changed = changed
-        elsewhere = [each for each in paths.image_folders if each.is_dir() and each != paths.machines]
+        elsewhere = (each for each in paths.image_folders if each != paths.machines)
         self._flat = (paths.machines, paths.nspawn, paths.probes, paths.units / "machines.target.wants", *elsewhere)
         self._units = (paths.units, paths.control, paths.lasting_control, paths.vendor_units[0])
         self._watched: dict[int, Path] = {}

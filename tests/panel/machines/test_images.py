@@ -19,7 +19,8 @@ def fixed(alpha):
 def test_an_image_below_usr_has_its_path_and_the_reason(as_admin, fixed):
     page = as_admin.get(URL).content.decode()
     assert FIXED in page
-    assert "systemd changes and removes nothing below /usr; a clone can be changed" in page
+    assert "systemd changes and removes nothing below /usr; <a href=" in page
+    assert "clone=web" in page
 
 
 def test_what_could_only_fail_is_not_offered_but_it_may_be_started_and_cloned(as_admin, fixed):
