@@ -100,6 +100,30 @@ def _of_header(bare: str, sections: tuple[str, ...]) -> Iterator[tuple[str, bool
         yield f"[{name}] is not a section; systemd ignores what stands below it. There are {', '.join(sections)}.", True
 
 
+def is_left_out(remark: Remark) -> bool:
+    """Whether systemd leaves out what the remark is about, whoever wrote it."""
+    return remark.fatal and not remark.is_value
+
+
+def without_left_out(text: str, sections: tuple[str, ...]) -> str:
+    """The text without what systemd does not read: sections it does not know, lines before any section, lines that are
+    neither a setting nor a head. Comments stay."""
+    document = nspawn.parse(text)
+    document.entries = [entry for entry in document.entries if not _is_unread(entry, sections)]
+    return document.text()
+
+
+def _is_unread(entry: Entry, sections: tuple[str, ...]) -> bool:
+    bare = entry.raw.strip()
+    if not bare or bare[0] in "#;" or "\n" in bare or bare.endswith("\\"):
+        return False
+    return entry.section not in sections or any(refused for _, refused in _of_header_of(entry, sections))
+
+
+def _of_header_of(entry: Entry, sections: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    return iter(()) if entry.key else _of_header(entry.raw.strip(), sections)
+
+
 def with_ends_of(before: str, typed: str) -> str:
     """Text from a browser, which ends every line with CR LF, with the line ends the file has; new lines end with LF."""
     plain = typed.replace("\r\n", "\n").replace("\r", "\n")

@@ -56,7 +56,9 @@ def judge_and_keep(
     with ThreadPoolExecutor(1) as beside:
         lying_ready = beside.submit(Prepared, host.paths, name, wanted)
         try:
-            lint.check(host.paths, host.policy, name, wanted, found, unit_runs=partial(command_line.read, host.bus))
+            runs = partial(command_line.read, host.bus)
+            for word in lint.check(host.paths, host.policy, name, wanted, found, unit_runs=runs):
+                task.voice.line(f"As before: {word}")
             task.check_stop()
             now = Record(job=str(task.job))
             if order.restart:

@@ -42,18 +42,44 @@ TEMPLATES = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path(
 
 def check(
     paths: Paths, rules: Policy, name: MachineName, wanted: Files, found: Files, *, unit_runs: Runs = lambda _: _STOCK
-) -> None:
-    """Pass silently when the configuration is sound on this host. Raises Problem config-refused or NotAllowed.
+) -> list[str]:
+    """What systemd complains of in lines that stood there already; [] when the configuration is sound on this host.
 
-    `unit_runs` says what the unit of a machine runs.
-    What stands in the host's files already is not held against the draft by policy or by our own checks.
+    Raises Problem config-refused or NotAllowed for what is new. What stands in the host's files already is not held
+    against the draft by anybody: policy, our own checks or systemd's parsers. `unit_runs` says what the unit of a
+    machine runs.
     """
     _own_check(paths, name, wanted, found, unit_runs)
     policy.allow_files(
         rules, nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits), found=(found.nspawn, found.limits)
     )
-    for file, words in systemd_words(paths, name, wanted, flags(unit_runs(name))):
-        _refuse_words(file, words)
+    given = flags(unit_runs(name))
+    said = systemd_words(paths, name, wanted, given)
+    if not any(words for _, words in said):
+        return []
+    before = [] if found == Files() else systemd_words(paths, name, found, given)
+    known = _told_of_lines(before, found)
+    for (file, words), text in zip(said, _texts(wanted), strict=True):
+        _refuse_words(file, [word for word in words if _of_line(word, text) not in known])
+    return [word for _, words in said for word in words]
+
+
+def _texts(files: Files) -> tuple[str, str]:
+    """In the order of systemd_words()."""
+    return files.nspawn, files.limits
+
+
+def _told_of_lines(said: list[tuple[str, list[str]]], files: Files) -> set[tuple[str, str]]:
+    return {_of_line(word, text) for (_, words), text in zip(said, _texts(files), strict=False) for word in words}
+
+
+def _of_line(word: str, text: str) -> tuple[str, str]:
+    """(the line a word of systemd's is about, the word without its number): the same wherever the line stands."""
+    match = re.match(r"\S+?:(\d+): (.*)", word, re.DOTALL)
+    lines = text.splitlines()
+    if match is None or not 1 <= int(match[1]) <= len(lines):
+        return "", word
+    return lines[int(match[1]) - 1].strip(), match[2]
 
 
 def _refuse(message: str, hint: str = "", details: str = "") -> Problem:

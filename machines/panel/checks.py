@@ -1,13 +1,15 @@
 """A configuration judged before its host is asked: by what the host has told of itself, and by what its other machines are
 to have. The host judges again, by what is really there."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from machines.contract import command_line, judge, nspawn
+from machines.contract import command_line, judge, nspawn, proofread
 from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
+from machines.contract.proofread import Remark
 from machines.models import Host, Machine
+from machines.models.found import OURS
 from machines.panel.diffs import Files
 
 NEIGHBOURS = 500  # machines of one host whose files are looked into for ports and folders
@@ -28,6 +30,35 @@ def findings(
     if host.is_silent:
         return judge.only_warned(found)
     return judge.fresh(found, (wanted.nspawn, wanted.limits), (before.nspawn, before.limits))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A line of a draft that systemd does not read. One that stood there before is no obstacle."""
+
+    file: str
+    remark: Remark
+    is_old: bool
+
+
+def left_out(machine: Machine, wanted: Files, before: Files) -> list[LeftOut]:
+    """In the order of the files."""
+    found = []
+    for file, text, old, read in (
+        (f"{machine.name}.nspawn", wanted.nspawn, before.nspawn, proofread.settings_file),
+        (OURS, wanted.limits, before.limits, proofread.dropin),
+    ):
+        fresh = {remark.line for remark in read(text, old) if proofread.is_left_out(remark)}
+        every = [remark for remark in read(text) if proofread.is_left_out(remark)]
+        found += [LeftOut(file, remark, remark.line not in fresh) for remark in every]
+    return found
+
+
+def without_left_out(wanted: Files) -> Files:
+    return Files(
+        proofread.without_left_out(wanted.nspawn, nspawn.SECTIONS),
+        proofread.without_left_out(wanted.limits, proofread.UNIT_SECTIONS),
+    )
 
 
 def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:

@@ -66,6 +66,7 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/â€¦ and â€
     path("config/", configs.edit, name="config-edit"),
     path("config/raw/", raw.raw, name="config-raw"),
     path("config/review/", configs.review, name="config-review"),
+    path("config/clean/", configs.clean, name="config-clean"),
     path("config/apply/", configs.apply, name="config-apply"),
     path("config/rebase/", configs.rebase, name="config-rebase"),
     path("config/discard/", configs.discard, name="config-discard"),

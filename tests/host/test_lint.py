@@ -211,3 +211,19 @@ def test_a_parser_that_stops_without_a_word_has_not_agreed(paths, programs):
     programs.says("systemd-analyze")
     with pytest.raises(Problem, match="did not say why"):
         check(paths, "[Exec]\nHostname=silence\n")
+
+
+def test_what_systemd_said_of_a_line_before_is_told_and_refuses_nothing(paths, quiet, monkeypatch):
+    """Wherever the line stands now; the same words on a new line are a refusal."""
+    said = {
+        "[Exec]\nHostname=old_name\n": ["web.nspawn:2: Invalid hostname, ignoring: old_name"],
+        "[Exec]\nBoot=yes\nHostname=old_name\n": ["web.nspawn:3: Invalid hostname, ignoring: old_name"],
+        "[Exec]\nHostname=new_name\n": ["web.nspawn:2: Invalid hostname, ignoring: new_name"],
+    }
+    monkeypatch.setattr(lint, "nspawn_words", lambda _paths, _name, text, *_: said[text])
+    old, moved, fresh = (Files(text, "") for text in said)
+    told = lint.check(paths, Policy(), "web", moved, old)
+    assert told == ["web.nspawn:3: Invalid hostname, ignoring: old_name"]
+    for found in (old, Files()):
+        with pytest.raises(Problem, match="new_name"):
+            lint.check(paths, Policy(), "web", fresh, found)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import orders
+from machines.contract import nspawn, orders
 from machines.contract.reports import AnyReport, FoundMachine, MachineFact
 from tests.host.scratch_panel import ScratchPanel
 
@@ -136,3 +136,39 @@ def is_partial(report: AnyReport) -> bool:
 
 def state_in(report: AnyReport, name: str) -> str:
     return next((machine.state.value for machine in report.machines if machine.name == name), "")
+
+
+# --- what stood there stays
+
+FOREIGN = "[Exec]\nBoot=yes\n[Resources]\nMemoryLimit=1G\n[Exec]\nNoSuchKey=1\n"
+
+
+def changed(found: MachineFact, nspawn_text: str, limits: str) -> orders.Apply:
+    configuration = orders.Configuration(
+        revision=2, nspawn=nspawn.mark(nspawn_text, 2), limits=nspawn.mark(limits, 2),
+        replaces_nspawn=found.nspawn_sha256, replaces_limits=found.limits_sha256,
+    )  # fmt: skip
+    return orders.Apply(name="grey", configuration=configuration)
+
+
+def test_a_line_systemd_never_read_stops_no_limit_and_a_new_one_is_refused(panel):
+    host = panel.sandbox
+    host.write(f"{NSPAWN}/grey.nspawn", FOREIGN)
+    host.run(["mkdir", "-p", "/var/lib/machines/grey/usr"])
+    try:
+        panel.until(lambda _: latest(panel, "grey") and latest(panel, "grey").nspawn_sha256 != "absent")
+        found = latest(panel, "grey")
+        refused = panel.do(changed(found, FOREIGN + "OtherKey=1\n", "[Service]\nMemoryMax=128M\n"))
+        assert refused.problem["code"] == "config-refused"
+        assert "OtherKey" in refused.problem["message"]
+        assert "NoSuchKey" not in refused.problem["details"]
+        job = panel.order(changed(found, FOREIGN, "[Service]\nMemoryMax=128M\n"))
+        outcome = panel.outcome(job)
+        assert outcome.state == "succeeded", outcome.problem
+        assert host.read(f"{NSPAWN}/grey.nspawn").endswith(FOREIGN)
+        said = "\n".join(panel.lines(job))
+        assert "As before: grey.nspawn:4: Unknown section 'Resources'" in said
+    finally:
+        host.run(["rm", "-rf", "/var/lib/machines/grey", f"{NSPAWN}/grey.nspawn"])
+        host.run(["rm", "-rf", "/etc/systemd/system/systemd-nspawn@grey.service.d"])
+        host.run(["systemctl", "daemon-reload"])

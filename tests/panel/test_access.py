@@ -56,6 +56,7 @@ TABLE = {
     "config-edit": Line(SEE, BOTH),
     "config-raw": Line(SEE, BOTH),
     "config-review": Line(SEE, GET),
+    "config-clean": Line(CONFIGURE, POST),
     "config-apply": Line(CONFIGURE, POST),
     "config-rebase": Line(CONFIGURE, POST),
     "config-discard": Line(CONFIGURE, POST),

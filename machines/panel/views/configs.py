@@ -14,7 +14,7 @@ from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right, authorize
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
-from machines.panel import access, config_page, diffs, drafts, presets, refusals, responses, setting_sections
+from machines.panel import access, checks, config_page, diffs, drafts, presets, refusals, responses, setting_sections
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import row_buttons
 from machines.panel.forms.apply import ApplyForm, offered
@@ -111,13 +111,15 @@ def _review(
     before, after = refusals.replaced(machine, draft), drafts.files(draft)
     found, changes = refusals.found(machine, draft), diffs.settings(before, after)
     findings = [(finding, refusals.place_of(finding.key)) for finding in drafts.findings(machine, after)]
+    left_out = checks.left_out(machine, after, before)
     shown = config_page.context(request, machine, draft, "config") | {
+        "left_out": left_out,
         "changes": changes,
         "diffs": config_page.file_diffs(machine, before, after),
         "trouble": refusals.trouble(draft),
         "found": config_page.three_ways(machine, draft, found) if found else None,
         "findings": findings,
-        "is_refused": any(finding.refused for finding, _ in findings),
+        "is_refused": any(finding.refused for finding, _ in findings) or not all(each.is_old for each in left_out),
         "form": sent or offered(machine, changes, after),
         "can_restart": machine.shown_state.is_up and any(change.effect == "restart" for change in changes),
         "may_operate": request.user.may(Right.OPERATE),
@@ -125,6 +127,22 @@ def _review(
         "hours": orders.EXPIRES_AFTER // 3600,
     }
     return render(request, "configs/review.html", shown, status=status)
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def clean(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Take out of the draft what systemd does not read."""
+    machine = access.machine(request, host, name)
+    draft, back = drafts.current(machine), _address(machine, "config-review")
+    if draft is None:
+        return redirect("config-edit", host, name)
+    try:
+        texts = checks.without_left_out(drafts.files(draft))
+        drafts.save_texts(machine, texts, by=request.user, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=back)
+    return responses.done(request, "Taken out of the draft. Nothing has changed on the host yet.", back=back)
 
 
 @require_POST

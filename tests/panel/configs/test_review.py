@@ -126,3 +126,42 @@ def test_a_change_by_hand_is_shown_before_anybody_applies(as_admin, admin, web):
     assert "Somebody changed the files on alpha" in page
     assert "<code>by-hand</code>" in page
     assert "both, differently" in page
+
+
+# --- what systemd does not read
+
+FOREIGN = "Boot=no\n[Exec]\nHostname=shop\n[Resources]\n# as on the old host\nMemoryLimit=1G\n"
+
+
+def test_an_old_line_that_systemd_ignores_is_shown_and_stops_nothing(as_admin, admin, web):
+    cast.applied(web, base_nspawn=FOREIGN)
+    cast.draft(web, admin, base_nspawn=FOREIGN, memory_max="1G")
+    page = as_admin.get(URL).content.decode()
+    assert "web.nspawn:4" in page
+    assert "[Resources] is not a section" in page
+    assert "It was there before and does not stop the draft." in page
+    assert "It is new" not in page
+    assert "disabled" not in page[page.index('id="apply"') :]
+
+
+def test_a_new_one_keeps_the_button_shut(as_admin, admin, web):
+    cast.applied(web)
+    cast.draft(web, admin, base_nspawn="[Resources]\nMemoryLimit=1G\n", memory_max="1G")
+    page = as_admin.get(URL).content.decode()
+    assert "It is new: alpha would refuse it." in page
+    assert "disabled" in page[page.index('id="apply"') :]
+
+
+def test_what_systemd_ignores_is_taken_out_of_the_draft_in_one_step(as_admin, admin, web):
+    cast.applied(web, base_nspawn=FOREIGN)
+    made = cast.draft(web, admin, base_nspawn=FOREIGN, memory_max="1G")
+    seen = re.search(r'name="seen" value="([^"]+)"', as_admin.get(URL).content.decode())[1]
+    answer = as_admin.post("/hosts/alpha/machines/web/config/clean/", {"seen": seen})
+    assert answer.url == URL
+    made.refresh_from_db()
+    text = made.render_nspawn()
+    assert not any(gone in text for gone in ("Boot=no", "[Resources]", "MemoryLimit"))
+    assert "# as on the old host\n" in text
+    assert made.memory_max == "1G"
+    again = as_admin.post("/hosts/alpha/machines/web/config/clean/", {"seen": seen})
+    assert again.status_code == 409
