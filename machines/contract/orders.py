@@ -121,11 +121,22 @@ class Tidy(Order):
     files: list[OldDropin] = Field(min_length=1, max_length=50)
 
 
+class SeenFile(BaseModel):
+    """A file or link that lies under a machine's name, as a person saw it: contract.reports.Leftover."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    sha256: Annotated[str, Field(max_length=64)]
+
+
 class Build(Order):
     """Build an image, write its configuration, and perhaps enable and start it.
 
     `fresh` passes over a base that is there and builds a new one. `sealed` is a BuildSecrets in JSON, sealed to the
-    host's key (base64), or "".
+    host's key (base64), or "". `leftovers` says what becomes of files that lie under the name already: "keep" leaves all
+    of them as they are and writes ours only where there is none, "replace" takes them away with copies kept. Those a
+    person decided about are `seen`; anything else is refused.
     """
 
     op: Literal["build"] = "build"
@@ -136,6 +147,8 @@ class Build(Order):
     fresh: bool = False
     start: bool = True
     enable: bool = False
+    leftovers: Literal["refuse", "keep", "replace"] = "refuse"
+    seen: list[SeenFile] = Field(default=[], max_length=60)
     sealed: str = Field(default="", max_length=8192)
 
 

@@ -180,6 +180,28 @@ class BaseFact(BaseModel):
     trimmed: bool = False
 
 
+class Leftover(BaseModel):
+    """A file or link that belongs to a machine's name (host/belongings.py). `target` is where a link leads, `ours` that
+    the panel wrote it, `sha256` as in MachineFact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    kind: Literal["settings", "drop-in", "limit", "unit", "autostart", "verity"]
+    target: Annotated[str, Field(max_length=1000)] = ""
+    ours: bool = False
+    sha256: Annotated[str, Field(max_length=64)] = "absent"
+
+
+class NameWithFiles(BaseModel):
+    """A name that belongs to no machine of the host, and what lies there under it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(max_length=255)]
+    files: list[Leftover] = Field(default=[], max_length=50)
+
+
 class HostFact(BaseModel):
     """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them."""
 
@@ -209,6 +231,7 @@ class HostFact(BaseModel):
     missing: dict[Short, Short] = Field(default={}, max_length=50)
     policy: dict[Short, Any] = Field(default={}, max_length=50)
     bases: list[BaseFact] = Field(default=[], max_length=200)
+    leftovers: list[NameWithFiles] = Field(default=[], max_length=100)
 
 
 class Outcome(Report):

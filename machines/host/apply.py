@@ -54,7 +54,7 @@ def judge_and_keep(
     assert isinstance(order, orders.Apply)
     check_unchanged(name, order.configuration, found, wanted)
     with ThreadPoolExecutor(1) as beside:
-        lying_ready = beside.submit(Prepared, host.paths, name, wanted)
+        lying_ready = beside.submit(prepare, host, name, wanted, found)
         try:
             runs = partial(command_line.read, host.bus)
             for word in lint.check(host.paths, host.policy, name, wanted, found, unit_runs=runs):
@@ -75,7 +75,10 @@ def write_and_prove(
     host: ThisHost, task: Task, name: MachineName, before: Files, wanted: Files, *, prepared: Prepared | None
 ) -> dict[str, Any]:
     """Write both files and make the limits live, or leave everything as it was. Raises Problem not-effective."""
-    write(host, task, name, nspawn_file.read(host.paths, name), wanted, prepared=prepared)
+    found = nspawn_file.read(host.paths, name)
+    if found.nspawn not in {before.nspawn, wanted.nspawn} or found.limits not in {before.limits, wanted.limits}:
+        raise ConfigChanged(name, found.nspawn, found.limits)
+    write(host, task, name, found, wanted, prepared=prepared)
     applied_at = time.time()
     try:
         live, effective = make_live(host, task, name, limits.read(before.limits), limits.read(wanted.limits))
@@ -154,17 +157,23 @@ def check_unchanged(name: MachineName, configuration: orders.Configuration, foun
         raise ConfigChanged(name, found.nspawn, found.limits)
 
 
+def prepare(host: ThisHost, name: MachineName, wanted: Files, found: Files) -> Prepared:
+    """Raises OSError or Problem file-is-link."""
+    return Prepared(host.paths, name, wanted, found, follow=host.policy.linked_files == "follow")
+
+
 def write(
     host: ThisHost, task: Task, name: MachineName, found: Files, wanted: Files, *, prepared: Prepared | None = None
 ) -> None:
-    """Write both files and let systemd read the drop-in. Raises OSError or CommandFailed."""
+    """Write both files in place of `found` and let systemd read the drop-in. Raises OSError, CommandFailed, or Problem
+    files-changed or file-is-link."""
     for file, before, after in (
         (host.paths.nspawn_file(name), found.nspawn, wanted.nspawn),
         (host.paths.limits_file(name), found.limits, wanted.limits),
     ):
         if before != after:
             task.voice.line(f"{'Writing' if after else 'Removing'} {file}")
-    prepared = prepared or Prepared(host.paths, name, wanted)
+    prepared = prepared or prepare(host, name, wanted, found)
     prepared.put()
     with ThreadPoolExecutor(1) as beside:
         synced = beside.submit(prepared.sync)

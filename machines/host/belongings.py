@@ -10,20 +10,21 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
-from machines.host import found, guarded, nspawn_file
+from machines.host import found, guarded, images, nspawn_file
 from machines.host.autostart import PULLS
 from machines.host.paths import Paths, unit_of
 
 Kind = Literal["settings", "drop-in", "limit", "unit", "autostart", "verity"]
 
 AT_MOST = 200  # files of one name, or names, that are looked at
+NAMES = 50  # without a machine, that are told
 KEPT = 50  # removals of which copies are kept
 _VERITY = ("roothash", "roothash.p7s", "usrhash", "usrhash.p7s", "verity")  # beside a disk image
 _UNIT = re.compile(r"systemd-nspawn@(.+)\.service(?:\.d)?")
@@ -113,6 +114,12 @@ def _unit_files(folder: Path) -> Iterator[Path]:
             yield from _entries(entry)
 
 
+def of_nobody(paths: Paths, machines: Collection[str]) -> dict[str, list[Belonging]]:
+    """Name → what lies under it, of names that belong to none of these machines."""
+    alone = sorted(name for name in names(paths) - set(machines) if images.is_usable(name))
+    return {name: of(paths, MachineName(name)) for name in alone[:NAMES]}
+
+
 # --- taking them away
 
 
@@ -130,22 +137,46 @@ def remove(gone: Iterable[Belonging], keep: Path) -> int:
 
 
 def _keep(files: Iterable[Belonging], folder: Path) -> int:
-    """Copies under their own paths; of a link, where it leads."""
-    texts = [(each, text) for each in files if (text := _text(each.path))]
-    if texts:
+    """Copies under their own paths."""
+    read = [(each, "" if each.target else _text(each.path)) for each in files]
+    copies = [(each, text) for each, text in read if each.target or text]
+    if copies:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_room(folder)
-    for each, text in texts:
-        copy = folder / each.path.relative_to("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        nspawn_file.write_one(copy, text)
-    return len(texts)
+    for each, text in copies:
+        _put(folder / each.path.relative_to("/"), each.target, text)
+    return len(copies)
+
+
+def _put(file: Path, target: str, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not target:
+        nspawn_file.write_one(file, text)
+    elif not os.path.lexists(file):
+        file.symlink_to(target)
+        nspawn_file.sync_folder(file.parent)
+
+
+def put_back(keep: Path) -> int:
+    """The way back of remove(): how many of the copies are in their places again. What lies there by now stays. Raises
+    OSError."""
+    back = 0
+    for copy in _files_below(keep):
+        file = Path("/") / copy.relative_to(keep)
+        if not os.path.lexists(file):
+            _put(file, *((os.readlink(copy), "") if copy.is_symlink() else ("", _text(copy))))
+            back += 1
+    shutil.rmtree(keep, ignore_errors=True)
+    return back
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [Path(top, name) for top, folders, names in os.walk(folder) for name in (*folders, *names)
+            if os.path.islink(os.path.join(top, name)) or name in names]  # fmt: skip
 
 
 def _text(path: Path) -> str:
-    """What a file says, or where a link leads; "" for what cannot be read."""
-    if path.is_symlink():
-        return f"link to {os.readlink(path)}\n"
+    """What a file says; "" for what cannot be read."""
     with contextlib.suppress(OSError):
         return guarded.contents(path, follow=False).data.decode(errors="surrogateescape")
     return ""

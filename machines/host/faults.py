@@ -5,6 +5,7 @@ Problem
 ├── MachineMissing      there is no image or no running machine of that name
 ├── MachineBusy         a build or removal of that name is under way
 ├── ConfigChanged       a file on the host is not the one the draft was based on
+├── NameHasFiles        files lie under the name of a machine that is to be made
 ├── RolledBack          the machine did not come to life with it, so the files are as before
 ├── NoSpace             the disk is full, or would be
 ├── Stopped             a person cancelled the job
@@ -64,6 +65,23 @@ class ConfigChanged(Problem):
             hint="Look at what is there now, then decide: keep it, or apply the draft over it.",
         )
         self.result = {"found_nspawn": _text(nspawn), "found_limits": _text(limits)}
+
+
+class NameHasFiles(Problem):
+    """Files lie under the name of a machine that is to be made, and nobody has decided what becomes of them. They go back
+    in the outcome's result."""
+
+    code = "name-has-files"
+
+    def __init__(self, name: str, files: list[dict[str, object]], *, changed: bool) -> None:
+        first = f"{files[0]['path']} is there already" if files else ""
+        more = f", and {len(files) - 1} more" if len(files) > 1 else ""
+        since = " It was not there, or was different, when that was decided." if changed else ""
+        super().__init__(
+            f"Files of {name} lie on this host: {first}{more}.{since} Nothing was changed.",
+            hint="Keep them as they are, replace them (copies are kept), or choose another name.",
+        )
+        self.result = {"leftovers": files}
 
 
 def _text(text: str) -> str:

@@ -15,7 +15,7 @@ from uuid import UUID
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import job_log, lint, new_pool, nspawn_file, systemctl
+from machines.host import belongings, job_log, lint, new_pool, nspawn_file, systemctl
 from machines.host.ledger import Ledger, Row
 from machines.host.nspawn_file import Files
 from machines.host.paths import Paths
@@ -50,12 +50,14 @@ def _put_files_back(paths: Paths, row: Row) -> None:
     if any(map(os.path.lexists, (paths.image(name), paths.raw_image(name)))):
         return
     before, found = nspawn_file.kept(paths.job(row.id)), nspawn_file.read(paths, name)
+    if before is None:
+        return
     wrote = found.nspawn == wanted.nspawn, found.limits == wanted.limits
     back = Files(before.nspawn if wrote[0] else found.nspawn, before.limits if wrote[1] else found.limits)
     if back != found:
         nspawn_file.write(paths, name, back)
-        if back.limits != found.limits:
-            run(systemctl.daemon_reload(), timeout=60)
+    if belongings.put_back(paths.removed(name, row.id)) or back.limits != found.limits:
+        run(systemctl.daemon_reload(), timeout=60)
 
 
 # --- at the worker's start

@@ -14,6 +14,7 @@ from pathlib import Path
 from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, Configuration
+from machines.contract.problems import Problem
 from machines.host import guarded
 from machines.host.paths import Paths
 
@@ -64,35 +65,74 @@ def read_one(file: Path, limit: int = guarded.SETTINGS_LIMIT) -> str:
         return ""
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """One file to be exchanged: where it lies, its new text in a file beside it (None: it goes), and what is replaced."""
+
+    file: Path
+    aside: Path | None
+    before: str
+    after: str
+
+
 class Prepared:
     """Both files lying ready beside their places, whole and synced; so that nothing is left to do but to rename them."""
 
-    def __init__(self, paths: Paths, name: MachineName, files: Files) -> None:
-        """Raises OSError; then nothing is left."""
-        self._ready: list[tuple[Path, Path | None]] = []
+    def __init__(self, paths: Paths, name: MachineName, files: Files, before: Files, *, follow: bool = False) -> None:
+        """`before` is what they may replace. With `follow` the file a link leads to is written, and the link stays.
+
+        Raises OSError, or Problem file-is-link; then nothing is left.
+        """
+        self._ready: list[_Ready] = []
         try:
-            for file, text in ((paths.limits_file(name), files.limits), (paths.nspawn_file(name), files.nspawn)):
-                if read_one(file) != text:
-                    self._ready.append((file, _aside(file, text) if text else None))
+            for file, was, text in (
+                (paths.limits_file(name), before.limits, files.limits),
+                (paths.nspawn_file(name), before.nspawn, files.nspawn),
+            ):
+                if was != text:
+                    real = place_of(file, text, follow=follow)
+                    self._ready.append(_Ready(real, _aside(real, text) if text else None, was, text))
         except BaseException:
             self.drop()
             raise
 
     def put(self) -> None:
-        """Make both files so; their folders are to be synced yet. Raises OSError."""
-        for file, aside in self._ready:
-            _exchange(file, aside)
+        """Make both files so; their folders are to be synced yet. Raises OSError, or Problem files-changed when what
+        would be replaced is something else by now."""
+        for ready in self._ready:
+            if read_one(ready.file) not in {ready.before, ready.after}:
+                raise Problem(
+                    f"{ready.file} was changed by somebody just now; it was left alone.", code="files-changed",
+                    passing=True, hint="Look at what is there now, then decide.",
+                )  # fmt: skip
+        for ready in self._ready:
+            _exchange(ready.file, ready.aside)
 
     def sync(self) -> None:
-        for file, _ in self._ready:
-            sync_folder(file.parent)
+        for ready in self._ready:
+            sync_folder(ready.file.parent)
 
     def drop(self) -> None:
         """Leave everything as it was."""
-        for file, aside in self._ready:
-            if aside:
-                aside.unlink(missing_ok=True)
-                _forget_empty(file.parent)
+        for ready in self._ready:
+            if ready.aside:
+                ready.aside.unlink(missing_ok=True)
+                _forget_empty(ready.file.parent)
+
+
+def place_of(file: Path, text: str, *, follow: bool) -> Path:
+    """The file that is to be written; it is never put in the place of a link. Raises Problem file-is-link."""
+    if not file.is_symlink():
+        return file
+    real = Path(guarded.resolved(file))
+    if follow and text and guarded.is_there(real) and str(real) != os.devnull and os.access(real.parent, os.W_OK):
+        return real
+    why = "which switches these settings off" if str(real) == os.devnull else "so it is looked after elsewhere"
+    raise Problem(
+        f"{file} is a link to {real}, {why}; nothing was written.", code="file-is-link",
+        hint=f"Change {real} where it comes from, or replace the link by a file on the host. With linked_files = \"follow\""
+        " in its policy.toml the host writes what a link leads to.",
+    )  # fmt: skip
 
 
 def forget_prepared(paths: Paths, name: MachineName) -> None:
@@ -104,7 +144,7 @@ def forget_prepared(paths: Paths, name: MachineName) -> None:
 
 def write(paths: Paths, name: MachineName, files: Files) -> None:
     """Make both files so; a text of "" removes the file. Raises OSError."""
-    prepared = Prepared(paths, name, files)
+    prepared = Prepared(paths, name, files, read(paths, name))
     prepared.put()
     prepared.sync()
 
@@ -118,16 +158,15 @@ def write_one(file: Path, text: str) -> None:
 
 
 def keep(folder: Path, files: Files) -> None:
-    """Keep, durably, what a job is about to replace, in the job's own folder. Nothing is kept of nothing."""
-    if files != Files():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_one(folder / BEFORE, json.dumps(asdict(files)))
+    """Keep, durably, what a job is about to replace, in the job's own folder."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_one(folder / BEFORE, json.dumps(asdict(files)))
 
 
-def kept(folder: Path) -> Files:
-    """What keep() has kept; nothing, when there was nothing. Raises OSError or ValueError."""
+def kept(folder: Path) -> Files | None:
+    """What keep() has kept; None when the job has not come so far. Raises OSError or ValueError."""
     text = read_one(folder / BEFORE, OURS_LIMIT)
-    return Files(**json.loads(text)) if text else Files()
+    return Files(**json.loads(text)) if text else None
 
 
 def _aside_of(file: Path) -> Path:

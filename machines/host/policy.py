@@ -43,6 +43,7 @@ class Policy:
     capabilities: tuple[str, ...] = ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_NICE", "CAP_SYS_PTRACE")
     system_calls: tuple[str, ...] = ()  # beyond systemd-nspawn's own set; some of those are root on the host
     private_users: str = "optional"  # or "required": no ids that belong to this host itself
+    linked_files: str = "refuse"  # settings files that are links; or "follow": what they lead to is written
     port_lowest: int = 1
     unit_settings: tuple[str, ...] = UNIT_SETTINGS
     mirrors: tuple[str, ...] = ("*",)

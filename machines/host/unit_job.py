@@ -76,7 +76,11 @@ def attempt(do: Callable[[], dict[str, Any]], log: str) -> Ended:
         return "succeeded", None, do()
     except Exception as error:  # whatever it is, the panel shall be told
         found = as_problem(error, log)
-        return {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(found), "failed"), found.to_wire(), {}
+        return (
+            {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(found), "failed"),
+            found.to_wire(),
+            getattr(found, "result", {}),
+        )
 
 
 def carry_out(paths: Paths, row: Row, log: JobLog) -> None:

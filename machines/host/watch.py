@@ -19,7 +19,7 @@ from dbus_fast import Message
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
-from machines.host import addresses, folders, holds, host_fact, images, inventory, trouble, unit_state
+from machines.host import addresses, folders, holds, host_fact, images, inventory, leftovers, trouble, unit_state
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
 from machines.host.reporting import Reporter
@@ -285,8 +285,12 @@ class Watch:
         networkd = (await host.bus.unit("systemd-networkd.service")).get("ActiveState") == "active"
 
         def send() -> bool:
-            jobs = [row.id for row in self._ledger.unfinished()]
+            rows = self._ledger.unfinished()
             about = host_fact.read(host.paths, host.policy, networkd=networkd)
+            if not partial:  # or files of machines that could not be read would seem to be nobody's
+                taken = {*(fact.name for fact in facts), *(row.name for row in rows)}
+                about = about.model_copy(update={"leftovers": leftovers.of_nobody(host.paths, taken)})
+            jobs = [row.id for row in rows]
             return self._reporter.send_passing(
                 Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000], partial=partial)
             )

@@ -75,8 +75,19 @@ def test_removing_it_leaves_nothing_but_copies_and_what_links_led_to(paths, all_
     assert all(os.path.lexists(path) for path in [*of_others, managed])
     hand = paths.units / f"{UNIT}.d/90-mine.conf"
     assert (keep / hand.relative_to("/")).read_text() == "[Service]\nMemoryMax=64M\n"
-    assert (keep / paths.nspawn_file(WEB).relative_to("/")).read_text() == f"link to {managed}\n"
+    assert (keep / paths.nspawn_file(WEB).relative_to("/")).readlink() == managed
     assert belongings.remove([], keep) == 0
+
+
+def test_what_was_taken_away_can_be_put_back_but_replaces_nothing(paths, all_of_web):
+    before, keep = belongings.of(paths, WEB), paths.state / "removed/web-1"
+    belongings.remove(before, keep)
+    newer = write(paths.nspawn_file(WEB), "[Exec]\nBoot=no\n")
+    assert belongings.put_back(keep) == len(all_of_web) - 1
+    assert newer.read_text() == "[Exec]\nBoot=no\n"
+    assert [each for each in belongings.of(paths, WEB) if each.path != newer] == before[1:]
+    assert not keep.exists()
+    assert belongings.put_back(keep) == 0
 
 
 def test_a_file_that_blocks_is_found_and_removed(paths):

@@ -9,7 +9,7 @@ import pytest
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host import half_made, job_log, ledger, nspawn_file
+from machines.host import belongings, half_made, job_log, ledger, nspawn_file
 from machines.host.nspawn_file import Files
 from machines.host.rootfs import build
 
@@ -58,6 +58,27 @@ def test_the_files_of_a_machine_that_never_came_to_be_are_what_they_were(before,
     assert nspawn_file.read(paths, WEB) == before
     assert names(paths.nspawn) == ({"web.nspawn"} if before.nspawn else set())
     assert not paths.job(row.id).exists()
+
+
+def test_files_a_build_never_touched_stay_even_when_they_say_the_same(paths, spool, machines):
+    """It was refused for them before it wrote anything."""
+    nspawn_file.write(paths, WEB, WANTED)
+    half_made.clear(paths, taken(spool), succeeded=False)
+    assert nspawn_file.read(paths, WEB) == WANTED
+
+
+def test_what_a_killed_build_took_away_is_back(paths, spool, machines, programs, tmp_path):
+    programs.says("systemctl")
+    row, managed = taken(spool), tmp_path / "managed.nspawn"
+    managed.write_text("[Exec]\n")
+    paths.nspawn_file(WEB).symlink_to(managed)
+    before = belongings.of(paths, WEB)
+    nspawn_file.keep(paths.job(row.id), Files())
+    belongings.remove(before, paths.removed(WEB, row.id))
+    nspawn_file.write(paths, WEB, WANTED)
+    half_made.clear(paths, row, succeeded=False)
+    assert belongings.of(paths, WEB) == before
+    assert names(paths.state / "removed") == set()
 
 
 def test_files_of_a_machine_that_is_there_and_files_changed_since_stay(paths, spool, machines):

@@ -1,14 +1,16 @@
 """A machine's two files: written whole, kept before they are replaced, removed without a trace."""
 
+import os
 from uuid import uuid4
 
 import pytest
 
 from machines.contract import nspawn, orders
+from machines.contract.problems import Problem
 from machines.host import apply, generations, nspawn_file
 from machines.host.faults import ConfigChanged
 from machines.host.generations import Record
-from machines.host.nspawn_file import Files
+from machines.host.nspawn_file import Files, Prepared
 
 
 def conf(revision: int, text: str, limits: str = "", **based: str) -> orders.Configuration:
@@ -39,13 +41,40 @@ def test_other_people_s_drop_ins_stay(paths):
     assert other.exists()
 
 
-def test_a_link_in_the_place_of_the_file_is_replaced_not_followed(paths, tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("untouched")
-    paths.nspawn_file("web").symlink_to(victim)
-    nspawn_file.write(paths, "web", Files("x\n", ""))
-    assert victim.read_text() == "untouched"
-    assert not paths.nspawn_file("web").is_symlink()
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_link_in_the_place_of_the_file_is_never_replaced(paths, tmp_path, follow):
+    managed = tmp_path / "git/web.nspawn"
+    managed.parent.mkdir()
+    managed.write_text("theirs\n")
+    paths.nspawn_file("web").symlink_to(managed)
+    before = nspawn_file.read(paths, "web")
+    if follow:
+        Prepared(paths, "web", Files("x\n", ""), before, follow=True).put()
+    else:
+        with pytest.raises(Problem, match=f"is a link to {managed}") as caught:
+            Prepared(paths, "web", Files("x\n", ""), before)
+        assert caught.value.code == "file-is-link"
+    assert managed.read_text() == ("x\n" if follow else "theirs\n")
+    assert paths.nspawn_file("web").readlink() == managed
+    assert os.listdir(managed.parent) == ["web.nspawn"]
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "/nowhere/web.nspawn"])
+def test_a_link_that_switches_settings_off_or_leads_nowhere_is_not_written_through(paths, target):
+    paths.nspawn_file("web").symlink_to(target)
+    with pytest.raises(Problem, match=target):
+        Prepared(paths, "web", Files("x\n", ""), Files(), follow=True)
+    assert str(paths.nspawn_file("web").readlink()) == target
+
+
+def test_a_file_somebody_writes_while_ours_lies_ready_is_left_alone(paths):
+    prepared = Prepared(paths, "web", Files("ours\n", ""), Files())
+    paths.nspawn_file("web").write_text("theirs\n")
+    with pytest.raises(Problem, match="changed by somebody"):
+        prepared.put()
+    prepared.drop()
+    assert paths.nspawn_file("web").read_text() == "theirs\n"
+    assert os.listdir(paths.nspawn) == ["web.nspawn"]
 
 
 def test_bytes_that_are_no_text_survive(paths):

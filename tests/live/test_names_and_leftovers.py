@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from machines.contract import orders
+from machines.contract.recipes import CloneRecipe, FirstBoot
 from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
 from tests.live import leftovers, seams
 
@@ -161,3 +162,50 @@ def test_a_machine_that_a_link_of_somebody_starts_is_told_as_starting_with_the_h
         outcome = panel.do(orders.Disable(name="linked"))
     assert (outcome.state, outcome.machine.enabled) == ("succeeded", False)
     assert panel.do(orders.Remove(name="linked")).state == "succeeded"
+
+
+# --- a new machine of that name
+
+
+def copy(name: str, becomes: str = "refuse", seen: list[dict[str, str]] | None = None) -> orders.Build:
+    return orders.Build(
+        name=name, recipe=CloneRecipe(source="web"), first_boot=FirstBoot(), start=False, leftovers=becomes,
+        configuration=orders.Configuration(revision=1, nspawn="[Exec]\nBoot=yes\n", limits=""),
+        seen=[orders.SeenFile(path=file["path"], sha256=file["sha256"]) for file in seen or ()],
+    )  # fmt: skip
+
+
+def test_files_written_before_the_machine_are_told_and_never_overwritten_unseen(panel):
+    """By hand, and what `systemctl set-property` set for an earlier machine of that name."""
+    shell(panel, """
+        mkdir -p /etc/systemd/nspawn; printf '[Exec]\\nHostname=mine\\n' > /etc/systemd/nspawn/prep.nspawn
+        systemctl set-property systemd-nspawn@prep MemoryMax=64M
+    """)  # fmt: skip
+    hand, limit = (
+        "/etc/systemd/nspawn/prep.nspawn",
+        "/etc/systemd/system.control/systemd-nspawn@prep.service.d/50-MemoryMax.conf",
+    )
+    panel.order(orders.Refresh())
+    panel.until(lambda r: r.kind == "inventory" and [hand, limit] == [
+        file.path for each in r.host.leftovers if each.name == "prep" for file in each.files
+    ])  # fmt: skip
+    refused = panel.do(copy("prep"))
+    assert refused.problem["code"] == "name-has-files"
+    seen = refused.result["leftovers"]
+    assert [(file["path"], file["kind"]) for file in seen] == [(hand, "settings"), (limit, "limit")]
+    assert (shell(panel, f"cat {hand}"), leftovers.of(panel.sandbox)) == ("[Exec]\nHostname=mine", "")
+
+    kept = panel.do(copy("prep", "keep", seen))
+    assert kept.state == "succeeded", kept.problem
+    assert shell(panel, f"cat {hand}") == "[Exec]\nHostname=mine"
+    assert shell(panel, "systemctl show -P MemoryMax systemd-nspawn@prep") == str(64 * 1024**2)
+    shell(panel, f"machinectl remove prep; printf '[Exec]\\nHostname=mine\\n' > {hand}")
+
+    replaced = panel.do(copy("prep", "replace", seen))
+    assert replaced.state == "succeeded", replaced.problem
+    assert "Boot=yes" in shell(panel, f"cat {hand}")
+    assert shell(panel, "systemctl show -P MemoryMax systemd-nspawn@prep") == "infinity"
+    [keeps] = [line.split()[-1] for line in panel.lines(replaced.job) if line.startswith("Copies are kept")]
+    assert shell(panel, f"cat {keeps}{hand}") == "[Exec]\nHostname=mine"
+    assert panel.do(orders.Remove(name="prep")).state == "succeeded"
+    assert left(panel, "prep") == []

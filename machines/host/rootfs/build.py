@@ -22,9 +22,9 @@ from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
-from machines.host import apply, command_line, handlers, lint, nspawn_file, running
+from machines.host import apply, command_line, handlers, leftovers, lint, nspawn_file, running
 from machines.host.bus import BusError
-from machines.host.faults import NoSpace, from_os_error, no_space
+from machines.host.faults import NameHasFiles, NoSpace, from_os_error, no_space
 from machines.host.paths import Paths
 from machines.host.rootfs import (
     arch,
@@ -156,9 +156,10 @@ def prepare(building: Building) -> None:
         check_name_free(building.host, building.name)
     check_room(building.host.paths.machines)
     if isinstance(building.task.order, orders.Build) and building.name is not None:
-        host, name = building.host, building.name
-        found = nspawn_file.read(host.paths, name)
-        wanted, unit_runs = nspawn_file.wanted(building.task.order.configuration), partial(command_line.read, host.bus)
+        host, name, order = building.host, building.name, building.task.order
+        building.leftovers = leftovers.look(host.paths, order)
+        wanted = leftovers.to_write(host.paths, order, building.leftovers)
+        found, unit_runs = nspawn_file.read(host.paths, name), partial(command_line.read, host.bus)
         lint.check(host.paths, host.policy, name, wanted, found, unit_runs=unit_runs)
     building.undo.push(clear, building.host.paths, building.task.job)
 
@@ -349,8 +350,9 @@ def finish(building: Building) -> None:
 def _prepare_files(building: Building) -> None:
     order = building.task.order
     if building.name is not None and isinstance(order, orders.Build):
-        wanted = nspawn_file.wanted(order.configuration)
-        building.configuration = nspawn_file.Prepared(building.host.paths, building.name, wanted)
+        wanted = leftovers.to_write(building.host.paths, order, building.leftovers)
+        found = leftovers.to_replace(building.host.paths, order, building.leftovers)
+        building.configuration = nspawn_file.Prepared(building.host.paths, building.name, wanted, found)
         building.undo.push(building.configuration.drop)
 
 
@@ -382,8 +384,12 @@ def import_(building: Building) -> None:
     host, task, name, order = building.host, building.task, building.name, building.task.order
     assert isinstance(order, orders.Build)
     assert name is not None
-    found, wanted = nspawn_file.read(host.paths, name), nspawn_file.wanted(order.configuration)
+    _check_same_leftovers(building, order)
+    wanted = leftovers.to_write(host.paths, order, building.leftovers)
+    found = leftovers.to_replace(host.paths, order, building.leftovers)
     nspawn_file.keep(host.paths.job(task.job), found)
+    building.undo.push(leftovers.put_back, host.paths, order, task)
+    leftovers.settle(host, task, order, building.leftovers)
     building.undo.push(apply.write, host, task, name, wanted, found)
     apply.write(host, task, name, found, wanted, prepared=building.configuration)
     building.found["applied_at"] = time.time()
@@ -396,6 +402,13 @@ def import_(building: Building) -> None:
         sync(host.paths.machines)  # of a copy, which costs nothing, the file system's own next commit is soon enough
     task.voice.line(f"{name} is there.")
     run_as_ordered(host, task, name, order)
+
+
+def _check_same_leftovers(building: Building, order: orders.Build) -> None:
+    """Somebody may have written something while it was built. Raises NameHasFiles."""
+    found = leftovers.look(building.host.paths, order)
+    if found != building.leftovers:
+        raise NameHasFiles(order.name, leftovers.told(found), changed=True)
 
 
 def run_as_ordered(host: ThisHost, task: Task, name: MachineName, order: orders.Build) -> None:

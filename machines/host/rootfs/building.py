@@ -11,6 +11,7 @@ from machines.contract.names import MachineName
 from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import AnyRecipe, BuildSecrets, FirstBoot
+from machines.host.belongings import Belonging
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Prepared
 from machines.host.rootfs import quick
@@ -29,7 +30,7 @@ class Building:
     """One build under way. Without a `name` only the base is made; with a `base` nothing needs to be installed.
 
     `state` is whatever the builder found out in its first step and needs later; `found` goes into the outcome.
-    `configuration` is its files lying ready; `expected` is the size in bytes that a tree of this recipe had before, 0 if there was none.
+    `configuration` is its files lying ready, `leftovers` what lay under its name before; `expected` is the size in bytes that a tree of this recipe had before, 0 if there was none.
     With `raw` the result is a disk image, made by the builder's bootstrap in `raw_file`; `tree` is then where it is
     mounted until it is finished. `read_only` are subvolumes in the tree that are marked so when all is written.
     """
@@ -47,6 +48,7 @@ class Building:
     read_only: list[str] = field(default_factory=list)
     in_memory: bool = False
     configuration: Prepared | None = None
+    leftovers: list[Belonging] = field(default_factory=list)
     expected: int = 0
     found: dict[str, Any] = field(default_factory=dict)
     phase: str = ""
