@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from machines.contract.problems import BadValue
 
-MendWord = Literal["networkd", "forwarding", "autostart", "inotify", "guest-networkd"]
+MendWord = Literal["networkd", "forwarding", "autostart", "inotify", "guest-networkd", "guest-renew", "nat"]
 MENDS: tuple[MendWord, ...] = get_args(MendWord)
 
 
@@ -67,12 +67,13 @@ class Words:
     mend: MendWord | None = None
 
 
-NETWORK, LIMITS, SYSTEM, ROOM, TOOLS = "network", "limits", "system", "room", "tools"
+STATE, NETWORK, LIMITS, SYSTEM, ROOM, TOOLS = "state", "network", "limits", "system", "room", "tools"
 GROUPS = {
-    NETWORK: "From packet to address",
+    STATE: "State",
+    NETWORK: "Network path",
     LIMITS: "Limits",
     SYSTEM: "systemd and control groups",
-    ROOM: "Disk, memory, clock",
+    ROOM: "Disk, memory, kernel limits, time",
     TOOLS: "Tools",
 }
 MEND_TITLES: dict[MendWord, str] = {
@@ -81,14 +82,48 @@ MEND_TITLES: dict[MendWord, str] = {
     "autostart": "Enable machines.target",
     "inotify": "Raise the limit, now and at boot",
     "guest-networkd": "Start and enable it inside",
+    "guest-renew": "Ask for a new lease",
+    "nat": "Restore NAT and port forwards",
 }
 FORWARDING_FILE = "/etc/sysctl.d/60-nspawnpanel-forwarding.conf"
 INOTIFY_FILE = "/etc/sysctl.d/60-nspawnpanel-inotify.conf"
+LIMITS_FILE = "/etc/sysctl.d/60-nspawnpanel-limits.conf"
 INOTIFY_INSTANCES = 1024
 _ENABLE = "systemctl enable --now systemd-networkd.service"
 _OK, _NOTE, _WARNING, _PROBLEM, _UNKNOWN = Level
 
 WORDS: dict[str, Words] = {
+    # --- the machine itself
+    "state-running": Words(STATE, _OK, "Running in {unit}"),
+    "state-starting": Words(
+        STATE, _NOTE, "Starting: {part}", "{status}", ("systemctl status {unit}",),
+    ),
+    "state-stopping": Words(STATE, _NOTE, "Stopping: {part}"),
+    "state-stopped": Words(STATE, _NOTE, "Not running"),
+    "state-restarting": Words(
+        STATE, _PROBLEM, "Restarting, attempt {count}: {why}",
+        "It ends again and again, and systemd starts it again (Restart=). Stop it to look into it in peace.",
+        ("journalctl --unit={unit} --lines=50", "systemctl stop {unit}"),
+    ),
+    "state-failed": Words(
+        STATE, _PROBLEM, "Failed: {why}", "That is the last line of its newest run; what comes before may tell more.",
+        ("journalctl --unit={unit} --lines=50", "machinectl start {name}"),
+    ),
+    "state-refused": Words(
+        STATE, _PROBLEM, "Start limit reached: {why}",
+        "It was started too often within a short time, so systemd refuses to. When the cause is gone, reset it and start again.",
+        ("journalctl --unit={unit} --lines=50", "systemctl reset-failed {unit}", "machinectl start {name}"),
+    ),
+    "state-frozen": Words(
+        STATE, _PROBLEM, "Its init has frozen: {line}", "Nothing inside runs any more, though its unit is still active.",
+        ("machinectl terminate {name}", "machinectl start {name}"),
+    ),
+    "state-files": Words(
+        STATE, _WARNING, "Its console says: {line}",
+        "Inotify instances of the host are used up (below), or its own limit of open files is too low (LimitNOFILE=).",
+        ("systemctl show --property=LimitNOFILE,LimitNOFILESoft {unit}",),
+    ),
+    "state-unread": Words(STATE, _UNKNOWN, "Its state is unknown"),
     # --- the host's part of the network
     "networkd-runs": Words(NETWORK, _OK, "systemd-networkd runs on the host"),
     "networkd-stopped": Words(
@@ -124,7 +159,7 @@ WORDS: dict[str, Words] = {
         "after systemd-networkd had switched it on.",
         (f"echo net.ipv4.ip_forward=1 > {FORWARDING_FILE}", f"sysctl -p {FORWARDING_FILE}"), "forwarding",
     ),
-    "forward-open": Words(NETWORK, _OK, "No firewall refuses what machines send on"),
+    "forward-open": Words(NETWORK, _OK, "Firewall allows forwarding"),
     "forward-docker": Words(
         NETWORK, _WARNING, "Docker's firewall drops forwarded packets",
         "Docker sets the policy of FORWARD to DROP, for machines too. They reach the host but nothing beyond it.",
@@ -162,68 +197,105 @@ WORDS: dict[str, Words] = {
     ),
     # --- a machine's part of the network
     "not-running": Words(
-        NETWORK, _UNKNOWN, "It is not running, so its network cannot be followed",
-        "Start it and examine it again.",
+        NETWORK, _UNKNOWN, "Not running, so its network cannot be checked",
+        "Start it and run diagnostics again.",
     ),
-    "network-own": Words(NETWORK, _OK, "It has a network of its own: {links}"),
+    "network-own": Words(NETWORK, _OK, "Private network: {links}"),
     "network-host": Words(
-        NETWORK, _NOTE, "It shares the host's network",
+        NETWORK, _NOTE, "Shares the host's network",
         "It has no address of its own: it uses the host's addresses and ports.",
     ),
     "network-none": Words(
-        NETWORK, _NOTE, "It has only the loopback link",
-        "Its configuration gives it a network of its own with nothing in it (Private=yes alone).",
+        NETWORK, _NOTE, "Only a loopback interface",
+        "Its configuration gives it a private network with nothing in it (Private=yes alone).",
     ),
     "network-given": Words(
-        NETWORK, _NOTE, "It is connected by {links}, not by a cable of the host's",
-        "Addresses come from where that link leads; the host has no part in it.",
+        NETWORK, _NOTE, "Connected by {links}, not by a veth pair",
+        "Addresses come from where that interface leads; the host has no part in it.",
     ),
-    "link-up": Words(NETWORK, _OK, "Its cable is plugged in: {link} on the host"),
+    "card-apart": Words(
+        NETWORK, _NOTE, "{link} shares the host's interface {card}",
+        "Host and machine cannot reach each other over it: that is how macvlan and ipvlan work. Others on that network can.",
+    ),
+    "card-down": Words(
+        NETWORK, _PROBLEM, "The host's interface {card}, which {link} needs, is down",
+        "Nothing the machine sends on {link} leaves the host.", ("ip link set {card} up",),
+    ),
+    "link-up": Words(NETWORK, _OK, "veth link is up: {link} on the host"),
     "link-down": Words(
-        NETWORK, _PROBLEM, "Its cable is down: {link} on the host",
+        NETWORK, _PROBLEM, "veth link is down: {link} on the host",
         "systemd-networkd on the host brings it up. If that runs, it has no .network file for this link.",
-        ("networkctl status {link}", "ip link set {link} up"),
+        ("ip link set {link} up", "networkctl status {link}"),
     ),
     "link-down-inside": Words(
-        NETWORK, _PROBLEM, "Its cable {link} is down at the machine's end",
-        "Nobody inside has brought host0 up.",
+        NETWORK, _PROBLEM, "veth link {link} is down at the machine's end",
+        "Nothing inside has brought host0 up.",
     ),
-    "bridge-joined": Words(NETWORK, _OK, "{link} is in the bridge {bridge}"),
+    "extra-down": Words(
+        NETWORK, _WARNING, "Extra veth link is down: {link} on the host",
+        "systemd-networkd has a .network file for ve-… links only; an extra one needs its own.", ("ip link set {link} up",),
+    ),
+    "extra-down-inside": Words(
+        NETWORK, _WARNING, "Extra veth link {link} is down at the machine's end",
+        "systemd-networkd inside has a .network file for host0 only; an extra one needs its own.",
+    ),
+    "inside-link-down": Words(
+        NETWORK, _PROBLEM, "Interface {link} is down inside",
+        "systemd-networkd inside has a .network file for host0 only: this one needs its own, in /etc/systemd/network of the "
+        "machine.",
+    ),
+    "bridge-joined": Words(NETWORK, _OK, "{link} is in bridge {bridge}"),
     "bridge-left": Words(
         NETWORK, _PROBLEM, "{link} is in no bridge; its configuration says {bridge}",
         "What it sends reaches nobody.", ("ip link set {link} master {bridge}",),
+    ),
+    "bridge-other": Words(
+        NETWORK, _WARNING, "{link} is in bridge {bridge}; its configuration says {wanted}",
+        "Either the configuration was changed since the machine started, or somebody moved the link. A restart of the machine "
+        "puts it into {wanted}.",
+    ),
+    "bridge-down": Words(
+        NETWORK, _PROBLEM, "Bridge {bridge} is down", "Nothing passes through it.", ("ip link set {bridge} up",),
     ),
     "bridge-absent": Words(
         NETWORK, _PROBLEM, "There is no bridge {bridge} on the host",
         "The machine cannot start without it.",
         ("ip link add {bridge} type bridge", "ip link set {bridge} up"),
     ),
-    "dhcp-serves": Words(NETWORK, _OK, "systemd-networkd serves addresses on {link}, {pool}"),
+    "dhcp-serves": Words(NETWORK, _OK, "DHCP server (systemd-networkd) on {link}: {pool}"),
     "dhcp-silent": Words(
-        NETWORK, _PROBLEM, "systemd-networkd serves no addresses on {link}",
-        "No .network file with DHCPServer=yes matches the link, or setting it up failed ({state}).",
+        NETWORK, _PROBLEM, "No DHCP server on {link}",
+        "systemd-networkd serves none there: no .network file with DHCPServer=yes matches the link, or setting it up failed "
+        "({state}). No other program of the host listens on UDP port 67.",
         ("networkctl status {link}", "networkctl reconfigure {link}"),
     ),
-    "dhcp-elsewhere": Words(
-        NETWORK, _NOTE, "Addresses come from the network behind {bridge}",
-        "On a bridge of the host's own its network must have a DHCP server, or the machine a fixed address.",
+    "dhcp-other": Words(
+        NETWORK, _NOTE, "DHCP is served by {program}, not by systemd-networkd",
+        "It listens on UDP port 67 of the host. Whether it serves {link}, its own configuration says.",
     ),
-    "lease-given": Words(NETWORK, _OK, "The host has given it a lease: {address}"),
+    "dhcp-elsewhere": Words(
+        NETWORK, _NOTE, "systemd-networkd serves no DHCP on {bridge}",
+        "Addresses are fixed or come from another DHCP server in the network behind it.",
+    ),
+    "lease-given": Words(NETWORK, _OK, "DHCP lease: {address}"),
+    "lease-fixed": Words(
+        NETWORK, _NOTE, "Its address is no DHCP lease of this host: {addresses}", "It is fixed, or somebody else gave it.",
+    ),
     "lease-none": Words(
-        NETWORK, _PROBLEM, "The host has given out no lease on {link}",
+        NETWORK, _PROBLEM, "No DHCP lease given on {link}",
         "The machine has not asked, or what it asked was dropped on the way.",
     ),
     "inside-networkd": Words(NETWORK, _OK, "systemd-networkd runs inside"),
     "inside-other": Words(NETWORK, _OK, "{program} runs inside and manages its network"),
     "inside-masked": Words(
         NETWORK, _PROBLEM, "systemd-networkd is masked inside",
-        "Nobody inside asks for an address. Somebody forbade it to start, so only they should allow it again.",
+        "Nothing inside asks for an address. Somebody forbade it to start, so only they should allow it again.",
         ("systemctl --machine={name} unmask systemd-networkd.service",
          "systemctl --machine={name} enable --now systemd-networkd.service"),
     ),
     "inside-off": Words(
         NETWORK, _PROBLEM, "systemd-networkd is installed inside but not enabled",
-        "Nobody inside asks for an address.",
+        "Nothing inside asks for an address.",
         ("systemctl --machine={name} enable --now systemd-networkd.service",), "guest-networkd",
     ),
     "inside-stopped": Words(
@@ -233,7 +305,8 @@ WORDS: dict[str, Words] = {
          "systemctl --machine={name} restart systemd-networkd.service"), "guest-networkd",
     ),
     "inside-soon": Words(
-        NETWORK, _NOTE, "systemd-networkd does not run inside yet", "It started {seconds} s ago. Examine it again in a moment.",
+        NETWORK, _NOTE, "systemd-networkd does not run inside yet",
+        "It started {seconds} s ago. Run diagnostics again in a moment.",
     ),
     "inside-missing": Words(
         NETWORK, _PROBLEM, "Nothing inside manages the network",
@@ -241,26 +314,99 @@ WORDS: dict[str, Words] = {
         "Fedora and RHEL have it as a package.",
         ("machinectl shell {name} /usr/bin/dnf install systemd-networkd",),
     ),
-    "address-has": Words(NETWORK, _OK, "It has an address: {addresses}"),
+    "address-has": Words(NETWORK, _OK, "IP addresses: {addresses}"),
     "address-local": Words(
-        NETWORK, _WARNING, "It has only a link-local address: {addresses}",
-        "It asked and nobody answered, so it took one that reaches no further than its cable.",
+        NETWORK, _WARNING, "Only a link-local address: {addresses}",
+        "It asked and nobody answered, so it took one that reaches no further than its link.",
     ),
-    "address-none": Words(NETWORK, _PROBLEM, "It has no address"),
-    "route-has": Words(NETWORK, _OK, "It knows a way out"),
+    "address-none": Words(NETWORK, _PROBLEM, "No IP address"),
+    "address-astray": Words(
+        NETWORK, _PROBLEM, "Its address {address} is not in the network of {link} ({pool})",
+        "The host sends packets for it by {way}, so nothing reaches it. systemd-networkd has given the link another network since "
+        "(252 whenever it sets a link up anew), or its DHCP server took up one the link does not have (257, while a zone's "
+        "bridge comes up). The machine needs a new lease, and so does every other machine on {link}.",
+        ("networkctl reconfigure {link}",
+         "systemd-run --machine={name} --wait --pipe networkctl reconfigure host0",), "guest-renew",
+    ),
+    "address-apart": Words(
+        NETWORK, _NOTE, "Its address {address} is in another network than the host's on {link} ({pool})",
+        "They reach each other through a router only.",
+    ),
+    "address-shadowed": Words(
+        NETWORK, _PROBLEM, "The host sends packets for {address} by {way}, not by {link}",
+        "Two links of the host have overlapping networks, or a rule for routing leads elsewhere.",
+        ("ip route get {address}", "ip -4 address"),
+    ),
+    "host-reaches": Words(NETWORK, _OK, "The host reaches {address}"),
+    "host-unreached": Words(
+        NETWORK, _PROBLEM, "No answer from {address} on {link}",
+        "Its address lies in the right network, but a packet the host sent there came to nothing.",
+    ),
+    "host-unsure": Words(
+        NETWORK, _NOTE, "{address} answers ARP on {link}, but not TCP",
+        "A firewall, inside or on the host, drops what the host sends to a closed port.",
+    ),
+    "route-has": Words(NETWORK, _OK, "Default route present"),
     "route-none": Words(
-        NETWORK, _WARNING, "It knows no way out", "There is no default route inside; it reaches its own network only.",
+        NETWORK, _WARNING, "No default route", "It reaches its own network only.",
     ),
-    "masquerade-on": Words(NETWORK, _OK, "Its addresses are translated to the host's"),
+    "masquerade-on": Words(NETWORK, _OK, "NAT (masquerade) active"),
     "masquerade-off": Words(
-        NETWORK, _WARNING, "Nobody translates its addresses to the host's",
-        "It reaches the host but no answer from further away finds back. systemd-networkd does this on its own links; "
-        "another program may have flushed its rules.",
-        ("networkctl reconfigure {link}",),
+        NETWORK, _WARNING, "NAT (masquerade) is off for {link}",
+        "Machines reach the host but no answer from further away finds back. systemd-networkd was told to do it and its rules "
+        "are gone: something has emptied the rule set, as a restart of nftables.service does. Restarting systemd-networkd "
+        "brings NAT back, port forwards not.",
+        ("systemctl restart systemd-networkd.service",), "nat",
     ),
-    "resolve-ok": Words(NETWORK, _OK, "It knows whom to ask for names: {servers}"),
+    "masquerade-unasked": Words(
+        NETWORK, _NOTE, "No NAT on {link}, as its .network file says",
+        "Others need a route to its network to answer it.",
+    ),
+    "nat-unread": Words(NETWORK, _UNKNOWN, "NAT could not be checked: nft is not installed or gives no answer", "",
+                        ("{install} nftables",)),
+    "ports-unread": Words(
+        NETWORK, _UNKNOWN, "Port forwards could not be checked ({ports}): nft is not installed or gives no answer", "",
+        ("{install} nftables",),
+    ),
+    "port-open": Words(NETWORK, _OK, "Port {port} of the host reaches port {to} of the machine"),
+    "port-untried": Words(
+        NETWORK, _OK, "Port {port} of the host is forwarded to port {to}", "UDP gives no answer to try it by.",
+    ),
+    "port-closed": Words(
+        NETWORK, _WARNING, "Port {port} of the host is forwarded, but nothing inside listens on port {to}",
+        "The service is not running, or it listens on the loopback address only.",
+        ("systemd-run --machine={name} --wait --pipe ss --listening --numeric --tcp",),
+    ),
+    "port-silent": Words(
+        NETWORK, _WARNING, "Port {port} of the host is forwarded, but {address} does not answer on port {to}",
+        "A firewall inside drops it.",
+    ),
+    "port-blocked": Words(
+        NETWORK, _WARNING, "Port {port} of the host is forwarded, but does not answer at {address}",
+        "The machine's own port {to} answers. A rule of the host drops or diverts what is forwarded.",
+    ),
+    "port-lost": Words(
+        NETWORK, _PROBLEM, "Port forward lost: {port} of the host to port {to}",
+        "It is configured, but the kernel has no rule for it: something has emptied the rule set since the machine started. "
+        "systemd-nspawn adds it only when the machine gets its address.",
+        ("machinectl reboot {name}",), "nat",
+    ),
+    "port-astray": Words(
+        NETWORK, _PROBLEM, "Port {port} of the host leads to {leads}, not to port {to} of this machine",
+        "Another machine forwards the same port, or the rule is left from an earlier address.",
+        ("machinectl reboot {name}",), "nat",
+    ),
+    "port-later": Words(
+        NETWORK, _NOTE, "Port forward not active yet: {port} of the host to port {to}",
+        "The configuration was changed after the machine started. Takes effect on restart.",
+    ),
+    "port-soon": Words(
+        NETWORK, _NOTE, "Port forward not there yet: {port} of the host to port {to}",
+        "The machine has just started. Run diagnostics again in a moment.",
+    ),
+    "resolve-ok": Words(NETWORK, _OK, "DNS configured: {servers}"),
     "resolve-none": Words(
-        NETWORK, _WARNING, "It knows nobody to ask for names",
+        NETWORK, _WARNING, "No DNS server configured",
         "Its /etc/resolv.conf is missing or empty. Addresses work, names do not.",
         ("systemctl --machine={name} enable --now systemd-resolved.service",
          "machinectl shell {name} /bin/ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf"),
@@ -269,7 +415,9 @@ WORDS: dict[str, Words] = {
         NETWORK, _WARNING, "Its /etc/resolv.conf asks systemd-resolved, which does not run inside",
         "Addresses work, names do not.", ("systemctl --machine={name} enable --now systemd-resolved.service",),
     ),
-    "image-unread": Words(NETWORK, _UNKNOWN, "Its image cannot be read from outside", "It is a disk image, not a directory."),
+    "image-unread": Words(
+        NETWORK, _UNKNOWN, "What is inside could not be checked", "Its image is a disk image, which is not read from outside.",
+    ),
     # --- limits
     "unit-own": Words(LIMITS, _OK, "It runs in its own unit, {unit}"),
     "unit-foreign": Words(
@@ -277,22 +425,22 @@ WORDS: dict[str, Words] = {
         "It was started by hand. None of the limits set here hold for it until it is stopped and started as a unit.",
         ("machinectl poweroff {name}", "machinectl start {name}"),
     ),
-    "memory-enough": Words(LIMITS, _OK, "The kernel has killed nothing in it for want of memory"),
+    "memory-enough": Words(LIMITS, _OK, "OOM kills: none"),
     "memory-killed": Words(
-        LIMITS, _WARNING, "The kernel has killed {count} of its processes for want of memory",
-        "Since it started it ran into its MemoryMax. Its log names what was killed; give it more, or let it do less.",
+        LIMITS, _WARNING, "OOM kills: {count}",
+        "The kernel has killed processes of it since it started: it reached its MemoryMax. Its log names them.",
         ("journalctl --dmesg --grep oom-kill",),
     ),
-    "tasks-enough": Words(LIMITS, _OK, "It never ran into its limit of processes"),
+    "tasks-enough": Words(LIMITS, _OK, "Task limit never reached"),
     "tasks-full": Words(
-        LIMITS, _WARNING, "It was refused a process {count} times", "It runs into its TasksMax.",
+        LIMITS, _WARNING, "Task limit reached: {count} times", "It was refused a process by its TasksMax.",
     ),
     # --- systemd and control groups
-    "systemd-fine": Words(SYSTEM, _OK, "systemd {version} has no fault known here"),
+    "systemd-fine": Words(SYSTEM, _OK, "systemd {version}: no known vulnerability"),
     "systemd-escape": Words(
-        SYSTEM, _NOTE, "systemd {version} may have a fault: CVE-2026-40226",
+        SYSTEM, _NOTE, "systemd {version} may be vulnerable: CVE-2026-40226",
         "By its number: up to 259.3 (and 258.5, 257.11) a crafted .nspawn file beside an image can break out of the "
-        "machine. Distributions mend it without a new number, so ask yours. There is no such file on this host now.",
+        "machine. Distributions fix it without a new number, so ask yours. There is no such file on this host now.",
         ("apt-get update", "apt-get install --only-upgrade systemd-container"),
     ),
     "beside-danger": Words(
@@ -306,67 +454,106 @@ WORDS: dict[str, Words] = {
         "systemd reads it only while there is none in /etc/systemd/nspawn, and drops everything privileged in it, "
         "binds and network among others.",
     ),
-    "autostart-works": Words(SYSTEM, _OK, "Machines that shall start at boot do"),
+    "autostart-works": Words(SYSTEM, _OK, "Autostart works"),
     "autostart-dead": Words(
-        SYSTEM, _PROBLEM, "Machines that shall start at boot will not: {machines}",
+        SYSTEM, _PROBLEM, "Autostart does not work for {machines}",
         "They are enabled, but machines.target is not, and nothing else starts them. Below systemd 253 machinectl "
         "does not enable it.",
         ("systemctl enable machines.target",), "autostart",
     ),
-    "cgroup-v2": Words(SYSTEM, _OK, "Control groups are version 2"),
+    "cgroup-v2": Words(SYSTEM, _OK, "cgroup v2"),
     "cgroup-v1": Words(
-        SYSTEM, _WARNING, "Control groups are version 1 ({kind})",
+        SYSTEM, _WARNING, "cgroup v1 ({kind})",
         "systemd 258 dropped it: a machine with so new a systemd does not start here, and the next upgrade of the host "
         "needs version 2. It comes with the next boot.",
         ("sed -i 's/^GRUB_CMDLINE_LINUX=\"/&systemd.unified_cgroup_hierarchy=1 /' /etc/default/grub", "update-grub"),
     ),
-    "guest-fits": Words(SYSTEM, _OK, "Its systemd, {guest}, gets on with the host's control groups"),
+    "guest-fits": Words(SYSTEM, _OK, "systemd {guest} inside is compatible with the host's cgroups"),
     "guest-too-old": Words(
-        SYSTEM, _PROBLEM, "Its systemd, {guest}, is too old for version 2 of control groups",
-        "It boots only on a host with version 1, or in an image with systemd 230 or later.",
+        SYSTEM, _PROBLEM, "systemd {guest} inside is too old for cgroup v2",
+        "It boots only on a host with cgroup v1, or in an image with systemd 230 or later.",
     ),
     "guest-too-new": Words(
-        SYSTEM, _PROBLEM, "Its systemd, {guest}, no longer knows version 1 of control groups", "The host must boot with version 2.",
+        SYSTEM, _PROBLEM, "systemd {guest} inside does not support cgroup v1", "The host must boot with cgroup v2.",
     ),
-    "guest-unread": Words(SYSTEM, _UNKNOWN, "Which systemd is inside could not be told"),
+    "guest-unread": Words(SYSTEM, _UNKNOWN, "The version of systemd inside is unknown"),
     # --- room
-    "disk-enough": Words(ROOM, _OK, "Room for images: {free} free of {total}"),
+    "disk-enough": Words(ROOM, _OK, "Disk space: {free} free of {total}"),
     "disk-low": Words(
-        ROOM, _WARNING, "Little room for images: {free} free of {total}",
+        ROOM, _WARNING, "Low disk space for images: {free} free of {total}",
         "Builds, clones and logs fail when it is gone, and machines with it.",
         ("du --one-file-system --summarize --human-readable /var/lib/machines/*",),
     ),
     "disk-full": Words(
-        ROOM, _PROBLEM, "Hardly any room for images: {free} free of {total}",
+        ROOM, _PROBLEM, "Disk for images almost full: {free} free of {total}",
         "Machines cannot write, builds fail.",
         ("du --one-file-system --summarize --human-readable /var/lib/machines/*", "journalctl --vacuum-size=200M"),
     ),
+    "place-low": Words(
+        ROOM, _WARNING, "Low disk space at {place}: {free} free of {total}", "", ("df --human-readable {place}",),
+    ),
+    "place-full": Words(
+        ROOM, _PROBLEM, "Disk almost full at {place}: {free} free of {total}",
+        "Settings cannot be written, starts and orders fail.", ("df --human-readable {place}",),
+    ),
     "files-few": Words(
-        ROOM, _WARNING, "The file system of images has hardly room for more files: {free} of {total} left",
-        "It is full for new files while bytes are free.", ("df --inodes /var/lib/machines",),
+        ROOM, _WARNING, "Few inodes left at {place}: {free} of {total}",
+        "When they are gone nothing can be created there, though bytes are free.", ("df --inodes {place}",),
+    ),
+    "files-gone": Words(
+        ROOM, _PROBLEM, "Out of inodes at {place}: {free} of {total} left",
+        "Nothing can be created there, though bytes may be free.",
+        ("df --inodes {place}", "du --inodes --one-file-system --summarize {place}/*"),
     ),
     "memory-fine": Words(ROOM, _OK, "Memory: {free} free of {total}"),
     "memory-low": Words(
         ROOM, _WARNING, "Little memory: {free} free of {total}",
         "The kernel soon kills something, and it chooses among all machines.", ("systemd-cgtop --order=memory --depth=3",),
     ),
-    "inotify-enough": Words(ROOM, _OK, "Enough inotify instances: {limit}"),
+    "inotify-enough": Words(ROOM, _OK, "Inotify instances: {used} used of {limit}"),
     "inotify-low": Words(
-        ROOM, _WARNING, "Few inotify instances: {limit} for {machines} running machines",
-        "Every systemd takes about ten, all machines of root share them. When they are gone, services inside fail with "
-        "“Too many open files”.",
-        (f"echo fs.inotify.max_user_instances={INOTIFY_INSTANCES} > {INOTIFY_FILE}", f"sysctl -p {INOTIFY_FILE}"),
+        ROOM, _WARNING, "Few inotify instances: {used} used of {limit}, {machines} running machines",
+        "Every systemd takes about ten, and all machines share root's. When they are gone, machines and services inside fail "
+        "with “Too many open files”.",
+        (f"echo fs.inotify.max_user_instances={{target}} > {INOTIFY_FILE}", f"sysctl -p {INOTIFY_FILE}"),
         "inotify",
     ),
-    "clock-kept": Words(ROOM, _OK, "The clock is kept by a time server"),
+    "kernel-limits-fine": Words(ROOM, _OK, "Kernel limits: enough open files, processes, terminals, keys"),
+    "kernel-limit-near": Words(
+        ROOM, _WARNING, "Kernel limit almost reached: {used} of {limit} {what}",
+        "Its name is {name}. When it is reached, machines fail with errors such as “Too many open files”, “Disk quota exceeded” "
+        "(keys) or “Resource temporarily unavailable”.",
+        (f"echo {{name}}={{target}} >> {LIMITS_FILE}", f"sysctl -p {LIMITS_FILE}"),
+    ),
+    "clock-kept": Words(ROOM, _OK, "Time sync (NTP) is on"),
+    "clock-outer": Words(
+        ROOM, _NOTE, "The clock is that of the machine this host runs on",
+        "This host is a container and cannot set it. Time sync (NTP) belongs there.",
+    ),
+    "clock-unsynced": Words(
+        ROOM, _NOTE, "Time sync (NTP) is on, but has not reached a server yet",
+        "{service} keeps trying. An order is refused once the clock is a minute off.",
+        ("systemctl status {service}",),
+    ),
     "clock-loose": Words(
-        ROOM, _NOTE, "Nobody keeps the clock true", "No time server corrects it. An order is refused once it is a minute off.",
+        ROOM, _WARNING, "Time sync (NTP) is off", "An order is refused once the clock is a minute off.",
         ("timedatectl set-ntp true",),
+    ),
+    "clock-service-off": Words(
+        ROOM, _WARNING, "Time sync (NTP) is off: {service} does not run",
+        "An order is refused once the clock is a minute off. timedatectl cannot switch this service.",
+        ("systemctl enable --now {service}",),
+    ),
+    "clock-missing": Words(
+        ROOM, _WARNING, "Time sync (NTP) is not installed",
+        "An order is refused once the clock is a minute off. No service of this host sets it.",
+        ("{install} {packages}", "systemctl enable --now {service}"),
     ),
     "clock-agrees": Words(ROOM, _OK, "Host and panel agree on the time"),
     "clock-differs": Words(
         ROOM, _WARNING, "The host's clock is {seconds} s {way} the panel's",
-        "Times in logs do not fit together. Orders are refused when it is too much.", ("timedatectl set-ntp true", "timedatectl"),
+        "Times in logs do not fit together. Orders are refused when it is too much. What this host has to keep its clock is "
+        "told under “Time sync”.", ("timedatectl",),
     ),
     # --- tools
     "tools-there": Words(TOOLS, _OK, "Every tool is installed"),
@@ -374,7 +561,7 @@ WORDS: dict[str, Words] = {
         TOOLS, _WARNING, "Tools are missing: {tools}", "What needs them fails.", ("{install} {packages}",),
     ),
     "check-failed": Words(
-        TOOLS, _UNKNOWN, "Something could not be looked at: {what}", "{why}",
+        TOOLS, _UNKNOWN, "Could not be checked: {what}", "{why}",
     ),
 }  # fmt: skip
 

@@ -3,8 +3,12 @@
 Fact: a unit's last words may reach the journal after the unit is gone, so the journal is asked to catch up first.
 """
 
+from collections.abc import Sequence
+
 from machines.contract.problems import Problem
 from machines.host.run import run
+
+SUMMARY = ("systemd-nspawn@", "Starting ", "Started ", "Stopped ", "Failed to start", "Stopping ")
 
 
 def lines_of(invocation: bytes, limit: int = 60) -> list[str]:
@@ -22,3 +26,9 @@ def lines_of(invocation: bytes, limit: int = 60) -> list[str]:
     except Problem:
         return []
     return [line.rstrip() for line in answer.out.splitlines() if line.strip()]
+
+
+def essence(lines: Sequence[str]) -> str:
+    """The last line that is systemd-nspawn's own complaint rather than systemd's summary of it; "" when there is none."""
+    own = [line for line in lines if not line.startswith(SUMMARY) and line.strip()]
+    return own[-1][:300] if own else ""

@@ -253,7 +253,7 @@ def did_not_start(host: ThisHost, task: Task, name: MachineName, result: str, be
             hint="Its log says what it was waiting for; TimeoutStartSec= of the unit is the limit.",
         )
     return Problem(
-        f"{name} did not start: {_essence(lines) or state.ended or f'systemd calls it {result}'}",
+        f"{name} did not start: {journal.essence(lines) or state.ended or f'systemd calls it {result}'}",
         code="start-failed",
         hint="The last lines of its log are the reason; most often a setting names something that is not there.",
         details="\n".join(lines)[-4000:],
@@ -379,13 +379,6 @@ def _wait_for_stop(task: Task, name: MachineName, error: BusError) -> None:
         raise Problem(f"{name} has been stopping for {_STOPPING:.0f} s.", code="machine-busy", passing=True) from error
     task.check_stop()
     time.sleep(0.1)
-
-
-def _essence(lines: list[str]) -> str:
-    """The first line that is nspawn's own complaint rather than systemd's summary of it."""
-    summary = ("Starting ", "Started ", "Stopped ", "Failed to start", "Stopping ")
-    own = [line for line in lines if not line.startswith(("systemd-nspawn@", *summary)) and line.strip()]
-    return own[-1][:300] if own else ""
 
 
 # --- ending

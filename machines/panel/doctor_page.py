@@ -1,5 +1,6 @@
 """What the last examination of a host or a machine found, in words, with what mends each trouble."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,7 @@ from machines.panel.access import PanelRequest
 LOOKED_AT = 10  # jobs
 # What only says that there is no address, and what follows from another trouble further along or before.
 ANSWERS = {"address-none", "address-local"}
-CONSEQUENCES = {"link-down", "link-down-inside", "dhcp-silent", "lease-none"}
+CONSEQUENCES = {"link-down", "link-down-inside", "extra-down", "extra-down-inside", "dhcp-silent", "lease-none"}
 SLACK = 2.0  # seconds by which two clocks may differ unseen
 # The level's drawing, and its word for those who do not see it.
 ICONS = {
@@ -25,7 +26,7 @@ ICONS = {
     Level.NOTE: ("info-circle-fill", "note"),
     Level.WARNING: ("exclamation-triangle-fill", "warning"),
     Level.PROBLEM: ("x-circle-fill", "problem"),
-    Level.UNKNOWN: ("question-circle-fill", "not looked at"),
+    Level.UNKNOWN: ("question-circle-fill", "unknown"),
 }
 
 
@@ -67,6 +68,8 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
         "counts": counts,
         "worst": findings.worst(findings.level(f) for f in found).value,
         "cause": cause(found) if name else "",
+        "verdict": verdict(counts),
+        "verdict_rest": verdict_rest(counts),
         "running": latest if latest and not latest.is_final else None,
         "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,
         "failed_what": job_words.what(latest.op) if latest else "",
@@ -76,6 +79,28 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
     }
     unfinished = frame.running_jobs(request)
     return context | {"seen": rows.version([(job.pk, job.state) for job in jobs], host.state().value, unfinished)}
+
+
+def verdict(counts: Mapping[str, int]) -> str:
+    """In a few words; nothing is called in order while something could not be checked."""
+    bad = [_count(counts, level, level.value) for level in (Level.PROBLEM, Level.WARNING) if counts[level.value]]
+    if bad:
+        return " and ".join(bad)
+    if counts[Level.UNKNOWN.value]:
+        return f"No problems found, but {_count(counts, Level.UNKNOWN, 'check')} could not be done."
+    return "Everything is in order."
+
+
+def verdict_rest(counts: Mapping[str, int]) -> str:
+    """What follows the bold words."""
+    if not counts[Level.PROBLEM.value] and not counts[Level.WARNING.value]:
+        return ""
+    unknown = f", {counts[Level.UNKNOWN.value]} unknown" if counts[Level.UNKNOWN.value] else ""
+    return f"{unknown}, {counts[Level.OK.value]} in order."
+
+
+def _count(counts: Mapping[str, int], level: Level, word: str) -> str:
+    return f"{counts[level.value]} {word}{'' if counts[level.value] == 1 else 's'}"
 
 
 def _found(job: Job, *, about_host: bool) -> list[Finding]:
@@ -124,4 +149,4 @@ def cause(found: list[Finding]) -> str:
     network = [f for f in found if WORDS[f.code].group == NETWORK]
     troubles = [f for f in network if findings.level(f) in {Level.PROBLEM, Level.WARNING} and f.code not in ANSWERS]
     first = next((f for f in troubles if f.code not in CONSEQUENCES), next(iter(troubles), None))
-    return findings.title(first) if first else "every link of the chain is in order; it may still be asking"
+    return findings.title(first) if first else "every part of the network path is in order; it may still be asking"

@@ -43,7 +43,7 @@ def test_what_is_broken_on_the_host_is_found_and_mended_with_a_button(page, capp
     alpha_host.run(["systemctl", "stop", *NETWORKD])
     page.goto("/hosts/alpha/")
     page.get_by_role("link", name="Doctor").click()
-    page.get_by_role("button", name="Examine").click()
+    page.get_by_role("button", name="Run diagnostics").click()
     expect(page.locator("main")).to_contain_text("systemd-networkd does not run on the host", timeout=15_000)
     expect(page.locator(".finding-problem code")).to_have_text("systemctl enable --now systemd-networkd.service")
     is_fit_to_see(page)

@@ -47,12 +47,12 @@ def test_packages_are_words_of_their_own_and_no_more():
 
 
 def test_a_fact_that_is_missing_does_not_break_the_sentence():
-    assert findings.title(Finding(code="link-up")) == "Its cable is plugged in: ? on the host"
+    assert findings.title(Finding(code="link-up")) == "veth link is up: ? on the host"
 
 
 def test_braces_in_a_fact_stay_braces():
     found = Finding(code="link-up", facts={"link": "{0.__class__}"})
-    assert findings.title(found) == "Its cable is plugged in: {0.__class__} on the host"
+    assert findings.title(found) == "veth link is up: {0.__class__} on the host"
 
 
 def test_the_package_manager_is_one_we_know():

@@ -1,17 +1,18 @@
 """What the doctor reads: tables of the kernel, rules of nft, images. The chain itself is walked on real hosts in tests/live."""
 
-import inspect
 import json
 import re
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from machines.contract import findings
 from machines.contract.findings import WORDS, Finding
-from machines.host.doctor import examine, firewall, host_checks, links, machine_checks
+from machines.host.doctor import checks, examine, firewall, host_checks, limit_checks, links, nat_checks
 from machines.host.doctor.guest import Guest, parse_servers
+from machines.host.netlink import Link
 
 # --- tables of the kernel, as systemd 252's guest had them
 
@@ -27,9 +28,11 @@ host0\t1019A8C0\t00000000\t0001\t0\t0\t1024\tF0FFFFFF\t0\t0\t0"""
 LOCAL_FIRST = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 ve-one\t0000FEA9\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
 ve-one\t1019A8C0\t00000000\t0001\t0\t0\t0\tF0FFFFFF\t0\t0\t0"""
-INET6 = """fe80000000000000546d12fffe1c3962 02 40 20 80    host0
-00000000000000000000000000000001 01 80 10 80       lo
-20010db8000000000000000000000007 02 40 00 80    host0"""
+IGMP = """Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter
+1\tlo        :     1      V3
+\t\t\t\t010000E0     1 0:00000000\t\t0
+2\thost0     :     1      V3
+\t\t\t\t010000E0     1 0:00000000\t\t0"""
 NO_SIX = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo"
 WAY_SIX = NO_SIX.replace("lo", "host0")
 
@@ -38,10 +41,8 @@ def test_links_are_named_without_loopback():
     assert links.parse_dev(DEV) == ["host0", "mv-eno1"]
 
 
-def test_the_network_of_a_link_is_not_its_link_local_one():
-    assert links.parse_network(LOCAL_FIRST, "ve-one") == IPv4Network("192.168.25.16/28")
-    assert links.parse_network(LOCAL_FIRST, "ve-two") is None
-    assert links.parse_network(ROUTES, "host0") == IPv4Network("192.168.25.16/28")
+def test_links_that_are_up_have_joined_a_group():
+    assert links.parse_igmp(IGMP) == ["lo", "host0"]
 
 
 @pytest.mark.parametrize(
@@ -52,16 +53,12 @@ def test_a_default_route_is_a_way_out(four, six, way):
     assert links.is_default_in(four, six) is way
 
 
-def test_a_link_local_address_gives_the_hardware_address_away():
-    assert links.parse_macs(INET6) == ["56:6d:12:1c:39:62"]
-
-
 @pytest.mark.parametrize(
     ("state", "is_up", "carrier"),
     [("up", True, True), ("unknown", True, True), ("down", True, False), ("lowerlayerdown", True, False), ("up", False, False)],
 )  # fmt: skip
 def test_a_cable_carries_when_both_ends_are_up(state, is_up, carrier):
-    assert links.Link("ve-x", 3, is_up, state, "").has_carrier is carrier
+    assert Link("ve-x", 3, is_up, state).has_carrier is carrier
 
 
 # --- the firewall
@@ -128,13 +125,108 @@ def test_an_open_port_67_lets_leases_through():
     ],
 )
 def test_translation_is_seen_in_networkd_s_set(elements, done):
-    found = rules({"set": {"name": "masq_saddr", "table": "io.systemd.nat", "elem": elements}})
+    found = rules(
+        {"set": {"name": "masq_saddr", "table": "io.systemd.nat", "elem": elements}},
+        rule("io.systemd.nat", "postrouting", {"masquerade": None}),
+    )
     assert firewall.translates(found, IPv4Address("192.168.25.17")) is done
 
 
-def test_or_in_a_rule_of_somebody_s():
-    found = rules(rule("nat", "POSTROUTING", {"masquerade": None}))
-    assert firewall.translates(found, IPv4Address("10.0.0.1"))
+def from_source(*right: object, op: str = "==") -> dict:
+    value = right[0] if len(right) == 1 else {"set": list(right)}
+    return {"match": {"op": op, "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": value}}
+
+
+DOCKER_S = {"prefix": {"addr": "172.17.0.0", "len": 16}}
+
+
+@pytest.mark.parametrize(
+    ("expr", "done"),
+    [
+        ([{"masquerade": None}], True),
+        ([{"xt": {"type": "target", "name": "MASQUERADE"}}], True),
+        ([from_source(DOCKER_S), {"masquerade": None}], False),
+        ([from_source(DOCKER_S, op="!="), {"masquerade": None}], True),
+        ([from_source({"prefix": {"addr": "10.0.0.0", "len": 8}}, DOCKER_S), {"snat": {"addr": "1.2.3.4"}}], True),
+        ([from_source("10.0.0.1"), {"accept": None}], False),
+    ],
+    ids=["all", "by iptables", "of docker's own network", "of all but docker's", "of a set", "no translation"],
+)
+def test_or_in_a_rule_of_somebody_s_for_that_address(expr, done):
+    assert firewall.translates(rules(rule("nat", "POSTROUTING", *expr)), IPv4Address("10.0.0.1")) is done
+
+
+# --- systemd's own table
+
+
+def port_map(*elements: tuple) -> dict:
+    elem = [[{"concat": [protocol, port]}, {"concat": [address, to]}] for protocol, port, address, to in elements]
+    return {"map": {"family": "ip", "name": "map_port_ipport", "table": "io.systemd.nat", "elem": elem}}
+
+
+FORWARD = firewall.Forward("tcp", 8080, IPv4Address("192.168.33.102"), 80)
+NETWORK = IPv4Network("192.168.33.96/28")
+
+
+@pytest.mark.parametrize("protocol", [6, "tcp"], ids=["252", "257"])
+def test_forwarded_ports_are_read_as_both_systemds_write_them(protocol):
+    found = firewall.forwards(rules(port_map((protocol, 8080, "192.168.33.102", 80), ("sctp", 1, "::1", 2))))
+    assert found == {("tcp", 8080): FORWARD}
+
+
+def test_nothing_lost_is_nothing_to_restore():
+    masked = {
+        "set": {
+            "family": "ip",
+            "name": "masq_saddr",
+            "table": "io.systemd.nat",
+            "elem": [{"prefix": {"addr": "192.168.33.96", "len": 28}}],
+        }
+    }
+    whole = rules(
+        masked, rule("io.systemd.nat", "postrouting", {"masquerade": None}), port_map((6, 8080, "192.168.33.102", 80))
+    )
+    assert firewall.restoring(whole, [NETWORK], [FORWARD]) == []
+    assert firewall.restoring(rules(), [], []) == []
+
+
+def test_a_forward_that_leads_elsewhere_is_replaced():
+    lines = firewall.restoring(rules(port_map((6, 8080, "192.168.33.5", 80))), [], [FORWARD])
+    assert lines[-2:] == [
+        "delete element ip io.systemd.nat map_port_ipport { tcp . 8080 }",
+        "add element ip io.systemd.nat map_port_ipport { tcp . 8080 : 192.168.33.102 . 80 }",
+    ]
+    assert not any(line.startswith("add map") for line in lines)
+
+
+def test_a_filled_set_without_its_rule_translates_nothing():
+    assert not firewall.translates(
+        rules({"set": {"name": "masq_saddr", "table": "io.systemd.nat", "elem": ["10.0.0.1"]}}), IPv4Address("10.0.0.1")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [("8080:80", ("tcp", 8080, 80)), ("udp:53", ("udp", 53, 53)), ("tcp:8:9", ("tcp", 8, 9)), ("sctp:1:2", None), ("0:1", None),
+     ("1:2:3", None), ("", None), ("tcp", None)],
+)  # fmt: skip
+def test_ports_of_the_settings(text, port):
+    found = nat_checks.parse_port(text)
+    assert (found and (found.protocol, found.host, found.machine)) == port
+
+
+def test_which_veth_leads_into_a_machine_is_told_by_its_namespace():
+    host = {link.index: link for link in (
+        Link("vz-front", 4, kind="bridge"), Link("vb-one", 5, kind="veth", master=4, peer=2, peer_space=7),
+        Link("xt-one", 6, kind="veth", peer=3, peer_space=7), Link("vb-two", 8, kind="veth", master=4, peer=2, peer_space=9),
+    )}  # fmt: skip
+    inside = {2: Link("host0", 2), 3: Link("extra0", 3)}
+    found = links.cables(7, host, inside)
+    assert [(each.host.name, each.inside.name, each.server.name, each.is_main) for each in found] == [
+        ("vb-one", "host0", "vz-front", True),
+        ("xt-one", "extra0", "xt-one", False),
+    ]
+    assert not any(each.is_bridged for each in found)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"nftables": 1}', "no json"])
@@ -222,6 +314,117 @@ def test_a_decision_in_sysctl_d_is_not_overridden(tmp_path, monkeypatch):
     assert not host_checks.is_forbidden("net.ipv4.ip_forward", "1")
 
 
+# --- limits of the kernel
+
+
+@pytest.fixture
+def proc(tmp_path) -> Path:
+    """Root's process 7 with two inotify instances and one socket, and 8 in another user namespace with one instance."""
+    for pid, space in (("self", "user:[1]"), ("7", "user:[1]"), ("8", "user:[2]")):
+        for folder in ("ns", "fd", "fdinfo"):
+            (tmp_path / pid / folder).mkdir(parents=True)
+        (tmp_path / pid / "ns/user").symlink_to(space)
+    for pid, fd, target in (("7", "3", "anon_inode:inotify"), ("7", "4", "anon_inode:inotify"), ("7", "5", "socket:[9]"),
+                            ("8", "3", "anon_inode:inotify")):  # fmt: skip
+        (tmp_path / pid / "fd" / fd).symlink_to(target)
+        (tmp_path / pid / "fdinfo" / fd).write_text("pos:\t0\ninotify wd:1 ino:2\ninotify wd:2 ino:3\n")
+    return tmp_path
+
+
+def test_inotify_instances_and_watches_of_root_and_of_machines_are_counted(proc):
+    assert limit_checks.inotify_of_root(proc) == limit_checks.Inotify(instances=3, watches=6)
+
+
+KEY_USERS = """    0:    87 86/86 81/1000000 1534/25000000
+524288:     2 2/2 190/200 18/20000
+    1:     2 2/2 19/200 19999/20000
+nonsense"""
+
+
+def test_users_near_their_limit_of_keys_are_found():
+    near = [use for use in limit_checks.keys(KEY_USERS) if use.is_near]
+    assert [(use.name, use.what, use.used, use.limit) for use in near] == [
+        ("kernel.keys.maxkeys", "keys of user 524288", 190, 200),
+        ("kernel.keys.maxbytes", "bytes of keys of user 1", 19999, 20000),
+    ]
+
+
+def test_what_is_read_of_this_very_kernel_is_no_failure(monkeypatch):
+    codes = {found.code for found in limit_checks.kernel_limits(None)}
+    assert codes <= {"kernel-limits-fine", "kernel-limit-near"}
+    found = list(limit_checks.inotify(SimpleNamespace(running=[])))
+    assert int(found[0].facts["used"]) >= 0
+    monkeypatch.setattr(host_checks, "SYSCTL", Path("/nonexistent"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        list(limit_checks.inotify(SimpleNamespace(running=[])))
+
+
+@pytest.mark.parametrize(
+    ("limit", "running", "code"), [(1024, 3, "inotify-enough"), (50, 3, "inotify-low"), (3, 0, "inotify-low")]
+)
+def test_few_inotify_instances_are_said_by_use_and_by_machines(monkeypatch, proc, limit, running, code):
+    monkeypatch.setattr(limit_checks, "inotify_of_root", lambda: limit_checks.Inotify(3, 6))
+    monkeypatch.setattr(limit_checks, "sysctl", lambda name: str(limit) if "instances" in name else "1000")
+    [found] = limit_checks.inotify(SimpleNamespace(running=["m"] * running))
+    assert found.code == code
+    assert found.facts.get("target", "1024") == "1024"
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("space", "is_pool", "codes"),
+    [
+        ((500 * GIB, 900 * GIB, 0, 0), True, ["disk-enough"]),
+        ((50 * GIB, 900 * GIB, 0, 0), True, ["disk-low"]),
+        ((1 * GIB, 900 * GIB, 0, 0), True, ["disk-full"]),
+        ((500 * GIB, 900 * GIB, 90, 10**6), True, ["disk-enough", "files-gone"]),
+        ((500 * GIB, 900 * GIB, 40_000, 10**6), True, ["disk-enough", "files-few"]),
+        ((GIB // 2, GIB, 10**5, 10**5), False, []),
+        ((0, GIB, 10**5, 10**5), False, ["place-full"]),
+        ((GIB // 40, GIB, 0, 10**5), False, ["place-low", "files-gone"]),
+    ],
+)
+def test_bytes_and_inodes_are_judged(space, is_pool, codes):
+    found = list(host_checks.judge_space(host_checks.Space(Path("/x"), *space), is_pool=is_pool))
+    assert [each.code for each in found] == codes
+
+
+# --- the clock
+
+
+class Clock:
+    """A host as timedated and its units say; `services` are loaded ones, with their state."""
+
+    def __init__(self, said: dict, services: dict[str, str], *, is_container: bool = False) -> None:
+        self.is_container = is_container
+        self.host = SimpleNamespace(bus=SimpleNamespace(do=lambda work: said, properties=lambda *_: None))
+        self.services = services
+
+    def unit(self, name: str) -> dict:
+        state = self.services.get(name)
+        return {"LoadState": "loaded", "ActiveState": state} if state else {"LoadState": "not-found"}
+
+
+@pytest.mark.parametrize(
+    ("scene", "code", "command"),
+    [
+        (Clock({"NTPSynchronized": True}, {}), "clock-kept", None),
+        (Clock({"CanNTP": True, "NTP": False}, {"systemd-timesyncd.service": "inactive"}), "clock-loose", "timedatectl set-ntp true"),
+        (Clock({"CanNTP": False}, {"chrony.service": "inactive"}), "clock-service-off", "systemctl enable --now chrony.service"),
+        (Clock({"CanNTP": False}, {"ntpsec.service": "active"}), "clock-unsynced", "systemctl status ntpsec.service"),
+        (Clock({"CanNTP": False}, {}), "clock-missing", "apt-get install systemd-timesyncd"),
+        (Clock({"CanNTP": False}, {}, is_container=True), "clock-outer", None),
+    ],
+)  # fmt: skip
+def test_the_fix_for_a_clock_is_one_this_host_can_carry_out(monkeypatch, scene, code, command):
+    monkeypatch.setattr(host_checks, "installer", lambda: "apt")
+    [found] = host_checks.clock(scene)
+    assert found.code == code
+    assert (findings.commands(found) or [None])[0] == command
+
+
 # --- the whole
 
 
@@ -232,13 +435,14 @@ def test_a_check_that_fails_does_not_keep_the_others_from_looking(monkeypatch):
     def fine(_):
         yield Finding(code="tools-there")
 
-    monkeypatch.setattr(host_checks, "CHECKS", (broken, fine))
+    monkeypatch.setattr(checks, "OF_HOST", (broken, fine))
     task = SimpleNamespace(check_stop=lambda: None)
     assert [f.code for f in examine.look(None, task, "")] == ["check-failed", "tools-there"]
 
 
 def test_every_check_says_only_codes_there_are_words_for():
-    said = re.findall(r'found\(\s*"([a-z0-9-]+)"', inspect.getsource(host_checks) + inspect.getsource(machine_checks))
-    assert len(said) > 40
+    folder = Path(checks.__file__).parent
+    said = re.findall(r'found\(\s*"([a-z0-9-]+)"', "".join(file.read_text() for file in folder.glob("*_checks.py")))
+    assert len(said) > 60
     assert set(said) <= set(WORDS)
     assert {words.level for words in WORDS.values()} == set(findings.Level)

@@ -8,7 +8,7 @@ from machines.contract import findings, orders
 from machines.contract.findings import WORDS, Finding, MendWord
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.doctor import host_checks, machine_checks, mend
+from machines.host.doctor import checks, host_checks, mend
 from machines.host.doctor.scene import Scene
 from machines.host.this_host import Task, ThisHost
 
@@ -39,7 +39,7 @@ def look(host: ThisHost, task: Task, name: str) -> list[Finding]:
     """Every check once; one that fails says so and does not keep the others from looking."""
     scene = Scene(host, task, MachineName(name) if name else None)
     told: list[Finding] = []
-    for check in machine_checks.CHECKS if name else host_checks.CHECKS:
+    for check in checks.OF_MACHINE if name else checks.OF_HOST:
         task.check_stop()
         try:
             told += check(scene)

@@ -1,15 +1,15 @@
-"""What can be wrong with a host. Each check looks at one thing and says what it found; CHECKS is the order of the page."""
+"""What can be wrong with a host. Each check looks at one thing and says what it found; checks.py has their order."""
 
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from machines.contract.findings import INOTIFY_INSTANCES, Finding
+from machines.contract.findings import Finding
 from machines.host import autostart, host_fact
-from machines.host.bus import BusError
-from machines.host.doctor import firewall, links
+from machines.host.doctor import firewall
 from machines.host.doctor.scene import Scene
 from machines.host.run import environment, run
 
@@ -23,9 +23,18 @@ INTERFACES = Path("/etc/network/interfaces")
 NETWORK_FILES = (Path("/etc/systemd/network"), Path("/run/systemd/network"))
 SYSCTL = Path("/proc/sys")
 SYSCTL_FILES = (Path("/etc/sysctl.conf"), Path("/etc/sysctl.d"))
-PER_MACHINE, BESIDES = 10, 30  # inotify instances: a systemd takes about ten
 GIB = 1 << 30
 TIMEDATED = "org.freedesktop.timedate1"
+TIME_SERVICES = (
+    "systemd-timesyncd.service", "chrony.service", "chronyd.service", "ntpsec.service", "ntpd.service", "ntp.service",
+    "openntpd.service",
+)  # fmt: skip
+# Package manager → (package that keeps the clock, its service).
+TIME_PACKAGES = {
+    "apt": ("systemd-timesyncd", "systemd-timesyncd.service"),
+    "dnf": ("chrony", "chronyd.service"),
+    "zypper": ("chrony", "chronyd.service"),
+}
 INSTALLERS = {"apt-get": "apt", "dnf": "dnf", "zypper": "zypper", "pacman": "pacman"}
 
 
@@ -86,9 +95,12 @@ def _own_network_files() -> bool:
 
 
 def forwarding(scene: Scene) -> Iterator[Finding]:
-    if sysctl("net.ipv4.ip_forward") == "1":
+    forwards = sysctl("net.ipv4.ip_forward")
+    if not forwards:
+        raise ValueError("net.ipv4.ip_forward cannot be read.")
+    if forwards == "1":
         yield found("forwarding-on")
-    elif scene.networkd_runs and any(name.startswith(("ve-", "vz-")) for name in links.all_names()):
+    elif scene.networkd_runs and any(link.name.startswith(("ve-", "vz-")) for link in scene.host_links.values()):
         yield found("forwarding-off", can_mend=not is_forbidden("net.ipv4.ip_forward", "1"))
     else:
         yield found("forwarding-later")
@@ -115,7 +127,7 @@ def packet_filter(scene: Scene) -> Iterator[Finding]:
     if rules is None:
         yield found("firewall-unread", install=installer())
         return
-    link = scene.cables[0] if scene.name and scene.cables else "ve-+"
+    link = scene.cables[0].server.name if scene.name and scene.cables else "ve-+"
     yield from (_dhcp(rules, chain, link) for chain in firewall.closed(rules, "input", passes="67"))
     refused = [_forward(rules, chain, link) for chain in firewall.closed(rules, "forward")]
     if scene.unit("firewalld.service").get("ActiveState") == "active":
@@ -205,19 +217,55 @@ def control_groups(_: Scene) -> Iterator[Finding]:
 # --- room
 
 
+@dataclass(frozen=True)
+class Space:
+    """A file system; `place` is a path on it, bytes and files as they are left and in all (0 files: it counts none)."""
+
+    place: Path
+    free: int
+    total: int
+    files_free: int
+    files: int
+
+
+def space_of(place: Path) -> Space:
+    """Raises OSError."""
+    room = os.statvfs(place)
+    return Space(
+        place, room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize, room.f_favail, room.f_files
+    )  # fmt: skip
+
+
 def disk(scene: Scene) -> Iterator[Finding]:
-    pool = scene.host.paths.machines
-    room = os.statvfs(pool if pool.exists() else pool.parent)
-    free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-    said = {"free": size(free), "total": size(total)}
-    if free < max(GIB // 4, total // 50):
-        yield found("disk-full", said)
-    elif free < max(2 * GIB, total // 10):
-        yield found("disk-low", said)
-    else:
+    """The images' file system, and the others a machine or this worker cannot do without."""
+    pool, seen = scene.host.paths.machines, set()
+    pool = pool if pool.exists() else pool.parent
+    for place in (pool, scene.host.paths.state, Path("/var/log"), Path("/etc"), Path("/run"), Path("/tmp")):  # noqa: S108
+        if place.exists() and (device := place.stat().st_dev) not in seen:
+            seen.add(device)
+            yield from judge_space(space_of(place), is_pool=place == pool)
+
+
+def judge_space(space: Space, *, is_pool: bool) -> Iterator[Finding]:
+    said = {"free": size(space.free), "total": size(space.total), "place": space.place}
+    full, low = max(GIB // 4, space.total // 50), max(2 * GIB, space.total // 10)
+    if not is_pool:  # a small one may be as its owner wants it
+        full, low = min(full, space.total // 50), min(low, space.total // 20)
+    if space.free < full:
+        yield found("disk-full" if is_pool else "place-full", said)
+    elif space.free < low:
+        yield found("disk-low" if is_pool else "place-low", said)
+    elif is_pool:
         yield found("disk-enough", said)
-    if room.f_files and room.f_favail < room.f_files // 20:  # btrfs counts none
-        yield found("files-few", free=room.f_favail, total=room.f_files)
+    yield from _inodes(space)
+
+
+def _inodes(space: Space) -> Iterator[Finding]:
+    counts = {"free": space.files_free, "total": space.files, "place": space.place}
+    if space.files and space.files_free < max(space.files // 200, 100):  # btrfs counts none
+        yield found("files-gone", counts)
+    elif space.files_free < space.files // 20:
+        yield found("files-few", counts)
 
 
 def memory(_: Scene) -> Iterator[Finding]:
@@ -236,23 +284,31 @@ def size(count: int) -> str:
     return f"{number:.3g} {units[0]}"
 
 
-def inotify(scene: Scene) -> Iterator[Finding]:
-    limit, machines = int(sysctl("fs.inotify.max_user_instances") or 0), scene.machines_running
-    if limit and limit < BESIDES + PER_MACHINE * machines:
-        may = not is_forbidden("fs.inotify.max_user_instances", str(INOTIFY_INSTANCES))
-        yield found("inotify-low", limit=limit, machines=machines, can_mend=may)
-    else:
-        yield found("inotify-enough", limit=limit)
-
-
 def clock(scene: Scene) -> Iterator[Finding]:
     """timedated says it; the worker itself may not even ask the kernel's clock."""
-    bus, path = scene.host.bus, f"/{TIMEDATED.replace('.', '/')}"
-    try:
-        is_kept = bus.do(bus.properties(TIMEDATED, path, TIMEDATED)).get("NTPSynchronized")
-    except BusError:
-        return
-    yield found("clock-kept" if is_kept else "clock-loose")
+    said = scene.host.bus.do(scene.host.bus.properties(TIMEDATED, f"/{TIMEDATED.replace('.', '/')}", TIMEDATED))
+    service, runs = time_service(scene)
+    if said.get("NTPSynchronized"):
+        yield found("clock-kept")
+    elif scene.is_container:
+        yield found("clock-outer")
+    elif said.get("NTP") or runs:
+        yield found("clock-unsynced", service=service or "systemd-timesyncd.service")
+    elif said.get("CanNTP"):
+        yield found("clock-loose")
+    elif service:
+        yield found("clock-service-off", service=service)
+    else:
+        package, service = TIME_PACKAGES.get(installer(), ("chrony", "chronyd.service"))
+        yield found("clock-missing", install=installer(), packages=package, service=service)
+
+
+def time_service(scene: Scene) -> tuple[str, bool]:
+    """(a service of this host that keeps the clock, whether it runs); ("", False) when none is installed."""
+    there = {name: scene.unit(name) for name in TIME_SERVICES}
+    loaded = [name for name, about in there.items() if about.get("LoadState") == "loaded"]
+    running = [name for name in loaded if there[name].get("ActiveState") == "active"]
+    return next(iter(running or loaded), ""), bool(running)
 
 
 # --- tools
@@ -270,8 +326,3 @@ def tools(_: Scene) -> Iterator[Finding]:
 def installer() -> str:
     path = environment()["PATH"]
     return next((word for tool, word in INSTALLERS.items() if shutil.which(tool, path=path)), "apt")
-
-
-CHECKS: tuple[Check, ...] = (
-    networkd, packet_filter, forwarding, systemd, control_groups, autostarts, disk, memory, inotify, clock, tools,
-)  # fmt: skip

@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from machines.contract.findings import FORWARDING_FILE, INOTIFY_FILE, INOTIFY_INSTANCES, MendWord
+from machines.contract.findings import FORWARDING_FILE, INOTIFY_FILE, MendWord
 from machines.contract.problems import Problem
-from machines.host.doctor import host_checks, machine_checks
+from machines.host.doctor import host_checks, inside_checks, limit_checks, nat_checks, network_checks
 from machines.host.doctor.guest import NETWORKD
 from machines.host.doctor.scene import Scene
 from machines.host.faults import CommandFailed
+from machines.host.run import run
 
 TRIES = 8
+RENEWS = 6.0  # seconds a machine may take for a new lease
 WAIT_ONLINE = "systemd-networkd-wait-online.service"
 
 
 def _not_safe(why: str) -> Problem:
-    return Problem(f"It was not mended: {why}", code="not-safe", hint="Examine it again; the command is there to copy.")
+    return Problem(f"Not fixed: {why}", code="not-safe", hint="Run diagnostics again; the command is there to copy.")
 
 
 def in_a_unit(*argv: str) -> list[str]:
@@ -44,7 +46,7 @@ def forwarding(scene: Scene) -> None:
 
 
 def inotify(scene: Scene) -> None:
-    _sysctl(scene, "fs.inotify.max_user_instances", str(INOTIFY_INSTANCES), INOTIFY_FILE)
+    _sysctl(scene, "fs.inotify.max_user_instances", str(limit_checks.instances_wanted()), INOTIFY_FILE)
 
 
 def _sysctl(scene: Scene, name: str, value: str, file: str) -> None:
@@ -61,9 +63,42 @@ def autostart(scene: Scene) -> None:
 
 
 def guest_networkd(scene: Scene) -> None:
-    if not scene.name or not machine_checks.may_enable_inside(scene):
+    if not scene.name or not inside_checks.may_enable_inside(scene):
         raise _not_safe("it is masked inside, something else manages the network there, or nothing answers.")
-    argv = in_a_unit("systemctl", f"--machine={scene.name}", "enable", "--now", "--", NETWORKD)
+    _inside(scene, "systemctl", f"--machine={scene.name}", "enable", "--now", "--", NETWORKD)
+
+
+def guest_renew(scene: Scene) -> None:
+    """Setting its link up anew asks for another lease; renewing the old one would only be refused."""
+    cable = next((cable for cable in network_checks.cables(scene) if cable.is_main and cable.inside), None)
+    if cable is None or not inside_checks.may_ask_inside(scene):
+        raise _not_safe("systemd-networkd does not run inside, or nothing answers there.")
+    _ask_anew(scene)
+    if _is_astray(scene):  # the DHCP server itself gives addresses of a network that is not the link's
+        scene.task.run(["networkctl", "reconfigure", cable.server.name], timeout=20)
+        _ask_anew(scene)
+
+
+def _ask_anew(scene: Scene) -> None:
+    ask = ["systemd-run", f"--machine={scene.name}", "--quiet", "--wait", "--", "networkctl", "reconfigure", "host0"]
+    _inside(scene, *ask)
+
+
+def _is_astray(scene: Scene) -> bool:
+    """Whether it keeps an address that is not in its link's network, or gets such a one again."""
+    until = time.monotonic() + RENEWS
+    while time.monotonic() < until:
+        told = list(network_checks.placed(Scene(scene.host, scene.task, scene.name)))
+        if told and not any(finding.code == "address-astray" for finding in told):
+            return False
+        scene.task.check_stop()
+        time.sleep(0.5)
+    return True
+
+
+def _inside(scene: Scene, *words: str) -> None:
+    """Run a tool that speaks to the machine's bus."""
+    argv = in_a_unit(*words)
     for last in (False,) * TRIES + (True,):
         try:
             scene.task.run(argv, timeout=20)
@@ -75,10 +110,23 @@ def guest_networkd(scene: Scene) -> None:
             return
 
 
+def nat(scene: Scene) -> None:
+    """What systemd's own table lost, by the lines systemd itself would send: no link and no address is touched by it, as
+    a restart of systemd-networkd would."""
+    lines = nat_checks.to_restore(scene)
+    if not lines:
+        raise _not_safe("nothing is missing any more.")
+    for line in lines:
+        scene.task.voice.line(f"nft {line}")
+    run(["nft", "-f", "-"], stdin="".join(f"{line}\n" for line in lines).encode(), timeout=20)
+
+
 TABLE: Mapping[MendWord, Callable[[Scene], None]] = {
     "networkd": networkd,
     "forwarding": forwarding,
     "autostart": autostart,
     "inotify": inotify,
     "guest-networkd": guest_networkd,
+    "guest-renew": guest_renew,
+    "nat": nat,
 }

@@ -5,19 +5,34 @@ import re
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
-from machines.host import guarded, kernel, unit_state
-from machines.host.bus import BusError
+from machines.host import guarded, images, journal, kernel, netlink, unit_state
+from machines.host.bus import SYSTEMD, SYSTEMD_PATH, BusError
 from machines.host.doctor import firewall, links
 from machines.host.doctor.guest import Guest
+from machines.host.netlink import Interface, Link
 from machines.host.paths import unit_of
 from machines.host.this_host import Task, ThisHost
 
 NETWORKD = "systemd-networkd.service"
+CONTAINERS = {
+    "systemd-nspawn",
+    "lxc",
+    "lxc-libvirt",
+    "docker",
+    "podman",
+    "openvz",
+    "wsl",
+    "proot",
+    "container-other",
+    "rkt",
+    "pouch",
+}
 PROCESSES = 4000  # of one machine; the rest is not looked at
 
 
@@ -44,12 +59,21 @@ class Scene:
         return self.networkd.get("ActiveState") == "active"
 
     @cached_property
+    def is_container(self) -> bool:
+        """Whether this host is itself a container: then its clock is somebody else's."""
+        bus = self.host.bus
+        kind = str(bus.do(bus.properties(SYSTEMD, SYSTEMD_PATH, f"{SYSTEMD}.Manager")).get("Virtualization", ""))
+        return kind in CONTAINERS
+
+    @cached_property
     def rules(self) -> firewall.Rules | None:
         return firewall.read()
 
     @cached_property
-    def machines_running(self) -> int:
-        return sum(entry[1] == "container" for entry in self.host.bus.do(self.host.bus.machined("ListMachines"))[0])
+    def running(self) -> list[MachineName]:
+        """The containers machined knows."""
+        machines = self.host.bus.do(self.host.bus.machined("ListMachines"))[0]
+        return [MachineName(entry[0]) for entry in machines if entry[1] == "container" and images.is_usable(entry[0])]
 
     # --- the machine
 
@@ -57,6 +81,16 @@ class Scene:
     def machine(self) -> MachineName:
         assert self.name is not None
         return self.name
+
+    @cached_property
+    def state(self) -> unit_state.UnitState:
+        """What its unit is doing."""
+        return self.host.bus.do(unit_state.read(self.host.bus, self.machine))
+
+    @cached_property
+    def console(self) -> list[str]:
+        """The last lines of its newest run, its console's among them."""
+        return journal.lines_of(self.state.invocation, 200)
 
     @cached_property
     def registered(self) -> dict[str, Any]:
@@ -92,9 +126,36 @@ class Scene:
         return str(self.host.bus.do(self.host.bus.unit(self.unit_name, kind)).get("ControlGroup", ""))
 
     @cached_property
-    def cables(self) -> list[str]:
-        """The host's ends of its virtual cables."""
-        return links.of_indices(self.registered.get("NetworkInterfaces") or [])
+    def host_links(self) -> dict[int, Link]:
+        """Every link of the host by its index."""
+        return {link.index: link for link in netlink.links()}
+
+    @cached_property
+    def host_addresses(self) -> list[tuple[int, Interface]]:
+        """(index of the link, address) of the host."""
+        return netlink.addresses()
+
+    def networks_of(self, link: Link) -> list[IPv4Network]:
+        """The IPv4 networks that lie on a link of the host, link-local ones left out."""
+        own = [each.network for index, each in self.host_addresses if index == link.index]
+        return [each for each in own if isinstance(each, IPv4Network) and not each.is_link_local]
+
+    @cached_property
+    def space(self) -> int | None:
+        """The number of its network namespace; None when no link of the host leads there."""
+        return netlink.space_of(self.leader) if self.leader and not self.shares_network else None
+
+    @cached_property
+    def cables(self) -> list[links.Cable]:
+        """Its veths, with both ends."""
+        if self.space is None:
+            return []
+        return links.cables(self.space, self.host_links, {link.index: link for link in netlink.links(self.space)})
+
+    @cached_property
+    def addresses_inside(self) -> list[tuple[int, Interface]]:
+        """(index of the link inside, address)."""
+        return netlink.addresses(self.space) if self.space is not None else []
 
     @cached_property
     def links_inside(self) -> list[str]:
@@ -105,13 +166,26 @@ class Scene:
         return os.readlink(f"/proc/{self.leader}/ns/net") == os.readlink("/proc/self/ns/net")
 
     @cached_property
-    def configured(self) -> tuple[str, str]:
-        """(network mode, target) of its .nspawn file; the unit's own cable when it says nothing."""
+    def settings(self) -> nspawn.Document:
+        """Its .nspawn file; an empty one where there is none. Raises OSError when it cannot be read."""
         try:
-            text = guarded.whole(self.host.paths.nspawn_file(self.machine)).decode(errors="replace")
-        except OSError:
-            text = ""
-        mode, target = nspawn.network_mode(nspawn.parse(text))
+            return nspawn.parse(guarded.whole(self.host.paths.nspawn_file(self.machine)).decode(errors="replace"))
+        except FileNotFoundError:
+            return nspawn.parse("")
+
+    @property
+    def settings_are_newer(self) -> bool:
+        """Whether its .nspawn file was written after it started: what it says is for the next start."""
+        try:
+            written = guarded.state(self.host.paths.nspawn_file(self.machine)).st_mtime
+        except FileNotFoundError:
+            return False
+        return written > time.time() - self.seconds_up
+
+    @cached_property
+    def configured(self) -> tuple[str, str]:
+        """(network mode, target) of its .nspawn file; the unit's own veth when it says nothing."""
+        mode, target = nspawn.network_mode(self.settings)
         return mode or "veth", target
 
     @cached_property

@@ -52,35 +52,35 @@ def _machine_context(request: PanelRequest, host_name: str, name: str) -> dict[s
 @needs(Right.OPERATE)
 def examine_host(request: PanelRequest, host: str) -> HttpResponse:
     found = access.host(request, host)
-    return _ordered(request, found, orders.Examine(), f"Examining {found.name}.")
+    return _ordered(request, found, orders.Examine(), f"Running diagnostics on {found.name}.")
 
 
 @require_POST
 @needs(Right.OPERATE)
 def examine_machine(request: PanelRequest, host: str, name: str) -> HttpResponse:
     found = access.machine(request, host, name)
-    return _ordered(request, found.host, orders.Examine(name=found.name), f"Examining {found.name}.")
+    return _ordered(request, found.host, orders.Examine(name=found.name), f"Running diagnostics on {found.name}.")
 
 
 @require_POST
 @needs(Right.ADMINISTER)
 def mend_host(request: PanelRequest, host: str, what: str) -> HttpResponse:
     found = access.host(request, host)
-    return _ordered(request, found, _mend("", what), f"Mending {found.name}, then looking again.")
+    return _ordered(request, found, _mend("", what), f"Fixing {found.name}, then checking again.")
 
 
 @require_POST
 @needs(Right.ADMINISTER)
 def mend_machine(request: PanelRequest, host: str, name: str, what: str) -> HttpResponse:
     found = access.machine(request, host, name)
-    return _ordered(request, found.host, _mend(found.name, what), f"Mending {found.name}, then looking again.")
+    return _ordered(request, found.host, _mend(found.name, what), f"Fixing {found.name}, then checking again.")
 
 
 def _mend(name: str, what: str) -> orders.Mend:
     """Raises Http404 for a word that is none."""
     word = next((mend for mend in MENDS if mend == what), None)
     if word is None:
-        raise Http404("Nothing of that name can be mended.")
+        raise Http404("Nothing of that name can be fixed.")
     return orders.Mend(name=name, what=word)
 
 

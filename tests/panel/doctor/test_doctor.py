@@ -29,7 +29,7 @@ def examined(alpha, found: list[dict], name: str = "", **fields) -> Job:
 
 
 def test_a_host_not_examined_yet_offers_it(as_admin, as_viewer, alpha):
-    assert "Not examined yet" in text(as_admin.get(HOST))
+    assert "No diagnostics yet" in text(as_admin.get(HOST))
     assert 'action="/hosts/alpha/doctor/examine/"' in text(as_admin.get(HOST))
     assert "examine/" not in text(as_viewer.get(HOST))
 
@@ -40,7 +40,7 @@ def test_pressing_examine_places_the_order(as_admin, alpha, web, path, name):
     assert (answer.status_code, answer.url) == (302, path)
     [job] = Job.objects.all()
     assert (job.op, job.machine_name, job.order) == ("examine", name, {"op": "examine", "name": name})
-    assert "being looked at" in text(as_admin.get(path))
+    assert "Running diagnostics" in text(as_admin.get(path))
 
 
 def test_a_second_press_is_the_same_order(as_admin, alpha):
@@ -62,9 +62,25 @@ def test_it_says_what_was_found_what_it_means_and_the_command(as_viewer, alpha):
     assert "Without it they have neither." in page
     assert "<code" in page
     assert "systemctl enable --now systemd-networkd.service" in page
-    assert "1 problem</b>" in page
+    assert "<b>1 problem</b>" in page
     assert "2 in order" in page  # the tools and the clock
     assert "mend/networkd/" not in page  # a viewer
+
+
+@pytest.mark.parametrize(
+    ("codes", "verdict"),
+    [
+        (["tools-there"], "Everything is in order."),
+        (["tools-there", "check-failed"], "No problems found, but 1 check could not be done."),
+        (["check-failed", "nat-unread"], "No problems found, but 2 checks could not be done."),
+        (["networkd-stopped", "disk-low", "check-failed"], "1 problem and 1 warning</b>, 1 unknown, 1 in order."),
+    ],
+)
+def test_nothing_is_called_in_order_while_something_could_not_be_checked(as_viewer, alpha, codes, verdict):
+    examined(alpha, [{"code": code} for code in codes])
+    page = text(as_viewer.get(HOST))
+    assert verdict in page
+    assert ("Everything is in order" in page) is (codes == ["tools-there"])
 
 
 def test_a_mend_is_a_button_only_where_the_host_calls_it_safe(as_admin, alpha):
@@ -106,8 +122,8 @@ def test_it_says_why_a_machine_has_no_address(as_viewer, web):
     ("codes", "cause"),
     [
         (["networkd-stopped", "link-down", "address-none"], WORDS["networkd-stopped"].title),
-        (["link-down", "address-local"], "Its cable is down: ? on the host"),
-        (["address-none"], "every link of the chain is in order; it may still be asking"),
+        (["link-down", "address-local"], "veth link is down: ? on the host"),
+        (["address-none"], "every part of the network path is in order; it may still be asking"),
         (["inside-off", "address-has"], ""),
     ],
 )
@@ -134,7 +150,7 @@ def test_the_last_that_succeeded_is_shown_under_one_that_failed(as_viewer, alpha
     examined(alpha, [{"code": "tools-there"}])
     make.job(orders.Examine(), on=alpha, state="failed", problem={"message": "The bus is away.", "hint": ""})
     page = text(as_viewer.get(HOST))
-    assert "Examine failed" in page
+    assert "Check failed" in page
     assert "The bus is away." in page
     assert "Every tool is installed" in page
 

@@ -1,0 +1,55 @@
+"""Which checks an examination makes, in the order of the page: for the network that is the chain from packet to address."""
+
+from machines.host.doctor import (
+    host_checks,
+    inside_checks,
+    limit_checks,
+    machine_checks,
+    nat_checks,
+    network_checks,
+    state_checks,
+)
+from machines.host.doctor.host_checks import Check
+
+OF_HOST: tuple[Check, ...] = (
+    host_checks.networkd,
+    host_checks.packet_filter,
+    host_checks.forwarding,
+    nat_checks.host_masquerade,
+    host_checks.systemd,
+    host_checks.control_groups,
+    host_checks.autostarts,
+    host_checks.disk,
+    host_checks.memory,
+    limit_checks.inotify,
+    limit_checks.kernel_limits,
+    host_checks.clock,
+    host_checks.tools,
+)
+OF_MACHINE: tuple[Check, ...] = (
+    state_checks.state,
+    network_checks.network,
+    network_checks.bridge_exists,
+    network_checks.host_networkd,
+    network_checks.cable,
+    network_checks.dhcp,
+    network_checks.packet_filter,
+    inside_checks.inside,
+    inside_checks.links_up,
+    inside_checks.address,
+    network_checks.placed,
+    inside_checks.route,
+    network_checks.forwarding,
+    nat_checks.masquerade,
+    nat_checks.ports,
+    inside_checks.resolve,
+    machine_checks.unit,
+    machine_checks.killed,
+    machine_checks.refused_tasks,
+    machine_checks.guest_systemd,
+    machine_checks.beside,
+    machine_checks.autostarts,
+    host_checks.disk,
+    limit_checks.inotify,
+    limit_checks.kernel_limits,
+)

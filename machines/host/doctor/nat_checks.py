@@ -1,0 +1,202 @@
+"""Whether a machine's packets leave with the host's address, and whether its forwarded ports lead to it: by the rules
+that are really there, and by knocking at the port."""
+
+import configparser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from machines.contract import nspawn
+from machines.contract.findings import Finding
+from machines.contract.names import MachineName
+from machines.host import guarded, netlink
+from machines.host.doctor import firewall, host_checks, probe
+from machines.host.doctor.firewall import Forward
+from machines.host.doctor.host_checks import found
+from machines.host.doctor.links import Cable
+from machines.host.doctor.network_checks import answers_for, has_own_cable, network_files
+from machines.host.doctor.scene import Scene
+from machines.host.netlink import Link
+
+PORTS = 20  # of a machine, looked at
+SETTLES = 10.0  # seconds after the start within which nspawn may not have seen the address yet
+ANYWHERE = IPv4Address("192.0.2.1")  # TEST-NET-1: where the default route leads
+MOST_MACHINES = 200
+
+
+@dataclass(frozen=True)
+class Port:
+    """A line Port= of the settings."""
+
+    protocol: str
+    host: int
+    machine: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.protocol} {self.host}"
+
+
+def parse_port(text: str) -> Port | None:
+    """[tcp:|udp:]HOST[:MACHINE]; None when it is none."""
+    words = text.strip().split(":")
+    protocol = words.pop(0) if words[0] in {"tcp", "udp"} else "tcp"
+    if not 1 <= len(words) <= 2 or not all(word.isdigit() and 0 < int(word) < 65536 for word in words):
+        return None
+    return Port(protocol, int(words[0]), int(words[-1]))
+
+
+# --- the way out
+
+
+def masquerade(scene: Scene) -> Iterator[Finding]:
+    reached = {cable.server.name: (cable, ip) for cable, ip in answers_for(scene)}
+    if reached and scene.rules is None:
+        yield found("nat-unread", install=host_checks.installer())
+        return
+    for cable, ip in reached.values():
+        yield from _translated(scene, cable, ip)
+
+
+def _translated(scene: Scene, cable: Cable, ip: IPv4Address) -> Iterator[Finding]:
+    assert scene.rules is not None
+    link = cable.server
+    if firewall.translates(scene.rules, ip):
+        yield found("masquerade-on")
+    elif scene.networkd_runs and asks_masquerade(scene, link):
+        yield found("masquerade-off", link=link.name, can_mend=True)
+    elif scene.networkd_runs:
+        yield found("masquerade-unasked", link=link.name)
+
+
+def asks_masquerade(scene: Scene, link: Link) -> bool:
+    """Whether systemd-networkd was told to translate a link's network, by the files it set the link up by."""
+    said = [_masquerade_in(Path(file)) for file in network_files(scene, link)]
+    return next((value for value in reversed(said) if value), "no") in {"both", "ipv4", "yes", "true", "1", "on"}
+
+
+def _masquerade_in(file: Path) -> str:
+    """IPMasquerade= of a .network file, in small letters; "" where it says nothing. Raises OSError."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
+    text = guarded.whole(file).decode(errors="replace")
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return ""
+    return str(parser.get("Network", "IPMasquerade", fallback="") or "").strip().lower()
+
+
+# --- the ports
+
+
+def asked_ports(scene: Scene) -> list[Port]:
+    ports = (parse_port(text) for text in scene.settings.get(nspawn.NETWORK, "Port"))
+    return [port for port in ports if port][:PORTS]
+
+
+def ports(scene: Scene) -> Iterator[Finding]:
+    asked = asked_ports(scene) if has_own_cable(scene) else []
+    own = [ip for _, ip in answers_for(scene)] if asked else []
+    if own and scene.rules is None:
+        yield found("ports-unread", ports=_list(asked), install=host_checks.installer())
+    elif own:
+        for port in asked:
+            yield from _port(scene, port, own)
+
+
+def _list(ports: list[Port]) -> str:
+    return ", ".join(port.text for port in ports)
+
+
+def _port(scene: Scene, port: Port, own: list[IPv4Address]) -> Iterator[Finding]:
+    assert scene.rules is not None
+    led = firewall.forwards(scene.rules).get((port.protocol, port.host))
+    facts = {"port": port.text, "to": port.machine, "name": scene.machine}
+    if led is None and firewall.has_own_forward(scene.rules, port.protocol, port.host):
+        led = Forward(port.protocol, port.host, own[0], port.machine)
+    if led is None:
+        yield _missing(scene, facts)
+    elif led.address not in own or led.to != port.machine:
+        yield found("port-astray", facts, leads=f"{led.address}:{led.to}", can_mend=True)
+    else:
+        yield _tried(scene, led, facts)
+
+
+def _missing(scene: Scene, facts: dict[str, object]) -> Finding:
+    if scene.settings_are_newer:
+        return found("port-later", facts)
+    if scene.seconds_up < SETTLES:
+        return found("port-soon", facts)
+    return found("port-lost", facts, can_mend=True)
+
+
+def _tried(scene: Scene, led: Forward, facts: dict[str, object]) -> Finding:
+    """The machine's port itself, then through the host's address."""
+    if led.protocol == "udp":
+        return found("port-untried", facts)
+    answer = probe.knock(led.address, led.to)
+    if answer == "refused":
+        return found("port-closed", facts)
+    if answer != "open":
+        return found("port-silent", facts, address=led.address)
+    outer = _own_address(scene)
+    if outer is not None and probe.knock(outer, led.port) != "open":
+        return found("port-blocked", facts, address=outer)
+    return found("port-open", facts)
+
+
+def _own_address(scene: Scene) -> IPv4Address | None:
+    """The host's address towards the outside; None when it has no way out."""
+    way = netlink.way_to(ANYWHERE)
+    own = (each.ip for index, each in scene.host_addresses if index == way)
+    return next((ip for ip in own if isinstance(ip, IPv4Address)), None)
+
+
+# --- of the whole host
+
+
+def host_masquerade(scene: Scene) -> Iterator[Finding]:
+    """Links of machines whose network nobody translates though systemd-networkd was told to."""
+    if not scene.networkd_runs or scene.rules is None:
+        return
+    bare = sorted({link.name for link, _ in bare_networks(scene, scene.rules)})
+    if bare:
+        yield found("masquerade-off", link=", ".join(bare), can_mend=True)
+    elif any(_is_of_machines(link) for link in scene.host_links.values()):
+        yield found("masquerade-on")
+
+
+def _is_of_machines(link: Link) -> bool:
+    return link.name.startswith(("ve-", "vz-"))
+
+
+def bare_networks(scene: Scene, rules: firewall.Rules) -> list[tuple[Link, IPv4Network]]:
+    return [
+        (link, network)
+        for link in list(scene.host_links.values())[:MOST_MACHINES]
+        if _is_of_machines(link) and asks_masquerade(scene, link)
+        for network in scene.networks_of(link)
+        if not firewall.translates(rules, network.network_address + 1)
+    ]
+
+
+def to_restore(scene: Scene) -> list[str]:
+    """Lines for nft that put back what was lost: networks of every link, ports of the machine or of every machine."""
+    if scene.rules is None:
+        return []
+    names = [scene.name] if scene.name else scene.running[:MOST_MACHINES]
+    wanted = [forward for name in names if name for forward in _forwards_of(scene, name)]
+    return firewall.restoring(scene.rules, [network for _, network in bare_networks(scene, scene.rules)], wanted)
+
+
+def _forwards_of(scene: Scene, name: MachineName) -> list[Forward]:
+    own = Scene(scene.host, scene.task, name)
+    address = next((ip for _, ip in answers_for(own)), None)
+    if address is None or own.settings_are_newer:
+        return []
+    return [
+        Forward(port.protocol, port.host, address, port.machine)
+        for port in asked_ports(own)
+        if not firewall.has_own_forward(scene.rules or firewall.Rules([], [], []), port.protocol, port.host)
+    ]

@@ -1,0 +1,236 @@
+"""Why a machine has no address, or one that leads nowhere: the chain is followed link by link from the host's end.
+
+Facts, tried with traffic on 252 and 257: before some version after 252 networkd gives a link whose .network file says
+Address=0.0.0.0/28 yet another network whenever it sets the link up anew (`networkctl reconfigure`, a carrier that was
+lost); machines keep their lease of the former one, and what is sent to them leaves by the default route. A host and its
+machines on a macvlan do not reach each other, by design.
+"""
+
+import json
+from collections.abc import Iterator
+from ipaddress import IPv4Address, ip_address
+from typing import Any
+
+from machines.contract.findings import Finding
+from machines.host import listeners, netlink
+from machines.host.bus import BusError, escape
+from machines.host.doctor import host_checks, probe
+from machines.host.doctor.host_checks import found
+from machines.host.doctor.inside_checks import may_ask_inside
+from machines.host.doctor.links import Cable
+from machines.host.doctor.scene import Scene
+from machines.host.netlink import Link
+
+NETWORK1 = "org.freedesktop.network1"
+CABLES = 4  # looked at
+DHCP_SERVER = ("udp", 67)
+
+
+def has_own_cable(scene: Scene) -> bool:
+    """Whether the host serves it: a network of its own, and the other end here."""
+    return bool(scene.leader) and not scene.shares_network and bool(scene.cables)
+
+
+def cables(scene: Scene) -> list[Cable]:
+    return scene.cables[:CABLES] if has_own_cable(scene) else []
+
+
+def network(scene: Scene) -> Iterator[Finding]:
+    if not scene.leader:
+        yield found("not-running")
+    elif scene.shares_network:
+        yield found("network-host")
+    elif not scene.links_inside:
+        yield found("network-none")
+    else:
+        led = {cable.inside.name: f"{cable.inside.name} ({cable.host.name})" for cable in scene.cables if cable.inside}
+        said = ", ".join(led.get(name, name) for name in scene.links_inside)
+        yield found("network-own" if scene.cables else "network-given", links=said)
+    if scene.leader and not scene.shares_network:
+        yield from _on_cards(scene)
+
+
+def _on_cards(scene: Scene) -> Iterator[Finding]:
+    """Links that sit on a card of the host's: mv- or iv- and the card's name, as nspawn calls them."""
+    by_name = {link.name: link for link in scene.host_links.values()}
+    for name in scene.links_inside:
+        card = by_name.get(name[3:]) if name.startswith(("mv-", "iv-")) else None
+        if card and not card.has_carrier:
+            yield found("card-down", card=card.name, link=name)
+        elif card:
+            yield found("card-apart", card=card.name, link=name)
+
+
+def bridge_exists(scene: Scene) -> Iterator[Finding]:
+    mode, target = scene.configured
+    if mode == "bridge" and target and all(link.name != target for link in scene.host_links.values()):
+        yield found("bridge-absent", bridge=target)
+
+
+def host_networkd(scene: Scene) -> Iterator[Finding]:
+    if any(cable.is_main and not cable.is_bridged for cable in cables(scene)):
+        yield from host_checks.networkd(scene)
+
+
+def cable(scene: Scene) -> Iterator[Finding]:
+    for each in cables(scene):
+        if not each.host.is_up:
+            yield found("link-down" if each.is_main else "extra-down", link=each.host.name)
+        elif not each.host.has_carrier:
+            yield found("link-down-inside" if each.is_main else "extra-down-inside", link=each.host.name)
+        else:
+            yield found("link-up", link=each.host.name)
+        if each.is_main:
+            yield from _bridge(scene, each)
+
+
+def _bridge(scene: Scene, cable: Cable) -> Iterator[Finding]:
+    mode, target = scene.configured
+    wanted = f"vz-{target}" if mode == "zone" else target if mode == "bridge" else ""
+    link, bridge = cable.host.name, cable.bridge
+    if bridge is None:
+        if wanted and link.startswith("vb-"):  # a ve- was made for another configuration, which still runs
+            yield found("bridge-left", link=link, bridge=wanted)
+    elif not bridge.is_up:
+        yield found("bridge-down", bridge=bridge.name)
+    elif wanted and bridge.name != wanted:
+        yield found("bridge-other", link=link, bridge=bridge.name, wanted=wanted)
+    else:
+        yield found("bridge-joined", link=link, bridge=bridge.name)
+
+
+# --- addresses from the host
+
+
+def dhcp(scene: Scene) -> Iterator[Finding]:
+    for each in cables(scene) if scene.networkd_runs else []:
+        if each.is_main and each.host.has_carrier:  # else what hangs on it would only repeat that
+            yield from _served(scene, each)
+
+
+def _served(scene: Scene, cable: Cable) -> Iterator[Finding]:
+    link, leases = cable.server, leases_of(scene, cable.server)
+    pool = scene.networks_of(link)
+    own = _usable(scene, cable)
+    if leases is not None and pool:
+        yield found("dhcp-serves", link=link.name, pool=", ".join(str(each) for each in pool[:4]))
+        yield from _lease(cable, leases, own)
+    elif own or cable.is_bridged:
+        yield found("dhcp-elsewhere", bridge=link.name)
+    elif inode := listeners.taken().get(DHCP_SERVER, ""):
+        yield found("dhcp-other", program=listeners.who(inode), link=link.name)
+    else:
+        yield found("dhcp-silent", link=link.name, state=_told_by_networkd(scene, link).get("AdministrativeState", "?"))
+
+
+def _lease(cable: Cable, leases: list[tuple[str, str]], own: list[IPv4Address]) -> Iterator[Finding]:
+    mac = cable.inside.mac if cable.inside else ""
+    mine = [address for address, owner in leases if owner == mac or ip_address(address) in own]
+    if mine:
+        yield found("lease-given", address=", ".join(mine))
+    elif own:
+        yield found("lease-fixed", addresses=", ".join(map(str, own[:5])))
+    else:
+        yield found("lease-none", link=cable.server.name)
+
+
+def leases_of(scene: Scene, link: Link) -> list[tuple[str, str]] | None:
+    """(address, hardware address) of the leases systemd-networkd has given on a link; None when it serves none there.
+    Raises BusError when it does not answer."""
+    try:
+        said = scene.host.bus.do(scene.host.bus.properties(NETWORK1, _object(link), f"{NETWORK1}.DHCPServer"))
+    except BusError as error:
+        if "Unknown" in error.name:  # object, interface or property: no server there
+            return None
+        raise
+    return [_one_lease(lease) for lease in said.get("Leases", [])]
+
+
+def _object(link: Link) -> str:
+    return f"/org/freedesktop/network1/link/{escape(str(link.index))}"
+
+
+def _one_lease(lease: Any) -> tuple[str, str]:
+    return str(ip_address(bytes(lease[2]))), bytes(lease[4][:6]).hex(":")
+
+
+def _told_by_networkd(scene: Scene, link: Link) -> dict[str, Any]:
+    """What systemd-networkd says of a link: its state, its file; {} of one it does not know. Raises BusError."""
+    try:
+        text = scene.host.bus.do(scene.host.bus.call(NETWORK1, _object(link), f"{NETWORK1}.Link.Describe"))[0]
+    except BusError as error:
+        if "Unknown" in error.name:
+            return {}
+        raise
+    said = json.loads(text)
+    return said if isinstance(said, dict) else {}
+
+
+def network_files(scene: Scene, link: Link) -> list[str]:
+    """The .network file systemd-networkd set a link up by, and its drop-ins. Raises BusError."""
+    said = _told_by_networkd(scene, link)
+    return [str(name) for name in (said.get("NetworkFile"), *(said.get("NetworkFileDropins") or [])) if name]
+
+
+def _usable(scene: Scene, cable: Cable) -> list[IPv4Address]:
+    """Its IPv4 addresses on that cable, those left out that reach no further than the cable."""
+    inside = cable.inside.index if cable.inside else 0
+    fours = (each.ip for index, each in scene.addresses_inside if index == inside)
+    return [ip for ip in fours if isinstance(ip, IPv4Address) and not ip.is_link_local][:8]
+
+
+# --- whether the address is one the host can use
+
+
+def placed(scene: Scene) -> Iterator[Finding]:
+    """Its addresses against the networks of the link it hangs on, and one packet there."""
+    for each in cables(scene):
+        pool = scene.networks_of(each.server)
+        for ip in _usable(scene, each) if pool else []:
+            yield from _place(scene, each, ip)
+
+
+def _place(scene: Scene, cable: Cable, ip: IPv4Address) -> Iterator[Finding]:
+    link, pool = cable.server, scene.networks_of(cable.server)
+    facts = {"address": ip, "link": link.name, "pool": ", ".join(map(str, pool[:4]))}
+    way = scene.host_links.get(netlink.way_to(ip))
+    sent = {**facts, "way": way.name if way else "no link", "name": scene.machine}
+    if not any(ip in each for each in pool):
+        if cable.is_bridged:
+            yield found("address-apart", facts)
+        else:
+            yield found("address-astray", sent, can_mend=cable.is_main and may_ask_inside(scene))
+    elif way is None or way.index != link.index:
+        yield found("address-shadowed", sent)
+    else:
+        yield from _reach(facts, ip)
+
+
+def _reach(facts: dict[str, Any], ip: IPv4Address) -> Iterator[Finding]:
+    answer = probe.knock(ip)
+    if answer in {"open", "refused"}:
+        yield found("host-reaches", facts)
+    elif answer == "silent" and probe.is_neighbour(ip):
+        yield found("host-unsure", facts)
+    else:
+        yield found("host-unreached", facts)
+
+
+def packet_filter(scene: Scene) -> Iterator[Finding]:
+    if has_own_cable(scene):
+        yield from host_checks.packet_filter(scene)
+
+
+def forwarding(scene: Scene) -> Iterator[Finding]:
+    if any(scene.networks_of(each.server) for each in cables(scene)):
+        yield from host_checks.forwarding(scene)
+
+
+def answers_for(scene: Scene) -> list[tuple[Cable, IPv4Address]]:
+    """The addresses the host can send to, with the cable each is on."""
+    return [
+        (each, ip)
+        for each in cables(scene)
+        for ip in _usable(scene, each)
+        if any(ip in pool for pool in scene.networks_of(each.server))
+    ]
