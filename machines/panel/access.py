@@ -12,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 
@@ -86,10 +87,16 @@ def to_login(request: PanelRequest) -> HttpResponse:
     return redirect(f"{reverse('account_login')}?next={quote(back)}")
 
 
+def is_page(address: str) -> bool:
+    """Whether this is a path of the panel's own. Only such a one of what a browser sent may be led to, and never by
+    redirect(), which takes words without a slash for names of views."""
+    return address.startswith("/") and url_has_allowed_host_and_scheme(address, allowed_hosts=None)
+
+
 def page_of(request: HttpRequest) -> str:
     """The path of the page whose form was sent. Of what the browser says of it only the path counts."""
     path = urlsplit(request.headers.get("Referer", "")).path
-    return path if path.startswith("/") and not path.startswith("//") else "/"
+    return path if is_page(path) else "/"
 
 
 def host(_request: PanelRequest, name: str) -> Host:

@@ -14,6 +14,7 @@ from django_htmx.http import HttpResponseClientRedirect, trigger_client_event
 
 from machines.contract.problems import Problem
 from machines.models import Job
+from machines.panel import access
 from machines.panel.access import PanelRequest
 from machines.panel.dispatch import Busy
 
@@ -67,8 +68,9 @@ def refused(request: PanelRequest, problem: Problem, *, back: str, status: int =
 
 
 def came_from(request: PanelRequest) -> str:
-    """The path of the page that asked by htmx; "" for a plain request."""
-    return urlsplit(request.htmx.current_url_abs_path or "").path if request.htmx else ""
+    """The path of the page that asked by htmx; "" for a plain request, and for an address that is none of ours."""
+    path = urlsplit(request.htmx.current_url_abs_path or "").path if request.htmx else ""
+    return path if access.is_page(path) else ""
 
 
 def done(request: PanelRequest, said: str, *, back: str) -> HttpResponse:

@@ -1,8 +1,8 @@
 """What people set for themselves."""
 
-from django.http import HttpResponse, HttpResponseBadRequest
-from django.shortcuts import redirect, render
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.http import HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
@@ -23,7 +23,7 @@ def theme(request: PanelRequest) -> HttpResponse:
     request.user.save(update_fields=["theme"])
     if request.htmx:
         return HttpResponseClientRefresh()
-    return redirect(back if url_has_allowed_host_and_scheme(back, allowed_hosts=None) else "machine-index")
+    return HttpResponseRedirect(back if access.is_page(back) else reverse("machine-index"))
 
 
 def out_of_date(request: PanelRequest, **_: str) -> HttpResponse:

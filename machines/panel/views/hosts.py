@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from django.db.models import Count, Q
@@ -43,6 +44,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "word": word,
         "is_cut": len(given) > SHOWN,
         "may_administer": request.user.may(Right.ADMINISTER),
+        "panel_name": urlsplit(f"//{request.get_host()}").hostname,
         "fragment": responses.wants_fragment(request),
     }
     version = rows.version(shown, word, len(jobs))
