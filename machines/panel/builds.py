@@ -122,6 +122,7 @@ def _revision(machine: Machine, configurator: Configurator, by: User) -> Revisio
         author=by,
         author_name=by.username,
         reason="built",
-        replaces_nspawn=machine.nspawn_sha256 if machine.applied else ABSENT,
-        replaces_limits=machine.limits_sha256 if machine.applied else ABSENT,
+        # of an earlier machine of the name nothing but our own, unchanged, is replaced without a word
+        replaces_nspawn=machine.applied.nspawn_sha256 if machine.applied else ABSENT,
+        replaces_limits=machine.applied.limits_sha256 if machine.applied else ABSENT,
     )

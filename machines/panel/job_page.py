@@ -16,7 +16,7 @@ from machines.contract.orders import PHASES
 from machines.contract.rights import RIGHT_FOR, Right
 from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
-from machines.panel import ansi, build_page, frame, job_words, log_lines, logs
+from machines.panel import ansi, build_page, frame, job_words, log_lines, logs, name_files
 from machines.panel.access import PanelRequest
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.rows import host_url, machine_url, version
@@ -67,6 +67,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
         "needs_restart": job.op == "apply" and job.state == JobState.SUCCEEDED and getattr(job, "needs_restart", False),
         "must_decide": _found_other_files(job),
+        "name_files": [(file.path, name_files.words(file)) for file in name_files.of_job(job)],
         "times": times(job),
         "retried_by": getattr(job, "retried_by", None),
     }

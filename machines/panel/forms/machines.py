@@ -9,9 +9,10 @@ from django import forms
 
 from machines.contract import names, orders, recipes
 from machines.contract.problems import BadValue
+from machines.contract.reports import Leftover
 from machines.contract.states import MachineState
 from machines.models import Host, Machine
-from machines.panel import passwords
+from machines.panel import name_files, passwords
 from machines.panel.forms.checks import CODE, checked, each
 
 LOCALE, ZONE = "C.UTF-8", "UTC"
@@ -96,8 +97,43 @@ class NewMachineForm(forms.Form):
     timezone = forms.CharField(
         label="Time zone", required=False, initial=ZONE, max_length=60, widget=forms.TextInput(attrs=CODE)
     )
+    leftovers = forms.ChoiceField(
+        label="What shall become of them",
+        choices=[
+            (
+                "keep",
+                "Keep them: they act on the new machine, and the settings below are written only where there is none",
+            ),
+            ("replace", "Replace them: copies stay on the host, in /var/lib/nspawnpanel/removed"),
+        ],
+        widget=forms.RadioSelect,
+        required=False,
+    )
+    seen = forms.CharField(required=False, max_length=64)  # files_digest of the page that was sent
     start = forms.BooleanField(label="Start it when it is built", required=False, initial=True)
     enable = forms.BooleanField(label="Start it whenever the host boots", required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.found: list[Leftover] = []
+        self.files_host = ""
+        host, name = self.initial.get("host"), str(self.initial.get("name") or "")
+        if not self.is_bound and isinstance(host, Host) and name:
+            self._look(host, name)
+
+    def _look(self, host: Host, name: str) -> None:
+        """What lies under that name on that host, which the page then shows."""
+        self.found, self.files_host = name_files.known(host, name), host.name
+
+    @property
+    def files_digest(self) -> str:
+        """Names what the page shows of them."""
+        return name_files.digest(self.found)
+
+    @property
+    def name_files(self) -> list[tuple[str, str]]:
+        """(path, what it is) of each."""
+        return [(file.path, name_files.words(file)) for file in self.found]
 
     def clean_name(self) -> str:
         return checked(names.new_machine_name, self.cleaned_data["name"])
@@ -141,10 +177,24 @@ class NewMachineForm(forms.Form):
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         host, name = cleaned.get("host"), cleaned.get("name")
         if host and name:
+            self._look(host, name)
+            self._check_files(name)
             there = Machine.objects.listed().on(host).filter(name=name).exclude(state=MachineState.MISSING)
             if there.exists():
                 self.add_error("name", f"{host} has a machine {name} already; choose another name, or remove that one.")
         return cleaned
+
+    def _check_files(self, name: str) -> None:
+        """Somebody decides what becomes of files that lie there, having seen them as they are."""
+        given = self.cleaned_data
+        if not self.found:
+            given["leftovers"] = ""
+        elif given.get("seen") != self.files_digest:
+            self.add_error(
+                "leftovers", f"Files named {name} are on {self.files_host} already: say what shall become of them."
+            )
+        elif not given.get("leftovers"):
+            self.add_error("leftovers", "Choose one of these, or another name for the machine.")
 
     def to_first_boot(self, *, is_copy: bool) -> recipes.FirstBoot:
         """A copy keeps what nobody has changed here."""
@@ -170,6 +220,8 @@ class NewMachineForm(forms.Form):
             fresh=given["fresh"] and not is_copy,
             start=given["start"],
             enable=given["enable"],
+            leftovers=given["leftovers"] or "refuse",
+            seen=name_files.seen(self.found),
         )
 
     def secrets(self, token: str = "") -> recipes.BuildSecrets:

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 from machines.contract.rights import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.panel import bases, frame, host_rows, job_words, responses, rows
+from machines.panel import bases, frame, host_rows, job_words, name_files, responses, rows
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import pools
 
@@ -79,6 +79,9 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "may_build": request.user.may(Right.BUILD),
         "offers_pool": pools.is_offered(found, request.user),
         "bases": bases.of_host(found.name, found.facts.get("bases")),
+        "name_files": [
+            (name, [(file.path, name_files.words(file)) for file in files]) for name, files in name_files.of_host(found)
+        ],
         "key": uuid4(),
         "fragment": responses.wants_fragment(request),
     }
