@@ -123,6 +123,15 @@ def _seen(host: Host) -> None:
     host.last_seen = timezone.now()
 
 
+def note_reboot(host: Host, boot_id: str) -> None:
+    """Keep that a host has booted since it was last heard, which ended all its machines and jobs."""
+    before = host.facts.get("boot_id")
+    if not before or not boot_id or boot_id == before:
+        return
+    heard = f" It was last heard at {host.last_seen:%Y-%m-%d %H:%M:%S} UTC." if host.last_seen else ""
+    note_refusal(host, "host-rebooted", f"{host.name} has booted again.{heard}")
+
+
 def note_refusal(host: Host, kind: str, text: str) -> None:
     """Keep a refusal, but not a flood of them."""
     hour_ago = timezone.now() - timedelta(hours=1)
@@ -470,6 +479,7 @@ def _observed(host: Host, report: reports.Observed, _: Jobs) -> None:
 
 def _inventory(host: Host, report: reports.Inventory, _: Jobs) -> None:
     now = timezone.now()
+    note_reboot(host, report.host.boot_id)
     host.facts = report.host.model_dump(mode="json")
     host.facts_at = host.inventory_at = now
     known = {m.name: m for m in Machine.objects.on(host).select_related("applied", "host")}
@@ -529,6 +539,7 @@ def _reconcile(host: Host, on_host: list[UUID]) -> None:
 
 def _heartbeat(host: Host, report: reports.Heartbeat, _: Jobs) -> None:
     fresh = report.model_dump(include={"load", "memory_available", "disk_free", "boot_id"})
+    note_reboot(host, report.boot_id)
     host.facts = {**host.facts, **fresh}
     host.facts_at = timezone.now()
     host.trouble = report.trouble

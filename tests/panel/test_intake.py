@@ -522,3 +522,26 @@ def test_a_file_that_cannot_be_read_is_no_drift_and_clears_none(voice):
     voice.tell(reports.Observed(machines=[fact(nspawn_sha256="other")]))
     machine.refresh_from_db()
     assert (machine.drifted, machine.unreadable) == (True, "")
+
+
+def test_a_host_that_has_booted_again_leaves_an_event_whichever_report_says_it_first(voice):
+    voice.tell(reports.Heartbeat(boot_id="one"))
+    voice.tell(reports.Inventory(host=reports.HostFact(boot_id="one"), machines=[]))
+    assert not Event.objects.filter(kind="host-rebooted").exists()
+    voice.tell(reports.Heartbeat(boot_id="two"))
+    voice.tell(reports.Inventory(host=reports.HostFact(boot_id="two"), machines=[]))
+    voice.tell(reports.Inventory(host=reports.HostFact(boot_id="three"), machines=[]))
+    told = [event.text for event in Event.objects.filter(kind="host-rebooted")]
+    assert len(told) == 2
+    assert all("alpha has booted again. It was last heard at " in text for text in told)
+
+
+def test_what_a_unit_does_is_kept_without_what_is_as_ever(voice):
+    activity = reports.Activity(sub="auto-restart", restarts=4, ended="exit status 1", policy="always")
+    voice.tell(reports.Observed(machines=[fact(state=MachineState.RESTARTING, activity=activity)]))
+    machine = Machine.objects.get()
+    assert (machine.state, machine.rank) == ("restarting", 0)
+    assert machine.activity == {"sub": "auto-restart", "restarts": 4, "ended": "exit status 1", "policy": "always"}
+    voice.tell(reports.Observed(machines=[fact(state=MachineState.STOPPED)]))
+    machine.refresh_from_db()
+    assert machine.activity == {}
