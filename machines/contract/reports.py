@@ -157,7 +157,7 @@ class MachineFact(BaseModel):
     nspawn_sha256: Annotated[str, Field(max_length=64)] = "absent"
     limits_sha256: Annotated[str, Field(max_length=64)] = "absent"
     effective: dict[Short, Short] = Field(default={}, max_length=60)
-    why: Text = ""  # when failed: the unit's last lines
+    why: Text = ""  # when failed or restarting: the unit's last lines
     unreadable: Short = ""
     activity: Activity = Activity()
 

@@ -22,11 +22,12 @@ from machines.host import addresses, autostart, guarded, images, journal, kernel
 from machines.host.bus import MACHINED_PATH, Bus, BusError, escape
 from machines.host.paths import unit_of
 from machines.host.rootfs import tree
-from machines.host.this_host import Image, Slow, ThisHost
+from machines.host.this_host import Image, Slow, ThisHost, Why
 from machines.host.unit_state import INFINITE, UnitState
 
 LOG = logging.getLogger(__name__)
 
+EXPLAINED = 15.0  # seconds for which the words of a unit that is started again and again are not read anew
 SLOW = 600.0  # seconds: how old an image's os-release and disk use may be
 MACHINED_UNIT = "systemd-machined.service"
 OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
@@ -187,7 +188,8 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -
     machine, unit, (about, properties) = await machine_and_unit(host, lists, name)
     job = await unit_state.job_type(host.bus, about)
     now = unit_state.of(name, unit, machine, about, properties, job=job)
-    why, refused = await _explain(slow, now) if now.active == "failed" else ("", False)
+    explain = now.active == "failed" or (now.sub in unit_state.WAITS and now.result != "success")
+    why, refused = await _explain(slow, now) if explain else ("", False)
     up = now.is_up
     unknown = lists.partial and now.is_gone and now.active != "failed"  # machined might name another unit it runs in
     return MachineFact(
@@ -248,14 +250,16 @@ async def _nothing() -> dict[str, Any]:
 
 
 async def _explain(slow: Slow, now: UnitState) -> tuple[str, bool]:
-    """(the last journal lines of the run in which a unit failed, whether another start was refused since); read once."""
-    key = (now.unit, now.invocation, now.changed)
-    if key not in slow.why:
+    """(the last journal lines of the run in which a unit failed, whether another start was refused since): read once, and
+    of a unit that fails again and again not each time."""
+    known = slow.why.get(now.unit)
+    key = (now.invocation, now.changed)
+    fresh = known is not None and (known.of == key or (now.will_start and time.monotonic() - known.at < EXPLAINED))
+    if known is None or not fresh:
         lines = await asyncio.get_running_loop().run_in_executor(None, journal.lines_of, now.invocation, 12)
-        slow.why = {old: why for old, why in slow.why.items() if old[0] != now.unit}
         text = "\n".join(lines)[-4000:] or "The unit failed and logged nothing."
-        slow.why[key] = text, unit_state.was_refused(lines)
-    return slow.why[key]
+        known = slow.why[now.unit] = Why(key, time.monotonic(), text, unit_state.was_refused(lines))
+    return known.text, known.refused
 
 
 def _number(properties: dict[str, Any], key: str) -> int | None:

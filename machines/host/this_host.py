@@ -17,13 +17,23 @@ from machines.host.trouble import Trouble
 from machines.host.voice import Voice
 
 
+@dataclass(frozen=True)
+class Why:
+    """What a unit logged in its last run, read at `at` (monotonic): `of` is that run and when the unit changed last."""
+
+    of: tuple[bytes, float]
+    at: float
+    text: str
+    refused: bool
+
+
 @dataclass
 class Slow:
     """What is too slow to read each time, with the time it was read. Shared by all threads; races only cost a reading."""
 
     os: dict[str, tuple[float, str]] = field(default_factory=dict)
     disk: dict[str, tuple[float, int]] = field(default_factory=dict)
-    why: dict[tuple[str, bytes, float], tuple[str, bool]] = field(default_factory=dict)
+    why: dict[str, "Why"] = field(default_factory=dict)  # by unit
     units: dict[str, str] = field(
         default_factory=dict
     )  # machine → the unit it ran in, where that is not the template's

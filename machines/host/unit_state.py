@@ -37,6 +37,7 @@ STARTING_JOBS = frozenset({"start", "restart", "try-restart", "reload-or-start"}
 REBOOTED = 133  # systemd-nspawn's exit status when the init inside rebooted
 REFUSED = "Start request repeated too quickly"
 _RUNS = re.compile(r"\((\d[\dhdminsy ]*) / [^()]*\)(?:\.\.\.)?$")  # “(3s / 15min)...”, another one every moment
+_WAITS_FOR = re.compile(r"(\(\d+ of \d+\) )?(\S+)/([a-z-]+) running")
 _NSPAWN = "systemd-nspawn"
 _CLD_EXITED, _CLD_KILLED, _CLD_DUMPED = 1, 2, 3
 
@@ -330,7 +331,11 @@ def how_it_ended(code: int, status: int) -> str:
 def said(status: str) -> str:
     """What an init says it is doing, without the time it has taken, which is another one every second."""
     text = status.removeprefix("Container running: ").removeprefix("Container running.")
-    return _RUNS.sub("", text.replace("User job ", "")).strip()[:300]
+    text = _RUNS.sub("", text.replace("User job ", "")).strip()
+    if not (waits := _WAITS_FOR.fullmatch(text)):
+        return text[:300]
+    number, unit, verb = waits.groups(default="")
+    return f"waiting for {unit} to {verb} {number}".strip()[:300]
 
 
 def was_refused(lines: list[str]) -> bool:

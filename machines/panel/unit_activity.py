@@ -8,7 +8,7 @@ from machines.contract.states import MachineState
 from machines.templatetags import panel_tags
 
 NOTE = 80  # characters beside the state in a list
-SOON = 3  # seconds: nearer than that, when it starts next is not worth a word
+SOON = 10  # seconds: nearer than that, when it starts next is not worth a word
 STARTS = {MachineState.STARTING.value, MachineState.RESTARTING.value}
 SYSTEMD = {"", "systemd", "systemd-nspawn"}  # the last one is the stub of ProcessTwo=, which knows the same signals
 VERBS = {"start": "Start", "poweroff": "Power off", "reboot": "Reboot", "terminate": "Terminate"}
@@ -85,8 +85,8 @@ def _details(state: str, known: dict[str, Any]) -> str:
         return f"{ended}Its unit has Restart={known.get('policy') or 'no'}, so systemd starts it again."
     if state != MachineState.STARTING:
         return ""
-    what = known.get("says") or _part(known)
-    doing = f"{what}. " if what else ""
+    what = str(known.get("says") or _part(known))
+    doing = f"{what[0].upper()}{what[1:].rstrip('.')}. " if what else ""
     limit = known.get("start_limit")
     if limit is None:
         return f"{doing}Nothing limits how long that takes (TimeoutStartSec=infinity)."

@@ -76,10 +76,10 @@ def test_how_a_run_ended(code, status, words):
         ("", ""),
         ("Container running.", ""),
         ("Container running: Ready.", "Ready."),
-        ("Container running: User job long.service/start running (3s / 15min)...", "long.service/start running"),
+        ("Container running: User job long.service/start running (3s / 15min)...", "waiting for long.service to start"),
         (
             "Container running: (1 of 2) User job long.service/start running (1min 4s / no limit)...",
-            "(1 of 2) long.service/start running",
+            "waiting for long.service to start (1 of 2)",
         ),
         ("Terminating...", "Terminating..."),
     ],

@@ -48,11 +48,13 @@ def test_a_restarting_machine_says_which_attempt_and_why_in_the_list_and_can_be_
 
 def test_its_page_says_so_too_with_the_next_start_and_a_stop(as_admin, odd):
     soon = timezone.now() + timedelta(seconds=40)
-    odd("restarting", **RESTARTING, next_start=soon.timestamp())
+    machine = odd("restarting", **RESTARTING, next_start=soon.timestamp())
+    type(machine).objects.update(why="Failed to stat /nowhere")
     page = words(as_admin, PAGE)
     assert "Restarting, 5th attempt" in page
     assert "Its last run ended with exit status 1. Its unit has Restart=always, so systemd starts it again." in page
     assert "Next start <relative-time" in page
+    assert "Failed to stat /nowhere" in page
     assert f'href="{PAGE}ask/poweroff/"' in page
     assert "Start at boot" not in page
     asked = words(as_admin, f"{PAGE}ask/poweroff/")
@@ -61,9 +63,9 @@ def test_its_page_says_so_too_with_the_next_start_and_a_stop(as_admin, odd):
 
 
 def test_a_start_says_what_it_waits_for_and_how_long_it_may_take(as_admin, odd):
-    odd("starting", says="(1 of 2) slow.service/start running", part="ExecStart", start_limit=90.0)
+    odd("starting", says="waiting for slow.service to start (1 of 2)", part="ExecStart", start_limit=90.0)
     page = words(as_admin, PAGE)
-    assert "(1 of 2) slow.service/start running. Its unit gives it 1 m 30 s." in page.replace("\u00a0", " ")
+    assert "Waiting for slow.service to start (1 of 2). Its unit gives it 1 m 30 s." in page.replace("\u00a0", " ")
     assert "slow.service" in words(as_admin, "/machines/")
     assert "Stop odd" in words(as_admin, f"{PAGE}ask/poweroff/")
 
@@ -113,7 +115,7 @@ def test_a_virtual_machine_of_the_name_offers_no_way_to_end_it(as_admin, odd):
 
 def test_another_init_than_systemd_is_named_and_what_power_off_does_with_it(as_admin, odd):
     odd("running", init="bash")
-    assert "not systemd, so it is not asked" in words(as_admin, PAGE)
+    assert "not systemd: to power off, its unit is stopped" in words(as_admin, PAGE)
     assert "Its first process is bash, not systemd" in words(as_admin, f"{PAGE}ask/poweroff/")
     assert "stopped and started" in words(as_admin, f"{PAGE}ask/reboot/")
 
