@@ -7,7 +7,6 @@ unfinished orders are taken up again at start.
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Mapping
 from uuid import UUID
@@ -19,6 +18,7 @@ from machines.contract.envelope import Envelope
 from machines.contract.orders import AnyOrder
 from machines.contract.problems import EnvelopeRefused, Problem
 from machines.host import handlers, policy
+from machines.host.budget import Budget
 from machines.host.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.lanes import Lanes
 from machines.host.ledger import Ledger, Row
@@ -35,25 +35,7 @@ REFUSAL_SECONDS = 5.0
 AGAIN_SECONDS = 2.0
 STALE_SECONDS = 600.0  # an order accepted longer ago than this is not carried out by a worker that comes back
 
-
-class Budget:
-    """So many at once, then one per period: a flood of forged messages must not become a flood of reports."""
-
-    def __init__(self, most: int, period: float) -> None:
-        self._most, self._period = most, period
-        self._left, self._at = float(most), time.monotonic()
-        self._lock = threading.Lock()
-
-    def take(self) -> bool:
-        """Whether one more may go out now."""
-        with self._lock:
-            now = time.monotonic()
-            self._left = min(self._most, self._left + (now - self._at) / self._period)
-            self._at = now
-            if self._left < 1:
-                return False
-            self._left -= 1
-            return True
+GOES_ON = frozenset({"apply", "start"})  # what they have begun goes on without a worker, and is ended when cancelled
 
 
 class Carrier:
@@ -279,11 +261,11 @@ class Carrier:
                 self._adopt_converging(row)
 
     def _adopt_converging(self, row: Row) -> None:
-        if row.cancelled and not (row.op == "apply" and row.begun):
+        if row.cancelled and not (row.op in GOES_ON and row.begun):
             self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
             return
         order, since = orders.from_wire(row.wanted), row.begun or row.taken
-        if row.cancelled:  # what it has begun is ended: both files are the old ones or the new ones
+        if row.cancelled:  # what it has begun is ended: both files are the old ones or the new ones, no start goes on
             self._lanes.put(row.name, lambda: self._converge(row.id, order, row.name, again=True, stopped=True))
             return
         if order.op != "apply" and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):

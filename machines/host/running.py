@@ -217,13 +217,13 @@ def start_machine(host: ThisHost, task: Task, name: MachineName, *, reset: bool 
 
     Raises MachineMissing, TookTooLong, Stopped, or Problem start-failed or cannot-do.
     """
+    if task.stop.is_set():  # cancelled while no worker was there
+        _give_up(Machine(host, task, name))
     if not _has_image(host, name):
         raise MachineMissing(
             f"There is no image named {name} on this host.", hint="Build it, or refresh the list of machines."
         )
     machine, state = Machine(host, task, name).seen()
-    if task.stop.is_set():
-        _give_up(machine)
     refuse(state, "start")
     if state.is_registered and not state.is_template:
         task.voice.line(f"{name} runs already, in {state.unit}.")

@@ -20,6 +20,7 @@ from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, MachineFact, Observed
 from machines.host import addresses, folders, holds, host_fact, images, inventory, leftovers, trouble, unit_state
+from machines.host.budget import Budget
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
 from machines.host.reporting import Reporter
@@ -31,6 +32,7 @@ Answer = TypeVar("Answer")
 INVENTORY_SECONDS = 60.0
 COALESCE_SECONDS = 0.02
 HOLD_SECONDS = 2.0  # how long an order's outcome may take to say what a signal would have said
+LOOKS = 20  # at one machine at once, then one per HOLD_SECONDS: a unit may start and fail several times a second
 LOOK_SECONDS = 0.3  # what changes in this time is looked at once; files come in twos and threes
 RELOAD_SECONDS = 2.0  # after a daemon-reload, for it concerns every unit
 TELL_AGAIN_SECONDS = 3600.0  # what holds is told anew, in case the panel has lost it
@@ -51,6 +53,7 @@ class Watch:
         self._told: dict[str, dict[str, object]] = {}
         self._chased: set[str] = set()
         self._held: dict[str, float] = {}
+        self._looks: dict[str, Budget] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unseen: set[str] = set()  # machines whose files are to be read again
         self._look = asyncio.Event()
@@ -135,11 +138,21 @@ class Watch:
             self._mark(name)
             if message.member == "MachineNew":
                 self._chase(name)
-        elif _is_machines_state(message):
-            self._mark(_unescape(str(message.path).removeprefix(_UNITS)).removesuffix(".service"))
+        elif whose := self._whose_state(message):
+            self._mark(whose)
         elif message.member == "Reloading" and message.body == [False]:
             self._reloads += 1
             asyncio.get_running_loop().call_later(RELOAD_SECONDS, self._after_reload, self._reloads)
+
+    def _whose_state(self, message: Message) -> str:
+        """The machine whose unit has changed its ActiveState, the template's or one that it was seen in; "" for any
+        other signal."""
+        if message.member != "PropertiesChanged" or "ActiveState" not in message.body[1]:
+            return ""
+        path = str(message.path)
+        if path.startswith(_UNITS):
+            return _unescape(path.removeprefix(_UNITS)).removesuffix(".service")
+        return next((name for name, unit in self._host.slow.units.items() if unit_path(unit) == path), "")
 
     def _after_reload(self, number: int) -> None:
         """A reload may change what every machine's limits are; of several in a row the last one counts."""
@@ -215,13 +228,17 @@ class Watch:
                 self._full.set()
 
     def _not_held(self) -> set[str]:
-        """What is to be looked at now; what an order's outcome will tell waits until that or a moment longer."""
+        """What is to be looked at now; what an order's outcome will tell waits until that or a moment longer, and what
+        changes all the time has its turn now and then."""
         now = time.monotonic()
-        held = {name for name in self._dirty if self._held.get(name, 0) > now}
+        held = {name for name in self._dirty if self._held.get(name, 0) > now or not self._may_look(name)}
         names, self._dirty = self._dirty - held, held
         if held:
             asyncio.get_running_loop().call_later(HOLD_SECONDS, self._wanted.set)
         return names
+
+    def _may_look(self, name: str) -> bool:
+        return self._looks.setdefault(name, Budget(LOOKS, HOLD_SECONDS)).take()
 
     async def _report(self, names: set[str]) -> None:
         facts, gone = await inventory.read_some(self._host, names)
@@ -301,16 +318,11 @@ class Watch:
             told = {fact.name: _lasting(fact) for fact in facts}
             self._told = self._told | told if partial else told
             self._forget_held(self._held_true.keys() - self._told.keys())
+            self._looks = {name: budget for name, budget in self._looks.items() if name in self._told}
             self._look_at(self._told)
         for fact in facts:
             if fact.leader and not fact.addresses:
                 self._chase(fact.name)
-
-
-def _is_machines_state(message: Message) -> bool:
-    """Whether a unit of the template has changed its ActiveState."""
-    ours = message.member == "PropertiesChanged" and (message.path or "").startswith(_UNITS)
-    return ours and "ActiveState" in message.body[1]
 
 
 def _unescape(label: str) -> str:

@@ -352,3 +352,19 @@ def test_a_control_order_needs_its_right_too(carrier, spool, sealed):
     spool.wait_for("outcome")
     carrier.receive(sealed(orders.Cancel(job=job), role="viewer")[1])
     assert spool.reports()[-1].kind == "refused"
+
+
+def test_a_start_that_was_cancelled_while_no_worker_was_there_is_ended_and_one_not_begun_is_left_alone(
+    carrier, spool, deeds, gate
+):
+    gate.clear()  # the handler sees that it was cancelled
+    for name, begun in (("web", True), ("db", False)):
+        job = uuid4()
+        with spool.ledger.writing() as db:
+            spool.ledger.take(db, job, {"op": "start", "name": name}, "ada", "accepted")
+        if begun:
+            spool.ledger.begin(job)
+        spool.ledger.cancel(job)
+    carrier.adopt()
+    assert {outcome.state for outcome in spool.wait_for("outcome", 2)} == {"cancelled"}
+    assert deeds.done == ["begin start"]
