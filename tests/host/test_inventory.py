@@ -8,7 +8,6 @@ import pytest
 
 from machines.contract.states import MachineState
 from machines.host import addresses, images, inventory, watch
-from machines.host.doctor import links
 from machines.host.trouble import Trouble
 
 FIB = """\
@@ -47,7 +46,6 @@ def test_a_link_may_have_any_name(tmp_path):
     table.write_bytes((lines[1] + lines[2]).encode().replace(b"host0", b"\xff\xfea\x1czz\xc2\x85zz"))
     text = addresses.beginning(str(table))
     assert addresses.parse_if_inet6(text) == ["fe80::1c5b:4eff:fe9d:3a61", "2001:db8::5"]
-    assert links.parse_macs(text) == ["1e:5b:4e:9d:3a:61"]
 
 
 def test_a_process_in_the_host_s_network_has_no_addresses_of_its_own():
