@@ -44,7 +44,7 @@ def itself(path: str) -> Iterable[str]:
 class Facts:
     """What is known of a host. None where nothing is known; then nothing is held against anybody.
 
-    `unit` is what the machine's unit runs. `ports` says who has a port, `writable` which machine can write below a folder, `bound` which machine binds one. `way`
+    `unit` is what the machine's unit runs, `lacks` are limits that nothing enforces (HostFact.lacks). `ports` says who has a port, `writable` which machine can write below a folder, `bound` which machine binds one. `way`
     gives every path that is passed on the way to a source, links included, where the file system can be asked.
     """
 
@@ -61,12 +61,13 @@ class Facts:
     bound: Mapping[str, str] = field(default_factory=dict)
     way: Callable[[str], Iterable[str]] = itself
     unit: CommandLine = field(default_factory=command_line.stock)
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def judge(document: Document, dropin: str, facts: Facts) -> list[Finding]:
     """Everything that is wrong or will probably disappoint, what is refused first."""
     bad = list(_values(document, dropin))
-    found = [*_versions(document, dropin, facts), *_limits(dropin, facts)]
+    found = [*_versions(document, dropin, facts), *_limits(dropin, facts), *_lacking(dropin, facts)]
     for check in (_once, _unread, _network, _ports, _cards, _users, _owners, _sources, _nested, _disappointing):
         found += check(document, facts)
     named = {finding.settings[0] for finding in bad}
@@ -400,6 +401,13 @@ def _limits(dropin: str, facts: Facts) -> Iterator[Finding]:
     ):
         message = f"MemoryMax={top} is more than the {facts.memory / 2**30:.3g}\u00a0GiB that {facts.name} has."
         yield Finding(("MemoryMax",), message, refused=False)
+
+
+def _lacking(dropin: str, facts: Facts) -> Iterator[Finding]:
+    for key, value in limits.read(dropin).items():
+        if facts.lacks.get(key) and value not in {"infinity", "auto", "none", limits.PROPERTIES[key].default}:
+            message = f"{key}= will not be in force on {facts.name}. {limits.unenforced(facts.lacks[key])}"
+            yield Finding((key,), message, refused=False)
 
 
 def fresh(findings: Iterable[Finding], wanted: tuple[str, str], found: tuple[str, str]) -> list[Finding]:

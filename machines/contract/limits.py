@@ -101,6 +101,15 @@ PROVEN = (
 )  # fmt: skip
 
 
+def unenforced(lacks: str) -> str:
+    """Why nothing enforces a limit, out of what a host says is not there (HostFact.lacks)."""
+    if lacks.endswith(".service"):
+        return f"{lacks.removesuffix('.service')} does not run here, and nothing else acts on it."
+    if "." in lacks:
+        return f"Nothing enforces it: control groups have no {lacks} here."
+    return f"Nothing enforces it: this host has {lacks}, which know no such limit."
+
+
 def section_of(key: str) -> str:
     """Where in a drop-in it stands."""
     return PROPERTIES[key].section if key in PROPERTIES else SECTION

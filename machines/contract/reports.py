@@ -203,7 +203,8 @@ class NameWithFiles(BaseModel):
 
 
 class HostFact(BaseModel):
-    """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them."""
+    """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them. `lacks`
+    are limits that nothing on this host enforces: key of contract/limits.py → the file or service that is not there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -224,6 +225,7 @@ class HostFact(BaseModel):
     pool_type: Short = ""
     cgroup: Literal["", "v1", "v2", "hybrid"] = ""
     networkd: bool = False
+    lacks: dict[Short, Short] = Field(default={}, max_length=100)
     bridges: list[Short] = Field(default=[], max_length=200)
     interfaces: list[Short] = Field(default=[], max_length=500)
     mirror: Text = ""  # what the host's own apt sources name
@@ -300,7 +302,8 @@ class FoundMachine(BaseModel):
     `kernel` what the control group has of them, `inside` what the kernel says of the machine's first process, by the
     settings of contract/nspawn.py. All three are empty for a machine that does not run.
     `unit_command` are the words of the unit's ExecStart= with every drop-in, `run_command` those that the systemd-nspawn
-    which runs the machine was started with; [] where nobody says.
+    which runs the machine was started with; [] where nobody says. `lacks` are limits that the control group has no file
+    for: key → the file, or what of the host keeps it from having one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -313,6 +316,7 @@ class FoundMachine(BaseModel):
     inside: dict[Short, Text] = Field(default={}, max_length=100)
     unit_command: list[Word] = Field(default=[], max_length=200)
     run_command: list[Word] = Field(default=[], max_length=200)
+    lacks: dict[Short, Short] = Field(default={}, max_length=100)
 
 
 class Found(Report):

@@ -83,6 +83,7 @@ def _told(seen: _Seen) -> FoundMachine:
         inside=_inside(leader, seen.machine, files) if leader else {},
         unit_command=seen.unit_command,
         run_command=run_command,
+        lacks=kernel.missing(str(properties.get("ControlGroup", ""))) if up else {},
     )
 
 

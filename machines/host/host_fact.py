@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from machines.contract import apt_sources
+from machines.contract import apt_sources, limits
 from machines.contract.problems import Problem
 from machines.contract.reports import Heartbeat, HostFact
-from machines.host import guarded
+from machines.host import guarded, kernel
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.rootfs import bases, pool
@@ -37,6 +37,7 @@ OPTIONAL = {
     "debootstrap": "debootstrap", "dnf": "dnf", "dnf5": "dnf5", "pacstrap": "arch-install-scripts", "zypper": "zypper",
     "btrfs": "btrfs-progs", "zstd": "zstd",
 }  # fmt: skip
+OOMD = "systemd-oomd.service"
 NET = Path("/sys/class/net")
 
 
@@ -62,7 +63,7 @@ def heartbeat(paths: Paths, trouble: Mapping[str, str]) -> Heartbeat:
     )
 
 
-def read(paths: Paths, policy: Policy, *, networkd: bool) -> HostFact:
+def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) -> HostFact:
     """Everything about the host that the panel shows. A few ms; tools are looked for each time, versions read once."""
     disk, ram = _disk(paths), memory()
     tools = {tool: version for tool, package in {**TOOLS, **OPTIONAL}.items() if (version := _version(tool, package))}
@@ -84,6 +85,7 @@ def read(paths: Paths, policy: Policy, *, networkd: bool) -> HostFact:
         pool_type=pool_type(paths),
         cgroup=cgroup(),
         networkd=networkd,
+        lacks=lacks(oomd=oomd),
         bridges=sorted(link.name for link in NET.iterdir() if (link / "bridge").exists())[:200],
         interfaces=sorted(link.name for link in NET.iterdir() if link.name != "lo")[:500],
         mirror=apt_sources.archive(apt_sources.read()),
@@ -92,6 +94,12 @@ def read(paths: Paths, policy: Policy, *, networkd: bool) -> HostFact:
         policy=policy.facts(),
         bases=bases.facts(paths),
     )
+
+
+def lacks(*, oomd: bool) -> dict[str, str]:
+    """Limits that nothing here enforces, with the file or the service that is not there."""
+    managed = [key for key in limits.PROPERTIES if key.startswith("ManagedOOM") or key == "OOMRules"]
+    return kernel.lacking() | ({} if oomd else dict.fromkeys(managed, OOMD))
 
 
 def missing() -> dict[str, str]:

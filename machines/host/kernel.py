@@ -4,7 +4,7 @@ Fact: after a daemon-reload, systemd 257 shows the new values and the kernel sti
 So what systemctl show says is no proof; this is. Both hierarchies are read; what a hierarchy lacks is left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -52,6 +52,94 @@ V2: Mapping[str, tuple[str, Callable[[str], str]]] = {
     "AllowedCPUs": ("cpuset.cpus", str),
     "AllowedMemoryNodes": ("cpuset.mems", str),
 }
+
+
+# key → the controller, and the files one of which must be there for the kernel to enforce it
+_WEIGHTS = ("io.weight", "io.bfq.weight")
+FILES_V2: Mapping[str, tuple[str, ...]] = {
+    **{key: ("memory", file) for key, (file, _) in V2.items() if key.startswith("Memory")},
+    **dict.fromkeys(("CPUQuota", "CPUQuotaPeriodSec"), ("cpu", "cpu.max")),
+    **dict.fromkeys(("CPUWeight", "StartupCPUWeight"), ("cpu", "cpu.weight")),
+    "TasksMax": ("pids", "pids.max"),
+    **dict.fromkeys(("IOWeight", "StartupIOWeight", "IODeviceWeight"), ("io", *_WEIGHTS)),
+    **dict.fromkeys(("IOReadBandwidthMax", "IOWriteBandwidthMax", "IOReadIOPSMax", "IOWriteIOPSMax"), ("io", "io.max")),
+    "IODeviceLatencyTargetSec": ("io", "io.latency"),
+    "AllowedCPUs": ("cpuset", "cpuset.cpus"),
+    "AllowedMemoryNodes": ("cpuset", "cpuset.mems"),
+    "CPUSetPartition": ("cpuset", "cpuset.cpus.partition"),
+}
+FILES_V1: Mapping[str, tuple[str, ...]] = {
+    "MemoryMax": ("memory", "memory.limit_in_bytes"),
+    **dict.fromkeys(("CPUQuota", "CPUQuotaPeriodSec"), ("cpu", "cpu.cfs_quota_us")),
+    **dict.fromkeys(("CPUWeight", "StartupCPUWeight"), ("cpu", "cpu.shares")),
+    "TasksMax": ("pids", "pids.max"),
+    **dict.fromkeys(("IOWeight", "StartupIOWeight"), ("blkio", "blkio.weight", "blkio.bfq.weight")),
+    "IODeviceWeight": ("blkio", "blkio.weight_device", "blkio.bfq.weight_device"),
+    "IOReadBandwidthMax": ("blkio", "blkio.throttle.read_bps_device"),
+    "IOWriteBandwidthMax": ("blkio", "blkio.throttle.write_bps_device"),
+    "IOReadIOPSMax": ("blkio", "blkio.throttle.read_iops_device"),
+    "IOWriteIOPSMax": ("blkio", "blkio.throttle.write_iops_device"),
+}
+VERSION_1 = "control groups of version 1"
+GROUPS_LOOKED_AT = 50
+
+
+def missing(group: str, root: Path = ROOT) -> dict[str, str]:
+    """The limits that this control group has no file for: key → the file, or VERSION_1 where such a limit is unknown."""
+    if not group:
+        return {}
+    if _is_v2(root):
+        top = root / group.lstrip("/")
+        return {key: files[0] for key, (_, *files) in FILES_V2.items() if top.is_dir() and not _any(top, files)}
+    tops = {key: root / controller / group.lstrip("/") for key, (controller, *_) in FILES_V1.items()}
+    found = {
+        key: files[0] for key, (_, *files) in FILES_V1.items() if tops[key].is_dir() and not _any(tops[key], files)
+    }
+    return found | dict.fromkeys(FILES_V2.keys() - FILES_V1.keys(), VERSION_1)
+
+
+def lacking(root: Path = ROOT) -> dict[str, str]:
+    """The same for this host before anything runs. What cannot be told, as no control group has the controller switched
+    on yet, is left out."""
+    if not _is_v2(root):
+        groups = {controller: _groups(root / controller) for controller, *_ in FILES_V1.values()}
+        found = {
+            key: files[0] for key, (controller, *files) in FILES_V1.items() if not _in_any(groups[controller], files)
+        }
+        return found | dict.fromkeys(FILES_V2.keys() - FILES_V1.keys(), VERSION_1)
+    has, lacks = _words(root / "cgroup.controllers"), dict[str, str]()
+    for key, (controller, *files) in FILES_V2.items():
+        groups_with = [top for top in _groups(root)[1:] if controller in _words(top / "cgroup.controllers")]
+        if controller not in has or (groups_with and not _in_any(groups_with, files)):
+            lacks[key] = files[0]
+    return lacks
+
+
+def _is_v2(root: Path) -> bool:
+    return (root / "cgroup.controllers").exists()
+
+
+def _any(top: Path, files: Iterable[str]) -> bool:
+    return any((top / file).exists() for file in files)
+
+
+def _in_any(tops: Iterable[Path], files: Sequence[str]) -> bool:
+    return any(_any(top, files) for top in tops)
+
+
+def _groups(top: Path) -> list[Path]:
+    """A folder and the control groups right below: version 1 has some files at the top too, version 2 none."""
+    try:
+        return [top, *(entry for entry in sorted(top.iterdir())[:500] if entry.is_dir())][:GROUPS_LOOKED_AT]
+    except OSError:
+        return []
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
 
 
 def enforced(group: str, root: Path = ROOT) -> dict[str, str]:

@@ -299,11 +299,14 @@ class Watch:
     async def _inventory(self) -> None:
         host = self._host
         facts, partial = await inventory.read_all(host)
-        networkd = (await host.bus.unit("systemd-networkd.service")).get("ActiveState") == "active"
+        networkd, oomd = [
+            (await host.bus.unit(unit)).get("ActiveState") == "active"
+            for unit in ("systemd-networkd.service", host_fact.OOMD)
+        ]
 
         def send() -> bool:
             rows = self._ledger.unfinished()
-            about = host_fact.read(host.paths, host.policy, networkd=networkd)
+            about = host_fact.read(host.paths, host.policy, networkd=networkd, oomd=oomd)
             if not partial:  # or files of machines that could not be read would seem to be nobody's
                 taken = {*(fact.name for fact in facts), *(row.name for row in rows)}
                 about = about.model_copy(update={"leftovers": leftovers.of_nobody(host.paths, taken)})

@@ -62,6 +62,7 @@ class Found(models.Model):
     needs_reload = models.BooleanField(default=False)
     shown = models.JSONField(default=dict)  # property → what systemd has
     kernel = models.JSONField(default=dict)  # property → what the control group has
+    lacks = models.JSONField(default=dict)  # property → the file that the control group does not have
     inside = models.JSONField(default=dict)  # setting → what the kernel says of the first process
 
     def __str__(self) -> str:

@@ -74,6 +74,7 @@ def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:
         interfaces=[*(told.get("interfaces") or []), *(told.get("bridges") or [])] if "interfaces" in told else None,
         bind_sources=_words(policy.get("bind_sources")),
         bind_sources_read_only=_words(policy.get("bind_sources_read_only")) or (),
+        lacks=lacking(host),
         ports=ports,
         writable=writable,
         bound=bound,
@@ -98,6 +99,12 @@ def _neighbours(
         writable |= {path: other for _, _, path in judge.sources(theirs, writable=True)}
         bound |= {path: other for _, _, path in judge.sources(theirs)}
     return ports, writable, bound
+
+
+def lacking(host: Host) -> dict[str, str]:
+    """Limits that nothing on this host enforces, as it says: key → what is not there."""
+    told = host.facts.get("lacks")
+    return {key: text for key, text in told.items() if isinstance(text, str)} if isinstance(told, dict) else {}
 
 
 def _whole(facts: dict[str, Any], name: str) -> int:

@@ -24,6 +24,7 @@ from machines.templatetags import panel_tags
 DEPENDS_ON = frozenset({"state", "since", "unit", "restart_needed", "applied", "nspawn_sha256", "limits_sha256"})
 UNKNOWN_AT_MOST = 100
 RAISED = {"LimitNOFILE", "LimitMEMLOCK"}  # a systemd inside raises them for itself
+NOTHING_ASKED = {"auto", "none", "no"}
 UNLIMITED = {"infinity", "[not set]", str(2**64 - 1)}
 LIMITS, UNIT = "Limits", "Unit"
 OK, DIFFERS, WAITS, IGNORED = "", "differs", "waits", "ignored"
@@ -406,7 +407,7 @@ def _limit_rows(machine: Machine, found: Found) -> Iterator[Row]:
 
 def _limit_row(machine: Machine, found: Found, key: str, asked: str, said: list[Said]) -> Row:
     setting, last = limits.PROPERTIES[key], said[-1] if said else None
-    real = in_force(found, key)
+    real = "" if _lacks(machine, found, key) else in_force(found, key)
     flag, cause, command = _limit_why(machine, found, key, asked, said)
     others = [each for each in said if each.file.kind == "dropin"]
     return Row(
@@ -451,6 +452,8 @@ def _agrees(machine: Machine, key: str, wanted: str, real: str) -> bool | None:
 def _limit_why(machine: Machine, found: Found, key: str, asked: str, said: list[Said]) -> tuple[str, str, str]:
     """(flag, cause, command) of one property."""
     due = asked or (said[-1].value if said else "")
+    if _is_unenforced(machine, found, key, due):
+        return DIFFERS, f"{limits.unenforced(_lacks(machine, found, key))} systemd takes the value all the same.", ""
     agrees = _agrees(machine, key, due, in_force(found, key))
     dropins = [each for each in said if each.file.kind == "dropin"]
     if asked and (not dropins or (dropins[-1].value != asked and agrees is not True)):
@@ -458,6 +461,18 @@ def _limit_why(machine: Machine, found: Found, key: str, asked: str, said: list[
     if agrees is not False or not (asked or dropins):
         return OK, "", ""
     return (DIFFERS, *_not_in_force(machine, found, key, due, said))
+
+
+def _lacks(machine: Machine, found: Found, key: str) -> str:
+    """What is not there that would enforce a limit; "" where nothing is known to lack."""
+    host = machine.host.facts.get("lacks") or {}
+    return str(found.lacks.get(key) or (host.get(key) if key not in found.kernel else "") or "")
+
+
+def _is_unenforced(machine: Machine, found: Found, key: str, due: str) -> bool:
+    """Whether a machine runs with a limit that nothing there enforces."""
+    no_limit = {"", *UNLIMITED, *NOTHING_ASKED, limits.PROPERTIES[key].default}
+    return is_up(machine) and not is_by_hand(machine) and due not in no_limit and bool(_lacks(machine, found, key))
 
 
 def _overruled(key: str, file: File | None, dropins: list[Said]) -> tuple[str, str]:

@@ -6,8 +6,10 @@ from typing import Any
 
 from django.forms import BaseFormSet, BoundField
 
+from machines.contract import limits
 from machines.contract.table import Group, Kind, Setting
 from machines.models.revision import PLAIN
+from machines.panel import checks
 from machines.panel.forms.configs import COLUMN_SETTINGS, Configurator
 
 TITLES = {
@@ -32,6 +34,7 @@ class Shown:
     holds: bool = False  # something is said, or something is wrong
     column: str = ""
     preset: str = ""  # which preset it comes from, or what one says instead
+    lacks: str = ""  # why nothing on this host enforces it
 
     @property
     def is_wide(self) -> bool:
@@ -58,8 +61,11 @@ def sections(configurator: Configurator, notes: Mapping[str, str] | None = None)
     `notes` says of a setting which preset has to do with it. A rare one that says something stands among the usual ones.
     """
     found = {group: Section(group, title) for group, title in TITLES.items()}
+    lacks = checks.lacking(configurator.host) if configurator.host else {}
     for bare in _shown(configurator):
-        shown = replace(bare, preset=(notes or {}).get(bare.setting.id, ""))
+        name = bare.setting.id
+        lacking = limits.unenforced(lacks[name]) if name in lacks else ""
+        shown = replace(bare, preset=(notes or {}).get(name, ""), lacks=lacking)
         section = found[shown.setting.group]
         (section.rare if shown.setting.rare and not shown.holds and not shown.preset else section.usual).append(shown)
     return list(found.values())

@@ -31,6 +31,47 @@ def test_version_one(tmp_path):
     assert kernel.enforced("/m/u", root) == {"MemoryMax": "infinity", "CPUQuota": "infinity", "TasksMax": "200"}
 
 
+def test_limits_that_a_control_group_has_no_file_for_are_told(tmp_path):
+    root = group(tmp_path, {
+        "cgroup.controllers": "cpu memory io pids", "m/u/memory.max": "1", "m/u/pids.max": "2", "m/u/cpu.max": "max 100000",
+        "m/u/io.bfq.weight": "100", "m/u/io.max": "",
+    })  # fmt: skip
+    told = kernel.missing("/m/u", root)
+    assert told["MemoryZSwapMax"] == "memory.zswap.max"
+    assert told["IODeviceLatencyTargetSec"] == "io.latency"
+    assert {"MemoryMax", "TasksMax", "CPUQuota", "IOWeight", "IOReadBandwidthMax"} & told.keys() == set()
+    assert kernel.missing("", root) == {}
+    assert kernel.missing("/gone", root) == {}
+
+
+def test_version_one_knows_few_limits(tmp_path):
+    root = group(tmp_path, {"memory/m/u/memory.limit_in_bytes": "1", "blkio/m/u/blkio.throttle.read_bps_device": ""})
+    told = kernel.missing("/m/u", root)
+    assert "MemoryMax" not in told
+    assert "IOReadBandwidthMax" not in told
+    assert told["IOWeight"] == "blkio.weight"
+    assert told["MemoryHigh"] == kernel.VERSION_1
+
+
+def test_what_a_host_lacks_is_known_before_anything_runs(tmp_path):
+    root = group(tmp_path, {
+        "cgroup.controllers": "cpuset memory io pids", "system.slice/cgroup.controllers": "memory pids",
+        "system.slice/memory.max": "max", "system.slice/pids.max": "max",
+    })  # fmt: skip
+    told = kernel.lacking(root)
+    assert told["MemoryZSwapMax"] == "memory.zswap.max"
+    assert told["CPUQuota"] == "cpu.max"  # the kernel has no such controller
+    assert not {"MemoryMax", "TasksMax"} & told.keys()
+    assert "IOWeight" not in told  # the controller is there and switched on nowhere, so nobody can tell
+
+
+def test_what_a_host_with_version_one_lacks(tmp_path):
+    told = kernel.lacking(group(tmp_path, {"memory/memory.limit_in_bytes": "1", "cpu/system.slice/cpu.shares": "1024"}))
+    assert told["MemoryLow"] == kernel.VERSION_1
+    assert told["TasksMax"] == "pids.max"
+    assert not {"MemoryMax", "CPUWeight"} & told.keys()
+
+
 def test_a_machine_that_does_not_run_has_none(tmp_path):
     assert kernel.enforced("", tmp_path) == {}
     assert kernel.enforced("/gone", tmp_path) == {}

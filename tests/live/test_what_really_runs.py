@@ -132,3 +132,23 @@ def test_a_port_of_a_machine_configured_in_run_is_taken(on):
     on.host.run(["rm", f"/run/systemd/nspawn/{NAME}.nspawn"])
     assert refused.state == "failed"
     assert f"Port 7123/tcp of this host is taken by {NAME}" in str(refused.problem)
+
+
+def test_a_limit_that_these_control_groups_do_not_know_is_told_before_and_while_it_runs(on):
+    on.clear()
+    on.host.write(f"{FOLDER}/limits.conf", "[Service]\nMemoryHigh=300M\nMemoryMax=400M\n")
+    on.host.run(["systemctl", "daemon-reload"])
+    on.start()
+    told = on.told(lambda machine: machine.run_command and machine.shown.get("MemoryHigh") == str(300 << 20))
+    group = on.host.run(
+        ["systemctl", "show", f"systemd-nspawn@{NAME}", "--property=ControlGroup", "--value"]
+    ).stdout.strip()
+    files = {"MemoryHigh": "memory.high", "MemoryMax": "memory.max", "MemoryZSwapMax": "memory.zswap.max"}
+    is_v2 = on.host.run(["test", "-e", "/sys/fs/cgroup/cgroup.controllers"], check=False).returncode == 0
+    if not is_v2:
+        group, files = f"/memory{group}", {**files, "MemoryMax": "memory.limit_in_bytes"}
+    has = set(on.host.run(["ls", f"/sys/fs/cgroup{group}"]).stdout.split())
+    assert {key for key in files if key not in told.lacks} == {key for key, file in files.items() if file in has}
+    inventory = next(each for each in reversed(on.panel.reports) if each.kind == "inventory")
+    assert {key for key in files if key in told.lacks} <= inventory.host.lacks.keys()
+    assert inventory.host.lacks["ManagedOOMSwap"] == "systemd-oomd.service"

@@ -30,7 +30,7 @@ def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
     }
     version = rows.version(
         [getattr(machine, field.attname) for field in Machine._meta.concrete_fields if field.name not in config_page.PASSING],
-        found and (found.told, found.shown, found.kernel, found.inside, found.needs_reload),
+        found and (found.told, found.shown, found.kernel, found.inside, found.needs_reload, found.lacks),
         (everything, shown["state"], shown["holder"] and shown["holder"].pk, shown["seen"]),
     )  # fmt: skip
     return responses.page(request, "configs/holds.html", shown, fragment="configs/_holds.html", version=version)

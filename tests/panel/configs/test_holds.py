@@ -309,3 +309,56 @@ def test_a_silent_host_s_page_and_badge_have_one_number(as_viewer, web):
     web.host.save()
     assert counted(web) == (1, 1)
     assert "this is what it said last" in unescape(as_viewer.get(URL).content.decode())
+
+
+# --- limits that nothing enforces
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "shown", "lacks", "words"),
+    [
+        ("MemoryZSwapMax", "256M", str(256 << 20), "memory.zswap.max", "control groups have no memory.zswap.max"),
+        ("MemoryHigh", "300M", str(300 << 20), "control groups of version 1", "which know no such limit"),
+        ("ManagedOOMSwap", "kill", "kill", "systemd-oomd.service", "systemd-oomd does not run"),
+    ],
+)
+def test_what_nothing_enforces_is_not_in_force(web, key, asked, shown, lacks, words):
+    run(web)
+    of_host = {"lacks": {key: lacks}} if lacks.endswith(".service") else {"lacks": {}}
+    find(
+        web,
+        STOCK,
+        (OURS, f"[Service]\n{key}={asked}\n"),
+        shown={key: shown},
+        **({} if of_host["lacks"] else {"lacks": {key: lacks}}),
+    )
+    web.host.facts |= of_host
+    web.host.save()
+    found = row(web, key)
+    assert (found.flag, found.effective, found.confirmed) == ("differs", [], False)
+    assert words in found.cause
+
+
+def test_no_limit_needs_nothing_to_enforce_it(web):
+    run(web)
+    find(
+        web,
+        STOCK,
+        (OURS, "[Service]\nMemoryHigh=infinity\n"),
+        shown={"MemoryHigh": "infinity"},
+        lacks={"MemoryHigh": "memory.high"},
+    )
+    assert row(web, "MemoryHigh").flag == ""
+
+
+def test_the_form_and_the_review_say_it_beforehand(as_admin, admin, web):
+    web.host.facts |= {
+        "lacks": {"MemoryZSwapMax": "memory.zswap.max", "MemoryHigh": "control groups of version 1"},
+        "systemd": 257,
+    }
+    web.host.save()
+    cast.draft(web, admin, memory_high="300M")
+    edit = unescape(as_admin.get("/hosts/alpha/machines/web/config/").content.decode())
+    assert "control groups have no memory.zswap.max here" in edit
+    review = unescape(as_admin.get("/hosts/alpha/machines/web/config/review/").content.decode())
+    assert "MemoryHigh= will not be in force on alpha" in review
