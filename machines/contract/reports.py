@@ -231,6 +231,7 @@ class HostFact(BaseModel):
     mirror: Text = ""  # what the host's own apt sources name
     tools: dict[Short, Short] = Field(default={}, max_length=50)
     missing: dict[Short, Short] = Field(default={}, max_length=50)
+    package_manager: Literal["", "apt", "dnf", "zypper", "pacman"] = ""
     policy: dict[Short, Any] = Field(default={}, max_length=50)
     bases: list[BaseFact] = Field(default=[], max_length=200)
     leftovers: list[NameWithFiles] = Field(default=[], max_length=100)

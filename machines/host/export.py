@@ -22,13 +22,13 @@ from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
 from machines.contract.reports import FoundFile
-from machines.host import found, images
+from machines.host import found, images, tools
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.images import Location
 from machines.host.paths import unit_of
 from machines.host.rootfs import btrfs, owners, pool
 from machines.host.rootfs.packed import KEEP_FREE
-from machines.host.run import environment, run
+from machines.host.run import run
 from machines.host.running import Machine
 from machines.host.this_host import Task, ThisHost
 from machines.host.transfer import Panel
@@ -88,11 +88,7 @@ def _check(host: ThisHost, task: Task, undo: Undo) -> Source:
     order = task.order
     assert isinstance(order, orders.Export)
     name = MachineName(order.name)
-    for tool in ("tar", "zstd"):
-        if shutil.which(tool, path=environment()["PATH"]) is None:
-            raise Problem(
-                f"{tool} is not installed on this host.", code="tool-missing", hint=f"Install it: apt install {tool}"
-            )
+    tools.need("export")
     image = _find(host, name, order.format)
     images.say(task.voice, image, "packed")
     running = not Machine(host, task, name).state().is_gone

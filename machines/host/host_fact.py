@@ -14,29 +14,15 @@ from typing import Literal
 from machines.contract import apt_sources, limits
 from machines.contract.problems import Problem
 from machines.contract.reports import Heartbeat, HostFact
-from machines.host import guarded, kernel
+from machines.host import guarded, kernel, tools
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.rootfs import bases, pool
-from machines.host.run import environment, run
+from machines.host.run import run
 
 LOG = logging.getLogger(__name__)
 
 WORKER = "0.1.0"
-# Tool → the Debian package that brings it.
-TOOLS = {
-    "systemd-nspawn": "systemd-container",
-    "machinectl": "systemd-container",
-    "systemd-run": "systemd",
-    "systemd-analyze": "systemd",
-    "systemd-sysusers": "systemd",
-    "journalctl": "systemd",
-    "mmdebstrap": "mmdebstrap",
-}
-OPTIONAL = {
-    "debootstrap": "debootstrap", "dnf": "dnf", "dnf5": "dnf5", "pacstrap": "arch-install-scripts", "zypper": "zypper",
-    "btrfs": "btrfs-progs", "zstd": "zstd",
-}  # fmt: skip
 OOMD = "systemd-oomd.service"
 NET = Path("/sys/class/net")
 
@@ -66,7 +52,6 @@ def heartbeat(paths: Paths, trouble: Mapping[str, str]) -> Heartbeat:
 def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) -> HostFact:
     """Everything about the host that the panel shows. A few ms; tools are looked for each time, versions read once."""
     disk, ram = _disk(paths), memory()
-    tools = {tool: version for tool, package in {**TOOLS, **OPTIONAL}.items() if (version := _version(tool, package))}
     return HostFact(
         hostname=platform.node()[:300],
         os=_os_release().get("PRETTY_NAME", ""),
@@ -89,8 +74,9 @@ def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) ->
         bridges=sorted(link.name for link in NET.iterdir() if (link / "bridge").exists())[:200],
         interfaces=sorted(link.name for link in NET.iterdir() if link.name != "lo")[:500],
         mirror=apt_sources.archive(apt_sources.read()),
-        tools=tools,
-        missing=missing(),
+        tools=tools.there(),
+        missing=tools.missing(),
+        package_manager=tools.manager(),
         policy=policy.facts(),
         bases=bases.facts(paths),
     )
@@ -100,33 +86,6 @@ def lacks(*, oomd: bool) -> dict[str, str]:
     """Limits that nothing here enforces, with the file or the service that is not there."""
     managed = [key for key in limits.PROPERTIES if key.startswith("ManagedOOM") or key == "OOMRules"]
     return kernel.lacking() | ({} if oomd else dict.fromkeys(managed, OOMD))
-
-
-def missing() -> dict[str, str]:
-    """Tools that are needed and not installed, with the Debian package that brings each; debootstrap may stand in for
-    mmdebstrap."""
-    absent = {tool: package for tool, package in TOOLS.items() if not _which(tool)}
-    if _which("debootstrap"):
-        absent.pop("mmdebstrap", None)
-    return absent
-
-
-def _which(tool: str) -> str | None:
-    return shutil.which(tool, path=environment()["PATH"])
-
-
-def _version(tool: str, package: str) -> str:
-    """The version of the package that brings a tool, its path where dpkg does not know, "" when it is missing."""
-    path = _which(tool)
-    return (_package_version(package) or path) if path else ""
-
-
-@cache
-def _package_version(package: str) -> str:
-    try:
-        return run(["dpkg-query", "--show", "--showformat=${Version}", "--", package], timeout=10).out.strip()
-    except Problem:
-        return ""
 
 
 @cache

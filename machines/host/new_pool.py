@@ -19,12 +19,11 @@ from uuid import UUID
 
 from machines.contract import orders
 from machines.contract.problems import Problem
-from machines.host import inventory, nspawn_file, systemctl
+from machines.host import inventory, nspawn_file, systemctl, tools
 from machines.host.faults import no_space
 from machines.host.paths import Paths
 from machines.host.rootfs import disk_image, pool
 from machines.host.rootfs.bases import PACKED
-from machines.host.run import environment
 from machines.host.this_host import Task, ThisHost
 from machines.host.undo import Undo
 
@@ -125,9 +124,7 @@ def _check(work: _Pool, _: Undo) -> None:
 
 
 def _check_tools() -> None:
-    for tool in ("mkfs.btrfs", "btrfs"):
-        if not shutil.which(tool, path=environment()["PATH"]):
-            raise Problem(f"{tool} is not installed on this host.", code="tool-missing", hint="apt install btrfs-progs")
+    tools.need("pool")
     disk_image.check_host()
 
 

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from machines.contract.states import MachineState
 from machines.models import Archive, Machine
-from machines.panel import archive_files, archives
+from machines.panel import archive_files, archives, host_tools
 from machines.panel.rows import version as version_of
 from machines.templatetags.panel_tags import size
 
@@ -65,6 +65,8 @@ def export_words(machine: Machine) -> dict[str, Any]:
         text = "The panel does not know the address under which hosts reach it. An administrator has to set NSPAWNPANEL_URL first."
     elif machine.state == MachineState.MISSING:
         text = f"The image of {machine.name} is gone from {machine.host.name}."
+    elif lacking := host_tools.lacking_for(machine.host, "export"):
+        text = lacking
     elif up and machine.image_type != "subvolume":
         text = (
             f"{machine.name} is {machine.state}, and its files would change while they are packed. Power it off first."

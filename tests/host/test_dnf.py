@@ -175,14 +175,3 @@ def test_a_release_whose_database_nobody_writes_is_refused():
     with pytest.raises(Problem) as caught:
         dnf.database(DnfRecipe(distribution="rocky", release="8"))
     assert caught.value.code == "release-unknown"
-
-
-def test_a_missing_tool_is_named_with_the_package_that_brings_it(programs, monkeypatch):
-    programs.says("apt")
-    monkeypatch.setenv("NSPAWNPANEL_PATH", str(programs.folder))
-    with pytest.raises(Problem) as caught:
-        rpms.need(("dnf5", "dnf"), "dnf")
-    assert caught.value.code == "tool-missing"
-    assert "apt install dnf" in caught.value.hint
-    programs.says("dnf")
-    assert rpms.need(("dnf5", "dnf"), "dnf") == "dnf"

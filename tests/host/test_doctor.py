@@ -419,7 +419,7 @@ class Clock:
     ],
 )  # fmt: skip
 def test_the_fix_for_a_clock_is_one_this_host_can_carry_out(monkeypatch, scene, code, command):
-    monkeypatch.setattr(host_checks, "installer", lambda: "apt")
+    monkeypatch.setattr(host_checks.host_tools, "manager", lambda: "apt")
     [found] = host_checks.clock(scene)
     assert found.code == code
     assert (findings.commands(found) or [None])[0] == command

@@ -122,3 +122,15 @@ def test_a_half_made_tree_with_such_subvolumes_is_thrown_away_whole(panel):
     sh(panel, ODD.replace(" odd", " .nspawnpanel-odd.tmp"))
     sh(panel, CLEAR)
     assert sh(panel, "ls -A /var/lib/machines | grep nspawnpanel-odd || true") == ""
+
+
+def test_a_missing_tool_stops_an_export_before_it_begins_and_the_doctor_names_it(panel):
+    sh(panel, "mv /usr/bin/zstd /usr/bin/zstd.away")
+    try:
+        problem = panel.do(orders.Export(name="web", url="https://panel.example/transfer/x/", limit=2**30)).problem
+        examined = panel.do(orders.Examine())
+    finally:
+        sh(panel, "mv /usr/bin/zstd.away /usr/bin/zstd")
+    assert (problem["code"], problem["hint"]) == ("tool-missing", "Install what is missing there: apt install zstd")
+    [missing] = [found for found in examined.result["findings"] if found["code"] == "tools-missing"]
+    assert "zstd (exporting machines" in missing["facts"]["tools"]

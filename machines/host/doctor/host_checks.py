@@ -2,16 +2,17 @@
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from machines.contract import tools as tool_table
 from machines.contract.findings import Finding
 from machines.host import autostart, host_fact
+from machines.host import tools as host_tools
 from machines.host.doctor import firewall
 from machines.host.doctor.scene import Scene
-from machines.host.run import environment, run
+from machines.host.run import run
 
 Check = Callable[[Scene], Iterator[Finding]]
 
@@ -35,7 +36,6 @@ TIME_PACKAGES = {
     "dnf": ("chrony", "chronyd.service"),
     "zypper": ("chrony", "chronyd.service"),
 }
-INSTALLERS = {"apt-get": "apt", "dnf": "dnf", "zypper": "zypper", "pacman": "pacman"}
 
 
 def found(
@@ -125,7 +125,7 @@ def is_forbidden(name: str, value: str) -> bool:
 def packet_filter(scene: Scene) -> Iterator[Finding]:
     rules = scene.rules
     if rules is None:
-        yield found("firewall-unread", install=installer())
+        yield found("firewall-unread", install=host_tools.manager())
         return
     link = scene.cables[0].server.name if scene.name and scene.cables else "ve-+"
     yield from (_dhcp(rules, chain, link) for chain in firewall.closed(rules, "input", passes="67"))
@@ -299,8 +299,8 @@ def clock(scene: Scene) -> Iterator[Finding]:
     elif service:
         yield found("clock-service-off", service=service)
     else:
-        package, service = TIME_PACKAGES.get(installer(), ("chrony", "chronyd.service"))
-        yield found("clock-missing", install=installer(), packages=package, service=service)
+        package, service = TIME_PACKAGES.get(host_tools.manager(), ("chrony", "chronyd.service"))
+        yield found("clock-missing", install=host_tools.manager(), packages=package, service=service)
 
 
 def time_service(scene: Scene) -> tuple[str, bool]:
@@ -315,14 +315,15 @@ def time_service(scene: Scene) -> tuple[str, bool]:
 
 
 def tools(_: Scene) -> Iterator[Finding]:
-    missing = host_fact.missing()
+    missing = host_tools.missing()
     if missing:
-        packages = " ".join(sorted(set(missing.values())))
-        yield found("tools-missing", tools=", ".join(sorted(missing)), packages=packages, install=installer())
+        packages, what = " ".join(sorted(set(missing.values()))), ", ".join(map(_with_works, sorted(missing)))
+        yield found("tools-missing", tools=what, packages=packages, install=host_tools.manager())
     else:
         yield found("tools-there")
 
 
-def installer() -> str:
-    path = environment()["PATH"]
-    return next((word for tool, word in INSTALLERS.items() if shutil.which(tool, path=path)), "apt")
+def _with_works(tool: str) -> str:
+    """zstd (exporting machines)."""
+    works = [work.title for work in tool_table.WORKS.values() if work.expected and any(tool in g for g in work.needs)]
+    return f"{tool} ({', '.join(works)})"

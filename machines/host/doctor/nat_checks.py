@@ -10,8 +10,8 @@ from pathlib import Path
 from machines.contract import nspawn
 from machines.contract.findings import Finding
 from machines.contract.names import MachineName
-from machines.host import guarded, netlink
-from machines.host.doctor import firewall, host_checks, probe
+from machines.host import guarded, netlink, tools
+from machines.host.doctor import firewall, probe
 from machines.host.doctor.firewall import Forward
 from machines.host.doctor.host_checks import found
 from machines.host.doctor.links import Cable
@@ -53,7 +53,7 @@ def parse_port(text: str) -> Port | None:
 def masquerade(scene: Scene) -> Iterator[Finding]:
     reached = {cable.server.name: (cable, ip) for cable, ip in answers_for(scene)}
     if reached and scene.rules is None:
-        yield found("nat-unread", install=host_checks.installer())
+        yield found("nat-unread", install=tools.manager())
         return
     for cable, ip in reached.values():
         yield from _translated(scene, cable, ip)
@@ -99,7 +99,7 @@ def ports(scene: Scene) -> Iterator[Finding]:
     asked = asked_ports(scene) if has_own_cable(scene) else []
     own = [ip for _, ip in answers_for(scene)] if asked else []
     if own and scene.rules is None:
-        yield found("ports-unread", ports=_list(asked), install=host_checks.installer())
+        yield found("ports-unread", ports=_list(asked), install=tools.manager())
     elif own:
         for port in asked:
             yield from _port(scene, port, own)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import ArchRecipe, FirstBoot
+from machines.host import tools
 from machines.host.faults import CommandFailed, is_full, no_space
-from machines.host.rootfs import cache, mounts, network, rpms, tree
+from machines.host.rootfs import cache, mounts, network, tree
 from machines.host.rootfs.building import Building
 from machines.host.run import run
 
@@ -70,8 +71,7 @@ def packages_for(recipe: ArchRecipe, first_boot: FirstBoot) -> list[str]:
 def prepare(building: Building) -> None:
     """The tools, the mirror, the keys, and whether the mirror answers: its indexes are fetched now."""
     recipe, voice = _recipe(building), building.task.voice
-    for tool, package in (("pacstrap", "arch-install-scripts"), ("pacman", "pacman-package-manager"), ("gpg", "gpg")):
-        rpms.need((tool,), package)
+    tools.need("arch")
     voice.line("Building with pacstrap.")
     servers = servers_for(recipe)
     for server in servers[:3]:

@@ -7,15 +7,14 @@ line per package. An option file given by --aptopt stays in the image and is tak
 
 import math
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from machines.contract.apt_sources import KEYRING, UBUNTU_KEYRING, Source
 from machines.contract.problems import Problem
+from machines.host import tools
 from machines.host.faults import CommandFailed, is_full, no_space
-from machines.host.run import environment
 
 SCRIPTS = Path("/usr/share/debootstrap/scripts")
 GENERAL = {"debian": "sid", "ubuntu": "gutsy"}  # the script of every release that debootstrap is too old to know
@@ -44,14 +43,11 @@ class Plan:
 
 def tool(wanted: str = "") -> str:
     """The one that was chosen, else mmdebstrap, else debootstrap. Raises Problem tool-missing naming the package."""
-    for name in (wanted,) if wanted else ("mmdebstrap", "debootstrap"):
-        if shutil.which(name, path=environment()["PATH"]):
-            return name
-    missing = f"{wanted} is not" if wanted else "Neither mmdebstrap nor debootstrap is"
-    raise Problem(
-        f"{missing} installed on this host.", code="tool-missing",
-        hint=f"Install it there: apt install {wanted or 'mmdebstrap'}",
-    )  # fmt: skip
+    either = (wanted,) if wanted else ("mmdebstrap", "debootstrap")
+    found = next((name for name in either if tools.which(name)), "")
+    if not found:
+        tools.refuse_without([either])
+    return found
 
 
 def keyring(distribution: str = "debian") -> str:

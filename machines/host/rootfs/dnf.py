@@ -18,6 +18,7 @@ from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import DnfRecipe, FirstBoot
+from machines.host import tools
 from machines.host.rootfs import mounts, network, rpms, tree
 from machines.host.rootfs.building import Building
 from machines.host.rootfs.firstboot import needs_locales
@@ -85,8 +86,8 @@ def database(recipe: DnfRecipe) -> Database:
 def prepare(building: Building) -> None:
     """The tools, the repositories, and whether these answer: their indexes are fetched now."""
     recipe, voice = _recipe(building), building.task.voice
-    tool = rpms.need(("dnf5", "dnf"), "dnf")
-    rpms.need(("rpm",), "rpm")
+    tools.need("dnf")
+    tool = "dnf5" if tools.which("dnf5") else "dnf"
     voice.line(f"Building with {tool}.")
     extra = rpms.home(building, database(recipe))
     building.state = Way(tool, [*_common(building, tool), *_repositories(building)], extra)

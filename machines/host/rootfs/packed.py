@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from machines.contract.problems import Problem
+from machines.host import tools
 from machines.host.faults import CommandFailed, no_space
-from machines.host.run import environment, reading
+from machines.host.run import reading
 
 MAGIC = {
     b"\x1f\x8b": ("gzip",),
@@ -23,7 +24,6 @@ MAGIC = {
     b"\xfd7zXZ\x00": ("xz", "--memlimit=512MiB"),
     b"\x28\xb5\x2f\xfd": ("zstd", "--memory=512MiB"),
 }
-PACKAGES = {"xz": "xz-utils"}  # where a tool's package has another name
 RATIO, RATIO_FROM = 200, 1024**3  # what grows more than so much is a bomb, once it is of some size
 HEADERS = 4 * 1024 * 1024  # bytes that may describe one entry
 KEEP_FREE = 1024**3  # bytes of the pool, for the machines that run
@@ -58,11 +58,8 @@ def opened(file: Path, limits: Limits) -> Iterator["Stream"]:
         if argv is None:
             yield Stream(source, limits)
             return
-        if shutil.which(argv[0], path=environment()["PATH"]) is None:
-            raise Problem(
-                f"The archive is packed with {argv[0]}, which is not installed on this host.", code="tool-missing",
-                hint=f"Install it there: apt install {PACKAGES.get(argv[0], argv[0])}",
-            )  # fmt: skip
+        if tools.which(argv[0]) is None:
+            tools.refuse_without([(argv[0],)])
         try:
             with reading([*argv, "--decompress", "--stdout"], source) as pipe:
                 yield Stream(pipe, limits)

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import FirstBoot, PullRecipe
+from machines.host import tools
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.rootfs import archive, debian, disk_image, guard, owners, packed, pool, unpack
 from machines.host.rootfs.building import SAID, Building
 from machines.host.rootfs.packed import KEEP_FREE, Limits, look_for_room
-from machines.host.run import environment, run
+from machines.host.run import run
 
 PULL = Path("/usr/lib/systemd/systemd-pull")
 # systemd takes the first that is there; an administrator's own takes the place of the distribution's.
@@ -57,11 +58,7 @@ def prepare(building: Building) -> None:
     building.raw = recipe.format == "raw"
     if building.raw:
         disk_image.check_host()
-    if not PULL.exists():
-        raise Problem(
-            "systemd's puller is not installed on this host.", code="tool-missing",
-            hint="Install it there: apt install systemd-container",
-        )  # fmt: skip
+    tools.need("pull", *(["disk-images"] if building.raw else []))
     building.task.voice.line(_voucher(recipe))
 
 
@@ -72,11 +69,7 @@ def _voucher(recipe: PullRecipe) -> str:
         if not recipe.sha256:
             raise Problem("The recipe names no SHA-256 sum to check the image by.", code="sum-missing", hint="Add it.")
         return f"The image must have the SHA-256 sum {recipe.sha256}."
-    if not shutil.which("gpg", path=environment()["PATH"]):
-        raise Problem(
-            "gpg, which checks signatures, is not installed on this host.", code="tool-missing",
-            hint="Install it there (apt install gpg), or give the image's SHA-256 sum.",
-        )  # fmt: skip
+    tools.need("signatures")
     return f"The sums of the image must be signed by a key in {keyring()}."
 
 

@@ -18,13 +18,12 @@ from machines.contract.recipes import RpmRepository
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.rootfs import cache, tree
 from machines.host.rootfs.building import Building
-from machines.host.run import environment, run
+from machines.host.run import run
 
 NEW_PLACE, OLD_PLACE = "/usr/lib/sysimage/rpm", "/var/lib/rpm"
 KEYS = "etc/pki/rpm-gpg"  # where a machine keeps the keys of its repositories
 DETAILS = 4000
 LIST_FORMAT = "%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\\n"
-_MANAGERS = {"apt": "apt install", "dnf": "dnf install", "zypper": "zypper install", "pacman": "pacman -S"}
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,6 @@ class Database:
 
     path: str = NEW_PLACE
     backend: str = "sqlite"
-
-
-def need(tools: Iterable[str], package: str) -> str:
-    """The first of these tools that this host has. Raises Problem tool-missing naming the package."""
-    tools, path = list(tools), environment()["PATH"]
-    if found := next((tool for tool in tools if shutil.which(tool, path=path)), None):
-        return found
-    manager = next((name for name in _MANAGERS if shutil.which(name, path=path)), "apt")
-    raise Problem(
-        f"{' or '.join(tools)} is not installed on this host.", code="tool-missing",
-        hint=f"Install the package {package} there: {_MANAGERS[manager]} {package}",
-    )  # fmt: skip
 
 
 def home(building: Building, database: Database) -> dict[str, str]:

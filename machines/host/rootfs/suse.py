@@ -16,6 +16,7 @@ from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import FirstBoot, SuseRecipe
+from machines.host import tools
 from machines.host.faults import CommandFailed
 from machines.host.rootfs import mounts, network, rpms, tree
 from machines.host.rootfs.building import Building
@@ -72,8 +73,7 @@ def packages_for(recipe: SuseRecipe, first_boot: FirstBoot) -> list[str]:
 def prepare(building: Building) -> None:
     """The tools, the repositories, and whether these answer: their indexes are fetched now."""
     recipe, voice = _recipe(building), building.task.voice
-    for tool in ("zypper", "rpm"):
-        rpms.need((tool,), tool)
+    tools.need("suse")
     voice.line("Building with zypper.")
     way = building.state = Way()
     if recipe.repositories:

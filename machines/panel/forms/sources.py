@@ -16,19 +16,12 @@ from machines.contract import reach, recipes
 from machines.contract.problems import Problem
 from machines.contract.states import MachineState
 from machines.models import Archive, Host, Machine, Recipe, RecipeVersion
-from machines.panel import archives, recipe_book
+from machines.panel import archives, host_tools, recipe_book
 from machines.panel.forms.checks import errors_of
 from machines.panel.forms.recipes import DISTRIBUTIONS, SourceForm, filled, form_for, system_of
 
 OFFERED = 500
 LOOKED_AT = 50  # recipes, for one that the host can build
-# kind of recipe → the tools that can build it, any of which will do, and the Debian package that brings the first
-TOOLS = {
-    "debian": (("mmdebstrap", "debootstrap"), "mmdebstrap"),
-    "dnf": (("dnf", "dnf5"), "dnf"),
-    "arch": (("pacstrap",), "arch-install-scripts"),
-    "suse": (("zypper",), "zypper"),
-}
 
 
 class _Choice(forms.Form):
@@ -227,7 +220,7 @@ class Source:
         if not self.form.is_valid():
             return False
         recipe = self.form.to_recipe()
-        if lacking := missing_tool(self.host, recipe):
+        if lacking := host_tools.lacking_for_recipe(self.host, recipe):
             self._wrong.append(("id_host_field", "Host", lacking))
         if self.host and recipe.kind == "pull" and getattr(recipe, "verify", "") == "none" and not may_skip(self.host):
             said = f"The policy of {self.host} does not allow an image that nobody verifies; give its sum, or another host."
@@ -272,20 +265,6 @@ def unreachable(host: Host, recipe: recipes.PullRecipe) -> str:
         return ""
     problem = reach.refusal(str(number), number)
     return f"{problem.message} {problem.hint}"
-
-
-def missing_tool(host: Host | None, recipe: recipes.AnyRecipe | None) -> str:
-    """What the host lacks to build this, in a sentence; "" when it lacks nothing or has not told what it has."""
-    tools = host.facts.get("tools") if host else None
-    wanted = TOOLS.get(recipe.kind) if recipe else None
-    if not wanted or not isinstance(tools, dict) or not tools:
-        return ""
-    names, package = wanted
-    if isinstance(recipe, recipes.DebianRecipe) and recipe.tool:
-        names, package = (recipe.tool,), recipe.tool
-    if any(name in tools for name in names):
-        return ""
-    return f"This needs {' or '.join(names)}, which {host} does not have. Install it there: apt install {package}."
 
 
 # --- made from a request
@@ -333,7 +312,7 @@ def _likely(host: Host | None) -> Recipe | None:
     offered = list(Recipe.objects.offered().select_related("current")[:LOOKED_AT])
     for recipe in offered:
         content = recipe_book.content_of(recipe.current)
-        if content and not missing_tool(host, content):
+        if content and not host_tools.lacking_for_recipe(host, content):
             return recipe
     return offered[0] if offered else None
 

@@ -16,7 +16,7 @@ from machines.contract.recipes import WITH_BASE, FirstBoot, key_of
 from machines.contract.rights import Right
 from machines.models import Host, Job, Machine
 from machines.models.revision import LIMITS, SWITCHES, WORDS
-from machines.panel import bases, builds, copied_settings, drafts, host_rows, recipe_runs, responses
+from machines.panel import bases, builds, copied_settings, drafts, host_rows, host_tools, recipe_runs, responses
 from machines.panel.access import PanelRequest, needs
 from machines.panel.diffs import Files
 from machines.panel.dispatch import Busy
@@ -138,7 +138,7 @@ def _about(form: NewMachineForm, source: Source) -> dict[str, Any]:
     based = content.kind in WITH_BASE
     base = bases.fitting(_bases(host), content, _first_boot(form)) if based else None
     return found | {
-        "lacking": sources.missing_tool(host, content),
+        "lacking": host_tools.lacking_for_recipe(host, content),
         "based": based,
         "base": base,
         "usual": recipe_runs.usual(key_of(content), host.pk, copied=base is not None),

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right
 from machines.models import Job
-from machines.panel import access, dispatch, responses, rows
+from machines.panel import access, dispatch, host_tools, responses, rows
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import pools
 from machines.panel.forms.pools import PoolForm
@@ -33,4 +33,5 @@ def new(request: PanelRequest, host: str) -> HttpResponse:
         return redirect("job-detail", job.pk)
     under_way = Job.objects.unfinished().filter(host=found, op="pool").first()
     context = {"host": found, "url": rows.host_url(host), "form": form, "room": room, "key": uuid4(), "job": under_way}
+    context["lacking"] = host_tools.lacking_for(found, "pool")
     return render(request, "hosts/pool.html", context, status=422 if form.is_bound else 200)

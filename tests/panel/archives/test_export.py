@@ -51,6 +51,20 @@ def test_what_could_only_fail_is_not_offered(as_admin, web, fields, word):
     assert "Export web</button>" not in shown
 
 
+def test_a_tool_the_host_lacks_is_named_before(as_admin, web):
+    web.host.facts |= {"tools": {"tar": "1"}}
+    web.host.save()
+    shown = as_admin.get(URL).content.decode()
+    assert "This needs zstd, which alpha does not have. Install it there: apt install zstd." in shown
+    assert "Export web</button>" not in shown
+
+
+def test_its_settings_are_said_to_go_with_it(as_admin, web):
+    assert "Its settings go with it" in as_admin.get(URL).content.decode()
+    Machine.objects.update(image_type="raw")
+    assert "stay with the archive on this panel" in as_admin.get(URL).content.decode()
+
+
 def test_without_an_address_of_the_panel_it_says_so(as_admin, web, settings):
     settings.PANEL_URL = ""
     assert "NSPAWNPANEL_URL" in as_admin.get(URL).content.decode()

@@ -19,13 +19,13 @@ from tests.panel.machines.test_new import URL, form, text
 HTMX = {"HX-Request": "true"}
 SUM = "a" * 64
 
+TOOLS = dict.fromkeys(("mmdebstrap", "rpm", "pacman", "gpg", "systemd-pull", "systemd-dissect", "tar", "zstd"), "1")
+
 
 @pytest.fixture
 def alpha(db):
     own = PrivateKey.generate()
-    host = make.host(
-        "alpha", facts={"systemd": 257, "tools": {"mmdebstrap": "1"}, "policy": {"unverified_pulls": "never"}}
-    )
+    host = make.host("alpha", facts={"systemd": 257, "tools": TOOLS, "policy": {"unverified_pulls": "never"}})
     host.box_key = b64encode(bytes(own.public_key)).decode()
     host.save()
     host.own = own
@@ -156,6 +156,29 @@ def test_a_missing_tool_is_named_before_anything_is_ordered(distribution, tool, 
     assert answer.status_code == 422
     assert said in text(answer)
     assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "fields", "package"),
+    [
+        ("systemd-pull", {"source": "pull", "url": "https://x.example/i.tar.xz"}, "systemd-container"),
+        ("gpg", {"source": "pull", "url": "https://x.example/i.tar.xz", "verify": "signature"}, "gnupg2"),
+        ("systemd-dissect", {"source": "pull", "url": "https://x.example/i.raw", "format": "raw"}, "systemd-container"),
+    ],
+)
+def test_what_a_pull_needs_is_named_by_the_host_s_own_package(tool, fields, package, as_admin, alpha):
+    alpha.facts |= {"tools": {name: "1" for name in TOOLS if name != tool}, "package_manager": "dnf"}
+    alpha.save()
+    answer = as_admin.post(URL, form(**fields))
+    assert answer.status_code == 422
+    assert f"This needs {tool}, which alpha does not have. Install it there: dnf install {package}." in text(answer)
+
+
+def test_what_an_archive_is_packed_with_must_be_there(as_admin, alpha, settings):
+    settings.PANEL_URL = "https://panel.example"
+    archive = Archive.objects.create(title="web.tar.xz", state="ready", size=9, received=9, sha256=SUM)
+    page = text(as_admin.post(URL, form(source="archive", archive=archive.pk, choose="1"), headers=HTMX))
+    assert "This needs xz, which alpha does not have. Install it there: apt install xz-utils." in page
 
 
 def test_a_chosen_tool_must_be_there_too(as_admin, alpha):
