@@ -25,7 +25,7 @@ from machines.contract import envelope, orders
 from machines.contract.problems import Problem
 from machines.contract.states import INVENTORY_STALE_SECONDS, OFFLINE_SECONDS, JobState, MachineState
 from machines.models import Host, Job, Machine
-from machines.panel import groups, intake
+from machines.panel import clocks, groups, intake
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.mailbox import Mailbox
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 100
 SWEEP_EVERY = timedelta(seconds=1)
 CANCEL_AGAIN = 5  # seconds
+CLOCK_AGAIN = 5
 RESEND_AGAIN = 2
 REPORTS_AT_ONCE = 20  # in one transaction at most; see intake.TAKE_SECONDS
 TURN = 1.0  # how long one host's reports may keep those of the others waiting
@@ -113,6 +114,11 @@ class Courier:
             Job.objects.filter(pk=job.pk).update(cancel_sent_at=now)
 
     def _send(self, job: Job, now: datetime) -> None:
+        if clocks.holds_back(job.host.clock_skew, job.op):
+            why = clocks.problem(job.host.name, job.host.clock_skew)
+            still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"])
+            still.update(send_next_at=now + timedelta(seconds=CLOCK_AGAIN), problem=why.to_wire())
+            return
         order = {**job.order, "sealed": job.sealed} if job.sealed else job.order
         wait = min(5 * 2**job.sends, 60)
         try:
@@ -149,6 +155,8 @@ class Courier:
         actor: tuple[str, str],
         attempt: int = 1,
     ) -> str:
+        """Dated by the host's own clock, so that the doctor's orders and what steers a job arrive there at any time."""
+        ahead = host.clock_skew or 0.0
         return envelope.seal(
             envelope.Envelope(
                 host=host.id,
@@ -156,8 +164,8 @@ class Courier:
                 job=job,
                 attempt=attempt,
                 order=order,
-                issued=time.time(),
-                expires=expires,
+                issued=time.time() + ahead,
+                expires=expires + ahead,
                 actor=envelope.Actor(name=actor[0], role=actor[1]),
             ),
             self._key,

@@ -2,24 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from machines.contract import findings
 from machines.contract.findings import GROUPS, MEND_TITLES, NETWORK, WORDS, Finding, Level
 from machines.contract.problems import BadValue
-from machines.contract.reports import LATEST
 from machines.contract.rights import Right
 from machines.contract.states import JobState
 from machines.models import Host, Job
-from machines.panel import frame, job_words, responses, rows
+from machines.panel import clocks, frame, job_words, responses, rows
 from machines.panel.access import PanelRequest
 
 LOOKED_AT = 10  # jobs
 # What only says that there is no address, and what follows from another trouble further along or before.
 ANSWERS = {"address-none", "address-local"}
 CONSEQUENCES = {"link-down", "link-down-inside", "extra-down", "extra-down-inside", "dhcp-silent", "lease-none"}
-SLACK = 2.0  # seconds by which two clocks may differ unseen
 # The level's drawing, and its word for those who do not see it.
 ICONS = {
     Level.OK: ("check-circle-fill", "in order"),
@@ -57,7 +54,7 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
     )
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED and "findings" in job.result), None)
-    found = _found(shown, about_host=not name) if shown else []
+    found = _found(shown) + ([] if name else clock(host)) if shown else []
     counts = {level.value: sum(findings.level(f) == level for f in found) for level in Level}
     context = {
         "host": host,
@@ -103,27 +100,23 @@ def _count(counts: Mapping[str, int], level: Level, word: str) -> str:
     return f"{counts[level.value]} {word}{'' if counts[level.value] == 1 else 's'}"
 
 
-def _found(job: Job, *, about_host: bool) -> list[Finding]:
+def _found(job: Job) -> list[Finding]:
     """What the host said; nothing of what cannot be read."""
     try:
-        found = findings.from_wire(job.result.get("findings"))
+        return findings.from_wire(job.result.get("findings"))
     except BadValue:
         return []
-    return [*found, *clock(job)] if about_host else found
 
 
-def clock(job: Job) -> list[Finding]:
-    """How the host's clock stands to the panel's. It ended the job after the panel had made it and before the panel had
-    the outcome; a clock that says otherwise is wrong by at least as much."""
-    at = job.result.get("at")
-    if not isinstance(at, int | float) or not 0 <= at <= LATEST or job.finished_at is None:
+def clock(host: Host) -> list[Finding]:
+    """How the host's clock stands to the panel's now, whenever the rest was looked at."""
+    skew = host.clock_skew
+    if skew is None or host.is_silent:
         return []
-    host = datetime.fromtimestamp(at, UTC)
-    before, ahead = (job.created_at - host).total_seconds(), (host - job.finished_at).total_seconds()
-    if max(before, ahead) <= SLACK:
+    if abs(skew) <= clocks.UNSEEN:
         return [Finding(code="clock-agrees")]
-    way = "behind" if before > 0 else "ahead of"
-    return [Finding(code="clock-differs", facts={"seconds": f"{max(before, ahead):.0f}", "way": way})]
+    way = "behind" if skew < 0 else "ahead of"
+    return [Finding(code="clock-differs", facts={"seconds": f"{abs(skew):.0f}", "way": way})]
 
 
 def groups(found: list[Finding]) -> list[Group]:

@@ -24,7 +24,7 @@ from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import MachineQuerySet, rank_of
-from machines.panel import archive_files, bases, drift, holds
+from machines.panel import archive_files, bases, clocks, drift, holds
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
         host = Host.objects.select_for_update(no_key=True).get(pk=host_id)  # orders refer to its key meanwhile
         key = VerifyKey(b64decode(host.verify_key))
         jobs = Jobs(host)
-        for position, text in entries:
+        for number, (position, text) in enumerate(entries, 1):
+            jobs.is_last = number == len(entries)
             taken.append(_take(host, key, text, jobs))
             host.stream_position = position
             if time.monotonic() > until:
@@ -75,14 +76,15 @@ def _take(host: Host, key: VerifyKey, text: str, jobs: "Jobs") -> Taken:
     try:
         signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
     except ReportUnreadable as problem:  # stepped over: all that follows would be missing something for ever
-        number, carry = problem.number, partial(_refuse, host, problem)
+        number, at, carry = problem.number, time.time(), partial(_refuse, host, problem)
     except Problem as problem:
         _refuse(host, problem)
         return Taken.REFUSED
     else:
-        number, carry = signed.number, partial(_carry, host, report, signed.number, jobs)
+        number, at, carry = signed.number, signed.at, partial(_carry, host, report, signed.number, jobs)
     taken = _in_order(host, number)
     if taken is Taken.YES:
+        jobs.ahead = at - time.time()
         carry()
         host.report_number = number
     _seen(host)
@@ -148,6 +150,17 @@ class Jobs:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._known: dict[UUID, Job | None] = {}
+        self.is_last = False  # whether nothing waits behind the report at hand
+        self.ahead = 0.0  # seconds by which the report at hand was signed after it came, by its host's clock
+
+    def moment(self, at: float, after: datetime) -> datetime:
+        """A moment on the host's clock by ours, as far as it can be: after `after`, and not in the future."""
+        told, now = _time(at - (self._host.clock_skew or 0.0)), timezone.now()
+        return min(max(told, after), now)
+
+    def signed(self, after: datetime) -> datetime:
+        """When the report at hand was signed."""
+        return self.moment(time.time() + self.ahead, after)
 
     def get(self, uuid: UUID) -> Job | None:
         if uuid not in self._known:
@@ -171,32 +184,36 @@ def _move(job: Job, to: JobState, **fields: Any) -> bool:
 def _accepted(_: Host, report: reports.Accepted, jobs: Jobs) -> None:
     job = jobs.get(report.job)
     if job:
-        _move(job, JobState.ACCEPTED, accepted_at=timezone.now(), problem=None)
+        _move(job, JobState.ACCEPTED, accepted_at=jobs.signed(job.sent_at or job.created_at), problem=None)
 
 
-def _running(job: Job) -> None:
+def _running(job: Job, began: datetime) -> None:
     if job.state == JobState.RUNNING:
         return
-    now = timezone.now()
-    _move(job, JobState.RUNNING, started_at=job.started_at or now, accepted_at=job.accepted_at or now, problem=None)
+    _move(job, JobState.RUNNING, started_at=job.started_at or began, accepted_at=job.accepted_at or began, problem=None)
 
 
 def _part(_: Host, report: reports.Part, jobs: Jobs) -> None:
-    _say(jobs.get(report.job), [report])
+    _say(jobs.get(report.job), [report], jobs)
 
 
 def _said(_: Host, report: reports.Said, jobs: Jobs) -> None:
-    _say(jobs.get(report.job), report.parts)
+    _say(jobs.get(report.job), report.parts, jobs)
 
 
-def _say(job: Job | None, parts: Sequence[reports.Part]) -> None:
+def _say(job: Job | None, parts: Sequence[reports.Part], jobs: Jobs) -> None:
     """Write what a job has said into its row and its log, each once."""
     if job is None:
         return
     first, lines, changed = job.line_count + 1, list[reports.Line](), set[str]()
+    began = jobs.signed(job.accepted_at or job.sent_at or job.created_at)
     for part in parts:
+        if isinstance(part, reports.Phase):
+            began = jobs.moment(part.at, job.accepted_at or job.sent_at or job.created_at)
         if isinstance(part, reports.Lines):
-            lines += _lines(job, part)
+            lines += _lines(job, part, began)
+        elif isinstance(part, reports.Phase):
+            changed |= _phase(job, part, began)
         else:
             changed |= SAID[part.kind](job, part)
     if lines:
@@ -213,10 +230,10 @@ def _chunks(job: Job, first: int, lines: list[reports.Line]) -> Iterator[LogChun
         yield LogChunk(job=job, first=first + begin, count=len(some), lines=some)
 
 
-def _phase(job: Job, phase: reports.Phase) -> set[str]:
+def _phase(job: Job, phase: reports.Phase, began: datetime) -> set[str]:
     if job.is_final:
         return set()
-    _running(job)
+    _running(job, began)
     phases = [*job.phases, {"name": phase.name, "at": phase.at, "number": phase.number, "line": job.line_count + 1}]
     job.phases, job.phases_of, job.progress, job.progress_note = phases[-50:], phase.of, None, ""
     return {"phases", "phases_of", "progress", "progress_note"}
@@ -236,34 +253,34 @@ def _command(job: Job, command: reports.Command) -> set[str]:
     return {"commands"}
 
 
-def _lines(job: Job, report: reports.Lines) -> list[reports.Line]:
+def _lines(job: Job, report: reports.Lines, began: datetime) -> list[reports.Line]:
     """Those that are new; numbers have no holes, whatever a host says."""
     if max(job.line_count, report.first) > MAX_LINES:
         return []
     if job.op in IN_A_UNIT and not job.phases:  # it says that it waits for others
-        _move(job, JobState.ACCEPTED, accepted_at=timezone.now())
+        _move(job, JobState.ACCEPTED, accepted_at=job.accepted_at or began)
     else:
-        _running(job)
+        _running(job, began)
     fresh = report.lines[max(0, job.line_count + 1 - report.first) :]
     job.line_count += len(fresh)
     return fresh
 
 
-SAID: dict[str, Callable[[Job, Any], set[str]]] = {"phase": _phase, "progress": _progress, "command": _command}
+SAID: dict[str, Callable[[Job, Any], set[str]]] = {"progress": _progress, "command": _command}
 
 
 def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
     job = jobs.get(report.job)
     if not job:
         return
-    now = timezone.now()
+    ended = jobs.moment(report.at, job.started_at or job.accepted_at or job.sent_at or job.created_at)
     state = JobState(report.state)
     ours = _move(
         job,
         state,
-        finished_at=now,
-        accepted_at=job.accepted_at or now,
-        started_at=job.started_at or job.accepted_at or now,
+        finished_at=ended,
+        accepted_at=job.accepted_at or ended,
+        started_at=job.started_at or job.accepted_at or ended,
         problem=report.problem,
         result=report.result,
         progress=None,
@@ -537,7 +554,9 @@ def _reconcile(host: Host, on_host: list[UUID]) -> None:
         Job.objects.move(job.pk, JobState.LOST, problem=problem.to_wire())
 
 
-def _heartbeat(host: Host, report: reports.Heartbeat, _: Jobs) -> None:
+def _heartbeat(host: Host, report: reports.Heartbeat, jobs: Jobs) -> None:
+    if jobs.is_last:  # one that waited behind others says nothing of now
+        clocks.measure(host, jobs.ahead)
     fresh = report.model_dump(include={"load", "memory_available", "disk_free", "boot_id"})
     note_reboot(host, report.boot_id)
     host.facts = {**host.facts, **fresh}
@@ -549,7 +568,14 @@ def _refused(host: Host, report: reports.Refused, _: Jobs) -> None:
     note_refusal(host, "order-refused", f"{report.message} ({report.code})")
     if report.job:
         waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])
-        waiting.update(problem={"code": report.code, "message": report.message, "hint": "", "details": ""})
+        waiting.update(problem=_why_refused(host, report).to_wire())
+
+
+def _why_refused(host: Host, report: reports.Refused) -> Problem:
+    """An order that a host calls too early or too late is right, and one of the clocks is not."""
+    if report.code in {"envelope-early", "envelope-expired"}:
+        return clocks.problem(host.name, host.clock_skew)
+    return Problem(report.message, code=report.code)
 
 
 TAKE: dict[str, Callable[[Host, Any, Jobs], None]] = {

@@ -45,7 +45,14 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     now = timezone.now()
     may = request.user.may(RIGHT_FOR.get(job.op, Right.ADMINISTER))
     wait = job_words.Wait(
-        job.host.name, job.host.last_seen, job.sent_at, job.accepted_at, job.expires_at, job.op, job.progress_note
+        job.host.name,
+        job.host.last_seen,
+        job.sent_at,
+        job.accepted_at,
+        job.expires_at,
+        job.op,
+        job.progress_note,
+        job.host.clock_skew,
     )
     shown = {
         "job": job,

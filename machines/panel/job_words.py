@@ -6,6 +6,7 @@ from datetime import datetime
 from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
 from machines.contract.states import HostState, JobState
 from machines.models.host import host_state
+from machines.panel import clocks
 
 # op → what was ordered; the gap is the machine's name
 WHAT = {
@@ -105,6 +106,7 @@ class Wait:
     expires_at: datetime
     op: str
     place: str = ""  # its host's word on it: "number 2 in line"
+    skew: float | None = None  # seconds the host's clock is ahead
 
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
@@ -117,9 +119,15 @@ class Wait:
             return Reason(f"taken by {self.host}, about to begin")
         if state not in {JobState.QUEUED, JobState.SENT}:
             return None
+        return self._not_taken(now)
+
+    def _not_taken(self, now: datetime) -> Reason:
         heard = host_state(self.last_seen, now)
         if heard in SILENT:
             return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self._left(now))
+        if clocks.holds_back(self.skew, self.op):
+            how = clocks.in_words(self.skew or 0.0)
+            return Reason(f"waiting: the clock of {self.host} is {how}", None, self._left(now))
         if self.sent_at and (now - self.sent_at).total_seconds() > PATIENCE:
             return Reason(f"waiting: sent to {self.host}, not taken for", self.sent_at, self._left(now))
         return Reason(f"on its way to {self.host}")

@@ -1,6 +1,7 @@
 """The courier with a real Valkey and real ACL users; only the host is a stand-in."""
 
 import json
+import time
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import timedelta
@@ -109,6 +110,29 @@ def test_an_apply_that_never_left_is_a_draft_again(how, courier, voice, admin):
         dispatch.cancel(job, by=admin)
     revision.refresh_from_db()
     assert (revision.state, revision.number) == ("draft", None)
+
+
+@pytest.mark.parametrize("skew", [-300.0, 300.0])
+def test_a_host_whose_clock_is_wrong_gets_the_doctors_orders_by_its_own_time_and_no_others(
+    courier, valkey, key, voice, skew, monkeypatch
+):
+    Host.objects.update(clock_skew=skew)
+    waiting = make.job(orders.Start(name="web"), on=voice.host)
+    make.job(orders.Examine(), on=voice.host)
+    now = timezone.now()
+    courier.send_due(now)
+    waiting.refresh_from_db()
+    assert (waiting.state, waiting.problem["code"]) == (JobState.QUEUED, "clock-wrong")
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + skew)
+    [(sealed, order)] = delivered(valkey, voice.host, key)
+    monkeypatch.undo()
+    assert order == orders.Examine()
+    assert sealed.expires - sealed.issued == pytest.approx(orders.EXPIRES_AFTER, abs=5)
+    valkey.flush()
+    Host.objects.update(clock_skew=0.2)
+    courier.send_due(now + timedelta(seconds=6))
+    assert orders.Start(name="web") in [order for _, order in delivered(valkey, voice.host, key)]
 
 
 def test_nothing_is_claimed_of_a_silent_host(courier, voice):

@@ -1,5 +1,6 @@
 """Reports: in order, twice, late, forged, from somebody else."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import uuid4
@@ -27,6 +28,7 @@ class HostVoice:
         self.key = SigningKey.generate()
         self.host = make.host(name, signing=self.key)
         self.number = 0
+        self.ahead = 0.0  # seconds its clock is
 
     def say(self, report: reports.Report, number: int | None = None) -> str:
         self.number = self.number + 1 if number is None else number
@@ -34,7 +36,7 @@ class HostVoice:
             host=self.host.id,
             generation=self.host.generation,
             number=self.number,
-            at=1.0,
+            at=time.time() + self.ahead,
             report=reports.to_wire(report),
         )
         return envelope.sign_report(signed, self.key)
@@ -545,3 +547,63 @@ def test_what_a_unit_does_is_kept_without_what_is_as_ever(voice):
     voice.tell(reports.Observed(machines=[fact(state=MachineState.STOPPED)]))
     machine.refresh_from_db()
     assert machine.activity == {}
+
+
+# --- clocks, and when things really were
+
+
+def skew(voice: HostVoice, *ahead: float) -> float | None:
+    for voice.ahead in ahead:
+        voice.tell(reports.Heartbeat())
+    return Host.objects.get().clock_skew
+
+
+@pytest.mark.parametrize("ahead", [-300.0, 0.0, 300.0])
+def test_a_clock_is_measured_by_two_heartbeats_that_agree(voice, ahead):
+    assert skew(voice, ahead) is None
+    assert skew(voice, ahead - 0.5) == pytest.approx(ahead, abs=2)
+
+
+def test_reports_that_waited_say_nothing_of_the_clock(voice):
+    """Heartbeats of half a minute that come at once; the last one is fresh."""
+    skew(voice, 0.0, 0.0)
+    waited = []
+    for voice.ahead in (-40.0, -39.0, -38.0, 0.0):
+        waited.append((f"{voice.number + 1}-0", voice.say(reports.Heartbeat())))
+    take(voice.host.id, waited)
+    assert Host.objects.get().clock_skew == pytest.approx(0, abs=2)
+
+
+def test_a_clock_that_was_set_right_is_seen_right(voice):
+    skew(voice, -300.0, -300.0)
+    assert skew(voice, 0.0, 0.0) == pytest.approx(0, abs=2)
+
+
+@pytest.mark.parametrize("ahead", [-300.0, 0.0, 300.0])
+def test_a_job_ended_when_its_host_ended_it_and_not_when_that_was_told(voice, job, ahead):
+    skew(voice, ahead, ahead)
+    now = timezone.now()
+    Job.objects.update(created_at=now - timedelta(minutes=10), sent_at=now - timedelta(minutes=10))
+    began, ended = now.timestamp() - 300, now.timestamp() - 200
+    voice.tell(reports.Phase(job=job.uuid, name="start", number=1, of=1, at=began + ahead))
+    voice.tell(reports.Outcome(job=job.uuid, state="succeeded", at=ended + ahead))
+    job.refresh_from_db()
+    assert job.started_at.timestamp() == pytest.approx(began, abs=3)
+    assert job.finished_at.timestamp() == pytest.approx(ended, abs=3)
+
+
+@pytest.mark.parametrize("at", [0.0, 3e10])
+def test_no_host_ends_a_job_before_it_was_ordered_or_tomorrow(voice, job, at):
+    voice.tell(reports.Phase(job=job.uuid, name="start", number=1, of=1, at=at))
+    voice.tell(reports.Outcome(job=job.uuid, state="succeeded", at=at))
+    job.refresh_from_db()
+    assert job.created_at <= job.accepted_at <= job.started_at <= job.finished_at <= timezone.now()
+
+
+@pytest.mark.parametrize("code", ["envelope-early", "envelope-expired"])
+def test_an_order_refused_for_its_date_says_whose_clock_is_off(voice, job, code):
+    skew(voice, -300.0, -300.0)
+    voice.tell(reports.Refused(code=code, message="The order comes from the future.", job=job.uuid))
+    job.refresh_from_db()
+    assert job.problem["message"].replace("\xa0", " ") == "The clock of alpha is 5 m 0 s behind the panel's."
+    assert "timedatectl" in job.problem["hint"]

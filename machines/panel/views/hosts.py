@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 from machines.contract.rights import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.panel import bases, frame, host_rows, job_words, name_files, responses, rows
+from machines.panel import bases, clocks, frame, host_rows, job_words, name_files, responses, rows
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import pools
 
@@ -67,6 +67,8 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "is_silent": found.is_silent,
         "is_old": found.inventory_at is not None and (now - found.inventory_at).total_seconds() > 3 * LATE_SECONDS,
         "trouble": _trouble(found, now),
+        "clock": clocks.in_words(found.clock_skew or 0) if _is_off(found) else "",
+        "clock_problem": clocks.problem(found.name, found.clock_skew) if clocks.is_wrong(found.clock_skew) else None,
         "facts": found.facts,
         "booted": _moment(found.facts.get("booted")),
         "resources": host_rows.resources(found.facts),
@@ -90,12 +92,17 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         context["state"],
         context["is_old"],
         context["trouble"],
+        context["clock"],
         len(jobs),
         found.facts,
         [event.pk for event in events],
         here,
     )
     return responses.page(request, "hosts/detail.html", context, fragment="hosts/_host.html", version=version)
+
+
+def _is_off(host: Host) -> bool:
+    return host.clock_skew is not None and abs(host.clock_skew) > clocks.UNSEEN
 
 
 def _trouble(host: Host, now: datetime) -> list[str]:

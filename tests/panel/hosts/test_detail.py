@@ -123,3 +123,20 @@ def test_a_host_that_lists_nothing_for_minutes_is_not_in_order(as_viewer, alpha)
     page = text(as_viewer.get(URL))
     assert "It has not said for some time how its machines are." in page
     assert "Reported" in page
+
+
+@pytest.mark.parametrize(
+    ("skew", "said"),
+    [
+        (None, "–"),
+        (0.5, "agrees with the panel’s"),
+        (-5.0, "5 s behind the panel"),
+        (75.0, "1 m 15 s ahead of the panel"),
+    ],
+)
+def test_it_says_how_its_clock_stands(as_viewer, alpha, skew, said):
+    alpha.clock_skew = skew
+    alpha.save()
+    page = text(as_viewer.get(URL)).replace("\xa0", " ")
+    assert f"<dt>Clock</dt><dd>{said}" in page
+    assert ('id="clock"' in page) == (skew == 75.0)

@@ -1,6 +1,9 @@
 """The live head of a job's page: job-status."""
 
+from machines.contract import orders
 from machines.models import Job
+from machines.panel import clocks
+from tests import make
 from tests.panel.jobs import cast
 
 HTMX = {"HX-Request": "true"}
@@ -48,3 +51,13 @@ def test_it_costs_four_queries(as_viewer, alpha, django_assert_max_num_queries):
     job = cast.job(alpha, state="running")
     with django_assert_max_num_queries(4):
         as_viewer.get(f"/jobs/{job.pk}/status/", headers=HTMX)
+
+
+def test_an_order_that_waits_for_a_clock_says_which_and_what_to_do(as_viewer, alpha):
+    alpha.clock_skew = -300.0
+    alpha.save()
+    why = clocks.problem("alpha", -300.0)
+    job = make.job(orders.Start(name="web"), on=alpha, state="queued", problem=why.to_wire())
+    page = as_viewer.get(f"/jobs/{job.pk}/").content.decode().replace("\xa0", " ").replace("&#x27;", "'")
+    assert "waiting: the clock of alpha is 5 m 0 s behind the panel's" in page
+    assert "timedatectl" in page
