@@ -44,6 +44,7 @@ FILES = {
         "  address 10.0.2.15/24\n  gateway 10.0.2.2\n"
     ),
     "etc/systemd/journald.conf.d/size.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
+    "etc/apt/apt.conf.d/80yes": 'APT::Get::Assume-Yes "true";\n',  # nobody sits there to be asked
     "etc/pip.conf": f"[global]\nno-index = true\nfind-links = /{WHEELS}\ndisable-pip-version-check = true\n",
 }
 

@@ -22,6 +22,7 @@ from machines.host.tasks import doorway
 from machines.host.this_host import ThisHost
 from machines.host.worker import Pulse
 
+ROOT = Path(__file__).parents[2]
 HOST = UUID("12345678-1234-5678-1234-567812345678")
 ROOT = Path(__file__).parents[2]
 
@@ -180,3 +181,13 @@ def test_systemd_ends_a_worker_whose_loop_hangs(stuck, tmp_path, monkeypatch):
         pulse.beat()
         pings[1]()
         assert systemd.recv(100) == b"WATCHDOG=1"
+
+
+def test_a_worker_without_its_requirements_says_what_to_install_and_is_not_started_again():
+    without = (
+        "import runpy, sys; sys.modules['dbus_fast'] = None; runpy.run_module('machines.host', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 78
+    assert "dbus_fast" in done.stderr
+    assert f"pip install -r {ROOT}/machines/host/requirements.txt" in done.stderr

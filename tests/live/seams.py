@@ -20,8 +20,8 @@ lock = threading.Lock()
 inside = threading.local()
 
 def role():
-    words = " ".join(sys.orig_argv)
-    return "builder" if "machines.host.unit_job" in words else "worker" if "machines.host.worker" in words else ""
+    words = sys.orig_argv
+    return "builder" if "machines.host.unit_job" in words else "worker" if "machines.host" in words else ""
 
 def changes(event, args):
     if args and "__pycache__" in str(args[0]):

@@ -272,6 +272,35 @@ def test_a_running_machine_is_not_removed(panel):
     assert panel.do(orders.Remove(name="web")).problem["code"] == "machine-running"
 
 
+# --- a host that is not set up, or not whole
+
+
+@pytest.mark.parametrize("which", ["panel", "later"])
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("/etc/nspawnpanel/host.env", "/etc/nspawnpanel/host.env"),
+        ("/opt/nspawnpanel/lib/python3*/site-packages/dbus_fast", "pip install -r"),
+        ("/opt/nspawnpanel/bin/python", "/opt/nspawnpanel/bin/python: No such file"),
+    ],
+    ids=["settings", "requirements", "python"],
+)
+def test_a_host_that_is_not_set_up_is_told_so_once_and_not_every_second(which, missing, words, request):
+    host = request.getfixturevalue(which).sandbox
+    path = host.run(["sh", "-c", f"echo {missing}"]).stdout.strip()
+    host.run(["mv", path, f"{path}.aside"])
+    try:
+        assert host.run(["systemctl", "restart", SERVICE], check=False).returncode != 0
+        shown = host.run(["systemctl", "show", "--property=ActiveState,NRestarts,SubState", SERVICE]).stdout
+        said = host.run(["systemctl", "status", "--full", "--no-pager", SERVICE], check=False).stdout
+    finally:
+        host.run(["mv", f"{path}.aside", path])
+        host.run(["systemctl", "restart", SERVICE])
+    assert "ActiveState=failed\n" in shown
+    assert "NRestarts=0\n" in shown
+    assert words in said
+
+
 # --- enemies
 
 

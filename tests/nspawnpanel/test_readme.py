@@ -1,0 +1,30 @@
+"""What the README says to type is there. That a host can be installed by it is shown in tests/vm."""
+
+import shlex
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+from nspawnpanel.stack import REPOSITORY
+from tests.vm import readme
+
+ON_THE_PANEL = [line for block in readme.blocks() if block.place.startswith("on the panel") for line in block.lines]
+MANAGE = [words[2:] for line in ON_THE_PANEL if (words := shlex.split(line, comments=True))[1] == "manage.py"]
+
+
+@pytest.mark.parametrize("words", MANAGE, ids=lambda words: words[0])
+def test_each_command_of_the_panel_takes_the_words_the_readme_gives_it(words):
+    name, *rest = words
+    command = load_command_class(get_commands()[name], name)
+    command.create_parser("manage.py", name).parse_args(rest)
+
+
+def test_every_command_says_where_it_is_given():
+    assert {block.place for block in readme.blocks()} == {"on the host", "on the panel, in the checkout"}
+
+
+def test_files_that_the_commands_name_are_in_this_checkout():
+    words = [word for block in readme.host() for line in block.lines for word in shlex.split(line, comments=True)]
+    named = [word.removeprefix("/opt/nspawnpanel/src/") for word in words if word.startswith("/opt/nspawnpanel/src/")]
+    assert named == ["machines/host/requirements.txt", "machines/host/nspawnpanel-host.service"]
+    assert all((REPOSITORY / name).is_file() for name in named)
