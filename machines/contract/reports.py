@@ -281,6 +281,7 @@ class FoundFile(BaseModel):
 
     `text` is the file's own text; in base64 where that is no UTF-8 or holds a NUL; "" for a file that is longer than
     FILE_LIMIT or cannot be read (then `error` says why), and for a unit that is masked: a link to /dev/null or empty.
+    `target` is where it leads when it is a link, as that is written in it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -293,6 +294,7 @@ class FoundFile(BaseModel):
     size: Bytes = 0
     changed: Seconds = 0.0  # when the file was last written
     error: Short = ""
+    target: Annotated[str, Field(max_length=1000)] = ""
 
 
 class FoundMachine(BaseModel):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from machines.contract.command_line import CommandLine
 from machines.contract.names import MachineName
 from machines.contract.orders import UNREADABLE
+from machines.contract.problems import printable
 from machines.contract.reports import FILE_LIMIT, FoundFile
 from machines.host import guarded
 from machines.host.paths import Paths, unit_of
@@ -114,7 +115,7 @@ def _confs(folder: Path) -> list[Path]:
 
 def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool = True) -> FoundFile:
     """One file as it stands. What lies beside an image is not followed if it is a link: the image may be anybody's."""
-    about: dict[str, Any] = {"path": str(path)[:1000], "kind": kind}
+    about: dict[str, Any] = {"path": str(path)[:1000], "kind": kind, "target": printable(target_of(path))[:1000]}
     if kind == "unit" and is_masked(path):
         return FoundFile(**about, form="masked")
     try:
@@ -130,6 +131,14 @@ def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool 
         return FoundFile(**about, form="long", sha256=hashlib.sha256(data).hexdigest())
     form, text = as_text(data)
     return FoundFile(**about, form=form, text=text, sha256=hashlib.sha256(data).hexdigest() if data else "absent")
+
+
+def target_of(path: Path) -> str:
+    """Where a link leads, as it is written in it; "" for what is none."""
+    try:
+        return guarded.call(path, lambda: os.readlink(path))
+    except OSError:
+        return ""
 
 
 def as_text(data: bytes) -> tuple[Literal["text", "base64"], str]:

@@ -26,6 +26,7 @@ class File:
     size: int
     changed: float
     error: str
+    target: str  # where it leads when it is a link
 
     @property
     def is_plain(self) -> bool:

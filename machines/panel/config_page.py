@@ -1,10 +1,12 @@
 """What every page about a machine's configuration shows."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from machines.contract import nspawn
 from machines.contract.rights import Right
-from machines.models import Machine, Revision
+from machines.models import Found, Machine, Revision
+from machines.models.found import ETC
 from machines.panel import diffs, drafts
 from machines.panel.access import PanelRequest
 from machines.panel.rows import host_url, machine_url
@@ -34,6 +36,30 @@ def file_diffs(machine: Machine, before: diffs.Files, after: diffs.Files) -> lis
         (f"/etc/systemd/nspawn/{machine.name}.nspawn", diffs.unified(before.nspawn, after.nspawn)),
         (dropin_path(machine), diffs.unified(before.limits, after.limits)),
     ]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file that an apply would write, and that is a link. `follows` says that what it leads to is written then, else
+    the host refuses."""
+
+    path: str
+    target: str
+    follows: bool
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it switches the file off."""
+        return self.target == "/dev/null"
+
+
+def links(machine: Machine, found: Found | None) -> list[Link]:
+    """Those of both files that are links, as its host has told; a host never puts a file in the place of a link."""
+    mine = {f"{ETC}{machine.name}.nspawn", dropin_path(machine)}
+    files = [file for file in found.files if file.target and file.path in mine] if found else []
+    policy = machine.host.facts.get("policy")
+    follows = isinstance(policy, dict) and policy.get("linked_files") == "follow"
+    return [Link(file.path, file.target, follows and file.target != "/dev/null") for file in files]
 
 
 def dropin_path(machine: Machine) -> str:

@@ -209,3 +209,27 @@ def test_files_written_before_the_machine_are_told_and_never_overwritten_unseen(
     assert shell(panel, f"cat {keeps}{hand}") == "[Exec]\nHostname=mine"
     assert panel.do(orders.Remove(name="prep")).state == "succeeded"
     assert left(panel, "prep") == []
+
+
+# --- links
+
+
+def test_a_settings_file_that_is_a_link_is_told_and_never_replaced(panel):
+    """As NixOS or a repository of configurations makes them."""
+    file, managed = "/etc/systemd/nspawn/managed.nspawn", "/srv/git/managed.nspawn"
+    shell(panel, f"""
+        mkdir -p /var/lib/machines/managed/usr /etc/systemd/nspawn /srv/git
+        printf '[Exec]\\nHostname=git\\n' > {managed}; ln -s {managed} {file}
+    """)  # fmt: skip
+    told = panel.until(lambda r: r.kind == "found" and any(m.name == "managed" and m.files for m in r.machines))
+    [first, *_] = next(machine.files for machine in told.machines if machine.name == "managed")
+    assert (first.path, first.target, "Hostname=git" in first.text) == (file, managed, True)
+    configuration = orders.Configuration(
+        revision=1, nspawn="[Exec]\nHostname=ours\n", limits="", replaces_nspawn=first.sha256
+    )
+    refused = panel.do(orders.Apply(name="managed", configuration=configuration))
+    assert (refused.state, refused.problem["code"]) == ("failed", "file-is-link")
+    assert shell(panel, f"readlink {file}; cat {managed}") == f"{managed}\n[Exec]\nHostname=git"
+    assert shell(panel, "ls -A /etc/systemd/nspawn /srv/git | grep new || true") == ""
+    assert panel.do(orders.Remove(name="managed")).state == "succeeded"
+    assert shell(panel, f"test ! -L {file}; cat {managed}; rm -r /srv/git") == "[Exec]\nHostname=git"

@@ -42,6 +42,7 @@ def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict
     return {
         "found": found,
         "holds": holds.read(machine, found, everything=everything),
+        "links": config_page.links(machine, found),
         "is_up": holds.is_up(machine),
         "files": [(file, holds.place_of(file)) for file in found.files] if found else [],
         "differs": machine.differs and machine.state != "missing",
