@@ -7,8 +7,9 @@ systemd's own parsers have the last word, but they say nothing of a key that ano
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from machines.contract import command_line, limits, nspawn, values
+from machines.contract import command_line, file_policy, limits, nspawn, values
 from machines.contract.command_line import CommandLine
+from machines.contract.file_policy import FileRules
 from machines.contract.nspawn import EXEC, FILES, NETWORK, Document
 from machines.contract.table import Setting
 
@@ -45,7 +46,8 @@ class Facts:
     """What is known of a host. None where nothing is known; then nothing is held against anybody.
 
     `unit` is what the machine's unit runs, `lacks` are limits that nothing enforces (HostFact.lacks). `ports` says who has a port, `writable` which machine can write below a folder, `bound` which machine binds one. `way`
-    gives every path that is passed on the way to a source, links included, where the file system can be asked.
+    gives every path that is passed on the way to a source, links included, where the file system can be asked. `rules` are
+    those of the host's policy.
     """
 
     name: str = "this host"
@@ -60,6 +62,7 @@ class Facts:
     writable: Mapping[str, str] = field(default_factory=dict)
     bound: Mapping[str, str] = field(default_factory=dict)
     way: Callable[[str], Iterable[str]] = itself
+    rules: FileRules | None = None
     unit: CommandLine = field(default_factory=command_line.stock)
     lacks: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,7 +70,12 @@ class Facts:
 def judge(document: Document, dropin: str, facts: Facts) -> list[Finding]:
     """Everything that is wrong or will probably disappoint, what is refused first."""
     bad = list(_values(document, dropin))
-    found = [*_versions(document, dropin, facts), *_limits(dropin, facts), *_lacking(dropin, facts)]
+    found = [
+        *_versions(document, dropin, facts),
+        *_limits(dropin, facts),
+        *_lacking(dropin, facts),
+        *_policy(document, dropin, facts),
+    ]
     for check in (_once, _unread, _network, _ports, _cards, _users, _owners, _sources, _nested, _disappointing):
         found += check(document, facts)
     named = {finding.settings[0] for finding in bad}
@@ -410,6 +418,16 @@ def _lacking(dropin: str, facts: Facts) -> Iterator[Finding]:
             yield Finding((key,), message, refused=False)
 
 
+def _policy(document: Document, dropin: str, facts: Facts) -> Iterator[Finding]:
+    """What the host would refuse: the same rules, as it has told them."""
+    if facts.rules:
+        for each in file_policy.refusals(facts.rules, document, nspawn.parse(dropin)):
+            yield Finding(
+                each.settings, f"The policy of {facts.name} does not allow it: {each.message}",
+                f"Its administrator can change the rule “{each.rule}” in /etc/nspawnpanel/policy.toml.", each.value,
+            )  # fmt: skip
+
+
 def fresh(findings: Iterable[Finding], wanted: tuple[str, str], found: tuple[str, str]) -> list[Finding]:
     """The same with a refusal only for what the draft has to do with; what stood in the files already is a warning.
 
@@ -436,7 +454,7 @@ def _is_fresh(finding: Finding, wanted: tuple[str, str], found: tuple[str, str])
 def _said(files: tuple[str, str], name: str) -> list[str]:
     section, _, key = name.rpartition(".")
     settings = nspawn.parse(files[0] if section else files[1]).settings()
-    return [e.value for e in settings if (e.section, e.key) == (section or limits.SECTION, key)]
+    return [e.value for e in settings if (e.section, e.key) == (section or limits.section_of(key), key)]
 
 
 def only_warned(findings: Iterable[Finding]) -> list[Finding]:

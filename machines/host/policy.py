@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from machines.contract import nspawn, orders, reach, recipes
+from machines.contract import file_policy, nspawn, orders, reach, recipes
 from machines.contract.limits import PROPERTIES
 from machines.contract.problems import NotAllowed
 from machines.contract.rights import RIGHT_FOR
@@ -26,7 +26,6 @@ from machines.host.faults import Misconfigured
 # and its kin: they start any unit of the host with the machine, poweroff.target or debug-shell.service too.
 # What is guarded opens devices, the host's firewall or another slice.
 UNIT_SETTINGS = (*(key for key, prop in PROPERTIES.items() if not prop.guarded), "SetCredential")
-FIRST_ID = 65536  # below it are the ids of the host's own users
 NETWORKS = ("veth", "zone", "bridge", "macvlan", "ipvlan", "host", "none", "other")
 
 
@@ -192,17 +191,10 @@ def allow_files(policy: Policy, wanted: nspawn.Document, limits: nspawn.Document
     """
     known = {(e.section, e.key, e.value) for text in found for e in nspawn.parse(text).settings()}
     fresh = nspawn.Document([e for e in wanted.entries if (e.section, e.key, e.value) not in known])
+    dropin = nspawn.Document([e for e in limits.entries if (e.section, e.key, e.value) not in known])
     _allow_paths(policy, fresh)
-    _allow_network(policy, fresh, wanted)
-    _allow_privileges(policy, fresh)
-    for entry in limits.settings():
-        if (entry.section, entry.key, entry.value) not in known and entry.key not in policy.unit_settings:
-            raise _refuse("unit_settings", f"{entry.key}= in the drop-in of the machine's unit.")
-
-
-def _said(document: nspawn.Document, section: str, key: str) -> list[str]:
-    """Every value of a key, also those before an empty assignment: systemd-nspawn takes few of these as a reset."""
-    return [e.value for e in document.settings() if (e.section, e.key) == (section, key) and e.value]
+    for refusal in file_policy.refusals(file_policy.as_told(policy.facts()), fresh, dropin, wanted):
+        raise _refuse(refusal.rule, refusal.message)
 
 
 def _allow_paths(policy: Policy, document: nspawn.Document) -> None:
@@ -210,13 +202,13 @@ def _allow_paths(policy: Policy, document: nspawn.Document) -> None:
         ("Bind", policy.bind_sources),
         ("BindReadOnly", (*policy.bind_sources, *policy.bind_sources_read_only)),
     ):
-        for value in _said(document, nspawn.FILES, key):
+        for value in file_policy.said(document, nspawn.FILES, key):
             _allow_source(key, source_of(value), roots)
     for key in ("Overlay", "OverlayReadOnly"):
-        for value in _said(document, nspawn.FILES, key):
+        for value in file_policy.said(document, nspawn.FILES, key):
             for lower in overlay_sources(value):
                 _allow_source(key, lower, policy.bind_sources)
-    for value in _said(document, nspawn.FILES, "BindUser"):
+    for value in file_policy.said(document, nspawn.FILES, "BindUser"):
         for user in value.split():  # comes with their home, writable
             _allow_source("BindUser", os.path.expanduser(f"~{user}"), policy.bind_sources)
 
@@ -256,56 +248,6 @@ def _allow_source(key: str, source: str, roots: tuple[str, ...]) -> None:
         leads = f" (it leads to {real})" if real != source else ""
         rule = "bind_sources" if key != "BindReadOnly" else "bind_sources_read_only"
         raise _refuse(rule, f"{key}= of {source}{leads}; allowed are {', '.join(roots)}.")
-
-
-def _allow_network(policy: Policy, document: nspawn.Document, whole: nspawn.Document) -> None:
-    """The mode is that of the whole file, but only judged when one of its lines is new."""
-    mode, _ = nspawn.network_mode(whole)
-    changed = any(entry.section == nspawn.NETWORK for entry in document.settings())
-    if changed and mode and mode not in policy.networks:
-        raise _refuse("networks", f"the network mode “{mode}”.")
-    if _said(document, nspawn.NETWORK, "NamespacePath") and "other" not in policy.networks:
-        raise _refuse("networks", "NamespacePath=, which joins any network namespace.")
-    for key in ("Interface", "MACVLAN", "IPVLAN", "Bridge"):
-        for value in _said(document, nspawn.NETWORK, key):
-            for pair in value.split():
-                if not _matches(pair.split(":")[0], policy.interfaces):
-                    raise _refuse("interfaces", f"{key}={pair}.")
-    for value in _said(document, nspawn.NETWORK, "Port"):
-        port = host_port(value)[1]
-        if port < policy.port_lowest:
-            raise _refuse("port_lowest", f"the host's port {port}; the lowest is {policy.port_lowest}.")
-
-
-def host_port(value: str) -> tuple[str, int]:
-    """(tcp or udp, port of the host) of a Port= value that values.port() has passed."""
-    words = value.split(":")
-    protocol = words.pop(0) if words[0] in {"tcp", "udp"} else "tcp"
-    return protocol, int(words[0])
-
-
-def _allow_privileges(policy: Policy, document: nspawn.Document) -> None:
-    for users in _said(document, nspawn.EXEC, "PrivateUsers"):
-        if policy.private_users == "required" and _are_the_hosts(users):
-            raise _refuse("private_users", f"PrivateUsers={users}.")
-    for key in ("Capability", "AmbientCapability"):
-        _allow_words("capabilities", key, _said(document, nspawn.EXEC, key), policy.capabilities)
-    filters = _said(document, nspawn.EXEC, "SystemCallFilter")
-    _allow_words("system_calls", "SystemCallFilter", [f for f in filters if f[0] != "~"], policy.system_calls)
-
-
-def _allow_words(rule: str, key: str, lines: Sequence[str], allowed: tuple[str, ...]) -> None:
-    for word in " ".join(lines).split():
-        if not _matches(word, allowed):
-            raise _refuse(rule, f"{key}={word}.")
-
-
-def _are_the_hosts(users: str) -> bool:
-    """Whether ids inside are ids of this host's own users: its root, its services, its people."""
-    first = users.partition(":")[0]
-    if users == "identity" or users.lower() in {"no", "n", "false", "f", "off"}:
-        return True
-    return first.isdecimal() and users != "1" and int(first) < FIRST_ID
 
 
 def _matches(word: str, patterns: tuple[str, ...]) -> bool:

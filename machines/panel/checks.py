@@ -4,7 +4,7 @@ to have. The host judges again, by what is really there."""
 from dataclasses import dataclass, replace
 from typing import Any
 
-from machines.contract import command_line, judge, nspawn, proofread
+from machines.contract import command_line, file_policy, judge, nspawn, proofread
 from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
 from machines.contract.proofread import Remark
@@ -74,6 +74,7 @@ def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:
         interfaces=[*(told.get("interfaces") or []), *(told.get("bridges") or [])] if "interfaces" in told else None,
         bind_sources=_words(policy.get("bind_sources")),
         bind_sources_read_only=_words(policy.get("bind_sources_read_only")) or (),
+        rules=file_policy.as_told(policy) if isinstance(policy, dict) else None,
         lacks=lacking(host),
         ports=ports,
         writable=writable,

@@ -136,7 +136,7 @@ def _step(machine: Machine, says: Says, formerly: Says) -> Step:
     if drafts.current(machine):
         return Step(machine, changes, "It has a draft. Apply or discard that first.")
     findings = checks.findings(machine.host, machine.name, after, before, machine.next_command)
-    refused = next((f"{f.key}=: {f.message}" for f in findings if f.refused), "")
+    refused = next((f"{f.key}=: {f.message} {f.hint}".strip() for f in findings if f.refused), "")
     return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
 
 

@@ -1,12 +1,17 @@
 """Presets: what they put into files and take out again, and how a change reaches many machines."""
 
 import re
+import tomllib
+from html import unescape
+from pathlib import Path
 
 import pytest
 from django.urls import reverse
 
-from machines.contract import reports
+from machines.contract import file_policy, nspawn, reports
 from machines.contract.states import JobState, MachineState
+from machines.host import policy
+from machines.host.policy import Policy
 from machines.models import GroupMember, Job, JobGroup, Preset, PresetUse, Revision
 from machines.panel import drafts, groups, intake, presets
 from machines.panel.diffs import Files
@@ -70,6 +75,39 @@ class TestPut:
     def test_the_starters_say_nothing_that_would_be_refused(self, word):
         for name, text in presets.STARTERS[word][2].items():
             presets.check(name, text)
+
+
+EXAMPLE = tomllib.loads((Path(policy.__file__).parent / "policy.toml").read_text())
+SHIPPED = [Policy().facts(), Policy().facts() | EXAMPLE]
+
+
+def refused_by(rules: dict, word: str) -> set[str]:
+    """The rules that a starter breaks on a host with this policy, by what its files would say."""
+    files = presets.put(Files(), {"network": ["", ""], "settings": presets.STARTERS[word][2]})
+    told = file_policy.as_told(rules)
+    return {each.rule for each in file_policy.refusals(told, nspawn.parse(files.nspawn), nspawn.parse(files.limits))}
+
+
+@pytest.mark.parametrize("rules", SHIPPED, ids=["no file", "the example"])
+def test_starters_pass_the_policy_that_is_shipped_or_say_what_they_need(rules):
+    assert {word: refused_by(rules, word) for word in presets.STARTERS} == {
+        "ci": set(), "hardened": set(), "nested": {"system_calls"}
+    }  # fmt: skip
+    assert "the host's policy must allow them" in presets.STARTERS["nested"][1]
+
+
+def test_what_a_host_s_policy_forbids_is_said_before_and_keeps_its_reason(as_admin, admin, fleet):
+    one, two, _ = fleet
+    strict = {**Policy().facts(), "unit_settings": ["TasksMax"]}
+    one.host.facts |= {"policy": strict}
+    one.host.save()
+    preset = Preset.objects.create(name="Strict", settings={"MemoryMax": "1G"})
+    page = unescape(as_admin.get(f"/presets/{preset.pk}/roll-out/?machine={one.pk}").content.decode())
+    assert "MemoryMax=: The policy of alpha does not allow it" in page
+    group = groups.roll_out(preset, [one, two], by=admin, stop_at_failure=False, restart=False)
+    said = [member.problem for member in members(group)]
+    assert all("“unit_settings” in /etc/nspawnpanel/policy.toml" in problem for problem in said)
+    assert not Job.objects.exists()
 
 
 @pytest.fixture
