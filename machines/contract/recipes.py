@@ -112,7 +112,15 @@ def address(text: str) -> str:
     """Of an image to fetch: like a mirror's, but never empty and never a file of the host's."""
     if not text or text.startswith("file:"):
         raise BadValue("Give the address of the image; it begins with http:// or https://.", field="url")
-    return mirror(without_user(text, "url"))
+    without_user(text, "url")
+    try:
+        return mirror(text)
+    except BadValue as problem:
+        raise BadValue(
+            "This is no address of an image.",
+            hint="It begins with http:// or https://, has no spaces and no “..”, and ends in the file's name.",
+            field="url",
+        ) from problem
 
 
 def without_user(text: str, field: str) -> str:

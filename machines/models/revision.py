@@ -63,6 +63,9 @@ def setting_field(**kwargs: Any) -> "models.CharField[str, str]":
     return models.CharField(max_length=300, blank=True, default="", **kwargs)
 
 
+FOUND_ON_DISK = "found on disk"  # the author of what nobody wrote from here
+
+
 def limit_field() -> "models.CharField[str, str]":
     return models.CharField(max_length=50, blank=True, default="")
 
@@ -131,6 +134,11 @@ class Revision(models.Model):
 
     def __str__(self) -> str:
         return f"revision {self.number}" if self.number else "draft"
+
+    @property
+    def is_import(self) -> bool:
+        """Whether it was taken over as it lay on the host, and not applied from here."""
+        return self.author_name == FOUND_ON_DISK
 
     @property
     def nspawn_sha256(self) -> str:

@@ -16,9 +16,8 @@ from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.problems import Problem
 from machines.models import Event, Found, Job, Machine, Revision, User
 from machines.models.found import ETC, File
+from machines.models.revision import FOUND_ON_DISK
 from machines.panel import dispatch
-
-AUTHOR = "found on disk"
 
 
 class Changed(Problem):
@@ -66,7 +65,7 @@ def adopt(machine: Machine, *, by: User, seen: str) -> Revision:
         highest = fresh.revisions.aggregate(highest=Max("number"))["highest"] or 0
         now = timezone.now()
         revision = Revision(
-            machine=fresh, number=highest + 1, state=Revision.State.APPLIED, author_name=AUTHOR, applied_at=now,
+            machine=fresh, number=highest + 1, state=Revision.State.APPLIED, author_name=FOUND_ON_DISK, applied_at=now,
             reason=f"taken over by {by.username}", found_in=file.path if file and not file.path.startswith(ETC) else "",
         )  # fmt: skip
         _fill(revision, file.text if file else "", ours.text if ours else "")

@@ -24,7 +24,7 @@ from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import MachineQuerySet, rank_of
-from machines.panel import archive_files, bases, clocks, drift, holds
+from machines.panel import archive_files, bases, clocks, drift, holds, job_words
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,8 @@ def _phase(job: Job, phase: reports.Phase, began: datetime) -> set[str]:
     if job.is_final:
         return set()
     _running(job, began)
-    phases = [*job.phases, {"name": phase.name, "at": phase.at, "number": phase.number, "line": job.line_count + 1}]
+    name = job_words.phase(job.order, phase.name)
+    phases = [*job.phases, {"name": name, "at": phase.at, "number": phase.number, "line": job.line_count + 1}]
     job.phases, job.phases_of, job.progress, job.progress_note = phases[-50:], phase.of, None, ""
     return {"phases", "phases_of", "progress", "progress_note"}
 

@@ -3,7 +3,7 @@
 import json
 import shlex
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,9 +20,11 @@ from machines.panel import ansi, build_page, frame, job_words, log_lines, logs, 
 from machines.panel.access import PanelRequest
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.rows import host_url, machine_url, version
+from machines.templatetags.panel_tags import clock, size
 
 TABS = {"log": "Log", "commands": "Commands", "order": "Order", "result": "Result"}
 RESULTS_SHOWN, RESULT_SHOWN = 100, 4000
+LAST_MOMENT = 253_402_300_799  # seconds since the epoch: the end of the year 9999
 
 
 def load(pk: int) -> Job:
@@ -157,7 +159,7 @@ def phases(job: Job, now: datetime) -> list[Phase]:
             )
         )
     to_come = range(found[-1].number + 1, job.phases_of + 1) if job.state != JobState.SUCCEEDED else ()
-    names = PHASES.get(job.op, ())
+    names = tuple(job_words.phase(job.order, name) for name in PHASES.get(job.op, ()))
     named = names if len(names) == job.phases_of else ("",) * job.phases_of  # an older host may go other ways
     return [*found, *(Phase(named[number - 1], "later", number=number) for number in to_come)]
 
@@ -216,7 +218,18 @@ def order(job: Job) -> str:
 
 def result(told: dict[str, Any]) -> list[tuple[str, str]]:
     """What the host said of the work, as (word, text). A hostile host may have said a lot."""
-    return [(key.replace("_", " "), _said(value)) for key, value in list(told.items())[:RESULTS_SHOWN]]
+    return [(key.replace("_", " "), _worded(key, value)) for key, value in list(told.items())[:RESULTS_SHOWN]]
+
+
+def _worded(key: str, value: Any) -> str:
+    """Times, sizes and yes or no as people read them; all else as the host said it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and key.endswith("_at") and 0 < value < LAST_MOMENT:
+        return clock(datetime.fromtimestamp(value, UTC))
+    if isinstance(value, int) and key.endswith("bytes"):
+        return size(value)
+    return _said(value)
 
 
 def _said(value: Any) -> str:

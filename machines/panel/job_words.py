@@ -1,7 +1,9 @@
 """What a job is, why it waits, and what cancelling it means, in words."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
 from machines.contract.states import HostState, JobState
@@ -30,6 +32,20 @@ WHAT = {
     "mark": "Make {} a template, or writable again",
     "pool": "Make a btrfs pool",
 }
+
+# kind of recipe → what a phase of the same name does there
+PHASES_OF = {
+    "archive": {"bootstrap": "fetch", "packages": "unpack"},
+    "pull": {"bootstrap": "fetch", "packages": "unpack"},
+    "clone": {"bootstrap": "copy"},
+}
+
+
+def phase(order: Mapping[str, Any], name: str) -> str:
+    """A phase by what is done in it: packages are installed by some recipes only."""
+    recipe = order.get("recipe")
+    return PHASES_OF.get(str(recipe.get("kind")), {}).get(name, name) if isinstance(recipe, dict) else name
+
 
 # op → what stays of half-done work
 CANCELLED = {

@@ -1,5 +1,6 @@
 """One machine as its page shows it: what is wrong, what it is, what it may use and what it does use."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,9 +12,9 @@ from django.utils import timezone
 from machines.contract import limits, nspawn
 from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
-from machines.models import Job, Machine, Revision
+from machines.models import Found, Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel import build_page, frame, holds, job_words, responses, rows, unit_activity
+from machines.panel import build_page, frame, holds, job_words, leftovers, responses, rows, unit_activity
 from machines.panel.access import PanelRequest
 from machines.panel.verbs import CAN_START, FIXED_BECAUSE, VERBS, is_template, power_off_of, reboot_of, start_of
 
@@ -38,7 +39,11 @@ ORIGIN = {
 def load(host: str, name: str) -> Machine:
     """The machine with its host, its applied revision and whether a draft waits: one query. Raises Http404."""
     drafts = Revision.objects.filter(machine=OuterRef("pk"), state=Revision.State.DRAFT)
-    machines = Machine.objects.listed().select_related("host", "applied").annotate(has_draft=Exists(drafts), **ORIGIN)
+    machines = (
+        Machine.objects.listed()
+        .select_related("host", "applied")
+        .annotate(has_draft=Exists(drafts), told_of_files=F("found__told"), **ORIGIN)
+    )
     machine = machines.filter(host__name=host, name=name).first()
     if machine is None:
         raise Http404(f"There is no machine {name} on {host}.")
@@ -48,20 +53,22 @@ def load(host: str, name: str) -> Machine:
 def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
     now = timezone.now()
     jobs = list(Job.objects.on(machine.host, machine.name).defer("order", "commands", "sealed")[:JOBS_SHOWN])
-    applied = machine.applied
+    applied, outside = machine.applied, _outside(machine)
     shown = actions(request, machine) | {
         "activity": unit_activity.told(machine.shown_state, machine.activity, now),
         "host_state": machine.host.state(now).value,
         "host_url": rows.host_url(machine.host.name),
         "jobs": [(job, job_words.what(job.op)) for job in jobs],
         "failed": jobs[0] if jobs and jobs[0].state in BAD_ENDS else None,
+        "is_same_failure": bool(jobs) and _is_same_failure(machine, jobs[0]),
         "failed_what": job_words.what(jobs[0].op) if jobs else "",
         "has_draft": getattr(machine, "has_draft", False),
         "is_silent": machine.host.is_silent,
         "is_up": machine.shown_state.is_up,
         "addresses": [] if machine.shown_state == MachineState.UNKNOWN else machine.addresses,
         "is_old": _age(machine.host.inventory_at, now) > STALE_SECONDS,
-        "limits": limit_rows(machine),
+        "limits": limit_rows(machine, outside),
+        "outside_unknown": outside is None,
         "network": nspawn.NETWORK_MODES.get(applied.network_mode) if applied else None,
         "binds": bind_rows(applied.nspawn_text) if applied else [],
         "ports": port_rows(applied.nspawn_text) if applied else [],
@@ -123,7 +130,15 @@ def _age(moment: datetime | None, now: datetime) -> float:
 def _version(machine: Machine, shown: dict[str, Any], unfinished: int) -> str:
     facts = [getattr(machine, field.attname) for field in Machine._meta.concrete_fields]
     jobs = [(job.pk, job.state, job.progress, job.phases) for job, _ in shown["jobs"]]
-    host = (shown["host_state"], shown["is_old"], machine.host.trouble, shown["has_draft"], shown["doing"], unfinished)
+    host = (
+        shown["host_state"],
+        shown["is_old"],
+        machine.host.trouble,
+        shown["has_draft"],
+        shown["doing"],
+        unfinished,
+        shown["limits"],
+    )
     return rows.version(facts, jobs, host)
 
 
@@ -136,24 +151,52 @@ class LimitRow:
     wanted: str
     really: str
     holds: bool | None  # None where nothing can be said: not running, or not reported
+    waits: str = ""  # what a drop-in that is not the panel's will set at the next start
 
 
-def limit_rows(machine: Machine) -> list[LimitRow]:
-    """The limits that are wanted or in force."""
+def _is_same_failure(machine: Machine, job: Job) -> bool:
+    """Whether the unit failed in the job that failed: one trouble, told once."""
+    return job.state in BAD_ENDS and job.op in {"start", "reboot"} and machine.shown_state == MachineState.FAILED
+
+
+def _outside(machine: Machine) -> dict[str, str] | None:
+    """The limits that others' drop-ins set for a machine that is down, where nothing shows them in force; None while its
+    host has not sent its files."""
+    if machine.shown_state.is_up:
+        return {}
+    told = getattr(machine, "told_of_files", None)
+    if told is None:
+        return None
+    return {
+        key: value
+        for each in leftovers.read(machine, Found(machine=machine, told=told))
+        for key, value in each.held.items()
+    }
+
+
+def limit_rows(machine: Machine, outside: Mapping[str, str] | None = None) -> list[LimitRow]:
+    """The limits that are wanted, in force, or will be at the next start because of files that are not the panel's."""
     found = []
     for column, key in LIMITS.items():
         prop = limits.PROPERTIES[key]
         wanted = getattr(machine.applied, column) if machine.applied else ""
+        waits = (outside or {}).get(key, "")
         raw = str(machine.effective.get(prop.shown_as, machine.effective.get(key, "")))
-        if not wanted and raw in UNLIMITED | {
-            prop.default,
-            limits.effective(key, prop.default) if prop.default else "",
-        }:
+        if (
+            not wanted
+            and not waits
+            and raw
+            in UNLIMITED
+            | {
+                prop.default,
+                limits.effective(key, prop.default) if prop.default else "",
+            }
+        ):
             continue
         known = bool(raw) and machine.shown_state.is_up
         total = int(machine.host.facts.get("memory_total") or 0)
         is_so = _same(key, wanted, raw, total) if known and wanted else None
-        found.append(LimitRow(prop.title, key, wanted, holds.in_words(key, raw) if known else "", is_so))
+        found.append(LimitRow(prop.title, key, wanted, holds.in_words(key, raw) if known else "", is_so, waits))
     return found
 
 

@@ -124,6 +124,25 @@
     putBack(form, kept);
   };
 
+  // --- What was said of a value goes with it: it is judged anew when the form is sent
+  const forgive = (control) => {
+    const field = control.closest("fieldset.field") || control.closest(".field");
+    if (!field || !$(".field-error, [aria-invalid=true]", field)) return;
+    $$(".field-error", field).forEach((said) => said.remove());
+    $$("[aria-invalid=true]", field).forEach((each) => { each.removeAttribute("aria-invalid"); each.classList.remove("is-invalid"); });
+    const ids = [field, ...$$("[id]", field)].map((each) => each.id).filter(Boolean);
+    $$("main .alert[role=alert]").forEach((box) => {
+      const lines = $$("li", box);
+      lines.filter((line) => ids.includes($("a", line)?.hash.slice(1))).forEach((line) => line.remove());
+      const left = $$("li", box).length;
+      if (left === lines.length) return;
+      if (!left) box.remove();
+      else $(".alert-title", box).textContent = left === 1 ? "One thing needs your attention" : `${left} things need your attention`;
+    });
+  };
+  for (const kind of ["input", "change"]) document.addEventListener(kind, (e) => e.target.closest("form") && forgive(e.target));
+  const openFaulty = () => $$("main details").forEach((fold) => { if ($(".field-error, [aria-invalid=true]", fold)) fold.open = true; });
+
   // --- Finding a setting: what does not match is hidden, folds that hold a match open
   const words = new WeakMap();
   const wordsOf = (part) => {
@@ -173,6 +192,7 @@
   onFresh(() => {
     $$("[data-formset]").forEach(number);
     showWhen(document);
+    openFaulty();
     $$("form[data-guard]").forEach((form) => { if (!guards.has(form)) { guards.set(form, serialise(form)); guard(form); } });
   });
   resume();

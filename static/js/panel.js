@@ -61,12 +61,15 @@
     note.append(words, close);
     $("#toasts").append(note);
     announce(text, kind === "danger");
+    setTimeout(() => { note.dataset.old = ""; }, 4000);
     const leave = () => (note.matches(":hover, :focus-within") ? setTimeout(leave, 3000) : note.remove());
     if (kind !== "danger") setTimeout(leave, 8000);
     while ($("#toasts").children.length > 4) $("#toasts").firstElementChild.remove();
   };
   document.addEventListener("announce", ({ detail }) => announce(detail.text ?? detail.value, detail.assertive));
   document.addEventListener("toast", ({ detail }) => toast(detail.text ? detail : { text: detail.value }));
+  // What a note says was true of a moment: the next thing that is done or seen to change takes it away.
+  const outdate = () => $$("#toasts > [data-old]").forEach((note) => note.matches(":hover, :focus-within") || note.remove());
   on("click", "[data-dismiss]", (button) => button.closest("[data-dismissable]").remove());
 
   // --- The tick, and everything that shows time
@@ -190,6 +193,7 @@
   const care = [];
   const onFresh = (act) => { care.push(act); act(); };
   document.addEventListener("htmx:afterSettle", ({ detail }) => {
+    if (detail.target.id !== "running-jobs" && detail.target.matches("[hx-trigger*='panel:tick'], [data-page-state]")) outdate();
     care.forEach((act) => act());
     if (detail.target.matches(".dropdown-menu")) window.bootstrap?.Dropdown.getInstance($("[data-bs-toggle]", detail.target.parentElement))?.update();
     if (detail.target.id === "dialog-slot") openDialog($("dialog", detail.target));
@@ -198,6 +202,7 @@
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
     const form = detail.elt.closest("form");
     if (form) release(form);
+    if (detail.successful && detail.requestConfig.verb !== "get") $$("#toasts > [data-old]").forEach((note) => note.remove());
     if (form && detail.successful && detail.requestConfig.verb !== "get") form.closest("dialog[open]")?.close();
     if (detail.xhr.status) $("#offline").hidden = true;
   });

@@ -1,8 +1,18 @@
 """What is said of a file before its first part is sent."""
 
+import re
+from typing import Any
+
 from django import forms
 
 from machines.models import Archive
+
+PACKED = r"(\.(gz|xz|zst|bz2))?"
+ENDINGS = {
+    "tar": re.compile(rf"\.(tar{PACKED}|tgz|txz|tzst|tbz2?)", re.IGNORECASE),
+    "raw": re.compile(rf"\.(raw|img){PACKED}", re.IGNORECASE),
+}
+WHAT = {"tar": "a root filesystem in a tar file", "raw": "a disk image"}
 
 
 class BeginForm(forms.Form):
@@ -14,3 +24,17 @@ class BeginForm(forms.Form):
         """Browsers give the name alone; a path is cut down to it, and what no header can carry is left out."""
         name = str(self.cleaned_data["title"]).replace("\\", "/").rsplit("/", 1)[-1]
         return "".join(character for character in name if character.isprintable()) or "archive"
+
+    def clean(self) -> dict[str, Any]:
+        """A file is what its name says: nothing else tells a person's mistake before it has travelled."""
+        cleaned = super().clean() or self.cleaned_data
+        name, form = cleaned.get("title", ""), cleaned.get("format", "")
+        kinds = [kind for kind, ending in ENDINGS.items() if re.search(rf"{ending.pattern}\Z", name, re.IGNORECASE)]
+        if name and form and not kinds:
+            raise forms.ValidationError(
+                f"{name} is no root filesystem or disk image by its name. Expected are .tar, .raw or .img, plain or packed "
+                "(.gz, .xz, .zst, .bz2), or .tgz and the like."
+            )
+        if name and form and form not in kinds:
+            raise forms.ValidationError(f"{name} is {WHAT[kinds[0]]} by its name; choose that under “What it is”.")
+        return cleaned

@@ -141,12 +141,37 @@ def test_nonsense_is_refused(as_admin, wrong):
 
 
 @pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("notes.txt", "tar", "no root filesystem or disk image by its name"),
+        ("notes.txt", "raw", "no root filesystem or disk image by its name"),
+        ("tar", "tar", "by its name"),
+        ("web.tar.xz", "raw", "a root filesystem in a tar file by its name"),
+        ("disk.img.gz", "tar", "a disk image by its name"),
+        ("a/", "tar", "by its name"),
+    ],
+)
+def test_a_file_that_is_something_else_by_its_name_is_refused_before_it_is_sent(as_admin, name, kind, said):
+    answer = begin(as_admin, 4, title=name, format=kind)
+    assert answer.status_code == 422
+    assert said in answer.json()["error"]
+    assert not Archive.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.TAR.ZST", "tar"), ("a.tgz", "tar"), ("a.tbz2", "tar"), ("debian-13.raw.xz", "raw"), ("a.img", "raw")],
+)
+def test_usual_names_are_taken(as_admin, name, kind):
+    assert begin(as_admin, 4, title=name, format=kind).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("given", "kept"),
     [
         ("C:\\images\\tree.tar", "tree.tar"),
         ("/srv/tree.tar", "tree.tar"),
         ("tree\r\nX-Y: z.tar", "treeX-Y: z.tar"),
-        ("a/", "archive"),
     ],
 )
 def test_a_title_is_a_name_without_folders_and_line_breaks(as_admin, given, kept):
