@@ -33,7 +33,7 @@ def what_goes(machine: Machine) -> list[str]:
     path = machine.image_path or f"/var/lib/machines/{machine.name}"
     return [
         f"the {kind} {path} on {machine.host.name}{size}, with all data in it",
-        f"{_files(machine)}; the host keeps copies of them in /var/lib/nspawnpanel/removed",
+        f"{_files(machine)} (copies stay on {machine.host.name} in /var/lib/nspawnpanel/removed)",
         *(["its start at boot"] if machine.enabled else []),
         *(f"not {path}, which has the same name and counts from then on" for path in machine.hidden_images),
     ]

@@ -98,13 +98,10 @@ class NewMachineForm(forms.Form):
         label="Time zone", required=False, initial=ZONE, max_length=60, widget=forms.TextInput(attrs=CODE)
     )
     leftovers = forms.ChoiceField(
-        label="What shall become of them",
+        label="Existing files",
         choices=[
-            (
-                "keep",
-                "Keep them: they act on the new machine, and the settings below are written only where there is none",
-            ),
-            ("replace", "Replace them: copies stay on the host, in /var/lib/nspawnpanel/removed"),
+            ("keep", "Keep: they apply to the new machine, and settings below are written only where there is no file"),
+            ("replace", "Replace: settings below are written; copies stay on the host in /var/lib/nspawnpanel/removed"),
         ],
         widget=forms.RadioSelect,
         required=False,
@@ -190,11 +187,9 @@ class NewMachineForm(forms.Form):
         if not self.found:
             given["leftovers"] = ""
         elif given.get("seen") != self.files_digest:
-            self.add_error(
-                "leftovers", f"Files named {name} are on {self.files_host} already: say what shall become of them."
-            )
+            self.add_error("leftovers", f"{self.files_host} already has files for {name}: keep or replace them.")
         elif not given.get("leftovers"):
-            self.add_error("leftovers", "Choose one of these, or another name for the machine.")
+            self.add_error("leftovers", "Keep or replace them, or choose another name.")
 
     def to_first_boot(self, *, is_copy: bool) -> recipes.FirstBoot:
         """A copy keeps what nobody has changed here."""

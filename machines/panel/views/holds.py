@@ -1,5 +1,6 @@
 """What holds for a machine: every setting wanted, on disk and in force; and what to do about files changed by hand."""
 
+import os
 from typing import Any
 from uuid import uuid4
 
@@ -49,7 +50,9 @@ def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict
         "has_arrived": found is not None and drift.has_arrived(machine, found),
         "diffs": config_page.file_diffs(machine, drafts.files(machine.applied), there) if machine.applied else [],
         "changes": diffs.settings(drafts.files(machine.applied), there) if machine.applied else [],
-        "can_adopt": machine.applied is None and found is not None and bool(found.counting or found.ours),
+        "can_adopt": machine.applied is None
+        and found is not None
+        and any(file and file.target != os.devnull for file in (found.counting, found.ours)),
         "left_out": holds.left_out(found.counting) if found and found.counting else [],
         "leftovers": leftovers.read(machine, found) if found else [],
         "fingerprint": machine.fingerprint,

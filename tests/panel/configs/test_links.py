@@ -47,4 +47,5 @@ def test_a_link_to_dev_null_is_called_what_it_is(as_admin, web):
     page = as_admin.get(HOLDS).content.decode()
     assert "That switches it off: systemd reads nothing from it" in page
     assert "on their way" not in page
+    assert "Take over as revision 1" not in page
     assert 'class="btn btn-primary" disabled' in as_admin.get(REVIEW).content.decode()

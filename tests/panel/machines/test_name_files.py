@@ -38,13 +38,13 @@ def test_they_are_shown_and_nothing_is_ordered_until_somebody_has_decided(as_adm
     assert answer.status_code == 422
     page = text(answer)
     for shown in (
-        "Files of this name are on alpha already", f"{HAND['path']}</span>: settings of the machine, not by the panel",
+        "alpha already has files for a machine of this name", f"{HAND['path']}</span>: settings of the machine, not by the panel",
         f"{LIMIT['path']}</span>: set by systemctl set-property", f"{LINK['path']}</span>: starts it with the host",
-        "Keep them", "Replace them", "say what shall become of them",
+        "Keep: they apply", "Replace: settings below", "alpha already has files for web: keep or replace them.",
     ):  # fmt: skip
         assert shown in page
     answer = as_admin.post(URL, form(seen=digest(page)))
-    assert "Choose one of these, or another name" in text(answer)
+    assert "Keep or replace them, or choose another name." in text(answer)
     assert not Job.objects.exists()
 
 

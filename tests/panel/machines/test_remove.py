@@ -57,7 +57,7 @@ def test_it_names_the_files_that_go_but_none_of_all_machines(as_admin, web):
         {"path": dropin.format(""), "kind": "dropin"},
     ])  # fmt: skip
     page = as_admin.get(URL).content.decode()
-    assert f"/etc/systemd/nspawn/web.nspawn, {dropin.format('web')}; the host keeps copies" in page
+    assert f"/etc/systemd/nspawn/web.nspawn, {dropin.format('web')} (copies stay on alpha" in page
     assert "systemd-nspawn@.service" not in page
 
 
