@@ -250,12 +250,22 @@ class Outcome(Report):
     machine: MachineFact | None = None
 
 
+class LinkFact(BaseModel):
+    """The host's network links now, as in HostFact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bridges: list[Short] = Field(default=[], max_length=200)
+    interfaces: list[Short] = Field(default=[], max_length=500)
+
+
 class Observed(Report):
-    """Some machines changed: how they are now, and which are gone altogether."""
+    """Some machines changed: how they are now, and which are gone altogether. `links` when the host's own links changed."""
 
     kind: Literal["observed"] = "observed"
     machines: list[MachineFact] = Field(default=[], max_length=2000)
     gone: list[Short] = Field(default=[], max_length=2000)
+    links: LinkFact | None = None
 
 
 class Inventory(Report):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from machines.contract import apt_sources, limits
 from machines.contract.problems import Problem
-from machines.contract.reports import Heartbeat, HostFact
+from machines.contract.reports import Heartbeat, HostFact, LinkFact
 from machines.host import guarded, kernel, tools
 from machines.host.paths import Paths
 from machines.host.policy import Policy
@@ -71,8 +71,7 @@ def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) ->
         cgroup=cgroup(),
         networkd=networkd,
         lacks=lacks(oomd=oomd),
-        bridges=sorted(link.name for link in NET.iterdir() if (link / "bridge").exists())[:200],
-        interfaces=sorted(link.name for link in NET.iterdir() if link.name != "lo")[:500],
+        **links().model_dump(),
         mirror=apt_sources.archive(apt_sources.read()),
         tools=tools.there(),
         missing=tools.missing(),
@@ -80,6 +79,14 @@ def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) ->
         policy=policy.facts(),
         bases=bases.facts(paths),
     )
+
+
+def links() -> LinkFact:
+    """Its network links, read from the kernel."""
+    names = sorted(
+        link.name for link in NET.iterdir() if link.is_dir() and link.name != "lo"
+    )  # bonding_masters is a file
+    return LinkFact(bridges=[name for name in names if (NET / name / "bridge").exists()][:200], interfaces=names[:500])
 
 
 def lacks(*, oomd: bool) -> dict[str, str]:

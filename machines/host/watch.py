@@ -18,11 +18,12 @@ from dbus_fast import Message
 
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.contract.reports import Inventory, MachineFact, Observed
+from machines.contract.reports import Inventory, LinkFact, MachineFact, Observed
 from machines.host import addresses, folders, holds, host_fact, images, inventory, leftovers, trouble, unit_state
 from machines.host.budget import Budget
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
+from machines.host.link_changes import LinkChanges
 from machines.host.reporting import Reporter
 from machines.host.this_host import ThisHost
 
@@ -39,6 +40,7 @@ TELL_AGAIN_SECONDS = 3600.0  # what holds is told anew, in case the panel has lo
 ADDRESS_SECONDS = 60.0
 ADDRESS_PAUSE = 0.4
 TROUBLE = (Problem, TimeoutError, OSError, sqlite3.Error)  # a bus that is away, a disk that is full
+NETWORKD = unit_path("systemd-networkd.service")
 _UNITS = unit_path("systemd-nspawn@")
 _PASSING = {"memory_bytes", "cpu_ns", "tasks"}  # what alone is no change worth a report
 
@@ -62,6 +64,9 @@ class Watch:
         self._reloads = 0
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="observed")
         self._folders = folders.Folders(host.paths, self._file_changed)
+        self._links = LinkChanges(self._link_changed)
+        self._links_due = False
+        self._links_told: LinkFact | None = None
 
     # --- from other threads
 
@@ -73,6 +78,7 @@ class Watch:
         self._host.bus.later(self._inventories())
         self._host.bus.later(self._keep_looking())
         self._host.bus.later(self._folders.watch())
+        self._host.bus.later(self._links.watch())
 
     def refresh(self) -> None:
         """Send a full inventory soon."""
@@ -140,6 +146,8 @@ class Watch:
                 self._chase(name)
         elif whose := self._whose_state(message):
             self._mark(whose)
+        elif message.path == NETWORKD and message.member == "PropertiesChanged" and "ActiveState" in message.body[1]:
+            self._full.set()
         elif message.member == "Reloading" and message.body == [False]:
             self._reloads += 1
             asyncio.get_running_loop().call_later(RELOAD_SECONDS, self._after_reload, self._reloads)
@@ -158,6 +166,30 @@ class Watch:
         """A reload may change what every machine's limits are; of several in a row the last one counts."""
         if number == self._reloads:
             self._look_at(self._told)
+
+    def _link_changed(self) -> None:
+        """They come in bursts: a machine's start brings a dozen messages."""
+        if not self._links_due:
+            self._links_due = True
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_at_links)
+
+    def _look_at_links(self) -> None:
+        self._links_due = False
+        task = asyncio.ensure_future(self._tell_links())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell_links(self) -> None:
+        def tell() -> None:
+            now = host_fact.links()
+            if now != self._links_told:
+                self._reporter.send(Observed(links=now))
+                self._links_told = now
+
+        try:
+            await self._in_sender(tell)
+        except TROUBLE as error:
+            LOG.warning("Changes of network links wait for the next inventory: %s", error)
 
     def _file_changed(self, name: str) -> None:
         if name == folders.EVERY:
@@ -307,6 +339,7 @@ class Watch:
         def send() -> bool:
             rows = self._ledger.unfinished()
             about = host_fact.read(host.paths, host.policy, networkd=networkd, oomd=oomd)
+            self._links_told = LinkFact(bridges=about.bridges, interfaces=about.interfaces)
             if not partial:  # or files of machines that could not be read would seem to be nobody's
                 taken = {*(fact.name for fact in facts), *(row.name for row in rows)}
                 about = about.model_copy(update={"leftovers": leftovers.of_nobody(host.paths, taken)})

@@ -489,6 +489,8 @@ def _gone(machine: Machine) -> None:
 def _observed(host: Host, report: reports.Observed, _: Jobs) -> None:
     if Machine.objects.on(host).count() > MACHINES_AT_MOST:
         return
+    if report.links:
+        host.facts = {**host.facts, **report.links.model_dump()}
     for fact in report.machines:
         refresh(host, fact)
     for machine in Machine.objects.listed().select_related("host").filter(host=host, name__in=report.gone):

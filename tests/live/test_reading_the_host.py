@@ -172,3 +172,17 @@ def test_a_line_systemd_never_read_stops_no_limit_and_a_new_one_is_refused(panel
         host.run(["rm", "-rf", "/var/lib/machines/grey", f"{NSPAWN}/grey.nspawn"])
         host.run(["rm", "-rf", "/etc/systemd/system/systemd-nspawn@grey.service.d"])
         host.run(["systemctl", "daemon-reload"])
+
+
+# --- what forms rely on
+
+
+def test_a_new_bridge_is_told_at_once(panel):
+    host, told = panel.sandbox, len(panel.reports)
+    host.run(["ip", "link", "add", "br-new", "type", "bridge"])
+    try:
+        seen = panel.until(lambda r: r in panel.reports[told:] and r.kind == "observed" and bool(r.links), 10)
+        assert "br-new" in seen.links.bridges
+    finally:
+        host.run(["ip", "link", "delete", "br-new"])
+    panel.until(lambda r: r.kind == "observed" and r.links is not None and "br-new" not in r.links.bridges, 10)

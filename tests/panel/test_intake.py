@@ -607,3 +607,10 @@ def test_an_order_refused_for_its_date_says_whose_clock_is_off(voice, job, code)
     job.refresh_from_db()
     assert job.problem["message"].replace("\xa0", " ") == "The clock of alpha is 5 m 0 s behind the panel's."
     assert "timedatectl" in job.problem["hint"]
+
+
+def test_a_bridge_that_is_new_is_known_at_once(voice):
+    voice.tell(reports.Inventory(host=reports.HostFact(bridges=["br0"], systemd=257), machines=[]))
+    voice.tell(reports.Observed(links=reports.LinkFact(bridges=["br0", "br9"], interfaces=["br0", "br9", "eth0"])))
+    facts = Host.objects.get().facts
+    assert (facts["bridges"], facts["interfaces"], facts["systemd"]) == (["br0", "br9"], ["br0", "br9", "eth0"], 257)
