@@ -16,13 +16,14 @@ from typing import Any
 
 from machines.contract import carried, orders
 from machines.contract import nspawn as contract_nspawn
-from machines.contract.carried import Carried
+from machines.contract.carried import Carried, Remark
+from machines.contract.command_line import TRUSTED, CommandLine
 from machines.contract.names import MachineName
 from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
 from machines.contract.reports import FoundFile
-from machines.host import found, images, tools
+from machines.host import command_line, found, images, tools
 from machines.host.faults import CommandFailed, is_full, no_space
 from machines.host.images import Location
 from machines.host.paths import unit_of
@@ -49,7 +50,7 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
         file = host.paths.download(task.job)
         undo.push(file.unlink, True)
         _enter(task, "pack")
-        settings = _settings(host, task, MachineName(order.name))
+        settings = _settings(host, task, source.image)
         front = b"" if order.format == "raw" else carried.head(order.name, settings)
         _pack(task, source, file, _limit(host, order), front)
         size = file.stat().st_size
@@ -79,6 +80,7 @@ def _progress(task: Task, done: float, whole: float, verb: str) -> None:
 class Source:
     """What is packed: a tree or a disk image, and whether what is mounted inside must be left out."""
 
+    image: Location
     path: Path
     apart: bool = False
 
@@ -98,14 +100,14 @@ def _check(host: ThisHost, task: Task, undo: Undo) -> Source:
                 f"{name} is running, and its files would change while they are packed.", code="machine-running",
                 hint="Power it off first; where the images lie on btrfs, running machines can be exported too.",
             )  # fmt: skip
-        return Source(image.real, apart=not image.is_disk and pool.check_whole(image.real, image.mounts))
+        return Source(image, image.real, apart=not image.is_disk and pool.check_whole(image.real, image.mounts))
     snapshot = host.paths.unfinished(task.job)
     undo.push(pool.clear, snapshot)
     pool.snapshot(task, image.real, snapshot)
     btrfs.snapshot_nested(image.real, snapshot)
     if running:
         task.voice.line(f"{name} is running: the archive is as it was at this moment, like after a power cut.")
-    return Source(snapshot)
+    return Source(image, snapshot)
 
 
 def _find(host: ThisHost, name: MachineName, form: str) -> Location:
@@ -132,16 +134,13 @@ def _limit(host: ThisHost, order: orders.Export) -> int:
 # --- its settings
 
 
-def _settings(host: ThisHost, task: Task, name: MachineName) -> Carried:
+def _settings(host: ThisHost, task: Task, image: Location) -> Carried:
     """Both files of the machine as they hold on this host, and in the log what is not among them."""
-    nspawn, limits = "", ""
-    files = found.files(host.paths, name)
+    nspawn, limits, name = "", "", image.name
+    line = command_line.read(host.bus, name)
+    files = found.files(host.paths, name, (), found.places(name, line, image.path.parent))
     for file in [file for file in files if file.kind == "nspawn"][:1]:
-        nspawn = _text_of(task, file)
-        if Path(file.path).parent not in {host.paths.nspawn, host.paths.probes}:
-            nspawn, left_out = carried.trusted_part(nspawn)
-            for remark in left_out:
-                task.voice.line(f"{remark.line} of {file.path} is left out: {remark.why}.")
+        nspawn = _what_counts(host, task, file, line)
     for file in files:
         if file.path == str(host.paths.limits_file(name)):
             limits = _text_of(task, file)
@@ -150,6 +149,19 @@ def _settings(host: ThisHost, task: Task, name: MachineName) -> Carried:
     if nspawn or limits:
         task.voice.line("The settings of the machine go with the archive.")
     return Carried(contract_nspawn.unmark(nspawn), contract_nspawn.unmark(limits))
+
+
+def _what_counts(host: ThisHost, task: Task, file: FoundFile, line: CommandLine) -> str:
+    """Of a .nspawn file the text that has an effect."""
+    if not line.reads_files:
+        task.voice.line(f"{file.path} stays here: the machine's unit reads no settings file.")
+        return ""
+    text, left_out = _text_of(task, file), list[Remark]()
+    if Path(file.path).parent not in {host.paths.nspawn, host.paths.probes} and line.reads != TRUSTED:
+        text, left_out = carried.trusted_part(text)
+    for remark in left_out:
+        task.voice.line(f"{remark.line} of {file.path} is left out: {remark.why}.")
+    return text
 
 
 def _text_of(task: Task, file: FoundFile) -> str:

@@ -10,6 +10,7 @@ from machines.contract.command_line import CommandLine
 from machines.contract.states import MachineState
 from machines.models.host import Host
 
+POOL = "/var/lib/machines/"
 FIXED = ("mount", "vendor")  # what makes an image read-only that no mark does
 PROBLEM_STATES = (MachineState.FAILED, MachineState.RESTARTING, MachineState.DEGRADED, MachineState.UNKNOWN)
 
@@ -113,6 +114,11 @@ class Machine(models.Model):
     def next_command(self) -> CommandLine:
         """The same of its next start."""
         return command_line.parse(self.unit_command) if self.unit_command else command_line.stock()
+
+    @property
+    def image_is_elsewhere(self) -> bool:
+        """Whether the image lies outside the folder in which the panel's hosts make and remove images."""
+        return bool(self.image_path) and not self.image_path.startswith(POOL)
 
     @property
     def fingerprint(self) -> str:

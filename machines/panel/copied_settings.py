@@ -115,11 +115,16 @@ def _usable(copied: Copied) -> Copied | None:
 def of_machine(machine: Machine) -> Copied:
     """What holds of a machine on its host, as a clone on that host may have it."""
     notes: list[str] = []
+    ignored: list[Remark]
     found = Found.objects.filter(machine=machine).first()
-    if _is_as_applied(machine):
+    if not machine.next_command.reads_files:
+        notes.append(f"The unit of {machine.name} reads no .nspawn file, so only limits are taken over.")
+        files, ignored = _on_disk(machine, found, notes)
+        files = Files("", files.limits)
+    elif _is_as_applied(machine):
         assert machine.applied is not None
         files = Files(nspawn.unmark(machine.applied.nspawn_text), nspawn.unmark(machine.applied.limits_text))
-        ignored: list[Remark] = []
+        ignored = []
     else:
         files, ignored = _on_disk(machine, found, notes)
     files = Files(files.nspawn, _all_limits(machine, files.limits, found, notes))

@@ -115,6 +115,7 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "can_start": state in CAN_START and not is_template(machine),
         "can_stop": state.is_up or state == MachineState.UNKNOWN,
         "can_remove": not state.is_up and state != MachineState.MISSING and not machine.image_is_fixed,
+        "removed_elsewhere": machine.image_is_elsewhere,
         "fixed": FIXED_BECAUSE.get(machine.read_only_by, ""),
         "may_operate": request.user.may(Right.OPERATE),
         "may_configure": request.user.may(Right.CONFIGURE),

@@ -11,9 +11,11 @@ import pytest
 
 from machines.contract import carried, orders
 from machines.contract.carried import Carried
+from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import export
 from machines.host.export import Source
+from machines.host.images import Location
 from machines.host.rootfs import packed, unpack
 from machines.host.rootfs.packed import Limits
 from machines.host.this_host import Task
@@ -28,6 +30,11 @@ GIB = 1024**3
 @pytest.fixture
 def said() -> list[Entry]:
     return []
+
+
+def source_of(path: Path) -> Source:
+    image = Location(MachineName("web"), path, path, "directory", read_only=False, read_only_by="", in_pool=True)
+    return Source(image, path)
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def machine(tmp_path: Path) -> Path:
 
 def test_what_is_packed_can_be_unpacked(machine, task, tmp_path):
     file, tree = tmp_path / "file", tmp_path / "tree"
-    export._pack(task, Source(machine), file, GIB)
+    export._pack(task, source_of(machine), file, GIB)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
     tree.mkdir()
@@ -74,7 +81,7 @@ def test_settings_go_first_and_do_not_come_out_in_the_tree(machine, task, tmp_pa
         tmp_path / "tree",
         Carried("[Exec]\nEphemeral=yes\n", "[Service]\nTasksMax=9\n"),
     )
-    export._pack(task, Source(machine), file, GIB, carried.head("web", settings))
+    export._pack(task, source_of(machine), file, GIB, carried.head("web", settings))
     assert carried.read(file.read_bytes()[: carried.LOOKED_AT]) == settings
     tree.mkdir()
     limits = Limits(file.stat().st_size, GIB)
@@ -86,7 +93,7 @@ def test_settings_go_first_and_do_not_come_out_in_the_tree(machine, task, tmp_pa
 
 def test_how_far_it_is_is_progress_and_not_log(machine, task, said, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "CHECKPOINT", 50)
-    export._pack(task, Source(machine), tmp_path / "file", GIB)
+    export._pack(task, source_of(machine), tmp_path / "file", GIB)
     assert [entry["k"] for entry in said if entry["k"] == "line"] == []
     notes = [entry["note"] for entry in said if entry["k"] == "progress"]
     assert notes
@@ -97,7 +104,7 @@ def test_how_far_it_is_is_progress_and_not_log(machine, task, said, tmp_path, mo
 def test_it_ends_at_its_limit(machine, task, tmp_path, raw):
     source = machine / "etc/random" if raw else machine
     with pytest.raises(Problem) as caught:
-        export._pack(task, Source(source), tmp_path / "file", 1_000_000)
+        export._pack(task, source_of(source), tmp_path / "file", 1_000_000)
     assert caught.value.code == "archive-too-large"
     assert (tmp_path / "file").stat().st_size <= 1_000_000
 
@@ -105,7 +112,7 @@ def test_it_ends_at_its_limit(machine, task, tmp_path, raw):
 def test_a_disk_image_is_packed_as_it_is(task, tmp_path):
     image, file = tmp_path / "web.raw", tmp_path / "file"
     image.write_bytes(bytes(2_000_000) + os.urandom(50_000))
-    export._pack(task, Source(image), file, GIB)
+    export._pack(task, source_of(image), file, GIB)
     assert subprocess.run(["zstd", "-dc", str(file)], capture_output=True, check=True).stdout == image.read_bytes()
 
 

@@ -160,16 +160,20 @@ LIMITS = "[Service]\nMemoryMax=300M\n"
 
 
 @pytest.fixture(scope="module")
-def mover(ada: Person, alpha_host: Sandbox) -> str:
-    """A machine that somebody has set up by hand on alpha."""
+def mover(ada: Person, alpha_host: Sandbox) -> Iterator[str]:
+    """A machine that somebody has set up by hand on alpha, its image outside the usual folder."""
     alpha_host.plant("mover")
+    alpha_host.run(["mkdir", "-p", "/etc/machines"])
+    alpha_host.run(["mv", "/var/lib/machines/mover", "/etc/machines/mover"])
     alpha_host.write("/etc/systemd/nspawn/mover.nspawn", SETTINGS)
     alpha_host.write("/etc/systemd/system/systemd-nspawn@mover.service.d/50-nspawnpanel.conf", LIMITS)
     alpha_host.run(["systemctl", "daemon-reload"])
     ada.sees("mover", "stopped", 15)
     told = "SELECT 1 FROM machines_found f JOIN machines_machine m ON m.id = f.machine_id WHERE m.name = 'mover' AND told LIKE ?"
     until(lambda: ada.rows(told, "%MOVED=yes%"), 30)
-    return "mover"
+    yield "mover"
+    alpha_host.run(["machinectl", "terminate", "twin"], check=False)
+    alpha_host.run(["rm", "-rf", "/etc/machines"])
 
 
 def made_of(ada: Person, query: str, name: str, host: str) -> None:

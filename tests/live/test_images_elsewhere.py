@@ -72,6 +72,13 @@ def test_what_lies_below_usr_is_not_made_writable_and_the_page_is_told_why(panel
     assert "/usr/lib/machines/vendor cannot be made writable" in problem["message"]
 
 
+@pytest.mark.parametrize("name", ["vendor", "admin"])
+def test_an_image_elsewhere_is_not_removed_and_its_own_path_is_named(panel, name):
+    problem = panel.do(orders.Remove(name=name)).problem
+    assert f"{ELSEWHERE[name]}/{name}" in problem["message"]
+    assert sh(panel, f"test -d {ELSEWHERE[name]}/{name}/usr && echo there") == "there\n"
+
+
 def test_an_image_elsewhere_is_marked_where_it_is(panel):
     assert panel.do(orders.Mark(name="admin", read_only=True)).machine.read_only is True
     assert panel.do(orders.Mark(name="admin", read_only=False)).machine.read_only is False

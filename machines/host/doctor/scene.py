@@ -190,7 +190,8 @@ class Scene:
 
     @cached_property
     def guest(self) -> Guest:
-        return Guest(self.host.paths.image(self.machine))
+        image = self.host.slow.images.get(self.machine)
+        return Guest(image.path if image else self.host.paths.image(self.machine))
 
     @cached_property
     def programs(self) -> frozenset[str]:

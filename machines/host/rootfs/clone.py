@@ -4,6 +4,7 @@ On btrfs it is a snapshot, those subvolumes included that lie inside: it costs n
 that machine would find after a power cut. Elsewhere it is a full copy, which nobody may change while it is made.
 """
 
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,26 @@ from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import CloneRecipe, FirstBoot
 from machines.host import images
-from machines.host.rootfs import btrfs, disk_image, owners, pool
+from machines.host.rootfs import btrfs, disk_image, owners, pool, tree
 from machines.host.rootfs.building import Building
 from machines.host.running import Machine
 from machines.host.this_host import ThisHost
+
+ADDRESS_FILES, ADDRESSES_SAID = 100, 20
+# folder of a tree, names of files in it, and what in them is an address of the machine's own: networkd, ifupdown, NetworkManager
+_ADDRESSES = (
+    (
+        "etc/systemd/network",
+        (".network", ".netdev", ".link"),
+        re.compile(r"(?im)^\s*(?:MAC)?Address\s*=\s*([^\n]{1,60})"),
+    ),
+    ("etc/network", ("interfaces",), re.compile(r"(?im)^\s*(?:hw)?address\s+([^\n]{1,60})")),
+    (
+        "etc/NetworkManager/system-connections",
+        (".nmconnection",),
+        re.compile(r"(?im)^(?:address[0-9]*|cloned-mac-address)\s*=\s*([^\n]{1,60})"),
+    ),
+)
 
 
 @dataclass
@@ -119,8 +136,20 @@ def packages(_: Building) -> None:
     """As many as the original has."""
 
 
-def configure(_: Building) -> None:
-    """A machine already."""
+def configure(building: Building) -> None:
+    """A machine already. What of it would be on the network twice is said, and left to whoever knows the network."""
+    for line in fixed_addresses(building.tree):
+        building.task.voice.line(f"{line}: the original and the clone would both have it. Change one of them.", "e")
+
+
+def fixed_addresses(root: Path) -> list[str]:
+    """Addresses that the tree's own files give it, whoever it is: "etc/network/interfaces gives 10.0.0.5"."""
+    found = []
+    for folder, endings, pattern in _ADDRESSES:
+        for name in [each for each in tree.names(root, folder) if each.endswith(endings)][:ADDRESS_FILES]:
+            text = tree.read_text(root, f"{folder}/{name}")
+            found += [f"{folder}/{name} gives {said.group(1).strip()}" for said in pattern.finditer(text)]
+    return found[:ADDRESSES_SAID]
 
 
 def installed(_: Path) -> list[str]:

@@ -12,6 +12,7 @@ from machines.contract.problems import BadValue
 from machines.contract.reports import Leftover
 from machines.contract.states import MachineState
 from machines.models import Host, Machine
+from machines.models.machine import POOL
 from machines.panel import name_files, passwords
 from machines.panel.forms.checks import CODE, checked, each
 
@@ -260,4 +261,8 @@ class RemoveMachineForm(forms.Form):
     def clean(self) -> dict[str, Any] | None:
         if self.machine.shown_state.is_up:
             raise forms.ValidationError(f"{self.machine.name} is {self.machine.state}. Power it off first.")
+        if self.machine.image_is_elsewhere:
+            raise forms.ValidationError(
+                f"Its image is {self.machine.image_path}, outside {POOL.rstrip('/')}: remove it on the host itself."
+            )
         return super().clean()

@@ -170,6 +170,13 @@ def test_a_drop_in_that_holds_more_than_limits_is_said(web):
     assert copied.notes == [f"{path} holds more than limits; that part is not taken over."]
 
 
+def test_of_a_unit_that_reads_no_settings_file_only_limits_are_taken(web):
+    web.unit_command = ["/usr/bin/systemd-nspawn", "--settings=no", "--machine=web"]
+    copied = copied_settings.of_machine(web)
+    assert (copied.files.nspawn, copied.files.limits) == ("", LIMITS)
+    assert copied.notes == ["The unit of web reads no .nspawn file, so only limits are taken over."]
+
+
 def test_a_build_that_is_done_again_has_what_it_had(as_admin, web):
     page = text(as_admin.get(f"{URL}?clone=web&host=alpha"))
     as_admin.post(URL, sent(page, name="copy", source="clone", clone="web", copied="1"))

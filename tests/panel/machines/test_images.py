@@ -49,3 +49,7 @@ def test_the_other_image_of_the_name_is_named(as_admin, alpha):
 def test_a_removal_names_the_path_that_the_host_told(as_admin, alpha):
     make.machine("web", on=alpha, image_type="directory", image_path="/etc/machines/web")
     assert "/etc/machines/web on alpha" in as_admin.get(f"{URL}remove/").content.decode()
+    answer = as_admin.post(f"{URL}remove/", {"confirm": "web"})
+    assert answer.status_code == 422
+    assert "outside /var/lib/machines: remove it on the host itself." in answer.content.decode()
+    assert f'"{URL}remove/"' not in as_admin.get(URL).content.decode()
