@@ -61,7 +61,8 @@ def _paths(paths: Paths, name: MachineName) -> Iterator[tuple[Path, Kind]]:
             yield path, "verity"
     for folder in paths.own_unit_folders:
         kind: Kind = "limit" if folder in {paths.lasting_control, paths.control} else "drop-in"
-        yield from ((path, kind) for path in _entries(folder / f"{unit}.d"))
+        # what lies hidden there is our own, ready to be put into its place, and acts on nothing
+        yield from ((path, kind) for path in _entries(folder / f"{unit}.d") if not path.name.startswith("."))
         if guarded.seems_there(folder / unit):
             yield folder / unit, "unit"
         yield from ((path, "autostart") for path in links_to(folder, unit))

@@ -6,7 +6,7 @@ import pytest
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
-from machines.host import belongings
+from machines.host import belongings, nspawn_file
 
 WEB = MachineName("web")
 UNIT = "systemd-nspawn@web.service"
@@ -110,3 +110,13 @@ def test_only_the_last_removals_are_kept(paths):
 def test_names_are_told_that_something_belongs_to(paths, all_of_web, of_others):
     link(paths.units / "machines.target.wants/systemd-nspawn@gone.service")
     assert belongings.names(paths) == {"web", "web-2", "gone"}
+
+
+def test_what_a_build_has_lying_ready_stands_in_nobody_s_way(paths):
+    """Both files of a machine that is being built lie beside their places until its image is there."""
+    ready = nspawn_file.Prepared(
+        paths, WEB, nspawn_file.Files("[Exec]\nBoot=yes\n", "[Service]\nMemoryMax=300M\n"), nspawn_file.Files()
+    )
+    assert belongings.of(paths, WEB) == []
+    ready.put()
+    assert [each.path for each in belongings.of(paths, WEB)] == [paths.nspawn_file(WEB), paths.limits_file(WEB)]
