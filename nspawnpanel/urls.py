@@ -4,6 +4,7 @@ from allauth.account import urls as account
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import include, path
 
+from machines.panel import server_errors
 from machines.panel import urls as panel
 from machines.panel.access import PUBLIC, needs
 
@@ -19,6 +20,8 @@ def closed(request: HttpRequest, **_: str) -> HttpResponse:
 # allauth asks for the sign-in itself where a page needs one; names of closed pages stay, for it resolves them
 for pattern in account.urlpatterns:
     pattern.callback = needs(PUBLIC)(pattern.callback) if pattern.name in OPEN else closed
+
+handler500 = server_errors.answer
 
 urlpatterns = [
     path("accounts/", include(account)),

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from machines.panel.archive_files import PART
+from machines.panel.server_errors import FULL, HINT, SENTENCE, STATUS
 
 MOST = PART + 64 * 1024  # bytes
 
@@ -25,7 +26,7 @@ def small(application: Application) -> Application:
             await application(scope, receive, send)
             return
         if _announced(scope) > MOST:
-            await _refuse(send)
+            await _refuse(send, 413, f"A request has at most {MOST} bytes.")
             return
         taken = 0
 
@@ -35,7 +36,19 @@ def small(application: Application) -> Application:
             taken += len(message.get("body", b""))
             return {"type": "http.disconnect"} if taken > MOST else message
 
-        await application(scope, counted, send)
+        began = False
+
+        async def noted(message: Mapping[str, Any]) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await application(scope, counted, noted)
+        except OSError as error:  # of the file that keeps a body; Django has no answer to it
+            if began or error.errno not in FULL:
+                raise
+            await _refuse(send, STATUS, f"{SENTENCE} {HINT}")
 
     return bounded
 
@@ -45,7 +58,7 @@ def _announced(scope: Scope) -> int:
     return int(said) if said.isdigit() else MOST + 1
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(send: Send, status: int, said: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": f"A request has at most {MOST} bytes.\n".encode()})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{said}\n".encode()})

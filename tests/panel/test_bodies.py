@@ -1,6 +1,7 @@
 """No request is larger than one part of an archive, whatever it says of itself."""
 
 import asyncio
+import errno
 
 import pytest
 
@@ -46,3 +47,17 @@ def test_one_that_never_said_how_long_it_is_is_cut_off():
     came, _ = answer([(b"transfer-encoding", b"chunked")], [piece] * 10)
     assert came[-1]["type"] == "http.disconnect"
     assert len(came) == 9
+
+
+def test_a_body_that_finds_no_space_gets_a_sentence():
+    sent = []
+
+    async def application(scope, receive, send):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(bodies.small(application)({"type": "http", "headers": []}, None, send))
+    assert sent[0]["status"] == 507
+    assert b"disk is full" in sent[1]["body"]
