@@ -14,10 +14,9 @@ from typing import Any
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import belongings, doomed, systemctl
+from machines.host import belongings, doomed, nspawn_file, systemctl
 from machines.host.belongings import Belonging
 from machines.host.faults import CommandFailed
-from machines.host.nspawn_file import sync_folder
 from machines.host.paths import Paths, unit_of
 from machines.host.rootfs import pool
 from machines.host.run import run
@@ -62,7 +61,7 @@ def _make_unstartable(host: ThisHost, task: Task, name: MachineName, image: Path
         task.voice.line(f"Hiding {image} as {aside}, so that nothing can start it")
         image.rename(aside)
         undo.keep()
-        sync_folder(host.paths.machines)
+        nspawn_file.sync_folder(host.paths.machines)
 
 
 def _link_again(link: Belonging) -> None:
@@ -73,6 +72,7 @@ def _link_again(link: Belonging) -> None:
 
 def _remove_files(host: ThisHost, task: Task, name: MachineName) -> None:
     """All that would act on the next machine of that name, and the generations kept of this one."""
+    nspawn_file.forget_prepared(host.paths, name)
     _take(host, task, name, belongings.of(host.paths, name))
     shutil.rmtree(host.paths.generations(name), ignore_errors=True)
     for image in (host.paths.image(name), host.paths.raw_image(name)):

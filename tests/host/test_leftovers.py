@@ -107,6 +107,16 @@ def test_a_file_the_draft_was_based_on_is_no_surprise_but_a_link_to_it_is(paths,
         leftovers.look(paths, build())
 
 
+def test_our_own_files_lying_ready_are_none(paths):
+    """A build looks twice, the second time right before it puts them into their places."""
+    order = build()
+    there = leftovers.look(paths, order)
+    prepared = nspawn_file.Prepared(paths, WEB, WANTED, Files())
+    assert leftovers.look(paths, order) == there == []
+    prepared.put()
+    assert leftovers.look(paths, order) == []
+
+
 def test_files_of_names_without_a_machine_are_told(paths, there):
     paths.nspawn_file(MachineName("db")).write_text(nspawn.mark(HAND, 1))
     (paths.nspawn / ".hidden.nspawn").touch()

@@ -43,7 +43,7 @@ for try in $(seq 100); do python3 -c 'import socket; socket.create_connection(("
 LEFT = """
 cd /; find /var/lib/machines /etc/systemd/nspawn /tmp /var/tmp /run/nspawnpanel -mindepth 1 -maxdepth 1 2>/dev/null | grep -v systemd-private-
 find /etc/systemd/system /run/systemd/system /run/systemd/transient /run/systemd/nspawn | grep -E 'nspawn@|np-probe|nspawnpanel-job'
-find /var/lib/nspawnpanel -mindepth 1 | grep -vE '/jobs/[^/]*(/log)?$|/cache/(apt|lists)/|/ledger|/ballast$'
+find /var/lib/nspawnpanel -mindepth 1 | grep -vE '/jobs/[^/]*(/log)?$|/cache/(apt|lists)/|/ledger|/ballast$|/removed(/|$)'
 find /var/lib/nspawnpanel/cache -path '*/lists/*' -prune -o -type f -size 0 -print
 cut -d' ' -f5 /proc/self/mountinfo; losetup --noheadings --output BACK-FILE | grep -E 'nspawnpanel-|killed'
 systemctl list-units --all --plain --no-legend 'nspawnpanel-job-*' 'systemd-nspawn@*' | cut -d' ' -f1

@@ -170,7 +170,7 @@ def test_a_machine_that_a_link_of_somebody_starts_is_told_as_starting_with_the_h
 def copy(name: str, becomes: str = "refuse", seen: list[dict[str, str]] | None = None) -> orders.Build:
     return orders.Build(
         name=name, recipe=CloneRecipe(source="web"), first_boot=FirstBoot(), start=False, leftovers=becomes,
-        configuration=orders.Configuration(revision=1, nspawn="[Exec]\nBoot=yes\n", limits=""),
+        configuration=orders.Configuration(revision=1, nspawn="[Exec]\nBoot=yes\n", limits="[Service]\nTasksMax=500\n"),
         seen=[orders.SeenFile(path=file["path"], sha256=file["sha256"]) for file in seen or ()],
     )  # fmt: skip
 
