@@ -121,6 +121,7 @@ class Activity(BaseModel):
     start_limit: Seconds | None = None  # while it starts: how long it may take, None for ever
     refused: bool = False  # systemd starts it no more: the start limit was hit
     init: Short = ""  # the program of its first process
+    failed: list[Short] = Field(default=[], max_length=50)  # units that have failed inside
     cannot: dict[Short, Short] = Field(default={}, max_length=10)
 
 

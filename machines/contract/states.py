@@ -22,12 +22,17 @@ class MachineState(StrEnum):
     RUNNING = "running"
     STARTING = "starting"
     RESTARTING = "restarting"  # its unit waits to be started again by itself (Restart=)
-    DEGRADED = "degraded"
+    DEGRADED = "degraded"  # runs, and units have failed inside, as far as its own systemd can be asked
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
     MISSING = "missing"  # known to the panel, its image is gone from the host
     UNKNOWN = "unknown"  # the host is silent or cannot tell: neither running nor stopped may be claimed
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is up and neither coming nor going."""
+        return self in {self.RUNNING, self.DEGRADED}
 
     @property
     def is_up(self) -> bool:

@@ -18,8 +18,9 @@ from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
-from machines.host import addresses, autostart, guarded, images, journal, kernel, unit_state
+from machines.host import addresses, autostart, guarded, guest_bus, images, journal, kernel, unit_state
 from machines.host.bus import MACHINED_PATH, Bus, BusError, escape
+from machines.host.guest_bus import Guest
 from machines.host.paths import unit_of
 from machines.host.rootfs import tree
 from machines.host.this_host import Image, Slow, ThisHost, Why
@@ -27,6 +28,9 @@ from machines.host.unit_state import INFINITE, UnitState
 
 LOG = logging.getLogger(__name__)
 
+ASKED = 5.0  # seconds for which a machine is not asked again how it is; one that says nothing, for UNHEARD
+UNHEARD = 60.0
+BOOTS = 3.0  # seconds for which a machine that has just begun is not asked
 EXPLAINED = 15.0  # seconds for which the words of a unit that is started again and again are not read anew
 SLOW = 600.0  # seconds: how old an image's os-release and disk use may be
 MACHINED_UNIT = "systemd-machined.service"
@@ -190,11 +194,12 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -
     now = unit_state.of(name, unit, machine, about, properties, job=job)
     explain = now.active == "failed" or (now.sub in unit_state.WAITS and now.result != "success")
     why, refused = await _explain(slow, now) if explain else ("", False)
+    guest = await _guest(slow, now)
     up = now.is_up
     unknown = lists.partial and now.is_gone and now.active != "failed"  # machined might name another unit it runs in
     return MachineFact(
         name=name,
-        state=MachineState.UNKNOWN if unknown else now.state,
+        state=MachineState.UNKNOWN if unknown else MachineState.DEGRADED if guest.state == "degraded" else now.state,
         since=(now.since or None) if up else None,
         unit=unit,
         leader=now.leader or None,
@@ -216,7 +221,7 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -
         unreadable=disk.unreadable,
         effective=corrected(effective(properties), properties) if up else {},
         why=lists.partial if unknown else why,
-        activity=unit_state.activity(now, refused=refused),
+        activity=unit_state.activity(now, refused=refused, failed=guest.failed),
     )
 
 
@@ -247,6 +252,17 @@ async def machine_and_unit(
 
 async def _nothing() -> dict[str, Any]:
     return {}
+
+
+async def _guest(slow: Slow, now: UnitState) -> Guest:
+    """What the systemd inside says of itself, seldom asked: a unit may fail there at any time, and nobody signals it."""
+    if now.state is not MachineState.RUNNING or now.init != "systemd" or time.time() - now.since < BOOTS:
+        return Guest()
+    leader, asked, guest = slow.guests.get(now.name, (0, 0.0, Guest()))
+    if leader != now.leader or time.monotonic() - asked > (ASKED if guest.state else UNHEARD):
+        guest = await guarded.aside(guest_bus.ask, now.leader)
+        slow.guests[now.name] = (now.leader, time.monotonic(), guest)
+    return guest
 
 
 async def _explain(slow: Slow, now: UnitState) -> tuple[str, bool]:

@@ -10,6 +10,7 @@ from uuid import UUID
 from machines.contract import orders
 from machines.host.bus import Bus
 from machines.host.faults import Stopped
+from machines.host.guest_bus import Guest
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.run import Answer, run
@@ -33,6 +34,7 @@ class Slow:
 
     os: dict[str, tuple[float, str]] = field(default_factory=dict)
     disk: dict[str, tuple[float, int]] = field(default_factory=dict)
+    guests: dict[str, tuple[int, float, Guest]] = field(default_factory=dict)  # by machine: leader, asked at, answer
     why: dict[str, "Why"] = field(default_factory=dict)  # by unit
     units: dict[str, str] = field(
         default_factory=dict

@@ -17,7 +17,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,8 +228,9 @@ def of(
     )
 
 
-def activity(now: UnitState, *, refused: bool = False) -> Activity:
-    """The same for a report. `refused`: systemd has refused another start since (was_refused)."""
+def activity(now: UnitState, *, refused: bool = False, failed: Sequence[str] = ()) -> Activity:
+    """The same for a report. `refused`: systemd has refused another start since (was_refused). `failed`: units that have
+    failed inside."""
     starts = now.state in {MachineState.STARTING, MachineState.RESTARTING}
     return Activity(
         sub=now.sub if now.is_up or now.active == "failed" else "",
@@ -242,6 +243,7 @@ def activity(now: UnitState, *, refused: bool = False) -> Activity:
         start_limit=now.start_limit if starts else None,
         refused=refused or now.result == "start-limit-hit",
         init=printable(now.init),
+        failed=[printable(unit) for unit in failed],
         cannot={verb: why[:300] for verb, why in now.cannot().items()},
     )
 

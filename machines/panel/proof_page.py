@@ -6,7 +6,7 @@ from typing import Any
 from machines.contract import proofs
 from machines.contract.problems import BadValue
 from machines.contract.proofs import Trial
-from machines.contract.states import JobState, MachineState
+from machines.contract.states import JobState
 from machines.models import Job, Machine
 from machines.panel import frame, machine_page, responses, rows
 from machines.panel.access import PanelRequest
@@ -61,7 +61,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
     context = actions | {
         "host_url": rows.host_url(machine.host.name),
         "is_silent": machine.host.is_silent,
-        "is_running": machine.shown_state == MachineState.RUNNING,
+        "is_running": machine.shown_state.runs,
         "has_draft": getattr(machine, "has_draft", False),
         "running": latest if latest and not latest.is_final else None,
         "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,

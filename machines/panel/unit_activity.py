@@ -35,7 +35,14 @@ def note(state: str, known: dict[str, Any]) -> str:
         return str(known.get("says") or _part(known))[:NOTE]
     if state == MachineState.FAILED and known.get("refused"):
         return "start limit hit"
+    if state == MachineState.DEGRADED:
+        return _failed(known)
     return _part(known) if state == MachineState.STOPPING else ""
+
+
+def _failed(known: dict[str, Any]) -> str:
+    units = known.get("failed", [])
+    return f"{units[0]} failed" if len(units) == 1 else f"{len(units)} units failed" if units else ""
 
 
 def _part(known: dict[str, Any]) -> str:
@@ -76,13 +83,15 @@ def _headline(state: str, known: dict[str, Any]) -> str:
         return f"Restarting, {nth(number)} attempt"
     if state == MachineState.STARTING:
         return f"Starting, {nth(number)} attempt" if number else "Starting"
-    return ""
+    return "Degraded: units inside have failed" if state == MachineState.DEGRADED else ""
 
 
 def _details(state: str, known: dict[str, Any]) -> str:
     if state == MachineState.RESTARTING:
         ended = f"Its last run ended with {known['ended']}. " if known.get("ended") else ""
         return f"{ended}Its unit has Restart={known.get('policy') or 'no'}, so systemd starts it again."
+    if state == MachineState.DEGRADED:
+        return f"{', '.join(known.get('failed', []))}."
     if state != MachineState.STARTING:
         return ""
     what = str(known.get("says") or _part(known))

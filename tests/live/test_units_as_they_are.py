@@ -270,3 +270,29 @@ def test_after_the_start_limit_no_old_reason_is_given_and_reset_and_start_helps(
     assert "/nowhere" not in f"{refused.problem} {panel.lines(job)}"
     assert refused.machine.activity.refused
     assert succeeded(panel.do(orders.Start(name=NAME, reset=True))).machine.state == "running"
+
+
+# --- inside
+
+
+def test_a_machine_with_failed_units_inside_is_degraded_until_they_are_forgotten(panel):
+    host = panel.sandbox
+    succeeded(panel.do(orders.Start(name=NAME)))
+    is_up(host)
+    host.run(["systemd-run", f"--machine={NAME}", "--unit=broken", "--wait", "false"], check=False)
+    told = seen_again(panel, lambda fact: fact.state == "degraded")
+    assert told.activity.failed == ["broken.service"]
+    host.run(["systemctl", f"--machine={NAME}", "reset-failed"])
+    assert seen_again(panel, lambda fact: fact.state == "running").activity.failed == []
+
+
+def seen_again(panel: ScratchPanel, wanted: Callable[[MachineFact], bool]) -> MachineFact:
+    """What nobody signals, at one of the next inventories; asked for more often than they come by themselves."""
+    for _ in range(25):
+        panel.order(orders.Refresh())
+        known = len(panel.reports)
+        inventory = panel.until(lambda report: report in panel.reports[known:] and report.kind == "inventory")  # noqa: B023
+        if (fact := next(fact for fact in inventory.machines if fact.name == NAME)) and wanted(fact):
+            return fact
+        time.sleep(1)
+    raise AssertionError("it was never told")

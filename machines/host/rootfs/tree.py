@@ -101,6 +101,21 @@ def parent(root: Path, path: str) -> Iterator[tuple[int, str]]:
         yield found
 
 
+@contextlib.contextmanager
+def opened(root: Path, path: str) -> Iterator[int]:
+    """Something of the tree, whatever it is, without opening it for reading or writing (O_PATH). Unlike elsewhere the top
+    may be /proc/PID/root. Raises OSError."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = _openat2(top, path, os.O_PATH)
+    finally:
+        os.close(top)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def read_text(root: Path, path: str, limit: int = READ_LIMIT) -> str:
     """The text of a regular file of the tree, up to `limit` bytes; "" when there is none that can be read."""
     return _read(root, path, limit).decode(errors="replace")

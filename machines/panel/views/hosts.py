@@ -22,10 +22,11 @@ SHOWN = 500
 EVENTS_SHOWN = 20
 UNREAD = "It has not said for some time how its machines are. systemctl status nspawnpanel-host says more on it."
 RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are shown in red
+RUNS = [state.value for state in MachineState if state.runs]
 LISTED = Q(machines__removed_at=None)
 COUNTS = {
     "count": Count("machines", filter=LISTED),
-    "running": Count("machines", filter=LISTED & Q(machines__state=MachineState.RUNNING)),
+    "running": Count("machines", filter=LISTED & Q(machines__state__in=RUNS)),
     "failed": Count("machines", filter=LISTED & Q(machines__state=MachineState.FAILED)),
 }
 

@@ -8,7 +8,6 @@ from django.views.decorators.http import require_GET, require_POST
 from machines.contract import orders
 from machines.contract.problems import Problem
 from machines.contract.rights import Right
-from machines.contract.states import MachineState
 from machines.models import Machine
 from machines.panel import access, dispatch, machine_page, proof_page, responses, rows
 from machines.panel.access import PanelRequest, needs
@@ -45,5 +44,5 @@ def _check(machine: Machine) -> None:
     """A load is for now, not for when a host comes back. Raises Problem."""
     if machine.host.is_silent:
         raise Problem(f"{machine.host.name} is silent.", hint="Prove the limits when it is back.")
-    if machine.shown_state != MachineState.RUNNING:
+    if not machine.shown_state.runs:
         raise Problem(f"{machine.name} is not running.", hint="Start it, then prove its limits.")

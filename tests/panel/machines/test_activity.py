@@ -125,3 +125,12 @@ def test_of_a_silent_hosts_machine_nothing_of_that_is_claimed(as_admin, odd, alp
     type(alpha).objects.update(last_seen=timezone.now() - timedelta(hours=1))
     assert "attempt" not in words(as_admin, "/machines/")
     assert "Restarting" not in words(as_admin, PAGE)
+
+
+def test_a_degraded_machine_names_the_units_that_failed_inside_and_counts_as_running(as_admin, odd):
+    odd("degraded", failed=["shop.service", "x.mount"])
+    page = words(as_admin, PAGE)
+    assert "Degraded: units inside have failed" in page
+    assert "shop.service, x.mount." in page
+    assert "2 units failed" in words(as_admin, "/machines/")
+    assert "1 running" in words(as_admin, "/hosts/alpha/")
