@@ -103,6 +103,12 @@ class Setting:
             return ("yes", "no", *self.check.words)
         return self.check.words if isinstance(self.check, values.OneOf) else ()
 
+    def typed(self, text: str) -> str:
+        """A value as systemd takes it, out of what people type or paste: the whole line, lower-case sizes, 50 for 50%."""
+        bare = re.sub(rf"^\s*{re.escape(self.key)}\s*=\s*(?=\S)", "", text).strip()
+        as_typed = values.AS_TYPED.get(self.check)
+        return as_typed(bare) if as_typed else bare
+
     def normal(self, text: str) -> str:
         """A value in the one spelling the form has for it: yes for true, on and 1."""
         if isinstance(self.check, values.BooleanOr) or self.check is values.boolean:

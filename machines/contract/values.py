@@ -618,3 +618,48 @@ def documentation(text: str) -> None:
     for word in text.split():
         if not re.fullmatch(r"(https?://|file:/|info:|man:)[^\s]+", word):
             raise BadValue(f"“{word}” does not begin with https://, http://, file:, info: or man:.")
+
+
+# --- as people type it
+
+
+def size_as_typed(text: str) -> str:
+    """512m, 512 MB, 512MiB → 512M; unlimited → infinity. What is no size stays as it is."""
+    if text.lower() in {"unlimited", "infinity", "max"}:
+        return "infinity"
+    match = _SIZE.fullmatch(text)
+    return f"{match[1]}{match[2].upper()}" if match else percentage_as_typed(text) if "%" in text else text
+
+
+def limits_as_typed(text: str) -> str:
+    """The same of SOFT:HARD."""
+    return ":".join(size_as_typed(part.strip()) for part in text.split(":"))
+
+
+def percentage_as_typed(text: str) -> str:
+    """50 or 50 % → 50%."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%?", text)
+    return f"{match[1]}%" if match else text
+
+
+def rate_as_typed(text: str) -> str:
+    """/dev/sda 50 mb → /dev/sda 50M."""
+    device, _, rate = text.partition(" ")
+    return f"{device} {size_as_typed(rate.strip())}".strip()
+
+
+def capabilities_as_typed(text: str) -> str:
+    """net_admin, cap_net_admin → CAP_NET_ADMIN."""
+    named = [
+        word if word == "all" else f"CAP_{word.upper().removeprefix('CAP_')}" for word in text.replace(",", " ").split()
+    ]
+    return " ".join(named)
+
+
+AS_TYPED: dict[Check, Callable[[str], str]] = {
+    **dict.fromkeys((memory, size, memory_limit), size_as_typed),
+    rlimit_size: limits_as_typed,
+    **dict.fromkeys((cpu_quota, percentage), percentage_as_typed),
+    device_rate: rate_as_typed,
+    **dict.fromkeys((capabilities, ambient_capabilities), capabilities_as_typed),
+}

@@ -91,11 +91,11 @@ def _values(setting: Setting, text: str | None) -> list[str]:
 
 
 def check(name: str, text: str) -> str:
-    """A value of a preset, each line by its setting's own rule. Raises BadValue."""
+    """A value of a preset as systemd takes it, each line by its setting's own rule. Raises BadValue."""
     setting = OFFERED.get(name)
     if setting is None:
         raise BadValue(f"There is no setting {name}.")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [setting.typed(line) for line in text.splitlines() if line.strip()]
     if not lines:
         raise BadValue("Give a value.")
     if len(lines) > 1 and not setting.repeats:

@@ -92,7 +92,7 @@ def test_what_needs_a_restart_says_so_until_the_restart(form, ada, alpha_host):
 @pytest.mark.parametrize(
     ("field", "text", "sentence"),
     [
-        ("cpu_quota", "150", "percent sign"),
+        ("cpu_quota", "lots", "percentage of one CPU"),
         ("memory_max", "12X", "not a size"),
         ("memory_max", "512", "less than 1 MiB"),
         ("tasks_max", "many", "whole number"),

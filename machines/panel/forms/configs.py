@@ -4,6 +4,7 @@ across them. The rules of single values are the settings table's; here is only w
 The rows are not bound to database rows: a draft is replaced whole, so no row of another tab can be missing or doubled.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.forms.boundfield import BoundWidget
 from machines.contract import limits, nspawn, values
 from machines.contract.table import Kind, Setting
 from machines.models import BindMount, Host, Machine, PortForward, Revision
-from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES
+from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows
 from machines.panel.forms.setting_fields import MAX_ROWS, PLAIN_TYPING, field_of, help_of, lines_of, living, rows_of
 
 OTHER = "other"
@@ -124,6 +125,7 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
+        cleaned |= {name: COLUMN_SETTINGS[name].typed(cleaned[name]) for name in LIMITS if cleaned.get(name)}
         if cleaned.get("private_users") == OTHER:
             cleaned["private_users"] = cleaned.get(OWN_RANGE, "")
             if not cleaned["private_users"]:
@@ -170,9 +172,25 @@ class BindForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         said = str(self.data.get(self.add_prefix("ownership")) or self.initial.get("ownership") or "")
-        known = all(option in values.BIND_OPTIONS for option in said.split(","))
-        if known and said not in BindMount.Ownership.values:
-            self.fields["ownership"].choices += [(said, f"{said} (as written)")]  # type: ignore[attr-defined]
+        pasted = _pasted_bind(str(self.data.get(self.add_prefix("source")) or ""))
+        for option in dict.fromkeys([said, pasted.ownership if pasted else ""]):
+            known = all(word in values.BIND_OPTIONS for word in option.split(","))
+            if known and option not in BindMount.Ownership.values:
+                self.fields["ownership"].choices += [(option, f"{option} (as written)")]  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        """A whole line of a file that was pasted into the first field is taken apart."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        pasted = _pasted_bind(cleaned.get("source", ""))
+        if pasted:
+            cleaned |= {name: getattr(pasted, name) for name in self.Meta.fields}
+        return cleaned
+
+
+def _pasted_bind(text: str) -> BindMount | None:
+    if not re.match(r"\s*Bind(ReadOnly)?\s*=", text):
+        return None
+    return next(iter(bind_rows(f"[Files]\n{text}\n")), None)
 
 
 class PortForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -86,7 +86,7 @@ class SettingField(forms.CharField):
     def clean(self, value: Any) -> str:
         text = super().clean(value)
         lines = [line.strip() for line in text.split("\n")] if self.setting.kind is Kind.LINES else [text]
-        kept = [line for line in lines if line]
+        kept = [self.setting.typed(line) for line in lines if line]
         for line in kept:
             check(self.setting, line)
         return "\n".join(kept)
@@ -126,7 +126,7 @@ class SettingRow(forms.Form):
 
     def value(self) -> str:
         typed = [str(self.cleaned_data.get(part.name) or "") for part in self.parts]
-        return _row(self.setting).join(typed) if any(typed) else ""
+        return self.setting.typed(_row(self.setting).join(typed)) if any(typed) else ""
 
 
 def _row(setting: Setting) -> values.Row:

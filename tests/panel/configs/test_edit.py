@@ -58,7 +58,7 @@ def test_it_goes_on_to_the_review(as_admin, web):
 
 
 def test_it_says_what_is_wrong_and_keeps_what_was_typed(as_admin, web):
-    answer = as_admin.post(URL, post(seen=cast.stamp(web), memory_max="a lot", cpu_quota="50"))
+    answer = as_admin.post(URL, post(seen=cast.stamp(web), memory_max="a lot", cpu_quota="half"))
     page = answer.content.decode()
     assert answer.status_code == 422
     assert "2 things need your attention" in page

@@ -66,9 +66,9 @@ def test_a_second_save_replaces_the_rows(web):
         ({"network_mode": "zone", "network_target": "a-zone-too-long"}, "a zone name has at most 12"),
         ({"network_mode": "macvlan", "network_target": "an-interface-too-long"}, "an interface name has at most 15"),
         ({"network_mode": "nonsense"}, "How the machine is connected: Select a valid choice"),
-        ({"cpu_quota": "150"}, "Write 150% with the percent sign"),
-        ({"memory_max": "512MB"}, "Write 512M: systemd takes"),
-        ({"memory_max": "512m"}, "Write 512M: systemd takes"),
+        ({"cpu_quota": "half"}, "Give a percentage of one CPU"),
+        ({"memory_max": "512Q"}, "not a size"),
+        ({"memory_max": "TasksMax=512"}, "not a size"),
         ({"memory_max": "12"}, "less than 1 MiB"),
         ({"memory_max": "1G", "memory_high": "2G"}, "The soft limit is above the hard one"),
         ({"memory_max": "20%", "memory_high": "30%"}, "The soft limit is above the hard one"),
@@ -89,6 +89,22 @@ def test_a_second_save_replaces_the_rows(web):
 )  # fmt: skip
 def test_it_refuses(changes, said):
     assert said in errors(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"cpu_quota": "150"}, "CPUQuota=150%"),
+        ({"memory_max": "512 MB"}, "MemoryMax=512M"),
+        ({"memory_max": "MemoryMax=1g"}, "MemoryMax=1G"),
+        ({"MemorySwapMax": "256m"}, "MemorySwapMax=256M"),
+        ({"binds": [("BindReadOnly=/srv/a:/b:rootidmap", "", "", False)]}, "BindReadOnly=/srv/a:/b:rootidmap"),
+    ],
+)
+def test_what_people_type_or_paste_becomes_what_systemd_takes(changes, line):
+    given = configurator(**changes)
+    assert given.is_valid(), given.errors()
+    assert f"{line}\n" in "".join(given.preview())
 
 
 def test_a_volatile_root_is_fine_with_known_ids():
