@@ -236,6 +236,8 @@ class HostFact(BaseModel):
     policy: dict[Short, Any] = Field(default={}, max_length=50)
     bases: list[BaseFact] = Field(default=[], max_length=200)
     leftovers: list[NameWithFiles] = Field(default=[], max_length=100)
+    # images that machined lists and systemd-nspawn cannot start: name → why, and what would help
+    unusable_images: dict[Short, Text] = Field(default={}, max_length=100)
 
 
 class Outcome(Report):

@@ -10,6 +10,8 @@ read-only, 257 does not.
 import asyncio
 import contextlib
 import os
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +185,10 @@ def say(voice: Voice, image: Location, verb: str) -> None:
 
 async def listed(host: ThisHost) -> dict[str, Image]:
     """Every image that can be a machine, by name. Raises BusError."""
-    found = [image for image in (await host.bus.machined("ListImages"))[0] if is_usable(image[0])]
+    everything = (await host.bus.machined("ListImages"))[0]
+    found = [image for image in everything if is_usable(image[0])]
+    strange = [image[0] for image in everything if not is_usable(image[0]) and not image[0].startswith(".")]
+    host.slow.unusable = {name: why_unusable(name) for name in strange}  # .host is the host itself
     known = await guarded.aside(_still_there, dict(host.slow.paths))
     paths = await asyncio.gather(*(_path(host, image[:4], image[6], known) for image in found))
     kept = set(paths)
@@ -249,6 +254,23 @@ def image_id(path: Path, created: int) -> str:
     except OSError:
         inode = 0
     return f"{0 if created in {0, INFINITE} else created}-{inode}"
+
+
+def why_unusable(name: str) -> str:
+    """Why an image that machined lists cannot be a machine, and what would make it one."""
+    strange = sorted(set(re.sub(r"[A-Za-z0-9.-]", "", name)))
+    if name.lower() in {"host", "localhost"}:
+        why = "it means the host itself"
+    elif strange:
+        shown = " ".join("a space" if each == " " else each for each in strange[:10])
+        why = f"its name holds {shown}, and the name of a machine has letters, digits, dashes and dots"
+    elif len(name) > 64:
+        why = f"its name has {len(name)} characters, and the name of a machine has 64 at most"
+    else:
+        why = "a part of its name is empty, or begins or ends with a dash"
+    better = re.sub(r"[-.]*\.[-.]*", ".", re.sub(r"[^A-Za-z0-9.]+", "-", name)).strip("-.")[:60].rstrip("-.")
+    better = f"my-{better}" if not is_usable(better) else better
+    return f"systemd-nspawn starts no machine of this name: {why}. Rename it: {shlex.join(['machinectl', 'rename', name, better])}"
 
 
 def is_usable(name: str) -> bool:

@@ -40,6 +40,7 @@ class Slow:
         default_factory=dict
     )  # machine → the unit it ran in, where that is not the template's
     images: dict[str, "Image"] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)  # images that cannot be machines, and why
     paths: dict[tuple[Any, ...], Path] = field(default_factory=dict)  # of images, see images.py
 
 

@@ -77,3 +77,20 @@ def test_an_image_is_known_by_its_time_and_its_inode(tmp_path):
     assert images.image_id(tmp_path, 17) == f"17-{inode}"
     assert images.image_id(tmp_path, images.INFINITE) == f"0-{inode}"
     assert images.image_id(tmp_path / "gone", 17) == "17-0"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "better"),
+    [
+        ("work_dev", "its name holds _", "work-dev"),
+        ("my shop", "its name holds a space", "my-shop"),
+        ("-web-", "begins or ends with a dash", "web"),
+        ("a" * 70, "has 70 characters", "a" * 60),
+        ("localhost", "means the host itself", "my-localhost"),
+    ],
+)
+def test_an_image_that_cannot_be_a_machine_says_why_and_what_would_help(name, words, better):
+    assert not images.is_usable(name)
+    told = images.why_unusable(name)
+    assert words in told
+    assert told.endswith(f" {better}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from machines.contract import command_line, judge, nspawn, orders, readback
-from machines.contract.reports import FoundMachine
+from machines.contract.reports import FoundMachine, Inventory
 from tests.host.scratch_panel import ScratchPanel
 
 NAME = "handmade"
@@ -58,6 +58,13 @@ class Handmade:
             lambda report: report.kind == "found" and any(m.name == NAME and is_so(m) for m in report.machines)
         )
         return next(m for m in report.machines if m.name == NAME and is_so(m))
+
+    def inventory(self, is_so) -> Inventory:
+        """The first whole inventory from now on that is so."""
+        self.panel.read()
+        self.panel.reports = [each for each in self.panel.reports if each.kind != "inventory"]
+        self.panel.order(orders.Refresh())
+        return self.panel.until(lambda report: report.kind == "inventory" and is_so(report))
 
 
 def test_a_drop_in_that_keeps_the_file_from_being_read_is_seen_before_and_after_the_start(on):
@@ -152,3 +159,15 @@ def test_a_limit_that_these_control_groups_do_not_know_is_told_before_and_while_
     inventory = next(each for each in reversed(on.panel.reports) if each.kind == "inventory")
     assert {key for key in files if key in told.lacks} <= inventory.host.lacks.keys()
     assert inventory.host.lacks["ManagedOOMSwap"] == "systemd-oomd.service"
+
+
+def test_an_image_of_a_name_that_no_machine_can_have_is_listed_with_the_reason_and_the_way_out(on):
+    on.host.run(["mkdir", "-p", "/var/lib/machines/work_dev/usr"])
+    told = on.inventory(lambda each: "work_dev" in each.host.unusable_images)
+    assert "work_dev" not in [machine.name for machine in told.machines]
+    command = told.host.unusable_images["work_dev"].partition("Rename it: ")[2]
+    assert on.host.run(["systemd-nspawn", "--machine=work_dev", "/bin/true"], check=False).returncode != 0
+    on.host.run(command.split())
+    renamed = on.inventory(lambda each: "work-dev" in [machine.name for machine in each.machines])
+    assert renamed.host.unusable_images == {}
+    on.host.run(["machinectl", "remove", "work-dev"])

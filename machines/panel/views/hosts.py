@@ -85,6 +85,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "name_files": [
             (name, [(file.path, name_files.words(file)) for file in files]) for name, files in name_files.of_host(found)
         ],
+        "unusable": _texts(found.facts.get("unusable_images")),
         "key": uuid4(),
         "fragment": responses.wants_fragment(request),
     }
@@ -129,3 +130,8 @@ def _said(value: Any) -> str:
 def _queued(job: rows.Job) -> dict[str, Any]:
     said = rows.doing(job) or {}
     return said | {"machine": job["machine_name"], "state": job["state"], "what": job_words.what(job["op"])}
+
+
+def _texts(told: Any) -> list[tuple[str, str]]:
+    """Names with a sentence each, as a host says them."""
+    return sorted((str(name), str(text)) for name, text in told.items()) if isinstance(told, dict) else []
