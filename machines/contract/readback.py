@@ -241,6 +241,27 @@ def _links(wanted: list[str], seen: str) -> bool | None:
     return names <= set(seen.split())
 
 
+NONE = "none"  # what can be seen, and is not there
+
+
+def _ports(wanted: list[str], seen: str) -> bool | None:
+    """[PROTOCOL:]HOST[:MACHINE] each, against PROTOCOL:HOST:MACHINE on lines."""
+    return {_port(value) for value in wanted} <= set(seen.splitlines()) if seen else None
+
+
+def _port(value: str) -> str:
+    words = value.split(":")
+    protocol = words.pop(0) if words[0] in {"tcp", "udp"} else "tcp"
+    return f"{protocol}:{words[0]}:{words[-1]}"
+
+
+def _extra(wanted: list[str], seen: str) -> bool | None:
+    """HOST[:MACHINE] each."""
+    return {f"{host}:{inside or host}" for host, _, inside in (value.partition(":") for value in wanted)} <= set(
+        seen.splitlines()
+    )
+
+
 _INSIDE: dict[str, Callable[[list[str], str], bool | None]] = {
     "Exec.Ephemeral": _switch,
     "Exec.PrivateUsers": _users,
@@ -265,4 +286,6 @@ _INSIDE: dict[str, Callable[[list[str], str], bool | None]] = {
     "Network.MACVLAN": lambda wanted, seen: bool(seen) and len(seen.split()) >= len(" ".join(wanted).split()),
     "Network.IPVLAN": lambda wanted, seen: bool(seen) and len(seen.split()) >= len(" ".join(wanted).split()),
     "Network.Interface": _links,
+    "Network.VirtualEthernetExtra": _extra,
+    "Network.Port": _ports,
 }

@@ -1,23 +1,24 @@
 """What the kernel says of a running machine's first process, by the settings of contract/nspawn.py.
 
 systemd-nspawn tells nobody what it made of its file; /proc/LEADER does. What a process can say of itself may be false,
-so a value from here is shown, never obeyed. Settings that leave no trace there (Timezone=, KillSignal=, Port= …) have
-no line. Every read is bounded: a machine's root may mount as much as it likes.
+so a value from here is shown, never obeyed. What its links and forwarded ports are is asked of the host's own kernel.
+Settings that leave no trace (Timezone=, KillSignal= …) have no line. Every read is bounded: a machine's root may mount as much as it likes.
 """
 
-import contextlib
 import os
 import re
-import socket
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from machines.contract import nspawn, values
+from machines.contract import nspawn, readback, values
+from machines.contract.problems import Problem
+from machines.host import addresses, firewall, links
 
 PROC = Path("/proc")
-NET = Path("/sys/class/net")
 READ_AT_MOST = 1024 * 1024
+EXPOSES = 10.0  # seconds after the start within which systemd-nspawn may not have led ports to its address yet
 # capability(7), in the order of their bits
 CAPABILITIES = [
     "CHOWN",
@@ -82,7 +83,7 @@ def read(leader: int, machine: Mapping[str, Any], text: str) -> dict[str, str]:
         **_process(process, status, machine),
         **_limits(process),
         **_root(mounts := _mounts(process)),
-        **_network(process, machine),
+        **_network(process, document, machine),
     }
     found |= {f"Files.{key}": _at(mounts, document.get(nspawn.FILES, key), key) for key in _MOUNTS}
     found["Exec.Environment"] = _environment(process, document.get(nspawn.EXEC, "Environment"))
@@ -179,7 +180,7 @@ def _environment(process: Path, wanted: Iterable[str]) -> str:
     return "\n".join(line[:300] for line in said if line.partition("=")[0] in names)
 
 
-def _network(process: Path, machine: Mapping[str, Any]) -> dict[str, str]:
+def _network(process: Path, document: nspawn.Document, machine: Mapping[str, Any]) -> dict[str, str]:
     try:
         private = os.readlink(process / "ns/net") != os.readlink(PROC / "self/ns/net")
     except OSError:
@@ -187,24 +188,42 @@ def _network(process: Path, machine: Mapping[str, Any]) -> dict[str, str]:
     found = {"Network.Private": _yes(private)}
     if not private:
         return {**found, "Network.VirtualEthernet": "no"}
-    links = [line.split(":")[0].strip() for line in _lines(process / "net/dev")[2:200]]
-    found |= {"Network.VirtualEthernet": _yes("host0" in links)}
-    found |= {key: _names(links, prefix) for key, prefix in (("Network.MACVLAN", "mv-"), ("Network.IPVLAN", "iv-"))}
-    found["Network.Interface"] = " ".join(link for link in links if link != "lo")
-    return found | _master(machine)
+    names = [line.split(":")[0].strip() for line in _lines(process / "net/dev")[2:200]]
+    found |= {"Network.VirtualEthernet": _yes("host0" in names)}
+    found |= {key: _names(names, prefix) for key, prefix in (("Network.MACVLAN", "mv-"), ("Network.IPVLAN", "iv-"))}
+    found["Network.Interface"] = " ".join(name for name in names if name != "lo")
+    if document.get(nspawn.NETWORK, "Port") and time.time() - machine.get("Timestamp", 0) / 1e6 > EXPOSES:
+        found["Network.Port"] = _ports(int(process.name))
+    return found | _cables(int(process.name))
 
 
 def _names(links: Iterable[str], prefix: str) -> str:
     return " ".join(link.removeprefix(prefix) for link in links if link.startswith(prefix))
 
 
-def _master(machine: Mapping[str, Any]) -> dict[str, str]:
-    """The bridge that the host's end of the machine's cable is in, as a zone or a bridge."""
-    for index in list(machine.get("NetworkInterfaces", []))[:20]:
-        with contextlib.suppress(OSError):
-            master = Path(os.readlink(NET / socket.if_indextoname(index) / "master")).name
-            return {"Network.Zone": master[3:]} if master.startswith("vz-") else {"Network.Bridge": master}
-    return {}
+def _cables(leader: int) -> dict[str, str]:
+    """What its veths lead to: the bridge that its own is in, as a zone or a bridge, and the extra ones."""
+    try:
+        cables = links.of_machine(leader)
+    except (Problem, OSError):
+        return {}
+    extra = (f"{cable.host.name}:{cable.inside.name}" for cable in cables if not cable.is_main and cable.inside)
+    found = {"Network.VirtualEthernetExtra": "\n".join(extra)}
+    bridge = next((cable.bridge.name for cable in cables if cable.is_main and cable.bridge), "")
+    if not bridge:
+        return found
+    return found | ({"Network.Zone": bridge[3:]} if bridge.startswith("vz-") else {"Network.Bridge": bridge})
+
+
+def _ports(leader: int) -> str:
+    """The ports of the host that lead to it, by the kernel's own rules: “tcp:8080:80”, one on a line, or NONE; "" when they
+    cannot be read, or when it has no address to lead to."""
+    own = {each.address for each in addresses.of_process(leader) if each.family == "inet"}
+    led = firewall.read_forwards() if own else None
+    if led is None:
+        return ""
+    mine = [forward for forward in led.values() if str(forward.address) in own]
+    return "\n".join(f"{forward.protocol}:{forward.port}:{forward.to}" for forward in mine) or readback.NONE
 
 
 def _yes(true: bool) -> str:

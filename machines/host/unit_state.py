@@ -77,6 +77,7 @@ class UnitState:
     leader: int = 0  # process id of its init as the host sees it
     init: str = ""  # what that process runs: systemd, bash …; "" when it cannot be told
     main_pid: int = 0
+    last_pid: int = 0  # the same of the newest run, ended or not
     restarts: int = 0  # how often systemd has started it again by itself
     policy: str = "no"  # Restart=
     next_start: float = 0.0  # when systemd starts it again by itself
@@ -212,6 +213,7 @@ def of(
         leader=leader,
         init=init_of(leader),
         main_pid=int(special.get("MainPID", 0)),
+        last_pid=int(special.get("ExecMainPID", 0)),
         restarts=int(special.get("NRestarts", 0)),
         policy=str(special.get("Restart", "no")),
         next_start=_next_start(about, special),

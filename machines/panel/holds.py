@@ -296,7 +296,7 @@ def _effective(case: Case, *, ignored: bool) -> list[str]:
 def _seen(key: str, wanted: list[str], seen: str) -> list[str]:
     """What the process shows, of capabilities only those that are spoken of."""
     if key != "Capability":
-        return seen.splitlines()
+        return [] if seen == readback.NONE else seen.splitlines()
     return [word for value in wanted for word in value.split() if word in seen.split()]
 
 
@@ -310,6 +310,9 @@ def _source(case: Case, *, ignored: bool) -> str:
     if case.said and case.file and not (ignored and case.held):
         return place_of(case.file)
     return f"unit: {case.words}" if case.held else "systemd’s default"
+
+
+NO_RULE = "The kernel has no rule that leads this port to the machine: the rule set was emptied since it started."
 
 
 @dataclass(frozen=True)
@@ -358,6 +361,8 @@ def _why_not_inside(case: Case, agrees: bool | None) -> Why:
         return Why() if agrees or _takes_it(case) else Why(DIFFERS, f"It was started by hand, in {machine.unit}.")
     if file and agrees is not True and _waits(machine, file):
         return Why(WAITS, "Written after the machine was started: it acts with the next start.")
+    if agrees is False and case.name == "Network.Port":
+        return Why(DIFFERS, f"{NO_RULE} The doctor can restore it.")
     if agrees is False and case.place[1] not in RAISED:
         said = "The machine runs without it. Its unit’s log of the last start may say why."
         return Why(DIFFERS, said, _log(machine))

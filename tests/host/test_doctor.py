@@ -10,7 +10,8 @@ import pytest
 
 from machines.contract import findings
 from machines.contract.findings import WORDS, Finding
-from machines.host.doctor import checks, examine, firewall, host_checks, limit_checks, links, nat_checks
+from machines.host import firewall, links
+from machines.host.doctor import checks, examine, host_checks, limit_checks, nat_checks
 from machines.host.doctor.guest import Guest, parse_servers
 from machines.host.netlink import Link
 
@@ -82,6 +83,7 @@ def rules(*entries: dict) -> firewall.Rules:
 
 DOCKER = (chain("filter", "FORWARD", "forward", "drop"), chain("filter", "DOCKER-USER"),
           rule("filter", "FORWARD", named("docker0"), {"accept": None}))  # fmt: skip
+TO_USER = rule("filter", "FORWARD", {"jump": {"target": "DOCKER-USER"}})
 UFW = (chain("filter", "FORWARD", "forward", "drop"), chain("filter", "ufw-before-forward"))
 OWN = (
     chain("own", "in", "input", "accept", "inet"),
@@ -96,13 +98,25 @@ DHCP = rule("own", "in", {"match": {"op": "==", "left": {"payload": {"protocol":
     [
         (DOCKER, "forward", ["docker"]),
         (UFW, "forward", ["ufw"]),
-        ((*DOCKER, rule("filter", "DOCKER-USER", named("ve-*"), {"accept": None})), "forward", []),
+        ((*DOCKER, TO_USER, rule("filter", "DOCKER-USER", named("ve-*"), {"accept": None})), "forward", []),
+        ((*DOCKER, TO_USER, rule("filter", "DOCKER-USER", named("ve-*"), {"drop": None})), "forward", ["docker"]),
+        ((*DOCKER, rule("filter", "INPUT", named("ve-*"), {"accept": None})), "forward", ["docker"]),
         ((chain("filter", "FORWARD", "forward", "accept"),), "forward", []),
         (DOCKER, "input", []),
         (OWN, "input", [""]),
         (OWN[:2], "input", []),
     ],
-    ids=["docker", "ufw", "docker told about machines", "open", "another hook", "ends in reject", "no end"],
+    ids=[
+        "docker",
+        "ufw",
+        "docker told about machines",
+        "told to drop them",
+        "told in another chain",
+        "open",
+        "another hook",
+        "ends in reject",
+        "no end",
+    ],
 )
 def test_a_chain_that_refuses_machines_is_found_with_its_keeper(entries, hook, keepers):
     found = rules(*entries)

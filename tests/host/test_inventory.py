@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from machines.contract.states import MachineState
-from machines.host import addresses, images, inventory, watch
+from machines.host import addresses, images, inventory, links, watch
 from machines.host.trouble import Trouble
 
 FIB = """\
@@ -46,6 +46,9 @@ def test_a_link_may_have_any_name(tmp_path):
     table.write_bytes((lines[1] + lines[2]).encode().replace(b"host0", b"\xff\xfea\x1czz\xc2\x85zz"))
     text = addresses.beginning(str(table))
     assert addresses.parse_if_inet6(text) == ["fe80::1c5b:4eff:fe9d:3a61", "2001:db8::5"]
+    odd = "a\x1czz\x85zz"
+    assert links.parse_igmp(f"Idx\tDevice    : Count Querier\n2\t{odd}     :     1      V3\n") == [odd]
+    assert links.parse_dev(f"\n\n{odd}: 1 2 3\n") == [odd]
 
 
 def test_a_process_in_the_host_s_network_has_no_addresses_of_its_own():

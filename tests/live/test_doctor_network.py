@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from machines.contract import findings, orders
+from machines.contract import findings, orders, readback
 from machines.contract.findings import Finding, Level, MendWord
-from machines.contract.reports import Outcome
+from machines.contract.reports import FoundMachine, Outcome
 from tests.live.traffic import GATE, OUTSIDE, Traffic
 from tests.person import until
 
@@ -55,6 +55,18 @@ def sees(net: Traffic, enough: Callable[[dict[str, Finding]], bool], name: str =
     return found
 
 
+def in_effect(net: Traffic, key: str, wanted: list[str], verdict: bool) -> None:
+    """What the page of effective settings makes of what the host tells of the left machine."""
+
+    def is_so(machine: FoundMachine) -> bool:
+        return machine.name == "left" and readback.inside(key, wanted, machine.inside.get(key, "")) is verdict
+
+    net.panel.read()
+    net.panel.reports = [each for each in net.panel.reports if each.kind != "found"]
+    net.panel.order(orders.Refresh())
+    net.panel.until(lambda report: report.kind == "found" and any(map(is_so, report.machines)))
+
+
 def pasted(net: Traffic, finding: Finding) -> None:
     """Its commands, as somebody copies them into a shell of the host."""
     for command in findings.commands(finding):
@@ -88,6 +100,7 @@ def test_ports_and_nat_that_a_flushed_rule_set_took_are_found_and_come_back_with
     found = sees(net, lambda found: "port-lost" in found)
     assert troubles(found) == {"masquerade-off", "port-lost"}
     assert found["port-lost"].can_mend
+    in_effect(net, "Network.Port", ["tcp:8081:7000"], False)
     assert "masquerade-off" in examine(net, "")
     assert not {"masquerade-off", "port-lost"} & mend(net, "nat").keys()
     assert carries()[0] == before[0]
@@ -96,6 +109,7 @@ def test_ports_and_nat_that_a_flushed_rule_set_took_are_found_and_come_back_with
     net.host.run(["nft", "flush", "ruleset"])
     mend(net, "nat", "")  # from the host's page: of every machine
     assert carries() == before
+    in_effect(net, "Network.Port", ["8081:7000", "udp:51:53"], True)
 
     net.host.run(["nft", "flush", "ruleset"])
     pasted(net, examine(net)["masquerade-off"])
@@ -154,6 +168,7 @@ def test_two_machines_in_a_zone_have_no_false_alarm(net):
     assert found["bridge-joined"].facts == {"link": "vb-left", "bridge": "vz-front"}
     assert found["dhcp-serves"].facts["link"] == "vz-front"
     assert found["network-own"].facts["links"] == "host0 (vb-left)"
+    in_effect(net, "Network.Zone", ["front"], True)
     assert net.talk_from("left", two).startswith("right ")
     assert net.talk(one).startswith("left ")
     assert net.talk_from("left", OUTSIDE) == f"outside {GATE}"
@@ -186,6 +201,7 @@ def test_two_machines_in_a_bridge_of_the_host_s_own_with_fixed_addresses_have_no
         assert troubles(found) == set()
         assert "dhcp-elsewhere" in found
         assert found["bridge-joined"].facts == {"link": "vb-left", "bridge": "br7"}
+        in_effect(net, "Network.Bridge", ["br7"], True)
         assert net.talk_from("left", "10.50.0.3").startswith("right ")
         assert net.talk("10.50.0.2").startswith("left ")
         assert net.talk_from("left", "10.50.0.1").startswith("host ")
@@ -234,6 +250,7 @@ def test_macvlan_and_an_extra_veth_are_told_as_what_they_carry(net):
         found = sees(net, lambda found: "host-reaches" in found)
         assert troubles(found) == {"route-none"}
         assert found["host-reaches"].facts["link"] == "xt-1"
+        in_effect(net, "Network.VirtualEthernetExtra", ["xt-1:extra0"], True)
         assert set(found["network-own"].facts["links"].split(", ")) == {"mv-card", "extra0 (xt-1)"}
         assert net.talk_from("left", "10.60.0.2").startswith("right ")
         assert net.talk_from("left", "10.60.0.254").startswith("outside ")
@@ -250,6 +267,105 @@ def test_macvlan_and_an_extra_veth_are_told_as_what_they_carry(net):
     finally:
         net.stop()
         net.ip("link", "delete", "card")
+
+
+# --- the host's own switches
+
+
+def test_stopped_networkd_and_forwarding_are_fixed_so_that_packets_pass_again(net):
+    net.start()
+    net.addressed()
+    sees(net, lambda found: "host-reaches" in found)
+    assert net.talk_from("left", OUTSIDE) == f"outside {GATE}"
+    net.host.run(["sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
+    assert "nothing" in net.talk_from("left", OUTSIDE)
+    assert "forwarding-off" in troubles(examine(net))
+    mend(net, "forwarding")
+    assert net.talk_from("left", OUTSIDE) == f"outside {GATE}"
+    net.host.run(["rm", "-f", findings.FORWARDING_FILE])
+    net.host.run(["systemctl", "stop", "systemd-networkd.socket", NETWORKD])
+    assert "networkd-stopped" in troubles(examine(net))
+    mend(net, "networkd", "")
+    in_order(net)
+    assert net.talk_from("left", OUTSIDE) == f"outside {GATE}"
+
+
+def in_order(net: Traffic) -> None:
+    """Press what is offered until nothing is wrong any more, as somebody at the page does."""
+    for _ in range(4):
+        found = sees(net, lambda found: bool({"host-reaches", "address-astray", "port-lost"} & found.keys()))
+        offered = [findings.WORDS[code].mend for code in troubles(found) if found[code].can_mend]
+        if not offered:
+            break
+        mend(net, offered[0])
+    sees(net, lambda found: "host-reaches" in found and not troubles(found))
+
+
+def test_a_link_that_is_down_is_fixed_by_its_command_and_what_it_leads_to(net):
+    net.start()
+    net.addressed()
+    net.ip("link", "set", "ve-left", "down")
+    found = examine(net)
+    assert "link-down" in troubles(found)
+    pasted(net, found["link-down"])
+    in_order(net)
+    assert net.talk(net.addresses("left")[-1]).startswith("left ")
+
+
+def test_a_firewall_that_drops_is_opened_by_the_rules_it_is_told(net):
+    net.host.run(["nft", "-f", "-"], input="""table inet mine {
+        chain in { type filter hook input priority 0; policy drop; ct state established accept; iifname "lo" accept; iifname "tap0" accept; }
+        chain onward { type filter hook forward priority 0; policy drop; ct state established accept; }
+    }""")  # fmt: skip
+    try:
+        net.start()
+        found = sees(net, lambda found: "lease-none" in found and "inside-networkd" in found)
+        assert {"dhcp-drop", "forward-drop"} <= troubles(found)
+        assert net.addresses("left") == []
+        pasted(net, found["dhcp-drop"])
+        found = sees(net, lambda found: "address-has" in found and "lease-given" in found)
+        assert "nothing" in net.talk_from("left", OUTSIDE)
+        pasted(net, found["forward-drop"])
+        assert net.talk_from("left", OUTSIDE) == f"outside {GATE}"
+        assert not {"dhcp-drop", "forward-drop"} & examine(net).keys()
+    finally:
+        net.host.run(["nft", "delete table inet mine"])
+
+
+def test_a_bridge_that_is_not_there_is_the_reason_and_made_by_the_commands(net):
+    net.stop()
+    net.host.write("/etc/systemd/nspawn/left.nspawn", "[Network]\nBridge=br8\n")
+    try:
+        net.host.run(["systemctl", "reset-failed", "systemd-nspawn@left.service"], check=False)
+        assert net.panel.do(orders.Start(name="left")).state == "failed"
+        found = examine(net)
+        assert next(iter(found)) == "state-failed"
+        pasted(net, found["bridge-absent"])
+        assert net.panel.do(orders.Start(name="left")).state == "succeeded"
+        assert "bridge-joined" in examine(net)
+    finally:
+        net.stop()
+        net.ip("link", "delete", "br8")
+
+
+def test_enabled_machines_start_with_the_host_once_the_target_is_enabled(net):
+    """`machinectl enable` of 257 enables the target by itself; somebody took it away again."""
+    net.stop()
+    net.host.run(["systemctl", "enable", "systemd-nspawn@left.service"])
+    net.host.run(["systemctl", "disable", "machines.target"])
+    try:
+        assert examine(net)["autostart-dead"].can_mend
+        assert "autostart-dead" not in mend(net, "autostart", "")
+        wanted = net.host.run(["systemctl", "list-dependencies", "--plain", "multi-user.target"]).stdout
+        assert "systemd-nspawn@left.service" in wanted
+    finally:
+        net.host.run(["systemctl", "disable", "systemd-nspawn@left.service"])
+
+
+def test_where_the_clock_is_somebody_else_s_no_command_is_offered(net):
+    found = examine(net, "")
+    assert "clock-outer" in found
+    assert findings.commands(found["clock-outer"]) == []
 
 
 # --- the machine itself

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from machines.contract import tools as tool_table
 from machines.contract.findings import Finding
-from machines.host import autostart, host_fact
+from machines.host import autostart, firewall, host_fact
 from machines.host import tools as host_tools
-from machines.host.doctor import firewall
 from machines.host.doctor.scene import Scene
 from machines.host.run import run
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from machines.contract.findings import Finding
-from machines.host import addresses
-from machines.host.doctor import links
+from machines.host import addresses, links
 from machines.host.doctor.guest import NETWORKD
 from machines.host.doctor.host_checks import found
 from machines.host.doctor.scene import Scene

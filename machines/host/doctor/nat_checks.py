@@ -10,13 +10,13 @@ from pathlib import Path
 from machines.contract import nspawn
 from machines.contract.findings import Finding
 from machines.contract.names import MachineName
-from machines.host import guarded, netlink, tools
-from machines.host.doctor import firewall, probe
-from machines.host.doctor.firewall import Forward
+from machines.host import firewall, guarded, netlink, tools
+from machines.host.doctor import probe
 from machines.host.doctor.host_checks import found
-from machines.host.doctor.links import Cable
 from machines.host.doctor.network_checks import answers_for, has_own_cable, network_files
 from machines.host.doctor.scene import Scene
+from machines.host.firewall import Forward
+from machines.host.links import Cable
 from machines.host.netlink import Link
 
 PORTS = 20  # of a machine, looked at

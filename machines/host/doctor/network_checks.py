@@ -17,8 +17,8 @@ from machines.host.bus import BusError, escape
 from machines.host.doctor import host_checks, probe
 from machines.host.doctor.host_checks import found
 from machines.host.doctor.inside_checks import may_ask_inside
-from machines.host.doctor.links import Cable
 from machines.host.doctor.scene import Scene
+from machines.host.links import Cable
 from machines.host.netlink import Link
 
 NETWORK1 = "org.freedesktop.network1"
@@ -123,9 +123,8 @@ def _served(scene: Scene, cable: Cable) -> Iterator[Finding]:
         yield found("dhcp-silent", link=link.name, state=_told_by_networkd(scene, link).get("AdministrativeState", "?"))
 
 
-def _lease(cable: Cable, leases: list[tuple[str, str]], own: list[IPv4Address]) -> Iterator[Finding]:
-    mac = cable.inside.mac if cable.inside else ""
-    mine = [address for address, owner in leases if owner == mac or ip_address(address) in own]
+def _lease(cable: Cable, leases: list[str], own: list[IPv4Address]) -> Iterator[Finding]:
+    mine = [address for address in leases if ip_address(address) in own]
     if mine:
         yield found("lease-given", address=", ".join(mine))
     elif own:
@@ -134,24 +133,20 @@ def _lease(cable: Cable, leases: list[tuple[str, str]], own: list[IPv4Address]) 
         yield found("lease-none", link=cable.server.name)
 
 
-def leases_of(scene: Scene, link: Link) -> list[tuple[str, str]] | None:
-    """(address, hardware address) of the leases systemd-networkd has given on a link; None when it serves none there.
-    Raises BusError when it does not answer."""
+def leases_of(scene: Scene, link: Link) -> list[str] | None:
+    """The addresses systemd-networkd has leased out on a link, by 257 also in an earlier life; None when it serves none
+    there. Raises BusError when it does not answer."""
     try:
         said = scene.host.bus.do(scene.host.bus.properties(NETWORK1, _object(link), f"{NETWORK1}.DHCPServer"))
     except BusError as error:
         if "Unknown" in error.name:  # object, interface or property: no server there
             return None
         raise
-    return [_one_lease(lease) for lease in said.get("Leases", [])]
+    return [str(ip_address(bytes(lease[2]))) for lease in said.get("Leases", [])]
 
 
 def _object(link: Link) -> str:
     return f"/org/freedesktop/network1/link/{escape(str(link.index))}"
-
-
-def _one_lease(lease: Any) -> tuple[str, str]:
-    return str(ip_address(bytes(lease[2]))), bytes(lease[4][:6]).hex(":")
 
 
 def _told_by_networkd(scene: Scene, link: Link) -> dict[str, Any]:

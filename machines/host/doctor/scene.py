@@ -11,9 +11,8 @@ from typing import Any
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
-from machines.host import guarded, images, journal, kernel, netlink, unit_state
+from machines.host import firewall, guarded, images, journal, kernel, links, netlink, unit_state
 from machines.host.bus import SYSTEMD, SYSTEMD_PATH, BusError
-from machines.host.doctor import firewall, links
 from machines.host.doctor.guest import Guest
 from machines.host.netlink import Interface, Link
 from machines.host.paths import unit_of
@@ -90,7 +89,7 @@ class Scene:
     @cached_property
     def console(self) -> list[str]:
         """The last lines of its newest run, its console's among them."""
-        return journal.lines_of(self.state.invocation, 200)
+        return journal.lines_of(self.state.invocation, 200, pid=self.state.last_pid)
 
     @cached_property
     def registered(self) -> dict[str, Any]:

@@ -217,6 +217,24 @@ def test_the_page_of_a_stopped_machine_says_so_too(web):
     assert row(web, "Hostname").flag == "ignored"
 
 
+@pytest.mark.parametrize(
+    ("seen", "flag", "effective"),
+    [
+        ("tcp:8080:80\nudp:53:53", "", ["tcp:8080:80", "udp:53:53"]),
+        ("tcp:8080:80", "differs", ["tcp:8080:80"]),
+        ("none", "differs", []),
+        ("", "", []),
+    ],
+)
+def test_ports_are_in_effect_when_the_kernel_has_a_rule_for_each(web, seen, flag, effective):
+    run(web)
+    find(web, (ETC, "[Network]\nPort=8080:80\nPort=udp:53\n"), inside={"Network.Port": seen} if seen else {})
+    port = row(web, "Port")
+    assert port.flag == flag
+    assert not flag or "rule set was emptied" in port.cause
+    assert not seen or port.effective == effective
+
+
 def test_a_setting_of_the_command_line_is_shown_where_the_file_says_nothing(web):
     starts_with(web, "--boot --settings=override --network-bridge=br0 --bind=/srv/a --kill-signal=SIGTERM")
     find(web, inside={"Network.Bridge": "br0", "Network.VirtualEthernet": "yes"})

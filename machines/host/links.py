@@ -1,9 +1,13 @@
-"""Links as the doctor follows them: which of the host's lead into a machine, and what /proc tells of the other side."""
+"""A machine's links: which of the host's lead into it, and what /proc tells of the other side. The doctor follows them, and
+the effective settings are read off them."""
 
+import re
 from dataclasses import dataclass
 
-from machines.host import addresses
+from machines.host import addresses, netlink
 from machines.host.netlink import Link
+
+_IGMP = re.compile(r"^[0-9]+\t([^\t\n\v\f\r :/]+)", re.MULTILINE)  # what the kernel lets a link be called
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ def cables(space: int, host: dict[int, Link], inside: dict[int, Link]) -> list[C
     return sorted(found, key=lambda cable: (not cable.is_main, cable.host.name))
 
 
+def of_machine(leader: int) -> list[Cable]:
+    """The veths of the machine of this first process. Raises Problem."""
+    space = netlink.space_of(leader)
+    if space is None:
+        return []
+    host, inside = ({link.index: link for link in netlink.links(each)} for each in (None, space))
+    return cables(space, host, inside)
+
+
 # --- inside a machine, seen through /proc/LEADER/net
 
 
@@ -64,8 +77,7 @@ def up_inside(leader: int) -> list[str]:
 
 
 def parse_igmp(text: str) -> list[str]:
-    rows = (line.split() for line in text.splitlines() if line[:1].isdigit())
-    return [row[1] for row in rows if len(row) > 1][:50]
+    return _IGMP.findall(text)[:50]
 
 
 def has_way_out(leader: int) -> bool:

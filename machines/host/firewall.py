@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any
 
 from machines.contract.problems import Problem
+from machines.host.faults import CommandFailed
 from machines.host.run import run
 
 SECONDS = 15
@@ -49,6 +50,17 @@ def read() -> Rules | None:
         return None
 
 
+def read_forwards() -> dict[tuple[str, int], "Forward"] | None:
+    """forwards() without reading anything else; empty when nobody has made the map. None when it cannot be told."""
+    try:
+        said = run(["nft", "--json", "list", "map", "ip", NAT, "map_port_ipport"], timeout=SECONDS).out
+        return forwards(parse(said))
+    except CommandFailed as failed:
+        return {} if "No such file" in failed.tail else None
+    except (Problem, ValueError):
+        return None
+
+
 def parse(text: str) -> Rules:
     """Raises ValueError when it is not nft's JSON."""
     data = json.loads(text)
@@ -68,18 +80,42 @@ def _chain(given: Mapping[str, Any]) -> Chain:
 
 
 def closed(rules: Rules, hook: str, passes: str = "") -> Iterator[Chain]:
-    """Chains at this hook that end in a refusal while no rule of their table lets machines' links through.
+    """Chains at this hook that end in a refusal while no rule on their way lets machines' links through.
 
     `passes` is one more word that would let them through (a port). This reads rules, it does not run them: a rule that
-    names the links counts as one that lets them pass.
+    names the links and refuses nothing counts as one that lets them pass.
     """
     words = re.compile("|".join(['"(ve|vz|vb)-', *([rf"\b{re.escape(passes)}\b"] if passes else [])]))
     for chain in rules.chains:
         if chain.hook != hook or chain.family not in {"ip", "inet"} or not _refuses(rules, chain):
             continue
-        own = [r for r in rules.rules if (r.get("family"), r.get("table")) == chain_key(chain)]
-        if not any(words.search(json.dumps(rule.get("expr", []))) for rule in own):
+        if not any(words.search(json.dumps(each)) and not _verdicts(each) & REFUSALS for each in _passed(rules, chain)):
             yield chain
+
+
+REFUSALS = {"drop", "reject"}
+
+
+def _verdicts(expression: list[dict[str, Any]]) -> set[str]:
+    return {word for part in expression for word in part}
+
+
+def _passed(rules: Rules, chain: Chain) -> Iterator[list[dict[str, Any]]]:
+    """Every rule of a chain and of those it leads to."""
+    names, seen = [chain.name], set()
+    while names:
+        name = names.pop()
+        seen.add(name)
+        for rule in rules.rules:
+            if (rule.get("family"), rule.get("table"), rule.get("chain")) == (*chain_key(chain), name):
+                expression = rule.get("expr") or []
+                yield expression
+                names += [to for part in expression if (to := _leads_to(part)) and to not in seen]
+
+
+def _leads_to(part: dict[str, Any]) -> str:
+    jump = part.get("jump") or part.get("goto") or {}
+    return str(jump.get("target", "")) if isinstance(jump, dict) else ""
 
 
 def chain_key(chain: Chain) -> tuple[str, str]:
