@@ -1,18 +1,20 @@
 """The worker's Celery app: its own task, its own queue, nothing of Django, nothing of Celery's own tasks."""
 
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 from nacl.signing import SigningKey
 
-from machines.contract import routes
+from machines.contract import reports, routes
 from machines.host import keys, settings, worker
 from machines.host.bus import Bus
 from machines.host.faults import Misconfigured
@@ -191,3 +193,25 @@ def test_a_worker_without_its_requirements_says_what_to_install_and_is_not_start
     assert done.returncode == 78
     assert "dbus_fast" in done.stderr
     assert f"pip install -r {ROOT}/machines/host/requirements.txt" in done.stderr
+
+
+# --- a ledger that cannot be written
+
+
+def test_a_worker_whose_disk_is_full_says_so_past_its_ledger(paths):
+    told: list[reports.Heartbeat] = []
+
+    def full(_report):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    host = ThisHost(paths, Bus(), Policy())
+    reporter = SimpleNamespace(send_passing=full, send_unspooled=told.append)
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True))
+    assert told[0].trouble["spool"] == (
+        f"The worker cannot write to {paths.state}: database or disk is full. It takes no orders until it can."
+    )
+    reporter.send_passing = lambda _report: True
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True))
+    assert host.trouble.told()["spool"].startswith("There is hardly any space left")
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: False))
+    assert host.trouble.told() == {}
