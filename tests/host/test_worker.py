@@ -1,5 +1,6 @@
 """The worker's Celery app: its own task, its own queue, nothing of Django, nothing of Celery's own tasks."""
 
+import asyncio
 import socket
 import sqlite3
 import subprocess
@@ -130,11 +131,14 @@ def test_a_host_that_never_joined_is_told_how(tmp_path):
 
 # --- a loop that hangs
 
+TURNING = SimpleNamespace(stuck_for=lambda: 0.0)  # in the place of a bus
+
 
 @pytest.fixture
 def stuck(monkeypatch) -> Iterator[Bus]:
     """A bus whose loop waits in one call, as for a file that blocks."""
     monkeypatch.setattr(worker, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(Bus, "_stay_connected", lambda _self: asyncio.sleep(0))  # there is no bus to connect to
     bus, free = Bus(), threading.Event()
     bus._loop.call_soon_threadsafe(free.wait, 30)
     yield bus
@@ -157,7 +161,7 @@ def test_a_loop_of_the_bus_that_hangs_is_told_and_where(stuck, paths, caplog):
 
 
 def test_a_loop_that_turns_again_is_no_trouble(paths):
-    host = ThisHost(paths, Bus(), Policy())
+    host = ThisHost(paths, TURNING, Policy())
     host.trouble.note("loop", "It hung.")
     worker.look_at_loop(host)
     assert host.trouble.told() == {}
@@ -171,7 +175,7 @@ def test_systemd_ends_a_worker_whose_loop_hangs(stuck, tmp_path, monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "3000000")
     pulse = Pulse()
     worker.watchdog(pulse, stuck)
-    worker.watchdog(pulse, Bus())
+    worker.watchdog(pulse, TURNING)
     wait_until(lambda: stuck.stuck_for() > 3.1)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
@@ -204,7 +208,7 @@ def test_a_worker_whose_disk_is_full_says_so_past_its_ledger(paths):
     def full(_report):
         raise sqlite3.OperationalError("database or disk is full")
 
-    host = ThisHost(paths, Bus(), Policy())
+    host = ThisHost(paths, TURNING, Policy())
     reporter = SimpleNamespace(send_passing=full, send_unspooled=told.append)
     worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True))
     assert told[0].trouble["spool"] == (
