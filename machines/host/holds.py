@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from machines.contract import limits, readback
-from machines.contract.command_line import parse
+from machines.contract.command_line import CommandLine, parse
 from machines.contract.names import MachineName
 from machines.contract.reports import AT_ONCE, Found, FoundFile, FoundMachine
 from machines.host import command_line, found, guarded, inside, inventory, kernel
@@ -80,17 +80,23 @@ def _told(seen: _Seen) -> FoundMachine:
         needs_reload=bool(about.get("NeedDaemonReload", False)),
         shown=shown(about | properties) if up else {},
         kernel=kernel.enforced(str(properties.get("ControlGroup", ""))) if up else {},
-        inside=_inside(leader, seen.machine, files) if leader else {},
+        inside=_inside(leader, seen.machine, _counting(files) + _as_file(line)) if leader else {},
         unit_command=seen.unit_command,
         run_command=run_command,
         lacks=kernel.missing(str(properties.get("ControlGroup", ""))) if up else {},
     )
 
 
-def _inside(leader: int, machine: dict[str, Any], files: list[FoundFile]) -> dict[str, str]:
+def _as_file(line: CommandLine) -> str:
+    """What a command line says, as a .nspawn file would: its mounts and ports are looked for as well."""
+    said = ((*setting.split(".", 1), value) for setting, values in line.said.items() for value in values)
+    return "".join(f"\n[{section}]\n{key}={value}\n" for section, key, value in said if "\n" not in value)
+
+
+def _inside(leader: int, machine: dict[str, Any], text: str) -> dict[str, str]:
     """A process can let whoever reads its variables wait: they lie in its own memory, which may be anybody's file."""
     try:
-        return guarded.call(f"/proc/{leader}", lambda: inside.read(leader, machine, _counting(files)))
+        return guarded.call(f"/proc/{leader}", lambda: inside.read(leader, machine, text))
     except guarded.Unreadable as error:
         LOG.warning("What the first process of a machine has cannot be read: %s", error)
         return {}

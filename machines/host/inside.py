@@ -8,7 +8,7 @@ Settings that leave no trace (Timezone=, KillSignal= …) have no line. Every re
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ RLIMITS = {
     "Max pending signals": "SIGPENDING", "Max msgqueue size": "MSGQUEUE", "Max nice priority": "NICE",
     "Max realtime priority": "RTPRIO", "Max realtime timeout": "RTTIME",
 }  # fmt: skip
+_CARDS = (("MACVLAN", "mv-"), ("IPVLAN", "iv-"))
+LONGEST_LINK = 15  # IFNAMSIZ without its end
 _MOUNTS = ("Bind", "BindReadOnly", "Overlay", "OverlayReadOnly", "TemporaryFileSystem", "Inaccessible")
 
 
@@ -190,15 +192,26 @@ def _network(process: Path, document: nspawn.Document, machine: Mapping[str, Any
         return {**found, "Network.VirtualEthernet": "no"}
     names = [line.split(":")[0].strip() for line in _lines(process / "net/dev")[2:200]]
     found |= {"Network.VirtualEthernet": _yes("host0" in names)}
-    found |= {key: _names(names, prefix) for key, prefix in (("Network.MACVLAN", "mv-"), ("Network.IPVLAN", "iv-"))}
+    found |= {f"Network.{key}": _cards(names, document.get(nspawn.NETWORK, key), prefix) for key, prefix in _CARDS}
     found["Network.Interface"] = " ".join(name for name in names if name != "lo")
     if document.get(nspawn.NETWORK, "Port") and time.time() - machine.get("Timestamp", 0) / 1e6 > EXPOSES:
         found["Network.Port"] = _ports(int(process.name))
     return found | _cables(int(process.name))
 
 
-def _names(links: Iterable[str], prefix: str) -> str:
-    return " ".join(link.removeprefix(prefix) for link in links if link.startswith(prefix))
+def _cards(names: Sequence[str], wanted: Iterable[str], prefix: str) -> str:
+    """Which of these cards (CARD or CARD:NAME-INSIDE) are there as a link of the machine, and others of that kind. A name
+    that is too long for the kernel is cut and ends in a hash."""
+    pairs = [pair for value in wanted for pair in value.split()]
+    inside = {pair: pair.partition(":")[2] or f"{prefix}{pair}" for pair in pairs}
+    there = [pair for pair, name in inside.items() if _is_among(name, names)]
+    more = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return " ".join(there or more)
+
+
+def _is_among(name: str, names: Sequence[str]) -> bool:
+    cut = name[: LONGEST_LINK - 4]
+    return name in names or (len(name) > LONGEST_LINK and any(each.startswith(cut) for each in names))
 
 
 def _cables(leader: int) -> dict[str, str]:

@@ -44,3 +44,11 @@ def test_the_last_part_of_a_line_names_the_mount_point():
     assert inside.mount_point("Bind", "+/a:/b:idmap") == "/b"
     assert inside.mount_point("Overlay", "/a::/c") == "/c"
     assert inside.mount_point("TemporaryFileSystem", "/t:size=1M") == "/t"
+
+
+def test_cards_are_found_under_the_name_they_have_inside():
+    there = ["lo", "mv-eth0", "lan", "mv-enx00112a1b2"]
+    wanted = ["eth0 eth1:lan", "enx001122334455", "eth9"]
+    assert inside._cards(there, wanted, "mv-") == "eth0 eth1:lan enx001122334455"
+    assert inside._cards(there[:2], [], "mv-") == "eth0"
+    assert inside._cards(["lo"], ["eth0"], "mv-") == ""

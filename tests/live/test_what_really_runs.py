@@ -70,7 +70,7 @@ class Handmade:
 def test_a_drop_in_that_keeps_the_file_from_being_read_is_seen_before_and_after_the_start(on):
     on.clear()
     on.host.write(FILE, "[Exec]\nHostname=from-the-file\n")
-    on.runs("--boot --settings=no -D /var/lib/machines/%i")
+    on.runs("--boot --settings=no --bind-ro=/usr/share:/opt/share -D /var/lib/machines/%i")
     stopped = on.told(lambda machine: "--settings=no" in machine.unit_command)
     assert stopped.run_command == []
     on.start()
@@ -80,6 +80,8 @@ def test_a_drop_in_that_keeps_the_file_from_being_read_is_seen_before_and_after_
     leader = on.host.run(["machinectl", "show", NAME, "--property=Leader", "--value"]).stdout.strip()
     said = on.host.run(["nsenter", "--target", leader, "--uts", "hostname"]).stdout.strip()
     assert said == NAME  # and not what the file says
+    assert running.inside["Files.BindReadOnly"].startswith("/opt/share read-only ")
+    assert running.inside["Exec.PrivateUsers"] == "no"  # nothing on this line asks for a user namespace
 
 
 def test_a_masked_unit_is_told_as_masked(on):
