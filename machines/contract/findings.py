@@ -94,7 +94,7 @@ _OK, _NOTE, _WARNING, _PROBLEM, _UNKNOWN = Level
 
 WORDS: dict[str, Words] = {
     # --- the machine itself
-    "state-running": Words(STATE, _OK, "Running in {unit}"),
+    "state-running": Words(STATE, _OK, "Running"),
     "state-starting": Words(
         STATE, _NOTE, "Starting: {part}", "{status}", ("systemctl status {unit}",),
     ),
@@ -368,40 +368,44 @@ WORDS: dict[str, Words] = {
         NETWORK, _UNKNOWN, "Port forwards could not be checked ({ports}): nft is not installed or gives no answer", "",
         ("{install} nftables",),
     ),
-    "port-open": Words(NETWORK, _OK, "Port {port} of the host reaches port {to} of the machine"),
+    "port-open": Words(NETWORK, _OK, "Port forward works: {port} → {to}"),
     "port-untried": Words(
-        NETWORK, _OK, "Port {port} of the host is forwarded to port {to}", "UDP gives no answer to try it by.",
+        NETWORK, _OK, "Port forward in place: {port} → {to}", "UDP gives no answer to try it by.",
     ),
     "port-closed": Words(
-        NETWORK, _WARNING, "Port {port} of the host is forwarded, but nothing inside listens on port {to}",
+        NETWORK, _WARNING, "Port forward {port} → {to}: nothing listens on port {to} inside",
         "The service is not running, or it listens on the loopback address only.",
         ("systemd-run --machine={name} --wait --pipe ss --listening --numeric --tcp",),
     ),
     "port-silent": Words(
-        NETWORK, _WARNING, "Port {port} of the host is forwarded, but {address} does not answer on port {to}",
+        NETWORK, _WARNING, "Port forward {port} → {to}: {address} does not answer on port {to}",
         "A firewall inside drops it.",
     ),
     "port-blocked": Words(
-        NETWORK, _WARNING, "Port {port} of the host is forwarded, but does not answer at {address}",
+        NETWORK, _WARNING, "Port forward {port} → {to}: no answer at {address}",
         "The machine's own port {to} answers. A rule of the host drops or diverts what is forwarded.",
     ),
     "port-lost": Words(
-        NETWORK, _PROBLEM, "Port forward lost: {port} of the host to port {to}",
+        NETWORK, _PROBLEM, "Port forward lost: {port} → {to}",
         "It is configured, but the kernel has no rule for it: something has emptied the rule set since the machine started. "
         "systemd-nspawn adds it only when the machine gets its address.",
         ("machinectl reboot {name}",), "nat",
     ),
     "port-astray": Words(
-        NETWORK, _PROBLEM, "Port {port} of the host leads to {leads}, not to port {to} of this machine",
-        "Another machine forwards the same port, or the rule is left from an earlier address.",
+        NETWORK, _PROBLEM, "Port forward {port} → {to} leads to {leads} instead",
+        "The rule is left from an earlier address, or somebody changed it.",
         ("machinectl reboot {name}",), "nat",
     ),
+    "port-taken": Words(
+        NETWORK, _PROBLEM, "Port forward {port} → {to} leads to {owner} instead ({leads})",
+        "Both forward the same port of the host; the one that got its address first has it. Give one of them another port.",
+    ),
     "port-later": Words(
-        NETWORK, _NOTE, "Port forward not active yet: {port} of the host to port {to}",
+        NETWORK, _NOTE, "Port forward not active yet: {port} → {to}",
         "The configuration was changed after the machine started. Takes effect on restart.",
     ),
     "port-soon": Words(
-        NETWORK, _NOTE, "Port forward not there yet: {port} of the host to port {to}",
+        NETWORK, _NOTE, "Port forward not there yet: {port} → {to}",
         "The machine has just started. Run diagnostics again in a moment.",
     ),
     "resolve-ok": Words(NETWORK, _OK, "DNS configured: {servers}"),
@@ -532,27 +536,27 @@ WORDS: dict[str, Words] = {
     ),
     "clock-unsynced": Words(
         ROOM, _NOTE, "Time sync (NTP) is on, but has not reached a server yet",
-        "{service} keeps trying. Orders wait once the clock is a minute off.",
+        "{service} keeps trying. An order is refused once the clock is a minute off.",
         ("systemctl status {service}",),
     ),
     "clock-loose": Words(
-        ROOM, _WARNING, "Time sync (NTP) is off", "Orders wait once the clock is a minute off.",
+        ROOM, _WARNING, "Time sync (NTP) is off", "An order is refused once the clock is a minute off.",
         ("timedatectl set-ntp true",),
     ),
     "clock-service-off": Words(
         ROOM, _WARNING, "Time sync (NTP) is off: {service} does not run",
-        "Orders wait once the clock is a minute off. timedatectl cannot switch this service.",
+        "An order is refused once the clock is a minute off. timedatectl cannot switch this service.",
         ("systemctl enable --now {service}",),
     ),
     "clock-missing": Words(
         ROOM, _WARNING, "Time sync (NTP) is not installed",
-        "Orders wait once the clock is a minute off. No service of this host sets it.",
+        "An order is refused once the clock is a minute off. No service of this host sets it.",
         ("{install} {packages}", "systemctl enable --now {service}"),
     ),
     "clock-agrees": Words(ROOM, _OK, "Host and panel agree on the time"),
     "clock-differs": Words(
         ROOM, _WARNING, "The host's clock is {seconds} s {way} the panel's",
-        "Times in logs do not fit together. Orders wait while it is more than a minute. What this host has to keep its clock is "
+        "Times in logs do not fit together. Orders are refused when it is too much. What this host has to keep its clock is "
         "told under “Time sync”.", ("timedatectl",),
     ),
     # --- tools

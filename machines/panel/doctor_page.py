@@ -1,7 +1,7 @@
 """What the last examination of a host or a machine found, in words, with what mends each trouble."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from machines.contract import findings
@@ -121,8 +121,17 @@ def clock(host: Host) -> list[Finding]:
 
 def groups(found: list[Finding]) -> list[Group]:
     """The findings by subject, each subject in the order it was looked at: for the network that is the chain."""
-    by_group = {word: [row(f) for f in found if WORDS[f.code].group == word] for word in GROUPS}
+    offered: set[str] = set()
+    by_group = {word: [_once(row(f), offered) for f in found if WORDS[f.code].group == word] for word in GROUPS}
     return [Group(GROUPS[word], shown) for word, shown in by_group.items() if shown]
+
+
+def _once(row: Row, offered: set[str]) -> Row:
+    """The same fix of several findings is one button, at the first of them."""
+    if row.mend in offered:
+        return replace(row, mend="", mend_title="")
+    offered.add(row.mend)
+    return row
 
 
 def row(finding: Finding) -> Row:

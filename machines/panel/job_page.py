@@ -55,7 +55,6 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         job.op,
         job.progress_note,
         job.host.clock_skew,
-        job.host.trouble.get("spool", ""),
     )
     shown = {
         "job": job,

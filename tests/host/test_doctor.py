@@ -10,8 +10,8 @@ import pytest
 
 from machines.contract import findings
 from machines.contract.findings import WORDS, Finding
-from machines.host import firewall, links
-from machines.host.doctor import checks, examine, host_checks, limit_checks, nat_checks
+from machines.host import firewall, kernel, links
+from machines.host.doctor import checks, examine, host_checks, limit_checks, nat_checks, scene
 from machines.host.doctor.guest import Guest, parse_servers
 from machines.host.netlink import Link
 
@@ -460,3 +460,21 @@ def test_every_check_says_only_codes_there_are_words_for():
     assert len(said) > 60
     assert set(said) <= set(WORDS)
     assert {words.level for words in WORDS.values()} == set(findings.Level)
+
+
+def test_what_the_kernel_does_not_count_is_unknown_and_not_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel, "ROOT", tmp_path)
+    with pytest.raises(LookupError):
+        scene.event("/machine.slice/x", ("memory.events",), "oom_kill")
+    (tmp_path / "machine.slice/x").mkdir(parents=True)
+    (tmp_path / "machine.slice/x/memory.events").write_text("oom 0\noom_kill 3\n")
+    assert scene.event("/machine.slice/x", ("memory.events",), "oom_kill") == 3
+
+
+def test_a_host_whose_control_groups_or_version_cannot_be_read_has_unknowns(monkeypatch):
+    monkeypatch.setattr(host_checks.host_fact, "cgroup", lambda: "")
+    monkeypatch.setattr(host_checks, "full_version", lambda: "")
+    monkeypatch.setattr(checks, "OF_HOST", (host_checks.control_groups, host_checks.systemd))
+    found = examine.look(None, SimpleNamespace(check_stop=lambda: None), "")
+    assert [findings.level(each) for each in found] == [findings.Level.UNKNOWN] * 2
+    assert "systemctl does not say its version." in findings.means(found[1])

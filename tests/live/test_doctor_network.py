@@ -111,6 +111,17 @@ def test_ports_and_nat_that_a_flushed_rule_set_took_are_found_and_come_back_with
     assert carries() == before
     in_effect(net, "Network.Port", ["8081:7000", "udp:51:53"], True)
 
+    lead(net, f"tcp . 8081 : {two} . 7000")
+    assert net.talk_from_outside(GATE, 8081).startswith("right ")
+    found = examine(net)
+    assert found["port-taken"].facts["owner"] == "right"
+    assert not found["port-taken"].can_mend
+    lead(net, "tcp . 8081 : 192.0.2.9 . 7000")
+    assert "nothing" in net.talk_from_outside(GATE, 8081)
+    assert "port-astray" in examine(net)
+    mend(net, "nat")
+    assert carries() == before
+
     net.host.run(["nft", "flush", "ruleset"])
     pasted(net, examine(net)["masquerade-off"])
     found = sees(net, lambda found: "masquerade-on" in found)
@@ -122,6 +133,13 @@ def test_ports_and_nat_that_a_flushed_rule_set_took_are_found_and_come_back_with
     net.listen("left", net.inside("left"))
     sees(net, lambda found: "port-open" in found)
     assert net.talk_from_outside(GATE, 8081).startswith("left ")
+
+
+def lead(net: Traffic, element: str) -> None:
+    """Let a forwarded port lead somewhere else."""
+    table = ["ip", "io.systemd.nat", "map_port_ipport"]
+    net.host.run(["nft", "delete", "element", *table, f"{{ {element.split(' : ', maxsplit=1)[0]} }}"])
+    net.host.run(["nft", "add", "element", *table, f"{{ {element} }}"])
 
 
 def test_an_address_the_host_sends_elsewhere_is_found_and_a_new_lease_asked_for(net):
@@ -366,6 +384,26 @@ def test_where_the_clock_is_somebody_else_s_no_command_is_offered(net):
     found = examine(net, "")
     assert "clock-outer" in found
     assert findings.commands(found["clock-outer"]) == []
+
+
+def test_what_cannot_be_read_is_unknown_with_the_reason_and_nothing_waits_for_it(net):
+    net.start("Port=tcp:8081:7000")
+    net.addressed()
+    sees(net, lambda found: "port-open" in found)
+    nft = net.host.run(["sh", "-c", "command -v nft"]).stdout.strip()
+    net.host.run(["mv", nft, f"{nft}.away"])
+    try:
+        found = examine(net)
+        assert {"firewall-unread", "nat-unread", "ports-unread"} <= found.keys()
+        assert {"nat-unread", "firewall-unread"} <= examine(net, "").keys()
+        assert not {"masquerade-on", "masquerade-off", "port-open", "forward-open"} & found.keys()
+    finally:
+        net.host.run(["mv", f"{nft}.away", nft])
+    net.host.run(["rm", "/etc/systemd/nspawn/left.nspawn"])
+    net.host.run(["mkfifo", "/etc/systemd/nspawn/left.nspawn"])
+    found = examine(net)
+    assert "a FIFO" in findings.means(found["check-failed"])
+    assert "host-reaches" in found
 
 
 # --- the machine itself

@@ -42,7 +42,8 @@ def look(host: ThisHost, task: Task, name: str) -> list[Finding]:
     for check in checks.OF_MACHINE if name else checks.OF_HOST:
         task.check_stop()
         try:
-            told += check(scene)
+            for finding in check(scene):
+                told += [] if finding in told else [finding]
         except (Problem, OSError, ValueError, LookupError, TypeError) as error:
             LOG.warning("The check %s failed", check.__name__, exc_info=error)
             told.append(host_checks.found("check-failed", what=check.__name__.replace("_", " "), why=error))

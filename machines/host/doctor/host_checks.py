@@ -159,6 +159,8 @@ def _firewalld_knows(link: str) -> bool:
 
 def systemd(scene: Scene) -> Iterator[Finding]:
     version = full_version()
+    if not version:
+        raise LookupError("systemctl does not say its version.")
     files = beside(scene)
     if may_escape(version):
         yield (
@@ -207,6 +209,8 @@ def autostarts(scene: Scene) -> Iterator[Finding]:
 
 def control_groups(_: Scene) -> Iterator[Finding]:
     kind = host_fact.cgroup()
+    if not kind:
+        raise LookupError("No control groups are mounted on /sys/fs/cgroup.")
     if kind == "v2":
         yield found("cgroup-v2")
     else:

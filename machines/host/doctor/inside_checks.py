@@ -102,7 +102,10 @@ def route(scene: Scene) -> Iterator[Finding]:
 
 def resolve(scene: Scene) -> Iterator[Finding]:
     guest = scene.guest
-    if not waits_for_address(scene) or not guest.is_readable:
+    if not waits_for_address(scene):
+        return
+    if not guest.is_readable:
+        yield found("image-unread")
         return
     asks_resolved, servers = guest.asks_resolved, guest.name_servers
     if asks_resolved or servers == ["127.0.0.53"]:

@@ -118,9 +118,21 @@ def _port(scene: Scene, port: Port, own: list[IPv4Address]) -> Iterator[Finding]
     if led is None:
         yield _missing(scene, facts)
     elif led.address not in own or led.to != port.machine:
-        yield found("port-astray", facts, leads=f"{led.address}:{led.to}", can_mend=True)
+        leads, owner = f"{led.address}:{led.to}", owner_of(scene, led.address)
+        if owner and owner != scene.name:
+            yield found("port-taken", facts, leads=leads, owner=owner)
+        else:
+            yield found("port-astray", facts, leads=leads, can_mend=True)
     else:
         yield _tried(scene, led, facts)
+
+
+def owner_of(scene: Scene, address: IPv4Address) -> str:
+    """The running machine that has this address; "" for none."""
+    for name in scene.running[:MOST_MACHINES]:
+        if any(ip == address for _, ip in answers_for(Scene(scene.host, scene.task, name))):
+            return name
+    return ""
 
 
 def _missing(scene: Scene, facts: dict[str, object]) -> Finding:
@@ -158,12 +170,15 @@ def _own_address(scene: Scene) -> IPv4Address | None:
 
 def host_masquerade(scene: Scene) -> Iterator[Finding]:
     """Links of machines whose network nobody translates though systemd-networkd was told to."""
-    if not scene.networkd_runs or scene.rules is None:
+    if not scene.networkd_runs or not any(_is_of_machines(link) for link in scene.host_links.values()):
+        return
+    if scene.rules is None:
+        yield found("nat-unread", install=tools.manager())
         return
     bare = sorted({link.name for link, _ in bare_networks(scene, scene.rules)})
     if bare:
         yield found("masquerade-off", link=", ".join(bare), can_mend=True)
-    elif any(_is_of_machines(link) for link in scene.host_links.values()):
+    else:
         yield found("masquerade-on")
 
 
@@ -186,17 +201,20 @@ def to_restore(scene: Scene) -> list[str]:
     if scene.rules is None:
         return []
     names = [scene.name] if scene.name else scene.running[:MOST_MACHINES]
-    wanted = [forward for name in names if name for forward in _forwards_of(scene, name)]
+    wanted = [forward for name in names if name for forward in _forwards_of(scene, name, scene.rules)]
     return firewall.restoring(scene.rules, [network for _, network in bare_networks(scene, scene.rules)], wanted)
 
 
-def _forwards_of(scene: Scene, name: MachineName) -> list[Forward]:
+def _forwards_of(scene: Scene, name: MachineName, rules: firewall.Rules) -> list[Forward]:
+    """What leads to a machine as it is configured; without what leads to another running machine now, whose it stays."""
     own = Scene(scene.host, scene.task, name)
     address = next((ip for _, ip in answers_for(own)), None)
     if address is None or own.settings_are_newer:
         return []
-    return [
-        Forward(port.protocol, port.host, address, port.machine)
-        for port in asked_ports(own)
-        if not firewall.has_own_forward(scene.rules or firewall.Rules([], [], []), port.protocol, port.host)
-    ]
+    led, wanted = firewall.forwards(rules), []
+    for port in asked_ports(own):
+        now = led.get((port.protocol, port.host))
+        taken = now is not None and owner_of(scene, now.address) not in {"", name}
+        if not taken and not firewall.has_own_forward(rules, port.protocol, port.host):
+            wanted.append(Forward(port.protocol, port.host, address, port.machine))
+    return wanted

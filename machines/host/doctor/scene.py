@@ -194,8 +194,13 @@ class Scene:
 
     @cached_property
     def programs(self) -> frozenset[str]:
-        """Names of the processes in its control group, as the kernel keeps them: 15 characters at most."""
-        return frozenset(_names_of(self.group)) if self.leader else frozenset()
+        """Names of the processes in its control group, as the kernel keeps them: 15 characters at most. Raises LookupError
+        when it runs and none can be seen."""
+        if not self.leader:
+            return frozenset()
+        if not (names := _names_of(self.group)):
+            raise LookupError(f"The processes of {self.unit_name} cannot be seen.")
+        return frozenset(names)
 
 
 def _names_of(group: str) -> list[str]:
@@ -222,11 +227,12 @@ def _lines(file: Path) -> list[str]:
 
 
 def event(group: str, names: tuple[str, ...], word: str) -> int:
-    """How often the kernel counted `word` in one of these files of a group, in whichever hierarchy has it."""
+    """How often the kernel counted `word` in one of these files of a group, in whichever hierarchy has it. Raises
+    LookupError when none of them says so: then nobody knows."""
     for name in names:
         controller = name.split(".", maxsplit=1)[0]
         for top in (kernel.ROOT, kernel.ROOT / controller):
             for line in _lines(top / group.lstrip("/") / name):
                 if match := re.fullmatch(rf"{word} (\d+)", line):
                     return int(match[1])
-    return 0
+    raise LookupError(f"The kernel counts no {word} for {group or 'it'}.")

@@ -96,6 +96,17 @@ def test_a_mend_is_a_button_only_where_the_host_calls_it_safe(as_admin, alpha):
     assert "/mend/" not in text(as_admin.get(HOST))
 
 
+def test_one_fix_for_several_findings_is_one_button(as_admin, web):
+    lost = [
+        {"code": code, "can_mend": True, "facts": {"port": port}}
+        for code, port in (("masquerade-off", ""), ("port-lost", "tcp 80"), ("port-lost", "tcp 81"))
+    ]
+    examined(web.host, lost, "web")
+    page = text(as_admin.get(MACHINE))
+    assert page.count('/mend/nat/"') == 2  # the form's own address, with htmx and without
+    assert page.index("NAT (masquerade) is off") < page.index("/mend/nat/") < page.index("tcp 80")
+
+
 @pytest.mark.parametrize(("path", "name", "what"), [(HOST, "", "networkd"), (MACHINE, "web", "guest-networkd")])
 def test_pressing_it_places_the_order(as_admin, alpha, web, path, name, what):
     assert as_admin.post(f"{path}mend/{what}/").status_code == 302
