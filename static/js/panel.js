@@ -42,6 +42,7 @@
   const icon = (name) => $(`[data-icon="${name}"]`, $("#icons").content).firstElementChild.cloneNode(true);
   const toast = ({ text, href, link, kind = "" }) => {
     const note = document.createElement("div");
+    const shown = Date.now();
     note.className = `toast-note ${kind && `toast-${kind}`}`;
     note.dataset.dismissable = "";
     const words = document.createElement("span");
@@ -61,15 +62,15 @@
     note.append(words, close);
     $("#toasts").append(note);
     announce(text, kind === "danger");
-    setTimeout(() => { note.dataset.old = ""; }, 4000);
     const leave = () => (note.matches(":hover, :focus-within") ? setTimeout(leave, 3000) : note.remove());
+    note.addEventListener("outdated", () => setTimeout(leave, Math.max(0, shown + 4000 - Date.now())));
     if (kind !== "danger") setTimeout(leave, 8000);
     while ($("#toasts").children.length > 4) $("#toasts").firstElementChild.remove();
   };
   document.addEventListener("announce", ({ detail }) => announce(detail.text ?? detail.value, detail.assertive));
   document.addEventListener("toast", ({ detail }) => toast(detail.text ? detail : { text: detail.value }));
-  // What a note says was true of a moment: the next thing that is done or seen to change takes it away.
-  const outdate = () => $$("#toasts > [data-old]").forEach((note) => note.matches(":hover, :focus-within") || note.remove());
+  // What a note says was true of a moment: the next thing that is done or seen to change takes it away, once it could be read.
+  const outdate = () => $$("#toasts > *").forEach((note) => note.dispatchEvent(new CustomEvent("outdated")));
   on("click", "[data-dismiss]", (button) => button.closest("[data-dismissable]").remove());
 
   // --- The tick, and everything that shows time
@@ -202,7 +203,7 @@
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
     const form = detail.elt.closest("form");
     if (form) release(form);
-    if (detail.successful && detail.requestConfig.verb !== "get") $$("#toasts > [data-old]").forEach((note) => note.remove());
+    if (detail.successful && detail.requestConfig.verb !== "get") outdate();
     if (form && detail.successful && detail.requestConfig.verb !== "get") form.closest("dialog[open]")?.close();
     if (detail.xhr.status) $("#offline").hidden = true;
   });

@@ -37,6 +37,11 @@ PAGES = {
 }
 
 
+# Ids tell a morph which element is which, so none stands twice.
+TWICE = """() => { const ids = [...document.querySelectorAll('[id]')].map(each => each.id);
+  return ids.filter((id, place) => ids.indexOf(id) !== place); }"""
+
+
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES.keys())
 def test_it_is_accessible_and_fits_in_both_themes_and_widths(path, page, seen):
     for theme in ("light", "dark"):
@@ -46,6 +51,7 @@ def test_it_is_accessible_and_fits_in_both_themes_and_widths(path, page, seen):
             page.goto(path.format(**seen))
             found = Axe().run(page)
             assert found.violations_count == 0, f"{theme} {width}: {found.generate_report()}"
+            assert page.evaluate(TWICE) == []
             overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert overflow <= 0, f"{theme} {width}: {overflow} px too wide"
 
