@@ -1,0 +1,107 @@
+"""Limits on a kernel of its own with control groups of version 2 alone, and the doctor where nothing is wrong."""
+
+import json
+import re
+
+import pytest
+
+from machines.contract import findings, nspawn, proofs
+from machines.contract.findings import Finding, Level
+from tests.person import Person, until
+
+MACHINE = "/hosts/alpha/machines/web/"
+GROUP = "/sys/fs/cgroup/machine.slice/systemd-nspawn@web.service"
+MIB = 1 << 20
+SECONDS = 240  # a machine's boot and its address; emulated, beside other tests
+BRIDGE = {
+    "/etc/systemd/network/br0.netdev": "[NetDev]\nName=br0\nKind=bridge\n",
+    "/etc/systemd/network/br0.network": (
+        "[Match]\nName=br0\n\n[Network]\nAddress=192.168.77.1/24\nDHCPServer=yes\nIPMasquerade=ipv4\n"
+        "ConfigureWithoutCarrier=yes\nLinkLocalAddressing=no\n"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def web(ada, alpha_host) -> Person:
+    """The machine of that name runs and has an address, and there is a bridge; who looks after them."""
+    for path, text in BRIDGE.items():
+        alpha_host.write(path, text)
+    alpha_host.run(["networkctl", "reload"])
+    ada.succeed(ada.press("start", "web"), SECONDS)
+    has_address(ada)
+    return ada
+
+
+def has_address(ada: Person, beginning: str = "") -> None:
+    there = lambda: any(a.startswith(beginning) and ":" not in a for a in json.loads(ada.machine("web")["addresses"]))  # noqa: E731
+    until(there, SECONDS, lambda: str(ada.machine("web")))
+
+
+def apply(ada: Person, settings: str, limits: str, then: str = "") -> None:
+    """Both files as text, reviewed and applied."""
+    page = f"{MACHINE}config/"
+    ada.post(f"{page}raw/", {"nspawn": settings, "limits": limits, "then": "review", **seen(ada, f"{page}raw/")})
+    before = ada.newest_job()
+    ada.send(f"{page}apply/", {**ada.form_of(f"{page}review/"), **seen(ada, f"{page}review/"), "then": then})
+    ada.succeed(ada.jobs_after(before)[0], SECONDS)
+
+
+def seen(ada: Person, page: str) -> dict[str, str]:
+    return {"seen": re.findall(r'name="seen" value="([^"]*)"', ada.get(page))[0]}
+
+
+def ordered(ada: Person, page: str, button: str) -> dict:
+    """What came of a job that a button of a page places."""
+    before = ada.newest_job()
+    ada.post(f"{page}{button}/", page=page)
+    return ada.succeed(ada.jobs_after(before)[0], SECONDS)
+
+
+def examine(ada: Person, of: str = MACHINE) -> dict[str, Finding]:
+    found = findings.from_wire(json.loads(ordered(ada, f"{of}doctor/", "examine")["result"])["findings"])
+    return {finding.code: finding for finding in found}
+
+
+def alarms(found: dict[str, Finding]) -> list[Finding]:
+    return [each for each in found.values() if findings.level(each) in {Level.PROBLEM, Level.WARNING, Level.UNKNOWN}]
+
+
+LIMITS = "[Service]\nMemoryMax=128M\nCPUQuota=40%\nTasksMax=200\n"
+
+
+def test_limits_stand_in_the_files_of_the_control_group(web, alpha_host):
+    apply(web, "", LIMITS)
+    assert alpha_host.read(f"{GROUP}/memory.max").strip() == str(128 * MIB)
+    assert alpha_host.read(f"{GROUP}/cpu.max").split() == ["40000", "100000"]
+    assert alpha_host.read(f"{GROUP}/pids.max").strip() == "200"
+
+
+def test_the_limit_test_shows_that_both_caps_hold_and_the_machine_lives_on(web, alpha_host):
+    told = proofs.from_wire(json.loads(ordered(web, f"{MACHINE}proof/", "run")["result"]))
+    trials = {trial.key: trial for trial in told.trials}
+    cpu, memory = trials["CPUQuota"], trials["MemoryMax"]
+    assert (cpu.verdict, cpu.asked) == ("holds", 40)
+    assert cpu.measured < 45
+    assert (memory.verdict, memory.asked, memory.others) == ("holds", 128 * MIB, 0)
+    assert 100 * MIB < memory.measured <= 129 * MIB
+    events = dict(line.split() for line in alpha_host.read(f"{GROUP}/memory.events").splitlines())
+    assert int(events["max"]) > 0, "the kernel was not asked for more than the cap"
+    assert web.machine("web")["state"] == "running"
+    apply(web, "", "")
+    assert alpha_host.read(f"{GROUP}/memory.max").strip() == "max"
+
+
+def test_the_doctor_raises_no_alarm_where_nothing_is_wrong(web):
+    assert alarms(examine(web)) == []
+    of_host = {each.code for each in alarms(examine(web, "/hosts/alpha/"))}
+    assert of_host <= {"clock-loose"}  # there may be no time server that it can reach
+
+
+@pytest.mark.parametrize(
+    ("setting", "beginning"), [("Zone=front", "192.168."), ("Bridge=br0", "192.168.77.")], ids=["zone", "bridge"]
+)
+def test_nor_for_a_machine_in_a_zone_or_at_a_bridge(web, alpha_host, setting, beginning):
+    apply(web, nspawn.mark(f"[Exec]\nNotifyReady=yes\n\n[Network]\n{setting}\n", 1), "", then="restart")
+    has_address(web, beginning)
+    assert alarms(examine(web)) == []
