@@ -53,7 +53,8 @@ def _read(file: Path) -> bytes:
         secret = b64decode(file.read_text())
     except (OSError, ValueError) as error:
         raise Misconfigured(
-            f"{file} cannot be read: {error}", hint="Run python -m machines.host.join on this host."
+            f"{file} cannot be read: {error}",
+            hint="Run on this host: cd /opt/nspawnpanel/src && ../bin/python -m machines.host.join",
         ) from error
     if mode & 0o077:
         raise Misconfigured(f"Others may read {file}.", hint=f"Run: chmod 600 {file}")

@@ -1,6 +1,8 @@
 """What the README says to type is there. That a host can be installed by it is shown in tests/vm."""
 
+import re
 import shlex
+from html import unescape
 
 import pytest
 from django.core.management import get_commands, load_command_class
@@ -28,3 +30,12 @@ def test_files_that_the_commands_name_are_in_this_checkout():
     named = [word.removeprefix("/opt/nspawnpanel/src/") for word in words if word.startswith("/opt/nspawnpanel/src/")]
     assert named == ["machines/host/requirements.txt", "machines/host/nspawnpanel-host.service"]
     assert all((REPOSITORY / name).is_file() for name in named)
+
+
+def test_the_page_says_what_the_readme_says(as_admin):
+    page = unescape(as_admin.get("/hosts/").content.decode())
+    shown = dict(re.findall(r'<code id="(join-[a-z]+)">(.*?)</code>', page))
+    assert shown["join-host"] == readme.host()[0].lines[-1].partition("#")[0].strip()
+    assert shown["join-start"] == readme.host()[1].lines[-1]
+    named = [word for word in shlex.split(shown["join-panel"]) if word.startswith("--")]
+    assert named == [word for word in shlex.split(readme.panel("add_host")) if word.startswith("--")]
