@@ -35,6 +35,7 @@ BOOT_TIME = 300.0  # seconds until it must answer; emulated beside other tests i
 KVM_TIME = 5.0  # in which a kernel on a KVM that works has long ended
 WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
 MEMORY = 3072  # MiB
+LEAN = "mitigations=off quiet systemd.show_status=error modprobe.blacklist=kvm_amd,powernow_k8,acpi_cpufreq"
 CIPHERS = ["-o", "KexAlgorithms=curve25519-sha256", "-o", "Ciphers=aes128-gcm@openssh.com"]  # the cheapest, emulated
 
 
@@ -234,7 +235,7 @@ class VirtualMachine:
             QEMU, "-machine", "q35", *accelerator(kernel), "-smp", "2", "-m", str(MEMORY),
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", str(kernel), "-initrd", str(initramfs),
-            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off panic=-1",
+            "-append", f"root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 {LEAN}",
             "-drive", f"file={_escaped(self._file('disk'))},if=virtio,format=raw",
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:22", "-device", "virtio-net-pci,netdev=net",
             "-device", "virtio-rng-pci", "-chardev", f"file,id=console,append=on,path={_escaped(self.console)}",

@@ -29,7 +29,8 @@ PACKAGES = [
 # What would only take time. (Not systemd-networkd-wait-online: whether a host waits for it in vain is worth knowing.)
 MASKED = (
     "ifupdown-pre.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer",
-    "e2scrub_all.timer", "e2scrub_reap.service", "systemd-firstboot.service",
+    "e2scrub_all.timer", "e2scrub_reap.service", "systemd-firstboot.service", "serial-getty@ttyS0.service",
+    "getty@tty1.service",
 )  # fmt: skip
 MODULES_HOOK = """#!/bin/sh
 [ "$1" = prereqs ] && exit 0
@@ -45,6 +46,7 @@ FILES = {
     ),
     "etc/systemd/journald.conf.d/size.conf": "[Journal]\nStorage=persistent\nSystemMaxUse=64M\n",
     "etc/apt/apt.conf.d/80yes": 'APT::Get::Assume-Yes "true";\n',  # nobody sits there to be asked
+    "etc/ssh/sshd_config.d/lean.conf": "UsePAM no\n",  # which would start a whole user's systemd at the first command
     "etc/pip.conf": f"[global]\nno-index = true\nfind-links = /{WHEELS}\ndisable-pip-version-check = true\n",
 }
 
@@ -122,6 +124,10 @@ def _dress(tree: Path, name: str, key: str) -> None:
     shutil.copytree(
         REPOSITORY / "machines", tree / HOME / "src/machines", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
     )  # fmt: skip
+    for folder in ("etc", "var"):
+        trees.put(
+            tree, f"{folder}/.updated", ""
+        )  # newer than /usr: nothing is to be brought up to date at the first boot
     if (tree / HOME / "bin/python").is_symlink():  # compiled here, where it takes a tenth of the time
         compiled = ["chroot", str(tree), f"/{HOME}/bin/python", "-m", "compileall", "-q", f"/{HOME}/src"]
         run(compiled, check=False, timeout=300)

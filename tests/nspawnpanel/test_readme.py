@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 from django.core.management import get_commands, load_command_class
 
+from machines.contract import tools
 from nspawnpanel.stack import REPOSITORY
 from tests.vm import readme
 
@@ -30,6 +31,13 @@ def test_files_that_the_commands_name_are_in_this_checkout():
     named = [word.removeprefix("/opt/nspawnpanel/src/") for word in words if word.startswith("/opt/nspawnpanel/src/")]
     assert named == ["machines/host/requirements.txt", "machines/host/nspawnpanel-host.service"]
     assert all((REPOSITORY / name).is_file() for name in named)
+
+
+def test_every_tool_a_host_is_expected_to_have_is_installed():
+    installed = {word for line in readme.host()[0].lines if line.startswith("apt-get") for word in line.split()}
+    for work in map(tools.WORKS.get, tools.EXPECTED):
+        for tool, *_ in work.needs:
+            assert tools.package(tool) in {*installed, "systemd", "tar", "gzip"}, f"{tool} is for {work.title}"
 
 
 def test_the_page_says_what_the_readme_says(as_admin):
