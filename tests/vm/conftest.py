@@ -1,5 +1,5 @@
 """One virtual machine for the run, with its own kernel, its own control groups and a disk that can lose its power. It is
-installed and joins the panel by the README's own commands and by nothing else."""
+installed and joins a panel of its own by the README's commands and by nothing else."""
 
 import os
 import shlex
@@ -10,20 +10,29 @@ import pytest
 
 from nspawnpanel.sandbox import CACHE, VirtualMachine
 from nspawnpanel.stack import Stack
+from nspawnpanel.valkey import free_port
+from tests.person import Person
 from tests.vm import readme
 
 SECONDS = 180  # until it is heard; emulated, beside other tests
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vm() -> Iterator[VirtualMachine]:
     with VirtualMachine(f"tests-{os.getpid()}", CACHE, install=readme.without_systemd(), machines=["web"]) as host:
         yield host
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Not that of the tests beside these, where another host has the name alpha."""
+    with Stack(tmp_path_factory.mktemp("panel-of-vm"), free_port()) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="package")
 def alpha_host(panel: Stack, vm: VirtualMachine) -> VirtualMachine:
-    """In the place of the sandbox host of that name."""
+    """The virtual machine, once it has joined."""
     before, after = readme.host()
     said = [vm.run(["bash", "-ec", line]).stdout for line in before.lines[len(readme.without_systemd()) :]]
     settings = added(panel, vm, keys=said[-1].strip())
@@ -32,6 +41,12 @@ def alpha_host(panel: Stack, vm: VirtualMachine) -> VirtualMachine:
         vm.run(["bash", "-ec", line], input=settings)
     panel.wait_for_host("alpha", since, SECONDS)
     return vm
+
+
+@pytest.fixture(scope="package")
+def ada(panel: Stack, alpha_host: VirtualMachine) -> Person:
+    """The administrator."""
+    return Person(panel)
 
 
 def added(panel: Stack, vm: VirtualMachine, keys: str) -> str:
