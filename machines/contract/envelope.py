@@ -54,16 +54,20 @@ class Envelope(BaseModel):
     actor: Actor
 
 
+UNNUMBERED = 0
+
+
 class _Head(BaseModel):
     """What must be known of a report to step over it."""
 
     host: UUID
     generation: int
-    number: int = Field(ge=1)
+    number: int = Field(ge=UNNUMBERED)
 
 
 class SignedReport(_Head):
-    """A report with its number. Numbers begin at 1 in each generation and have no holes."""
+    """A report with its number. Numbers begin at 1 in each generation and have no holes. A host that cannot write its
+    ledger can give out none: its heartbeats have the number 0 then, and count while they are fresh."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

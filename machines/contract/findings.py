@@ -536,27 +536,27 @@ WORDS: dict[str, Words] = {
     ),
     "clock-unsynced": Words(
         ROOM, _NOTE, "Time sync (NTP) is on, but has not reached a server yet",
-        "{service} keeps trying. An order is refused once the clock is a minute off.",
+        "{service} keeps trying. Orders wait once the clock is a minute off.",
         ("systemctl status {service}",),
     ),
     "clock-loose": Words(
-        ROOM, _WARNING, "Time sync (NTP) is off", "An order is refused once the clock is a minute off.",
+        ROOM, _WARNING, "Time sync (NTP) is off", "Orders wait once the clock is a minute off.",
         ("timedatectl set-ntp true",),
     ),
     "clock-service-off": Words(
         ROOM, _WARNING, "Time sync (NTP) is off: {service} does not run",
-        "An order is refused once the clock is a minute off. timedatectl cannot switch this service.",
+        "Orders wait once the clock is a minute off. timedatectl cannot switch this service.",
         ("systemctl enable --now {service}",),
     ),
     "clock-missing": Words(
         ROOM, _WARNING, "Time sync (NTP) is not installed",
-        "An order is refused once the clock is a minute off. No service of this host sets it.",
+        "Orders wait once the clock is a minute off. No service of this host sets it.",
         ("{install} {packages}", "systemctl enable --now {service}"),
     ),
     "clock-agrees": Words(ROOM, _OK, "Host and panel agree on the time"),
     "clock-differs": Words(
         ROOM, _WARNING, "The host's clock is {seconds} s {way} the panel's",
-        "Times in logs do not fit together. Orders are refused when it is too much. What this host has to keep its clock is "
+        "Times in logs do not fit together. Orders wait while it is more than a minute. What this host has to keep its clock is "
         "told under “Time sync”.", ("timedatectl",),
     ),
     # --- tools

@@ -31,12 +31,15 @@ _BASE = ".nspawnpanel-base-"
 def clear(paths: Paths, row: Row, *, succeeded: bool) -> None:
     """Remove everything half-made of a job that has ended. Raises Problem or OSError when something of it is left."""
     lint.forget_dead(paths)
+    cannot_go_back = os.path.lexists(paths.aside(row.id))
     build.clear(paths, row.id)
     for lock in paths.machines.glob(f".#.nspawnpanel-{row.id}.*"):  # systemd-nspawn's own, of a tree it had booted
         lock.unlink(missing_ok=True)
     if not succeeded:
         new_pool.clear(paths, row.id)
         _put_files_back(paths, row)
+        if not cannot_go_back:
+            _link_again(paths, row)
     job_log.put_away(paths.job(row.id))
 
 
@@ -57,6 +60,17 @@ def _put_files_back(paths: Paths, row: Row) -> None:
     if back != found:
         nspawn_file.write(paths, name, back)
     if belongings.put_back(paths.removed(name, row.id)) or back.limits != found.limits:
+        run(systemctl.daemon_reload(), timeout=60)
+
+
+def _link_again(paths: Paths, row: Row) -> None:
+    """What a removal has taken away that was ended while its machine was still there under its name."""
+    order = orders.from_wire(row.wanted)
+    if not isinstance(order, orders.Remove):
+        return
+    name = MachineName(order.name)
+    is_there = any(map(os.path.lexists, (paths.image(name), paths.raw_image(name))))
+    if is_there and belongings.put_back(paths.removed(name, row.id)):
         run(systemctl.daemon_reload(), timeout=60)
 
 

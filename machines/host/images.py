@@ -80,7 +80,7 @@ def locate(host: ThisHost, name: MachineName) -> Location | None:
             return None
         raise
     path = Path(str(about["Path"]))
-    real = path.resolve(strict=True)
+    real = guarded.call(path, lambda: path.resolve(strict=True))
     return Location(
         name=name,
         path=path,

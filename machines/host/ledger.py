@@ -122,6 +122,10 @@ class Ledger:
         if self._free() < ROOM:
             self._ballast.unlink(missing_ok=True)
 
+    def is_short(self) -> bool:
+        """Whether it lives on the ballast's place."""
+        return not self._ballast.exists()
+
     def _lay_ballast(self) -> None:
         if not self._ballast.exists() and self._free() > 4 * BALLAST:
             with contextlib.suppress(OSError):

@@ -51,6 +51,10 @@ class Publisher(threading.Thread):
             self._sent = min(self._sent, after)
         self.wake()
 
+    def say(self, body: str) -> None:
+        """Publish a report that is not in the spool. Raises redis.RedisError."""
+        self._redis.xadd(self._stream, {"r": body}, maxlen=STREAM_LENGTH, approximate=True)
+
     def run(self) -> None:
         pause = FIRST_PAUSE
         while True:

@@ -142,6 +142,10 @@ class Reporter:
         self.send(report)
         return True
 
+    def send_unspooled(self, heartbeat: reports.Heartbeat) -> None:
+        """Past a ledger that cannot be written. Raises redis.RedisError."""
+        self._publisher.say(self._sign(envelope.UNNUMBERED, time.time(), heartbeat))
+
     def spool(self, db: sqlite3.Connection, *what: AnyReport) -> None:
         """Within a transaction of the caller's, who wakes the publisher after it."""
         for report in what:

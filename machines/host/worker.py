@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -172,6 +173,20 @@ def watchdog(pulse: Pulse, bus: Bus) -> None:
         every(limit / 4, ping, "watchdog")
 
 
+def beat(host: ThisHost, reporter: Reporter, ledger: Ledger) -> None:
+    """Say that the worker lives; where nothing can be written any more, that too."""
+    try:
+        reporter.send_passing(host_fact.heartbeat(host.paths, host.trouble.told()))
+        if ledger.is_short():
+            host.trouble.note(trouble.SPOOL, f"There is hardly any space left in {host.paths.state}.")
+        else:
+            host.trouble.over(trouble.SPOOL)
+    except (sqlite3.Error, OSError) as error:
+        why = f"The worker cannot write to {host.paths.state}: {error}. It takes no orders until it can."
+        host.trouble.note(trouble.SPOOL, why)
+        reporter.send_unspooled(host_fact.heartbeat(host.paths, host.trouble.told()))
+
+
 def look_at_loop(host: ThisHost) -> None:
     """A loop of the bus that hangs is told of, and where it hangs is logged; systemd's watchdog ends it at last."""
     if host.bus.stuck_for() < STUCK_SECONDS:
@@ -192,8 +207,7 @@ def serve(own: Settings) -> NoReturn:
     weigh_slice()
     carrier.adopt()
     watch.start()
-    beat = lambda: reporter.send_passing(host_fact.heartbeat(own.paths, host.trouble.told()))  # noqa: E731
-    every(HEARTBEAT_SECONDS, beat, "heartbeat")
+    every(HEARTBEAT_SECONDS, lambda: beat(host, reporter, ledger), "heartbeat")
     every(5, lambda: look_at_loop(host), "bus-watch")
     every(600, ledger.trim, "trim")
     every(86400, ledger.forget_jobs, "forget")

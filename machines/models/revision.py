@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
-from machines.contract import judge, limits, nspawn, values
+from machines.contract import command_line, judge, limits, nspawn, values
 from machines.contract.orders import ABSENT, Configuration
 from machines.contract.problems import BadValue
 from machines.contract.table import Setting
@@ -198,7 +198,7 @@ class Revision(models.Model):
         before = document.text()
         for column, name in SWITCHES.items():
             setting, wanted = nspawn.SETTINGS[name], getattr(self, column)
-            if values.is_true(document.said(setting) or setting.default) != wanted:
+            if values.is_true(document.said(setting) or self._unsaid(setting)) != wanted:
                 document.put_setting(setting, "yes" if wanted else "no")
         setting = nspawn.SETTINGS[WORDS["volatile"]]
         if _plain(setting, document.last(setting.section, setting.key)) != self.volatile:
@@ -216,6 +216,12 @@ class Revision(models.Model):
         if document.text() != before:
             document.drop_empty_sections()
         return document.text()
+
+    def _unsaid(self, setting: Setting) -> str:
+        """What a switch is where the file says nothing: as the command line of the machine's unit has it."""
+        unit = self.machine.next_command if self.machine_id else command_line.stock()
+        usual = command_line.stock().said.get(setting.id, ["no"])[-1]
+        return unit.said.get(setting.id, ["no"])[-1] if unit.is_known and setting.default == usual else setting.default
 
     def render_limits(self) -> str:
         """The drop-in without our first line; "" when there is nothing to limit."""
@@ -246,7 +252,7 @@ class Revision(models.Model):
         document = nspawn.parse(nspawn.unmark(nspawn_text))
         for column, name in SWITCHES.items():
             setting = nspawn.SETTINGS[name]
-            said = document.last(setting.section, setting.key) or setting.default
+            said = document.last(setting.section, setting.key) or self._unsaid(setting)
             setattr(self, column, values.is_true(said))
         for column, name in WORDS.items():
             setting = nspawn.SETTINGS[name]

@@ -27,7 +27,16 @@ def context(request: PanelRequest, machine: Machine, draft: Revision | None, her
         "seen": drafts.stamp(machine, draft),
         "may_configure": request.user.may(Right.CONFIGURE),
         "here": here,
+        "unit_words": unit_words(machine),
     }
+
+
+def unit_words(machine: Machine) -> list[str]:
+    """What the machine's unit runs otherwise than the stock unit would, word by word; [] when it does not."""
+    line = machine.next_command
+    if not line.is_known:
+        return [" ".join(line.argv)[:200]]
+    return line.deviations() if line.deviates else []
 
 
 def file_diffs(machine: Machine, before: diffs.Files, after: diffs.Files) -> list[tuple[str, list[diffs.Line]]]:

@@ -45,7 +45,10 @@ class Foreign(Problem):
 
 def current(machine: Machine) -> Revision | None:
     """The draft, or the revision on its way to the host."""
-    return Revision.objects.filter(machine=machine, state__in=OPEN).first()
+    draft = Revision.objects.filter(machine=machine, state__in=OPEN).first()
+    if draft:
+        draft.machine = machine
+    return draft
 
 
 def holder(draft: Revision | None) -> Job | None:
@@ -67,11 +70,16 @@ def is_foreign(machine: Machine) -> bool:
 
 def new(machine: Machine, source: Revision | None = None) -> Revision:
     """An unsaved draft out of `source`, else of what was applied last, else of the defaults. It may replace only what
-    should be on the host now."""
+    should be on the host now.
+
+    Where the machine's unit has a command line of its own, the first draft says nothing that would take its place.
+    """
     source = source or machine.applied
     draft = Revision(machine=machine)
     if source:
         draft.take_files(source.nspawn_text, source.limits_text)
+    elif machine.next_command.deviates:
+        draft.take_files("", "")
     if machine.applied:
         draft.replaces_nspawn = machine.applied.nspawn_sha256
         draft.replaces_limits = machine.applied.limits_sha256

@@ -28,6 +28,7 @@ from machines.panel import archive_files, bases, clocks, drift, holds, job_words
 
 log = logging.getLogger(__name__)
 
+FRESH_SECONDS = 60.0  # how old a report without a number may be
 KEPT_COMMANDS = 200
 KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in its row
 MAX_LINES = 200_000  # per job; a host that sends more is cut off
@@ -43,6 +44,9 @@ MACHINES_AT_MOST = 10_000  # per host; what an inventory does not name goes agai
 
 # What else is to be done when a job has ended, however it did; groups of jobs go on (groups.py).
 WHEN_ENDED: list[Callable[[Job], None]] = []
+
+
+_unnumbered: dict[UUID, float] = {}  # host → when its last report without a number was signed
 
 
 class Taken(Enum):
@@ -76,19 +80,34 @@ def _take(host: Host, key: VerifyKey, text: str, jobs: "Jobs") -> Taken:
     try:
         signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
     except ReportUnreadable as problem:  # stepped over: all that follows would be missing something for ever
-        number, at, carry = problem.number, time.time(), partial(_refuse, host, problem)
+        number, at, kind, carry = problem.number, time.time(), "", partial(_refuse, host, problem)
     except Problem as problem:
         _refuse(host, problem)
         return Taken.REFUSED
     else:
-        number, at, carry = signed.number, signed.at, partial(_carry, host, report, signed.number, jobs)
+        number, at, kind = signed.number, signed.at, report.kind
+        carry = partial(_carry, host, report, signed.number, jobs)
+    jobs.ahead = at - time.time()
+    if number == envelope.UNNUMBERED:
+        return _take_unnumbered(host, at, carry) if kind == "heartbeat" else Taken.REFUSED
     taken = _in_order(host, number)
     if taken is Taken.YES:
-        jobs.ahead = at - time.time()
         carry()
         host.report_number = number
     _seen(host)
     return taken
+
+
+def _take_unnumbered(host: Host, at: float, carry: Callable[[], None]) -> Taken:
+    """A heartbeat without a place in the order: newer than the last such one and of this minute, or anybody who holds
+    Redis could keep a dead host alive with it."""
+    is_fresh = abs(at - (host.clock_skew or 0.0) - time.time()) < FRESH_SECONDS and at > _unnumbered.get(host.pk, 0.0)
+    if not is_fresh:
+        return Taken.AGAIN
+    _unnumbered[host.pk] = at
+    carry()
+    _seen(host)
+    return Taken.YES
 
 
 def _refuse(host: Host, problem: Problem) -> None:

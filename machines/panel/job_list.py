@@ -32,7 +32,7 @@ OPS = tuple(op for op in RIGHT_FOR if op not in CONTROL)
 TERMS = ("state", "op", "host", "who")
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
 COLUMNS = (
-    "id", "op", "state", "host_id", "host__name", "host__last_seen", "host__clock_skew", "machine_name", "actor_name", "created_at", "sent_at",
+    "id", "op", "state", "host_id", "host__name", "host__last_seen", "host__clock_skew", "host__trouble", "machine_name", "actor_name", "created_at", "sent_at",
     "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "problem__message", "progress", "progress_note", "phases",
     "order__recipe__verify",
 )  # fmt: skip
@@ -200,6 +200,7 @@ def _wait(given: dict[str, Any]) -> job_words.Wait:
         given["op"],
         given["progress_note"],
         given["host__clock_skew"],
+        given["host__trouble"].get("spool", ""),
     )
 
 

@@ -55,6 +55,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         job.op,
         job.progress_note,
         job.host.clock_skew,
+        job.host.trouble.get("spool", ""),
     )
     shown = {
         "job": job,

@@ -123,6 +123,7 @@ class Wait:
     op: str
     place: str = ""  # its host's word on it: "number 2 in line"
     skew: float | None = None  # seconds the host's clock is ahead
+    obstacle: str = ""  # why its host takes no orders, in a sentence of its own
 
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
@@ -144,6 +145,8 @@ class Wait:
         if clocks.holds_back(self.skew, self.op):
             how = clocks.in_words(self.skew or 0.0)
             return Reason(f"waiting: the clock of {self.host} is {how}", None, self._left(now))
+        if self.obstacle:
+            return Reason(f"waiting for {self.host}: {self.obstacle.rstrip('.')}", None, self._left(now))
         if self.sent_at and (now - self.sent_at).total_seconds() > PATIENCE:
             return Reason(f"waiting: sent to {self.host}, not taken for", self.sent_at, self._left(now))
         return Reason(f"on its way to {self.host}")

@@ -14,7 +14,7 @@ from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Found, Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel import build_page, frame, holds, job_words, leftovers, responses, rows, unit_activity
+from machines.panel import build_page, config_page, frame, holds, job_words, leftovers, responses, rows, unit_activity
 from machines.panel.access import PanelRequest
 from machines.panel.verbs import CAN_START, FIXED_BECAUSE, VERBS, is_template, power_off_of, reboot_of, start_of
 
@@ -73,6 +73,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "binds": bind_rows(applied.nspawn_text) if applied else [],
         "ports": port_rows(applied.nspawn_text) if applied else [],
         "origin": origin(machine),
+        "unit_words": config_page.unit_words(machine),
         "fragment": responses.wants_fragment(request),
     }
     return shown | {"seen": _version(machine, shown, frame.running_jobs(request))}

@@ -1,5 +1,7 @@
 """The one table of tools: every work can be done with tools whose package is known, and what is lacking is a sentence."""
 
+from pathlib import Path
+
 import pytest
 
 from machines.contract import recipes, tools
@@ -44,3 +46,10 @@ def test_what_is_lacking_is_a_sentence_with_the_command():
         "Install it there: zypper install mmdebstrap xz."
     )
     assert tools.sentence([], "alpha") == ""
+
+
+def test_the_readme_installs_what_every_host_should_have():
+    lines = (Path(__file__).parents[2] / "README.md").read_text().splitlines()
+    installed = {word for line in lines if line.startswith("apt-get install") for word in line.split("#")[0].split()}
+    wanted = {tools.package(group[0]) for work in tools.EXPECTED for group in tools.WORKS[work].needs}
+    assert wanted - {"systemd", "tar"} <= installed  # those two are in every Debian that runs systemd

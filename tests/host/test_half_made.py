@@ -81,6 +81,25 @@ def test_what_a_killed_build_took_away_is_back(paths, spool, machines, programs,
     assert names(paths.state / "removed") == set()
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_removal_that_ended_early_gives_the_link_back_unless_it_can_only_be_finished(
+    paths, spool, machines, programs, hidden
+):
+    programs.says("systemctl")
+    job = uuid4()
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, job, orders.to_wire(orders.Remove(name="web")), "ada", "accepted")
+    link = paths.units / "machines.target.wants/systemd-nspawn@web.service"
+    link.parent.mkdir()
+    link.symlink_to("/x")
+    belongings.remove(belongings.of(paths, WEB), paths.removed(WEB, job))
+    (paths.aside(job) if hidden else paths.image(WEB)).mkdir()
+    half_made.clear(paths, spool.ledger.job(job), succeeded=False)
+    assert names(machines) == (set() if hidden else {"web"})
+    assert link.is_symlink() is not hidden
+    assert (names(paths.state / "removed") == set()) is not hidden
+
+
 def test_files_of_a_machine_that_is_there_and_files_changed_since_stay(paths, spool, machines):
     row = taken(spool)
     nspawn_file.write(paths, WEB, THEIRS)

@@ -1,18 +1,21 @@
 """The worker's Celery app: its own task, its own queue, nothing of Django, nothing of Celery's own tasks."""
 
+import asyncio
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 from nacl.signing import SigningKey
 
-from machines.contract import routes
+from machines.contract import reports, routes
 from machines.host import keys, settings, worker
 from machines.host.bus import Bus
 from machines.host.faults import Misconfigured
@@ -128,11 +131,14 @@ def test_a_host_that_never_joined_is_told_how(tmp_path):
 
 # --- a loop that hangs
 
+TURNING = SimpleNamespace(stuck_for=lambda: 0.0)  # in the place of a bus
+
 
 @pytest.fixture
 def stuck(monkeypatch) -> Iterator[Bus]:
     """A bus whose loop waits in one call, as for a file that blocks."""
     monkeypatch.setattr(worker, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(Bus, "_stay_connected", lambda _self: asyncio.sleep(0))  # there is no bus to connect to
     bus, free = Bus(), threading.Event()
     bus._loop.call_soon_threadsafe(free.wait, 30)
     yield bus
@@ -155,7 +161,7 @@ def test_a_loop_of_the_bus_that_hangs_is_told_and_where(stuck, paths, caplog):
 
 
 def test_a_loop_that_turns_again_is_no_trouble(paths):
-    host = ThisHost(paths, Bus(), Policy())
+    host = ThisHost(paths, TURNING, Policy())
     host.trouble.note("loop", "It hung.")
     worker.look_at_loop(host)
     assert host.trouble.told() == {}
@@ -169,7 +175,7 @@ def test_systemd_ends_a_worker_whose_loop_hangs(stuck, tmp_path, monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "3000000")
     pulse = Pulse()
     worker.watchdog(pulse, stuck)
-    worker.watchdog(pulse, Bus())
+    worker.watchdog(pulse, TURNING)
     wait_until(lambda: stuck.stuck_for() > 3.1)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
@@ -191,3 +197,25 @@ def test_a_worker_without_its_requirements_says_what_to_install_and_is_not_start
     assert done.returncode == 78
     assert "dbus_fast" in done.stderr
     assert f"pip install -r {ROOT}/machines/host/requirements.txt" in done.stderr
+
+
+# --- a ledger that cannot be written
+
+
+def test_a_worker_whose_disk_is_full_says_so_past_its_ledger(paths):
+    told: list[reports.Heartbeat] = []
+
+    def full(_report):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    host = ThisHost(paths, TURNING, Policy())
+    reporter = SimpleNamespace(send_passing=full, send_unspooled=told.append)
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True))
+    assert told[0].trouble["spool"] == (
+        f"The worker cannot write to {paths.state}: database or disk is full. It takes no orders until it can."
+    )
+    reporter.send_passing = lambda _report: True
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True))
+    assert host.trouble.told()["spool"].startswith("There is hardly any space left")
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: False))
+    assert host.trouble.told() == {}

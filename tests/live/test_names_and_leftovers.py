@@ -25,6 +25,13 @@ with book.writing() as db:
 book.begin(job)
 print(job)
 """
+CANCEL = """
+import sys, uuid
+from machines.host import ledger, settings
+from machines.host.paths import Paths
+own = settings.read()
+ledger.Ledger(Paths(state=settings.state()).ledger, host=own.host, generation=own.generation).cancel(uuid.UUID(sys.argv[1]))
+"""
 ALL_OF = """
 find /etc/systemd /run/systemd/{{nspawn,system,system.control}} /var/lib/nspawnpanel/generations -name '*{0}*' \
   -not -path '*/propagate/*' -not -path '*/unix-export/*' 2>/dev/null
@@ -95,6 +102,24 @@ def boots(panel: ScratchPanel) -> Iterator[ScratchPanel]:
         yield panel
     seams.take_out(panel.sandbox)
     shell(panel, f"systemctl stop machines.target; systemctl start {SERVICE}")
+
+
+@pytest.mark.parametrize(("before", "state"), [(1, "cancelled"), (2, "succeeded")])
+@pytest.mark.usefixtures("boots")
+def test_a_removal_that_is_cancelled_leaves_the_machine_as_it_was_or_ends(panel, before, state):
+    """It can be taken back until the image has its hidden name; then it is said that it was not."""
+    plant(panel, "half")
+    job = removal_that_dies(panel, "half", before)
+    panel.sandbox.run([PYTHON, "-c", CANCEL, str(job)])
+    panel.sandbox.run(["systemctl", "start", SERVICE])
+    outcome = panel.outcome(job)
+    assert outcome.state == state, outcome.problem
+    there = [] if before == 2 else [ENABLED.format("half"), "/var/lib/machines/half"]
+    assert [path for path in left(panel, "half") if not path.endswith(".lck")] == there
+    if there:
+        assert outcome.machine.enabled
+        assert panel.do(orders.Remove(name="half")).state == "succeeded"
+    assert leftovers.of(panel.sandbox) == ""
 
 
 @contextlib.contextmanager

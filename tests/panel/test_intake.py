@@ -614,3 +614,35 @@ def test_a_bridge_that_is_new_is_known_at_once(voice):
     voice.tell(reports.Observed(links=reports.LinkFact(bridges=["br0", "br9"], interfaces=["br0", "br9", "eth0"])))
     facts = Host.objects.get().facts
     assert (facts["bridges"], facts["interfaces"], facts["systemd"]) == (["br0", "br9"], ["br0", "br9", "eth0"], 257)
+
+
+# --- a host that cannot write
+
+
+def unnumbered(voice: HostVoice, report: reports.Report, ahead: float = 0.0) -> Taken:
+    voice.ahead = ahead
+    return take(voice.host.id, [(f"{time.time_ns()}-0", voice.say(report, number=0))])[0]
+
+
+def test_a_host_whose_disk_is_full_lives_and_says_why_it_takes_nothing(voice, job):
+    voice.tell(reports.Heartbeat())
+    Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
+    full = reports.Heartbeat(trouble={"spool": "The worker cannot write to /var/lib/nspawnpanel."})
+    assert unnumbered(voice, full) is Taken.YES
+    host = Host.objects.get()
+    assert (host.is_silent, host.report_number) == (False, 1)
+    assert host.trouble["spool"].startswith("The worker cannot write")
+    voice.number = 1
+    assert voice.tell(reports.Heartbeat()) is Taken.YES
+    assert Host.objects.get().trouble == {}
+
+
+def test_nobody_keeps_a_dead_host_alive_with_its_last_words(voice):
+    kept = voice.say(reports.Heartbeat(), number=0)
+    assert take(voice.host.id, [("1-0", kept)]) == [Taken.YES]
+    Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
+    assert take(voice.host.id, [("2-0", kept)]) == [Taken.AGAIN]
+    assert unnumbered(voice, reports.Heartbeat(), ahead=-90) is Taken.AGAIN
+    assert unnumbered(voice, reports.Observed(machines=[fact()])) is Taken.REFUSED
+    assert Host.objects.get().is_silent
+    assert not Machine.objects.exists()

@@ -68,8 +68,9 @@ class Settings:
         return bool(self.used and self.used.origin.startswith("again:"))
 
     def warnings(self, host: Host | None) -> list[str]:
-        """What of them would not hold on this host."""
-        if host is None or self.used is None:
+        """What of them would not hold on this host, also before anybody has said to use them."""
+        judged = self.used or self.there
+        if host is None or judged is None:
             return []
-        files: Files = self.used.files
+        files: Files = judged.files
         return [f"{found.key}=: {found.message} {found.hint}".strip() for found in checks.findings(host, "", files)]

@@ -3,8 +3,8 @@
 import pytest
 from django.urls import reverse
 
-from machines.contract import orders
-from machines.models import Revision
+from machines.contract import command_line, orders
+from machines.models import Machine, Revision
 from tests import make
 from tests.panel.configs import cast
 from tests.panel.configs.posts import post
@@ -220,3 +220,32 @@ def test_a_refusal_in_one_sentence_leads_to_its_setting_too(as_admin, admin, web
     )  # fmt: skip
     Revision.objects.filter(pk=made.pk).update(state="draft", number=None)
     assert f'href="{URL}#binds">Bind=</a>' in as_admin.get(URL).content.decode()
+
+
+BRIDGED = ["/usr/bin/systemd-nspawn", "--settings=override", "--network-bridge=br0", "--machine=web"]
+
+
+def test_a_first_draft_leaves_what_the_unit_s_command_line_says(as_admin, web):
+    Machine.objects.filter(pk=web.pk).update(unit_command=BRIDGED)
+    page = as_admin.get(URL).content.decode()
+    assert "has a command line of its own" in page
+    assert "--network-bridge=br0" in page
+    fields = {"network_mode": "unsaid", "boot": None, "notify_ready": None, "memory_max": "1G"}
+    as_admin.post(URL, post(seen=cast.stamp(web), **fields))
+    draft = Revision.objects.get()
+    assert draft.render_nspawn() == ""
+    assert not draft.boot  # as the unit starts it
+    draft.boot = True
+    assert "Boot=yes" in draft.render_nspawn()
+
+
+@pytest.mark.parametrize("page", ["", "config/", "config/raw/"])
+def test_every_page_says_that_no_file_is_read(as_admin, web, page):
+    Machine.objects.filter(pk=web.pk).update(unit_command=[*BRIDGED[:1], "--boot", "--settings=no"])
+    said = as_admin.get(f"/hosts/alpha/machines/web/{page}").content.decode()
+    assert "No .nspawn file is read" in said
+
+
+def test_a_stock_unit_is_not_worth_a_word(as_admin, web):
+    Machine.objects.filter(pk=web.pk).update(unit_command=[*command_line.STOCK_ARGV, "--quiet", "--keep-unit"])
+    assert "command line of its own" not in as_admin.get(URL).content.decode()

@@ -184,7 +184,7 @@ def test_the_password_is_never_shown_again(as_admin, alpha):
         ({"network_mode": "bridge", "network_target": "br9"}, "alpha has no bridge “br9”"),
         ({"network_mode": "zone"}, "needs a name"),
         ({"memory_max": "12"}, "less than 1 MiB"),
-        ({"cpu_quota": "150"}, "Write 150% with the percent sign"),
+        ({"cpu_quota": "half"}, "Give a percentage of one CPU"),
         ({"key": "x"}, "valid UUID"),
         ({"binds-TOTAL_FORMS": "1", "binds-0-source": "srv"}, "must begin with /"),
         ({"ports-TOTAL_FORMS": "1", "ports-0-host_port": "70000", "ports-0-protocol": "tcp"}, "from 1 to 65535"),
