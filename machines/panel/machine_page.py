@@ -14,13 +14,25 @@ from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Found, Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel import build_page, config_page, frame, holds, job_words, leftovers, responses, rows, unit_activity
+from machines.panel import (
+    build_page,
+    checks,
+    config_page,
+    frame,
+    holds,
+    job_words,
+    leftovers,
+    responses,
+    rows,
+    unit_activity,
+)
 from machines.panel.access import PanelRequest
 from machines.panel.verbs import CAN_START, FIXED_BECAUSE, VERBS, is_template, power_off_of, reboot_of, start_of
 
 JOBS_SHOWN = 5
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
 UNLIMITED = {"", "infinity", str(2**64 - 1), "[not set]"}
+NOT_ENFORCED = "nothing enforces it here"
 STALE_SECONDS = 90  # an inventory comes every 60 s
 SAME_MEMORY = 64 * 1024  # percentages and pages are rounded
 
@@ -178,7 +190,7 @@ def _outside(machine: Machine) -> dict[str, str] | None:
 
 def limit_rows(machine: Machine, outside: Mapping[str, str] | None = None) -> list[LimitRow]:
     """The limits that are wanted, in force, or will be at the next start because of files that are not the panel's."""
-    found = []
+    found, lacks = [], checks.lacking(machine.host)
     for column, key in LIMITS.items():
         prop = limits.PROPERTIES[key]
         wanted = getattr(machine.applied, column) if machine.applied else ""
@@ -196,6 +208,9 @@ def limit_rows(machine: Machine, outside: Mapping[str, str] | None = None) -> li
         ):
             continue
         known = bool(raw) and machine.shown_state.is_up
+        if known and key in lacks and (wanted or raw) not in UNLIMITED:
+            found.append(LimitRow(prop.title, key, wanted, NOT_ENFORCED, holds=False, waits=""))
+            continue
         total = int(machine.host.facts.get("memory_total") or 0)
         is_so = _same(key, wanted, raw, total) if known and wanted else None
         found.append(LimitRow(prop.title, key, wanted, holds.in_words(key, raw) if known else "", is_so, waits))

@@ -247,3 +247,14 @@ def test_a_settings_file_that_cannot_be_read_is_named(as_viewer, web):
     page = text(as_viewer.get(URL))
     assert "A file of its configuration cannot be read" in page
     assert "/etc/systemd/nspawn/web.nspawn cannot be read: It is a FIFO." in page
+
+
+def test_a_limit_that_nothing_enforces_is_not_called_in_force(web):
+    web.host.facts |= {"lacks": {"MemoryHigh": "control groups of version 1", "IOWeight": "io.weight"}}
+    web.state, web.effective = (
+        "running",
+        {"MemoryHigh": str(300 << 20), "MemoryMax": "infinity", "IOWeight": "infinity"},
+    )
+    rows = {row.key: row for row in machine_page.limit_rows(web)}
+    assert (rows["MemoryHigh"].really, rows["MemoryHigh"].holds) == ("nothing enforces it here", False)
+    assert "IOWeight" not in rows
