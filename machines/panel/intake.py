@@ -540,7 +540,8 @@ def _inventory(host: Host, report: reports.Inventory, _: Jobs) -> None:
 def make_unknown(machines: MachineQuerySet, why: str, now: datetime) -> None:
     """Nothing may be claimed of these any more; `why` is for people, "" when their host says nothing at all."""
     claimed = machines.exclude(state=MachineState.MISSING).exclude(state=MachineState.UNKNOWN, why=why)
-    claimed.update(state=MachineState.UNKNOWN, rank=rank_of(MachineState.UNKNOWN), why=why, changed_at=now)
+    rank = rank_of(MachineState.UNKNOWN)
+    claimed.update(state=MachineState.UNKNOWN, rank=rank, why=why, activity={}, changed_at=now)
 
 
 def _found(host: Host, report: reports.Found, _: Jobs) -> None:

@@ -148,7 +148,8 @@ def test_nothing_is_claimed_of_a_silent_host(courier, voice):
 def test_nothing_is_claimed_of_machines_their_host_no_longer_lists(courier, voice):
     """It lives; whoever reads its machines there does not."""
     now = timezone.now()
-    web = make.machine("web", on=voice.host, state="running", changed_at=now - timedelta(hours=1))
+    hour_ago = now - timedelta(hours=1)
+    web = make.machine("web", on=voice.host, state="running", activity={"restarts": 3}, changed_at=hour_ago)
     gone = make.machine("gone", on=voice.host, state="missing", changed_at=now - timedelta(hours=1))
     young = make.machine("young", on=voice.host, state="running")
     Host.objects.update(inventory_at=now - timedelta(seconds=100))
@@ -157,7 +158,7 @@ def test_nothing_is_claimed_of_machines_their_host_no_longer_lists(courier, voic
     Host.objects.update(inventory_at=now - timedelta(seconds=130), trouble={"loop": "The worker hangs."})
     courier.sweep(now)
     web.refresh_from_db()
-    assert (web.state, web.rank, web.why) == ("unknown", 0, "The worker hangs.")
+    assert (web.state, web.rank, web.why, web.activity) == ("unknown", 0, "The worker hangs.", {})
     assert Machine.objects.get(pk=gone.pk).state == "missing"
     assert Machine.objects.get(pk=young.pk).state == "running"
 
