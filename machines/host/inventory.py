@@ -349,7 +349,8 @@ def _os(slow: Slow, image: Image | None) -> str:
     read_at, known = slow.os.get(image.id, (0.0, ""))
     if time.monotonic() - read_at < SLOW and known:
         return known
-    text = next(filter(None, (_in_tree(image.path, file) for file in OS_RELEASE)), "")
+    top = Path(guarded.resolved(image.path))  # which may be a link to a tree elsewhere
+    text = next(filter(None, (_in_tree(top, file) for file in OS_RELEASE)), "")
     fields = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     pretty = fields.get("PRETTY_NAME", "").strip("\"'")[:300]
     slow.os[image.id] = (time.monotonic(), pretty)

@@ -146,7 +146,8 @@ def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document, unit_runs: 
     asked = {judge.host_port(value) for value in wanted.get(nspawn.NETWORK, "Port")}
     taken = listeners.taken().items() if asked else ()
     ports = {port: listeners.who(inode) for port, inode in taken if port in asked}
-    writable, bound = {str(paths.image(name)): "this machine itself"}, dict[str, str]()
+    own = _images(paths).get(name, paths.image(name))
+    writable, bound = {str(own): "this machine itself"}, dict[str, str]()
     for other in _others(paths, name, unit_runs) if asked or any(judge.sources(wanted)) else ():
         document = other.settings
         ports |= {

@@ -1,5 +1,7 @@
 """What our own check and this host's facts refuse, before systemd's parsers are asked (those: tests/live)."""
 
+from dataclasses import replace
+
 import pytest
 
 from machines.contract import command_line, nspawn
@@ -157,6 +159,15 @@ def test_a_source_below_what_another_machine_can_write_is_refused(paths, quiet, 
     paths.nspawn_file("db").write_text(f"[Files]\nBind={tmp_path}/srv/shared\n")
     with pytest.raises(Problem, match="which db can write to"):
         lint.check(paths, Policy(bind_sources=(str(tmp_path),)), "web", Files(f"[Files]\nBind={tmp_path}/srv/shared/mine\n"), Files())  # fmt: skip
+
+
+def test_a_source_in_the_machine_s_own_image_is_refused_wherever_that_lies(paths, quiet, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "web/srv").mkdir(parents=True)
+    moved = replace(paths, images_before=(elsewhere,))
+    wanted = Files(f"[Files]\nBind={elsewhere}/web/srv\n")
+    with pytest.raises(Problem, match="this machine itself can write to"):
+        lint.check(moved, Policy(bind_sources=(str(tmp_path),)), "web", wanted, Files())
 
 
 def test_a_refusal_names_file_and_line(paths, quiet):
