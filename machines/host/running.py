@@ -32,6 +32,7 @@ Reached = Callable[[UnitState], bool]
 
 # More starts at once than CPUs give every one of them a worse time and none of them a better one.
 _STARTS = threading.Semaphore(max(2, os.cpu_count() or 2))
+_DASH = "\\x2d"  # a dash in a unit's name that stands for a path
 _BECOMES = 0.5  # seconds the child of systemd-nspawn may take to become an init
 _STOPPING = 30.0  # seconds a start waits for a stop that is under way
 _START_TURN = 5.0  # seconds a start waits for the others at most: one that hangs must not hold up all
@@ -230,12 +231,25 @@ def start_machine(host: ThisHost, task: Task, name: MachineName, *, reset: bool 
         return {"already": "running"}
     if reset:
         task.run(systemctl.reset_failed(unit_of(name)))
+    if state.is_gone:
+        _tidy_up(machine)
     task.voice.command(machinectl.start(name))
     result = _start_unit(machine)
     if result not in {"done", "skipped"}:
         raise did_not_start(host, task, name, result, before=state.invocation)
     machine.seen()
     return {}
+
+
+def _tidy_up(machine: Machine) -> None:
+    """systemd-nspawn of 257 that was killed leaves a mount below /run, and no other one starts with it there. It is
+    unmounted by systemd, for a worker has mounts of its own. Raises CommandFailed."""
+    left = f"run-systemd-nspawn-unix\\x2dexport-{machine.name.replace('-', _DASH)}.mount"
+    if machine.host.bus.do(machine.host.bus.unit(left)).get("ActiveState") == "active":
+        machine.task.voice.line(
+            f"An earlier run of {machine.name} was killed; what it left mounted is unmounted first."
+        )
+        machine.task.run(systemctl.stop(left))
 
 
 def did_not_start(host: ThisHost, task: Task, name: MachineName, result: str, before: bytes = b"") -> Problem:

@@ -272,6 +272,14 @@ def test_after_the_start_limit_no_old_reason_is_given_and_reset_and_start_helps(
     assert succeeded(panel.do(orders.Start(name=NAME, reset=True))).machine.state == "running"
 
 
+def test_a_machine_whose_systemd_nspawn_was_killed_starts_again(panel):
+    """257 leaves a mount behind, with which no systemd-nspawn starts."""
+    succeeded(panel.do(orders.Start(name=NAME)))
+    panel.sandbox.run(["systemctl", "kill", "--signal=SIGKILL", UNIT])
+    seen(panel, lambda fact: fact.state == "failed")
+    assert succeeded(panel.do(orders.Start(name=NAME))).machine.state == "running"
+
+
 # --- inside
 
 
