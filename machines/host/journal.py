@@ -5,12 +5,14 @@ the process is gone as well, they are kept without unit and invocation, under it
 reason for not starting that happens about one time in four (252 and 257).
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.host.run import run
 
+PAUSES = (0.1, 0.3, 0.6)  # seconds
 SUMMARY = ("systemd-nspawn@", "Starting ", "Started ", "Stopped ", "Failed to start", "Stopping ")
 
 
@@ -31,6 +33,16 @@ def lines_of(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
     except Problem:
         return []
     return [line.rstrip() for line in answer.out.splitlines() if line.strip()]
+
+
+def of_failure(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
+    """The same of a run that failed, and again after a moment while systemd-nspawn's own words are not among them: on a
+    busy host they come later than the sync."""
+    for pause in PAUSES:
+        if essence(lines := lines_of(invocation, limit, pid=pid)):
+            return lines
+        time.sleep(pause)
+    return lines_of(invocation, limit, pid=pid)
 
 
 def _boot() -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from machines.contract.states import MachineState
-from machines.host import unit_state
+from machines.host import journal, unit_state
 from machines.host.unit_state import INFINITE, UnitState
 
 TEMPLATE = "systemd-nspawn@web.service"
@@ -145,3 +145,12 @@ def test_a_refused_start_is_seen_in_the_last_lines():
     refused = ["Failed with result 'exit-code'.", "web: Start request repeated too quickly.", "Failed to start web."]
     assert unit_state.was_refused(refused)
     assert not unit_state.was_refused([*refused, *["something else"] * 10])
+
+
+def test_a_run_s_own_words_are_waited_for_where_they_come_late(monkeypatch):
+    told = iter([["Starting x", "Failed to start x"], ["Starting x"], ["Starting x", "Failed to stat /nowhere"]])
+    waited: list[float] = []
+    monkeypatch.setattr(journal, "lines_of", lambda *_, **__: next(told))
+    monkeypatch.setattr(journal.time, "sleep", waited.append)
+    assert journal.of_failure(b"1") == ["Starting x", "Failed to stat /nowhere"]
+    assert waited == list(journal.PAUSES[:2])
