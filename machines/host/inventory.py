@@ -83,8 +83,11 @@ async def _units(bus: Bus) -> dict[str, str]:
 async def _why_silent(bus: Bus, error: BusError) -> str:
     """Why machined does not answer, as a sentence."""
     about = await bus.unit(MACHINED_UNIT)
-    state = "masked" if about.get("LoadState") == "masked" else about.get("ActiveState", "unknown")
-    return f"machined does not answer; {MACHINED_UNIT} is {state}: {error.message}"[:300]
+    if about.get("LoadState") == "masked":
+        return f"machined does not answer: {MACHINED_UNIT} is masked."
+    return f"machined does not answer: {MACHINED_UNIT} is {about.get('ActiveState', 'unknown')} ({error.message})."[
+        :300
+    ]
 
 
 async def read_image(host: ThisHost, name: MachineName) -> Image | None:

@@ -1,13 +1,12 @@
 """What a host's files, mounts and services may do to whoever reads them, and what is said of it; on both systemds."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import envelope, nspawn, orders, routes
-from machines.contract.reports import AnyReport, FoundMachine, Heartbeat, MachineFact
-from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
+from machines.contract import nspawn, orders
+from machines.contract.reports import AnyReport, FoundMachine, MachineFact
+from tests.host.scratch_panel import ScratchPanel
 
 NSPAWN = "/etc/systemd/nspawn"
 # A FUSE file system whose server reads no request: whoever touches what is in it waits, as for an NFS server that is gone.
@@ -187,53 +186,3 @@ def test_a_new_bridge_is_told_at_once(panel):
     finally:
         host.run(["ip", "link", "delete", "br-new"])
     panel.until(lambda r: r.kind == "observed" and r.links is not None and "br-new" not in r.links.bridges, 10)
-
-
-# --- a full disk
-
-STATE = "/var/lib/nspawnpanel"
-ONTO_A_SMALL_DISK = f"""
-systemctl stop {SERVICE}
-mkdir -p /run/small && mount -t tmpfs -o size=12m small /run/small
-{PYTHON} -c "import sqlite3; sqlite3.connect('{STATE}/ledger.db').execute('pragma wal_checkpoint(truncate)')"
-cp -a {STATE}/ledger.db {STATE}/generation {STATE}/keys /run/small/
-mount --bind /run/small {STATE}
-systemctl start {SERVICE}
-"""
-FILL = f"while [ -e /run/filling ]; do cat /dev/zero >> {STATE}/fill 2>/dev/null; sleep 0.1; done"
-BACK = f"""
-systemctl stop {SERVICE}
-rm -f {STATE}/fill
-cp -a {STATE}/ledger.db* /run/ledger/
-umount {STATE} /run/small
-rm -f {STATE}/ledger.db*; mv /run/ledger/* {STATE}/; rmdir /run/ledger
-systemctl start {SERVICE}
-"""
-
-
-def unnumbered(panel: ScratchPanel) -> list[Heartbeat]:
-    """What came past the ledger."""
-    with panel.valkey.admin() as admin:
-        entries = admin.xrevrange(routes.stream(str(panel.host)), count=50)
-    said = [envelope.read_report(f["r"], panel.verify, host=panel.host, generation=1) for _, f in entries]
-    return [report for signed, report in said if signed.number == envelope.UNNUMBERED]
-
-
-def test_a_host_with_a_full_disk_says_that_it_is_full(panel):
-    host = panel.sandbox
-    host.run(["sh", "-ec", ONTO_A_SMALL_DISK])
-    host.run(["touch", "/run/filling"])
-    filler = host.popen(["sh", "-c", FILL])
-    try:
-        deadline = time.monotonic() + 60
-        while not unnumbered(panel):
-            assert time.monotonic() < deadline, "it went silent"
-            time.sleep(0.5)
-        assert f"cannot write to {STATE}" in unnumbered(panel)[0].trouble["spool"]
-    finally:
-        host.run(["rm", "/run/filling"])
-        filler.wait(20)
-        host.run(["sh", "-ec", f"mkdir -p /run/ledger; {BACK}"])
-    panel.read()
-    assert panel.do(orders.Start(name="web")).state == "succeeded"
-    assert panel.do(orders.Terminate(name="web")).state == "succeeded"

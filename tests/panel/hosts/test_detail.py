@@ -114,7 +114,7 @@ def test_it_says_what_the_host_cannot_read(as_viewer, alpha):
     page = text(as_viewer.get(URL))
     assert "alpha cannot read everything now" in page
     assert "machined does not answer &lt;b&gt;." in page
-    assert "last listed" in page
+    assert "Last complete list of machines:" in page
 
 
 def test_a_host_that_lists_nothing_for_minutes_is_not_in_order(as_viewer, alpha):
