@@ -207,6 +207,11 @@
     if (form && detail.successful && detail.requestConfig.verb !== "get") form.closest("dialog[open]")?.close();
     if (detail.xhr.status) $("#offline").hidden = true;
   });
+  document.addEventListener("htmx:beforeOnLoad", (e) => { // a refresh that nobody asked for leads nobody away from a form
+    if (e.detail.requestConfig.triggeringEvent?.type === "panel:tick" && $("form[data-guard]")) {
+      if (e.detail.xhr.getResponseHeader("HX-Redirect")) e.preventDefault();
+    }
+  });
   document.addEventListener("htmx:beforeSwap", (e) => { // the session ended meanwhile: sign in, then come back here
     const { xhr } = e.detail;
     const login = document.body.dataset.loginUrl;

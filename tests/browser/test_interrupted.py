@@ -27,3 +27,16 @@ def test_what_was_typed_comes_back_after_signing_in_again(page, panel, alpha_hos
     expect(page.locator("#toasts")).to_contain_text("What you typed is back")
     page.reload()
     expect(page.locator("[name=name]")).to_have_value("")
+
+
+def test_a_session_that_ends_leads_nobody_away_from_what_they_type(page, panel, alpha_host):
+    page.goto("/machines/new/")
+    page.fill("[name=name]", "kept-2")
+    page.context.clear_cookies()
+    with page.expect_response("**/jobs/running/**", timeout=20_000) as answer:
+        pass
+    assert "HX-Redirect" in {name.title().replace("Hx", "HX") for name in answer.value.headers}
+    page.evaluate("new Promise(done => setTimeout(done, 200))")
+    assert page.url.endswith("/machines/new/")
+    expect(page.locator("[name=name]")).to_have_value("kept-2")
+    page.evaluate("document.querySelector('form[data-guard]').dataset.busy = '1'")

@@ -148,6 +148,18 @@ def test_a_base_is_shown_with_its_age(as_viewer, small, alpha):
     assert "5\u00a0MiB" in page
 
 
+def test_a_recipe_without_runs_beside_a_base_that_fits_it_says_where_that_is_from(as_viewer, small, alpha):
+    assert "Not built yet. The first run on a host builds its base" in text(as_viewer.get(f"{URL}{small.pk}/"))
+    key = recipes.key_of(recipes.DebianRecipe(release="trixie"))
+    job = make.job(make.build_order(), on=alpha, state="succeeded", recipe_key=key)
+    base = {"id": "0123456789abcdef", "key": key, "built": timezone.now().timestamp(), "job": str(job.uuid)}
+    alpha.facts["bases"] = [base | {"bytes": 5 << 20, "packages": 7}]
+    alpha.save()
+    page = text(as_viewer.get(f"{URL}{small.pk}/"))
+    assert "0123456789abcdef" in page
+    assert "Not built yet. A base image that fits it is there already" in page
+
+
 def test_hostile_bases_break_nothing(as_viewer, small, alpha):
     for bases in ("x", [1, {"id": "../x"}, {"id": "0123456789abcdef", "key": "k", "built": 1e300}], {"a": 1}):
         alpha.facts["bases"] = bases
