@@ -17,7 +17,7 @@ from tests.person import Person
 
 POLICY = REPOSITORY / "machines/host/policy.toml"
 INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
-REAL = ("live", "vm", "browser")  # folders, in the order in which they begin
+REAL = ("live", "journeys", "vm", "browser")  # folders, in the order in which they begin
 # Without these, Chromium calls home at every start
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -42,9 +42,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class Shared(LoadScopeScheduling):
-    """How several processes share the work: units one by one, all hosts in one process, all browsers in another and the
-    virtual machine in a third, for each needs a panel and a host of its own, and many of those tests go on where the one
-    before ended."""
+    """How several processes share the work: units one by one, each of the real folders as a whole by whichever process is
+    free, for each needs hosts and perhaps a panel of its own, and many of those tests go on where the one before ended."""
 
     def _split_scope(self, nodeid: str) -> str:
         folder = nodeid.split("/", 1)[0]
@@ -57,8 +56,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shared:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is real by its folder, and leave out, with the reason, what cannot run here. What fails soonest runs
-    first: units (the one long one before all others), then hosts, the virtual machine, then browsers (whose event loop
-    would be in the way of others)."""
+    first: units (the one long one before all others), then hosts, hosts with a panel, the virtual machine, then browsers
+    (whose event loop would be in the way of others)."""
     real = {folder: Path(__file__).parent / folder for folder in REAL}
     items.sort(key=lambda item: (
         *(item.path.is_relative_to(real[folder]) for folder in reversed(REAL)), item.path.name != "test_postgresql.py",
@@ -68,6 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for folder, mark, reason in (
             ("live", pytest.mark.live, no_host),
+            ("journeys", pytest.mark.journeys, no_host),
             ("vm", pytest.mark.vm, can_emulate()),
             ("browser", pytest.mark.browser, no_host or no_browser),
         ):
