@@ -64,7 +64,7 @@ def test_a_change_by_hand_shows_within_seconds_and_becomes_a_revision(page, hand
     expect(page.locator("main")).to_contain_text("is revision 2 now")
     expect(page.locator("#by-hand")).to_have_count(0)
     page.goto(f"{MACHINE}revisions/2/")
-    expect(page.locator("main")).to_contain_text("found on disk")
+    expect(page.locator("main")).to_contain_text("imported from disk")
 
 
 def test_a_change_that_is_ignored_comes_back_when_the_file_changes_again(page, handmade, alpha_host):
