@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import PurePosixPath
 
-from machines.contract import values
+from machines.contract import nspawn, values
 from machines.contract.problems import BadValue
 
 PROGRAM = "systemd-nspawn"
@@ -160,6 +160,22 @@ class CommandLine:
         gone = [f"no {word}" for setting, words in usual.words.items() for word in words if setting not in self.said]
         reads = [] if self.reads == OVERRIDE else [f"--settings={self.reads}"]
         return list(dict.fromkeys([*reads, *more, *gone, *self.strange]))
+
+
+def settings_of(line: CommandLine, file: nspawn.Document, *, trusted: bool) -> nspawn.Document:
+    """What a machine gets: of its .nspawn file what counts, and what the command line says beside that. `trusted` is
+    whether the file lies in /etc or /run."""
+    trusted = trusted or line.reads == TRUSTED
+    kept = [e for e in file.entries if line.reads_files and (not e.key or _counts(line, e, trusted=trusted))]
+    held = line.beside({f"{entry.section}.{entry.key}" for entry in kept if entry.key})
+    said = ((*setting.split(".", 1), value) for setting, values_ in held.items() for value in values_)
+    return nspawn.Document([*kept, *(nspawn.Entry("", section, key, value) for section, key, value in said)])
+
+
+def _counts(line: CommandLine, entry: nspawn.Entry, *, trusted: bool) -> bool:
+    name = f"{entry.section}.{entry.key}"
+    setting = nspawn.SETTINGS.get(name)
+    return name not in line.outranked and (trusted or not (setting and setting.trusted))
 
 
 @cache

@@ -193,25 +193,14 @@ def _images(paths: Paths) -> dict[MachineName, Path]:
 
 
 def _settings(paths: Paths, name: MachineName, image: Path, line: CommandLine) -> nspawn.Document:
-    """What a machine gets: of its file what counts, and what its unit's command line says beside that."""
+    """What a machine gets by its file and by its unit's command line."""
     file = next(found.nspawn_files(paths, found.places(name, line, image.parent)), None)
-    document = nspawn.Document()
+    text = ""
     if file and line.reads_files:
-        trusted = file.parent in {paths.nspawn, paths.probes} or line.reads == command_line.TRUSTED
         with contextlib.suppress(OSError):
-            document = nspawn.parse(guarded.whole(file).decode(errors="replace"))
-        document.entries = [e for e in document.entries if not e.key or _counts(line, e, trusted=trusted)]
-    held = line.beside({f"{entry.section}.{entry.key}" for entry in document.settings()})
-    for setting, said in held.items():
-        section, _, key = setting.partition(".")
-        document.entries += [nspawn.Entry("", section, key, value) for value in said]
-    return document
-
-
-def _counts(line: CommandLine, entry: nspawn.Entry, *, trusted: bool) -> bool:
-    name = f"{entry.section}.{entry.key}"
-    setting = nspawn.SETTINGS.get(name)
-    return name not in line.outranked and (trusted or not (setting and setting.trusted))
+            text = guarded.whole(file).decode(errors="replace")
+    trusted = file is not None and file.parent in {paths.nspawn, paths.probes}
+    return command_line.settings_of(line, nspawn.parse(text), trusted=trusted)
 
 
 # --- systemd's own parsers

@@ -1,6 +1,7 @@
 """A configuration judged before its host is asked: by what the host has told of itself, and by what its other machines are
 to have. The host judges again, by what is really there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from machines.contract import command_line, file_policy, judge, nspawn, proofrea
 from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
 from machines.contract.proofread import Remark
-from machines.models import Host, Machine
+from machines.models import Found, Host, Machine
 from machines.models.found import OURS
 from machines.panel.diffs import Files
 
@@ -92,14 +93,25 @@ def _neighbours(
     bound: dict[str, str] = {}
     if not document.get(nspawn.NETWORK, "Port") and not any(judge.sources(document)):
         return ports, writable, bound
-    others = Machine.objects.listed().on(host).exclude(name=name).exclude(applied=None)
-    for other, text in others.values_list("name", "applied__nspawn_text")[:NEIGHBOURS]:
-        theirs = nspawn.parse(text)
+    for other, theirs in _others(host, name):
         numbers = (judge.host_port(value) for value in theirs.get(nspawn.NETWORK, "Port"))
         ports |= {number: other for number in numbers if number}
         writable |= {path: other for _, _, path in judge.sources(theirs, writable=True)}
         bound |= {path: other for _, _, path in judge.sources(theirs)}
     return ports, writable, bound
+
+
+def _others(host: Host, name: str) -> Iterator[tuple[str, nspawn.Document]]:
+    """The host's other machines with what each gets: by what was applied here, else by the file that was found there,
+    and by its unit's command line."""
+    others = Machine.objects.listed().on(host).exclude(name=name).select_related("applied").order_by("pk")
+    mine = list(others[:NEIGHBOURS])
+    found = {each.machine_id: each.counting for each in Found.objects.filter(machine__in=mine, machine__applied=None)}
+    for machine in mine:
+        file = found.get(machine.pk)
+        text = machine.applied.nspawn_text if machine.applied else file.text if file and file.is_plain else ""
+        trusted = machine.applied is not None or (file is not None and file.is_trusted)
+        yield machine.name, command_line.settings_of(machine.next_command, nspawn.parse(text), trusted=trusted)
 
 
 def lacking(host: Host) -> dict[str, str]:

@@ -165,3 +165,22 @@ def test_what_systemd_ignores_is_taken_out_of_the_draft_in_one_step(as_admin, ad
     assert made.memory_max == "1G"
     again = as_admin.post("/hosts/alpha/machines/web/config/clean/", {"seen": seen})
     assert again.status_code == 409
+
+
+def test_a_port_of_a_machine_that_was_not_configured_here_is_taken_all_the_same(as_admin, admin, web):
+    """By a file that its host has told of, or by its unit's command line."""
+    hand, line = (make.machine(name, on=web.host) for name in ("hand", "line"))
+    file = {
+        "path": "/run/systemd/nspawn/hand.nspawn",
+        "kind": "nspawn",
+        "form": "text",
+        "text": "[Network]\nPort=8081\n",
+    }
+    Found.objects.create(machine=hand, told=[file])
+    Machine.objects.filter(pk=line.pk).update(unit_command=["systemd-nspawn", "--settings=no", "-n", "--port=8082:80"])
+    made = cast.draft(web, admin, network_mode="veth")
+    for port in (8081, 8082):
+        PortForward.objects.create(revision=made, host_port=port)
+    page = as_admin.get(URL).content.decode()
+    assert "Port 8081/tcp of alpha is taken by hand" in page
+    assert "Port 8082/tcp of alpha is taken by line" in page
