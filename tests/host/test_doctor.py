@@ -366,11 +366,11 @@ def test_users_near_their_limit_of_keys_are_found():
 def test_what_is_read_of_this_very_kernel_is_no_failure(monkeypatch):
     codes = {found.code for found in limit_checks.kernel_limits(None)}
     assert codes <= {"kernel-limits-fine", "kernel-limit-near"}
-    found = list(limit_checks.inotify(SimpleNamespace(running=[])))
+    found = list(limit_checks.inotify(SimpleNamespace(running=[], is_container=False)))
     assert int(found[0].facts["used"]) >= 0
     monkeypatch.setattr(host_checks, "SYSCTL", Path("/nonexistent"))
     with pytest.raises(ValueError, match="cannot be read"):
-        list(limit_checks.inotify(SimpleNamespace(running=[])))
+        list(limit_checks.inotify(SimpleNamespace(running=[], is_container=False)))
 
 
 @pytest.mark.parametrize(
@@ -379,8 +379,11 @@ def test_what_is_read_of_this_very_kernel_is_no_failure(monkeypatch):
 def test_few_inotify_instances_are_said_by_use_and_by_machines(monkeypatch, proc, limit, running, code):
     monkeypatch.setattr(limit_checks, "inotify_of_root", lambda: limit_checks.Inotify(3, 6))
     monkeypatch.setattr(limit_checks, "sysctl", lambda name: str(limit) if "instances" in name else "1000")
-    [found] = limit_checks.inotify(SimpleNamespace(running=["m"] * running))
+    [found] = limit_checks.inotify(SimpleNamespace(running=["m"] * running, is_container=False))
     assert found.code == code
+    assert found.can_mend is (code == "inotify-low")
+    [inside] = limit_checks.inotify(SimpleNamespace(running=["m"] * running, is_container=True))
+    assert not inside.can_mend
     assert found.facts.get("target", "1024") == "1024"
 
 

@@ -96,3 +96,17 @@ def test_the_doctor_raises_no_alarm_where_nothing_is_wrong(web):
     assert alarms(examine(web)) == []
     of_host = {each.code for each in alarms(examine(web, "/hosts/alpha/"))}
     assert of_host <= {"clock-loose"}  # there may be no time server that it can reach
+
+
+def test_few_inotify_instances_are_found_and_raised_with_the_button(ada, alpha_host):
+    limit, file = "/proc/sys/fs/inotify/max_user_instances", findings.INOTIFY_FILE
+    before = alpha_host.read(limit).strip()
+    alpha_host.run(["sh", "-c", f"echo 25 > {limit}"])
+    try:
+        assert examine(ada, "/hosts/alpha/")["inotify-low"].can_mend
+        told = json.loads(ordered(ada, "/hosts/alpha/doctor/", "mend/inotify")["result"])["findings"]
+        assert "inotify-enough" in {each["code"] for each in told}
+        assert alpha_host.read(limit).strip() == str(findings.INOTIFY_INSTANCES)
+        assert f"fs.inotify.max_user_instances = {findings.INOTIFY_INSTANCES}" in alpha_host.read(file)
+    finally:
+        alpha_host.run(["sh", "-c", f"rm -f {file}; echo {before} > {limit}"])

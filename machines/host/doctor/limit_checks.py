@@ -1,7 +1,7 @@
 """Limits of the kernel that all machines of a host share, against what is really used of them.
 
 Facts: an inotify instance counts for the user who made it, and for root as well where it was made in a user namespace
-root made (a machine with private users): so root's limit is everybody's. Keys count for each user of the host, thus for
+root made (a machine with private users): so root's limit is everybody's. A host that is a container cannot set it. Keys count for each user of the host, thus for
 each user of each machine with private users (keyrings(7)). A systemd takes about ten inotify instances.
 """
 
@@ -111,7 +111,7 @@ def inotify(scene: Scene) -> Iterator[Finding]:
     limit = _limit("fs.inotify.max_user_instances")
     if used.instances >= NEAR * limit or limit < BESIDES + PER_MACHINE * machines:
         target = instances_wanted()
-        may = not is_forbidden("fs.inotify.max_user_instances", str(target))
+        may = not scene.is_container and not is_forbidden("fs.inotify.max_user_instances", str(target))
         facts = {"limit": limit, "used": used.instances, "machines": machines, "target": target}
         yield found("inotify-low", facts, can_mend=may)
     else:
