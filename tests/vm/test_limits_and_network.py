@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from machines.contract import findings, proofs
+from machines.contract import findings, nspawn, proofs
 from machines.contract.findings import Finding, Level
 from tests.person import Person, until
 
@@ -96,6 +96,15 @@ def test_the_doctor_raises_no_alarm_where_nothing_is_wrong(web):
     assert alarms(examine(web)) == []
     of_host = {each.code for each in alarms(examine(web, "/hosts/alpha/"))}
     assert of_host <= {"clock-loose"}  # there may be no time server that it can reach
+
+
+@pytest.mark.parametrize(
+    ("setting", "beginning"), [("Zone=front", "192.168."), ("Bridge=br0", "192.168.77.")], ids=["zone", "bridge"]
+)
+def test_nor_for_a_machine_in_a_zone_or_at_a_bridge(web, alpha_host, setting, beginning):
+    apply(web, nspawn.mark(f"[Exec]\nNotifyReady=yes\n\n[Network]\n{setting}\n", 1), "", then="restart")
+    has_address(web, beginning)
+    assert alarms(examine(web)) == []
 
 
 def test_few_inotify_instances_are_found_and_raised_with_the_button(ada, alpha_host):
