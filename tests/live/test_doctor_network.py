@@ -387,7 +387,7 @@ def test_where_the_clock_is_somebody_else_s_no_command_is_offered(net):
 
 
 def test_what_cannot_be_read_is_unknown_with_the_reason_and_nothing_waits_for_it(net):
-    net.start("Port=tcp:8081:7000")
+    net.start("Port=tcp:808{n}:7000")
     net.addressed()
     sees(net, lambda found: "port-open" in found)
     nft = net.host.run(["sh", "-c", "command -v nft"]).stdout.strip()
