@@ -24,7 +24,8 @@ def on_the_host(host: VirtualMachine, script: str) -> str:
 
 def cut_when(host: VirtualMachine, condition: str) -> None:
     """The power goes as soon as this holds on the host, with everything done by then on its disk and nothing after it."""
-    watch = host.popen(["bash", "-c", f"until {condition}; do :; done; sync; echo lost >{UNSYNCED}; echo now"])
+    late = f"[ $SECONDS -lt {SECONDS} ] || {{ echo too late; exit; }}"
+    watch = host.popen(["bash", "-c", f"until {condition}; do {late}; done; sync; echo lost >{UNSYNCED}; echo now"])
     assert watch.stdout
     assert watch.stdout.readline() == "now\n"
     host.cut_power()
