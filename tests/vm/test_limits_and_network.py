@@ -92,6 +92,21 @@ def test_the_limit_test_shows_that_both_caps_hold_and_the_machine_lives_on(web, 
     assert alpha_host.read(f"{GROUP}/memory.max").strip() == "max"
 
 
+def test_a_limit_without_a_file_in_the_control_group_is_told_beforehand_and_is_not_in_force(web, alpha_host):
+    has = set(alpha_host.run(["ls", GROUP]).stdout.split())
+    lacks = json.loads(web.rows("SELECT facts FROM machines_host WHERE name = 'alpha'")[0]["facts"])["lacks"]
+    files = {"MemoryMax": "memory.max", "MemoryHigh": "memory.high", "MemoryZSwapMax": "memory.zswap.max"}
+    assert {key for key in files if key in lacks} == {key for key, file in files.items() if file not in has}
+    assert lacks["ManagedOOMSwap"] == "systemd-oomd.service"
+    raw = f"{MACHINE}config/raw/"
+    limits = "[Service]\nManagedOOMSwap=kill\nMemoryZSwapMax=64M\n"
+    web.post(raw, {"nspawn": "", "limits": limits, "then": "review", **seen(web, raw)})
+    review = web.get(f"{MACHINE}config/review/")
+    assert "ManagedOOMSwap= will not be in force" in review
+    assert ("MemoryZSwapMax= will not be in force" in review) == ("memory.zswap.max" not in has)
+    web.post(f"{MACHINE}config/discard/")
+
+
 def test_the_doctor_raises_no_alarm_where_nothing_is_wrong(web):
     assert alarms(examine(web)) == []
     of_host = {each.code for each in alarms(examine(web, "/hosts/alpha/"))}

@@ -91,3 +91,5 @@ def test_in_the_middle_of_removing_a_machine_that_starts_with_the_host(ada, alph
     assert "Start" not in starts
     assert "copy" not in on_the_host(alpha_host, "find /etc/systemd /etc/nspawnpanel -name '*copy*'")
     until(lambda: not ada.machine("copy"), SECONDS)
+    events = ada.rows("SELECT text FROM machines_event WHERE kind = 'host-rebooted'")
+    assert any("alpha has booted again" in event["text"] for event in events)
