@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from machines.contract import command_line, nspawn
 from machines.contract.command_line import CommandLine
 from machines.contract.names import MachineName
 from machines.contract.orders import UNREADABLE
@@ -75,6 +76,17 @@ def nspawn_files(paths: Paths, settings: Places) -> Iterator[Path]:
         file = folder / f"{settings.name}.nspawn"
         if guarded.seems_there(file):
             yield file
+
+
+def asked_settings(paths: Paths, name: MachineName, beside: Path, line: CommandLine) -> nspawn.Document:
+    """What a machine gets by the .nspawn file that counts and by its command line; `beside` is its image's folder.
+
+    Raises OSError when the file cannot be read.
+    """
+    file = next(nspawn_files(paths, places(name, line, beside)), None)
+    text = guarded.whole(file).decode(errors="replace") if file and line.reads_files else ""
+    trusted = file is not None and file.parent in {paths.nspawn, paths.probes}
+    return command_line.settings_of(line, nspawn.parse(text), trusted=trusted)
 
 
 def unit_files(paths: Paths, name: MachineName) -> Iterator[Path]:

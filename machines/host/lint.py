@@ -193,14 +193,10 @@ def _images(paths: Paths) -> dict[MachineName, Path]:
 
 
 def _settings(paths: Paths, name: MachineName, image: Path, line: CommandLine) -> nspawn.Document:
-    """What a machine gets by its file and by its unit's command line."""
-    file = next(found.nspawn_files(paths, found.places(name, line, image.parent)), None)
-    text = ""
-    if file and line.reads_files:
-        with contextlib.suppress(OSError):
-            text = guarded.whole(file).decode(errors="replace")
-    trusted = file is not None and file.parent in {paths.nspawn, paths.probes}
-    return command_line.settings_of(line, nspawn.parse(text), trusted=trusted)
+    """What another machine gets; of a file that cannot be read, nothing."""
+    with contextlib.suppress(OSError):
+        return found.asked_settings(paths, name, image.parent, line)
+    return command_line.settings_of(line, nspawn.parse(""), trusted=False)
 
 
 # --- systemd's own parsers

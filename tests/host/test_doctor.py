@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from machines.contract import findings
+from machines.contract.command_line import STOCK_ARGV, parse
 from machines.contract.findings import WORDS, Finding
+from machines.contract.names import MachineName
 from machines.host import firewall, kernel, links
 from machines.host.doctor import checks, examine, host_checks, limit_checks, nat_checks, scene
 from machines.host.doctor.guest import Guest, parse_servers
@@ -481,3 +483,18 @@ def test_a_host_whose_control_groups_or_version_cannot_be_read_has_unknowns(monk
     found = examine.look(None, SimpleNamespace(check_stop=lambda: None), "")
     assert [findings.level(each) for each in found] == [findings.Level.UNKNOWN] * 2
     assert "systemctl does not say its version." in findings.means(found[1])
+
+
+# --- what a machine is started with
+
+
+@pytest.mark.parametrize("place", ["probes", "machines"])
+def test_ports_count_wherever_they_are_asked_for_and_on_the_command_line_too(paths, place):
+    folder = getattr(paths, place)
+    folder.mkdir(exist_ok=True)
+    (folder / "web.nspawn").write_text("[Exec]\nTimezone=off\n" if place == "machines" else "[Network]\nPort=8080:80\n")
+    host = SimpleNamespace(paths=paths, slow=SimpleNamespace(images={}))
+    seen = scene.Scene(host=host, task=None, name=MachineName("web"))
+    said = [] if place == "probes" else ["--port=tcp:8080:80"]
+    vars(seen)["command_line"] = parse([*STOCK_ARGV, *said])
+    assert [(port.host, port.machine) for port in nat_checks.asked_ports(seen)] == [(8080, 80)]

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from machines.contract import nspawn
+from machines.contract.command_line import CommandLine, parse
 from machines.contract.names import MachineName
-from machines.host import firewall, guarded, images, journal, kernel, links, netlink, unit_state
+from machines.host import command_line, firewall, guarded, images, journal, kernel, links, netlink, unit_state
+from machines.host import found as files_on_disk
 from machines.host.bus import SYSTEMD, SYSTEMD_PATH, BusError
 from machines.host.doctor.guest import Guest
 from machines.host.netlink import Interface, Link
@@ -165,32 +167,38 @@ class Scene:
         return os.readlink(f"/proc/{self.leader}/ns/net") == os.readlink("/proc/self/ns/net")
 
     @cached_property
+    def image(self) -> Path:
+        """Where its image lies, as machined told last."""
+        known = self.host.slow.images.get(self.machine)
+        return known.path if known else self.host.paths.image(self.machine)
+
+    @cached_property
+    def command_line(self) -> CommandLine:
+        """That of the systemd-nspawn that runs it, else of its unit."""
+        running = parse(command_line.of_process(self.leader)) if self.leader else CommandLine()
+        return running if running.is_known else command_line.read(self.host.bus, self.machine)
+
+    @cached_property
     def settings(self) -> nspawn.Document:
-        """Its .nspawn file; an empty one where there is none. Raises OSError when it cannot be read."""
-        try:
-            return nspawn.parse(guarded.whole(self.host.paths.nspawn_file(self.machine)).decode(errors="replace"))
-        except FileNotFoundError:
-            return nspawn.parse("")
+        """What it gets by its .nspawn file and by its command line. Raises OSError when the file cannot be read."""
+        return files_on_disk.asked_settings(self.host.paths, self.machine, self.image.parent, self.command_line)
 
     @property
     def settings_are_newer(self) -> bool:
         """Whether its .nspawn file was written after it started: what it says is for the next start."""
-        try:
-            written = guarded.state(self.host.paths.nspawn_file(self.machine)).st_mtime
-        except FileNotFoundError:
-            return False
-        return written > time.time() - self.seconds_up
+        where = files_on_disk.places(self.machine, self.command_line, self.image.parent)
+        file = next(files_on_disk.nspawn_files(self.host.paths, where), None)
+        return file is not None and guarded.state(file).st_mtime > time.time() - self.seconds_up
 
     @cached_property
     def configured(self) -> tuple[str, str]:
-        """(network mode, target) of its .nspawn file; the unit's own veth when it says nothing."""
+        """(network mode, target) it is started with; the host's network when nothing is said."""
         mode, target = nspawn.network_mode(self.settings)
-        return mode or "veth", target
+        return mode or ("host" if self.command_line.is_known else "veth"), target
 
     @cached_property
     def guest(self) -> Guest:
-        image = self.host.slow.images.get(self.machine)
-        return Guest(image.path if image else self.host.paths.image(self.machine))
+        return Guest(self.image)
 
     @cached_property
     def programs(self) -> frozenset[str]:
