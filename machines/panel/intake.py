@@ -116,16 +116,17 @@ def _refuse(host: Host, problem: Problem) -> None:
 
 def _carry(host: Host, report: reports.AnyReport, number: int, jobs: "Jobs") -> None:
     """Do what a report says. One that we cannot take is passed over: standing still would hold up every other host."""
-    known = host.facts
+    known = {name: getattr(host, name) for name in FACTS}
     try:
         with transaction.atomic():
             TAKE[report.kind](host, report, jobs)
-            if host.facts is not known:  # here, so that facts no database takes are passed over as well
+            if host.facts is not known["facts"]:  # here, so that facts no database takes are passed over as well
                 host.save(update_fields=FACTS)
     except OperationalError:
         raise
     except Exception:
-        host.facts = known
+        for name, value in known.items():
+            setattr(host, name, value)
         jobs.forget()
         log.exception("Report %s of %s (%s) could not be taken", number, host.name, report.kind)
         note_refusal(host, "report-refused", f"A report of this host ({report.kind}) could not be taken.")

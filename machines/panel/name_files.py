@@ -24,8 +24,8 @@ _KINDS = {
 
 def known(host: Host, name: str) -> list[Leftover]:
     """What the host last told, by its inventory or by the refusal of a build since then."""
-    refused = Job.objects.filter(host=host, machine_name=name, op="build", problem__code=CODE)
-    last = refused.filter(finished_at__gt=host.facts_at).last() if host.facts_at else refused.last()
+    refused = Job.objects.filter(host=host, machine_name=name, op="build", problem__code=CODE).order_by("-id")
+    last = (refused.filter(finished_at__gt=host.inventory_at) if host.inventory_at else refused).first()
     if last is not None:
         return of_job(last)
     told = host.facts.get("leftovers")

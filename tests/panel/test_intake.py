@@ -513,6 +513,24 @@ def test_a_heartbeat_makes_no_older_fact_young(voice):
     assert after.trouble == {"files": "The disk does not answer."}
 
 
+def test_an_inventory_that_cannot_be_taken_makes_nothing_young(voice, monkeypatch):
+    """Neither by itself nor by the heartbeat that comes with it."""
+    told = reports.Inventory(host=reports.HostFact(), machines=[fact()])
+    voice.tell(told)
+    before = Host.objects.get()
+    listed = TAKE["inventory"]
+
+    def broken(host, report, jobs):
+        listed(host, report, jobs)
+        raise ValueError("a name that no column takes")
+
+    monkeypatch.setitem(TAKE, "inventory", broken)
+    take(voice.host.id, [(f"{voice.number + 1}-0", voice.say(report)) for report in (told, reports.Heartbeat())])
+    after = Host.objects.get()
+    assert after.facts_at > before.facts_at
+    assert (after.inventory_at, after.listed_at) == (before.inventory_at, before.listed_at)
+
+
 def test_a_file_that_cannot_be_read_is_no_drift_and_clears_none(voice):
     alpha = voice.host
     machine = make.machine("web", on=alpha, nspawn_sha256="a", limits_sha256="absent")

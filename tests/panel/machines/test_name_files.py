@@ -24,7 +24,7 @@ LINK = {
 @pytest.fixture
 def alpha(db):
     facts = {"systemd": 257, "leftovers": [{"name": "web", "files": [HAND, LIMIT, LINK]}]}
-    return make.host("alpha", facts=facts, facts_at=timezone.now())
+    return make.host("alpha", facts=facts, inventory_at=timezone.now())
 
 
 def digest(page: str) -> str:
@@ -78,7 +78,7 @@ def test_another_name_asks_for_nothing(as_admin, alpha):
 
 def test_what_the_host_refused_a_build_for_is_on_the_job_s_page_and_asked_about_at_once(as_admin, alpha):
     """Its last inventory is older than the files."""
-    Host.objects.update(facts={}, facts_at=timezone.now() - timedelta(seconds=50))
+    Host.objects.update(facts={}, facts_at=timezone.now(), inventory_at=timezone.now() - timedelta(seconds=50))
     assert as_admin.post(URL, form()).status_code == 302
     job = Job.objects.get()
     Job.objects.update(
@@ -93,6 +93,20 @@ def test_what_the_host_refused_a_build_for_is_on_the_job_s_page_and_asked_about_
     answer = as_admin.post(URL, form(seen=digest(again), leftovers="keep"))
     assert answer.status_code == 302
     assert [file["path"] for file in Job.objects.latest("id").order["seen"]] == [HAND["path"]]
+
+
+def test_a_heartbeat_after_the_refusal_and_an_older_refusal_hide_nothing(as_admin, alpha):
+    """A heartbeat says nothing of files; the last refusal is the one that counts."""
+    now = timezone.now()
+    Host.objects.update(facts={}, facts_at=now, inventory_at=now - timedelta(seconds=50))
+    for seconds, files in ((30, [LIMIT]), (10, [HAND])):
+        make.job(
+            make.build_order("web"), on=alpha, state="failed", finished_at=now - timedelta(seconds=seconds),
+            result={"leftovers": files}, problem={"code": "name-has-files", "message": "Files of web lie on this host."},
+        )  # fmt: skip
+    page = text(as_admin.post(URL, form()))
+    assert HAND["path"] in page
+    assert LIMIT["path"] not in page
 
 
 def test_of_an_earlier_machine_only_our_own_unchanged_files_are_replaced_without_a_word(as_admin, alpha):
