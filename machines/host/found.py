@@ -127,7 +127,8 @@ def _confs(folder: Path) -> list[Path]:
 
 def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool = True) -> FoundFile:
     """One file as it stands. What lies beside an image is not followed if it is a link: the image may be anybody's."""
-    about: dict[str, Any] = {"path": str(path)[:1000], "kind": kind, "target": printable(target_of(path))[:1000]}
+    about: dict[str, Any] = {"path": printable(str(path))[:1000], "kind": kind}
+    about["target"] = printable(target_of(path))[:1000]
     if kind == "unit" and is_masked(path):
         return FoundFile(**about, form="masked")
     try:

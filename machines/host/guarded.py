@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from machines.contract.problems import printable
 from machines.contract.reports import FILE_LIMIT
 
 SECONDS = 3.0  # a read may take
@@ -308,5 +309,5 @@ def is_folder(path: Path) -> bool:
 
 def reason(error: OSError) -> str:
     """Why something could not be read, as a sentence."""
-    text = str(error.strerror or error)[:290]
+    text = printable(str(error.strerror or error))[:290]
     return text if text.endswith(".") else f"{text}."

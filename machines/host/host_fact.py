@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from machines.contract import apt_sources, limits
-from machines.contract.problems import Problem
+from machines.contract.problems import Problem, printable
 from machines.contract.reports import Heartbeat, HostFact, LinkFact
 from machines.host import guarded, kernel, tools
 from machines.host.paths import Paths
@@ -83,10 +83,10 @@ def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) ->
 
 def links() -> LinkFact:
     """Its network links, read from the kernel."""
-    names = sorted(
-        link.name for link in NET.iterdir() if link.is_dir() and link.name != "lo"
-    )  # bonding_masters is a file
-    return LinkFact(bridges=[name for name in names if (NET / name / "bridge").exists()][:200], interfaces=names[:500])
+    # bonding_masters is a file
+    names = sorted(link.name for link in NET.iterdir() if link.is_dir() and link.name != "lo")
+    bridges = [printable(name) for name in names if (NET / name / "bridge").exists()]
+    return LinkFact(bridges=bridges[:200], interfaces=[printable(name) for name in names][:500])
 
 
 def lacks(*, oomd: bool) -> dict[str, str]:

@@ -74,3 +74,10 @@ def test_all_files_of_a_machine_fit_into_one_report(paths):
     assert len(told) == found.DROPINS_AT_MOST
     assert {file.form for file in told} == {"text", "long"}
     assert sum(len(file.model_dump_json()) for file in told) < 1024 * 1024
+
+
+def test_a_name_that_is_no_utf8_is_told_as_far_as_it_can_be(paths):
+    write(paths.units / "systemd-nspawn@web.service.d" / os.fsdecode(b"caf\xe9.conf"), "[Service]\n")
+    [dropin] = [file for file in found.files(paths, "web") if file.kind == "dropin"]
+    assert dropin.path.endswith("/caf�.conf")
+    assert dropin.text == "[Service]\n"

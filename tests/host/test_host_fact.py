@@ -1,6 +1,7 @@
 """What a host tells of itself."""
 
 import json
+import os
 from dataclasses import asdict
 
 from machines.host import host_fact
@@ -22,3 +23,11 @@ def test_its_bases_are_told_and_those_without_a_tree_are_not(paths: Paths) -> No
     told = host_fact.read(paths, Policy(), networkd=False).bases
     assert [(base.id, base.title, base.packages) for base in told] == [("a" * 16, "Debian bookworm · vim", 2)]
     assert told[0].used > told[0].built
+
+
+def test_a_link_of_any_name_spoils_no_report(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(host_fact, "NET", tmp_path)
+    for name in (b"br\xe9/bridge", b"lo", b"eth0"):
+        os.makedirs(os.fsencode(tmp_path) + b"/" + name)
+    told = host_fact.links()
+    assert (told.bridges, told.interfaces) == (["br�"], ["br�", "eth0"])

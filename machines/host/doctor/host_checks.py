@@ -8,6 +8,7 @@ from pathlib import Path
 
 from machines.contract import tools as tool_table
 from machines.contract.findings import Finding
+from machines.contract.problems import printable
 from machines.host import autostart, firewall, host_fact
 from machines.host import tools as host_tools
 from machines.host.doctor.scene import Scene
@@ -41,7 +42,9 @@ def found(
     code: str, several: Mapping[str, object] | None = None, *, can_mend: bool = False, **facts: object
 ) -> Finding:
     given = {**(several or {}), **facts}
-    return Finding(code=code, facts={name: str(value)[:300] for name, value in given.items()}, can_mend=can_mend)
+    return Finding(
+        code=code, facts={name: printable(str(value))[:300] for name, value in given.items()}, can_mend=can_mend
+    )
 
 
 # --- network
