@@ -26,20 +26,26 @@ from machines.host.unit_state import INFINITE
 
 LOG = logging.getLogger(__name__)
 
+ODD = (ValueError, LookupError, TypeError, OSError)  # what comes of files and processes that are not as expected
 TOLD_AT_ONCE = 1024 * 1024  # characters of JSON in one report at most
 _FAMILIES = {0: "", 2: "ipv4", 10: "ipv6"}
 _PROTOCOLS = {0: "", 6: "tcp", 17: "udp"}
 
 
-async def read(host: ThisHost, names: Iterable[str] | None = None) -> list[FoundMachine]:
-    """These machines, or all; one that is gone is left out. Raises BusError when the bus does not answer."""
+async def read(host: ThisHost, names: Iterable[str]) -> tuple[list[FoundMachine], list[str]]:
+    """(these machines, those of them that could not be read); one that is gone is left out. Raises BusError when the bus
+    does not answer."""
     lists = await inventory.read_what_answers(host)
-    wanted = inventory.names(lists) if names is None else [name for name in names if inventory.is_there(lists, name)]
+    wanted = [name for name in names if inventory.is_there(lists, name)]
     told = await asyncio.gather(*(_one(host, lists, MachineName(name)) for name in wanted), return_exceptions=True)
-    for each in told:
-        if isinstance(each, BaseException) and not isinstance(each, BusError):
+    odd = []
+    for name, each in zip(wanted, told, strict=True):
+        if isinstance(each, ODD):  # whoever is root in it has a hand in what is read
+            LOG.error("What holds for %s cannot be read", name, exc_info=each)
+            odd.append(name)
+        elif isinstance(each, BaseException) and not isinstance(each, BusError):
             raise each
-    return [each for each in told if isinstance(each, FoundMachine)]
+    return [each for each in told if isinstance(each, FoundMachine)], odd
 
 
 async def _one(host: ThisHost, lists: Lists, name: MachineName) -> FoundMachine:

@@ -216,27 +216,31 @@ class Watch:
             self._look.clear()
             names, self._unseen = self._unseen, set()
             try:
-                await self._tell_found(names)
-                self._host.trouble.over(trouble.FILES)
+                if odd := await self._tell_found(names):
+                    self._host.trouble.note(trouble.FILES, _unread(odd))
+                else:
+                    self._host.trouble.over(trouble.FILES)
             except Exception as error:  # a mistake of ours, perhaps with a machine's help, must not end the watch
                 if self._host.trouble.note(trouble.FILES, _sentence(error)) and _unforeseen(error):
                     LOG.warning("What holds for %d machines could not be read", len(names), exc_info=error)
 
-    async def _tell_found(self, names: set[str]) -> None:
-        """Send what is not as it was told last, of machines the panel knows; the others' turn comes when it does."""
+    async def _tell_found(self, names: set[str]) -> list[str]:
+        """Send what is not as it was told last, of machines the panel knows; the others' turn comes when it does. Returns
+        those that could not be read."""
         if time.monotonic() > self._told_all + TELL_AGAIN_SECONDS:
             self._held_true, self._told_all = {}, time.monotonic()
-        found = [each for each in await holds.read(self._host, sorted(names)) if each.name in self._told]
+        read, odd = await holds.read(self._host, sorted(names))
+        found = [each for each in read if each.name in self._told]
         before, digests = self._held_true, {each.name: holds.digest(each) for each in found}
         fresh = [each for each in found if before.get(each.name) != digests[each.name]]
         self._held_true = {name: digest for name, digest in before.items() if name not in names} | digests
-        if not fresh:
-            return
         try:
-            await self._in_sender(self._reporter.send, *holds.reports(fresh))
+            if fresh:
+                await self._in_sender(self._reporter.send, *holds.reports(fresh))
         except TROUBLE:
             self._forget_held(digests)
             raise
+        return odd
 
     def _forget_held(self, names: Iterable[str]) -> None:
         """What was told of these counts no more: the panel did not hear it, or has lost the machine since."""
@@ -371,6 +375,11 @@ def _unescape(label: str) -> str:
 def _unforeseen(error: Exception) -> bool:
     """Whether its way through our code is worth writing down."""
     return not isinstance(error, TROUBLE)
+
+
+def _unread(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more} could not be read; the worker's log says more."
 
 
 def _sentence(error: Exception) -> str:

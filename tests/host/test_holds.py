@@ -1,9 +1,13 @@
 """Values of the bus as text, and reports within their bounds."""
 
+import asyncio
+
 import pytest
 
 from machines.contract.reports import FoundFile, FoundMachine
-from machines.host import holds
+from machines.host import holds, inventory
+from machines.host.bus import BusError
+from machines.host.inventory import Lists
 
 
 @pytest.mark.parametrize(
@@ -26,3 +30,19 @@ def test_reports_keep_their_bounds():
     made = list(holds.reports(FoundMachine(name=f"m{n}", files=[file] * 4) for n in range(8)))
     assert [len(report.machines) for report in made] == [2, 2, 2, 2]
     assert [len(r.machines) for r in holds.reports(FoundMachine(name=f"m{n}") for n in range(60))] == [50, 10]
+
+
+@pytest.mark.parametrize("error", [ValueError("no text"), ProcessLookupError(3, "gone"), KeyError("Id")])
+def test_one_odd_machine_does_not_keep_the_others_from_being_told(monkeypatch, error):
+    async def lists(_host):
+        return Lists({name: f"/{name}" for name in ("odd", "silent", "web")}, {}, {})
+
+    async def one(_host, _lists, name):
+        if name in {"odd", "silent"}:
+            raise error if name == "odd" else BusError("NoReply", "it went away")
+        return FoundMachine(name=name)
+
+    monkeypatch.setattr(inventory, "read_what_answers", lists)
+    monkeypatch.setattr(holds, "_one", one)
+    told, odd = asyncio.run(holds.read(None, ["odd", "silent", "web", "gone"]))
+    assert ([each.name for each in told], odd) == (["web"], ["odd"])
