@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,16 @@ class Belonging:
 
 def of(paths: Paths, name: MachineName) -> list[Belonging]:
     """All of them: settings first, then drop-ins, units and links. Nothing is raised for what cannot be read."""
-    made = [_read(path, kind) for path, kind in _paths(paths, name)]
+    made = [_read(path, kind) for path, kind in _paths(paths, name) if not _is_folder(path)]
     return made[:AT_MOST]
+
+
+def _is_folder(path: Path) -> bool:
+    """A folder in the place of a file says nothing to systemd, and holds what somebody put there."""
+    try:
+        return stat.S_ISDIR(guarded.state(path, follow=False).st_mode)
+    except OSError:
+        return False
 
 
 def _paths(paths: Paths, name: MachineName) -> Iterator[tuple[Path, Kind]]:
@@ -84,7 +93,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, kind: Kind) -> Belonging:
-    target = os.readlink(path) if path.is_symlink() else ""
+    target = found.target_of(path)
     if kind in {"autostart", "verity"}:
         return Belonging(path, kind, target)
     file = found.read(path, "unit", follow=kind != "settings")
@@ -124,11 +133,12 @@ def of_nobody(paths: Paths, machines: Collection[str]) -> dict[str, list[Belongi
 # --- taking them away
 
 
-def remove(gone: Iterable[Belonging], keep: Path) -> int:
-    """Remove these, durably, links but not what they lead to; how many have left a copy in the folder `keep`. Twice does
-    no harm. Raises OSError."""
+def remove(gone: Iterable[Belonging], keep: Path, *, image_too: bool = False) -> int:
+    """Remove these, durably, links but not what they lead to; how many have left a copy in the folder `keep`. With
+    `image_too` those leave none that are of no use without the image, and may be large. Twice does no harm. Raises
+    OSError, before anything is removed when a copy cannot be made."""
     files = list(gone)
-    kept = _keep(files, keep)
+    kept = _keep([each for each in files if not (image_too and each.kind == "verity")], keep)
     for each in files:
         each.path.unlink(missing_ok=True)
         forget_empty(each.path.parent)
@@ -139,48 +149,64 @@ def remove(gone: Iterable[Belonging], keep: Path) -> int:
 
 def _keep(files: Iterable[Belonging], folder: Path) -> int:
     """Copies under their own paths."""
-    read = [(each, "" if each.target else _text(each.path)) for each in files]
-    copies = [(each, text) for each, text in read if each.target or text]
+    copies = [each for each in files if each.target or _is_file(each.path)]
     if copies:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_room(folder)
-    for each, text in copies:
-        _put(folder / each.path.relative_to("/"), each.target, text)
+    for each in copies:
+        _put(folder / each.path.relative_to("/"), each.path, each.target)
     return len(copies)
 
 
-def _put(file: Path, target: str, text: str) -> None:
+def _is_file(path: Path) -> bool:
+    """Raises Unreadable."""
+    try:
+        return stat.S_ISREG(guarded.state(path, follow=False).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _put(file: Path, source: Path, target: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if not target:
-        nspawn_file.write_one(file, text)
+        _copy(source, file)
     elif not os.path.lexists(file):
         file.symlink_to(target)
-        nspawn_file.sync_folder(file.parent)
+    nspawn_file.sync_folder(file.parent)
+
+
+def _copy(source: Path, file: Path) -> None:
+    """All of a regular file, with its owner and mode. Raises OSError."""
+    aside = file.with_name(f".{file.name}.new")
+    made = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(made, "wb") as out, open(os.open(source, guarded.READ_ONLY | os.O_NOFOLLOW), "rb") as text:
+        state = os.fstat(text.fileno())
+        shutil.copyfileobj(text, out)
+        os.fchown(out.fileno(), state.st_uid, state.st_gid)
+        os.fchmod(out.fileno(), stat.S_IMODE(state.st_mode))
+        out.flush()
+        os.fsync(out.fileno())
+    aside.rename(file)
 
 
 def put_back(keep: Path) -> int:
-    """The way back of remove(): how many of the copies are in their places again. What lies there by now stays. Raises
-    OSError."""
-    back = 0
-    for copy in _files_below(keep):
+    """The way back of remove(): how many of the copies are in their places again. What lies there by now stays, and so
+    does its copy then. Raises OSError."""
+    copies, back = _files_below(keep), 0
+    for copy in copies:
         file = Path("/") / copy.relative_to(keep)
         if not os.path.lexists(file):
-            _put(file, *((os.readlink(copy), "") if copy.is_symlink() else ("", _text(copy))))
+            _put(file, copy, os.readlink(copy) if copy.is_symlink() else "")
+            copy.unlink()
             back += 1
-    shutil.rmtree(keep, ignore_errors=True)
+    if back == len(copies):
+        shutil.rmtree(keep, ignore_errors=True)
     return back
 
 
 def _files_below(folder: Path) -> list[Path]:
     return [Path(top, name) for top, folders, names in os.walk(folder) for name in (*folders, *names)
             if os.path.islink(os.path.join(top, name)) or name in names]  # fmt: skip
-
-
-def _text(path: Path) -> str:
-    """What a file says; "" for what cannot be read."""
-    with contextlib.suppress(OSError):
-        return guarded.contents(path, follow=False).data.decode(errors="surrogateescape")
-    return ""
 
 
 def _make_room(folder: Path) -> None:

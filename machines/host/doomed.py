@@ -15,7 +15,7 @@ from pathlib import Path
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import belongings, images, inventory
+from machines.host import belongings, guarded, images, inventory
 from machines.host.images import Location
 from machines.host.running import Machine
 from machines.host.this_host import Task, ThisHost
@@ -138,14 +138,16 @@ def _rooted(image: Path) -> list[str]:
         with contextlib.suppress(OSError):
             root = os.readlink(f"/proc/{entry.name}/root")
             if root == str(image) or root.startswith(f"{image}/"):
-                users.append(f"{Path(f'/proc/{entry.name}/comm').read_text().strip()} ({entry.name})")
+                comm = Path(f"/proc/{entry.name}/comm").read_text(errors="replace").strip()
+                users.append(f"{comm} ({entry.name})")
     return users
 
 
 def _links_to(image: Path) -> list[str]:
     with os.scandir(image.parent) as entries:
         links = [entry.path for entry in entries if entry.is_symlink()]
-    return [link for link in links if os.path.realpath(link) == str(image)]
+    real = guarded.resolved(image)
+    return [link for link in links if guarded.resolved(Path(link)) == real]
 
 
 # --- its files
@@ -168,8 +170,8 @@ def _check_files(host: ThisHost, order: orders.Remove) -> None:
 
 
 def _check_writable(folder: Path, name: str) -> None:
-    """root may write everywhere but on a read-only file system."""
-    if not os.access(folder, os.W_OK):
+    """root may write everywhere but on a read-only file system. Raises Unreadable for one that does not answer."""
+    if not guarded.call(folder, lambda: os.access(folder, os.W_OK)):
         raise Problem(
             f"{folder} is read-only. Nothing of {name} was removed.", code="read-only",
             hint="Make that file system writable on the host, then order it once more.",

@@ -89,7 +89,7 @@ def _take(host: ThisHost, task: Task, name: MachineName, gone: list[Belonging]) 
     for each in gone:
         task.voice.line(f"Removing {each.said}")
     keep = host.paths.removed(name, task.job)
-    if belongings.remove(gone, keep):
+    if belongings.remove(gone, keep, image_too=True):
         task.voice.line(f"Copies are kept in {keep}")
     task.run(systemctl.daemon_reload())
 

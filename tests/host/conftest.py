@@ -1,5 +1,6 @@
 """A host in a temporary directory: real ledger, real keys, real files, stand-in programs first on PATH."""
 
+import ctypes
 import json
 import os
 import threading
@@ -170,3 +171,20 @@ def eventually() -> Callable[[Callable[[], object]], None]:
 @pytest.fixture
 def gate() -> threading.Event:
     return threading.Event()
+
+
+@pytest.fixture
+def dead_mount(tmp_path) -> Iterator[Path]:
+    """A file system whose server never answers, as an NFS server that is gone: FUSE, and nobody reads its requests."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("needs root and FUSE")
+    libc, server = ctypes.CDLL(None, use_errno=True), os.open("/dev/fuse", os.O_RDWR)
+    folder = tmp_path / "dead"
+    folder.mkdir()
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0"
+    if libc.mount(b"dead", os.fsencode(folder), b"fuse", 0, options.encode()):
+        os.close(server)
+        pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
+    yield folder
+    os.close(server)  # whoever waits gets an error
+    libc.umount2(os.fsencode(folder), 2)

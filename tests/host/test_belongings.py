@@ -1,12 +1,13 @@
 """What belongs to a machine's name is found wherever it lies, whoever wrote it, and goes without a trace but for a copy."""
 
 import os
+import threading
 
 import pytest
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
-from machines.host import belongings, nspawn_file
+from machines.host import belongings, guarded, leftovers, nspawn_file
 
 WEB = MachineName("web")
 UNIT = "systemd-nspawn@web.service"
@@ -86,8 +87,65 @@ def test_what_was_taken_away_can_be_put_back_but_replaces_nothing(paths, all_of_
     assert belongings.put_back(keep) == len(all_of_web) - 1
     assert newer.read_text() == "[Exec]\nBoot=no\n"
     assert [each for each in belongings.of(paths, WEB) if each.path != newer] == before[1:]
-    assert not keep.exists()
+    assert (keep / newer.relative_to("/")).read_text() == nspawn.mark("[Exec]\n", 3)  # its only copy
     assert belongings.put_back(keep) == 0
+    newer.unlink()
+    assert belongings.put_back(keep) == 1
+    assert not keep.exists()
+
+
+def test_what_is_put_back_is_whole_and_as_private_as_it_was(paths):
+    secret, large = write(paths.nspawn_file(WEB), "[Exec]\nEnvironment=TOKEN=x\n"), paths.machines / "web.verity"
+    secret.chmod(0o600)
+    large.parent.mkdir(exist_ok=True)
+    large.write_bytes(bytes(range(256)) * 8192)
+    mask = write(paths.units / UNIT, "")
+    keep, data = paths.state / "removed/web-1", large.read_bytes()
+    assert belongings.remove(belongings.of(paths, WEB), keep) == 3
+    assert not any(map(os.path.lexists, (secret, large, mask)))
+    assert belongings.put_back(keep) == 3
+    assert large.read_bytes() == data
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert mask.read_text() == ""
+
+
+def test_of_an_image_that_goes_too_nothing_large_is_kept(paths):
+    write(paths.machines / "web.verity", "x" * 5000)
+    keep = paths.state / "removed/web-1"
+    assert belongings.remove(belongings.of(paths, WEB), keep, image_too=True) == 0
+    assert belongings.of(paths, WEB) == []
+    assert not keep.exists()
+
+
+def test_folders_among_them_and_what_lies_in_those_stay(paths):
+    """systemd reads none of it, and what cannot be removed must not stop a removal half-way."""
+    old = write(paths.units / f"{UNIT}.d/old/90-mine.conf")
+    hand = write(paths.units / f"{UNIT}.d/90-mine.conf")
+    assert [each.path for each in belongings.of(paths, WEB)] == [hand]
+    belongings.remove(belongings.of(paths, WEB), paths.state / "removed/web-1")
+    assert old.exists()
+    assert not hand.exists()
+
+
+def test_names_that_are_no_utf8_are_told_as_far_as_they_can_be(paths):
+    folder = paths.units / f"{UNIT}.d"
+    hand = write(folder / os.fsdecode(b"caf\xe9.conf"))
+    link(folder / "20-link.conf", os.fsdecode(b"/srv/caf\xe9"))
+    [told] = leftovers.of_nobody(paths, set())
+    assert [file.path for file in told.files] == [f"{folder}/20-link.conf", f"{folder}/caf�.conf"]
+    belongings.remove(belongings.of(paths, WEB), paths.state / "removed/web-1")
+    assert not os.path.lexists(hand)
+
+
+def test_a_folder_of_links_that_does_not_answer_holds_nobody_up(dead_mount, paths, monkeypatch):
+    monkeypatch.setattr(guarded, "SECONDS", 0.2)
+    link(paths.units / "multi-user.target.wants", dead_mount)
+    told: list = []
+    reading = threading.Thread(target=lambda: told.extend(belongings.of(paths, WEB)), daemon=True)
+    reading.start()
+    reading.join(10)
+    assert not reading.is_alive()
+    assert [each.target for each in told] == [""]  # whether it holds one nobody knows
 
 
 def test_a_file_that_blocks_is_found_and_removed(paths):

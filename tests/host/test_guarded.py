@@ -1,10 +1,9 @@
 """Paths that others shape: what would block, never end or lead astray costs nobody else anything."""
 
-import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -107,23 +106,6 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-@pytest.fixture
-def dead_mount(tmp_path) -> Iterator[Path]:
-    """A file system whose server never answers, as an NFS server that is gone: FUSE, and nobody reads its requests."""
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        pytest.skip("needs root and FUSE")
-    libc, server = ctypes.CDLL(None, use_errno=True), os.open("/dev/fuse", os.O_RDWR)
-    folder = tmp_path / "dead"
-    folder.mkdir()
-    options = f"fd={server},rootmode=40000,user_id=0,group_id=0"
-    if libc.mount(b"dead", os.fsencode(folder), b"fuse", 0, options.encode()):
-        os.close(server)
-        pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
-    yield folder
-    os.close(server)  # whoever waits gets an error
-    libc.umount2(os.fsencode(folder), 2)
 
 
 def test_a_mount_that_hangs_costs_one_thread_however_many_files_lead_into_it(dead_mount, tmp_path, monkeypatch):

@@ -5,6 +5,9 @@ import fcntl
 import inspect
 import os
 import struct
+import subprocess
+import sys
+import threading
 import time
 from types import SimpleNamespace
 from uuid import UUID
@@ -14,7 +17,7 @@ import pytest
 from machines.contract import nspawn, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import belongings, remove
+from machines.host import belongings, guarded, remove
 from machines.host.bus import BusError
 from machines.host.this_host import Task, ThisHost
 from machines.host.voice import Voice
@@ -165,6 +168,36 @@ def test_links_to_it_and_links_in_its_place_are_named(host, paths, web):
     paths.image(WEB).rename(paths.machines.parent / "real")
     paths.image(WEB).symlink_to(paths.machines.parent / "real")
     assert refused(host) == "image-is-link"
+
+
+def test_links_to_it_are_seen_where_the_pool_itself_is_reached_by_one(host, paths, web):
+    paths.machines.rename(paths.machines.parent / "srv")
+    paths.machines.symlink_to(paths.machines.parent / "srv")
+    (paths.machines / "alias").symlink_to("web")
+    assert refused(host) == "image-linked"
+
+
+def test_a_link_into_a_mount_that_does_not_answer_holds_up_no_removal(host, paths, web, dead_mount, monkeypatch):
+    monkeypatch.setattr(guarded, "SECONDS", 0.2)
+    (paths.machines / "far").symlink_to(dead_mount / "far")
+    removing = threading.Thread(target=remove.remove, args=(host, task()), daemon=True)
+    removing.start()
+    removing.join(20)
+    assert not removing.is_alive()
+    assert os.listdir(paths.machines) == ["far"]
+
+
+def test_whoever_works_in_it_is_named_whatever_it_calls_itself(host, paths, web):
+    """The kernel cuts a name after 15 bytes, wherever a letter ends."""
+    pause = "import os, sys; os.chroot(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    name = "import ctypes; ctypes.CDLL(None).prctl(15, b'caf\\xe9', 0, 0, 0); " + pause
+    with subprocess.Popen(
+        [sys.executable, "-c", name, paths.image(WEB)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as inside:
+        assert inside.stdout is not None
+        inside.stdout.readline()
+        assert refused(host) == "image-busy"
+        inside.communicate()
 
 
 def test_of_two_images_of_one_name_the_one_that_counts_goes(host, paths, web):
