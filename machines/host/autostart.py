@@ -92,7 +92,9 @@ def _leads_to(paths: Paths, unit: str) -> list[str]:
 
 def _is_masked(paths: Paths, unit: str) -> bool:
     file = _file(paths, unit)
-    return file is not None and file.is_symlink() and os.readlink(file) == os.devnull
+    with contextlib.suppress(OSError):  # no link, or gone this moment
+        return file is not None and os.readlink(file) == os.devnull
+    return False
 
 
 def _lines(paths: Paths, unit: str) -> list[str]:

@@ -6,6 +6,7 @@ import threading
 import time
 
 from machines.contract.problems import Problem
+from machines.host.found import target_of
 from machines.host.inventory import SLOW
 from machines.host.run import run
 from machines.host.this_host import Image, Slow
@@ -25,7 +26,7 @@ def _keep_counting(slow: Slow) -> None:
     while True:
         for image in list(slow.images.values()):
             counted_at, _ = slow.disk.get(image.name, (-SLOW, 0))
-            if time.monotonic() - counted_at >= SLOW and not image.path.is_symlink():
+            if time.monotonic() - counted_at >= SLOW and not target_of(image.path):
                 _count(image, slow)
         time.sleep(ROUND)
 
