@@ -99,6 +99,12 @@ class Machine(models.Model):
         return MachineState(self.state)
 
     @property
+    def was_up(self) -> bool:
+        """Whether it was up when its host last said how it is: `since` stays where silence has made it unknown."""
+        state = MachineState(self.state)
+        return state.is_up or (state == MachineState.UNKNOWN and self.since is not None)
+
+    @property
     def image_is_fixed(self) -> bool:
         """Whether nothing can change or remove the image, for where it lies."""
         return self.read_only_by in FIXED
@@ -107,7 +113,7 @@ class Machine(models.Model):
     def command(self) -> CommandLine:
         """What runs it, or would: while it is up the words it was started with, else those of its unit; the stock unit's
         as long as its host has told of none."""
-        words = self.run_command if MachineState(self.state).is_up else []
+        words = self.run_command if self.was_up else []
         return command_line.parse(words) if words else self.next_command
 
     @property

@@ -54,7 +54,8 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
     )
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED and "findings" in job.result), None)
-    found = _found(shown) + ([] if name else clock(host)) if shown else []
+    time = clock(host) if shown and not name else []
+    found = [*_found(shown), *time] if shown else []
     counts = {level.value: sum(findings.level(f) == level for f in found) for level in Level}
     context = {
         "host": host,
@@ -75,7 +76,8 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
         "fragment": responses.wants_fragment(request),
     }
     unfinished = frame.running_jobs(request)
-    return context | {"seen": rows.version([(job.pk, job.state) for job in jobs], host.state().value, unfinished)}
+    version = rows.version([(job.pk, job.state) for job in jobs], host.state().value, unfinished, time)
+    return context | {"seen": version}
 
 
 def verdict(counts: Mapping[str, int]) -> str:

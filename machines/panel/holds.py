@@ -13,7 +13,6 @@ from machines.contract import command_line, limits, nspawn, readback
 from machines.contract.command_line import CommandLine
 from machines.contract.names import unit_of
 from machines.contract.orders import ABSENT
-from machines.contract.states import MachineState
 from machines.contract.table import Group, Setting
 from machines.models import Found, Machine
 from machines.models.found import ETC, RUN, File
@@ -22,6 +21,7 @@ from machines.templatetags import panel_tags
 
 # The facts of a machine's row that the rows below are made of, beside its texts.
 DEPENDS_ON = frozenset({"state", "since", "unit", "restart_needed", "applied", "nspawn_sha256", "limits_sha256"})
+DEPENDS_ON_HOST = ("lacks", "memory_total")  # the same of its host's facts
 UNKNOWN_AT_MOST = 100
 RAISED = {"LimitNOFILE", "LimitMEMLOCK"}  # a systemd inside raises them for itself
 NOTHING_ASKED = {"auto", "none", "no"}
@@ -110,7 +110,7 @@ def is_arriving(machine: Machine, found: Found) -> bool:
 
 def is_up(machine: Machine) -> bool:
     """Whether it was up when its host last spoke: the files told belong to that moment, even if it is silent since."""
-    return MachineState(machine.state).is_up
+    return machine.was_up
 
 
 def is_by_hand(machine: Machine) -> bool:

@@ -399,7 +399,7 @@ def settle_revision(revision: Revision, machine: Machine, *, written: bool, at: 
         return
     Revision.objects.filter(pk=revision.pk).update(state=Revision.State.APPLIED, applied_at=at)
     before = machine.applied.nspawn_text if machine.applied else ""
-    needs_restart = MachineState(machine.state).is_up and _body(before) != _body(revision.nspawn_text)
+    needs_restart = machine.was_up and _body(before) != _body(revision.nspawn_text)
     # A machine that was started after the files were written runs with them.
     started_since = machine.since is not None and machine.since >= at
     Machine.objects.filter(pk=machine.pk).update(
@@ -520,8 +520,12 @@ def _observed(host: Host, report: reports.Observed, _: Jobs) -> None:
 def _inventory(host: Host, report: reports.Inventory, _: Jobs) -> None:
     now = timezone.now()
     note_reboot(host, report.host.boot_id)
-    host.facts = report.host.model_dump(mode="json")
+    before, host.facts = host.facts, report.host.model_dump(mode="json")
     host.facts_at = host.inventory_at = now
+    if any(before.get(name) != host.facts.get(name) for name in holds.DEPENDS_ON_HOST):
+        host.save(update_fields=["facts"])
+        for number in Found.objects.filter(machine__host=host).values_list("machine_id", flat=True):
+            holds.recount(number)
     known = {m.name: m for m in Machine.objects.on(host).select_related("applied", "host")}
     for fact in report.machines:
         refresh(host, fact, known, partial=bool(report.partial))

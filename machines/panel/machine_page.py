@@ -21,7 +21,6 @@ from machines.panel import (
     frame,
     holds,
     job_words,
-    leftovers,
     responses,
     rows,
     unit_activity,
@@ -152,6 +151,7 @@ def _version(machine: Machine, shown: dict[str, Any], unfinished: int) -> str:
         shown["doing"],
         unfinished,
         shown["limits"],
+        shown["outside_unknown"],
     )
     return rows.version(facts, jobs, host)
 
@@ -181,11 +181,11 @@ def _outside(machine: Machine) -> dict[str, str] | None:
     told = getattr(machine, "told_of_files", None)
     if told is None:
         return None
-    return {
-        key: value
-        for each in leftovers.read(machine, Found(machine=machine, told=told))
-        for key, value in each.held.items()
-    }
+    held: dict[str, str] = {}
+    for file in Found(machine=machine, told=told).dropins:  # the last one wins, ours too
+        said = limits.read(file.text) if file.is_plain else {}
+        held = {key: value for key, value in held.items() if key not in said} | ({} if file.is_ours else said)
+    return held
 
 
 def limit_rows(machine: Machine, outside: Mapping[str, str] | None = None) -> list[LimitRow]:

@@ -63,7 +63,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "up": panel_tags.duration(now - since) if since else "",
         "restart_needed": given["restart_needed"],
         "drifted": given["drifted"],
-        "not_as_asked": "" if silent else given["not_as_asked"] or "",
+        "not_as_asked": "" if state == MachineState.UNKNOWN else given["not_as_asked"] or "",
         "template": template,
         "can_start": not job and state in DOWN and not template,
         "start": start,

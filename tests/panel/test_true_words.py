@@ -79,6 +79,30 @@ def test_a_stopped_machine_with_a_foreign_limit_may_not_use_all_of_its_host(as_a
     assert "None: it may use all of alpha" in text(as_admin.get("/hosts/alpha/machines/web/"))
 
 
+def dropin(unit, name, text):
+    path = f"/etc/systemd/system/systemd-nspawn@{unit}.service.d/{name}"
+    return {"path": path, "kind": "dropin", "form": "text", "text": text}
+
+
+def test_of_several_drop_ins_the_one_that_wins_is_shown(as_admin, web):
+    """Also one for every machine of the host; and none that ours overrides."""
+    files = [
+        dropin("", "10-all.conf", "[Service]\nMemoryMax=300M\nTasksMax=77\n"),
+        dropin("web", "40-mine.conf", "[Service]\nTasksMax=88\nCPUWeight=55\n"),
+        dropin("web", "50-nspawnpanel.conf", "[Service]\nCPUWeight=66\n"),
+    ]
+    Found.objects.create(machine=web, told=files)
+    page = text(as_admin.get("/hosts/alpha/machines/web/"))
+    assert '"mono">300M</span>' in page
+    assert '"mono">88</span>' in page
+    assert '"mono">77</span>' not in page
+    assert '"mono">55</span>' not in page
+    type(web).objects.update(state="unknown")
+    page = text(as_admin.get("/hosts/alpha/machines/web/"))
+    assert "set outside the panel" in page
+    assert "next start" not in page
+
+
 def test_a_start_that_failed_is_told_in_one_box(as_admin, web):
     type(web).objects.filter(pk=web.pk).update(state="failed", why="Failed to stat /srv/gone: No such file")
     problem = {"code": "start-failed", "message": "web did not start.", "hint": ""}

@@ -33,6 +33,7 @@ def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
         [getattr(machine, field.attname) for field in Machine._meta.concrete_fields if field.name not in config_page.PASSING],
         found and (found.told, found.shown, found.kernel, found.inside, found.needs_reload, found.lacks),
         (everything, shown["state"], shown["holder"] and shown["holder"].pk, shown["seen"]),
+        (machine.host.trouble, [machine.host.facts.get(name) for name in ("policy", *holds.DEPENDS_ON_HOST)]),
     )  # fmt: skip
     return responses.page(request, "configs/holds.html", shown, fragment="configs/_holds.html", version=version)
 

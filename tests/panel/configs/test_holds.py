@@ -329,6 +329,52 @@ def test_a_silent_host_s_page_and_badge_have_one_number(as_viewer, web):
     assert "this is what it said last" in unescape(as_viewer.get(URL).content.decode())
 
 
+def test_they_have_one_number_too_after_the_silence_was_noted(as_viewer, web):
+    cast.applied(web, memory_max="512M")
+    ours = run(web).applied
+    find(web, STOCK, (ETC, ours.nspawn_text), (OURS, ours.limits_text), shown={"MemoryMax": str(1 << 30)})
+    holds.recount(web.pk)
+    intake.make_unknown(Machine.objects.filter(pk=web.pk), "", timezone.now())
+    assert counted(web) == (1, 1)
+    row = as_viewer.get("/machines/").content.decode()
+    assert "not as asked" not in row  # nothing is claimed of it there
+
+
+def test_they_have_one_number_when_the_host_says_that_a_limit_is_not_enforced_there_any_more(web):
+    run(web)
+    find(web, STOCK, (LATE, "[Service]\nManagedOOMSwap=kill\n"))
+    holds.recount(web.pk)
+    assert counted(web) == (0, 0)
+    told = reports.Inventory(
+        host=reports.HostFact(lacks={"ManagedOOMSwap": "systemd-oomd"}),
+        machines=[reports.MachineFact(name="web", state="running", unit=UNIT, since=Machine.objects.get().since.timestamp())],
+    )  # fmt: skip
+    intake.TAKE["inventory"](web.host, told, intake.Jobs(web.host))
+    assert counted(web) == (1, 1)
+
+
+def test_a_restart_is_needed_also_where_silence_came_before_the_outcome(web, admin):
+    cast.applied(web, memory_max="512M")
+    run(web)
+    intake.make_unknown(Machine.objects.filter(pk=web.pk), "", timezone.now())
+    draft = cast.draft(web, admin, memory_max="1G", settings={"Exec.Hostname": "other"})
+    draft.number_and_keep(2)
+    machine = Machine.objects.select_related("applied").get(pk=web.pk)
+    intake.settle_revision(draft, machine, written=True, at=timezone.now())
+    assert Machine.objects.get(pk=web.pk).restart_needed
+
+
+def test_the_live_part_comes_anew_when_the_host_cannot_read_files_any_more(as_viewer, web):
+    run(web)
+    find(web, STOCK)
+    seen = as_viewer.get(URL, headers={"HX-Request": "true"}).context["version"]
+    again = {"path": f"{URL}?v={seen}", "headers": {"HX-Request": "true"}}
+    assert as_viewer.get(**again).status_code == 204
+    web.host.trouble = {"files": "The disk does not answer."}
+    web.host.save()
+    assert "The disk does not answer." in as_viewer.get(**again).content.decode()
+
+
 # --- limits that nothing enforces
 
 

@@ -196,6 +196,14 @@ def test_the_live_part_answers_nothing_when_nothing_changed(as_viewer, alpha):
     assert as_viewer.get(f"{HOST}?v={first.context['seen']}", headers=HTMX).status_code == 204
 
 
+def test_the_live_part_follows_the_clock(as_viewer, alpha):
+    examined(alpha, [{"code": "tools-there"}])
+    first = as_viewer.get(HOST, headers=HTMX)
+    alpha.clock_skew = -90.0
+    alpha.save()
+    assert "90 s behind" in text(as_viewer.get(f"{HOST}?v={first.context['seen']}", headers=HTMX))
+
+
 def test_it_costs_few_queries(as_viewer, web, django_assert_max_num_queries):
     examined(web.host, [{"code": "tools-there"}], "web")
     with django_assert_max_num_queries(5):
