@@ -59,9 +59,12 @@ def _deaf(machine: Machine) -> TookTooLong:
 
 
 def _anew(machine: Machine, started: float) -> None:
-    """Stop and start the unit, and wait until its new run begins; whether it comes up is for the caller to see."""
+    """Stop and start the unit, and wait until its new run begins; whether it comes up is for the caller to see. Raises
+    Problem start-failed or BusError when systemd begins none: it is masked, or what it needs fails."""
     job = machine.host.bus.begin(machine.host.bus.unit_job("RestartUnit", unit_of(machine.name)))
     machine.comes_to(lambda now: now.began > started or job.done(), within=GOING_DOWN)
+    if job.done() and (state := machine.state()).began <= started:
+        raise did_not_start(machine.host, machine.task, machine.name, job.result(), before=state.invocation)
 
 
 def come_up(machine: Machine, record: Record) -> None:
