@@ -244,7 +244,7 @@ def activity(now: UnitState, *, refused: bool = False, failed: Sequence[str] = (
         says=printable(now.status) if now.is_up else "",
         start_limit=now.start_limit if starts else None,
         refused=refused or now.result == "start-limit-hit",
-        init=printable(now.init),
+        init=now.init,
         failed=[printable(unit) for unit in failed],
         cannot={verb: why[:300] for verb, why in now.cannot().items()},
     )
@@ -303,7 +303,7 @@ def program_of(pid: int) -> str:
     if not pid:
         return ""
     try:
-        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+        return printable(os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)"))
     except OSError:
         return ""
 

@@ -1,5 +1,9 @@
 """What a unit is doing, out of what systemd and machined say of it."""
 
+import os
+import shutil
+import subprocess
+
 import pytest
 
 from machines.contract.states import MachineState
@@ -154,3 +158,15 @@ def test_a_run_s_own_words_are_waited_for_where_they_come_late(monkeypatch):
     monkeypatch.setattr(journal.time, "sleep", waited.append)
     assert journal.of_failure(b"1") == ["Starting x", "Failed to stat /nowhere"]
     assert waited == list(journal.PAUSES[:2])
+
+
+def test_an_init_of_any_name_can_be_told(tmp_path):
+    program = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen([program, "60"]) as running:
+        now = UnitState(
+            "web", "hand.scope", "active", "running", machine="running", init=unit_state.program_of(running.pid)
+        )
+        running.kill()
+    assert now.init == "caf�"
+    assert "caf�" in unit_state.activity(now).cannot["reboot"]
