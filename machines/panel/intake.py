@@ -333,6 +333,9 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
     written = succeeded or bool(
         report.machine and job.revision and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
     )
+    if job.revision and _kept_others(job, job.revision, report):
+        _not_ours(job.revision, machine)
+        job.revision = None
     if written and job.revision:
         job.revision.save(update_fields=["nspawn_text", "limits_text", "found_in"])
     # A draft that was written all the same: its job had been given up here while the host was silent.
@@ -344,6 +347,23 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
         Machine.objects.filter(pk=machine.pk).update(built_by=job)
     if job.op == "build" and not succeeded and report.machine is None:
         _forget(machine)  # its draft stays, for a retry
+
+
+def _kept_others(job: Job, revision: Revision, report: reports.Outcome) -> bool:
+    """Whether a machine was built with files that were there before, as somebody decided, in place of ours."""
+    if job.order.get("leftovers") != "keep" or report.state != "succeeded" or report.machine is None:
+        return False
+    there = (report.machine.nspawn_sha256, report.machine.limits_sha256)
+    return there != (revision.nspawn_sha256, revision.limits_sha256)
+
+
+def _not_ours(revision: Revision, machine: Machine) -> None:
+    """What was asked for was not written: the machine is one that was configured by hand, which can be taken over."""
+    Machine.objects.filter(pk=machine.pk).update(
+        applied=None, drifted=False, ignored="", restart_needed=False, changed_at=timezone.now()
+    )
+    revision.delete()
+    holds.recount(machine.pk)
 
 
 def _as_ordered(revision: Revision, configuration: dict[str, Any]) -> None:

@@ -320,6 +320,32 @@ class TestRevisions:
         revision.refresh_from_db()
         assert (revision.state, revision.number) == ("draft", None)
 
+    def build(self, voice, revision, leftovers: str) -> Job:
+        configuration = orders.Configuration(revision=1, nspawn=revision.nspawn_text, limits="")
+        order = make.build_order().model_copy(update={"configuration": configuration, "leftovers": leftovers})
+        return make.job(order, on=voice.host, revision=revision, state=JobState.RUNNING)
+
+    def test_files_that_a_new_machine_was_to_keep_are_no_change_by_hand_but_wait_to_be_taken_over(
+        self, voice, machine, revision
+    ):
+        """Also where the name had a machine with a revision before."""
+        Machine.objects.update(applied=Revision.objects.create(machine=machine, number=7, state="applied"))
+        hand = fact(nspawn_sha256="f" * 64)
+        voice.tell(outcome(self.build(voice, revision, "keep"), result={"applied_at": 2000.0}, machine=hand))
+        voice.tell(reports.Observed(machines=[hand]))
+        machine.refresh_from_db()
+        assert (machine.applied, machine.drifted, machine.not_as_asked) == (None, False, 0)
+        assert machine.nspawn_sha256 == "f" * 64
+        assert not Revision.objects.filter(pk=revision.pk).exists()
+
+    @pytest.mark.parametrize(("leftovers", "there"), [("keep", None), ("replace", "f" * 64), ("refuse", "f" * 64)])
+    def test_files_that_were_written_are_the_applied_revision(self, voice, machine, revision, leftovers, there):
+        """Kept was something else: a limit, a link. And what differs though ours were written is a change by hand."""
+        told = fact(nspawn_sha256=there or revision.nspawn_sha256)
+        voice.tell(outcome(self.build(voice, revision, leftovers), result={"applied_at": 2000.0}, machine=told))
+        machine.refresh_from_db()
+        assert machine.applied == revision
+
 
 def test_a_hosts_flood_of_refusals_is_bounded(voice):
     for number in range(60):
