@@ -209,7 +209,8 @@ def read(beginning: bytes) -> Carried:
     Packed by zstd only those can be found that head() has put there.
     """
     found: dict[str, str] = {}
-    with contextlib.suppress(tarfile.TarError, ValueError, OverflowError, IndexError, KeyError, EOFError, struct.error):
+    spoilt = (tarfile.TarError, ValueError, OverflowError, IndexError, KeyError, EOFError, struct.error, RecursionError)
+    with contextlib.suppress(*spoilt):
         archive = tarfile.TarFile(fileobj=io.BytesIO(_unpacked(beginning)), mode="r")
         for _ in range(_ENTRIES):
             if (entry := archive.next()) is None:

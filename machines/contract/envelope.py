@@ -71,7 +71,7 @@ class SignedReport(_Head):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: float
+    at: reports.Seconds
     report: dict[str, Any]
 
 

@@ -136,6 +136,14 @@ def test_what_is_no_settings_file_is_nothing(data):
     assert carried.read(data[: carried.LOOKED_AT]) == Carried()
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_headers_without_end_are_nothing(kind):
+    """Each of them is read inside the one before."""
+    header = tarfile.TarInfo("x")
+    header.type = kind
+    assert carried.read(header.tobuf(tarfile.GNU_FORMAT) * 1000) == Carried()
+
+
 def test_a_link_is_no_settings_file():
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from django.contrib.sessions.models import Session
 from django.db import DatabaseError, OperationalError, connection
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from machines.contract.rights import Role
@@ -101,6 +102,22 @@ def test_without_inodes_a_database_that_cannot_be_opened_is_a_full_disk(tmp_path
     assert is_for_want_of_space(closed)
     assert not is_for_want_of_space(KeyError("a mistake"))
     assert not is_for_want_of_space(None)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_nobody_need_be_known_to_be_told_so(ada, monkeypatch, method):
+    """Not even the session can be read."""
+    client = quiet(make.client(ada))
+
+    def closed(*_args, **_kwargs):
+        raise OperationalError("unable to open database file")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(CursorWrapper, "execute", closed)
+        broken.setattr(server_errors, "_is_full", lambda _: True)
+        answer = getattr(client, method)(START)
+    assert answer.status_code == 507
+    assert SENTENCE in answer.content.decode()
 
 
 def test_any_other_mistake_is_still_ours(ada, monkeypatch):

@@ -3,12 +3,13 @@
 import pytest
 from django.utils import timezone
 
-from machines.contract import orders, recipes, reports
+from machines.contract import envelope, orders, recipes, reports
 from machines.contract.rights import Role
 from machines.contract.states import JobState, MachineState
 from machines.models import Found, Job
 from machines.panel import checks
 from machines.panel.diffs import Files
+from machines.panel.intake import Taken, take
 from tests import make
 from tests.panel.test_intake import HostVoice
 
@@ -101,3 +102,18 @@ def test_a_draft_can_be_judged(odd):
     voice.host.refresh_from_db()
     found = checks.findings(voice.host, "web", Files(nspawn=FILE, limits="[Service]\nMemoryMax=1G\n"))
     assert any("Bridge" in finding.message or "bridge" in finding.message for finding in found)
+
+
+@pytest.mark.parametrize("ahead", [1e300, -1e300, 2e10, -1e9])
+def test_every_page_opens_whatever_its_clock_says(ahead):
+    voice, someone = HostVoice(), make.client(make.user("ada", Role.ADMINISTRATOR))
+    make.job(orders.Examine(), on=voice.host, state="succeeded", result={"findings": []}, finished_at=timezone.now())
+    job = make.job(orders.Start(name="web"), on=voice.host, state=JobState.SENT)
+    for number in (1, 2):
+        sane = envelope.SignedReport(
+            host=voice.host.id, generation=1, number=number, at=0.0, report=reports.to_wire(reports.Heartbeat())
+        )
+        odd = sane.model_copy(update={"at": timezone.now().timestamp() + ahead})
+        assert take(voice.host.id, [(f"{number}-0", envelope.sign_report(odd, voice.key))]) == [Taken.YES]
+    for page in ("/hosts/", HOST, f"{HOST}doctor/", "/jobs/", f"/jobs/{job.pk}/"):
+        assert someone.get(page).status_code == 200, page
