@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -49,8 +50,8 @@ class Belonging:
 
 def of(paths: Paths, name: MachineName) -> list[Belonging]:
     """All of them: settings first, then drop-ins, units and links. Nothing is raised for what cannot be read."""
-    made = [_read(path, kind) for path, kind in _paths(paths, name) if not _is_folder(path)]
-    return made[:AT_MOST]
+    files = ((path, kind) for path, kind in _paths(paths, name) if not _is_folder(path))
+    return [_read(path, kind) for path, kind in islice(files, AT_MOST)]
 
 
 def _is_folder(path: Path) -> bool:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from machines.contract import orders
@@ -17,6 +18,7 @@ from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import belongings, guarded, images, inventory
 from machines.host.images import Location
+from machines.host.rootfs import pool
 from machines.host.running import Machine
 from machines.host.this_host import Task, ThisHost
 
@@ -158,6 +160,7 @@ def _check_files(host: ThisHost, order: orders.Remove) -> None:
     name = MachineName(order.name)
     for each in belongings.of(host.paths, name):
         _check_writable(each.path.parent, name)
+        _check_unmarked(each.path, name)
     for was, file in (
         (order.replaces_nspawn, host.paths.nspawn_file(name)),
         (order.replaces_limits, host.paths.limits_file(name)),
@@ -166,6 +169,16 @@ def _check_files(host: ThisHost, order: orders.Remove) -> None:
             raise Problem(
                 f"{file} was changed on the host since it was last looked at. Nothing was removed.", code="files-changed",
                 hint="Look at what is there now; if it is to go, order it once more.",
+            )  # fmt: skip
+
+
+def _check_unmarked(path: Path, name: str) -> None:
+    """Raises Unreadable for what does not answer."""
+    for each in (path, path.parent):
+        if guarded.call(each, partial(pool.is_marked, each)):
+            raise Problem(
+                f"{each} is marked immutable. Nothing of {name} was removed.", code="read-only",
+                hint=f"If it is to go, take the mark off on the host: chattr -i -a {each}",
             )  # fmt: skip
 
 

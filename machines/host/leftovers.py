@@ -14,6 +14,7 @@ from machines.host.belongings import Belonging
 from machines.host.faults import NameHasFiles
 from machines.host.nspawn_file import Files
 from machines.host.paths import Paths
+from machines.host.run import run
 from machines.host.this_host import Task, ThisHost
 
 LISTED = 50  # in a report
@@ -90,6 +91,7 @@ def settle(host: ThisHost, task: Task, order: orders.Build, there: Sequence[Belo
 
 
 def put_back(paths: Paths, order: orders.Build, task: Task) -> None:
-    """The way back of settle(). Raises OSError or CommandFailed."""
+    """The way back of settle(), also when the job was cancelled. Raises OSError or CommandFailed."""
     if belongings.put_back(paths.removed(MachineName(order.name), task.job)):
-        task.run(systemctl.daemon_reload())
+        task.voice.command(systemctl.daemon_reload())
+        run(systemctl.daemon_reload(), timeout=60)

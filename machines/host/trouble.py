@@ -6,6 +6,8 @@ A heartbeat proves that the worker lives, not that what it told of its machines 
 import logging
 import threading
 
+from machines.contract.problems import printable
+
 LOG = logging.getLogger(__name__)
 
 MACHINES, FILES, LOOP, SPOOL = "machines", "files", "loop", "spool"  # what it may be about
@@ -20,9 +22,10 @@ class Trouble:
 
     def note(self, about: str, why: str) -> bool:
         """Whether it is new. `why` is a sentence, the same one for as long as it is the same trouble."""
+        why = printable(why)[:300]
         with self._lock:
-            fresh = self._known.get(about) != why[:300]
-            self._known[about] = why[:300]
+            fresh = self._known.get(about) != why
+            self._known[about] = why
         if fresh:
             LOG.warning("%s: %s", about, why)
         return fresh

@@ -79,6 +79,7 @@ def test_what_is_replaced_goes_with_copies_and_comes_back_when_the_build_fails(p
     leftovers.settle(host, task, order, there)
     assert belongings.of(paths, WEB) == []
     assert said[0] == f"Removing {paths.nspawn_file(WEB)}, which was there before"
+    task.stop.set()  # somebody has cancelled it, and systemd is told all the same
     leftovers.put_back(paths, order, task)
     assert belongings.of(paths, WEB) == there
     assert [call[1] for call in programs.calls()] == ["daemon-reload"] * 2

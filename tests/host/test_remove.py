@@ -200,6 +200,17 @@ def test_whoever_works_in_it_is_named_whatever_it_calls_itself(host, paths, web)
         inside.communicate()
 
 
+def test_a_file_that_somebody_has_marked_immutable_is_seen_before_anything_goes(host, paths, web):
+    file = paths.nspawn_file(WEB)
+    if subprocess.run(["chattr", "+i", "--", file], stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("no such marks here")
+    try:
+        assert refused(host) == "read-only"
+    finally:
+        subprocess.run(["chattr", "-i", "--", file], check=True)
+    assert remove.remove(host, task()) == {"removed": True}
+
+
 def test_of_two_images_of_one_name_the_one_that_counts_goes(host, paths, web):
     paths.raw_image(WEB).touch()
     said = []

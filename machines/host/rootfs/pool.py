@@ -25,7 +25,12 @@ FILE_SYSTEMS = {
 # What a copy keeps besides contents: hard links by themselves, owners by number, capabilities and ACLs as xattrs
 TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=none")
 
-_GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10  # linux/fs.h, where a long has 64 bits
+_GET_FLAGS, _SET_FLAGS, _IMMUTABLE, _APPEND_ONLY = (
+    0x80086601,
+    0x40086602,
+    0x10,
+    0x20,
+)  # linux/fs.h, where a long has 64 bits
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -159,6 +164,20 @@ def allow_rename(image: Path) -> None:
         (marks,) = struct.unpack("l", flags)
         if marks & _IMMUTABLE:
             fcntl.ioctl(opened, _SET_FLAGS, struct.pack("l", marks & ~_IMMUTABLE))
+
+
+def is_marked(file: Path) -> bool:
+    """Whether a file or folder is immutable or append-only, so that root cannot remove it (or out of it) either; of a link
+    nobody can tell."""
+    with contextlib.suppress(OSError):
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            flags = bytearray(8)
+            fcntl.ioctl(opened, _GET_FLAGS, flags)
+            return bool(struct.unpack("l", flags)[0] & (_IMMUTABLE | _APPEND_ONLY))
+        finally:
+            os.close(opened)
+    return False
 
 
 def unmark(tree: Path) -> list[str]:
