@@ -110,7 +110,10 @@ def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool]) -> Non
     for name in _nameless(paths):
         if not ledger.unfinished():  # a base that is just being made has its name before it is known
             LOG.warning("Removing a base of which nothing is known: %s", name)
-            pool.clear(paths.machines / name)
+            try:
+                pool.clear(paths.machines / name)
+            except (Problem, OSError) as error:
+                LOG.warning("%s could not be removed: %s", name, error)
 
 
 def _left(folder: Path) -> Iterator[tuple[UUID, Path]]:

@@ -10,8 +10,9 @@ from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host import belongings, half_made, job_log, ledger, nspawn_file
+from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
-from machines.host.rootfs import build
+from machines.host.rootfs import build, pool
 
 WEB = MachineName("web")
 CONFIGURATION = orders.Configuration(revision=3, nspawn="[Exec]\nBoot=yes\n", limits="")
@@ -165,6 +166,23 @@ def test_a_base_of_which_nothing_is_known_goes_unless_a_job_may_be_making_it(pat
     ended(spool, row, "failed")
     half_made.sweep(paths, spool.ledger, lambda _: False)
     assert not tree.exists()
+
+
+def test_a_base_that_cannot_be_removed_keeps_no_other_one(paths, spool, machines, monkeypatch):
+    trees = [paths.base(letter * 16) for letter in "ab"]
+    for tree in trees:
+        tree.mkdir()
+    really, tried = pool.clear, []
+
+    def clear(tree):
+        tried.append(tree)
+        if len(tried) == 1:
+            raise CommandFailed(["rm"], 1, "it is in use")
+        really(tree)
+
+    monkeypatch.setattr(pool, "clear", clear)
+    half_made.sweep(paths, spool.ledger, lambda _: False)
+    assert [tree.exists() for tree in trees] == [tree == tried[0] for tree in trees]
 
 
 def test_a_base_only_a_newer_worker_can_read_stays(paths, spool, machines):
