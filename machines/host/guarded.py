@@ -91,7 +91,7 @@ def call(path: str | Path, work: Callable[[], Answer], seconds: float | None = N
 
 def _call(path: str, work: Callable[[_Read], Answer], seconds: float | None = None) -> Answer:
     read, seconds = _Read(path, work, at=path), SECONDS if seconds is None else seconds
-    if not _room.acquire(timeout=seconds):
+    if len(_hanging) >= THREADS or not _room.acquire(timeout=seconds):
         raise Unreadable(errno.EAGAIN, f"{THREADS} other reads of this host hang.", path)
     _idle_thread().put(read)
     if not read.ended.wait(seconds) and _remember(read):

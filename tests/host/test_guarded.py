@@ -93,6 +93,24 @@ def test_a_read_that_hangs_is_tried_once_and_again_when_it_has_come_back():
     assert guarded.call("/slow", work) == "text"
 
 
+def test_when_too_many_hang_everything_is_refused_at_once(monkeypatch):
+    back = threading.Event()
+    monkeypatch.setattr(guarded, "THREADS", 3)
+    monkeypatch.setattr(guarded, "_room", threading.BoundedSemaphore(3))
+    for number in range(3):
+        with pytest.raises(Unreadable):
+            guarded.call(f"/disk/{number}", lambda: back.wait(30), seconds=0.05)
+    last = threading.Thread(target=lambda: guarded.seems_there(Path("/other")), daemon=True)
+    monkeypatch.setattr(guarded, "SECONDS", 25)
+    last.start()
+    last.join(10)
+    assert not last.is_alive()
+    back.set()
+    until(lambda: not guarded._hanging)
+    assert guarded.call("/other", lambda: "other") == "other"
+    until(lambda: guarded._room._value == 3)
+
+
 def test_a_job_that_meets_such_a_path_names_it(tmp_path):
     with pytest.raises(Unreadable) as raised:
         guarded.whole(fifo(tmp_path / "web.nspawn"))
