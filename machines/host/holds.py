@@ -74,6 +74,7 @@ class _Seen:
 
 def _told(seen: _Seen) -> FoundMachine:
     about, properties = seen.about, seen.properties
+    group = str(properties.get("ControlGroup", ""))
     up, leader = inventory.is_up(str(about.get("ActiveState", ""))), seen.machine.get("Leader")
     run_command = command_line.of_process(leader) if leader else []
     line = parse(run_command or seen.unit_command)
@@ -85,11 +86,11 @@ def _told(seen: _Seen) -> FoundMachine:
         files=files,
         needs_reload=bool(about.get("NeedDaemonReload", False)),
         shown=shown(about | properties) if up else {},
-        kernel=kernel.enforced(str(properties.get("ControlGroup", ""))) if up else {},
+        kernel={key: value[:300] for key, value in kernel.enforced(group).items()} if up else {},
         inside=_inside(leader, seen.machine, _counting(files) + _as_file(line)) if leader else {},
         unit_command=seen.unit_command,
         run_command=run_command,
-        lacks=kernel.missing(str(properties.get("ControlGroup", ""))) if up else {},
+        lacks=kernel.missing(group) if up else {},
     )
 
 

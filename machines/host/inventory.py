@@ -308,10 +308,11 @@ def effective(properties: dict[str, Any]) -> dict[str, str]:
 def corrected(shown: dict[str, str], properties: dict[str, Any]) -> dict[str, str]:
     """What systemd shows, with the kernel's word where the two differ."""
     real = kernel.enforced(str(properties.get("ControlGroup", "")))
-    return {
+    held = {
         key: value if key not in real or kernel.same(key, real[key], value) else real[key]
         for key, value in shown.items()
     }
+    return {key: value[:300] for key, value in held.items()}
 
 
 def cpu_list(mask: bytes) -> str:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
 from machines.host import addresses, images, inventory, links, watch
 from machines.host.trouble import Trouble
@@ -121,3 +122,11 @@ def test_no_mistake_ends_the_watch(monkeypatch):
     monkeypatch.setattr(inventory, "read_all", read_all)
     asyncio.run(look())
     assert len(looks) == 2
+
+
+def test_a_mask_of_every_other_cpu_of_a_large_host_spoils_no_report():
+    mask = bytes([0b01010101] * 64)
+    told = inventory.corrected(inventory.effective({"AllowedCPUs": mask}), {})
+    assert (
+        MachineFact(name="web", state=MachineState.RUNNING, effective=told).effective["AllowedCPUs"].startswith("0 2 4")
+    )
