@@ -1,5 +1,7 @@
 """A machine: what its host last reported of it, and which configuration it should have."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from django.db import models
@@ -12,6 +14,12 @@ from machines.models.host import Host
 
 POOL = "/var/lib/machines/"
 FIXED = ("mount", "vendor")  # what makes an image read-only that no mark does
+# What a row says of an image, and of what runs it, where there is none
+NO_IMAGE: Mapping[str, Any] = MappingProxyType({
+    "addresses": [], "image_id": "", "image_type": "", "image_path": "", "read_only": False, "read_only_by": "",
+    "hidden_images": [], "disk_bytes": None, "enabled": False, "restart_needed": False, "why": "", "unreadable": "",
+    "activity": {}, "run_command": [],
+})  # fmt: skip
 PROBLEM_STATES = (MachineState.FAILED, MachineState.RESTARTING, MachineState.DEGRADED, MachineState.UNKNOWN)
 
 

@@ -14,6 +14,7 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, Revision, User
+from machines.models.machine import NO_IMAGE
 from machines.panel import dispatch, drafts
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.machines import LOCALE, ZONE, NewMachineForm
@@ -106,9 +107,8 @@ def _row(host: Host, name: str) -> Machine:
     Machine.objects.filter(pk=machine.pk).update(rank=BUILDING_RANK)
     if machine.removed_at:
         Machine.objects.filter(pk=machine.pk).update(
-            removed_at=None, state=MachineState.MISSING, applied=None, built_by=None,
-            os="", addresses=[], disk_bytes=None, enabled=False, restart_needed=False, why="",
-            nspawn_sha256=ABSENT, limits_sha256=ABSENT,
+            removed_at=None, state=MachineState.MISSING, applied=None, built_by=None, os="",
+            nspawn_sha256=ABSENT, limits_sha256=ABSENT, **NO_IMAGE,
         )  # fmt: skip
         machine.refresh_from_db()
     return machine

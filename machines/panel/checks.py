@@ -9,6 +9,7 @@ from machines.contract import command_line, file_policy, judge, nspawn, proofrea
 from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
 from machines.contract.proofread import Remark
+from machines.contract.states import MachineState
 from machines.models import Found, Host, Machine
 from machines.models.found import OURS
 from machines.panel.diffs import Files
@@ -104,8 +105,8 @@ def _neighbours(
 def _others(host: Host, name: str) -> Iterator[tuple[str, nspawn.Document]]:
     """The host's other machines with what each gets: by what was applied here, else by the file that was found there,
     and by its unit's command line."""
-    others = Machine.objects.listed().on(host).exclude(name=name).select_related("applied").order_by("pk")
-    mine = list(others[:NEIGHBOURS])
+    others = Machine.objects.listed().on(host).exclude(name=name).exclude(applied=None, state=MachineState.MISSING)
+    mine = list(others.select_related("applied").order_by("pk")[:NEIGHBOURS])
     found = {each.machine_id: each.counting for each in Found.objects.filter(machine__in=mine, machine__applied=None)}
     for machine in mine:
         file = found.get(machine.pk)

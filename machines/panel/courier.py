@@ -177,10 +177,7 @@ class Courier:
         """Orders nobody accepted in time, and what may no longer be claimed of silent hosts."""
         overdue = Job.objects.filter(state__in=["queued", "sent"], expires_at__lte=now)
         for job in overdue[:AT_ONCE]:
-            expired = Problem(
-                f"{job.host.name} did not accept the order in time.", code="expired", hint="Nothing was done there."
-            )
-            self._end_here(job, JobState.EXPIRED, now, problem=expired.to_wire())
+            self._end_here(job, JobState.EXPIRED, now, problem=_expired(job).to_wire())
         silent = Host.objects.silent(now)
         for job in Job.objects.filter(state__in=["accepted", "running"], host__in=silent)[:AT_ONCE]:
             Job.objects.move(job.pk, JobState.LOST)
@@ -262,3 +259,11 @@ def load_key(path: Path) -> SigningKey:
     if path.stat().st_mode & 0o077:
         raise PermissionError(f"{path} is readable by others; run: chmod 600 {path}")
     return SigningKey(b64decode(path.read_text()))
+
+
+def _expired(job: Job) -> Problem:
+    host, why = job.host, ""
+    if clocks.holds_back(host.clock_skew, job.op):
+        why = f" {clocks.problem(host.name, host.clock_skew).message}"
+    said = f"{host.name} did not accept the order in time."
+    return Problem(said, code="expired", hint=f"Nothing was done there.{why}")

@@ -23,7 +23,7 @@ from machines.contract.orders import IN_A_UNIT
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
-from machines.models.machine import MachineQuerySet, rank_of
+from machines.models.machine import NO_IMAGE, MachineQuerySet, rank_of
 from machines.panel import archive_files, bases, clocks, drift, holds, job_words
 
 log = logging.getLogger(__name__)
@@ -519,9 +519,10 @@ def _gone(machine: Machine) -> None:
     """The host has it no more. One that we configured stays as missing, so that nothing vanishes unseen."""
     if machine.revisions.exists() or Job.objects.on(machine.host, machine.name).unfinished().exists():
         Machine.objects.filter(pk=machine.pk).exclude(state=MachineState.MISSING).update(
-            state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), addresses=[], since=None, leader=None,
-            image_id="", enabled=False, restart_needed=False, drifted=False, changed_at=timezone.now(),
+            state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), since=None, leader=None, drifted=False,
+            changed_at=timezone.now(), **NO_IMAGE,
         )  # fmt: skip
+        holds.recount(machine.pk)
     else:
         machine.delete()
 

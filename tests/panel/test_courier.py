@@ -135,6 +135,16 @@ def test_a_host_whose_clock_is_wrong_gets_the_doctors_orders_by_its_own_time_and
     assert orders.Start(name="web") in [order for _, order in delivered(valkey, voice.host, key)]
 
 
+def test_an_order_that_a_wrong_clock_kept_back_to_its_end_says_so(courier, voice):
+    Host.objects.update(clock_skew=-300.0)
+    job = make.job(orders.Start(name="web"), on=voice.host)
+    courier.send_due(timezone.now())
+    courier.sweep(job.expires_at + timedelta(seconds=1))
+    job.refresh_from_db()
+    assert (job.state, job.problem["code"]) == (JobState.EXPIRED, "expired")
+    assert "The clock of alpha is 5\xa0m\xa00\xa0s behind the panel's." in job.problem["hint"]
+
+
 def test_nothing_is_claimed_of_a_silent_host(courier, voice):
     Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
     make.machine("web", on=voice.host, state=MachineState.RUNNING)

@@ -184,3 +184,5 @@ def test_a_port_of_a_machine_that_was_not_configured_here_is_taken_all_the_same(
     page = as_admin.get(URL).content.decode()
     assert "Port 8081/tcp of alpha is taken by hand" in page
     assert "Port 8082/tcp of alpha is taken by line" in page
+    Machine.objects.filter(pk__in=[hand.pk, line.pk]).update(state="missing")  # nothing of them can start
+    assert "is taken by" not in as_admin.get(URL).content.decode()

@@ -1,8 +1,12 @@
 """What a machine's page says of where its image lies, and what it does not offer because of that."""
 
 import pytest
+from django.utils import timezone
 
-from machines.models import Job
+from machines.contract import reports
+from machines.models import Job, Revision
+from machines.panel import builds
+from machines.panel.intake import TAKE, Jobs
 from tests import make
 
 URL = "/hosts/alpha/machines/web/"
@@ -53,3 +57,30 @@ def test_a_removal_names_the_path_that_the_host_told(as_admin, alpha):
     assert answer.status_code == 422
     assert "outside /var/lib/machines: remove it on the host itself." in answer.content.decode()
     assert f'"{URL}remove/"' not in as_admin.get(URL).content.decode()
+
+
+def test_of_a_machine_that_is_gone_nothing_is_said_of_an_image(as_viewer, web):
+    machine = make.machine(
+        "gone", on=web.host, image_type="subvolume", image_path="/var/lib/machines/gone", disk_bytes=7 << 30, read_only=True,
+        hidden_images=["/var/lib/machines/gone.raw"], unreadable="gone.nspawn hangs.", not_as_asked=3,
+    )  # fmt: skip
+    Revision.objects.create(machine=machine, number=1)
+    TAKE["inventory"](web.host, reports.Inventory(host=reports.HostFact(), machines=[]), Jobs(web.host))
+    page = as_viewer.get("/hosts/alpha/machines/gone/").content.decode()
+    assert "There is no image of this name on alpha." in page
+    for past in ("/var/lib/machines/gone", "7 GiB", "read-only", "hangs", "not as asked"):
+        assert past not in page.replace("\xa0", " ")
+    assert "not as asked" not in as_viewer.get("/machines/").content.decode()
+
+
+def test_a_new_machine_of_an_old_name_has_nothing_of_the_old_image(web):
+    was = {
+        "image_path": "/usr/lib/machines/old",
+        "image_type": "directory",
+        "read_only": True,
+        "read_only_by": "vendor",
+    }
+    old = make.machine("old", on=web.host, state="missing", removed_at=timezone.now(), **was)
+    assert old.image_is_fixed
+    fresh = builds._row(web.host, "old")
+    assert (fresh.pk, fresh.image_path, fresh.image_type, fresh.image_is_fixed) == (old.pk, "", "", False)
