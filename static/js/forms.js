@@ -124,6 +124,12 @@
     putBack(form, kept);
   };
 
+  // --- A page that answered a form cannot be shown again without sending it again, so Back asks for its address instead
+  const answered = performance.getEntriesByType("navigation")[0]?.responseStatus === 422 || $("form[data-guard=unsaved]");
+  if (answered && $$("form[data-guard]").some((form) => new URL(form.getAttribute("action"), location).pathname === location.pathname)) {
+    history.replaceState(history.state, "", location.href);
+  }
+
   // --- What was said of a value goes with it: it is judged anew when the form is sent
   const forgive = (control) => {
     const field = control.closest("fieldset.field") || control.closest(".field");

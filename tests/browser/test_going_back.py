@@ -56,6 +56,20 @@ def test_back_from_a_job_does_not_offer_what_was_applied(draft, ada):
     assert draft.url != address  # there is no draft any more: its page leads to the form
 
 
+def test_back_past_a_form_with_faults_is_the_draft_that_came_of_it(draft):
+    """And no question of the browser's whether to send the faults once more."""
+    draft.goto(f"{QUIET}config/")
+    draft.fill("[name=memory_max]", "12X")
+    draft.locator("main button[name=then][value=review]").last.click()
+    expect(draft.locator("[name=memory_max]")).to_have_attribute("aria-invalid", "true")
+    draft.fill("[name=memory_max]", "300M")
+    review(draft)
+    draft.go_back()
+    expect(draft.locator("[name=memory_max]")).to_have_value("300M")
+    draft.reload()
+    expect(draft.locator("[name=memory_max]")).to_have_value("300M")
+
+
 def test_one_is_asked_before_a_form_with_faults_is_left(draft):
     asked = []
     draft.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
