@@ -36,6 +36,13 @@ class Finding:
     def key(self) -> str:
         return self.settings[0].rpartition(".")[2]
 
+    @property
+    def after_key(self) -> str:
+        """The message as it goes on after “KEY=”, with which some begin."""
+        return (
+            self.message.removeprefix(f"{self.key}=") if self.message.startswith(f"{self.key}=") else f" {self.message}"
+        )
+
 
 def itself(path: str) -> Iterable[str]:
     return [path]

@@ -7,7 +7,7 @@ from machines.contract import nspawn
 from machines.contract.rights import Right
 from machines.models import Found, Machine, Revision
 from machines.models.found import ETC
-from machines.panel import diffs, drafts
+from machines.panel import diffs, drafts, holds
 from machines.panel.access import PanelRequest
 from machines.panel.rows import host_url, machine_url
 
@@ -28,12 +28,23 @@ def context(request: PanelRequest, machine: Machine, draft: Revision | None, her
         "may_configure": request.user.may(Right.CONFIGURE),
         "here": here,
         "unit_words": unit_words(machine),
+        "hand_words": hand_words(machine),
     }
 
 
 def unit_words(machine: Machine) -> list[str]:
     """What the machine's unit runs otherwise than the stock unit would, word by word; [] when it does not."""
     line = machine.next_command
+    if not line.is_known:
+        return [" ".join(line.argv)[:200]]
+    return line.deviations() if line.deviates else []
+
+
+def hand_words(machine: Machine) -> list[str]:
+    """The same of the command line that somebody started it with by hand; [] for what runs in its own unit."""
+    if not holds.is_by_hand(machine) or not machine.run_command:
+        return []
+    line = machine.command
     if not line.is_known:
         return [" ".join(line.argv)[:200]]
     return line.deviations() if line.deviates else []

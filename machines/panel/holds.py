@@ -486,7 +486,7 @@ def _overruled(key: str, file: File | None, dropins: list[Said]) -> tuple[str, s
         return "The drop-in on the host does not say so any more: somebody changed it by hand.", ""
     if file.is_ours:
         return "Somebody changed our drop-in on the host by hand.", ""
-    word = f"{file.path} sets {key}={_readable(key, dropins[-1].value)}"
+    word = f"{file.path} sets {key}={readable(key, dropins[-1].value)}"
     if file.is_leftover:
         return f"{word}; “systemctl set-property” left it there.", _remove(file)
     return f"{word} and is read after ours.", "" if "@.service.d/" in file.path else _remove(file)
@@ -500,8 +500,8 @@ def _not_in_force(machine: Machine, found: Found, key: str, due: str, said: list
     live = next((each for each in said if each.file.is_leftover and _agrees(machine, key, each.value, real)), None)
     if live:
         return (
-            f"“systemctl set-property” set {key}={_readable(key, live.value)} on the running machine. {said[-1].file.path} "
-            f"says {_readable(key, due)} and wins again with the next reload."
+            f"“systemctl set-property” set {key}={readable(key, live.value)} on the running machine. {said[-1].file.path} "
+            f"says {readable(key, due)} and wins again with the next reload."
         ), _remove(live.file)  # fmt: skip
     if found.needs_reload:
         return "systemd has not read the files since they were changed.", "systemctl daemon-reload"
@@ -511,9 +511,9 @@ def _not_in_force(machine: Machine, found: Found, key: str, due: str, said: list
     return "No file says so: it was set on the running unit.", _set(machine, key, due)
 
 
-def _readable(key: str, value: str) -> str:
+def readable(key: str, value: str) -> str:
     """systemd writes plain bytes into what set-property leaves."""
-    return in_words(key, value) if key.startswith("Memory") else value
+    return in_words(key, value) if key.startswith("Memory") and value.isdecimal() else value
 
 
 def _remove(file: File) -> str:

@@ -10,6 +10,7 @@ from django.http import Http404
 from django.utils import timezone
 
 from machines.contract import limits, nspawn
+from machines.contract.orders import ABSENT
 from machines.contract.rights import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Found, Job, Machine, Revision
@@ -26,6 +27,7 @@ from machines.panel import (
     unit_activity,
 )
 from machines.panel.access import PanelRequest
+from machines.panel.forms.configs import FILE_MODES
 from machines.panel.verbs import CAN_START, FIXED_BECAUSE, VERBS, is_template, power_off_of, reboot_of, start_of
 
 JOBS_SHOWN = 5
@@ -80,11 +82,13 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "is_old": _age(machine.host.inventory_at, now) > STALE_SECONDS,
         "limits": limit_rows(machine, outside),
         "outside_unknown": outside is None,
-        "network": nspawn.NETWORK_MODES.get(applied.network_mode) if applied else None,
+        "network": (nspawn.NETWORK_MODES | FILE_MODES).get(applied.network_mode) if applied else None,
         "binds": bind_rows(applied.nspawn_text) if applied else [],
         "ports": port_rows(applied.nspawn_text) if applied else [],
         "origin": origin(machine),
         "unit_words": config_page.unit_words(machine),
+        "hand_words": config_page.hand_words(machine),
+        "shares_network": _shares_network(machine),
         "fragment": responses.wants_fragment(request),
     }
     return shown | {"seen": _version(machine, shown, frame.running_jobs(request))}
@@ -168,6 +172,18 @@ class LimitRow:
     waits: str = ""  # what a drop-in that is not the panel's will set at the next start
 
 
+def _shares_network(machine: Machine) -> bool:
+    """Whether it runs with its host's network, as far as a command line by hand says so on its own."""
+    line = machine.command
+    return (
+        config_page.hand_words(machine) != []
+        and line.is_known
+        and machine.nspawn_sha256 == ABSENT
+        and not any(setting.startswith("Network.") for setting in line.said)
+        and not line.strange
+    )
+
+
 def _is_same_failure(machine: Machine, job: Job) -> bool:
     """Whether the unit failed in the job that failed: one trouble, told once."""
     return job.state in BAD_ENDS and job.op in {"start", "reboot"} and machine.shown_state == MachineState.FAILED
@@ -209,11 +225,12 @@ def limit_rows(machine: Machine, outside: Mapping[str, str] | None = None) -> li
             continue
         known = bool(raw) and machine.shown_state.is_up
         if known and key in lacks and (wanted or raw) not in UNLIMITED:
-            found.append(LimitRow(prop.title, key, wanted, NOT_ENFORCED, holds=False, waits=""))
+            found.append(LimitRow(prop.title, key, holds.readable(key, wanted), NOT_ENFORCED, holds=False, waits=""))
             continue
         total = int(machine.host.facts.get("memory_total") or 0)
         is_so = _same(key, wanted, raw, total) if known and wanted else None
-        found.append(LimitRow(prop.title, key, wanted, holds.in_words(key, raw) if known else "", is_so, waits))
+        really = holds.in_words(key, raw) if known else ""
+        found.append(LimitRow(prop.title, key, holds.readable(key, wanted), really, is_so, holds.readable(key, waits)))
     return found
 
 

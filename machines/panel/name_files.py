@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from machines.contract.orders import ABSENT, SeenFile
 from machines.contract.reports import Leftover
-from machines.models import Host, Job
+from machines.contract.states import MachineState
+from machines.models import Host, Job, Machine
 
 CODE = "name-has-files"  # a host's refusal of a build
 _KINDS = {
@@ -39,10 +40,13 @@ def of_job(job: Job) -> list[Leftover]:
 
 
 def of_host(host: Host) -> list[tuple[str, list[Leftover]]]:
-    """Every name without a machine, with its files."""
+    """Every name without a machine, with its files; without those that were built since it was told."""
     told = host.facts.get("leftovers")
+    there = set(
+        Machine.objects.listed().filter(host=host).exclude(state=MachineState.MISSING).values_list("name", flat=True)
+    )
     names = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
-    return [(str(each.get("name", "")), _read(each.get("files"))) for each in names]
+    return [(str(each.get("name", "")), _read(each.get("files"))) for each in names if each.get("name") not in there]
 
 
 def _read(told: Any) -> list[Leftover]:

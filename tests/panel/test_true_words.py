@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from machines.contract import orders, recipes
 from machines.contract.problems import BadValue
-from machines.models import Found, Revision
+from machines.models import Found, Machine, Revision
 from machines.panel import job_page, job_words, machine_page
 from machines.panel.forms.archives import BeginForm
 from tests import make
@@ -74,6 +74,11 @@ def test_a_stopped_machine_with_a_foreign_limit_may_not_use_all_of_its_host(as_a
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
     assert "300M" in page
     assert "from its next start, set outside the panel" in page
+    found.told = [limit | {"text": "[Service]\nMemoryMax=67108864\n"}]
+    found.save()
+    page = text(as_admin.get("/hosts/alpha/machines/web/"))
+    assert "64 MiB" in page  # as set-property writes it
+    assert "67108864" not in page
     found.told = []
     found.save()
     assert "None: it may use all of alpha" in text(as_admin.get("/hosts/alpha/machines/web/"))
@@ -115,3 +120,27 @@ def test_a_start_that_failed_is_told_in_one_box(as_admin, web):
 def test_limit_rows_of_a_running_machine_are_those_in_force(web):
     web.state = "running"
     assert machine_page.limit_rows(web) == []
+
+
+def test_a_machine_started_by_hand_without_a_file_has_not_the_defaults_of_its_unit(as_admin, web):
+    """`systemd-nspawn -bD …` has the host's network, the unit has --network-veth."""
+    words = ["systemd-nspawn", "-q", "--boot", "--directory=/var/lib/machines/web", "--machine=web"]
+    Machine.objects.filter(pk=web.pk).update(state="running", unit="machine-web.scope", leader=7, run_command=words)
+    Found.objects.create(machine=web, told=[])
+    page = text(as_admin.get("/hosts/alpha/machines/web/"))
+    assert "web was started by hand" in page
+    assert "no --network-veth" in page
+    assert "those of alpha: it shares its network" in page
+    config, holds = (text(as_admin.get(f"/hosts/alpha/machines/web/{tab}/")) for tab in ("config", "holds"))
+    assert "web was started by hand" in config
+    assert not any("private network included" in each for each in (page, holds))
+    Machine.objects.filter(pk=web.pk).update(run_command=[*words, "--network-zone=shop"])
+    assert "it shares its network" not in text(as_admin.get("/hosts/alpha/machines/web/"))
+
+
+def test_a_network_the_file_says_nothing_of_is_called_so(as_admin, web):
+    applied = Revision.objects.create(machine=web, number=1, state="applied", network_mode="unsaid")
+    Machine.objects.filter(pk=web.pk).update(applied=applied)
+    page = text(as_admin.get("/hosts/alpha/machines/web/"))
+    assert "Not said in the file" in page
+    assert "unsaid" not in page

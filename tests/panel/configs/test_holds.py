@@ -425,4 +425,4 @@ def test_the_form_and_the_review_say_it_beforehand(as_admin, admin, web):
     edit = unescape(as_admin.get("/hosts/alpha/machines/web/config/").content.decode())
     assert "control groups have no memory.zswap.max here" in edit
     review = unescape(as_admin.get("/hosts/alpha/machines/web/config/review/").content.decode())
-    assert "MemoryHigh= will not be in force on alpha" in review
+    assert "<code>MemoryHigh=</code></a> will not be in force on alpha" in review

@@ -91,7 +91,7 @@ def test_what_was_applied_already_is_only_a_warning(as_admin, admin, web):
     cast.applied(web, settings={"Network.NamespacePath": "/run/x"})
     cast.draft(web, admin, memory_max="1G", settings={"Network.NamespacePath": "/run/x"})
     page = as_admin.get(URL).content.decode()
-    assert "NamespacePath= and" in page
+    assert "<code>NamespacePath=</code></a> and" in page
     assert "Mend above first" not in page
 
 

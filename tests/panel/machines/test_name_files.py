@@ -121,6 +121,10 @@ def test_the_host_s_page_lists_files_without_a_machine(as_viewer, alpha):
     page = text(as_viewer.get("/hosts/alpha/"))
     assert "Files without a machine" in page
     assert LIMIT["path"] in page
+    machine = make.machine("web", on=alpha, state="missing")
+    assert LIMIT["path"] in text(as_viewer.get("/hosts/alpha/"))
+    Machine.objects.filter(pk=machine.pk).update(state="running")  # built since the host has told of them
+    assert "Files without a machine" not in text(as_viewer.get("/hosts/alpha/"))
     Host.objects.update(facts={"leftovers": "nonsense"})
     assert "Files without a machine" not in text(as_viewer.get("/hosts/alpha/"))
 
