@@ -212,11 +212,12 @@ def _refuse_words(file: str, words: list[str]) -> None:
 
 
 def flags(unit: CommandLine) -> tuple[str, ...]:
-    """The words of the unit's command line that combinations in the file depend on. A file that the unit does not read is
-    judged as if it did."""
+    """The words of the unit's command line that combinations in the file depend on, without those whose value systemd puts
+    in when it starts the machine. A file that the unit does not read is judged as if it did."""
     if not unit.is_known:
         return command_line.STOCK
-    return (*unit.flags, f"--settings={unit.reads if unit.reads_files else command_line.OVERRIDE}")
+    known = (word for word in unit.flags if "$" not in word)
+    return (*known, f"--settings={unit.reads if unit.reads_files else command_line.OVERRIDE}")
 
 
 def systemd_words(

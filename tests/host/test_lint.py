@@ -93,6 +93,11 @@ def test_a_port_that_systemd_takes_from_no_file_is_free(paths, quiet, folder, ru
     lint.check(paths, Policy(), "web", Files(PORT), Files(), unit_runs=lambda name: line if name == "db" else stock)
 
 
+def test_words_that_systemd_fills_in_at_the_start_are_not_held_against_a_draft():
+    line = command_line.parse(["systemd-nspawn", "--boot", "--hostname=$NAME", "--settings=override", "$OPTIONS"])
+    assert lint.flags(line) == ("--boot", "--settings=override")
+
+
 def test_systemd_is_asked_with_the_flags_of_the_machine_s_own_unit(paths, quiet):
     line = command_line.parse(
         ["systemd-nspawn", "-bD", "/srv/x", "--template=/srv/y", "--network-bridge", "br0", "-U", "--new"]
