@@ -211,11 +211,17 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _make_room(folder: Path) -> None:
-    others = sorted(
-        (path for path in _entries(folder.parent) if path != folder), key=lambda path: path.lstat().st_mtime
-    )
+    others = sorted((path for path in _entries(folder.parent) if path != folder), key=_written)
     for old in others[: max(0, len(others) + 1 - KEPT)]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _written(path: Path) -> float:
+    """When; 0.0 for what another removal has taken away this moment."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def forget_empty(folder: Path) -> None:

@@ -58,11 +58,6 @@ class Location:
         return self.path.is_symlink()
 
     @property
-    def is_mount(self) -> bool:
-        """Whether something is mounted at its top."""
-        return self.real in self.mounts
-
-    @property
     def is_disk(self) -> bool:
         """Whether it is a disk image and no tree."""
         return self.type in {DISK, "block"}

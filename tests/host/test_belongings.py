@@ -165,6 +165,16 @@ def test_only_the_last_removals_are_kept(paths):
     assert (paths.state / f"removed/web-{belongings.KEPT + 2}").exists()
 
 
+def test_two_removals_that_make_room_at_once_are_not_in_each_others_way(paths, monkeypatch):
+    write(paths.nspawn_file(WEB))
+    really, kept = belongings._entries, paths.state / "removed"
+    monkeypatch.setattr(
+        belongings, "_entries", lambda folder: [*really(folder), *([kept / "gone"] if folder == kept else [])]
+    )
+    assert belongings.remove(belongings.of(paths, WEB), kept / "web-1") == 1
+    assert not paths.nspawn_file(WEB).exists()
+
+
 def test_names_are_told_that_something_belongs_to(paths, all_of_web, of_others):
     link(paths.units / "machines.target.wants/systemd-nspawn@gone.service")
     assert belongings.names(paths) == {"web", "web-2", "gone"}
