@@ -13,7 +13,7 @@ from typing import Literal
 
 from machines.contract import apt_sources, limits
 from machines.contract.problems import Problem, printable
-from machines.contract.reports import Heartbeat, HostFact, LinkFact
+from machines.contract.reports import BaseFact, Heartbeat, HostFact, LinkFact
 from machines.host import guarded, kernel, tools
 from machines.host.paths import Paths
 from machines.host.policy import Policy
@@ -77,7 +77,7 @@ def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) ->
         missing=tools.missing(),
         package_manager=tools.manager(),
         policy=policy.facts(),
-        bases=bases.facts(paths),
+        bases=_bases(paths),
     )
 
 
@@ -110,7 +110,7 @@ def _os_release() -> dict[str, str]:
 
 
 def _pool(paths: Paths) -> Path:
-    return paths.machines if guarded.is_folder(paths.machines) else paths.machines.parent
+    return paths.machines if guarded.seems_there(paths.machines) else paths.machines.parent
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,15 @@ def _disk(paths: Paths) -> Disk:
         LOG.warning("%s cannot be looked at: %s", where, error)
         return Disk()
     return Disk(found.total, found.free)
+
+
+def _bases(paths: Paths) -> list[BaseFact]:
+    """Those whose trees are there; none while the pool does not answer."""
+    try:
+        return guarded.call(paths.machines, lambda: bases.facts(paths))
+    except OSError as error:
+        LOG.warning("Bases cannot be looked at: %s", error)
+        return []
 
 
 def pool_type(paths: Paths) -> str:

@@ -2,9 +2,10 @@
 
 import json
 import os
-from dataclasses import asdict
+import threading
+from dataclasses import asdict, replace
 
-from machines.host import host_fact
+from machines.host import guarded, host_fact
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.rootfs.bases import Base
@@ -31,3 +32,16 @@ def test_a_link_of_any_name_spoils_no_report(tmp_path, monkeypatch) -> None:
         os.makedirs(os.fsencode(tmp_path) + b"/" + name)
     told = host_fact.links()
     assert (told.bridges, told.interfaces) == (["br�"], ["br�", "eth0"])
+
+
+def test_a_pool_that_does_not_answer_holds_up_no_report(paths: Paths, dead_mount, monkeypatch) -> None:
+    monkeypatch.setattr(guarded, "SECONDS", 0.2)
+    paths.bases.mkdir()
+    base = Base(id="a" * 16, key="k", title="", built=1.0, bytes=5, packages=[], job="")
+    (paths.bases / f"{base.id}.json").write_text(json.dumps(asdict(base)))
+    told = []
+    hung = replace(paths, machines=dead_mount)
+    reading = threading.Thread(target=lambda: told.append(host_fact.read(hung, Policy(), networkd=False)), daemon=True)
+    reading.start()
+    reading.join(20)
+    assert [(fact.disk_total, fact.bases) for fact in told] == [(0, [])]
