@@ -117,3 +117,66 @@ def test_every_page_opens_whatever_its_clock_says(ahead):
         assert take(voice.host.id, [(f"{number}-0", envelope.sign_report(odd, voice.key))]) == [Taken.YES]
     for page in ("/hosts/", HOST, f"{HOST}doctor/", "/jobs/", f"/jobs/{job.pk}/"):
         assert someone.get(page).status_code == 200, page
+
+
+TOLD_STATES = [state for state in MachineState if state != MachineState.MISSING]
+ODD_WORDS = (" ", ".", "${X}", "\u202e", "x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [*((state, "<script>") for state in TOLD_STATES), *((MachineState.RESTARTING, word) for word in ODD_WORDS)],
+    ids=ascii,
+)
+def test_every_page_opens_whatever_word_it_says(state, word):
+    """Of what a unit does, which command line it has, what lies under names, what cannot be read."""
+    voice, someone = HostVoice(), make.client(make.user("ada", Role.ADMINISTRATOR))
+    latest, path = reports.LATEST, f"/etc/{word}"
+    activity = reports.Activity(
+        sub=word, part=word, restarts=2**31 - 1, next_start=latest, ended=word, policy=word, says=word, start_limit=latest,
+        refused=True, init=word, failed=[word], cannot={"poweroff": word, word: word},
+    )  # fmt: skip
+    fact = reports.MachineFact(
+        name="web", state=state, activity=activity, image_type="raw", image_path=path, hidden_images=[word], unreadable=word,
+        nspawn_sha256="unreadable", unit=word, since=latest, why=word, read_only=True, read_only_by="mount",
+    )  # fmt: skip
+    left = reports.NameWithFiles(
+        name="new", files=[reports.Leftover(path=path, kind="unit", target=path, sha256=word[:64])]
+    )
+    facts = reports.HostFact(
+        systemd=252,
+        pool_type="ext4",
+        lacks={"MemoryMax": word, word: word},
+        leftovers=[left],
+        unusable_images={word: word},
+        boot_id=word,
+    )
+    limit = reports.FoundFile(path="/etc/systemd/system/systemd-nspawn@web.service.d/50-nspawnpanel.conf", kind="dropin",
+                              text="[Service]\nMemoryMax=1G\n", target=path)  # fmt: skip
+    odd = reports.FoundFile(
+        path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text=f"[{word}]\n{word}={word}\n", target=path
+    )
+    told = reports.FoundMachine(
+        name="web", files=[odd, limit], unit_command=[word, "systemd-nspawn", f"--port={word}", f"--{word}", word],
+        run_command=["systemd-nspawn", f"-{word}", f"--settings={word}", f"--machine={word}"], lacks={"MemoryMax": word},
+    )  # fmt: skip
+    for report in (
+        reports.Inventory(host=facts, machines=[fact], partial=word),
+        reports.Found(machines=[told]),
+        reports.Heartbeat(trouble={word: word, "files": word, "loop": word, "spool": word}),
+    ):
+        assert voice.tell(report) == Taken.YES
+    assert Found.objects.get().told
+    job = make.job(orders.Start(name="web"), on=voice.host, state=JobState.SENT, sent_at=timezone.now())
+    asks = [f"{MACHINE}ask/{op}/" for op in ("poweroff", "reboot", "terminate")]
+    more = (
+        f"{MACHINE}holds/?all=1",
+        "/machines/new/?host=alpha&name=new",
+        f"{MACHINE}remove/",
+        f"/jobs/{job.pk}/",
+        *asks,
+    )
+    for page in (*PAGES, *more):
+        answer = someone.get(page, follow=True)
+        assert answer.status_code == 200, page
+        assert b"<script>" not in answer.content, page
