@@ -37,6 +37,9 @@ SIGNALS = (
 )
 _UNIT_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 
+# The bus starts machined by an alias that nobody knows it by, and names that in its errors.
+_MACHINED_ALIAS, _MACHINED_UNIT = "dbus-org.freedesktop.machine1.service", "systemd-machined.service"
+
 T = TypeVar("T")
 Handler = Callable[[Message], None]
 
@@ -47,7 +50,8 @@ class BusError(Problem):
     code = "bus-error"
 
     def __init__(self, name: str, text: str) -> None:
-        super().__init__(text or name)
+        hint = f"Look at it on the host: systemctl status {_MACHINED_UNIT}" if _MACHINED_ALIAS in text else ""
+        super().__init__(text.replace(_MACHINED_ALIAS, _MACHINED_UNIT) or name, hint=hint)
         self.name = name
 
 

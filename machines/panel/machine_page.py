@@ -78,7 +78,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "has_draft": getattr(machine, "has_draft", False),
         "is_silent": machine.host.is_silent,
         "is_up": machine.shown_state.is_up,
-        "addresses": [] if machine.shown_state == MachineState.UNKNOWN else machine.addresses,
+        "addresses": machine.addresses if machine.shown_state.is_up else [],
         "is_old": _age(machine.host.inventory_at, now) > STALE_SECONDS,
         "limits": limit_rows(machine, outside),
         "outside_unknown": outside is None,

@@ -37,7 +37,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
     silent = heard in {HostState.OFFLINE, HostState.JOINING}
     state = shown_state(given["state"], silent=silent)
     job = busy.get((given["host_id"], name)) if busy else None
-    addresses: list[str] = [] if state == MachineState.UNKNOWN else given["addresses"]
+    addresses: list[str] = given["addresses"] if state in UP else []
     since = given["since"] if state in UP else None
     template = bool(given["read_only"] and given["image_type"] and given["read_only_by"] not in FIXED)
     start = "reset" if state == MachineState.FAILED and given["activity"].get("refused") else "start"

@@ -81,7 +81,7 @@ def test_what_is_refused_names_the_field_and_keeps_the_button_shut(as_admin, adm
     page = as_admin.get(URL).content.decode()
     assert "lies inside /srv/shared, which db can write to" in page
     assert '/config/#binds"><code>Bind=</code></a>' in page
-    assert "Mend above first" in page
+    assert "Fix the problems above first" in page
     form = as_admin.get("/hosts/alpha/machines/web/config/").content.decode()
     at_binds = form[form.index('<div id="binds">') :]
     assert "lies inside /srv/shared" in at_binds[: at_binds.index("</fieldset>")]
@@ -92,7 +92,7 @@ def test_what_was_applied_already_is_only_a_warning(as_admin, admin, web):
     cast.draft(web, admin, memory_max="1G", settings={"Network.NamespacePath": "/run/x"})
     page = as_admin.get(URL).content.decode()
     assert "<code>NamespacePath=</code></a> and" in page
-    assert "Mend above first" not in page
+    assert "Fix the problems above first" not in page
 
 
 def test_a_change_of_the_network_of_a_running_machine_offers_the_way_back(as_admin, admin, web):

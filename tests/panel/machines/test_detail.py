@@ -242,6 +242,12 @@ def test_a_state_that_systemd_alone_tells_says_what_is_old(as_viewer, alpha, web
     assert "none yet" not in page
 
 
+def test_a_machine_whose_unit_failed_has_no_address_any_more(as_viewer, web):
+    """Of its last addresses nobody has said that they are gone: machined does not answer."""
+    Machine.objects.filter(pk=web.pk).update(state="failed", addresses=["10.0.0.14"])
+    assert all("10.0.0.14" not in text(as_viewer.get(page)) for page in (URL, "/machines/"))
+
+
 def test_a_settings_file_that_cannot_be_read_is_named(as_viewer, web):
     Machine.objects.filter(pk=web.pk).update(unreadable="/etc/systemd/nspawn/web.nspawn cannot be read: It is a FIFO.")
     page = text(as_viewer.get(URL))
