@@ -114,7 +114,15 @@ def read_only_by(path: Path) -> ReadOnlyBy:
 def hidden(paths: Paths, name: MachineName, shown: Path) -> list[Path]:
     """Images of the name that are never listed, because `shown` is found before them."""
     each = (folder / file for folder in paths.image_folders for file in (name, f"{name}.raw"))
-    return [path for path in each if path != shown and os.path.lexists(path)]
+    return [path for path in each if path != shown and _is_there(path)]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is one, as far as can be told in time."""
+    try:
+        return guarded.is_there(path)
+    except OSError:
+        return False
 
 
 def _is_missing(error: BusError) -> bool:

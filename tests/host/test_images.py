@@ -1,6 +1,7 @@
 """Where images are and why they are read-only: what needs no machined."""
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import images
+from machines.host import guarded, images
 from machines.host.images import Location
 
 WEB = MachineName("web")
@@ -94,3 +95,14 @@ def test_an_image_that_cannot_be_a_machine_says_why_and_what_would_help(name, wo
     told = images.why_unusable(name)
     assert words in told
     assert told.endswith(f" {better}")
+
+
+def test_a_folder_of_images_that_does_not_answer_holds_up_no_job(folders, dead_mount, monkeypatch):
+    monkeypatch.setattr(guarded, "SECONDS", 0.2)
+    folders.raw_image(WEB).touch()
+    far, told = replace(folders, images_after=(dead_mount,)), []
+    looking = threading.Thread(target=lambda: told.extend(images.hidden(far, WEB, folders.image(WEB))), daemon=True)
+    looking.start()
+    looking.join(20)
+    assert not looking.is_alive()
+    assert told == [folders.raw_image(WEB)]
