@@ -4,6 +4,7 @@ to have. The host judges again, by what is really there."""
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from machines.contract import command_line, file_policy, judge, nspawn, proofread
 from machines.contract.command_line import CommandLine
@@ -17,17 +18,24 @@ from machines.panel.diffs import Files
 NEIGHBOURS = 500  # machines of one host whose files are looked into for ports and folders
 
 
+# host → its machines with what each of them gets
+Read = dict[UUID, list[tuple[str, nspawn.Document]]]
+
+
 def findings(
     host: Host,
     name: str,
     wanted: Files,
     before: Files = Files(),  # noqa: B008 - frozen
     unit: CommandLine | None = None,
+    *,
+    read: Read | None = None,
 ) -> list[Finding]:
     """What would not hold, what is refused first. What the files said `before` is not held against the draft; nor is
-    what a silent host said long ago. `unit` is what the machine's unit runs, the stock unit's line without it."""
+    what a silent host said long ago. `unit` is what the machine's unit runs, the stock unit's line without it; `read`
+    keeps what each host's machines get, for whoever judges many of them."""
     document = nspawn.parse(wanted.nspawn)
-    facts = replace(_facts(host, name, document), unit=unit or command_line.stock())
+    facts = replace(_facts(host, name, document, {} if read is None else read), unit=unit or command_line.stock())
     found = judge.judge(document, wanted.limits, facts)
     if host.is_silent:
         return judge.only_warned(found)
@@ -63,10 +71,10 @@ def without_left_out(wanted: Files) -> Files:
     )
 
 
-def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:
+def _facts(host: Host, name: str, document: nspawn.Document, read: Read) -> Facts:
     told = host.facts
     policy = told.get("policy") or {}  # its values are whatever the host says
-    ports, writable, bound = _neighbours(host, name, document)
+    ports, writable, bound = _neighbours(host, name, document, read)
     return Facts(
         name=host.name,
         systemd=_whole(told, "systemd"),
@@ -85,7 +93,7 @@ def _facts(host: Host, name: str, document: nspawn.Document) -> Facts:
 
 
 def _neighbours(
-    host: Host, name: str, document: nspawn.Document
+    host: Host, name: str, document: nspawn.Document, read: Read
 ) -> tuple[dict[judge.Port, str], dict[str, str], dict[str, str]]:
     """(port → machine, folder → machine that writes there, folder → machine that binds it) of the host's other machines;
     looked up only where this configuration has to do with it."""
@@ -94,7 +102,11 @@ def _neighbours(
     bound: dict[str, str] = {}
     if not document.get(nspawn.NETWORK, "Port") and not any(judge.sources(document)):
         return ports, writable, bound
-    for other, theirs in _others(host, name):
+    if host.pk not in read:
+        read[host.pk] = list(_machines(host))
+    for other, theirs in read[host.pk]:
+        if other == name:
+            continue
         numbers = (judge.host_port(value) for value in theirs.get(nspawn.NETWORK, "Port"))
         ports |= {number: other for number in numbers if number}
         writable |= {path: other for _, _, path in judge.sources(theirs, writable=True)}
@@ -102,11 +114,11 @@ def _neighbours(
     return ports, writable, bound
 
 
-def _others(host: Host, name: str) -> Iterator[tuple[str, nspawn.Document]]:
-    """The host's other machines with what each gets: by what was applied here, else by the file that was found there,
-    and by its unit's command line."""
-    others = Machine.objects.listed().on(host).exclude(name=name).exclude(applied=None, state=MachineState.MISSING)
-    mine = list(others.select_related("applied").order_by("pk")[:NEIGHBOURS])
+def _machines(host: Host) -> Iterator[tuple[str, nspawn.Document]]:
+    """The host's machines with what each gets: by what was applied here, else by the file that was found there, and by
+    its unit's command line."""
+    every = Machine.objects.listed().on(host).exclude(applied=None, state=MachineState.MISSING)
+    mine = list(every.select_related("applied").order_by("pk")[:NEIGHBOURS])
     found = {each.machine_id: each.counting for each in Found.objects.filter(machine__in=mine, machine__applied=None)}
     for machine in mine:
         file = found.get(machine.pk)

@@ -124,10 +124,11 @@ class Step:
 
 def plan(says: Says, machines: Iterable[Machine], formerly: Mapping[int, Says]) -> list[Step]:
     """One step for each machine; `formerly` is what was put on it last, by the machine's number."""
-    return [_step(machine, says, formerly.get(machine.pk, NOTHING)) for machine in machines]
+    read: checks.Read = {}
+    return [_step(machine, says, formerly.get(machine.pk, NOTHING), read) for machine in machines]
 
 
-def _step(machine: Machine, says: Says, formerly: Says) -> Step:
+def _step(machine: Machine, says: Says, formerly: Says, read: checks.Read) -> Step:
     before = drafts.files(machine.applied)
     after = put(before, says, formerly)
     changes = diffs.settings(before, after)
@@ -135,7 +136,7 @@ def _step(machine: Machine, says: Says, formerly: Says) -> Step:
         return Step(machine, changes, "Its files on the host were not written here. Adopt them first.")
     if drafts.current(machine):
         return Step(machine, changes, "It has a draft. Apply or discard that first.")
-    findings = checks.findings(machine.host, machine.name, after, before, machine.next_command)
+    findings = checks.findings(machine.host, machine.name, after, before, machine.next_command, read=read)
     refused = next((f"{f.key}=: {f.message} {f.hint}".strip() for f in findings if f.refused), "")
     return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
 

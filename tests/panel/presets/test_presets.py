@@ -12,7 +12,7 @@ from machines.contract import file_policy, nspawn, reports
 from machines.contract.states import JobState, MachineState
 from machines.host import policy
 from machines.host.policy import Policy
-from machines.models import GroupMember, Job, JobGroup, Preset, PresetUse, Revision
+from machines.models import GroupMember, Job, JobGroup, Machine, Preset, PresetUse, Revision
 from machines.panel import drafts, groups, intake, presets
 from machines.panel.diffs import Files
 from tests import make
@@ -277,3 +277,19 @@ class TestPages:
         group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         page = as_admin.get(reverse("job-group", args=[group.pk])).content.decode()
         assert page.count("waiting for its turn") == 2
+
+
+def test_what_the_host_s_machines_get_is_read_once_for_all_of_them(db, django_assert_max_num_queries):
+    alpha = make.host("alpha")
+    for number in range(6):
+        machine = make.machine(f"m{number}", on=alpha)
+        line = f"[Exec]\nHostname=m{number}\n[Files]\nBind=/srv/{number}\n"
+        revision = Revision.objects.create(machine=machine, number=1, state="applied", nspawn_text=line)
+        Machine.objects.filter(pk=machine.pk).update(applied=revision, nspawn_sha256=revision.nspawn_sha256)
+    machines = list(Machine.objects.select_related("host", "applied"))
+    with django_assert_max_num_queries(len(machines) + 2):  # each one's draft, and two for all
+        steps = presets.plan(says({"Files.Bind": "/srv/0/in:/y"}), machines, {})
+    said = {step.machine.name: f"{step.refused} {step.warnings}" for step in steps}
+    assert "this machine itself can write to" in said.pop("m0")
+    assert len(said) == 5
+    assert all("/srv/0, which m0 can write to" in text for text in said.values())
