@@ -115,6 +115,16 @@ def section_of(key: str) -> str:
     return PROPERTIES[key].section if key in PROPERTIES else SECTION
 
 
+def short(key: str, value: str) -> str:
+    """Bytes in the largest unit that says the same, 67108864 → 64M: set-property leaves plain bytes."""
+    if not key.startswith("Memory") or not value.isdecimal() or not int(value):
+        return value
+    for power, unit in ((40, "T"), (30, "G"), (20, "M"), (10, "K")):
+        if int(value) % (1 << power) == 0:
+            return f"{int(value) >> power}{unit}"
+    return value
+
+
 def dropin(wanted: Mapping[str, str], base: str = "") -> str:
     """The drop-in's text, based on an earlier one whose other lines are kept; "" when nothing is left to say.
 

@@ -159,7 +159,8 @@ def _all_limits(machine: Machine, ours: str, found: Found | None, notes: list[st
         if f"systemd-nspawn@{machine.name}.service.d/" not in file.path and not file.is_ours:
             continue
         said = nspawn.parse(file.text).settings() if file.is_plain else []
-        held |= limits.read(ours if file.is_ours else file.text)
+        read = limits.read(ours if file.is_ours else file.text)
+        held |= read if file.is_ours else {key: limits.short(key, value) for key, value in read.items()}
         if not file.is_ours and (not file.is_plain or any(entry.key not in limits.PROPERTIES for entry in said)):
             notes.append(f"{file.path} holds more than limits; that part is not taken over.")
     return limits.dropin(limits.read(ours) | held, ours)

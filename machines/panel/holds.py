@@ -76,6 +76,11 @@ class Holds:
     def not_as_asked(self) -> int:
         return sum(row.is_loud for row in self.rows)
 
+    @property
+    def waiting(self) -> int:
+        """How many settings act with the machine's next start only."""
+        return sum(row.flag == WAITS for row in self.rows)
+
 
 def read(machine: Machine, found: Found | None, *, everything: bool = False) -> Holds:
     """`everything` adds the settings that nobody has set."""

@@ -85,6 +85,15 @@ def test_it_shows_what_was_made_and_what_can_be_done_next(as_admin, as_viewer, a
         assert absent not in seen
 
 
+def test_a_clone_of_which_nothing_is_told_has_no_empty_card(as_admin, alpha):
+    shown = page(as_admin, build(alpha))
+    assert '<dl class="facts">' in shown.partition("made-head")[2].partition("</section>")[0]
+    job = build(alpha, finished_at=timezone.now(), result={"machine": "web"})
+    card = page(as_admin, job).partition("made-head")[2].partition("</section>")[0]
+    assert f"/machines/new/?like={job.pk}" in card
+    assert "panel-body" not in card
+
+
 def test_from_the_base_it_says_how_old_that_is(as_viewer, alpha):
     shown = page(as_viewer, build(alpha, fresh=False))
     assert "from base" in shown

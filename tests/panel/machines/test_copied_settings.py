@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from machines.contract import orders
+from machines.contract import limits, orders
 from machines.models import Archive, Found, Job, Machine, Revision
 from machines.models.revision import sha256
 from machines.panel import copied_settings
@@ -241,3 +241,19 @@ def test_what_an_upload_says_of_itself_is_shown_and_not_used_by_itself(as_admin,
 def test_an_archive_without_settings_offers_none(as_admin, alpha, address):
     made = Archive.objects.create(title="x.tar", state="ready", size=9, received=9, sha256=SUM)
     assert "Use the settings" not in text(as_admin.get(f"{URL}?archive={made.pk}"))
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "short"),
+    [("67108864", "64M"), ("1073741824", "1G"), ("1536", "1536"), ("0", "0"), ("infinity", "infinity"), ("10%", "10%")],
+)
+def test_a_limit_that_set_property_left_is_copied_as_people_write_it(bytes_, short):
+    assert limits.short("MemoryMax", bytes_) == short
+    assert limits.short("TasksMax", bytes_) == bytes_
+
+
+def test_a_clone_takes_over_a_limit_of_set_property_so_too(web):
+    path = "/etc/systemd/system.control/systemd-nspawn@web.service.d/50-MemoryMax.conf"
+    limit = {"path": path, "kind": "dropin", "form": "text", "text": "[Service]\nMemoryMax=67108864\n"}
+    Found.objects.update_or_create(machine=web, defaults={"told": [limit]})
+    assert "MemoryMax=64M\n" in copied_settings.of_machine(web).files.limits
