@@ -193,14 +193,16 @@ def _copy(source: Path, file: Path) -> None:
 def put_back(keep: Path) -> int:
     """The way back of remove(): how many of the copies are in their places again. What lies there by now stays, and so
     does its copy then. Raises OSError."""
-    copies, back = _files_below(keep), 0
-    for copy in copies:
-        file = Path("/") / copy.relative_to(keep)
+    back = 0
+    for copy in _files_below(keep):
+        file, target = Path("/") / copy.relative_to(keep), os.readlink(copy) if copy.is_symlink() else ""
         if not os.path.lexists(file):
-            _put(file, copy, os.readlink(copy) if copy.is_symlink() else "")
-            copy.unlink()
+            _put(file, copy, target)
             back += 1
-    if back == len(copies):
+        elif not target or found.target_of(file) != target:
+            continue
+        copy.unlink()
+    if not _files_below(keep):
         shutil.rmtree(keep, ignore_errors=True)
     return back
 

@@ -94,6 +94,14 @@ def test_what_was_taken_away_can_be_put_back_but_replaces_nothing(paths, all_of_
     assert not keep.exists()
 
 
+def test_of_a_link_that_is_there_again_no_copy_is_kept(paths):
+    started, keep = link(paths.units / "machines.target.wants" / UNIT), paths.state / "removed/web-1"
+    belongings.remove(belongings.of(paths, WEB), keep)
+    link(started)
+    assert belongings.put_back(keep) == 0
+    assert not keep.exists()
+
+
 def test_what_is_put_back_is_whole_and_as_private_as_it_was(paths):
     secret, large = write(paths.nspawn_file(WEB), "[Exec]\nEnvironment=TOKEN=x\n"), paths.machines / "web.verity"
     secret.chmod(0o600)
