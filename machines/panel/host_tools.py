@@ -4,6 +4,12 @@ from machines.contract import tools
 from machines.contract.recipes import AnyRecipe
 from machines.models import Host
 
+# All that a worker looked for before it had the table: of other tools such a host cannot be said to lack them
+_ONCE = frozenset({
+    "systemd-nspawn", "machinectl", "systemd-run", "systemd-analyze", "systemd-sysusers", "journalctl", "mmdebstrap",
+    "debootstrap", "dnf", "dnf5", "pacstrap", "zypper", "btrfs", "zstd",
+})  # fmt: skip
+
 
 def lacking_for(host: Host | None, *works: str) -> str:
     """A sentence with what to install; "" when nothing is missing or the host has not told what it has."""
@@ -21,5 +27,7 @@ def _there(host: Host | None) -> dict[str, str]:
 
 
 def _sentence(host: Host | None, groups: list[tuple[str, ...]]) -> str:
+    if _there(host).keys() <= _ONCE:
+        groups = [group for group in groups if _ONCE.issuperset(group)]
     manager = host.facts.get("package_manager") if host else ""
     return tools.sentence(groups, str(host), manager if isinstance(manager, str) else "")

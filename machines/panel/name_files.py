@@ -42,11 +42,13 @@ def of_job(job: Job) -> list[Leftover]:
 def of_host(host: Host) -> list[tuple[str, list[Leftover]]]:
     """Every name without a machine, with its files; without those that were built since it was told."""
     told = host.facts.get("leftovers")
-    there = set(
-        Machine.objects.listed().filter(host=host).exclude(state=MachineState.MISSING).values_list("name", flat=True)
-    )
-    names = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
-    return [(str(each.get("name", "")), _read(each.get("files"))) for each in names if each.get("name") not in there]
+    mine = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    found = [(str(each.get("name", "")), _read(each.get("files"))) for each in mine]
+    if not found:
+        return []
+    built = Machine.objects.listed().filter(host=host, name__in=[name for name, _ in found])
+    there = set(built.exclude(state=MachineState.MISSING).values_list("name", flat=True))
+    return [(name, files) for name, files in found if name not in there]
 
 
 def _read(told: Any) -> list[Leftover]:

@@ -59,6 +59,16 @@ def test_a_tool_the_host_lacks_is_named_before(as_admin, web):
     assert "Export web</button>" not in shown
 
 
+def test_of_a_host_older_than_the_panel_only_what_it_looked_for_is_said_to_be_missing(as_admin, web):
+    """Nobody had told it to look for tar."""
+    web.host.facts |= {"tools": dict.fromkeys(("systemd-nspawn", "machinectl", "mmdebstrap", "zstd"), "1")}
+    web.host.save()
+    assert "Export web</button>" in as_admin.get(URL).content.decode()
+    del web.host.facts["tools"]["zstd"]
+    web.host.save()
+    assert "This needs zstd, which alpha does not have." in as_admin.get(URL).content.decode()
+
+
 def test_its_settings_are_said_to_go_with_it(as_admin, web):
     assert "Its settings go with it" in as_admin.get(URL).content.decode()
     Machine.objects.update(image_type="raw")
