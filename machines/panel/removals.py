@@ -43,7 +43,8 @@ def _files(machine: Machine) -> str:
     found = Found.objects.filter(machine=machine).first()
     own = f"systemd-nspawn@{machine.name}.service"
     files = found.files if found else []
-    paths = [file.path for file in files if file.kind == "nspawn" or own in file.path]
+    mine = [file for file in files if file.kind == "nspawn" or own in file.path]
+    paths = [f"the link {file.path}, not {file.target}" if file.target else file.path for file in mine]
     if not paths:
         return "its .nspawn file and its limits, if it has any"
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""

@@ -61,6 +61,12 @@ def test_it_names_the_files_that_go_but_none_of_all_machines(as_admin, web):
     assert "systemd-nspawn@.service" not in page
 
 
+def test_of_a_link_it_says_that_what_it_leads_to_stays(as_admin, web):
+    path = "/etc/systemd/nspawn/web.nspawn"
+    Found.objects.create(machine=web, told=[{"path": path, "kind": "nspawn", "target": "/srv/git/web.nspawn"}])
+    assert f"the link {path}, not /srv/git/web.nspawn (copies" in as_admin.get(URL).content.decode()
+
+
 @pytest.mark.parametrize("typed", ["", "Web", "web ", "we", "alpha"])
 def test_it_compares_the_name(typed, as_admin, web):
     answer = as_admin.post(URL, {"confirm": typed})
