@@ -29,6 +29,7 @@ def context(request: PanelRequest, machine: Machine, draft: Revision | None, her
         "here": here,
         "unit_words": unit_words(machine),
         "hand_words": hand_words(machine),
+        "links": links(machine, Found.objects.filter(machine=machine).first()) if here == "config" else [],
     }
 
 

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from machines.contract import orders
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.rights import Right, authorize
-from machines.models import Found, Machine, Revision
+from machines.models import Machine, Revision
 from machines.models.revision import without_field
 from machines.panel import access, checks, config_page, diffs, drafts, presets, refusals, responses, setting_sections
 from machines.panel.access import PanelRequest, needs
@@ -112,10 +112,10 @@ def _review(
     found, changes = refusals.found(machine, draft), diffs.settings(before, after)
     findings = [(finding, refusals.place_of(finding.key)) for finding in drafts.findings(machine, after)]
     left_out = checks.left_out(machine, after, before)
-    links = config_page.links(machine, Found.objects.filter(machine=machine).first())
-    shown = config_page.context(request, machine, draft, "config") | {
+    shown = config_page.context(request, machine, draft, "config")
+    links = shown["links"]
+    shown |= {
         "left_out": left_out,
-        "links": links,
         "changes": changes,
         "diffs": config_page.file_diffs(machine, before, after),
         "trouble": refusals.trouble(draft),

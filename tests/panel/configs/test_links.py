@@ -7,7 +7,8 @@ from tests import make
 
 ETC = "/etc/systemd/nspawn/web.nspawn"
 MANAGED = "/srv/git/web.nspawn"
-HOLDS, REVIEW = "/hosts/alpha/machines/web/holds/", "/hosts/alpha/machines/web/config/review/"
+HOLDS, EDIT = "/hosts/alpha/machines/web/holds/", "/hosts/alpha/machines/web/config/"
+REVIEW = f"{EDIT}review/"
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def link(machine: Machine, target: str, **told: object) -> None:
 
 def test_a_link_is_shown_with_where_it_leads_and_the_refusal_is_said_before(as_admin, web):
     link(web, MANAGED)
-    for address in (HOLDS, REVIEW):
+    for address in (HOLDS, EDIT, f"{EDIT}raw/", REVIEW):
         page = as_admin.get(address).content.decode()
         assert f"<code>{ETC}</code> is a link to <code>{MANAGED}</code>" in page
         assert "an apply is refused" in page
