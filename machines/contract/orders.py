@@ -4,6 +4,7 @@ Converging orders may be carried out twice without harm and run in the worker. C
 transient unit of their own, so that they outlive the worker. Control orders speak about jobs and reports themselves.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -340,3 +341,17 @@ def from_wire(data: object) -> AnyOrder:
 
 def to_wire(order: AnyOrder) -> dict[str, object]:
     return order.model_dump(mode="json")
+
+
+# op → fields that came later, with what every host does where they are missing
+_LATER: dict[str, dict[str, object]] = {
+    "start": {"reset": False},
+    "build": {"leftovers": "refuse", "seen": []},
+    "remove": {"replaces_nspawn": "", "replaces_limits": ""},
+}
+
+
+def to_send(wire: Mapping[str, object]) -> dict[str, object]:
+    """The same without later fields that ask for nothing: a host older than the panel refuses what it does not know."""
+    later = _LATER.get(str(wire.get("op")), {})
+    return {name: value for name, value in wire.items() if name not in later or value != later[name]}

@@ -163,7 +163,7 @@ class Courier:
                 generation=host.generation,
                 job=job,
                 attempt=attempt,
-                order=order,
+                order=orders.to_send(order),
                 issued=time.time() + ahead,
                 expires=expires + ahead,
                 actor=envelope.Actor(name=actor[0], role=actor[1]),

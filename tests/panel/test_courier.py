@@ -182,6 +182,17 @@ def test_a_cancel_is_sent_and_sent_again(courier, valkey, key, voice, admin):
     assert [order for _, order in delivered(valkey, voice.host, key)] == [orders.Cancel(job=job.uuid)] * 2
 
 
+def test_a_host_older_than_the_panel_is_asked_in_words_it_knows(courier, valkey, key, voice):
+    make.job(orders.Start(name="web"), on=voice.host)
+    make.job(make.build_order("db"), on=voice.host)
+    make.job(orders.Start(name="old", reset=True), on=voice.host)
+    courier.send_due(timezone.now())
+    start, build, reset = (sealed.order for sealed, _ in delivered(valkey, voice.host, key))
+    assert start == {"op": "start", "name": "web"}
+    assert not {"leftovers", "seen"} & build.keys()
+    assert reset["reset"] is True
+
+
 def test_secrets_travel_sealed_and_not_in_the_order(courier, valkey, key, voice):
     order = orders.Build(
         name="web",
