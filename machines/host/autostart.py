@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from machines.host import guarded
+from machines.host import guarded, nspawn_file
 from machines.host.paths import Paths
 
 TARGET = "machines.target"
@@ -43,6 +43,13 @@ def linked(paths: Paths) -> frozenset[str]:
 def has_target(paths: Paths) -> bool:
     """Whether machines.target starts with the host, without which no link below it has an effect."""
     return TARGET in _started(paths)
+
+
+def sync(paths: Paths) -> None:
+    """What `systemctl enable` and `disable` have changed survives a power cut after this: they sync nothing themselves.
+    Raises OSError."""
+    for folder in (paths.units, *(pulled for _, pulled in _pulls(paths.units))):
+        nspawn_file.sync_folder(folder)
 
 
 def _machines(paths: Paths) -> dict[str, set[str]]:

@@ -59,12 +59,18 @@ def enable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
     task.run(machinectl.enable(name))
     if host_fact.systemd_version() < 253 and not autostart.has_target(host.paths):
         task.run(systemctl.enable("machines.target"))
+    autostart.sync(host.paths)
 
 
-def disable(_: ThisHost, task: Task) -> Result:
+def disable(host: ThisHost, task: Task) -> Result:
     """No longer start the machine when the host boots."""
-    task.run(machinectl.disable(_name(task)))
+    _disable_machine(host, task, _name(task))
     return {}
+
+
+def _disable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
+    task.run(machinectl.disable(name))
+    autostart.sync(host.paths)
 
 
 def mark(host: ThisHost, task: Task) -> Result:
@@ -76,9 +82,10 @@ def mark(host: ThisHost, task: Task) -> Result:
         images.check_changeable(image, to="be made read-only" if read_only else "be made writable")
         check_gone(host, task, name)
         task.run(machinectl.read_only(name, on=read_only))
+        task.run(["sync", "--file-system", "--", str(image.path.parent)])
         host.bus.do(inventory.read_lists(host))  # what is known of images is now old
     if read_only and name in autostart.linked(host.paths):
-        task.run(machinectl.disable(name))
+        _disable_machine(host, task, name)
         task.voice.line(f"{name} no longer starts with the host: a template is not started.")
     return {}
 

@@ -29,6 +29,8 @@ def tidy(host: ThisHost, task: Task) -> dict[str, Any]:
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others lie in there
             file.parent.rmdir()
+    for folder in {folder for file, _ in there for folder in file.parents[:2]}:
+        nspawn_file.sync_folder(folder)
     if there:
         task.run(systemctl.daemon_reload())
         ours = limits.read(nspawn_file.read(host.paths, name).limits)

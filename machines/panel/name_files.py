@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from machines.contract.names import machine_name
 from machines.contract.orders import ABSENT, SeenFile
+from machines.contract.problems import BadValue
 from machines.contract.reports import Leftover
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine
@@ -24,7 +26,11 @@ _KINDS = {
 
 
 def known(host: Host, name: str) -> list[Leftover]:
-    """What the host last told, by its inventory or by the refusal of a build since then."""
+    """What the host last told, by its inventory or by the refusal of a build since then; nothing for what is no name."""
+    try:
+        machine_name(name)
+    except BadValue:
+        return []
     refused = Job.objects.filter(host=host, machine_name=name, op="build", problem__code=CODE).order_by("-id")
     last = (refused.filter(finished_at__gt=host.inventory_at) if host.inventory_at else refused).first()
     if last is not None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from machines.contract.findings import FORWARDING_FILE, INOTIFY_FILE, MendWord
 from machines.contract.problems import Problem
+from machines.host import autostart as links
+from machines.host import nspawn_file
 from machines.host.doctor import host_checks, inside_checks, limit_checks, nat_checks, network_checks
 from machines.host.doctor.guest import NETWORKD
 from machines.host.doctor.scene import Scene
@@ -39,6 +41,7 @@ def networkd(scene: Scene) -> None:
     scene.task.run(["systemctl", "enable", "--now", "--", NETWORKD], timeout=40)
     if not waited and scene.unit(WAIT_ONLINE).get("UnitFileState") == "enabled":
         scene.task.run(["systemctl", "disable", "--", WAIT_ONLINE], timeout=20)
+    links.sync(scene.host.paths)
 
 
 def forwarding(scene: Scene) -> None:
@@ -53,13 +56,14 @@ def _sysctl(scene: Scene, name: str, value: str, file: str) -> None:
     if host_checks.is_forbidden(name, value):
         raise _not_safe(f"a file in /etc/sysctl.d sets {name} to something else.")
     scene.task.voice.line(f"{name} = {value}, at boot by {file} and now")
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_text(f"# Written by nspawnpanel. Remove this file to take it back.\n{name} = {value}\n")
+    text = f"# Written by nspawnpanel. Remove this file to take it back.\n{name} = {value}\n"
+    nspawn_file.write_one(Path(file), text)
     scene.task.run(in_a_unit("/usr/lib/systemd/systemd-sysctl", file), timeout=30)
 
 
 def autostart(scene: Scene) -> None:
     scene.task.run(["systemctl", "enable", "--", "machines.target"], timeout=20)
+    links.sync(scene.host.paths)
 
 
 def guest_networkd(scene: Scene) -> None:
