@@ -421,7 +421,8 @@ def test_a_machine_that_failed_is_not_in_order_and_the_reason_is_on_top(net):
     for command in findings.commands(found["state-failed"]):
         net.host.run(shlex.split(command))
     assert next(iter(examine(net))) == "state-running"
-    net.host.run(["machinectl", "terminate", "left"])
+    net.stop()
+    net.host.run(["rm", "-r", "/nowhere"])
 
 
 def test_after_too_many_starts_the_limit_is_named_and_the_commands_start_it_again(net):
@@ -441,6 +442,7 @@ def test_after_too_many_starts_the_limit_is_named_and_the_commands_start_it_agai
     finally:
         net.host.run(["systemctl", "reset-failed", unit], check=False)
         net.stop()
+        net.host.run(["rm", "-rf", "/nowhere"])
 
 
 def test_a_limit_of_open_files_is_named_where_a_machine_ran_into_it(net):

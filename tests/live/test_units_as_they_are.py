@@ -109,7 +109,7 @@ def test_a_machine_that_systemd_starts_again_stays_off_once_it_is_powered_off(pa
 
 def test_a_restarting_machine_is_told_as_that_with_how_often_and_why_and_can_be_stopped(panel):
     unit(panel.sandbox, "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=2\n")
-    panel.sandbox.write(SETTINGS, "[Files]\nBind=/nowhere/at/all\n")
+    panel.sandbox.write(SETTINGS, "[Files]\nBind=/nowhere/odd\n")
     panel.sandbox.run(["systemctl", "start", "--no-block", UNIT])
     fact = seen(panel, lambda fact: fact.activity.next_start is not None and fact.activity.restarts >= 2)
     assert (fact.state, fact.activity.ended, fact.activity.policy) == ("restarting", "exit status 1", "always")
@@ -259,10 +259,10 @@ def test_a_machine_without_systemd_powers_off_and_reboots(script, signal):
 
 def test_after_the_start_limit_no_old_reason_is_given_and_reset_and_start_helps(panel):
     unit(panel.sandbox, "[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=2\n")
-    panel.sandbox.write(SETTINGS, "[Files]\nBind=/nowhere/at/all\n")
+    panel.sandbox.write(SETTINGS, "[Files]\nBind=/nowhere/odd\n")
     for _ in range(2):
         failed = panel.do(orders.Start(name=NAME))
-        assert "/nowhere/at/all" in failed.problem["message"]
+        assert "/nowhere/odd" in failed.problem["message"]
     panel.sandbox.run(["rm", SETTINGS])
     job = panel.order(orders.Start(name=NAME))
     refused = panel.outcome(job)

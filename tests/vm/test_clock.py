@@ -12,6 +12,7 @@ AWAY = 300  # seconds
 @pytest.fixture
 def stopped(ada, alpha_host) -> Person:
     """The machine web is stopped, the clock is left to nobody, and is right again afterwards."""
+    until(lambda: ada.machine("web"), SECONDS)
     ada.succeed(ada.press("poweroff", "web"), SECONDS)
     alpha_host.run(["systemctl", "stop", "systemd-timesyncd.service"], check=False)
     yield ada

@@ -104,7 +104,7 @@ def test_a_limit_without_a_file_in_the_control_group_is_told_beforehand_and_is_n
     review = web.get(f"{MACHINE}config/review/")
     assert "ManagedOOMSwap=</code></a> will not be in force" in review
     assert ("MemoryZSwapMax=</code></a> will not be in force" in review) == ("memory.zswap.max" not in has)
-    web.post(f"{MACHINE}config/discard/")
+    web.post(f"{MACHINE}config/discard/", page=f"{MACHINE}config/review/")
 
 
 def test_the_doctor_raises_no_alarm_where_nothing_is_wrong(web):
