@@ -39,9 +39,10 @@ cp -a /var/lib/machines/web/. /mnt/image/; umount /mnt/image; gzip -1 -c disk > 
 systemd-run --quiet --unit=images python3 -m http.server 8098 --bind 127.0.0.1 --directory /srv/images
 for try in $(seq 100); do python3 -c 'import socket; socket.create_connection(("127.0.0.1", 8098))' 2>/dev/null && break; sleep 0.1; done
 """
-# Everything a job could leave anywhere; its own log stays, and so do the caches.
-LEFT = """
-cd /; find /var/lib/machines /etc/systemd/nspawn /tmp /var/tmp /run/nspawnpanel -mindepth 1 -maxdepth 1 2>/dev/null | grep -v systemd-private-
+# Everything a job could leave anywhere; its own log stays, and so do the caches. An image's lock is systemd's own: an empty
+# file that machined takes away without a word to the disk, so a cut of power may bring it back.
+LEFT = r"""
+cd /; find /var/lib/machines /etc/systemd/nspawn /tmp /var/tmp /run/nspawnpanel -mindepth 1 -maxdepth 1 2>/dev/null | grep -vE 'systemd-private-|/\.#[^/.][^/]*\.lck$'
 find /etc/systemd/system /run/systemd/system /run/systemd/transient /run/systemd/nspawn | grep -E 'nspawn@|np-probe|nspawnpanel-job'
 find /var/lib/nspawnpanel -mindepth 1 | grep -vE '/jobs/[^/]*(/log)?$|/cache/(apt|lists)/|/ledger|/ballast$|/removed(/|$)'
 find /var/lib/nspawnpanel/cache -path '*/lists/*' -prune -o -type f -size 0 -print

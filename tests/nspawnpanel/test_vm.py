@@ -54,7 +54,7 @@ def test_kvm_is_trusted_where_a_kernel_boots_on_it(monkeypatch, status, said, tr
 def test_it_dies_with_the_process_that_started_it():
     with subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True) as starter:
         child = Path("/proc", starter.stdout.readline().strip(), "cmdline")
-        until(lambda: b"sleep" in child.read_bytes(), 10)
+        until(lambda: child.read_bytes().startswith(b"sleep\0"), 10)  # not before setpriv has asked for the signal
         starter.send_signal(signal.SIGKILL)
         starter.wait()
         until(lambda: not child.exists() or not child.read_bytes(), 10)
