@@ -67,7 +67,8 @@ def test_a_second_press_is_refused_in_a_note_that_stays_until_something_changes(
         item.click()
         note = page.locator("#toasts > *")
         expect(note).to_contain_text(f"job {job}")
-        expect(page.locator("main tbody tr")).to_contain_text("starting")  # seen to change, however quickly it ends later
+        # seen to change, however quickly it ends later
+        expect(page.locator("main tbody tr")).to_contain_text("starting")
     finally:
         panel.restart_part("courier")
     ada.end_of(job)
