@@ -7,6 +7,8 @@ import environ
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+MIB = 1024 * 1024
+
 env = environ.Env()
 env_file = Path(os.environ.get("NSPAWNPANEL_ENV", "/etc/nspawnpanel/panel.env"))
 if env_file.is_file():
@@ -35,6 +37,15 @@ SIGNING_KEY_FILE = env.path("SIGNING_KEY_FILE", default=f"{DATA_DIR}/courier/sig
 # How hosts reach this panel (https://panel.example.org), to fetch archives and to bring them; unset, they cannot.
 PANEL_URL = env("NSPAWNPANEL_URL", default="").rstrip("/")
 ARCHIVE_LIMIT = env.int("NSPAWNPANEL_ARCHIVE_GIB", default=50) * 1024**3
+
+# What one host may cost the panel that all share (machines/panel/budgets.py). Beyond it things are left out, and pages say so.
+MACHINES_PER_HOST = env.int("NSPAWNPANEL_MACHINES_PER_HOST", default=1000)
+FILES_PER_HOST = env.int("NSPAWNPANEL_FILES_MIB_PER_HOST", default=64) * MIB
+REPORTS_PER_DAY = env.int("NSPAWNPANEL_REPORTS_MIB_PER_DAY", default=8192) * MIB
+LOG_PER_DAY = env.int("NSPAWNPANEL_LOG_MIB_PER_DAY", default=2048) * MIB
+LOG_LINES_PER_DAY = env.int("NSPAWNPANEL_LOG_LINES_PER_DAY", default=5_000_000)
+LOG_PER_JOB = env.int("NSPAWNPANEL_LOG_MIB_PER_JOB", default=64) * MIB
+LOG_LINES_PER_JOB = env.int("NSPAWNPANEL_LOG_LINES_PER_JOB", default=200_000)
 
 INSTALLED_APPS = [
     "django.contrib.auth",

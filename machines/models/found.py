@@ -65,6 +65,12 @@ class Found(models.Model):
     kernel = models.JSONField(default=dict)  # property → what the control group has
     lacks = models.JSONField(default=dict)  # property → the file that the control group does not have
     inside = models.JSONField(default=dict)  # setting → what the kernel says of the first process
+    size = models.PositiveIntegerField(default=0)  # characters of all of it, for its host's budget
+    # Not 0 while the count of settings that are not in effect waits to be made anew (panel/holds.py)
+    stale = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        indexes = [models.Index(fields=["machine"], condition=models.Q(stale__gt=0), name="found_stale")]
 
     def __str__(self) -> str:
         return f"files of {self.machine_id}"

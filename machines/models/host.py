@@ -43,6 +43,7 @@ class Host(models.Model):
     report_number = models.PositiveBigIntegerField(default=0)  # all reports up to this one have been taken
     stream_position = models.CharField(max_length=41, default="0")  # two numbers of 64 bits
     resend_asked_at = models.DateTimeField(null=True)
+    usage = models.JSONField(default=dict)  # what it has cost today and what was left out (panel/budgets.py)
 
     objects = HostQuerySet.as_manager()
 

@@ -84,6 +84,8 @@ class Job(models.Model):
     progress_note = models.CharField(max_length=300, default="")
     commands = models.JSONField(default=list)  # [[argv…], …]
     line_count = models.PositiveIntegerField(default=0)
+    log_bytes = models.PositiveBigIntegerField(default=0)
+    log_cut = models.CharField(max_length=10, default="")  # the budget it went beyond (panel/budgets.py), "" for none
     problem = models.JSONField(null=True)
     result = models.JSONField(default=dict)
 

@@ -4,6 +4,7 @@ Taking over writes nothing on the host. What was found there becomes a revision,
 on from it. The same holds for a machine that was there before its host joined: then it is revision 1.
 """
 
+from collections.abc import Collection
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -32,19 +33,15 @@ class Changed(Problem):
         )
 
 
-def is_drifted(machine: Machine, nspawn_sha256: str, limits_sha256: str) -> bool:
+def is_drifted(machine: Machine, nspawn_sha256: str, limits_sha256: str, applying: Collection[str]) -> bool:
     """Whether a host that reports these sums has drifted from what was applied. While an apply is on its way nothing is
-    said: its outcome will tell."""
+    said: its outcome will tell. `applying` are the machines of its host of which that is so."""
     applied, there = machine.applied, f"{nspawn_sha256}.{limits_sha256}"
     if UNREADABLE in {nspawn_sha256, limits_sha256}:  # nothing is known of it now
         return machine.drifted
     if applied is None or there in {f"{applied.nspawn_sha256}.{applied.limits_sha256}", machine.ignored}:
         return False
-    return machine.drifted or not _is_applying(machine)
-
-
-def _is_applying(machine: Machine) -> bool:
-    return Job.objects.on(machine.host, machine.name).unfinished().filter(op__in=["apply", "build"]).exists()
+    return machine.drifted or machine.name not in applying
 
 
 def has_moved(machine: Machine, found: Found) -> bool:

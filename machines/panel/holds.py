@@ -4,9 +4,11 @@ A difference is never shown without its cause, and with the command that mends i
 """
 
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from django.db import transaction
 from django.utils import timezone
 
 from machines.contract import command_line, limits, nspawn, readback
@@ -14,14 +16,16 @@ from machines.contract.command_line import CommandLine
 from machines.contract.names import unit_of
 from machines.contract.orders import ABSENT
 from machines.contract.table import Group, Setting
-from machines.models import Found, Machine
+from machines.models import Found, Host, Machine
 from machines.models.found import ETC, RUN, File
+from machines.models.machine import MachineQuerySet
 from machines.panel.diffs import Files
 from machines.templatetags import panel_tags
 
 # The facts of a machine's row that the rows below are made of, beside its texts.
 DEPENDS_ON = frozenset({"state", "since", "unit", "restart_needed", "applied", "nspawn_sha256", "limits_sha256"})
 DEPENDS_ON_HOST = ("lacks", "memory_total")  # the same of its host's facts
+CATCH_UP_SECONDS, CAUGHT_UP_AT_ONCE = 0.5, 200
 UNKNOWN_AT_MOST = 100
 RAISED = {"LimitNOFILE", "LimitMEMLOCK"}  # a systemd inside raises them for itself
 NOTHING_ASKED = {"auto", "none", "no"}
@@ -99,9 +103,46 @@ def recount(number: int) -> None:
     """Keep in a machine's row how many of its settings are not in effect, as its page counts them. To be called in the
     transaction that changes what DEPENDS_ON names, or what its host has told of its files."""
     machine = Machine.objects.select_related("host", "applied").get(pk=number)
-    count = min(read(machine, Found.objects.filter(machine=number).first()).not_as_asked, 1000)
+    _keep(machine, _count(machine, Found.objects.filter(machine=number).first()))
+
+
+def _count(machine: Machine, found: Found | None) -> int:
+    return min(read(machine, found).not_as_asked, 1000)
+
+
+def _keep(machine: Machine, count: int) -> None:
     if count != machine.not_as_asked:
-        Machine.objects.filter(pk=number).update(not_as_asked=count, changed_at=timezone.now())
+        Machine.objects.filter(pk=machine.pk).update(not_as_asked=count, changed_at=timezone.now())
+
+
+def mark() -> int:
+    """A new value of Found.stale: another than any before."""
+    return time.monotonic_ns() // 1000 % 2**31 or 1
+
+
+def put_off(machines: MachineQuerySet) -> None:
+    """To be counted soon, by catch_up(): it takes milliseconds for each, in which nobody else could write in SQLite."""
+    Found.objects.filter(machine__in=machines.values("pk")).update(stale=mark())
+
+
+def catch_up(host: Host | None = None, seconds: float = CATCH_UP_SECONDS) -> None:
+    """Count what was put off, of one host or of all, as far as the time goes; each in a short transaction of its own."""
+    until = time.monotonic() + seconds
+    waiting = Found.objects.filter(stale__gt=0, **({"machine__host": host} if host else {}))
+    for number in list(waiting.values_list("pk", flat=True)[:CAUGHT_UP_AT_ONCE]):
+        if time.monotonic() > until:
+            return
+        _catch_up(number)
+
+
+def _catch_up(number: int) -> None:
+    found = Found.objects.select_related("machine__host", "machine__applied").filter(pk=number).first()
+    if found is None:
+        return
+    count = _count(found.machine, found)
+    with transaction.atomic():
+        _keep(found.machine, count)
+        Found.objects.filter(pk=number, stale=found.stale).update(stale=0)  # else it was put off again meanwhile
 
 
 def is_arriving(machine: Machine, found: Found) -> bool:

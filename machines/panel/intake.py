@@ -4,17 +4,20 @@ Identity comes from the stream it was read from and from the signature, never fr
 carries are taken in one transaction, so a killed courier neither loses nor repeats one.
 """
 
+import json
 import logging
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import OperationalError, transaction
+from django.conf import settings
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from nacl.signing import VerifyKey
 
@@ -23,23 +26,23 @@ from machines.contract.orders import IN_A_UNIT
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
-from machines.models.machine import NO_IMAGE, MachineQuerySet, rank_of
-from machines.panel import archive_files, bases, clocks, drift, holds, job_words
+from machines.models.machine import MachineQuerySet, rank_of
+from machines.panel import archive_files, bases, budgets, clocks, drift, holds, job_words, machine_facts
 
 log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 60.0  # how old a report without a number may be
 KEPT_COMMANDS = 200
 KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in its row
-MAX_LINES = 200_000  # per job; a host that sends more is cut off
 REFUSALS_PER_HOUR = 20
-TAKE_SECONDS = 0.3  # of one transaction, beside which nobody else may write in SQLite; a longer report is taken whole
-FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard")
-# What machined alone knows, and what follows from it
-FROM_MACHINED = {
-    "leader", "addresses", "os", "image_id", "image_type", "image_path", "read_only", "read_only_by", "hidden_images",
-}  # fmt: skip
-MACHINES_AT_MOST = 10_000  # per host; what an inventory does not name goes again
+RECONCILED_AT_ONCE = 100  # jobs; the next inventory brings the next ones
+PUTS_OFF = frozenset(
+    {"inventory", "observed", "found", "outcome"}
+)  # after these something may wait for holds.catch_up()
+OPEN_SECONDS = 0.3  # reports that are verified and read at once, before the transaction
+GIVE_WAY_AFTER, GIVE_WAY_AT_MOST = 0.02, 0.15
+TAKE_SECONDS = 0.3  # of one transaction, beside which nobody else may write in SQLite
+FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard", "usage")
 
 
 # What else is to be done when a job has ended, however it did; groups of jobs go on (groups.py).
@@ -56,66 +59,176 @@ class Taken(Enum):
     REFUSED = "not a report of this host"
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An entry of a host's stream, verified and read: before the transaction, for a large one takes a while.
+
+    `report` is None where it cannot be taken, `problem` says why; `number` is None where that is not told either.
+    """
+
+    size: int
+    number: int | None
+    at: float
+    report: reports.AnyReport | None
+    problem: Problem | None = None
+
+
 def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
     """Take entries of a host's stream, (position, signed text), in one transaction: a commit for each report would cost as
     much as all they say. Returns what came of those it had time for, from the first one on. Never raises for what a host
     sends; a database error is the caller's, and nothing is taken."""
-    until = time.monotonic() + TAKE_SECONDS
+    host = Host.objects.get(pk=host_id)
+    opened = _open_some(host, entries)
+    _write_beforehand(host, opened[0])
+    began = time.monotonic()
     taken: list[Taken] = []
     with transaction.atomic():
+        identity = (host.verify_key, host.generation)
         host = Host.objects.select_for_update(no_key=True).get(pk=host_id)  # orders refer to its key meanwhile
-        key = VerifyKey(b64decode(host.verify_key))
+        if identity != (host.verify_key, host.generation):  # it has joined anew since they were opened
+            opened = [_open(host, VerifyKey(b64decode(host.verify_key)), entries[0][1])]
         jobs = Jobs(host)
-        for number, (position, text) in enumerate(entries, 1):
+        for number, ((position, _), each) in enumerate(zip(entries, opened, strict=False), 1):
             jobs.is_last = number == len(entries)
-            taken.append(_take(host, key, text, jobs))
+            taken.append(_take(host, each, jobs))
             host.stream_position = position
-            if time.monotonic() > until:
+            if time.monotonic() > began + TAKE_SECONDS:
                 break
-        host.save(update_fields=["stream_position", "report_number", "last_seen"])
+        host.save(update_fields=["stream_position", "report_number", "last_seen", "usage"])
+    _give_way(time.monotonic() - began)
+    if any(each.report and each.report.kind in PUTS_OFF for each in opened):
+        holds.catch_up(host)
     return taken
 
 
-def _take(host: Host, key: VerifyKey, text: str, jobs: "Jobs") -> Taken:
+def _open_some(host: Host, entries: Sequence[tuple[str, str]]) -> list[Opened]:
+    """The first of them, as far as OPEN_SECONDS go; a large one alone."""
+    key = VerifyKey(b64decode(host.verify_key))
+    until = time.monotonic() + OPEN_SECONDS
+    opened: list[Opened] = []
+    for _, text in entries:
+        each = _open(host, key, text)
+        if opened and _is_large(each.report):
+            break
+        opened.append(each)
+        if _is_large(each.report) or time.monotonic() > until:
+            break
+    return opened
+
+
+def _open(host: Host, key: VerifyKey, text: str) -> Opened:
     try:
         signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
     except ReportUnreadable as problem:  # stepped over: all that follows would be missing something for ever
-        number, at, kind, carry = problem.number, time.time(), "", partial(_refuse, host, problem)
+        return Opened(len(text), problem.number, time.time(), None, problem)
     except Problem as problem:
-        _refuse(host, problem)
+        return Opened(len(text), None, time.time(), None, problem)
+    return Opened(len(text), signed.number, signed.at, report)
+
+
+def _is_large(report: reports.AnyReport | None) -> bool:
+    """Whether it is about more machines than are written at once."""
+    about = [*getattr(report, "machines", ()), *getattr(report, "gone", ())]
+    return len(about) > machine_facts.AT_ONCE
+
+
+def _write_beforehand(host: Host, opened: Opened) -> None:
+    """What a large report says of machines, in short transactions before the one that takes its number and then finds it
+    said. Cut short, the report is simply taken again."""
+    report, number = opened.report, opened.number
+    if not isinstance(report, reports.Inventory | reports.Observed) or not _is_large(report):
+        return
+    for write in _in_slices(host, report):
+        began = time.monotonic()
+        with transaction.atomic():
+            locked = Host.objects.select_for_update(no_key=True).get(pk=host.pk)
+            is_next = _in_order(locked, number or 0) is Taken.YES and locked.generation == host.generation
+            if not is_next or not budgets.is_taken(locked, report.kind):
+                return
+            try:
+                with transaction.atomic():
+                    write()
+            except OperationalError:
+                raise
+            except Exception:  # said when the report itself is taken
+                return
+        _give_way(time.monotonic() - began)
+
+
+def _in_slices(host: Host, report: reports.Inventory | reports.Observed) -> Iterator[Callable[[], object]]:
+    """First what is gone, which makes room."""
+    if not machine_facts.are_distinct(report.machines):
+        return
+    is_partial = isinstance(report, reports.Inventory) and bool(report.partial)
+    away = _gone_by(host, report)
+    for begin in range(0, len(away), machine_facts.AT_ONCE):
+        some = away[begin : begin + machine_facts.AT_ONCE]
+        yield partial(machine_facts.gone, Machine.objects.listed().filter(host=host, pk__in=some))
+    for facts in machine_facts.slices(report.machines):
+        yield partial(machine_facts.refresh, host, *facts, partial=is_partial)
+
+
+def _gone_by(host: Host, report: reports.Inventory | reports.Observed) -> list[int]:
+    """Keys of the rows of machines that are not there any more by this report."""
+    listed = Machine.objects.on(host).listed()
+    if isinstance(report, reports.Observed):
+        return list(listed.filter(name__in=report.gone).values_list("pk", flat=True))
+    if report.partial:
+        return []
+    there = {fact.name for fact in report.machines}
+    return [number for number, name in listed.values_list("pk", "name") if name not in there]
+
+
+def _give_way(seconds: float) -> None:
+    """In SQLite whoever waits to write tries every tenth of a second, and we are to be found away for as long as we were
+    there."""
+    if connection.vendor == "sqlite" and seconds > GIVE_WAY_AFTER:
+        time.sleep(min(seconds, GIVE_WAY_AT_MOST))
+
+
+def _take(host: Host, opened: Opened, jobs: "Jobs") -> Taken:
+    budgets.spend(host, reports=opened.size)
+    if opened.number is None:
+        _refuse(host, opened)
         return Taken.REFUSED
-    else:
-        number, at, kind = signed.number, signed.at, report.kind
-        carry = partial(_carry, host, report, signed.number, jobs)
-    jobs.ahead = at - time.time()
-    if number == envelope.UNNUMBERED:
-        return _take_unnumbered(host, at, carry) if kind == "heartbeat" else Taken.REFUSED
-    taken = _in_order(host, number)
+    jobs.ahead = opened.at - time.time()
+    if opened.number == envelope.UNNUMBERED:
+        is_heartbeat = isinstance(opened.report, reports.Heartbeat)
+        return _take_unnumbered(host, opened, jobs) if is_heartbeat else Taken.REFUSED
+    taken = _in_order(host, opened.number)
     if taken is Taken.YES:
-        carry()
-        host.report_number = number
+        _carry(host, opened, jobs)
+        host.report_number = opened.number
     _seen(host)
     return taken
 
 
-def _take_unnumbered(host: Host, at: float, carry: Callable[[], None]) -> Taken:
+def _take_unnumbered(host: Host, opened: Opened, jobs: "Jobs") -> Taken:
     """A heartbeat without a place in the order: newer than the last such one and of this minute, or anybody who holds
     Redis could keep a dead host alive with it."""
-    is_fresh = abs(at - (host.clock_skew or 0.0) - time.time()) < FRESH_SECONDS and at > _unnumbered.get(host.pk, 0.0)
+    at, newest = opened.at, _unnumbered.get(host.pk, 0.0)
+    is_fresh = abs(at - (host.clock_skew or 0.0) - time.time()) < FRESH_SECONDS and at > newest
     if not is_fresh:
         return Taken.AGAIN
     _unnumbered[host.pk] = at
-    carry()
+    _carry(host, opened, jobs)
     _seen(host)
     return Taken.YES
 
 
-def _refuse(host: Host, problem: Problem) -> None:
-    note_refusal(host, "report-refused", f"A report of this host was refused: {problem.message}")
+def _refuse(host: Host, opened: Opened) -> None:
+    message = opened.problem.message if opened.problem else ""
+    note_refusal(host, "report-refused", f"A report of this host was refused: {message}")
 
 
-def _carry(host: Host, report: reports.AnyReport, number: int, jobs: "Jobs") -> None:
+def _carry(host: Host, opened: Opened, jobs: "Jobs") -> None:
     """Do what a report says. One that we cannot take is passed over: standing still would hold up every other host."""
+    report = opened.report
+    if report is None:
+        _refuse(host, opened)
+        return
+    if not budgets.is_taken(host, report.kind):
+        return
     known = {name: getattr(host, name) for name in FACTS}
     try:
         with transaction.atomic():
@@ -128,7 +241,7 @@ def _carry(host: Host, report: reports.AnyReport, number: int, jobs: "Jobs") -> 
         for name, value in known.items():
             setattr(host, name, value)
         jobs.forget()
-        log.exception("Report %s of %s (%s) could not be taken", number, host.name, report.kind)
+        log.exception("Report %s of %s (%s) could not be taken", opened.number, host.name, report.kind)
         note_refusal(host, "report-refused", f"A report of this host ({report.kind}) could not be taken.")
 
 
@@ -175,7 +288,7 @@ class Jobs:
 
     def moment(self, at: float, after: datetime) -> datetime:
         """A moment on the host's clock by ours, as far as it can be: after `after`, and not in the future."""
-        told, now = _time(at - (self._host.clock_skew or 0.0)), timezone.now()
+        told, now = machine_facts.moment(at - (self._host.clock_skew or 0.0)), timezone.now()
         return min(max(told, after), now)
 
     def signed(self, after: datetime) -> datetime:
@@ -213,15 +326,15 @@ def _running(job: Job, began: datetime) -> None:
     _move(job, JobState.RUNNING, started_at=job.started_at or began, accepted_at=job.accepted_at or began, problem=None)
 
 
-def _part(_: Host, report: reports.Part, jobs: Jobs) -> None:
-    _say(jobs.get(report.job), [report], jobs)
+def _part(host: Host, report: reports.Part, jobs: Jobs) -> None:
+    _say(host, jobs.get(report.job), [report], jobs)
 
 
-def _said(_: Host, report: reports.Said, jobs: Jobs) -> None:
-    _say(jobs.get(report.job), report.parts, jobs)
+def _said(host: Host, report: reports.Said, jobs: Jobs) -> None:
+    _say(host, jobs.get(report.job), report.parts, jobs)
 
 
-def _say(job: Job | None, parts: Sequence[reports.Part], jobs: Jobs) -> None:
+def _say(host: Host, job: Job | None, parts: Sequence[reports.Part], jobs: Jobs) -> None:
     """Write what a job has said into its row and its log, each once."""
     if job is None:
         return
@@ -231,23 +344,31 @@ def _say(job: Job | None, parts: Sequence[reports.Part], jobs: Jobs) -> None:
         if isinstance(part, reports.Phase):
             began = jobs.moment(part.at, job.accepted_at or job.sent_at or job.created_at)
         if isinstance(part, reports.Lines):
-            lines += _lines(job, part, began)
+            some, columns = _lines(host, job, part, began)
+            lines += some
+            changed |= columns
         elif isinstance(part, reports.Phase):
             changed |= _phase(job, part, began)
         else:
             changed |= SAID[part.kind](job, part)
     if lines:
         LogChunk.objects.bulk_create(_chunks(job, first, lines))
-        changed.add("line_count")
+        changed |= {"line_count", "log_bytes"}
     if changed:
         Job.objects.filter(pk=job.pk).update(**{column: getattr(job, column) for column in changed})
 
 
 def _chunks(job: Job, first: int, lines: list[reports.Line]) -> Iterator[LogChunk]:
-    """Of LINES_AT_ONCE lines at most, which whoever reads a log relies on (logs.py)."""
-    for begin in range(0, len(lines), reports.LINES_AT_ONCE):
-        some = [[line.at, line.source, line.text] for line in lines[begin : begin + reports.LINES_AT_ONCE]]
-        yield LogChunk(job=job, first=first + begin, count=len(some), lines=some)
+    """Of LINES_AT_ONCE lines and CHUNK_CHARACTERS at most (or one line), which whoever reads a log relies on (logs.py)."""
+    some: list[list[Any]] = []
+    size = 0
+    for line in lines:
+        if len(some) == reports.LINES_AT_ONCE or (some and size + len(line.text) > budgets.CHUNK_CHARACTERS):
+            yield LogChunk(job=job, first=first, count=len(some), lines=some)
+            first, some, size = first + len(some), [], 0
+        some.append([line.at, line.source, line.text])
+        size += len(line.text)
+    yield LogChunk(job=job, first=first, count=len(some), lines=some)
 
 
 def _phase(job: Job, phase: reports.Phase, began: datetime) -> set[str]:
@@ -274,17 +395,43 @@ def _command(job: Job, command: reports.Command) -> set[str]:
     return {"commands"}
 
 
-def _lines(job: Job, report: reports.Lines, began: datetime) -> list[reports.Line]:
-    """Those that are new; numbers have no holes, whatever a host says."""
-    if max(job.line_count, report.first) > MAX_LINES:
-        return []
+def _lines(host: Host, job: Job, report: reports.Lines, began: datetime) -> tuple[list[reports.Line], set[str]]:
+    """Those that are new, and the columns that have changed beside their number. Numbers have no holes, whatever a host
+    says; what is beyond a budget is left out, with all that follows."""
+    if job.log_cut or report.first > settings.LOG_LINES_PER_JOB:
+        return [], _cut(job, budgets.OF_JOB) if not job.log_cut else set()
     if job.op in IN_A_UNIT and not job.phases:  # it says that it waits for others
-        _move(job, JobState.ACCEPTED, accepted_at=job.accepted_at or began)
+        _wait(job, began)
     else:
         _running(job, began)
     fresh = report.lines[max(0, job.line_count + 1 - report.first) :]
-    job.line_count += len(fresh)
-    return fresh
+    kept, size = _as_many_as_fit(fresh, budgets.room(host, job))
+    cut = _cut(job, budgets.room(host, job).cut) if len(kept) < len(fresh) else set()
+    job.line_count += len(kept)
+    job.log_bytes += size
+    budgets.spend(host, lines=len(kept), log=size)
+    return kept, cut
+
+
+def _wait(job: Job, began: datetime) -> None:
+    if job.state != JobState.ACCEPTED:
+        _move(job, JobState.ACCEPTED, accepted_at=job.accepted_at or began)
+
+
+def _as_many_as_fit(lines: list[reports.Line], room: budgets.Room) -> tuple[list[reports.Line], int]:
+    """(lines, the bytes they take)."""
+    kept, size = list[reports.Line](), 0
+    for line in lines[: max(0, room.lines)]:
+        if size + budgets.weight(line) > room.characters:
+            break
+        kept.append(line)
+        size += budgets.weight(line)
+    return kept, size
+
+
+def _cut(job: Job, budget: str) -> set[str]:
+    job.log_cut = budget
+    return {"log_cut"}
 
 
 SAID: dict[str, Callable[[Job, Any], set[str]]] = {"progress": _progress, "command": _command}
@@ -311,7 +458,7 @@ def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
     if not ours:
         return
     if report.machine:
-        refresh(host, report.machine)
+        machine_facts.refresh(host, report.machine)
     bases.learn(host, job, report)
     _settle(host, job, report)
     _tell_ended(job)
@@ -342,7 +489,9 @@ def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
     if job.revision and (written or job.revision.state == Revision.State.APPLYING):
         if written and job.revision.number is None:
             Revision.objects.filter(pk=job.revision.pk).update(number=job.order["configuration"]["revision"])
-        settle_revision(job.revision, machine, written=written, at=_time(report.result.get("applied_at", report.at)))
+        settle_revision(
+            job.revision, machine, written=written, at=machine_facts.moment(report.result.get("applied_at", report.at))
+        )
     if job.op == "build" and succeeded:
         Machine.objects.filter(pk=machine.pk).update(built_by=job)
     if job.op == "build" and not succeeded and report.machine is None:
@@ -442,125 +591,38 @@ def _body(text: str) -> str:
 # --- machines and hosts
 
 
-def _time(seconds: Any) -> datetime:
-    """A moment that every time zone can show; now, for what is none."""
-    try:
-        return datetime.fromtimestamp(float(seconds), UTC) if 0 <= float(seconds) <= reports.LATEST else timezone.now()
-    except (TypeError, ValueError):
-        return timezone.now()
-
-
-def _columns(fact: reports.MachineFact) -> dict[str, Any]:
-    addresses = [a.address for a in fact.addresses if not a.address.lower().startswith("fe80")]
-    return {
-        "state": fact.state,
-        "rank": rank_of(fact.state),
-        "since": _time(fact.since) if fact.since is not None else None,
-        "unit": fact.unit,
-        "leader": fact.leader,
-        "addresses": addresses,
-        "enabled": fact.enabled,
-        "os": fact.os,
-        "image_id": fact.image_id,
-        "image_type": fact.image_type,
-        "image_path": fact.image_path,
-        "read_only": fact.read_only,
-        "read_only_by": fact.read_only_by,
-        "hidden_images": fact.hidden_images,
-        "nspawn_sha256": fact.nspawn_sha256,
-        "limits_sha256": fact.limits_sha256,
-        "unreadable": fact.unreadable,
-        "effective": fact.effective,
-        "why": fact.why,
-        "activity": fact.activity.model_dump(mode="json", exclude_defaults=True),
-        "disk_bytes": fact.disk_bytes,
-        "memory_bytes": fact.memory_bytes,
-        "cpu_ns": fact.cpu_ns,
-        "tasks": fact.tasks,
-    }
-
-
-def refresh(
-    host: Host, fact: reports.MachineFact, known: dict[str, Machine] | None = None, *, partial: bool = False
-) -> None:
-    """Make a machine's row say what its host says; write only what differs. `partial` is a fact read without machined."""
-    machine = known.get(fact.name) if known is not None else _known(host, fact.name)
-    columns = {name: value for name, value in _columns(fact).items() if not (partial and name in FROM_MACHINED)}
-    if machine is None:
-        Machine.objects.create(host=host, name=fact.name, **columns)
-        return
-    columns["drifted"] = drift.is_drifted(machine, fact.nspawn_sha256, fact.limits_sha256) or _keeps_drift(machine)
-    if machine.ignored and machine.ignored != f"{fact.nspawn_sha256}.{fact.limits_sha256}" and not fact.unreadable:
-        columns["ignored"] = ""  # it has changed again
-    differs = {name: value for name, value in columns.items() if getattr(machine, name) != value}
-    if machine.removed_at:  # it is back, by somebody's hand
-        differs["removed_at"] = None
-    if machine.restart_needed and machine.applied and machine.applied.applied_at:
-        since = columns["since"]
-        is_down = not fact.state.is_up and fact.state != MachineState.UNKNOWN
-        if is_down or (since and since >= machine.applied.applied_at):
-            differs["restart_needed"] = False
-    if differs:
-        Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
-    if differs.keys() & holds.DEPENDS_ON:
-        holds.recount(machine.pk)
-
-
-def _keeps_drift(machine: Machine) -> bool:
-    """Of a file that was taken over from elsewhere, only its text tells; see _found()."""
-    return machine.drifted and bool(machine.applied and machine.applied.found_in)
-
-
-def _known(host: Host, name: str) -> Machine | None:
-    return Machine.objects.select_related("applied").filter(host=host, name=name).first()
-
-
-def _gone(machine: Machine) -> None:
-    """The host has it no more. One that we configured stays as missing, so that nothing vanishes unseen."""
-    if machine.revisions.exists() or Job.objects.on(machine.host, machine.name).unfinished().exists():
-        Machine.objects.filter(pk=machine.pk).exclude(state=MachineState.MISSING).update(
-            state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), since=None, leader=None, drifted=False,
-            changed_at=timezone.now(), **NO_IMAGE,
-        )  # fmt: skip
-        holds.recount(machine.pk)
-    else:
-        machine.delete()
-
-
 def _observed(host: Host, report: reports.Observed, _: Jobs) -> None:
-    if Machine.objects.on(host).count() > MACHINES_AT_MOST:
-        return
     if report.links:
         host.facts = {**host.facts, **report.links.model_dump()}
-    for fact in report.machines:
-        refresh(host, fact)
-    for machine in Machine.objects.listed().select_related("host").filter(host=host, name__in=report.gone):
-        _gone(machine)
+    _check_distinct(report.machines)
+    machine_facts.gone(Machine.objects.listed().filter(pk__in=_gone_by(host, report)))
+    if left_out := machine_facts.refresh(host, *report.machines):
+        budgets.note(host, "machines", max(left_out, host.usage.get("machines", 0)))
 
 
 def _inventory(host: Host, report: reports.Inventory, _: Jobs) -> None:
     now = timezone.now()
     note_reboot(host, report.host.boot_id)
-    before, host.facts = host.facts, report.host.model_dump(mode="json")
+    _check_distinct(report.machines)
+    before, host.facts = host.facts, budgets.fitting(host, report.host.model_dump(mode="json"))
     host.facts_at = host.inventory_at = now
     if any(before.get(name) != host.facts.get(name) for name in holds.DEPENDS_ON_HOST):
-        host.save(update_fields=["facts"])
-        for number in Found.objects.filter(machine__host=host).values_list("machine_id", flat=True):
-            holds.recount(number)
-    known = {m.name: m for m in Machine.objects.on(host).select_related("applied", "host")}
-    for fact in report.machines:
-        refresh(host, fact, known, partial=bool(report.partial))
-    listed = {fact.name for fact in report.machines}
+        holds.put_off(Machine.objects.on(host))
+    machine_facts.gone(Machine.objects.listed().filter(pk__in=_gone_by(host, report)))
+    budgets.note(host, "machines", machine_facts.refresh(host, *report.machines, partial=bool(report.partial)))
     if report.partial:
         host.trouble = {**host.trouble, "machines": report.partial}
+        listed = {fact.name for fact in report.machines}
         make_unknown(Machine.objects.on(host).listed().exclude(name__in=listed), report.partial, now)
     else:
         host.trouble = {about: why for about, why in host.trouble.items() if about != "machines"}
         host.listed_at = now
-        for name, machine in known.items():
-            if name not in listed and machine.removed_at is None:
-                _gone(machine)
     _reconcile(host, report.jobs)
+
+
+def _check_distinct(facts: Sequence[reports.MachineFact]) -> None:
+    if not machine_facts.are_distinct(facts):
+        raise ValueError("A machine is told of twice.")
 
 
 def make_unknown(machines: MachineQuerySet, why: str, now: datetime) -> None:
@@ -573,30 +635,54 @@ def make_unknown(machines: MachineQuerySet, why: str, now: datetime) -> None:
 def _found(host: Host, report: reports.Found, _: Jobs) -> None:
     """What lies on the host for machines it has told of, and what holds of them."""
     told = {each.name: each for each in report.machines}
-    for machine in Machine.objects.on(host).filter(name__in=told).select_related("host", "applied"):
-        each = told[machine.name]
-        found, _created = Found.objects.update_or_create(machine=machine, defaults=_as_found(each))
-        facts: dict[str, Any] = {"unit_command": each.unit_command, "run_command": each.run_command}
-        if machine.applied and machine.applied.found_in:
-            facts["drifted"] = drift.has_moved(machine, found)
-        differs = {name: value for name, value in facts.items() if getattr(machine, name) != value}
-        if differs:
-            Machine.objects.filter(pk=machine.pk).update(changed_at=timezone.now(), **differs)
-        holds.recount(machine.pk)
+    rows = Machine.objects.on(host).filter(name__in=told).select_related("applied").order_by("pk")
+    machines = list(rows.select_for_update(no_key=True, of=("self",)))
+    free = budgets.free_for_files(host, [machine.pk for machine in machines])
+    kept, changed = list[Found](), list[Machine]()
+    for machine in machines:
+        found = Found(machine=machine, **_as_found(told[machine.name]))
+        if found.size > free:
+            continue
+        free -= found.size
+        kept.append(found)
+        if _take_commands(machine, told[machine.name], found):
+            changed.append(machine)
+    Found.objects.bulk_create(kept, update_conflicts=True, unique_fields=["machine"], update_fields=FOUND)
+    columns = ["unit_command", "run_command", "drifted", "changed_at"]
+    Machine.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=columns)
+    budgets.note_files(host, [found.machine_id for found in kept], [machine.pk for machine in machines])
+
+
+def _take_commands(machine: Machine, told: reports.FoundMachine, found: Found) -> bool:
+    """Keep in a machine's row what follows from its files. False where it says so already."""
+    facts: dict[str, Any] = {"unit_command": told.unit_command, "run_command": told.run_command}
+    if machine.applied and machine.applied.found_in:
+        facts["drifted"] = drift.has_moved(machine, found)
+    if all(getattr(machine, name) == value for name, value in facts.items()):
+        return False
+    for name, value in {**facts, "changed_at": timezone.now()}.items():
+        setattr(machine, name, value)
+    return True
+
+
+# Columns of Found that a report brings anew
+FOUND = ("told", "needs_reload", "shown", "kernel", "lacks", "inside", "at", "size", "stale")
 
 
 def _as_found(told: reports.FoundMachine) -> dict[str, Any]:
     columns = told.model_dump(mode="json", exclude={"name", "files", "unit_command", "run_command"})
-    return {**columns, "told": [file.model_dump(mode="json") for file in told.files], "at": timezone.now()}
+    files = [file.model_dump(mode="json") for file in told.files]
+    size = len(json.dumps([columns, files], ensure_ascii=False))
+    return {**columns, "told": files, "at": timezone.now(), "size": size, "stale": holds.mark()}
 
 
 def _reconcile(host: Host, on_host: list[UUID]) -> None:
     """Jobs the host still has are under way; jobs it took and knows nothing of are lost."""
-    for job in Job.objects.filter(host=host, state=JobState.LOST, uuid__in=on_host):
+    for job in Job.objects.filter(host=host, state=JobState.LOST, uuid__in=on_host)[:RECONCILED_AT_ONCE]:
         Job.objects.move(job.pk, JobState.RUNNING if job.started_at else JobState.ACCEPTED, problem=None)
     grace = timezone.now() - timedelta(seconds=120)
     forgotten = Job.objects.filter(host=host, state__in=["accepted", "running"], accepted_at__lt=grace)
-    for job in forgotten.exclude(uuid__in=on_host):
+    for job in forgotten.exclude(uuid__in=on_host)[:RECONCILED_AT_ONCE]:
         problem = Problem(
             "The host does not know this job any more.", code="job-lost", hint="Look at the machine itself."
         )

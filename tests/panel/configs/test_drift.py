@@ -5,7 +5,8 @@ import pytest
 from machines.contract import envelope, reports
 from machines.models import Found, Job, Machine, Revision
 from machines.panel import drafts, drift
-from machines.panel.intake import TAKE, refresh
+from machines.panel.intake import TAKE
+from machines.panel.machine_facts import refresh
 from tests.panel.configs import cast
 from tests.panel.configs.test_holds import BESIDE, ETC, LEFT, OURS, find
 
@@ -163,4 +164,4 @@ def test_a_viewer_sees_it_and_may_not_decide(as_viewer, web):
     assert "Take over what is there" not in as_viewer.get(URL).content.decode()
     for verb in ("adopt", "reapply", "ignore"):
         assert as_viewer.post(f"{URL}{verb}/", seen(web)).status_code == 403
-    assert drift.is_drifted(fresh(web), "x", "y")
+    assert drift.is_drifted(fresh(web), "x", "y", ())
