@@ -26,6 +26,7 @@ from machines.contract.problems import BadValue, EnvelopeRefused, ReportUnreadab
 ORDER_LIMIT = 256 * 1024  # bytes
 REPORT_LIMIT = 2 * 1024 * 1024
 CLOCK_SKEW = 60  # seconds by which two clocks may differ
+_PLACE = frozenset({"epoch", "sequence"})
 _ORDER_DOMAIN = b"nspawnpanel.order.v1\0"
 _REPORT_DOMAIN = b"nspawnpanel.report.v1\0"
 
@@ -40,7 +41,11 @@ class Actor(BaseModel):
 
 
 class Envelope(BaseModel):
-    """An order addressed to one host in one of its generations. Times in seconds since the epoch."""
+    """An order addressed to one host in one of its generations. Times in seconds since the epoch.
+
+    `epoch` and `sequence` are its place in the panel's line, by which a host knows an order of an older copy of the panel
+    (host/line.py). Both are 0, and not on the wire, for a host that does not know them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +53,8 @@ class Envelope(BaseModel):
     generation: int
     job: UUID
     attempt: int = 1
+    epoch: int = Field(default=0, ge=0, lt=2**62)
+    sequence: int = Field(default=0, ge=0, lt=2**62)
     order: dict[str, Any]
     issued: float
     expires: float
@@ -104,15 +111,16 @@ def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: i
     return raw
 
 
-def _canonical(data: BaseModel) -> bytes:
+def _canonical(data: BaseModel, without: frozenset[str] = frozenset()) -> bytes:
     """Half a surrogate pair, which a name on disk may become, is written as a question mark: nobody could read it."""
-    text = json.dumps(data.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    fields = data.model_dump(mode="json", exclude=set(without))
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode(errors="replace")
 
 
 def seal(envelope: Envelope, key: SigningKey) -> str:
     """The envelope as one string for the wire. Raises EnvelopeRefused when it is over 256 KiB."""
-    payload = _canonical(envelope)
+    payload = _canonical(envelope, frozenset() if envelope.epoch else _PLACE)
     if len(payload) > ORDER_LIMIT:
         raise EnvelopeRefused("The order is larger than 256 KiB.", code="envelope-oversized")
     return _sign(_ORDER_DOMAIN, payload, key)

@@ -285,6 +285,7 @@ _ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
 
 IN_A_UNIT = frozenset({"build", "bake", "discard", "export", "pool", "remove", "prove"})
 CONTROL = frozenset({"cancel", "resend", "refresh"})
+READS_ONLY = frozenset({"resend", "refresh"})  # of these a host obeys an older copy of the panel too
 RECIPE_OPS = frozenset({"build", "bake"})  # what runs a recipe
 
 # op → the steps of its work, in order, so that a page can name those to come.

@@ -342,8 +342,20 @@ class Found(Report):
     machines: list[FoundMachine] = Field(max_length=AT_ONCE)
 
 
+class Heard(BaseModel):
+    """How far a host has heard the panel: the highest place in its line (epoch first, then sequence) of which an order was
+    obeyed. `latched`: the panel went on from an older copy of itself, so nothing of this epoch is obeyed any more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int = Field(default=0, ge=0, lt=2**62)
+    sequence: int = Field(default=0, ge=0, lt=2**62)
+    latched: bool = False
+
+
 class Heartbeat(Report):
-    """The worker lives. `trouble` says what it cannot read or do now, by what it is about: machines, files, loop, spool."""
+    """The worker lives. `trouble` says what it cannot read or do now, by what it is about: machines, files, loop, spool.
+    `heard` is None for hosts that do not know the panel's line."""
 
     kind: Literal["heartbeat"] = "heartbeat"
     load: Load = 0.0
@@ -351,15 +363,18 @@ class Heartbeat(Report):
     disk_free: Bytes = 0
     boot_id: Short = ""
     trouble: dict[Short, Short] = Field(default={}, max_length=20)
+    heard: Heard | None = None
 
 
 class Refused(Report):
-    """A message this host did not obey, and why (forged, foreign, expired …). `job` only when the signature held."""
+    """A message this host did not obey, and why (forged, foreign, expired …). `job` only when the signature held. `heard`
+    when its place in the panel's line was the reason."""
 
     kind: Literal["refused"] = "refused"
     code: Short
     message: Text
     job: UUID | None = None
+    heard: Heard | None = None
 
 
 AnyReport = Annotated[

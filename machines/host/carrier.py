@@ -7,6 +7,7 @@ unfinished orders are taken up again at start.
 
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Mapping
 from uuid import UUID
@@ -17,7 +18,7 @@ from machines.contract import envelope, orders, reports, rights
 from machines.contract.envelope import Envelope
 from machines.contract.orders import AnyOrder
 from machines.contract.problems import EnvelopeRefused, Problem
-from machines.host import handlers, policy
+from machines.host import handlers, line, policy
 from machines.host.budget import Budget
 from machines.host.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.lanes import Lanes
@@ -87,8 +88,13 @@ class Carrier:
         accepted = reports.Accepted(job=sealed.job)
         actor = f"{sealed.actor.name} ({sealed.actor.role})"
         with self._ledger.writing() as db:
-            fresh = self._ledger.take(db, sealed.job, orders.to_wire(order), actor, "accepted")
-            self._reporter.spool(db, accepted)
+            follows = line.hear(db, sealed)
+            if follows:
+                fresh = self._ledger.take(db, sealed.job, orders.to_wire(order), actor, "accepted")
+                self._reporter.spool(db, accepted)
+        if not follows:
+            self._refuse_superseded(sealed)
+            return
         self._reporter.wake()
         if not fresh:
             self._again(sealed.job)
@@ -101,6 +107,12 @@ class Carrier:
             self._end(sealed.job, "", "failed", problem)
             return
         self._begin(sealed.job, order)
+
+    def _refuse_superseded(self, sealed: Envelope) -> None:
+        """It comes from an older copy of the panel, or was put into the mailbox a second time."""
+        LOG.warning("Order %s is not obeyed: it comes before what was heard of the panel already", sealed.job)
+        if self._refusals.take():
+            self._reporter.send(line.refusal(sealed, self._ledger.heard()))
 
     def _again(self, job: UUID) -> None:
         """The order has arrived before: say once more how it ended, if it has; nothing else."""
@@ -213,7 +225,11 @@ class Carrier:
     # --- control orders
 
     def _control(self, sealed: Envelope, order: AnyOrder) -> None:
-        if isinstance(order, orders.Resend):
+        with self._ledger.writing() as db:
+            follows = line.hear(db, sealed, reads_only=order.op in orders.READS_ONLY)
+        if not follows:
+            self._refuse_superseded(sealed)
+        elif isinstance(order, orders.Resend):
             self._resend(order.after)
         elif isinstance(order, orders.Refresh):
             self._watch.tell_anew()
@@ -245,8 +261,8 @@ class Carrier:
         task = self._active.get(job)
         if task is not None:
             task.stop.set()
-        elif row.op in orders.IN_A_UNIT:
-            self._units.cancel(row)
+        elif row.op in orders.IN_A_UNIT:  # beside this thread, in which orders are taken in one by one
+            threading.Thread(target=self._units.cancel, args=(row,), name=f"cancel {job}", daemon=True).start()
 
     # --- after a start of the worker
 

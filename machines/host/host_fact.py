@@ -13,7 +13,7 @@ from typing import Literal
 
 from machines.contract import apt_sources, limits
 from machines.contract.problems import Problem, printable
-from machines.contract.reports import BaseFact, Heartbeat, HostFact, LinkFact
+from machines.contract.reports import BaseFact, Heard, Heartbeat, HostFact, LinkFact
 from machines.host import guarded, kernel, tools
 from machines.host.paths import Paths
 from machines.host.policy import Policy
@@ -38,7 +38,7 @@ def memory() -> dict[str, int]:
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) == 3}
 
 
-def heartbeat(paths: Paths, trouble: Mapping[str, str]) -> Heartbeat:
+def heartbeat(paths: Paths, trouble: Mapping[str, str], heard: Heard | None = None) -> Heartbeat:
     """The few figures that go out every ten seconds."""
     return Heartbeat(
         load=os.getloadavg()[0],
@@ -46,6 +46,7 @@ def heartbeat(paths: Paths, trouble: Mapping[str, str]) -> Heartbeat:
         disk_free=_disk(paths).free,
         boot_id=boot_id(),
         trouble=dict(trouble),
+        heard=heard,
     )
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from machines.contract.reports import Heard
+from machines.host import line
 from machines.host.faults import Misconfigured
 
 SPOOL_REPORTS = 50_000
@@ -199,6 +201,11 @@ class Ledger:
         """Drop jobs that ended three months ago."""
         with self.writing() as db:
             db.execute("delete from jobs where ended < ?", (time.time() - JOBS_SECONDS,))
+
+    def heard(self) -> Heard:
+        """How far the panel was heard."""
+        with self._lock:
+            return line.heard(self._db)
 
     # --- spool
 

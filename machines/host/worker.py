@@ -45,7 +45,7 @@ from machines.host.watch import Watch
 
 LOG = logging.getLogger(__name__)
 
-THREADS = 8  # orders are only taken in here; the work is done in lanes and units
+THREADS = 1  # orders are only taken in here, in the order they were sent; the work is done in lanes and units
 STUCK_SECONDS = 30.0  # after which the loop of the bus hangs
 RECONNECT = {"interval_start": 0.2, "interval_step": 0.4, "interval_max": 2.0}  # seconds
 
@@ -176,7 +176,7 @@ def watchdog(pulse: Pulse, bus: Bus) -> None:
 def beat(host: ThisHost, reporter: Reporter, ledger: Ledger) -> None:
     """Say that the worker lives; where nothing can be written any more, that too."""
     try:
-        reporter.send_passing(host_fact.heartbeat(host.paths, host.trouble.told()))
+        reporter.send_passing(host_fact.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
         if ledger.is_short():
             host.trouble.note(trouble.SPOOL, f"There is hardly any space left in {host.paths.state}.")
         else:
@@ -184,7 +184,7 @@ def beat(host: ThisHost, reporter: Reporter, ledger: Ledger) -> None:
     except (sqlite3.Error, OSError) as error:
         why = f"The worker cannot write to {host.paths.state}: {error}. It takes no orders until it can."
         host.trouble.note(trouble.SPOOL, why)
-        reporter.send_unspooled(host_fact.heartbeat(host.paths, host.trouble.told()))
+        reporter.send_unspooled(host_fact.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
 
 
 def look_at_loop(host: ThisHost) -> None:

@@ -15,6 +15,7 @@ from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host import carrier as doors
 from machines.host.carrier import Carrier
 from machines.host.faults import TookTooLong
+from machines.host.ledger import Ledger
 from machines.host.policy import Policy
 from machines.host.this_host import Task, ThisHost
 
@@ -368,3 +369,35 @@ def test_a_start_that_was_cancelled_while_no_worker_was_there_is_ended_and_one_n
     carrier.adopt()
     assert {outcome.state for outcome in spool.wait_for("outcome", 2)} == {"cancelled"}
     assert deeds.done == ["begin start"]
+
+
+def test_an_order_of_an_older_copy_of_the_panel_does_nothing_and_says_so(carrier, spool, sealed, deeds):
+    _, later = sealed(orders.Start(name="web"), epoch=1, sequence=9)
+    carrier.receive(later)
+    spool.wait_for("outcome")
+    job, older = sealed(orders.Terminate(name="web"), epoch=1, sequence=4)
+    carrier.receive(older)
+    [refused] = spool.wait_for("refused")
+    assert (refused.code, refused.job) == ("envelope-superseded", job)
+    assert (refused.heard.epoch, refused.heard.sequence, refused.heard.latched) == (1, 9, False)
+    assert spool.ledger.job(job) is None
+    assert deeds.done == ["begin start", "end start"]
+
+
+def test_a_cancel_of_an_older_copy_of_the_panel_does_nothing_but_it_may_ask_for_reports(carrier, spool, sealed, deeds):
+    carrier.receive(sealed(orders.Start(name="web"), epoch=2, sequence=1)[1])
+    spool.wait_for("outcome")
+    unknown = uuid4()
+    carrier.receive(sealed(orders.Cancel(job=unknown), epoch=1, sequence=50)[1])
+    assert spool.wait_for("refused")[0].code == "envelope-superseded"
+    assert spool.ledger.job(unknown) is None
+    carrier.receive(sealed(orders.Refresh(), epoch=1, sequence=50)[1])
+    assert carrier._watch.refreshed == 1
+
+
+def test_how_far_the_panel_was_heard_outlives_the_worker(carrier, spool, sealed, paths):
+    carrier.receive(sealed(orders.Start(name="web"), epoch=3, sequence=7)[1])
+    spool.wait_for("outcome")
+    again = Ledger(paths.ledger, host=spool.host, generation=1)
+    assert (again.heard().epoch, again.heard().sequence) == (3, 7)
+    again.close()

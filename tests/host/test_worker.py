@@ -210,12 +210,12 @@ def test_a_worker_whose_disk_is_full_says_so_past_its_ledger(paths):
 
     host = ThisHost(paths, TURNING, Policy())
     reporter = SimpleNamespace(send_passing=full, send_unspooled=told.append)
-    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True))
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True, heard=reports.Heard))
     assert told[0].trouble["spool"] == (
         f"The worker cannot write to {paths.state}: database or disk is full. It takes no orders until it can."
     )
     reporter.send_passing = lambda _report: True
-    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True))
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True, heard=reports.Heard))
     assert host.trouble.told()["spool"].startswith("There is hardly any space left")
-    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: False))
+    worker.beat(host, reporter, SimpleNamespace(is_short=lambda: False, heard=reports.Heard))
     assert host.trouble.told() == {}
