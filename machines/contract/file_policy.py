@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from machines.contract import nspawn
-from machines.contract.nspawn import EXEC, NETWORK, Document
+from machines.contract import nspawn, values
+from machines.contract.command_line import CommandLine
+from machines.contract.nspawn import EXEC, FILES, NETWORK, Document
 
 FIRST_ID = 65536  # below it are the ids of the host's own users
 CARDS = ("Interface", "MACVLAN", "IPVLAN", "Bridge")
+OWNERS = ("PrivateUsersOwnership", "PrivateUsersChown")
+WRITABLE = ("Bind", "Overlay", "BindUser")  # what brings a folder of the host that can be written to
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class FileRules:
     system_calls: Sequence[str] | None = None
     unit_settings: Sequence[str] | None = None
     private_users: str = "optional"
+    privileged_binds: str = "allowed"
     port_lowest: int = 1
 
 
@@ -45,19 +49,24 @@ def as_told(policy: Mapping[str, Any]) -> FileRules:
         for name in ("networks", "interfaces", "capabilities", "system_calls", "unit_settings")
         if isinstance(policy.get(name), list | tuple)
     }
-    users, lowest = policy.get("private_users"), policy.get("port_lowest")
+    users, lowest, binds = (policy.get(name) for name in ("private_users", "port_lowest", "privileged_binds"))
     return FileRules(
         **lists,
         private_users=users if isinstance(users, str) else "optional",
+        privileged_binds=binds if isinstance(binds, str) else "allowed",
         port_lowest=lowest if isinstance(lowest, int) else 1,
     )
 
 
-def refusals(rules: FileRules, wanted: Document, dropin: Document, whole: Document | None = None) -> Iterator[Refusal]:
+def refusals(
+    rules: FileRules, wanted: Document, dropin: Document, whole: Document | None = None, *, users: str = ""
+) -> Iterator[Refusal]:
     """Everything that these rules forbid in these lines of a .nspawn file and of a drop-in. `whole` is the file they are
-    lines of, which makes the network's mode."""
+    lines of, which makes the network's mode; `users` is the user namespace it makes (users_of())."""
     yield from _network(rules, wanted, whole or wanted)
     yield from _privileges(rules, wanted)
+    if rules.privileged_binds == "never":
+        yield from _privileged_binds(wanted, whole or wanted, users)
     for entry in dropin.settings():
         if rules.unit_settings is not None and entry.key not in rules.unit_settings:
             message = f"{entry.key}= in the drop-in of the machine's unit."
@@ -97,6 +106,53 @@ def _privileges(rules: FileRules, wanted: Document) -> Iterator[Refusal]:
         yield from _words("capabilities", key, said(wanted, EXEC, key), rules.capabilities)
     filters = [line for line in said(wanted, EXEC, "SystemCallFilter") if line[0] != "~"]
     yield from _words("system_calls", "SystemCallFilter", filters, rules.system_calls)
+
+
+def _privileged_binds(wanted: Document, whole: Document, users: str) -> Iterator[Refusal]:
+    """Writable binds through which ids of the host itself write: all of them once the namespace is given up."""
+    names = ("PrivateUsers", *OWNERS)
+    gives_up = are_the_hosts(users) and any(entry.key in names for entry in wanted.settings())
+    for key in WRITABLE:
+        for value in said(whole if gives_up else wanted, FILES, key):
+            if key == "Overlay" and not overlay_layers(value)[-1].startswith("/"):
+                continue
+            if key == "Bind" and not split(value)[0].startswith("/"):
+                continue
+            if are_the_hosts(users):
+                message = f"{key}={value} can be written to, and root inside is root of this host there (PrivateUsers={users})."
+                yield Refusal("privileged_binds", message, (f"{FILES}.{key}", f"{EXEC}.PrivateUsers"), value)
+            elif key == "Bind" and "idmap" in (*split(value), "", "")[2].split(","):
+                message = f"{key}={value} can be written to, and with idmap root inside is root of this host there."
+                yield Refusal("privileged_binds", message, (f"{FILES}.{key}",), value)
+
+
+def split(value: str) -> list[str]:
+    """The colon-separated parts of a value; a colon inside a part is written \\: there."""
+    return [values.unescape_colons(part) for part in values.split_colons(value)]
+
+
+def overlay_layers(value: str) -> list[str]:
+    """The trees of an Overlay= value, the one that is written to last; "" stands for one in memory.
+
+    Of two parts the second is a tree of the host, too, and its name the place inside (nspawn's overlay_mount_parse()).
+    """
+    parts = split(value)
+    return parts[:-1] if len(parts) > 2 else parts
+
+
+def users_of(document: Document, unit: CommandLine) -> str:
+    """Which user namespace a machine gets by its file and the command line of its unit, "no" for none.
+
+    Fact, tried on 252 and 257: a file that says only how the owners of files are mapped turns the namespace off, also
+    where the command line says -U, for systemd takes both from one place.
+    """
+    said = document.last(EXEC, "PrivateUsers")
+    by_unit = (unit.said.get(f"{EXEC}.PrivateUsers") or ["no"])[-1] if unit.is_known else "pick"
+    if not unit.reads_files or f"{EXEC}.PrivateUsers" in unit.outranked:
+        return by_unit
+    if not said and any(document.last(FILES, key) for key in OWNERS):
+        return "no"
+    return said or by_unit
 
 
 def _words(rule: str, key: str, lines: Sequence[str], allowed: Sequence[str] | None) -> Iterator[Refusal]:

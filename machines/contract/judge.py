@@ -4,13 +4,14 @@ The panel asks with what a host has reported and what other machines are to have
 systemd's own parsers have the last word, but they say nothing of a key that another one makes void.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from machines.contract import command_line, file_policy, limits, nspawn, values
+from machines.contract import command_line, file_policy, limits, nspawn, protected, values
 from machines.contract.command_line import CommandLine
 from machines.contract.file_policy import FileRules
 from machines.contract.nspawn import EXEC, FILES, NETWORK, Document
+from machines.contract.protected import Place
 from machines.contract.table import Setting
 
 Port = tuple[str, int]  # tcp or udp, port of the host
@@ -18,7 +19,7 @@ CARDS = ("Interface", "MACVLAN", "IPVLAN")
 SOURCES = ("Bind", "BindReadOnly", "Overlay", "OverlayReadOnly")
 PICKED = "pick"
 OWNERS_MAPPED_SINCE = 262  # before it, PrivateUsers=pick in a file means that owners are rewritten
-OWNERS = ("PrivateUsersOwnership", "PrivateUsersChown")
+OWNERS = file_policy.OWNERS
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Facts:
 
     `unit` is what the machine's unit runs, `lacks` are limits that nothing enforces (HostFact.lacks). `ports` says who has a port, `writable` which machine can write below a folder, `bound` which machine binds one. `way`
     gives every path that is passed on the way to a source, links included, where the file system can be asked. `rules` are
-    those of the host's policy.
+    those of the host's policy, `protected` the places that no machine may have.
     """
 
     name: str = "this host"
@@ -72,6 +73,7 @@ class Facts:
     rules: FileRules | None = None
     unit: CommandLine = field(default_factory=command_line.stock)
     lacks: Mapping[str, str] = field(default_factory=dict)
+    protected: Sequence[Place] = ()
 
 
 def judge(document: Document, dropin: str, facts: Facts) -> list[Finding]:
@@ -83,7 +85,19 @@ def judge(document: Document, dropin: str, facts: Facts) -> list[Finding]:
         *_lacking(dropin, facts),
         *_policy(document, dropin, facts),
     ]
-    for check in (_once, _unread, _network, _ports, _cards, _users, _owners, _sources, _nested, _disappointing):
+    for check in (
+        _once,
+        _unread,
+        _network,
+        _ports,
+        _cards,
+        _users,
+        _owners,
+        _protected,
+        _sources,
+        _nested,
+        _disappointing,
+    ):
         found += check(document, facts)
     named = {finding.settings[0] for finding in bad}
     found = [*bad, *(finding for finding in found if finding.settings[0] not in named)]
@@ -292,25 +306,10 @@ def _there_is(kind: str, names: Collection[str]) -> str:
 # --- users and files
 
 
-def users_of(document: Document, unit: CommandLine) -> str:
-    """Which user namespace a machine gets by its file and the command line of its unit, "no" for none.
-
-    Fact, tried on 252 and 257: a file that says only how the owners of files are mapped turns the namespace off, also
-    where the command line says -U, for systemd takes both from one place.
-    """
-    said = document.last(EXEC, "PrivateUsers")
-    by_unit = (unit.said.get(f"{EXEC}.PrivateUsers") or ["no"])[-1] if unit.is_known else "pick"
-    if not unit.reads_files or f"{EXEC}.PrivateUsers" in unit.outranked:
-        return by_unit
-    if not said and any(document.last(FILES, key) for key in OWNERS):
-        return "no"
-    return said or by_unit
-
-
 def _owners(document: Document, facts: Facts) -> Iterator[Finding]:
-    """What is meant as a detail of the user namespace takes it away; see users_of()."""
+    """What is meant as a detail of the user namespace takes it away; see file_policy.users_of()."""
     key = next((key for key in OWNERS if document.last(FILES, key)), "")
-    if key and not document.last(EXEC, "PrivateUsers") and users_of(Document(), facts.unit) != "no":
+    if key and not document.last(EXEC, "PrivateUsers") and file_policy.users_of(Document(), facts.unit) != "no":
         yield Finding(
             (f"{FILES}.{key}", f"{EXEC}.PrivateUsers"),
             f"{key}= without PrivateUsers= turns the user namespace off: root inside would be root of the host.",
@@ -321,7 +320,7 @@ def _owners(document: Document, facts: Facts) -> Iterator[Finding]:
 def _users(document: Document, facts: Facts) -> Iterator[Finding]:
     """Tried on 252 and 257, on btrfs and ext4: with a picked range below a volatile root systemd has to map or change the
     owners of its files, can do neither, and the machine does not start, whatever PrivateUsersOwnership= says."""
-    volatile, users = document.last(FILES, "Volatile"), users_of(document, facts.unit)
+    volatile, users = document.last(FILES, "Volatile"), file_policy.users_of(document, facts.unit)
     on = volatile in {"state", "overlay"} or values.is_true(volatile)
     if on and users == PICKED:
         yield Finding(
@@ -348,7 +347,7 @@ def sources(document: Document, *, writable: bool = False) -> Iterator[tuple[str
                 yield key, value, path
     for key in ("Overlay",) if writable else ("Overlay", "OverlayReadOnly"):
         for value in document.get(FILES, key):
-            parts = [values.unescape_colons(part) for part in values.split_colons(value)[:-1]]
+            parts = file_policy.overlay_layers(value)
             for path in parts[-1:] if writable else parts:
                 if path.startswith("/"):
                     yield key, value, path
@@ -365,6 +364,17 @@ def _sources(document: Document, facts: Facts) -> Iterator[Finding]:
             )
             hint = f"It will be refused there unless {path} is a link that leads into one of these."
             yield Finding((f"{FILES}.{key}",), message, hint, value, refused=False)
+
+
+def _protected(document: Document, facts: Facts) -> Iterator[Finding]:
+    """What no machine may have, by the names of the paths alone; the host compares by what they reach."""
+    as_root = file_policy.are_the_hosts(file_policy.users_of(document, facts.unit))
+    for key, value, path in sources(document):
+        writable = as_root or (key, value, path) in set(sources(document, writable=True))
+        place = protected.met(path, facts.protected, writable=writable)
+        if place:
+            why = protected.sentence(path, place, writable=writable)
+            yield Finding((f"{FILES}.{key}",), why, "Bind a folder that lies elsewhere, such as one below /srv.", value)
 
 
 def _nested(document: Document, facts: Facts) -> Iterator[Finding]:
@@ -428,7 +438,8 @@ def _lacking(dropin: str, facts: Facts) -> Iterator[Finding]:
 def _policy(document: Document, dropin: str, facts: Facts) -> Iterator[Finding]:
     """What the host would refuse: the same rules, as it has told them."""
     if facts.rules:
-        for each in file_policy.refusals(facts.rules, document, nspawn.parse(dropin)):
+        users = file_policy.users_of(document, facts.unit)
+        for each in file_policy.refusals(facts.rules, document, nspawn.parse(dropin), users=users):
             yield Finding(
                 each.settings, f"The policy of {facts.name} does not allow it: {each.message}",
                 f"Its administrator can change the rule “{each.rule}” in /etc/nspawnpanel/policy.toml.", each.value,

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from machines.contract.problems import BadValue
+from machines.contract.protected import PLACES_TOLD
 from machines.contract.states import MachineState
 
 Short = Annotated[str, Field(max_length=300)]
@@ -203,6 +204,16 @@ class NameWithFiles(BaseModel):
     files: list[Leftover] = Field(default=[], max_length=50)
 
 
+class ProtectedPlace(BaseModel):
+    """A path of the host that no machine may write to (contract/protected.py), or even see when it is `secret`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Text = ""
+    why: Short = ""
+    secret: bool = False
+
+
 class HostFact(BaseModel):
     """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them. `lacks`
     are limits that nothing on this host enforces: key of contract/limits.py → the file or service that is not there."""
@@ -234,6 +245,7 @@ class HostFact(BaseModel):
     missing: dict[Short, Short] = Field(default={}, max_length=50)
     package_manager: Literal["", "apt", "dnf", "zypper", "pacman"] = ""
     policy: dict[Short, Any] = Field(default={}, max_length=50)
+    protected: list[ProtectedPlace] = Field(default=[], max_length=PLACES_TOLD)  # beside contract/protected.TABLE
     bases: list[BaseFact] = Field(default=[], max_length=200)
     leftovers: list[NameWithFiles] = Field(default=[], max_length=100)
     # images that machined lists and systemd-nspawn cannot start: name → why, and what would help

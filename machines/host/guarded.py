@@ -153,13 +153,13 @@ def network_mount(path: str) -> str:
     point, kind = "", ""
     for line in MOUNTS.read_bytes().decode(errors="surrogateescape").splitlines():
         head, _, tail = line.partition(" - ")
-        at = _unescaped(head.split(" ")[4])
+        at = unescaped(head.split(" ")[4])
         if len(at) >= len(point) and (path == at or path.startswith(at.rstrip("/") + "/")):
             point, kind = at, tail.split(" ")[0]
     return point if kind.startswith(NETWORK) else ""
 
 
-def _unescaped(point: str) -> str:
+def unescaped(point: str) -> str:
     """mountinfo writes blanks, tabs, line ends and backslashes as octal numbers."""
     for sign in " \t\n\\":
         point = point.replace(f"\\{ord(sign):03o}", sign)

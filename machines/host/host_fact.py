@@ -13,8 +13,8 @@ from typing import Literal
 
 from machines.contract import apt_sources, limits
 from machines.contract.problems import Problem, printable
-from machines.contract.reports import BaseFact, Heard, Heartbeat, HostFact, LinkFact
-from machines.host import guarded, kernel, tools
+from machines.contract.reports import BaseFact, Heard, Heartbeat, HostFact, LinkFact, ProtectedPlace
+from machines.host import guarded, kernel, protection, tools
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.rootfs import bases, pool
@@ -78,6 +78,7 @@ def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) ->
         missing=tools.missing(),
         package_manager=tools.manager(),
         policy=policy.facts(),
+        protected=_protected(paths),
         bases=_bases(paths),
     )
 
@@ -130,6 +131,14 @@ def _disk(paths: Paths) -> Disk:
         LOG.warning("%s cannot be looked at: %s", where, error)
         return Disk()
     return Disk(found.total, found.free)
+
+
+def _protected(paths: Paths) -> list[ProtectedPlace]:
+    """What this host adds to the table of what no machine may have."""
+    return [
+        ProtectedPlace(path=printable(each.path)[:1000], why=printable(each.why)[:200], secret=each.secret)
+        for each in protection.own_places(paths)
+    ]
 
 
 def _bases(paths: Paths) -> list[BaseFact]:

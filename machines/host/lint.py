@@ -51,8 +51,9 @@ def check(
     """
     _own_check(paths, name, wanted, found, unit_runs)
     policy.allow_files(
-        rules, nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits), found=(found.nspawn, found.limits)
-    )
+        rules, paths, nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits), found=(found.nspawn, found.limits),
+        unit=unit_runs(name),
+    )  # fmt: skip
     given = flags(unit_runs(name))
     said = systemd_words(paths, name, wanted, given)
     if not any(words for _, words in said):

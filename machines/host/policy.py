@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from machines.contract import file_policy, nspawn, orders, reach, recipes
+from machines.contract import command_line, file_policy, nspawn, orders, protected, reach, recipes
+from machines.contract.command_line import CommandLine
 from machines.contract.limits import PROPERTIES
 from machines.contract.problems import NotAllowed
 from machines.contract.rights import RIGHT_FOR
-from machines.host import guarded
+from machines.host import guarded, protection
 from machines.host.faults import Misconfigured
+from machines.host.paths import Paths
+from machines.host.protection import Source
 
 # Keys a drop-in may hold. No Exec*=, no LoadCredential=, no Environment=: each of them would be root on the host. No Wants=
 # and its kin: they start any unit of the host with the machine, poweroff.target or debug-shell.service too.
@@ -35,13 +38,14 @@ class Policy:
 
     ops: tuple[str, ...] = tuple(sorted(RIGHT_FOR))
     machines: tuple[str, ...] = ("*",)
-    bind_sources: tuple[str, ...] = ("/srv", "/mnt", "/media", "/opt")
+    bind_sources: tuple[str, ...] = ("/srv", "/mnt", "/media")
     bind_sources_read_only: tuple[str, ...] = ("/usr/share", "/etc/ssl/certs", "/etc/resolv.conf")
     networks: tuple[str, ...] = NETWORKS
     interfaces: tuple[str, ...] = ("*",)  # for Interface=, MACVLAN=, IPVLAN=, Bridge=
     capabilities: tuple[str, ...] = ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_NICE", "CAP_SYS_PTRACE")
     system_calls: tuple[str, ...] = ()  # beyond systemd-nspawn's own set; some of those are root on the host
     private_users: str = "optional"  # or "required": no ids that belong to this host itself
+    privileged_binds: str = "never"  # or "allowed": writable binds where ids inside are the host's own, root's too
     linked_files: str = "refuse"  # settings files that are links; or "follow": what they lead to is written
     port_lowest: int = 1
     unit_settings: tuple[str, ...] = UNIT_SETTINGS
@@ -182,72 +186,62 @@ def _mirrors_of(recipe: recipes.AnyRecipe) -> list[str]:
     return [address for address in found if address]
 
 
-def allow_files(policy: Policy, wanted: nspawn.Document, limits: nspawn.Document, *, found: Sequence[str] = ()) -> None:
+def allow_files(
+    policy: Policy,
+    paths: Paths,
+    wanted: nspawn.Document,
+    limits: nspawn.Document,
+    *,
+    found: Sequence[str] = (),
+    unit: CommandLine | None = None,
+) -> None:
     """Judge a machine's final .nspawn file and drop-in. Raises NotAllowed naming the rule.
 
     `found` are the texts of the files as they are on the host: a line that stands there already was written by
-    somebody with the right to, and passes. Paths are compared after symbolic links are resolved: /srv/x may lead to
-    /etc.
+    somebody with the right to, and passes the policy; but what gives root away (protection.py) does not. Paths are compared
+    by where they lead: /srv/x may lead to /etc. `unit` is what the machine's unit runs.
     """
     known = {(e.section, e.key, e.value) for text in found for e in nspawn.parse(text).settings()}
     fresh = nspawn.Document([e for e in wanted.entries if (e.section, e.key, e.value) not in known])
     dropin = nspawn.Document([e for e in limits.entries if (e.section, e.key, e.value) not in known])
-    _allow_paths(policy, fresh)
-    for refusal in file_policy.refusals(file_policy.as_told(policy.facts()), fresh, dropin, wanted):
+    users = file_policy.users_of(wanted, unit or command_line.stock())
+    _refuse_protected(paths, wanted, fresh, as_root=file_policy.are_the_hosts(users))
+    for source in protection.sources(fresh):
+        if why := outside(policy, source):
+            raise _refuse(rule_of(source), why)
+    for refusal in file_policy.refusals(file_policy.as_told(policy.facts()), fresh, dropin, wanted, users=users):
         raise _refuse(refusal.rule, refusal.message)
 
 
-def _allow_paths(policy: Policy, document: nspawn.Document) -> None:
-    for key, roots in (
-        ("Bind", policy.bind_sources),
-        ("BindReadOnly", (*policy.bind_sources, *policy.bind_sources_read_only)),
-    ):
-        for value in file_policy.said(document, nspawn.FILES, key):
-            _allow_source(key, source_of(value), roots)
-    for key in ("Overlay", "OverlayReadOnly"):
-        for value in file_policy.said(document, nspawn.FILES, key):
-            for lower in overlay_sources(value):
-                _allow_source(key, lower, policy.bind_sources)
-    for value in file_policy.said(document, nspawn.FILES, "BindUser"):
-        for user in value.split():  # comes with their home, writable
-            _allow_source("BindUser", os.path.expanduser(f"~{user}"), policy.bind_sources)
-
-
-def source_of(bind: str) -> str:
-    """The host's path of a Bind= value; "" when it is a temporary directory or a path inside the image (+)."""
-    source = nspawn_fields(bind)[0]
-    return "" if source.startswith("+") else source
-
-
-def overlay_sources(value: str) -> list[str]:
-    """The host's paths of an Overlay= value: all but the last, which is inside the machine."""
-    return [part for part in nspawn_fields(value)[:-1] if part and not part.startswith("+")]
-
-
-def nspawn_fields(value: str) -> list[str]:
-    """The colon-separated parts of a value; a colon inside a part is written \\: there."""
-    parts: list[str] = []
-    part, escaped = "", False
-    for character in value:
-        if escaped:
-            part, escaped = part + character, False
-        elif character == "\\":
-            escaped = True
-        elif character == ":":
-            parts, part = [*parts, part], ""
-        else:
-            part += character
-    return [*parts, part]
-
-
-def _allow_source(key: str, source: str, roots: tuple[str, ...]) -> None:
-    if not source:
+def _refuse_protected(paths: Paths, wanted: nspawn.Document, fresh: nspawn.Document, *, as_root: bool) -> None:
+    """Raises NotAllowed code protected-path. That a read-only bind is none without a user namespace is only held against a
+    line that is new."""
+    every, new = list(protection.sources(wanted)), list(protection.sources(fresh))
+    if not every:
         return
-    real = guarded.call(source, lambda: os.path.realpath(source))
-    if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in map(os.path.realpath, roots)):
-        leads = f" (it leads to {real})" if real != source else ""
-        rule = "bind_sources" if key != "BindReadOnly" else "bind_sources_read_only"
-        raise _refuse(rule, f"{key}= of {source}{leads}; allowed are {', '.join(roots)}.")
+    guard = protection.Protection(protection.places(paths))
+    for broken in (*guard.judge(every, as_root=False), *guard.judge(new, as_root=as_root)):
+        raise NotAllowed(
+            f"{broken.source.key}={broken.source.value}: {broken.why}",
+            hint="Bind a folder that holds nothing but what the machine is to have, such as one below /srv.",
+            code="protected-path",
+        )
+
+
+def outside(policy: Policy, source: Source) -> str:
+    """Why the policy does not let a machine have this source; "" when it does."""
+    roots = policy.bind_sources
+    if source.key == "BindReadOnly":
+        roots = (*roots, *policy.bind_sources_read_only)
+    real = guarded.call(source.path, lambda: os.path.realpath(source.path))
+    if any(protected.is_in(real, os.path.realpath(root)) for root in roots):
+        return ""
+    leads = f" (it leads to {real})" if real != source.path else ""
+    return f"{source.key}= of {source.path}{leads}; allowed are {', '.join(roots)}."
+
+
+def rule_of(source: Source) -> str:
+    return "bind_sources_read_only" if source.key == "BindReadOnly" else "bind_sources"
 
 
 def _matches(word: str, patterns: tuple[str, ...]) -> bool:

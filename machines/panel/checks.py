@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from machines.contract import command_line, file_policy, judge, nspawn, proofread
+from machines.contract import command_line, file_policy, judge, nspawn, proofread, protected
 from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
 from machines.contract.proofread import Remark
@@ -86,6 +86,7 @@ def _facts(host: Host, name: str, document: nspawn.Document, read: Read) -> Fact
         bind_sources_read_only=_words(policy.get("bind_sources_read_only")) or (),
         rules=file_policy.as_told(policy) if isinstance(policy, dict) else None,
         lacks=lacking(host),
+        protected=[*protected.TABLE, *protected.as_told(told.get("protected"))],
         ports=ports,
         writable=writable,
         bound=bound,

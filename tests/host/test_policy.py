@@ -10,6 +10,7 @@ from machines.contract.problems import NotAllowed
 from machines.contract.recipes import ArchRecipe, CloneRecipe, DebianRecipe, FirstBoot
 from machines.host import policy
 from machines.host.faults import Misconfigured
+from machines.host.paths import Paths
 from machines.host.policy import Policy
 
 NOTHING = nspawn.parse("")
@@ -22,7 +23,7 @@ def written(paths, text: str, mode: int = 0o644) -> Path:
 
 
 def files(text: str, rules: Policy = Policy(), limits: str = "", found: tuple[str, ...] = ()) -> None:  # noqa: B008
-    policy.allow_files(rules, nspawn.parse(text), nspawn.parse(limits), found=found)
+    policy.allow_files(rules, Paths(), nspawn.parse(text), nspawn.parse(limits), found=found)
 
 
 def test_without_a_file_the_defaults_hold(paths):
@@ -98,6 +99,8 @@ def test_it_names_the_rule(rules, order, rule):
         "[Files]\nBind=/dev/sda\n",
         "[Files]\nOverlay=/etc:/srv/upper:/mnt\n",
         "[Files]\nBind=/proc/self/root/etc\n",
+        "[Files]\nOverlay=/srv/lower:/etc\n",  # of two parts the second is the host's, and written to
+        "[Files]\nBind=etc:/mnt\n",
     ],
 )
 def test_only_listed_folders_may_be_bound(text):
@@ -115,18 +118,66 @@ def test_listed_folders_may_be_bound(text):
 def test_a_link_out_of_a_listed_folder_is_followed_first(tmp_path):
     allowed = tmp_path / "srv"
     allowed.mkdir()
-    (allowed / "link").symlink_to("/etc")
+    (allowed / "link").symlink_to("/home")
     rules = Policy(bind_sources=(str(allowed),))
     files(f"[Files]\nBind={allowed}/real\n", rules)
-    with pytest.raises(NotAllowed, match="it leads to /etc"):
+    with pytest.raises(NotAllowed, match="it leads to /home"):
         files(f"[Files]\nBind={allowed}/link\n", rules)
 
 
-def test_lines_that_stand_there_already_are_not_judged():
-    text = "[Files]\nBind=/etc\n"
+def test_the_rules_are_not_held_against_lines_that_stand_there_already():
+    text = "[Files]\nBind=/home\n"
     files(text, found=(text,))
     with pytest.raises(NotAllowed):
-        files(text + "Bind=/root\n", found=(text,))
+        files(text + "Bind=/var/tmp\n", found=(text,))
+
+
+@pytest.mark.parametrize("user", ["root", "daemon", "bin"])
+def test_the_home_of_a_user_is_looked_at_like_any_folder(user):
+    with pytest.raises(NotAllowed, match="whatever the policy says"):
+        files(f"[Files]\nBindUser={user}\n", Policy(bind_sources=("/",)))
+
+
+def test_a_bind_that_gives_root_away_is_refused_wherever_it_comes_from():
+    text = "[Files]\nBind=/etc\n"
+    with pytest.raises(NotAllowed, match="whatever the policy says") as caught:
+        files(text, Policy(bind_sources=("/",)), found=(text,))
+    assert caught.value.code == "protected-path"
+
+
+def test_programs_lie_in_opt_so_it_is_named_by_nobody_but_the_administrator():
+    with pytest.raises(NotAllowed, match="allowed are /srv, /mnt, /media"):
+        files("[Files]\nBind=/opt/something\n")
+    files("[Files]\nBind=/opt/something\n", Policy(bind_sources=("/opt/something",)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Exec]\nPrivateUsers=no\n[Files]\nBind=/srv/data\n",
+        "[Exec]\nPrivateUsers=identity\n[Files]\nBind=/srv/data\n",
+        "[Files]\nPrivateUsersOwnership=off\nBind=/srv/data\n",  # which turns the namespace off
+        "[Exec]\nPrivateUsers=pick\n[Files]\nBind=/srv/data:/data:norbind,idmap\n",
+        "[Exec]\nPrivateUsers=no\n[Files]\nOverlay=/srv/a:/srv/b:/data\n",
+        "[Exec]\nPrivateUsers=no\n[Files]\nOverlay=/srv/a:/srv/b\n",
+    ],
+)
+def test_what_root_inside_writes_as_root_of_the_host_needs_the_policys_word(text):
+    with pytest.raises(NotAllowed) as caught:
+        files(text)
+    assert "“privileged_binds”" in caught.value.hint
+    files(text, Policy(privileged_binds="allowed"))
+
+
+def test_giving_up_the_user_namespace_is_judged_with_the_binds_that_were_there():
+    before = "[Files]\nBind=/srv/data\n"
+    with pytest.raises(NotAllowed, match="root inside is root of this host"):
+        files("[Exec]\nPrivateUsers=no\n" + before, found=(before,))
+
+
+@pytest.mark.parametrize("text", ["Bind=+/in:/x", "Bind=:/tmp", "BindReadOnly=/srv/data", "Overlay=/srv/a::/data"])
+def test_what_writes_nothing_to_the_host_needs_no_word(text):
+    files(f"[Exec]\nPrivateUsers=no\n[Files]\n{text}\n")
 
 
 @pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "LoadCredential", "Environment", "User", "RootDirectory",
@@ -155,7 +206,7 @@ def test_a_drop_in_holds_no_commands(key):
         ("[Exec]\nPrivateUsers=0\n", Policy(private_users="required"), "private_users"),
         ("[Exec]\nSystemCallFilter=kexec_load\n", Policy(), "system_calls"),
         ("[Exec]\nSystemCallFilter=keyctl open_by_handle_at\n", Policy(system_calls=("keyctl",)), "system_calls"),
-        ("[Files]\nBindUser=root\n", Policy(), "bind_sources"),
+        ("[Files]\nBindUser=www-data\n", Policy(), "bind_sources"),
         ("[Files]\nBindUser=nobody-of-this-name\n", Policy(), "bind_sources"),
     ],
 )
@@ -176,10 +227,6 @@ def test_system_calls_may_always_be_taken_away():
 
 def test_facts_can_cross_the_wire():
     assert policy.Policy().facts()["ops"][0] == "apply"
-
-
-def test_fields_of_a_bind_keep_escaped_colons():
-    assert policy.nspawn_fields(r"/a\:b:/c:rbind") == ["/a:b", "/c", "rbind"]
 
 
 def _bake(recipe):
