@@ -10,14 +10,15 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from machines.contract.problems import Problem
-from machines.host.rootfs import tree
+from machines.host.rootfs import marks, tree
 
 _SNAP_CREATE_V2 = 0x50009417  # linux/btrfs.h, each with a structure of 4096 bytes
+_SNAP_DESTROY = 0x5000940F
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
 _FS_INFO = 0x8400941F
@@ -86,12 +87,23 @@ def _fill(source: Path, target: Path, within: int, above: str, done: Nested) -> 
         with contextlib.suppress(FileNotFoundError), tree.directory(source, whole) as inner:
             if os.fstat(inner).st_ino != _TOP:
                 continue
-            with tree.parent(target, whole) as (folder, name):
+            with tree.parent(target, whole) as (folder, name), _unmarked(folder):
                 os.rmdir(name, dir_fd=folder)
                 snapshot(inner, folder, name)
             done.paths.append(whole)
             done.read_only += [whole] if is_read_only(inner) else []
             _fill(source, target, inner, f"{whole}/", done)
+
+
+@contextlib.contextmanager
+def _unmarked(folder: int) -> Iterator[None]:
+    """An open folder without the marks that keep its entries as they are; they come back. Raises OSError."""
+    flags = marks.take_off(folder)
+    try:
+        yield
+    finally:
+        if flags:
+            marks.put(folder, flags)
 
 
 def keep_read_only(target: Path, paths: Iterable[str]) -> None:
@@ -127,3 +139,17 @@ def snapshot(source: int, folder: int, name: str) -> None:
     # struct btrfs_ioctl_vol_args_v2: fd, transid, flags, four unused, name
     wanted = struct.pack("<qQQ32s4040s", source, 0, 0, b"", os.fsencode(name))
     fcntl.ioctl(folder, _SNAP_CREATE_V2, bytearray(wanted))
+
+
+def destroy(folder: int, name: str) -> None:
+    """Remove the subvolume `name` of the open folder with all that is in it. Raises OSError: ENOTEMPTY when there is another
+    subvolume in it."""
+    fcntl.ioctl(folder, _SNAP_DESTROY, bytearray(struct.pack("<q4088s", 0, os.fsencode(name))))
+
+
+def is_btrfs(opened: int) -> bool:
+    """Whether an open file or folder lies on btrfs, by an ioctl that no other file system answers."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(opened, _FS_INFO, bytearray(1024))
+        return True
+    return False

@@ -2,16 +2,14 @@
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import re
 import shutil
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from machines.contract.problems import Problem
-from machines.host.rootfs import btrfs
+from machines.host.rootfs import btrfs, marks, rmtree
 from machines.host.rootfs import tree as files
 from machines.host.run import run
 from machines.host.this_host import Task
@@ -24,13 +22,6 @@ FILE_SYSTEMS = {
 }  # fmt: skip
 # What a copy keeps besides contents: hard links by themselves, owners by number, capabilities and ACLs as xattrs
 TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=none")
-
-_GET_FLAGS, _SET_FLAGS, _IMMUTABLE, _APPEND_ONLY = (
-    0x80086601,
-    0x40086602,
-    0x10,
-    0x20,
-)  # linux/fs.h, where a long has 64 bits
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -114,56 +105,24 @@ def size(tree: Path) -> int:
 
 
 def clear(tree: Path) -> None:
-    """Remove a tree and everything in it: mounts first, subvolumes from the inside out. Nothing there is fine.
+    """Remove a tree and everything in it: mounts first, then whatever is there (rmtree.py). Nothing there is fine.
 
-    Raises CommandFailed or OSError when something of it is left.
+    Raises rmtree.NotRemoved or OSError when something of it is left.
     """
     if not os.path.lexists(tree):
         return
-    if tree.is_symlink():
-        tree.unlink()
-        return
-    for mount in mounts_below(tree):
-        run(["umount", "--lazy", "--", mount], timeout=30, codes=(0, 32))
-    if not tree.is_dir():
-        tree.unlink()
-        return
-    found = subvolumes(tree)
-    for subvolume in reversed(found):
-        _make_writable(subvolume)
-    for subvolume in found:
-        run(["btrfs", "subvolume", "delete", "--", str(subvolume)], timeout=120)
-    if os.path.lexists(tree):
-        _remove(tree)
-
-
-def _make_writable(subvolume: Path) -> None:
-    """Nothing is deleted out of a subvolume that is read-only, not even another subvolume. Raises OSError."""
-    with files.directory(subvolume, ".") as top:
-        if btrfs.is_read_only(top):
-            btrfs.mark(top, read_only=False)
-
-
-def _remove(tree: Path) -> None:
-    """rm refuses nothing but what is immutable: then the mark is taken off and it is tried once more."""
-    argv = ["rm", "--recursive", "--force", "--one-file-system", "--", str(tree)]
-    try:
-        run(argv, timeout=600)
-    except Problem:
-        run(unmark(tree), timeout=300, codes=(0, 1))
-        run(argv, timeout=600)
+    for mount in () if tree.is_symlink() else mounts_below(tree):
+        with contextlib.suppress(Problem):  # what stays mounted is found there
+            run(["umount", "--lazy", "--", mount], timeout=30)
+    rmtree.remove(tree)
 
 
 def allow_rename(image: Path) -> None:
     """machined makes a directory read-only by marking it immutable, and then it cannot be renamed either. Raises OSError."""
     if not image.is_dir() or is_subvolume(image):
         return
-    with files.directory(image, ".") as opened, contextlib.suppress(OSError):  # a file system without such marks
-        flags = bytearray(8)
-        fcntl.ioctl(opened, _GET_FLAGS, flags)
-        (marks,) = struct.unpack("l", flags)
-        if marks & _IMMUTABLE:
-            fcntl.ioctl(opened, _SET_FLAGS, struct.pack("l", marks & ~_IMMUTABLE))
+    with files.directory(image, ".") as opened, contextlib.suppress(OSError):  # whoever renames it is told then
+        marks.take_off(opened, marks.IMMUTABLE)
 
 
 def is_marked(file: Path) -> bool:
@@ -172,17 +131,10 @@ def is_marked(file: Path) -> bool:
     with contextlib.suppress(OSError):
         opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            flags = bytearray(8)
-            fcntl.ioctl(opened, _GET_FLAGS, flags)
-            return bool(struct.unpack("l", flags)[0] & (_IMMUTABLE | _APPEND_ONLY))
+            return bool(marks.of(opened) & (marks.IMMUTABLE | marks.APPEND_ONLY))
         finally:
             os.close(opened)
     return False
-
-
-def unmark(tree: Path) -> list[str]:
-    """The command that lets immutable and append-only files be removed; it ends with 1 where a file has no such marks."""
-    return ["chattr", "-R", "-f", "-i", "-a", "--", str(tree)]
 
 
 def mounts_below(tree: Path) -> list[str]:

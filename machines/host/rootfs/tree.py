@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _SYS_OPENAT2 = 437  # the same on every architecture
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x08, 0x10
+_RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x01, 0x02, 0x04
+_RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x08, 0x10
 _TRIES = 50  # RESOLVE_IN_ROOT answers EAGAIN while something on the way is being renamed
 READ_LIMIT = 64 * 1024
 
@@ -50,9 +51,11 @@ def _top(root: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def open_folder(top: int, path: str) -> int:
-    """A directory below another, reached through real directories alone. Raises OSError: ELOOP for a symbolic link."""
+def open_folder(top: int, path: str, *, same_mount: bool = False) -> int:
+    """A directory below another, reached through real directories alone, and with `same_mount` through no mount. Raises
+    OSError: ELOOP for a symbolic link, EXDEV for a mount."""
     strict = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    strict |= _RESOLVE_NO_XDEV if same_mount else 0
     return _openat2(top, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=strict)
 
 
