@@ -177,7 +177,8 @@ def configuration(data: Path, port: int) -> str:
     return (
         f"bind 127.0.0.1\nport {port}\nprotected-mode yes\nunixsocket \"\"\ndaemonize no\n"
         f"dir {data}\naclfile {data}/users.acl\nlogfile {data}/valkey.log\n"
-        'save ""\nappendonly no\nmaxmemory 256mb\nproto-max-bulk-len 4mb\nmaxmemory-policy noeviction\n'
+        'save ""\nappendonly no\nmaxmemory 256mb\nmaxmemory-policy noeviction\n'
+        "maxmemory-clients 64mb\nproto-max-bulk-len 4mb\nclient-query-buffer-limit 8mb\n"
         "enable-debug-command no\nenable-module-command no\nenable-protected-configs no\n"
     )  # fmt: skip
 

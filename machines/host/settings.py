@@ -12,7 +12,7 @@ from uuid import UUID
 
 from nacl.signing import VerifyKey
 
-from machines.contract import reach
+from machines.contract import reach, routes
 from machines.contract.envelope import key_id
 from machines.host.faults import Misconfigured
 from machines.host.paths import Paths
@@ -44,6 +44,11 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
             f"NSPAWNPANEL_HOST_ID, _GENERATION or _PANEL_KEYS cannot be read: {error}",
             hint=f"Copy the lines the panel showed when the host was added into {FILE}.",
         ) from error
+    if number := routes.other_database(_text(env, "REDIS_URL")):
+        raise Misconfigured(
+            f"NSPAWNPANEL_REDIS_URL ends in /{number}, and everything lies in database 0 of Redis.",
+            hint=f"Let it end in /0 in {FILE}.",
+        )
     return Settings(
         host=host,
         generation=generation,

@@ -49,7 +49,7 @@ def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: 
 
     `redis_url` is the address as the host sees it, without user, `panel_url` that of the panel, where it has one.
     """
-    user, password = f"np-h-{host.id}", secrets.token_urlsafe(32)
+    user, password = routes.user(str(host.id)), secrets.token_urlsafe(32)
     mailbox.add_user(redis_admin_url, user, password, routes.host_acl(str(host.id)))
     mailbox.begin_anew(redis_admin_url, host.id)
     Host.objects.filter(pk=host.pk).update(stream_position="0")
@@ -63,6 +63,15 @@ def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: 
             **({"NSPAWNPANEL_PANEL_URL": panel_url} if panel_url else {}),
         }.items()
     )
+
+
+def refuse_other_database(url: str) -> None:
+    """Redis users may not change databases: one that could would fill one that nobody watches. Raises BadValue."""
+    if number := routes.other_database(url):
+        raise BadValue(
+            f"The address ends in /{number}, and everything lies in database 0 of Redis.", field="redis-url",
+            hint="Let it end in /0. A Redis that is used for other things too needs an instance of its own for this.",
+        )  # fmt: skip
 
 
 def with_user(url: str, user: str, password: str) -> str:

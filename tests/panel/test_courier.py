@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 from nacl.signing import SigningKey
 
@@ -360,6 +361,39 @@ def test_a_hosts_user_is_confined_to_its_host(valkey, db):
     ):
         with pytest.raises(redis.exceptions.NoPermissionError):
             forbidden()
+
+
+def commands(server: redis.Redis) -> Iterator[tuple[str, list[str]]]:
+    """Every command of the server, subcommands too, with as many words as it needs at least."""
+    for name, about in server.execute_command("COMMAND").items():
+        below = [
+            (each[0].decode() if isinstance(each[0], bytes) else each[0], each[1]) for each in about["subcommands"]
+        ]
+        for full, arity in below or [(name, about["arity"])]:
+            words = full.split("|")
+            yield full, words + ["1"] * (abs(arity) - len(words))
+
+
+def test_of_all_commands_of_the_server_a_host_holds_those_its_worker_sends(valkey):
+    """And so whoever stole its password: neither SELECT, nor a subscription, nor what the server learns to do one day."""
+    admin = valkey.admin()
+    mailbox.add_user(valkey.admin_url, "np-h-x", "secret", routes.host_acl("x"))
+    refusal = "no permissions to run the"
+    held = {
+        name for name, words in commands(admin)
+        if refusal not in str(admin.execute_command("ACL", "DRYRUN", "np-h-x", *words))
+    }  # fmt: skip
+    everybodys = {"auth", "hello", "quit", "reset"}
+    assert held == {"ping", "multi", "exec", "brpop", "llen", "xadd", "memory|usage", *everybodys}
+
+
+@pytest.mark.parametrize("redis_url", ["redis://panel.example/2", "redis://panel.example?db=2"])
+def test_another_database_of_redis_is_refused_before_anything_is_made(redis_url, db, valkey):
+    spare = make.host("spare")
+    keys = f"np-host1:{spare.verify_key}:{spare.box_key}"
+    with pytest.raises(CommandError, match="ends in /2, and everything lies in database 0"):
+        call_command("add_host", "beta", keys, redis_url=redis_url, redis_admin_url=valkey.admin_url)
+    assert not Host.objects.filter(name="beta").exists()
 
 
 def test_a_thief_of_a_hosts_password_is_out_when_it_joins_again(courier, valkey, voice):

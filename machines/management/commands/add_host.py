@@ -24,6 +24,8 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         try:
+            for url in (options["redis_url"], options["redis_admin_url"]):
+                joining.refuse_other_database(url)
             host = joining.register(options["name"], options["keys"])
         except Problem as problem:
             raise CommandError(f"{problem.message} {problem.hint}".strip()) from problem

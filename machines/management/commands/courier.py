@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from machines.contract import routes
 from machines.panel.courier import Courier, load_key
 
 
@@ -16,6 +17,8 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **__: Any) -> None:
         if not settings.REDIS_URL:
             raise CommandError("REDIS_URL is not set: the courier needs its own Redis user's address.")
+        if database := routes.other_database(settings.REDIS_URL):
+            raise CommandError(f"REDIS_URL ends in /{database}, and everything lies in database 0 of Redis.")
         courier = Courier(settings.REDIS_URL, load_key(Path(settings.SIGNING_KEY_FILE)))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: courier.stop())

@@ -7,14 +7,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from machines.contract import routes
+from machines.contract.problems import Problem
 from machines.contract.rights import Role
 from machines.models import User
-from machines.panel import mailbox
+from machines.panel import joining, mailbox
 from machines.panel.courier import load_key
-from machines.panel.joining import with_user
 
 
 class Command(BaseCommand):
@@ -26,6 +26,10 @@ class Command(BaseCommand):
         parser.add_argument("--tables", action=BooleanOptionalAction, default=True)
 
     def handle(self, *_: Any, **options: Any) -> None:
+        try:
+            joining.refuse_other_database(options["redis_admin_url"] or "")
+        except Problem as problem:
+            raise CommandError(f"{problem.message} {problem.hint}") from problem
         data = Path(settings.DATA_DIR)
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         _keep(data / "secret-key", secrets.token_urlsafe(50))
@@ -60,4 +64,4 @@ def _redis_user(file: Path, admin_url: str, name: str, rules: list[str]) -> None
     password = secrets.token_urlsafe(32)
     mailbox.add_user(admin_url, name, password, rules)
     file.unlink(missing_ok=True)
-    _write(file, with_user(admin_url, name, password))
+    _write(file, joining.with_user(admin_url, name, password))
