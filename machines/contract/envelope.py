@@ -111,6 +111,11 @@ def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: i
     return raw
 
 
+def check_signature(message: str, keys: Mapping[str, VerifyKey]) -> None:
+    """Raises EnvelopeRefused unless the panel signed it; nothing of it is parsed."""
+    _verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)
+
+
 def _canonical(data: BaseModel, without: frozenset[str] = frozenset()) -> bytes:
     """Half a surrogate pair, which a name on disk may become, is written as a question mark: nobody could read it."""
     fields = data.model_dump(mode="json", exclude=set(without))

@@ -10,6 +10,7 @@ class Budget:
     def __init__(self, most: int, period: float) -> None:
         self._most, self._period = most, period
         self._left, self._at = float(most), time.monotonic()
+        self._held_back = 0
         self._lock = threading.Lock()
 
     def take(self) -> bool:
@@ -19,6 +20,13 @@ class Budget:
             self._left = min(self._most, self._left + (now - self._at) / self._period)
             self._at = now
             if self._left < 1:
+                self._held_back += 1
                 return False
             self._left -= 1
             return True
+
+    def held_back(self) -> int:
+        """How many did not go out since this was last asked."""
+        with self._lock:
+            held_back, self._held_back = self._held_back, 0
+            return held_back

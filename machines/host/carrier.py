@@ -18,7 +18,7 @@ from machines.contract import envelope, orders, reports, rights
 from machines.contract.envelope import Envelope
 from machines.contract.orders import AnyOrder
 from machines.contract.problems import EnvelopeRefused, Problem
-from machines.host import handlers, line, policy
+from machines.host import handlers, line, message, policy
 from machines.host.budget import Budget
 from machines.host.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.lanes import Lanes
@@ -59,14 +59,15 @@ class Carrier:
         self._lanes = Lanes()
         self._active: dict[UUID, Task] = {}
         self._refusals = Budget(REFUSALS, REFUSAL_SECONDS)
+        self._junk = Budget(REFUSALS, REFUSAL_SECONDS)
 
     # --- messages in
 
-    def receive(self, message: str) -> None:
+    def receive(self, sealed_order: str) -> None:
         """Take one message of the queue. Never raises for what a message says."""
         host, generation = self._identity
         try:
-            sealed, order = envelope.unseal(message, self._keys, host=host, generation=generation)
+            sealed, order = envelope.unseal(sealed_order, self._keys, host=host, generation=generation)
             rights.authorize_operation(sealed.actor.role, order.op) if order.op in orders.CONTROL else None
         except Problem as problem:
             self.refuse(problem)
@@ -77,11 +78,27 @@ class Carrier:
             self._take(sealed, order)
 
     def refuse(self, problem: Problem) -> None:
-        """Report a message that was not obeyed; nothing else is done."""
-        LOG.warning("A message was refused: %s: %s", problem.code, problem.message)
-        if self._refusals.take():
-            job = problem.job if isinstance(problem, EnvelopeRefused) else None
-            self._reporter.send(reports.Refused(code=problem.code, message=problem.message[:4000], job=job))
+        """Log and report a message that was not obeyed, within budgets: of what the panel signed, and of all others.
+        Never raises."""
+        job = problem.job if isinstance(problem, EnvelopeRefused) else None
+        budget = self._refusals if job else self._junk
+        if not budget.take():
+            return
+        others = budget.held_back()
+        text = problem.message + (f" {others} others were thrown away since the last such report." if others else "")
+        LOG.warning("A message was refused: %s: %s", problem.code, text)
+        try:
+            self._reporter.send(reports.Refused(code=problem.code, message=text[:4000], job=job))
+        except (sqlite3.Error, OSError):
+            LOG.exception("A refused message cannot be reported")
+
+    def admit(self, raw: bytes) -> str | None:
+        """The sealed order in a message of the queue, or None for one that the panel did not send. Never raises."""
+        try:
+            return message.sealed_in(raw, self._keys)
+        except Problem as problem:
+            self.refuse(problem)
+            return None
 
     def _take(self, sealed: Envelope, order: AnyOrder) -> None:
         """Write the job down before anything is done, and say so; then begin it."""

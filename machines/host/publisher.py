@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from machines.host import ledger as books
+from machines.host import resp
 from machines.host.ledger import Ledger
 
 LOG = logging.getLogger(__name__)
@@ -102,4 +103,5 @@ def _client(url: str) -> redis.Redis:
         socket_connect_timeout=5,
         health_check_interval=10,
         retry=Retry(NoBackoff(), 0),
+        **resp.CONNECTION,
     )

@@ -10,7 +10,7 @@ from machines.contract.problems import printable
 
 LOG = logging.getLogger(__name__)
 
-MACHINES, FILES, LOOP, SPOOL = "machines", "files", "loop", "spool"  # what it may be about
+MACHINES, FILES, LOOP, SPOOL, QUEUE = "machines", "files", "loop", "spool", "queue"  # what it may be about
 
 
 class Trouble:
@@ -29,6 +29,13 @@ class Trouble:
         if fresh:
             LOG.warning("%s: %s", about, why)
         return fresh
+
+    def queue(self, why: str) -> None:
+        """`why` orders cannot be taken out of the queue; "" once they can."""
+        if why:
+            self.note(QUEUE, why)
+        else:
+            self.over(QUEUE)
 
     def over(self, about: str) -> None:
         with self._lock:

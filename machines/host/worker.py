@@ -27,6 +27,7 @@ from celery.signals import setup_logging
 from kombu import compression
 from kombu.connection import Connection
 from kombu.entity import Queue
+from kombu.transport.redis import Transport
 
 from machines.contract import routes
 from machines.contract.problems import Problem
@@ -40,6 +41,7 @@ from machines.host.reporting import Reporter
 from machines.host.settings import Settings
 from machines.host.tasks import doorway
 from machines.host.this_host import ThisHost
+from machines.host.transport import guarded
 from machines.host.units import Units, weigh_slice
 from machines.host.watch import Watch
 
@@ -60,7 +62,7 @@ class Pulse:
         self.at = time.monotonic()
 
 
-def connection_class(pulse: Pulse) -> type[Connection]:
+def connection_class(pulse: Pulse, transport: type[Transport]) -> type[Connection]:
     """kombu's connection, but it tries again every two seconds at most, and trying counts as being alive."""
 
     class Patient(Connection):
@@ -73,15 +75,18 @@ def connection_class(pulse: Pulse) -> type[Connection]:
 
             return super()._ensure_connection(noted, max_retries, **{**given, **RECONNECT})  # type: ignore[no-untyped-call]
 
+        def get_transport_cls(self) -> type[Transport]:
+            return transport
+
     return Patient
 
 
-def make_app(own: Settings, pulse: Pulse) -> Celery:
+def make_app(own: Settings, pulse: Pulse, transport: type[Transport]) -> Celery:
     """The Celery app of this host: its own queue, its own key prefix, JSON, one task, no Django."""
     host = str(own.host)
     # A property of the same name is in the way of subclass arguments, hence type(). Without an exchange there are no
     # bindings to keep in Redis, which this host's user may not write.
-    amqp = type("HostAMQP", (AMQP,), {"Connection": connection_class(pulse), "default_exchange": None})
+    amqp = type("HostAMQP", (AMQP,), {"Connection": connection_class(pulse, transport), "default_exchange": None})
     app = Celery("nspawnpanel-host", broker=own.redis_url, fixups=[], set_as_current=True, amqp=amqp)
     app.conf.update(
         accept_content=["json"],
@@ -119,6 +124,17 @@ def only_our_task(app: Celery) -> None:
     for name in [name for name in app.tasks if name.startswith("celery.")]:
         app.tasks.unregister(name)
     compression._decoders.clear()  # an envelope is never compressed; a bomb would be
+
+
+def consumer(app: Celery, pulse: Pulse) -> Any:
+    """Celery's worker of this app, to be started."""
+    worker = app.Worker(
+        hostname=f"host@{app.conf.task_default_queue}", pool="threads", concurrency=THREADS, loglevel=None, quiet=True,
+        without_gossip=True, without_mingle=True, without_heartbeat=True,
+    )  # fmt: skip
+    worker.start_time = time.time()
+    _beat_with(worker, pulse)
+    return worker
 
 
 def assemble(own: Settings) -> tuple[ThisHost, Carrier, Reporter, Publisher, Watch, Ledger]:
@@ -200,7 +216,7 @@ def serve(own: Settings) -> NoReturn:
     """Run until stopped, then end the process."""
     pulse = Pulse()
     host, carrier, reporter, publisher, watch, ledger = assemble(own)
-    app = make_app(own, pulse)
+    app = make_app(own, pulse, guarded(carrier.admit, host.trouble.queue))
     doorway(app, carrier.receive, carrier.refuse)
     only_our_task(app)
     publisher.start()
@@ -213,12 +229,7 @@ def serve(own: Settings) -> NoReturn:
     every(86400, ledger.forget_jobs, "forget")
     watchdog(pulse, host.bus)
     notify("READY=1")
-    worker = app.Worker(
-        hostname=f"host@{own.host}", pool="threads", concurrency=THREADS, loglevel=None, quiet=True,
-        without_gossip=True, without_mingle=True, without_heartbeat=True,
-    )  # fmt: skip
-    worker.start_time = time.time()
-    _beat_with(worker, pulse)
+    worker = consumer(app, pulse)
     worker.start()
     reporter.flush()
     os._exit(int(worker.exitcode or 0))  # work under way is taken up again; waiting for it could take minutes

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
+from kombu.transport.redis import Transport
 from nacl.signing import SigningKey
 
 from machines.contract import reports, routes
@@ -76,7 +77,7 @@ def test_nonsense_is_told_by_its_name(changed):
 
 
 def test_the_app_knows_one_task_and_one_queue():
-    app = worker.make_app(settings.read(env()), Pulse())
+    app = worker.make_app(settings.read(env()), Pulse(), Transport)
     doorway(app, lambda _: None, lambda _: None)
     worker.only_our_task(app)
     assert list(app.tasks) == [routes.TASK]
@@ -89,7 +90,7 @@ def test_the_app_knows_one_task_and_one_queue():
 
 
 def test_a_message_with_more_than_an_envelope_is_refused():
-    app = worker.make_app(settings.read(env()), Pulse())
+    app = worker.make_app(settings.read(env()), Pulse(), Transport)
     taken, refused = [], []
     doorway(app, taken.append, refused.append)
     task = app.tasks[routes.TASK]

@@ -338,6 +338,20 @@ def test_who_holds_redis_commands_nothing(panel):
     assert panel.outcome(job).state == "succeeded", "the worker is still there, and the real order is obeyed"
 
 
+def test_junk_in_the_queue_ends_no_worker_and_hides_no_order(panel):
+    """tests/host/test_queue.py tries thousands; here it is the worker as it is installed."""
+    shown = ["systemctl", "show", "--property=MainPID,NRestarts", SERVICE]
+    before, told = panel.sandbox.run(shown).stdout, len(panel.reports)
+    key = routes.prefix(str(panel.host)) + routes.queue(str(panel.host))
+    with panel.valkey.admin() as redis:
+        redis.lpush(key, *["junk", "x", "{}"] * 5000, *["[" * 100_000] * 50)
+        redis.lpush(key + "\x06\x163", "junk")
+    assert panel.do(orders.Start(name="nope"), 20).problem["code"] == "machine-missing"
+    assert panel.sandbox.run(shown).stdout == before
+    refused = [report for report in panel.reports[told:] if report.kind == "refused"]
+    assert 0 < len(refused) < 30
+
+
 def test_the_host_s_redis_user_can_do_nothing_but_its_own(panel):
     prefix, queue = routes.prefix(str(panel.host)), routes.queue(str(panel.host))
     with Redis.from_url(panel.valkey.url(panel.user, panel.password)) as redis:

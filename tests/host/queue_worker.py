@@ -1,0 +1,62 @@
+"""The worker's whole way from its queue to a handler and back to its stream, in a process of its own and without a
+machine: `python -m tests.host.queue_worker`, with the worker's environment. Orders to start have no other effect."""
+
+import sys
+from collections.abc import Callable
+
+from machines.contract import routes
+from machines.host import keys, reporting, settings, worker
+from machines.host.bus import Bus
+from machines.host.carrier import Carrier
+from machines.host.ledger import Ledger
+from machines.host.policy import Policy
+from machines.host.publisher import Publisher
+from machines.host.reporting import Reporter
+from machines.host.tasks import doorway
+from machines.host.this_host import ThisHost
+from machines.host.transport import guarded
+
+
+class Nothing:
+    """Stands where the watcher and the units are."""
+
+    def settle(self, _: str, report: Callable[[None], None]) -> None:
+        report(None)
+
+    def hold(self, _: str) -> None:
+        return
+
+    def adopt(self, _row) -> None:
+        return
+
+    sweep = tell_anew = lambda _self: None
+
+
+def main() -> None:
+    worker._log_to_journal()
+    own = settings.read()
+    ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
+    publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)))
+    secret = keys.make(own.paths.keys)
+    reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
+    Bus._stay_connected = _never  # type: ignore[method-assign]
+    host = ThisHost(own.paths, Bus(), Policy())
+    carrier = Carrier(
+        host, identity=(own.host, own.generation), panel_keys=own.panel_keys, ledger=ledger, reporter=reporter,
+        publisher=publisher, watch=Nothing(), units=Nothing(), table={"start": lambda _host, _task: {}},
+    )  # fmt: skip
+    pulse = worker.Pulse()
+    app = worker.make_app(own, pulse, guarded(carrier.admit, host.trouble.queue))
+    doorway(app, carrier.receive, carrier.refuse)
+    worker.only_our_task(app)
+    publisher.start()
+    worker.every(1, lambda: worker.beat(host, reporter, ledger), "heartbeat")
+    worker.consumer(app, pulse).start()
+
+
+async def _never(_self) -> None:
+    return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
