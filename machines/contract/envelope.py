@@ -62,6 +62,7 @@ class Envelope(BaseModel):
 
 
 UNNUMBERED = 0
+SAYS_NOTHING = 0.0
 
 
 class _Head(BaseModel):
@@ -70,11 +71,13 @@ class _Head(BaseModel):
     host: UUID
     generation: int
     number: int = Field(ge=UNNUMBERED)
+    at: Any = 0.0
 
 
 class SignedReport(_Head):
     """A report with its number. Numbers begin at 1 in each generation and have no holes. A host that cannot write its
-    ledger can give out none: its heartbeats have the number 0 then, and count while they are fresh."""
+    ledger can give out none: its heartbeats have the number 0 then, and count while they are fresh. `at` is when it was
+    signed, by the host's clock; SAYS_NOTHING for one that only takes the place of a report that is gone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -178,7 +181,7 @@ def read_report(message: str, key: VerifyKey, *, host: UUID, generation: int) ->
     except (ValidationError, BadValue) as error:
         head = _head(raw)
         _check_sender(head, host, generation)
-        raise ReportUnreadable(head.number) from error
+        raise ReportUnreadable(head.number, _moment(head.at)) from error
     _check_sender(signed, host, generation)
     return signed, report
 
@@ -188,6 +191,11 @@ def _head(raw: bytes) -> _Head:
         return _Head.model_validate(json.loads(raw))
     except (ValueError, RecursionError) as error:
         raise EnvelopeRefused("A signed report that cannot be read.", code="envelope-unreadable") from error
+
+
+def _moment(told: object) -> float:
+    """When a report was signed, as far as one that cannot be read tells it."""
+    return float(told) if isinstance(told, int | float) and 0 <= told <= reports.LATEST else 0.0
 
 
 def _check_sender(head: _Head, host: UUID, generation: int) -> None:

@@ -80,13 +80,13 @@ class EnvelopeRefused(Problem):
 
 
 class ReportUnreadable(EnvelopeRefused):
-    """A signed report of which only the number can be told."""
+    """A signed report of which only the number can be told, and when it was signed (0.0 where not even that)."""
 
     code = "envelope-unreadable"
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, at: float = 0.0) -> None:
         super().__init__("A signed report that cannot be read.")
-        self.number = number
+        self.number, self.at = number, at
 
 
 def describe(problem: Mapping[str, Any]) -> str:

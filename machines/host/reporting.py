@@ -155,16 +155,18 @@ class Reporter:
                 envelope.REPORT_LIMIT
             ):  # which would be refused, and its number always missing
                 LOG.error("A report (%s) is larger than the panel takes and was not sent", report.kind)
-                signed = self._sign(number, at, reports.Heartbeat())
+                signed = self._say_nothing(number)
             books.spool(db, number, signed, at)
 
     def fill(self, first: int, until: int) -> None:
-        """Give the numbers `first` … `until`-1, whose reports are no longer spooled, to heartbeats, so that the panel
-        is not stopped by a gap for ever."""
+        """Give the numbers `first` … `until`-1, whose reports are no longer spooled, to heartbeats that say nothing, so
+        that the panel is not stopped by a gap for ever."""
         with self._ledger.writing() as db:
             for number in range(first, until):
-                at = time.time()
-                books.spool(db, number, self._sign(number, at, reports.Heartbeat()), at)
+                books.spool(db, number, self._say_nothing(number), time.time())
+
+    def _say_nothing(self, number: int) -> str:
+        return self._sign(number, envelope.SAYS_NOTHING, reports.Heartbeat())
 
     def wake(self) -> None:
         """For callers of spool(): their transaction is done, so it can be published."""

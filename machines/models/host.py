@@ -40,6 +40,8 @@ class Host(models.Model):
     clock_skew = models.FloatField(null=True)
     clock_heard = models.FloatField(null=True)
 
+    # When the newest report that was taken was signed, in seconds since the epoch by the host's own clock
+    signed_at = models.FloatField(default=0.0)
     report_number = models.PositiveBigIntegerField(default=0)  # all reports up to this one have been taken
     stream_position = models.CharField(max_length=41, default="0")  # two numbers of 64 bits
     resend_asked_at = models.DateTimeField(null=True)

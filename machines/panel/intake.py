@@ -27,11 +27,10 @@ from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import MachineQuerySet, rank_of
-from machines.panel import archive_files, bases, budgets, clocks, drift, holds, job_words, machine_facts
+from machines.panel import archive_files, bases, budgets, clocks, drift, freshness, holds, job_words, machine_facts
 
 log = logging.getLogger(__name__)
 
-FRESH_SECONDS = 60.0  # how old a report without a number may be
 KEPT_COMMANDS = 200
 KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in its row
 REFUSALS_PER_HOUR = 20
@@ -47,9 +46,6 @@ FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_ske
 
 # What else is to be done when a job has ended, however it did; groups of jobs go on (groups.py).
 WHEN_ENDED: list[Callable[[Job], None]] = []
-
-
-_unnumbered: dict[UUID, float] = {}  # host → when its last report without a number was signed
 
 
 class Taken(Enum):
@@ -94,11 +90,17 @@ def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
             host.stream_position = position
             if time.monotonic() > began + TAKE_SECONDS:
                 break
-        host.save(update_fields=["stream_position", "report_number", "last_seen", "usage"])
+        if host.last_seen and host.is_silent and _tells_of_machines(opened):  # old news of a host that says nothing now
+            make_unknown(Machine.objects.on(host).listed(), "", timezone.now())
+        host.save(update_fields=["stream_position", "report_number", "signed_at", "last_seen", "usage"])
     _give_way(time.monotonic() - began)
-    if any(each.report and each.report.kind in PUTS_OFF for each in opened):
+    if _tells_of_machines(opened):
         holds.catch_up(host)
     return taken
+
+
+def _tells_of_machines(opened: Sequence[Opened]) -> bool:
+    return any(each.report and each.report.kind in PUTS_OFF for each in opened)
 
 
 def _open_some(host: Host, entries: Sequence[tuple[str, str]]) -> list[Opened]:
@@ -120,7 +122,7 @@ def _open(host: Host, key: VerifyKey, text: str) -> Opened:
     try:
         signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
     except ReportUnreadable as problem:  # stepped over: all that follows would be missing something for ever
-        return Opened(len(text), problem.number, time.time(), None, problem)
+        return Opened(len(text), problem.number, problem.at, None, problem)
     except Problem as problem:
         return Opened(len(text), None, time.time(), None, problem)
     return Opened(len(text), signed.number, signed.at, report)
@@ -197,23 +199,26 @@ def _take(host: Host, opened: Opened, jobs: "Jobs") -> Taken:
         return _take_unnumbered(host, opened, jobs) if is_heartbeat else Taken.REFUSED
     taken = _in_order(host, opened.number)
     if taken is Taken.YES:
-        _carry(host, opened, jobs)
         host.report_number = opened.number
-    _seen(host)
+        _take_new(host, opened, jobs)
     return taken
 
 
 def _take_unnumbered(host: Host, opened: Opened, jobs: "Jobs") -> Taken:
-    """A heartbeat without a place in the order: newer than the last such one and of this minute, or anybody who holds
-    Redis could keep a dead host alive with it."""
-    at, newest = opened.at, _unnumbered.get(host.pk, 0.0)
-    is_fresh = abs(at - (host.clock_skew or 0.0) - time.time()) < FRESH_SECONDS and at > newest
-    if not is_fresh:
+    """A heartbeat without a place in the order: newer than all that was taken, or anybody who holds Redis could keep a
+    dead host alive with it."""
+    if opened.at <= host.signed_at:
         return Taken.AGAIN
-    _unnumbered[host.pk] = at
-    _carry(host, opened, jobs)
-    _seen(host)
+    _take_new(host, opened, jobs)
     return Taken.YES
+
+
+def _take_new(host: Host, opened: Opened, jobs: "Jobs") -> None:
+    if opened.at != envelope.SAYS_NOTHING or opened.report is None:
+        _carry(host, opened, jobs)
+    was_silent = host.is_silent
+    if freshness.note(host, opened.at) and was_silent:  # it gets its waiting orders at once
+        Job.objects.filter(host=host, state__in=["queued", "sent"]).update(send_next_at=timezone.now())
 
 
 def _refuse(host: Host, opened: Opened) -> None:
@@ -249,13 +254,6 @@ def _in_order(host: Host, number: int) -> Taken:
     if number <= host.report_number:
         return Taken.AGAIN
     return Taken.YES if number == host.report_number + 1 else Taken.GAP
-
-
-def _seen(host: Host) -> None:
-    """The host has spoken. One that was silent gets its waiting orders at once."""
-    if host.is_silent:
-        Job.objects.filter(host=host, state__in=["queued", "sent"]).update(send_next_at=timezone.now())
-    host.last_seen = timezone.now()
 
 
 def note_reboot(host: Host, boot_id: str) -> None:
@@ -600,8 +598,8 @@ def _observed(host: Host, report: reports.Observed, _: Jobs) -> None:
         budgets.note(host, "machines", max(left_out, host.usage.get("machines", 0)))
 
 
-def _inventory(host: Host, report: reports.Inventory, _: Jobs) -> None:
-    now = timezone.now()
+def _inventory(host: Host, report: reports.Inventory, jobs: Jobs) -> None:
+    now = freshness.moment(host, jobs.ahead, host.inventory_at)
     note_reboot(host, report.host.boot_id)
     _check_distinct(report.machines)
     before, host.facts = host.facts, budgets.fitting(host, report.host.model_dump(mode="json"))
@@ -695,7 +693,7 @@ def _heartbeat(host: Host, report: reports.Heartbeat, jobs: Jobs) -> None:
     fresh = report.model_dump(include={"load", "memory_available", "disk_free", "boot_id"})
     note_reboot(host, report.boot_id)
     host.facts = {**host.facts, **fresh}
-    host.facts_at = timezone.now()
+    host.facts_at = freshness.moment(host, jobs.ahead, host.facts_at)
     host.trouble = report.trouble
 
 

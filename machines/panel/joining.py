@@ -37,6 +37,7 @@ def register(name: str, keys: str) -> Host:
         if (host.verify_key, host.box_key) != (verify, box):
             host.verify_key, host.box_key, host.generation = verify, box, host.generation + 1
             host.report_number, host.stream_position, host.last_seen = 0, "0", None
+            host.signed_at = 0.0
             host.inventory_at = host.clock_skew = host.clock_heard = None
             host.trouble = {}
             host.save()
