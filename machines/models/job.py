@@ -134,6 +134,7 @@ class LogChunk(models.Model):
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="log")
     first = models.PositiveIntegerField()
     count = models.PositiveIntegerField()
+    size = models.PositiveIntegerField(default=0)  # characters of their texts
     lines = models.JSONField()
 
     class Meta:

@@ -65,7 +65,7 @@ def note(host: Host, what: str, left_out: Any) -> None:
     host.usage = {**kept, what: left_out} if left_out else kept
 
 
-FACTS_AT_MOST = 256 * 1024  # characters of what a host tells of itself: every list reads it
+FACTS_AT_MOST = 192 * 1024  # characters of what a host tells of itself: every list reads it
 # What goes first, where there is more
 DISPENSABLE = ("leftovers", "unusable_images", "interfaces", "bridges", "policy", "bases", "tools", "missing", "lacks")
 
@@ -133,11 +133,46 @@ def why_cut(job: Job) -> str:
 
 
 def why(cut: str, host: str) -> str:
+    """What a log that was cut at a budget says of it."""
     if cut == OF_JOB:
         most = f"{settings.LOG_LINES_PER_JOB:,} lines or {size(settings.LOG_PER_JOB)}"
-        return f"The log is cut here: this job wrote more than {most}, which is all the panel keeps of one job."
+        return f"The log is cut: this job wrote more than {most}, the most the panel keeps of one job."
     most = f"{settings.LOG_LINES_PER_DAY:,} lines or {size(settings.LOG_PER_DAY)}"
-    return f"The log is cut here: the jobs of {host} wrote more than {most} on one day, which is all the panel keeps."
+    return (
+        f"The log is cut: the jobs of {host} wrote more than {most} on one day, the most the panel keeps of one host."
+    )
+
+
+# --- what a job's outcome says
+
+RESULT_AT_MOST = 512 * 1024  # characters of all it brought
+PROBLEM_AT_MOST = {"code": 100, "message": 2000, "hint": 2000, "details": 32 * 1024}  # characters of each
+
+
+def fitting_result(result: dict[str, Any]) -> dict[str, Any]:
+    """The same without its longest parts, where it is too long; then `left_out` names them."""
+    sizes = {name: len(json.dumps(value, ensure_ascii=False)) for name, value in result.items()}
+    left_out = list[str]()
+    while sum(sizes.values()) > RESULT_AT_MOST:
+        longest = max(sizes, key=lambda name: sizes[name])
+        del sizes[longest]
+        left_out.append(longest)
+    kept = {name: value for name, value in result.items() if name in sizes}
+    return {**kept, "left_out": ", ".join(left_out)[:300]} if left_out else kept
+
+
+def fitting_problem(problem: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Its sentences within bounds; of one that is too long as a whole only these."""
+    if problem is None:
+        return None
+    known = {name: _short(problem[name], most) for name, most in PROBLEM_AT_MOST.items() if name in problem}
+    others = {name: value for name, value in problem.items() if name not in known}
+    return {**known, **others} if len(json.dumps(others, ensure_ascii=False)) <= PROBLEM_AT_MOST["details"] else known
+
+
+def _short(value: Any, most: int) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 # --- for the host's page

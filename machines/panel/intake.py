@@ -358,15 +358,14 @@ def _say(host: Host, job: Job | None, parts: Sequence[reports.Part], jobs: Jobs)
 
 def _chunks(job: Job, first: int, lines: list[reports.Line]) -> Iterator[LogChunk]:
     """Of LINES_AT_ONCE lines and CHUNK_CHARACTERS at most (or one line), which whoever reads a log relies on (logs.py)."""
-    some: list[list[Any]] = []
-    size = 0
+    some, size = list[list[Any]](), 0
     for line in lines:
         if len(some) == reports.LINES_AT_ONCE or (some and size + len(line.text) > budgets.CHUNK_CHARACTERS):
-            yield LogChunk(job=job, first=first, count=len(some), lines=some)
+            yield LogChunk(job=job, first=first, count=len(some), size=size, lines=some)
             first, some, size = first + len(some), [], 0
         some.append([line.at, line.source, line.text])
         size += len(line.text)
-    yield LogChunk(job=job, first=first, count=len(some), lines=some)
+    yield LogChunk(job=job, first=first, count=len(some), size=size, lines=some)
 
 
 def _phase(job: Job, phase: reports.Phase, began: datetime) -> set[str]:
@@ -447,8 +446,8 @@ def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
         finished_at=ended,
         accepted_at=job.accepted_at or ended,
         started_at=job.started_at or job.accepted_at or ended,
-        problem=report.problem,
-        result=report.result,
+        problem=budgets.fitting_problem(report.problem),
+        result=budgets.fitting_result(report.result),
         progress=None,
         progress_note="",
         sealed="" if state is JobState.SUCCEEDED else job.sealed,

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from machines.contract.orders import PHASES
 from machines.contract.rights import RIGHT_FOR, Right
 from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
-from machines.panel import ansi, build_page, frame, job_words, log_lines, logs, name_files
+from machines.panel import ansi, budgets, build_page, frame, job_words, log_lines, logs, name_files
 from machines.panel.access import PanelRequest
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.rows import host_url, machine_url, version
@@ -24,6 +25,8 @@ from machines.templatetags.panel_tags import clock, size
 
 TABS = {"log": "Log", "commands": "Commands", "order": "Order", "result": "Result"}
 RESULTS_SHOWN, RESULT_SHOWN = 100, 4000
+SHOWN = 100_000  # characters of all commands, or of all a result says
+BEYOND = "… more than a page shows"
 LAST_MOMENT = 253_402_300_799  # seconds since the epoch: the end of the year 9999
 
 
@@ -73,6 +76,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "may_retry": job.can_be_retried and may,
         "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_LAST,
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
+        "log_cut": budgets.why_cut(job),
         "found_url": _found_url(job),
         "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
         "needs_restart": job.op == "apply" and job.state == JobState.SUCCEEDED and getattr(job, "needs_restart", False),
@@ -83,7 +87,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     }
     shown |= build_page.context(request, job)
     unfinished = frame.running_jobs(request)
-    facts = (job.state, job.phases, job.progress, job.progress_note, job.problem, job.cancel_asked_at)
+    facts = (job.state, job.phases, job.progress, job.progress_note, job.problem, job.cancel_asked_at, job.log_cut)
     return shown | {"seen": version(facts, shown["why"], shown["retried_by"], unfinished)}
 
 
@@ -209,7 +213,18 @@ def _log(job: Job, rows: list[log_lines.Row]) -> dict[str, Any]:
 
 def commands(job: Job) -> list[str]:
     """Each command as a line that can be pasted into a shell."""
-    return [shlex.join(str(word) for word in argv) for argv in job.commands]
+    return list(_shown(shlex.join(str(word) for word in argv) for argv in job.commands))
+
+
+def _shown(texts: Iterable[str]) -> Iterator[str]:
+    """As many of these as a page shows, whole: half a command is none."""
+    room = SHOWN
+    for text in texts:
+        room -= len(text)
+        if room < 0:
+            yield BEYOND
+            return
+        yield text
 
 
 def order(job: Job) -> str:
@@ -219,7 +234,9 @@ def order(job: Job) -> str:
 
 def result(told: dict[str, Any]) -> list[tuple[str, str]]:
     """What the host said of the work, as (word, text). A hostile host may have said a lot."""
-    return [(key.replace("_", " "), _worded(key, value)) for key, value in list(told.items())[:RESULTS_SHOWN]]
+    some = list(told.items())[:RESULTS_SHOWN]
+    words = [key.replace("_", " ") for key, _ in some]
+    return list(zip(words, _shown(_worded(key, value) for key, value in some), strict=False))
 
 
 def _worded(key: str, value: Any) -> str:

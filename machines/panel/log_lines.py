@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.utils.html import format_html
+from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString
 
 from machines.contract.states import JobState
 from machines.panel import ansi
 
 BLOCK = 500  # lines the browser may skip drawing together
+LINE_SHOWN = 4000  # characters of one line; the download has all of it
+GROWS = 6  # how many characters one of a line may become; a line of colours alone is shown without them
 Row = tuple[int, float, str, str]  # number, the host's clock, source (o, e, p), text
 ERROR_MARK = SafeString('<b title="error output">!</b>')
 
@@ -40,8 +42,18 @@ def line(number: int, at: float, source: str, text: str, began: float) -> SafeSt
         source,
         f"{at - began:.1f}",
         ERROR_MARK if source == "e" else "",
-        ansi.render(text),
+        _inside(text),
     )
+
+
+def _inside(text: str) -> SafeString:
+    shown = text[:LINE_SHOWN]
+    html = ansi.render(shown)
+    if len(html) > GROWS * len(shown) + 200:
+        html = conditional_escape(ansi.plain(shown))
+    if len(text) == len(shown):
+        return html
+    return format_html("{} <i>… {} more characters are in the download</i>", html, f"{len(text) - len(shown):,}")
 
 
 def lines(rows: Iterable[Row], began: float) -> SafeString:

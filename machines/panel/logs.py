@@ -1,40 +1,73 @@
 """Reading a job's log: lines by their numbers, out of the chunks they arrived in, and how the log ends."""
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from django.db.models import F, QuerySet
 
 from machines.contract.reports import LINES_AT_ONCE
 from machines.contract.states import JobState
 from machines.models import Job, LogChunk
 from machines.panel import ansi
-from machines.panel.log_lines import Row
+from machines.panel.log_lines import LINE_SHOWN, Row
 from machines.templatetags.panel_tags import duration
 
 SHOWN = 2000  # lines a page begins with, and what one event of a stream or one “earlier” brings at most
-AT_ONCE = 5000  # lines a download reads in one query
+SHOWN_CHARACTERS = 150_000  # of their text; at least one line comes
+FEW = 50  # lines that are simply read
 SEARCHED = 100_000  # lines one search looks at
+SEARCHED_CHARACTERS, SEARCH_SECONDS = 16 * 1024 * 1024, 2.0
+AT_ONCE = 16  # chunks that a download or a search reads in one query
 
 _COMPLAINS = re.compile(r"^\W{0,4}(E:|(\w+: )?(error|fatal|failed|failure|cannot|unable)\b)", re.IGNORECASE)
 
 
-def between(job_id: int, first: int, last: int) -> list[Row]:
-    """Lines `first` to `last`, both included, as far as they are there. One query."""
-    chunks = LogChunk.objects.filter(job_id=job_id, first__gt=first - LINES_AT_ONCE, first__lte=last)
-    return [
-        (number, at, source, text)
-        for start, lines in chunks.order_by("first").values_list("first", "lines")
-        for number, (at, source, text) in enumerate(lines, start)
-        if first <= number <= last
-    ]
-
-
 def after(job_id: int, line: int, limit: int = SHOWN) -> list[Row]:
-    return between(job_id, line + 1, line + limit)
+    """The lines after one, in order, as many as a page takes. Two queries, one for a few."""
+    chunks = _chunks(job_id).filter(first__gt=line - LINES_AT_ONCE, first__lte=line + limit).order_by("first")
+    chunks = chunks.annotate(next=F("first") + F("count")).filter(next__gt=line + 1)
+    numbered = _read(chunks if limit <= FEW else _chunks(job_id).filter(first__in=_some(chunks, line, limit)))
+    return list(_as_shown(row for row in numbered if line < row[0] <= line + limit))
 
 
 def before(job_id: int, line: int, limit: int = SHOWN) -> list[Row]:
-    return between(job_id, max(line - limit, 1), line - 1)
+    """The last lines before one, in order, as many as a page takes. Two queries."""
+    chunks = _chunks(job_id).filter(first__lt=line, first__gt=line - limit - LINES_AT_ONCE).order_by("-first")
+    numbered = _read(_chunks(job_id).filter(first__in=_some(chunks, line, limit)))
+    return list(_as_shown(row for row in reversed(numbered) if line - limit <= row[0] < line))[::-1]
+
+
+def _chunks(job_id: int) -> QuerySet[LogChunk]:
+    return LogChunk.objects.filter(job_id=job_id)
+
+
+def _some(chunks: QuerySet[LogChunk], line: int, limit: int) -> list[int]:
+    """The first lines of those chunks, as they come, that hold what a page takes; more is not read out of the database."""
+    wanted, size = list[int](), 0
+    for first, count, characters in chunks.values_list("first", "count", "size")[: limit + 1]:
+        wanted.append(first)
+        if not first <= line < first + count:  # of the one it begins in perhaps little is shown
+            size += min(characters, count * LINE_SHOWN)
+        if size >= SHOWN_CHARACTERS:
+            break
+    return wanted
+
+
+def _read(chunks: QuerySet[LogChunk]) -> list[Row]:
+    rows = chunks.order_by("first").values_list("first", "lines")
+    return [(number, *line) for first, lines in rows for number, line in enumerate(lines, first)]
+
+
+def _as_shown(rows: Iterable[Row]) -> Iterator[Row]:
+    """As many of these as a page takes."""
+    room = SHOWN_CHARACTERS
+    for place, row in enumerate(rows):
+        room -= min(len(row[3]), LINE_SHOWN)
+        if room < 0 and place:
+            return
+        yield row
 
 
 @dataclass(frozen=True)
@@ -48,22 +81,29 @@ class Matches:
 
 
 def matches(job_id: int, words: str, before_line: int) -> Matches:
-    """Lines before one that contain these words, as they are shown, capitals or not. At most SEARCHED lines are read."""
-    wanted, since = words.lower(), max(before_line - SEARCHED, 1)
-    count = last = 0
-    for start in range(since, before_line, AT_ONCE):
-        rows = between(job_id, start, min(start + AT_ONCE, before_line) - 1)
-        found = [number for number, _, _, text in rows if wanted in ansi.plain(text).lower()]
-        count += len(found)
-        last = found[-1] if found else last
+    """Lines before one that contain these words, as they are shown, capitals or not. From the last one back, as far as
+    lines, characters and time go."""
+    wanted, since, until = words.lower(), before_line, time.monotonic() + SEARCH_SECONDS
+    count = last = characters = 0
+    while since > 1 and characters < SEARCHED_CHARACTERS and time.monotonic() < until:
+        chunks = _chunks(job_id).filter(first__lt=since).order_by("-first").values_list("first", "lines")[:AT_ONCE]
+        rows = [(number, line[2]) for first, lines in chunks for number, line in enumerate(lines, first)]
+        rows = [row for row in rows if max(before_line - SEARCHED, 1) <= row[0] < since]
+        if not rows:
+            break
+        found = [number for number, text in rows if wanted in ansi.plain(text).lower()]
+        count, last = count + len(found), max([last, *found])
+        characters += sum(len(text) for _, text in rows)
+        since = min(number for number, _ in rows)
     return Matches(count, last, since)
 
 
 def everything(job: Job) -> Iterator[str]:
-    """The whole log as it was written, some thousand lines at a time."""
-    for first in range(1, job.line_count + 1, AT_ONCE):
-        rows = between(job.pk, first, first + AT_ONCE - 1)
-        yield "".join(f"{text}\n" for _, _, _, text in rows)
+    """The whole log as it was written, some chunks at a time."""
+    first = 0
+    while chunks := list(_chunks(job.pk).filter(first__gt=first).order_by("first")[:AT_ONCE]):
+        yield "".join(f"{text}\n" for chunk in chunks for _, _, text in chunk.lines)
+        first = chunks[-1].first
 
 
 def began(job: Job) -> float:

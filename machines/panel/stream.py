@@ -112,7 +112,8 @@ class Follower:
             return []
         if self._began is None or not self.line:
             self._began = logs.began(job)
-        rows = logs.after(self.job_id, self.line) if job.line_count > self.line else []
+        more = min(job.line_count - self.line, logs.SHOWN)
+        rows = logs.after(self.job_id, self.line, more) if more > 0 else []
         events = list(self._events(job, rows))
         self._seen = now
         self.behind = bool(rows) and self.line < job.line_count

@@ -1,6 +1,6 @@
 """The words pages are made of: states, icons, sizes, times, fields. Nothing here asks the database."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -141,6 +141,16 @@ def duration(value: float | timedelta | None) -> str:
         if count or parts or unit == "s":
             parts.append(f"{count}{NBSP}{unit}")
     return NBSP.join(parts[:2])
+
+
+VALUES_SHOWN, VALUE_SHOWN = 50, 500
+
+
+@register.filter
+def few(values: Sequence[str]) -> list[str]:
+    """The first of them, each as long as a cell has room for; the last one says how many more there are."""
+    shown = [value if len(value) <= VALUE_SHOWN else f"{value[:VALUE_SHOWN]}…" for value in values[:VALUES_SHOWN]]
+    return [*shown, f"… {len(values) - VALUES_SHOWN:,} more"] if len(values) > VALUES_SHOWN else shown
 
 
 @register.filter

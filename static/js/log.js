@@ -320,7 +320,7 @@
   };
   const goElsewhere = async () => { // bring what lies between, unless it is too much for a page
     const { line } = elsewhere;
-    if (firstLine() - line > CAP) { location.assign(`${log.dataset.earlierUrl}?before=${line + 1000}#L${line}`); return; }
+    if (firstLine() - line > CAP) { location.assign(`${log.dataset.earlierUrl}?before=${line + 30}#L${line}`); return; }
     $("[data-log-hits]").textContent = "loading…";
     for (let first = firstLine(); line < first; first = firstLine()) {
       await loadEarlier($("[data-log-earlier] a"));

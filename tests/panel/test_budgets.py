@@ -12,7 +12,7 @@ from django.utils import timezone
 from machines.contract import envelope, orders, reports
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
-from machines.panel import budgets, intake, machine_facts
+from machines.panel import budgets, diffs, intake, machine_facts
 from machines.panel.intake import Taken, take
 from tests import make
 from tests.panel.test_intake import HostVoice, fact, lines
@@ -286,3 +286,52 @@ def test_nobody_waits_while_a_report_is_verified_and_read(voice, monkeypatch):
     )
     voice.tell(inventory(*many(5)))
     assert seen == [False]
+
+
+# --- what pages are made of
+
+
+def test_files_that_would_take_minutes_to_compare_are_shown_as_taken_out_and_put_in():
+    before, after = ("same\n" + f"{word}\n" * 40_000 + "end\n" for word in "ab")
+    lines = diffs.unified(before, after)
+    assert [line.sign for line in lines[:3]] == [" ", "-", "-"]
+    assert len(lines) == diffs.SHOWN_LINES + 1
+    assert lines[-1] == diffs.Line("@", [("78,002 more lines", False)])
+
+
+def test_a_small_change_of_a_long_file_is_found_all_the_same():
+    text = "".join(f"line {number}\n" for number in range(20_000))
+    lines = diffs.unified(text, text.replace("line 7777\n", "line x\n"))
+    assert [line.sign for line in lines] == ["@", " ", " ", " ", "-", "+", " ", " ", " "]
+
+
+def test_lines_of_many_words_in_common_are_not_compared_word_by_word():
+    assert diffs.words("' " * 240, "' " * 241) == ([("' " * 240, False)], [("' " * 241, False)])
+    assert diffs.words("a b c", "a x c")[0] == [("a ", False), ("b", True), (" c", False)]
+
+
+def test_what_an_outcome_brings_is_kept_within_bounds_and_the_rest_is_named(voice, job):
+    result = {"applied_at": 5.0, "long": "x" * 600_000, "other": "kept"}
+    problem = {"code": "x", "message": "m" * 5000, "hint": "h", "passing": True}
+    voice.tell(reports.Outcome(job=job.uuid, state="failed", at=time.time(), result=result, problem=problem))
+    job.refresh_from_db()
+    assert job.result == {"applied_at": 5.0, "other": "kept", "left_out": "long"}
+    assert len(job.problem["message"]) == 2001
+    assert (job.problem["hint"], job.problem["passing"]) == ("h", True)
+
+
+def test_the_job_s_page_says_that_its_log_was_cut(voice, job, settings, as_viewer):
+    settings.LOG_LINES_PER_JOB, settings.LOG_PER_JOB = 2, 64 * 1024 * 1024
+    assert "The log is cut" not in as_viewer.get(f"/jobs/{job.pk}/").content.decode()
+    seen = as_viewer.get(f"/jobs/{job.pk}/status/", headers={"HX-Request": "true"}).context["seen"]
+    voice.tell(lines(job, 1, *"abc"))
+    page = as_viewer.get(f"/jobs/{job.pk}/status/?v={seen}", headers={"HX-Request": "true"}).content.decode()
+    assert "this job wrote more than 2 lines or 64\xa0MiB" in page
+
+
+def test_the_host_s_page_says_what_was_left_out_and_what_it_has_sent_today(voice, settings, as_viewer):
+    settings.MACHINES_PER_HOST = 2
+    voice.tell(inventory(*many(5)))
+    page = as_viewer.get("/hosts/alpha/").content.decode()
+    assert "3 machines of this host are not shown: the panel keeps 2 of one host." in page
+    assert "Received today" in page

@@ -130,7 +130,7 @@ def test_what_is_said_in_thousands_of_lines_is_read_whole(voice, job):
     assert voice.tell(reports.Said(job=job.uuid, parts=parts)) is Taken.YES
     job.refresh_from_db()
     assert job.line_count == 3200
-    assert [number for number, *_ in logs.between(job.pk, 1201, 3200)] == list(range(1201, 3201))
+    assert [number for number, *_ in logs.after(job.pk, 1200)] == list(range(1201, 3201))
     assert [text for *_, text in logs.after(job.pk, 3198)] == ["7-398", "7-399"]
     assert max(LogChunk.objects.values_list("count", flat=True)) == reports.LINES_AT_ONCE
 

@@ -1,6 +1,7 @@
 """What holds for a machine: every setting wanted, on disk and in force; and what to do about files changed by hand."""
 
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -12,9 +13,12 @@ from django.views.decorators.http import require_GET, require_POST
 from machines.contract.problems import Problem
 from machines.contract.rights import Right
 from machines.models import Found, Machine
+from machines.models.found import File
 from machines.panel import access, config_page, diffs, drafts, drift, holds, leftovers, responses, rows
 from machines.panel.access import PanelRequest, needs
 from machines.panel.job_page import read_key
+
+TEXTS_SHOWN = 100_000  # characters of all files of a machine together
 
 
 @require_GET
@@ -46,7 +50,7 @@ def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict
         "holds": holds.read(machine, found, everything=everything),
         "links": config_page.links(machine, found),
         "is_up": holds.is_up(machine),
-        "files": [(file, holds.place_of(file)) for file in found.files] if found else [],
+        "files": list(_shown(found.files)) if found else [],
         "differs": machine.differs and machine.state != "missing",
         "has_arrived": found is not None and drift.has_arrived(machine, found),
         "diffs": config_page.file_diffs(machine, drafts.files(machine.applied), there) if machine.applied else [],
@@ -59,6 +63,15 @@ def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict
         "fingerprint": machine.fingerprint,
         "key": uuid4(),
     }
+
+
+def _shown(files: Sequence[File]) -> Iterator[tuple[File, str, str]]:
+    """Each file with its place and its text, as far as a page has room for all of them."""
+    room = TEXTS_SHOWN
+    for file in files:
+        text, left = file.text[: max(room, 0)], max(len(file.text) - max(room, 0), 0)
+        room -= len(file.text)
+        yield file, holds.place_of(file), f"{text}\n… {left:,} more characters" if left else text
 
 
 def _back(host: str, name: str) -> str:

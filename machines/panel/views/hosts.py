@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 from machines.contract.rights import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.panel import bases, clocks, frame, host_rows, job_words, name_files, responses, rows
+from machines.panel import bases, budgets, clocks, frame, host_rows, job_words, name_files, responses, rows
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import pools
 
@@ -73,6 +73,8 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "facts": found.facts,
         "booted": _moment(found.facts.get("booted")),
         "resources": host_rows.resources(found.facts),
+        "left_out": budgets.left_out(found),
+        "used": budgets.used(found),
         "policy": [
             (rule, _said(value), (rule, value) in RISKS)
             for rule, value in sorted((found.facts.get("policy") or {}).items())
@@ -95,6 +97,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         context["is_old"],
         context["trouble"],
         context["clock"],
+        context["left_out"],
         len(jobs),
         found.facts,
         [event.pk for event in events],

@@ -26,7 +26,7 @@ def wrote(done: Job, *texts: str, source: str = "o", chunk: int = 3) -> None:
         part = texts[start : start + chunk]
         first = done.line_count + 1
         lines = [[AT + first + place, source, text] for place, text in enumerate(part)]
-        LogChunk.objects.create(job=done, first=first, count=len(part), lines=lines)
+        LogChunk.objects.create(job=done, first=first, count=len(part), size=sum(map(len, part)), lines=lines)
         done.line_count = first + len(part) - 1
     done.save(update_fields=["line_count"])
 

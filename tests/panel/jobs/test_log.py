@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+from django.db import connection
 from django.test import AsyncClient
+from django.test.utils import CaptureQueriesContext
 
 from machines.contract.reports import LINES_AT_ONCE
-from machines.panel import logs
+from machines.panel import log_lines, logs
 from tests.panel.jobs import cast
 
 
@@ -21,19 +23,52 @@ def job(alpha):
     ("first", "last"), [(1, 1), (1, 7), (7, 8), (400, 777), (999, 1000), (990, 2000), (1001, 1002)]
 )
 def test_lines_are_found_by_their_numbers(job, first, last):
-    rows = logs.between(job.pk, first, last)
+    rows = logs.after(job.pk, first - 1, last - first + 1)
     assert [(row[0], row[3]) for row in rows] == [(n, f"line {n}") for n in range(first, min(last, 1000) + 1)]
 
 
 def test_a_chunk_as_long_as_allowed_is_not_missed(alpha):
     done = cast.ended(alpha)
     cast.wrote(done, *(f"line {n}" for n in range(1, 501)), chunk=LINES_AT_ONCE)
-    assert logs.between(done.pk, 500, 500) == [(500, cast.AT + 500, "o", "line 500")]
+    assert logs.after(done.pk, 499, 1) == [(500, cast.AT + 500, "o", "line 500")]
 
 
-def test_reading_lines_is_one_query(job, django_assert_num_queries):
-    with django_assert_num_queries(1):
+def test_reading_lines_is_two_queries(job, django_assert_num_queries):
+    """Which pieces hold what a page takes, and these."""
+    with django_assert_num_queries(2):
         logs.before(job.pk, 1001)
+    with django_assert_num_queries(2):
+        logs.after(job.pk, 0)
+
+
+def test_of_long_lines_a_page_holds_fewer_and_reads_no_more_than_it_holds(as_viewer, alpha):
+    done = cast.ended(alpha)
+    cast.wrote(done, *(f"{n} " + "'" * 16_000 for n in range(1, 301)), chunk=10)
+    with CaptureQueriesContext(connection) as queries:
+        rows = logs.before(done.pk, 301)
+    assert [row[0] for row in rows] == list(range(264, 301))
+    assert queries[-1]["sql"].count(",") < 10, "some chunks of thirty"
+    assert [row[0] for row in logs.after(done.pk, 7)] == list(range(8, 45))
+    assert [row[0] for row in logs.before(done.pk, 8)] == list(range(1, 8))
+    page = as_viewer.get(f"/jobs/{done.pk}/")
+    assert len(page.content) < 1_500_000
+    assert "… 12,004 more characters are in the download" in page.content.decode()
+    assert len(as_viewer.get(f"/jobs/{done.pk}/log/older/?before=200", headers={"X-Log": "1"}).content) < 1_500_000
+
+
+def test_one_line_of_colours_alone_is_shown_without_them(alpha):
+    colourful = "\x9b1m\x9b4m\x9b97m\x9b107m" + "\x9b2mx\x9b22mx" * 300
+    html = log_lines.lines([(1, 0.0, "o", colourful)], 0.0)
+    assert "sgr" not in html
+    assert len(html) < log_lines.GROWS * len(colourful)
+    assert 'class="sgr-fg-1">red' in log_lines.lines([(1, 0.0, "o", "\x1b[31mred\x1b[0m")], 0.0)
+
+
+def test_a_search_ends_after_so_many_characters_and_says_from_where(alpha, monkeypatch):
+    done = cast.ended(alpha)
+    cast.wrote(done, *(f"line {n} " + "x" * 1000 for n in range(1, 101)), chunk=1)
+    monkeypatch.setattr(logs, "SEARCHED_CHARACTERS", 20_000)
+    assert logs.matches(done.pk, "line", 101) == logs.Matches(32, 100, 69)
 
 
 def test_earlier_lines_for_the_log_view(as_viewer, job):
