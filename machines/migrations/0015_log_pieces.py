@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('machines', '0013_host_budgets'),
+        ('machines', '0014_proof_of_life'),
     ]
 
     operations = [
