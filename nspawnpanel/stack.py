@@ -83,7 +83,7 @@ class Stack:
     # --- parts
 
     def start_part(self, name: str) -> None:
-        """Start "web" or "courier"; what it prints goes to `data`/log/NAME.log."""
+        """Start "web" or "courier" (or a second one, "courier-2"); what it prints goes to `data`/log/NAME.log."""
         with (self.data / "log" / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 self._argv(name),
@@ -126,7 +126,7 @@ class Stack:
         return done.stdout
 
     def _argv(self, name: str) -> list[str]:
-        if name == "courier":
+        if name.startswith("courier"):
             return [sys.executable, "manage.py", "courier"]
         return [
             sys.executable, "-m", "uvicorn", "nspawnpanel.asgi:application",
