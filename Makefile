@@ -1,6 +1,6 @@
 # What people do here, by name. The work itself is in nspawnpanel/setup.sh and in Python.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint screenshots clean
+.PHONY: help setup demo test bench chaos lint screenshots clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON := .venv/bin/python
@@ -25,6 +25,9 @@ test: setup ## every test this machine can run (ARGS= goes to pytest)
 
 bench: setup ## the panel against the plain command it wraps (ONLY= names one figure)
 	@$(PYTHON) -m tests.bench $(ONLY)
+
+chaos: setup ## 500 mixed jobs on two hosts while all between a click and its effect is killed (ARGS="--jobs 500 --database postgresql")
+	@$(PYTHON) -m tests.chaos $(ARGS)
 
 lint: setup ## style, types, templates
 	@$(PYTHON) -m ruff check .

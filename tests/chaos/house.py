@@ -42,7 +42,7 @@ class Books:
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         if self._address:
             with psycopg.connect(self._address, row_factory=dict_row) as database:
-                return database.execute(sql.replace("?", "%s"), values).fetchall()  # type: ignore[arg-type]
+                return database.execute(sql.replace("?", "%s"), values).fetchall()
         file = f"file:{self._data}/panel.sqlite3?mode=ro"
         with sqlite3.connect(file, uri=True, timeout=20) as database:
             database.row_factory = sqlite3.Row
