@@ -177,7 +177,7 @@ def write(
     prepared.put()
     with ThreadPoolExecutor(1) as beside:
         synced = beside.submit(prepared.sync)
-        if found.limits != wanted.limits:
+        if prepared.changes_unit:
             reload(host, task)
         synced.result()
 

@@ -57,9 +57,8 @@ def _put_files_back(paths: Paths, row: Row) -> None:
         return
     wrote = found.nspawn == wanted.nspawn, found.limits == wanted.limits
     back = Files(before.nspawn if wrote[0] else found.nspawn, before.limits if wrote[1] else found.limits)
-    if back != found:
-        nspawn_file.write(paths, name, back)
-    if belongings.put_back(paths.removed(name, row.id)) or back.limits != found.limits:
+    changed = back != found and nspawn_file.write(paths, name, back)
+    if belongings.put_back(paths.removed(name, row.id)) or changed:
         run(systemctl.daemon_reload(), timeout=60)
 
 

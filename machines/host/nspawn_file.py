@@ -1,4 +1,5 @@
-"""A machine's two files on disk: /etc/systemd/nspawn/NAME.nspawn and the drop-in of its unit.
+"""A machine's two files on disk: /etc/systemd/nspawn/NAME.nspawn and the drop-in of its unit; and, where it has binds, the one
+that judges them at each start (bind_dropin.py), which comes and goes with them.
 
 Both are written aside, synced and renamed, so that a power cut leaves the old file or the new one. What was replaced
 is kept, see generations.py.
@@ -15,7 +16,7 @@ from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, Configuration
 from machines.contract.problems import Problem
-from machines.host import guarded
+from machines.host import bind_dropin, guarded
 from machines.host.paths import Paths
 
 OURS_LIMIT = 16 * guarded.SETTINGS_LIMIT  # bytes of a file that holds both, written as JSON
@@ -84,12 +85,16 @@ class Prepared:
         Raises OSError, or Problem file-is-link; then nothing is left.
         """
         self._ready: list[_Ready] = []
+        self.changes_unit = False  # then systemd has to read drop-ins anew
         try:
+            binds = paths.binds_file(name)
             for file, was, text in (
                 (paths.limits_file(name), before.limits, files.limits),
+                (binds, read_one(binds), bind_dropin.wanted(files.nspawn)),
                 (paths.nspawn_file(name), before.nspawn, files.nspawn),
             ):
                 if was != text:
+                    self.changes_unit |= file != paths.nspawn_file(name)
                     real = place_of(file, text, follow=follow)
                     self._ready.append(_Ready(real, _aside(real, text) if text else None, was, text))
         except BaseException:
@@ -137,16 +142,17 @@ def place_of(file: Path, text: str, *, follow: bool) -> Path:
 
 def forget_prepared(paths: Paths, name: MachineName) -> None:
     """Remove what somebody who was killed had lying ready. Raises OSError."""
-    for file in (paths.limits_file(name), paths.nspawn_file(name)):
+    for file in (paths.limits_file(name), paths.binds_file(name), paths.nspawn_file(name)):
         _aside_of(file).unlink(missing_ok=True)
         _forget_empty(file.parent)
 
 
-def write(paths: Paths, name: MachineName, files: Files) -> None:
-    """Make both files so; a text of "" removes the file. Raises OSError."""
+def write(paths: Paths, name: MachineName, files: Files) -> bool:
+    """Make both files so; a text of "" removes the file. Whether systemd has to read drop-ins anew. Raises OSError."""
     prepared = Prepared(paths, name, files, read(paths, name))
     prepared.put()
     prepared.sync()
+    return prepared.changes_unit
 
 
 def write_one(file: Path, text: str) -> None:

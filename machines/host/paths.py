@@ -9,6 +9,7 @@ from machines.contract.names import MachineName
 UNIT = "systemd-nspawn@{}.service"
 PROBE = "np-probe-"  # begins the names of files that are only shown to systemd's parser
 DROPIN = "50-nspawnpanel.conf"
+BINDS_DROPIN = "10-nspawnpanel-binds.conf"
 SLICE = "nspawnpanel.slice"
 
 
@@ -140,6 +141,10 @@ class Paths:
 
     def limits_file(self, name: MachineName) -> Path:
         return self.units / f"{unit_of(name)}.d" / DROPIN
+
+    def binds_file(self, name: MachineName) -> Path:
+        """The drop-in by which its binds are judged at each start, see bind_dropin.py."""
+        return self.units / f"{unit_of(name)}.d" / BINDS_DROPIN
 
 
 def unit_of(name: MachineName) -> str:

@@ -101,9 +101,16 @@ def own_places(paths: Paths) -> list[Place]:
         *_programs_of_units(paths),
         *(Place(path, "a swap file, which holds memory of the host", secret=True) for path in _swaps()),
     ]  # fmt: skip
-    known = {place.path for place in protected.TABLE}
-    each = {place.path: place for place in reversed(found) if place.path not in known and place.path != os.devnull}
-    return sorted(each.values())[: protected.PLACES_TOLD]
+    told: list[Place] = []
+    for place in sorted(found):
+        if place.path != os.devnull and not any(_covers(each, place) for each in (*protected.TABLE, *told)):
+            told.append(place)
+    return told[: protected.PLACES_TOLD]
+
+
+def _covers(place: Place, other: Place) -> bool:
+    """Whether the other one says nothing beyond this."""
+    return protected.is_in(other.path, place.path) and (place.secret or not other.secret)
 
 
 def places(paths: Paths) -> list[Place]:

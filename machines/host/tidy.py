@@ -13,7 +13,7 @@ from machines.contract import limits, orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import apply, guarded, nspawn_file, systemctl
-from machines.host.paths import DROPIN, Paths, unit_of
+from machines.host.paths import BINDS_DROPIN, DROPIN, Paths, unit_of
 from machines.host.this_host import Task, ThisHost
 
 
@@ -42,7 +42,7 @@ def _check(paths: Paths, name: MachineName, old: orders.OldDropin) -> Path:
     """The file, if it is a drop-in of this machine's unit that people write, and not ours."""
     file = Path(old.path)
     folders = [folder / f"{unit_of(name)}.d" for folder in (paths.lasting_control, paths.control, paths.units)]
-    named = file.suffix == ".conf" and file.name not in {DROPIN, ".conf"}
+    named = file.suffix == ".conf" and file.name not in {DROPIN, BINDS_DROPIN, ".conf"}
     if str(file) != old.path or file.parent not in folders or not named:
         raise Problem(f"{old.path} is not a file that may be removed for {name}.", code="dropin-refused")
     return file

@@ -32,12 +32,25 @@ from kombu.transport.redis import Transport
 from machines.contract import routes
 from machines.contract.problems import Problem
 from machines.contract.states import HEARTBEAT_SECONDS
-from machines.host import disk_use, host_fact, keys, policy, reporting, settings, trouble
+from machines.host import (
+    bind_dropin,
+    disk_use,
+    host_fact,
+    keys,
+    nspawn_file,
+    policy,
+    reporting,
+    settings,
+    systemctl,
+    trouble,
+)
 from machines.host.bus import Bus
 from machines.host.carrier import Carrier
 from machines.host.ledger import Ledger
+from machines.host.paths import Paths
 from machines.host.publisher import Publisher
 from machines.host.reporting import Reporter
+from machines.host.run import run
 from machines.host.settings import Settings
 from machines.host.tasks import doorway
 from machines.host.this_host import ThisHost
@@ -212,6 +225,19 @@ def look_at_loop(host: ThisHost) -> None:
         LOG.error("The loop of the bus hangs here:\n%s", "".join(traceback.format_stack(frame)))
 
 
+def guard_binds(paths: Paths) -> None:
+    """Drop-ins that judge binds at each start, for machines that an earlier worker gave theirs. Nothing is raised."""
+    try:
+        missing = bind_dropin.missing(paths)
+        for file, text in missing:
+            LOG.info("Writing %s", file)
+            nspawn_file.write_one(file, text)
+        if missing:
+            run(systemctl.daemon_reload(), timeout=60)
+    except (Problem, OSError) as error:
+        LOG.warning("Binds are not judged at each start of every machine yet: %s", error)
+
+
 def serve(own: Settings) -> NoReturn:
     """Run until stopped, then end the process."""
     pulse = Pulse()
@@ -221,6 +247,7 @@ def serve(own: Settings) -> NoReturn:
     only_our_task(app)
     publisher.start()
     weigh_slice()
+    guard_binds(host.paths)
     carrier.adopt()
     watch.start()
     every(HEARTBEAT_SECONDS, lambda: beat(host, reporter, ledger), "heartbeat")

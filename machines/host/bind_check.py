@@ -1,0 +1,71 @@
+"""`python -I bind_check.py MACHINE`: at each start of a machine, before systemd-nspawn, whether its binds may still be made.
+
+The drop-in that runs it (bind_dropin.py) is written with the machine's settings. What a path leads to may have changed since
+those were judged: a link, a mount, a folder that was renamed. It fails the start with one sentence in the unit's log.
+
+What remains: between this look and systemd-nspawn's own mounting some milliseconds pass, in which whoever can write to a folder
+on the way can put a link there. No machine can, for a bind below what another machine writes to is refused (judge.py);
+users of this host to whom such a folder belongs could. Without the policy's privileged_binds they gain nothing by it.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # -I takes it from nobody else
+
+from machines.contract import nspawn, protected
+from machines.contract.names import MachineName, machine_name
+from machines.contract.problems import Problem
+from machines.host import found, guarded, policy, protection, settings
+from machines.host.paths import Paths
+from machines.host.policy import Policy
+from machines.host.protection import Protection, Source
+
+
+def refusals(paths: Paths, rules: Policy | None, name: MachineName) -> Iterator[str]:
+    """Why the machine may not start with its binds, a sentence each. Without `rules` only what is never allowed counts.
+    Raises OSError when its settings cannot be read."""
+    file = next(found.nspawn_files(paths, found.Places(name, paths.machines)), None)
+    if file is None or file.parent not in {paths.nspawn, paths.probes}:
+        return  # binds of a file beside the image are nothing to systemd
+    each = list(protection.sources(nspawn.parse(guarded.whole(file).decode(errors="replace"))))
+    if not each:
+        return
+    for broken in Protection(protection.places(paths)).judge(each, as_root=False):
+        yield f"{broken.source.key}={broken.source.value}: {broken.why}"
+    for source in each if rules else ():
+        if rules and (why := strayed(rules, source)):
+            yield f"The policy of this host ({policy.rule_of(source)}) does not allow it: {why}"
+
+
+def strayed(rules: Policy, source: Source) -> str:
+    """Why a path that the policy allows by its name is not what it was: it leads out of the allowed folders by now.
+
+    One that stands outside of them was there before the panel was, and is an administrator's own.
+    """
+    named = protected.normal(source.path)
+    roots = (*rules.bind_sources, *rules.bind_sources_read_only)
+    return policy.outside(rules, source) if any(protected.is_in(named, root) for root in roots) else ""
+
+
+def main(name: str) -> int:
+    paths = Paths(state=settings.state())
+    try:
+        rules: Policy | None = policy.read(paths.policy)
+    except Problem as problem:
+        sys.stderr.write(f"{problem.message} The binds of {name} are judged without it.\n")
+        rules = None
+    try:
+        said = list(refusals(paths, rules, machine_name(name)))
+    except (OSError, Problem) as error:
+        said = [f"its binds cannot be judged: {error}"]
+    for why in said:
+        sys.stderr.write(f"{name} is not started: {why}\n")
+    return 1 if said else 0
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    sys.exit(main(sys.argv[1]))
