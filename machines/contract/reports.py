@@ -214,6 +214,16 @@ class ProtectedPlace(BaseModel):
     secret: bool = False
 
 
+class Remnant(BaseModel):
+    """Something that should be gone from a host and cannot be removed: what and why, since when. It is tried again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, Field(min_length=1, max_length=1000)]
+    why: Short = ""
+    since: Seconds = 0.0
+
+
 class HostFact(BaseModel):
     """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them. `lacks`
     are limits that nothing on this host enforces: key of contract/limits.py → the file or service that is not there."""
@@ -248,6 +258,7 @@ class HostFact(BaseModel):
     protected: list[ProtectedPlace] = Field(default=[], max_length=PLACES_TOLD)  # beside contract/protected.TABLE
     bases: list[BaseFact] = Field(default=[], max_length=200)
     leftovers: list[NameWithFiles] = Field(default=[], max_length=100)
+    remnants: list[Remnant] = Field(default=[], max_length=100)
     # images that machined lists and systemd-nspawn cannot start: name → why, and what would help
     unusable_images: dict[Short, Text] = Field(default={}, max_length=100)
 

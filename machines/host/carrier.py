@@ -286,7 +286,7 @@ class Carrier:
     def adopt(self) -> None:
         """Take up what an earlier worker left: jobs in units are followed on, converging orders are carried out again
         while that still makes sense."""
-        self._units.sweep()
+        self._units.keep_sweeping()
         for row in self._ledger.unfinished():
             if row.op in orders.IN_A_UNIT:
                 self._units.adopt(row)

@@ -127,7 +127,9 @@ def _limit(host: ThisHost, order: orders.Export) -> int:
     """Bytes the file may have: what the panel takes, and what this disk can spare."""
     spare = shutil.disk_usage(host.paths.machines).free - KEEP_FREE
     if spare < 1024**2:
-        raise no_space(str(host.paths.machines))
+        raise no_space(
+            str(host.paths.machines), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for the machines that run."
+        )
     return min(order.limit, spare, host.policy.archive_gib * 1024**3)
 
 

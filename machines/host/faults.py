@@ -15,15 +15,23 @@ Problem
 
 import errno
 import logging
+import os
+import re
 import secrets
 import shlex
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.host import guarded
+from machines.host.paths import Paths
 
 LOG = logging.getLogger(__name__)
 
+_NOTED = "nspawnpanel_no_space"
+FEW_INODES = 64  # so many free ones are none: every step of a job makes some
 TAIL = 4000  # characters of a tool's output that travel with a problem
 
 
@@ -125,19 +133,93 @@ def is_full(text: str) -> bool:
     return any(words in text for words in _FULL)
 
 
-def no_space(where: str, details: str = "") -> NoSpace:
-    """A full disk, with the last words of the tool that met it."""
-    return NoSpace(
-        f"There is no space left in {where}.",
-        hint="Remove machines nobody needs or enlarge the file system, then try again.",
-        details=details,
-    )
+def no_space(where: str, details: str = "", *, needs: str = "") -> NoSpace:
+    """A full disk, or one without inodes: which it is, and how much is free; what it would have taken (`needs`, a sentence), and
+    the last words of the tool that met it."""
+    room = look(where)
+    hint = "Remove machines nobody needs or enlarge the file system, then try again."
+    if room is None:
+        message = f"There is no space left in {where}."
+    elif room.lacks_inodes:
+        message = f"There are no inodes left in {where}: {room.free_inodes:,} of {room.inodes:,} are free."
+        hint = "Remove what has many small files, or give the machines a file system with more inodes; then try again."
+    else:
+        lacks = "is not enough space" if needs else "is no space left"
+        message = f"There {lacks} in {where}: {_mib(room.free)} of {_mib(room.size)} MiB are free."
+    return NoSpace(f"{message} {needs}".strip(), hint=hint, details=details)
+
+
+def _mib(bytes_: int) -> str:
+    return f"{bytes_ // 1024**2:,}"
+
+
+@dataclass(frozen=True)
+class Room:
+    """Of a file system: bytes and inodes in all, and those that are free for everybody; no inodes where they are not counted."""
+
+    size: int
+    free: int
+    inodes: int
+    free_inodes: int
+
+    @property
+    def lacks_inodes(self) -> bool:
+        return self.inodes > 0 and self.free_inodes < FEW_INODES
+
+
+def look(where: str) -> Room | None:
+    """None when it does not answer, or is not there."""
+    try:
+        found = guarded.call(where, lambda: os.statvfs(where))
+    except OSError:
+        return None
+    unit = found.f_frsize
+    return Room(found.f_blocks * unit, found.f_bavail * unit, found.f_files, found.f_favail)
+
+
+def full_place(file: str) -> str:
+    """The folder that is full when a file could not be written. Names that are relative to an open folder say nothing; then
+    it is where we write that has the least room."""
+    if file.startswith("/"):
+        above = [str(folder) for folder in (Path(file), *Path(file).parents) if look(str(folder)) is not None]
+        return next((folder for folder in above if Path(folder).is_dir()), "/")
+    own = Paths()
+    rooms = [
+        (str(place), room)
+        for place in (own.machines, own.state, own.nspawn, own.scratch, Path(tempfile.gettempdir()))
+        if (room := look(str(place)))
+    ]
+    lacking = [place for place, room in rooms if room.lacks_inodes]
+    return (lacking or [place for place, _ in sorted(rooms, key=lambda pair: pair[1].free)] or ["the file system"])[0]
+
+
+def note_room(error: BaseException | None) -> None:
+    """For whoever is about to throw away what a job has half made: what is free is told as it was when there was too little."""
+    if error is not None and not hasattr(error, _NOTED) and (full := _full(error)) is not None:
+        setattr(error, _NOTED, full)
+
+
+def _full(error: BaseException) -> NoSpace | None:
+    """What a full disk has made of an error; None for all others."""
+    if isinstance(error, CommandFailed) and is_full(error.tail):
+        return no_space(full_place(_said_of(error.tail)), error.tail)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        named = isinstance(error.filename, (str, bytes))
+        return no_space(full_place(os.fsdecode(error.filename) if named else ""))
+    return None
+
+
+def _said_of(text: str) -> str:
+    """The file a tool could not write, as it said it; "" where it did not."""
+    line = next((line for line in text.splitlines() if any(words in line for words in _FULL)), "")
+    found = re.search(r"['‘\"](/[^'’\"]+)['’\"]", line)
+    return found[1] if found else ""
 
 
 def from_os_error(error: OSError) -> Problem:
-    """An OSError as a problem: full disks by name, the rest as they are."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return no_space(str(error.filename or "the file system"))
+    """An OSError as a problem: full disks with their figures, the rest as they are."""
+    if (full := getattr(error, _NOTED, None) or _full(error)) is not None:
+        return full
     if isinstance(error, guarded.Unreadable):
         return Problem(
             f"{error.filename} cannot be read: {guarded.reason(error)}", code="unreadable",
@@ -149,6 +231,8 @@ def from_os_error(error: OSError) -> Problem:
 def as_problem(error: Exception, where: str) -> Problem:
     """Anything that was raised, as something that may cross the wire. The unknown keeps its trace in the host's log,
     which the command `where` shows."""
+    if (full := getattr(error, _NOTED, None) or _full(error)) is not None:
+        return full
     if isinstance(error, Problem):
         return error
     if isinstance(error, OSError):

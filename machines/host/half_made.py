@@ -9,6 +9,9 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +22,7 @@ from machines.host import belongings, job_log, lint, new_pool, nspawn_file, syst
 from machines.host.ledger import Ledger, Row
 from machines.host.nspawn_file import Files
 from machines.host.paths import Paths
+from machines.host.remnants import Remnants
 from machines.host.rootfs import bases, build, pool
 from machines.host.run import run
 
@@ -29,18 +33,26 @@ _BASE = ".nspawnpanel-base-"
 
 
 def clear(paths: Paths, row: Row, *, succeeded: bool) -> None:
-    """Remove everything half-made of a job that has ended. Raises Problem or OSError when something of it is left."""
-    lint.forget_dead(paths)
+    """Remove everything half-made of a job that has ended. Raises Problem or OSError when something of it is left; then
+    all the rest is gone."""
     cannot_go_back = os.path.lexists(paths.aside(row.id))
-    build.clear(paths, row.id)
-    for lock in paths.machines.glob(f".#.nspawnpanel-{row.id}.*"):  # systemd-nspawn's own, of a tree it had booted
-        lock.unlink(missing_ok=True)
+    steps = [
+        partial(lint.forget_dead, paths),
+        partial(build.clear, paths, row.id),
+        partial(_forget_locks, paths, row.id),
+    ]
     if not succeeded:
-        new_pool.clear(paths, row.id)
-        _put_files_back(paths, row)
-        if not cannot_go_back:
-            _link_again(paths, row)
-    job_log.put_away(paths.job(row.id))
+        steps += [partial(new_pool.clear, paths, row.id), partial(_put_files_back, paths, row)]
+        steps += [] if cannot_go_back else [partial(_link_again, paths, row)]
+    with ExitStack() as every:  # whichever fails, the others are done, and one failure is told
+        for step in reversed([*steps, partial(job_log.put_away, paths.job(row.id))]):
+            every.callback(step)
+
+
+def _forget_locks(paths: Paths, job: UUID) -> None:
+    """systemd-nspawn's own, of a tree it had booted. Raises OSError."""
+    for lock in paths.machines.glob(f".#.nspawnpanel-{job}.*"):
+        lock.unlink(missing_ok=True)
 
 
 def _put_files_back(paths: Paths, row: Row) -> None:
@@ -73,46 +85,81 @@ def _link_again(paths: Paths, row: Row) -> None:
         run(systemctl.daemon_reload(), timeout=60)
 
 
-# --- at the worker's start
+# --- at the worker's start, and every ten minutes
 
 
-def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool]) -> None:
-    """What jobs have left that ended while nobody could clear up after them. Nothing is raised.
+def sweep(paths: Paths, ledger: Ledger, is_alive: Callable[[UUID], bool], remnants: Remnants) -> bool:
+    """What jobs have left that ended while nobody could clear up after them; what cannot be removed now is noted. Nothing is
+    raised. Whether what is noted is other than before.
 
     A power cut may take back the last step of a build that was told as succeeded, the renaming of its tree, which was
     complete and on disk before: that step is done again.
     """
-    for job, path in _left(paths.machines):
-        row = ledger.job(job)
-        if (row is not None and row.ended is None) or is_alive(job):
-            continue
+    sweeping = _Sweep(paths, ledger, is_alive, remnants)
+    for step in (sweeping.trees, sweeping.pools, sweeping.folders, sweeping.logs, sweeping.bases):
+        sweeping.attempt(paths.machines, step)
+    sweeping.attempt(paths.scratch, partial(lint.forget_dead, paths))
+    return remnants.keep_only(sweeping.left) or sweeping.is_news
+
+
+@dataclass
+class _Sweep:
+    """One look through everything. `left` is what could not be removed."""
+
+    paths: Paths
+    ledger: Ledger
+    is_alive: Callable[[UUID], bool]
+    remnants: Remnants
+    left: set[str] = field(default_factory=set)
+    is_news: bool = False
+
+    def attempt(self, path: Path, work: Callable[[], object]) -> None:
+        """What cannot be done for one thing is done for the others."""
         try:
-            if row is None or row.state != "succeeded" or not _rename_again(paths, row, path):
-                LOG.warning("Removing what job %s has left: %s", job, path)
-                pool.clear(path)
+            work()
         except (Problem, OSError) as error:
             LOG.warning("%s could not be removed: %s", path, error)
-    for job, path in _left(paths.machines.parent):
-        row = ledger.job(job)
-        if path == paths.new_pool(job) and (row is None or row.ended is not None) and not is_alive(job):
+            self.left.add(str(path))
+            self.is_news |= self.remnants.note(path, error)
+
+    def is_over(self, job: UUID, *, known: bool = False) -> bool:
+        """Whether nobody works on what has this job's name; `known` where only the ledger's jobs count."""
+        row = self.ledger.job(job)
+        return (row.ended is not None if row else not known) and not self.is_alive(job)
+
+    def trees(self) -> None:
+        for job, path in _left(self.paths.machines):
+            if self.is_over(job):
+                self.attempt(path, partial(self._tree, job, path))
+
+    def _tree(self, job: UUID, path: Path) -> None:
+        row = self.ledger.job(job)
+        if row is None or row.state != "succeeded" or not _rename_again(self.paths, row, path):
             LOG.warning("Removing what job %s has left: %s", job, path)
-            try:
-                new_pool.clear(paths, job)
-            except OSError as error:
-                LOG.warning("%s could not be removed: %s", path, error)
-    for job, folder in _folders(paths):
-        row = ledger.job(job)
-        if row is not None and row.ended is not None and not is_alive(job):
-            job_log.put_away(folder)
-    job_log.keep_last(paths.jobs, [row.id for row in ledger.unfinished()])
-    lint.forget_dead(paths)
-    for name in _nameless(paths):
-        if not ledger.unfinished():  # a base that is just being made has its name before it is known
-            LOG.warning("Removing a base of which nothing is known: %s", name)
-            try:
-                pool.clear(paths.machines / name)
-            except (Problem, OSError) as error:
-                LOG.warning("%s could not be removed: %s", name, error)
+            pool.clear(path)
+
+    def pools(self) -> None:
+        for job, path in _left(self.paths.machines.parent):
+            if path == self.paths.new_pool(job) and self.is_over(job):
+                LOG.warning("Removing what job %s has left: %s", job, path)
+                self.attempt(path, partial(new_pool.clear, self.paths, job))
+
+    def folders(self) -> None:
+        for job, folder in _folders(self.paths):
+            if self.is_over(job, known=True):
+                self.attempt(folder, partial(job_log.put_away, folder))
+
+    def logs(self) -> None:
+        job_log.keep_last(self.paths.jobs, [row.id for row in self.ledger.unfinished()])
+
+    def bases(self) -> None:
+        for name in _nameless(self.paths):
+            if (
+                name.endswith(bases.GONE) or not self.ledger.unfinished()
+            ):  # one that is just being made has its name first
+                path = self.paths.machines / name
+                LOG.warning("Removing a base of which nothing is known: %s", name)
+                self.attempt(path, partial(pool.clear, path))
 
 
 def _left(folder: Path) -> Iterator[tuple[UUID, Path]]:

@@ -10,12 +10,12 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Collection
 from pathlib import Path
 from uuid import UUID
 
+from machines.host.rootfs import rmtree
 from machines.host.voice import Entry
 
 FILE = "log"
@@ -110,18 +110,17 @@ def last_lines(folder: Path, count: int) -> list[str]:
 
 
 def put_away(folder: Path) -> None:
-    """A job has ended: its log stays, whatever else it had written goes."""
+    """A job has ended: its log stays, whatever else it had written goes. Raises OSError when something of that is left."""
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != FILE:
-            entry.unlink(missing_ok=True)
+        if entry.name != FILE:
+            rmtree.remove(entry)
     with contextlib.suppress(OSError):  # a log is in there
         folder.rmdir()
 
 
 def keep_last(jobs: Path, unfinished: Collection[UUID]) -> None:
-    """Of jobs that have ended the last fifty keep their folders; that of one which goes on is not touched, however old."""
+    """Of jobs that have ended the last fifty keep their folders; that of one which goes on is not touched, however old.
+    Raises OSError."""
     working = {str(job) for job in unfinished}
     ended = []
     for folder in jobs.iterdir() if jobs.is_dir() else ():
@@ -129,4 +128,4 @@ def keep_last(jobs: Path, unfinished: Collection[UUID]) -> None:
             if folder.is_dir() and folder.name not in working:
                 ended.append((folder.stat().st_mtime, folder))
     for _, old in sorted(ended)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        rmtree.remove(old)

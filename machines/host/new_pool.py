@@ -150,7 +150,7 @@ def _check_room(work: _Pool) -> None:
     if free < work.size + KEEP_FREE:
         raise no_space(
             str(work.paths.pool_file.parent),
-            f"{free / GIB:.1f} GiB are free; the pool takes {work.size / GIB:.1f} GiB at once, and 1 GiB should stay free.",
+            needs=f"The pool takes {work.size / GIB:.1f} GiB at once, and 1 GiB should stay free.",
         )
 
 

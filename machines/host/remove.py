@@ -7,7 +7,6 @@ was interrupted, it finishes the rest.
 """
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from machines.host import belongings, doomed, nspawn_file, systemctl
 from machines.host.belongings import Belonging
 from machines.host.faults import CommandFailed
 from machines.host.paths import Paths, unit_of
-from machines.host.rootfs import pool
+from machines.host.remnants import AGAIN, reason
+from machines.host.rootfs import pool, rmtree
 from machines.host.run import run
 from machines.host.this_host import Task, ThisHost
 from machines.host.undo import Undo
@@ -74,13 +74,21 @@ def _remove_files(host: ThisHost, task: Task, name: MachineName) -> None:
     """All that would act on the next machine of that name, and the generations kept of this one."""
     nspawn_file.forget_prepared(host.paths, name)
     _take(host, task, name, belongings.of(host.paths, name))
-    shutil.rmtree(host.paths.generations(name), ignore_errors=True)
+    _forget_generations(task, host.paths.generations(name))
     for image in (host.paths.image(name), host.paths.raw_image(name)):
         doomed.lock_of(image).unlink(missing_ok=True)  # whoever is killed leaves it
     try:
         run(systemctl.reset_failed(unit_of(name)), timeout=20)
     except CommandFailed:
         return  # it never failed
+
+
+def _forget_generations(task: Task, kept: Path) -> None:
+    try:
+        rmtree.remove(kept)
+    except OSError as error:
+        if os.path.lexists(kept):
+            task.voice.line(f"{kept} stays, with earlier configurations: {reason(error)}", "e")
 
 
 def _take(host: ThisHost, task: Task, name: MachineName, gone: list[Belonging]) -> None:
@@ -103,6 +111,6 @@ def _delete(task: Task, aside: Path) -> None:
         pool.clear(aside)
     except (Problem, OSError) as error:
         raise Problem(
-            f"The machine is removed, but not all of its image could be deleted: {error}", code="remove-unfinished",
-            hint=f"What is left lies in {aside} and cannot start. It is tried again when the worker starts.",
+            f"The machine is removed, but not all of its image could be deleted: {reason(error)}", code="remove-unfinished",
+            hint=f"What is left lies in {aside} and cannot start. {AGAIN}",
         ) from error  # fmt: skip

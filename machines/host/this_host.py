@@ -13,6 +13,7 @@ from machines.host.faults import Stopped
 from machines.host.guest_bus import Guest
 from machines.host.paths import Paths
 from machines.host.policy import Policy
+from machines.host.remnants import Remnants
 from machines.host.run import Answer, run
 from machines.host.trouble import Trouble
 from machines.host.voice import Voice
@@ -65,6 +66,7 @@ class ThisHost:
     policy: Policy
     slow: Slow = field(default_factory=Slow)
     trouble: Trouble = field(default_factory=Trouble)
+    remnants: Remnants = field(default_factory=Remnants)
 
 
 @dataclass

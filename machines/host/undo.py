@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from types import TracebackType
 
+from machines.host.faults import note_room
+
 LOG = logging.getLogger(__name__)
 
 
@@ -25,6 +27,7 @@ class Undo:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        note_room(error)
         while self._steps:
             step = self._steps.pop()
             try:

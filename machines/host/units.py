@@ -8,6 +8,7 @@ limits cap the job, and it lives on when the worker dies. What it says stands in
 the byte up to which the ledger says it was reported.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -23,7 +24,7 @@ import machines
 from machines.contract import orders, reports
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import half_made, handlers, job_log, systemctl, unit_job
+from machines.host import half_made, handlers, job_log, remnants, systemctl, unit_job
 from machines.host.faults import Stopped, TookTooLong, as_problem
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_of, job_unit
@@ -114,7 +115,7 @@ def weigh_slice() -> None:
 class Units:
     def __init__(self, host: ThisHost, ledger: Ledger, reporter: Reporter, watch: Watch) -> None:
         self._host, self._ledger, self._reporter, self._watch = host, ledger, reporter, watch
-        self._lock = threading.Lock()
+        self._lock, self._sweeping = threading.Lock(), threading.Lock()
         self._busy: dict[UUID, str] = {}
         self._here: dict[UUID, Task] = {}
         self._queue: list[Row] = []
@@ -191,8 +192,10 @@ class Units:
         self._persist(row, lambda row: self._end_here(row, ended))
 
     def _end_here(self, row: Row, ended: Ended) -> None:
-        self._clear(row, ended[0])
+        left = self._clear(row, ended[0])
         self._report(row, *ended)
+        if left:
+            self.sweep()
 
     def _take_up(self, row: Row) -> None:
         """An earlier worker died over a job it did itself, or before its unit began: its machine is there, and only has
@@ -298,7 +301,6 @@ class Units:
         elif how == "":
             lost = Problem(
                 "The job was lost: the host was restarted while it ran.", code="job-lost", passing=True,
-                hint="What it had half made has been removed. Try again.",
             )  # fmt: skip
             self._end(row, "failed", lost.to_wire(), {})
         else:
@@ -337,27 +339,31 @@ class Units:
 
     def _end(self, row: Row, state: str, problem: Any, result: Any) -> None:
         """Clean up, then report; then the next build may begin."""
-        self._clear(row, state)
+        left = self._clear(row, state)
+        if problem and problem["code"] == "job-lost":
+            problem |= {"hint": f"{left or 'What it had half made has been removed.'} Try again."}
         self._report(row, state, problem, result)
         self._forget_unit(row)
         self._watch.refresh()
         self._next(row)
-        job_log.keep_last(self._host.paths.jobs, [other.id for other in self._ledger.unfinished()])
+        with contextlib.suppress(OSError):  # told with all that cannot be removed
+            job_log.keep_last(self._host.paths.jobs, [other.id for other in self._ledger.unfinished()])
+        if left:
+            self.sweep()
 
-    def _clear(self, row: Row, state: str) -> None:
-        """Nothing half-made stays; what cannot be removed even now must not keep the job from ending."""
+    def _clear(self, row: Row, state: str) -> str:
+        """Nothing half-made stays; what cannot be removed even now must not keep the job from ending: a sentence about that."""
         for tries in range(CLEAR_TRIES):
+            if tries:
+                time.sleep(1)
             try:
                 half_made.clear(self._host.paths, row, succeeded=state == "succeeded")
+                return ""
             except (Problem, OSError, ValueError) as error:
                 LOG.warning("What job %s has left could not be removed: %s", row.id, error)
-                if tries == CLEAR_TRIES - 1:
-                    said = f"Something of it is left and is removed when the worker starts again: {error}"
-                    self._reporter.voice(row.id).line(said)
-                    return
-                time.sleep(1)
-            else:
-                return
+                said = f"Something of it could not be removed: {remnants.reason(error)}. {remnants.AGAIN}"
+        self._reporter.voice(row.id).line(said)
+        return said
 
     def _report(self, row: Row, state: str, problem: Any, result: Any) -> None:
         def report(machine: reports.MachineFact | None) -> None:
@@ -396,15 +402,27 @@ class Units:
         elif self._is_alive(row):
             run(systemctl.stop(job_unit(row.id)), timeout=30)
 
+    def keep_sweeping(self) -> None:
+        """Now and every ten minutes."""
+
+        def again() -> None:
+            while True:
+                self.sweep()
+                time.sleep(remnants.AGAIN_SECONDS)
+
+        threading.Thread(target=again, name="sweeping", daemon=True).start()
+
     def sweep(self) -> None:
-        """What was left behind while no worker ran goes, beside everything else."""
+        """What was left behind goes, beside everything else."""
 
         def is_alive(job: UUID) -> bool:
             state = self._host.bus.do(self._host.bus.unit(job_unit(job)))["ActiveState"]
             return state not in {"inactive", "failed"}
 
         def work() -> None:
-            half_made.sweep(self._host.paths, self._ledger, is_alive)
+            with self._sweeping:
+                if half_made.sweep(self._host.paths, self._ledger, is_alive, self._host.remnants):
+                    self._watch.refresh()
             for line in run(systemctl.failed("nspawnpanel-job-*"), timeout=30).out.splitlines():
                 if (job := job_of(unit := line.split()[0])) and not self._is_open(job):
                     run(systemctl.reset_failed(unit), timeout=20)

@@ -347,7 +347,8 @@ class Watch:
             if not partial:  # or files of machines that could not be read would seem to be nobody's
                 taken = {*(fact.name for fact in facts), *(row.name for row in rows)}
                 about = about.model_copy(update={"leftovers": leftovers.of_nobody(host.paths, taken)})
-            about = about.model_copy(update={"unusable_images": dict([*host.slow.unusable.items()][:100])})
+            unusable = dict([*host.slow.unusable.items()][:100])
+            about = about.model_copy(update={"unusable_images": unusable, "remnants": host.remnants.told()})
             jobs = [row.id for row in rows]
             return self._reporter.send_passing(
                 Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000], partial=partial)

@@ -242,12 +242,19 @@ def _told(result: Mapping[str, Any], name: Literal["nspawn", "limits"]) -> str:
 def remove(archive: Archive) -> None:
     """The row first: a file without one is nobody's (forget_abandoned)."""
     Archive.objects.filter(pk=archive.pk).delete()
-    with contextlib.suppress(OSError):
-        path_of(archive.pk).unlink()
+    _unlink(path_of(archive.pk))
+
+
+def _unlink(file: Path) -> None:
+    """What cannot be removed keeps nothing else from going; it is tried again every hour."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s belongs to no archive and could not be removed: %s", file, error.strerror)
 
 
 def forget_abandoned() -> None:
-    """Remove uploads nobody goes on with, and files whose archive is gone."""
+    """Remove uploads nobody goes on with, and files whose archive is gone: before each upload, and every hour."""
     old = Archive.objects.filter(
         Q(received__lt=F("size")) | Q(size=0),
         state=Archive.State.ARRIVING, job=None, created_at__lt=timezone.now() - ABANDONED,
@@ -259,7 +266,7 @@ def forget_abandoned() -> None:
     known = {str(pk) for pk in Archive.objects.values_list("pk", flat=True)}
     for file in files:
         if file.name not in known:
-            file.unlink(missing_ok=True)
+            _unlink(file)
 
 
 async def pieces(archive: UUID, first: int, last: int) -> AsyncIterator[bytes]:

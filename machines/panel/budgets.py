@@ -67,7 +67,18 @@ def note(host: Host, what: str, left_out: Any) -> None:
 
 FACTS_AT_MOST = 192 * 1024  # characters of what a host tells of itself: every list reads it
 # What goes first, where there is more
-DISPENSABLE = ("leftovers", "unusable_images", "interfaces", "bridges", "policy", "bases", "tools", "missing", "lacks")
+DISPENSABLE = (
+    "leftovers",
+    "remnants",
+    "unusable_images",
+    "interfaces",
+    "bridges",
+    "policy",
+    "bases",
+    "tools",
+    "missing",
+    "lacks",
+)
 
 
 def fitting(host: Host, facts: dict[str, Any]) -> dict[str, Any]:

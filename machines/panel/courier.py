@@ -25,7 +25,7 @@ from machines.contract import envelope, orders
 from machines.contract.problems import Problem
 from machines.contract.states import INVENTORY_STALE_SECONDS, OFFLINE_SECONDS, JobState, MachineState
 from machines.models import Host, Job, Machine
-from machines.panel import clocks, groups, intake
+from machines.panel import archive_files, clocks, groups, intake
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.mailbox import Mailbox
 
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 100
 SWEEP_EVERY = timedelta(seconds=1)
+TIDY_EVERY = timedelta(hours=1)
 CANCEL_AGAIN = 5  # seconds
 CLOCK_AGAIN = 5
 RESEND_AGAIN = 2
@@ -51,7 +52,7 @@ class Courier:
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
         self._stop = threading.Event()
         groups.follow()
-        self._swept = self._looked = datetime.min.replace(tzinfo=UTC)
+        self._swept = self._looked = self._tidied = datetime.min.replace(tzinfo=UTC)
         self._asked: dict[UUID, datetime] = {}  # host → when it was asked to tell of files again
 
     def run(self) -> None:
@@ -95,6 +96,9 @@ class Courier:
         if now - self._looked >= FILES_AFTER:
             self.ask_for_files(now)
             self._looked = now
+        if now - self._tidied >= TIDY_EVERY:
+            archive_files.forget_abandoned()
+            self._tidied = now
         self._outgoing.wait_for_poke()
 
     def send_due(self, now: datetime) -> None:

@@ -44,7 +44,7 @@ class Units:
         self.cancelled: list[UUID] = []
         self.adopted: list[UUID] = []
 
-    def sweep(self) -> None:
+    def keep_sweeping(self) -> None:
         return
 
     def place(self, row) -> None:

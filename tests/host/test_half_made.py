@@ -9,7 +9,7 @@ import pytest
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host import belongings, half_made, job_log, ledger, nspawn_file
+from machines.host import belongings, half_made, job_log, ledger, nspawn_file, remnants
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
 from machines.host.rootfs import build, pool
@@ -136,7 +136,7 @@ def test_trees_of_jobs_that_have_ended_go_and_those_of_others_stay(paths, spool,
         (machines / f".nspawnpanel-{job}.tmp" / "etc").mkdir(parents=True)
         (machines / f".#.nspawnpanel-{job}.tmp.lck").touch()
     (machines / "web").mkdir()
-    half_made.sweep(paths, spool.ledger, lambda job: job == alive)
+    half_made.sweep(paths, spool.ledger, lambda job: job == alive, remnants.Remnants())
     kept = {f".nspawnpanel-{job}.tmp" for job in (open_, alive)} | {
         f".#.nspawnpanel-{job}.tmp.lck" for job in (open_, alive)
     }
@@ -152,7 +152,7 @@ def test_a_name_that_a_power_cut_took_back_is_given_again_but_never_twice(paths,
         tree.mkdir()
         (tree / "hostname").write_text(text)
         os.setxattr(tree, build.MARK, str(row.id).encode())
-        half_made.sweep(paths, spool.ledger, lambda _: False)
+        half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert names(machines) == {"web"}
     assert (machines / "web" / "hostname").read_text() == "the first"
 
@@ -161,10 +161,10 @@ def test_a_base_of_which_nothing_is_known_goes_unless_a_job_may_be_making_it(pat
     tree = paths.base("0123456789abcdef")
     tree.mkdir()
     row = taken(spool)
-    half_made.sweep(paths, spool.ledger, lambda _: False)
+    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert tree.exists()
     ended(spool, row, "failed")
-    half_made.sweep(paths, spool.ledger, lambda _: False)
+    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert not tree.exists()
 
 
@@ -181,8 +181,46 @@ def test_a_base_that_cannot_be_removed_keeps_no_other_one(paths, spool, machines
         really(tree)
 
     monkeypatch.setattr(pool, "clear", clear)
-    half_made.sweep(paths, spool.ledger, lambda _: False)
+    told = remnants.Remnants()
+    assert half_made.sweep(paths, spool.ledger, lambda _: False, told)
+    assert [(each.path, each.why) for each in told.told()] == [(str(tried[0]), "rm ended with status 1. it is in use")]
     assert [tree.exists() for tree in trees] == [tree == tried[0] for tree in trees]
+
+
+def test_what_is_gone_at_last_is_told_no_more(paths, spool, machines, monkeypatch):
+    """Its reason is told anew only when it is another one, since when it is there never changes."""
+    tree, told = machines / f".nspawnpanel-{uuid4()}.tmp", remnants.Remnants()
+    tree.mkdir()
+    with monkeypatch.context() as stuck:
+        for number, why in enumerate(("in use", "in use", "read-only")):
+            stuck.setattr(pool, "clear", lambda tree, why=why: raises(OSError(16, why, f"{tree}/swap")))
+            assert half_made.sweep(paths, spool.ledger, lambda _: False, told) is (number != 1)
+            assert told.told()[0].why == f"{tree}/swap: {why}"
+    assert half_made.sweep(paths, spool.ledger, lambda _: False, told)
+    assert told.told() == []
+    assert not tree.exists()
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
+def test_what_cannot_be_removed_keeps_neither_the_files_nor_another_tree_of_its_job(
+    paths, spool, machines, monkeypatch
+):
+    row, really = taken(spool), pool.clear
+    for path in (paths.unfinished(row.id), paths.unfinished_base(row.id)):
+        path.mkdir()
+    nspawn_file.keep(paths.job(row.id), THEIRS)
+    nspawn_file.write(paths, WEB, WANTED)
+    monkeypatch.setattr(
+        pool, "clear", lambda path: raises(OSError(1, "no", str(path))) if path.suffix == ".tmp" else really(path)
+    )
+    with pytest.raises(OSError, match="no"):
+        half_made.clear(paths, row, succeeded=False)
+    assert names(machines) == {f".nspawnpanel-{row.id}.tmp"}
+    assert nspawn_file.read(paths, WEB) == THEIRS
+    assert not paths.job(row.id).exists()
 
 
 def test_a_base_only_a_newer_worker_can_read_stays(paths, spool, machines):
@@ -190,7 +228,7 @@ def test_a_base_only_a_newer_worker_can_read_stays(paths, spool, machines):
     tree.mkdir()
     paths.bases.mkdir(parents=True)
     (paths.bases / "0123456789abcdef.json").write_text('{"id": "0123456789abcdef", "of_tomorrow": 1}')
-    half_made.sweep(paths, spool.ledger, lambda _: False)
+    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert tree.exists()
 
 
@@ -199,7 +237,7 @@ def test_a_new_pool_of_a_job_that_has_ended_goes(paths, spool, machines):
     ended(spool, over, "failed")
     for row in (over, open_):
         paths.new_pool(row.id).touch()
-    half_made.sweep(paths, spool.ledger, lambda _: False)
+    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert not paths.new_pool(over.id).exists()
     assert paths.new_pool(open_.id).exists()
 
@@ -211,6 +249,6 @@ def test_files_of_ended_jobs_that_a_power_cut_brought_back_go_but_no_log(paths, 
         for name in ("apt.conf", job_log.FILE):
             (paths.job(row.id) / name).touch()
     ended(spool, over, "succeeded")
-    half_made.sweep(paths, spool.ledger, lambda _: False)
+    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert names(paths.job(over.id)) == {job_log.FILE}
     assert names(paths.job(open_.id)) == {"tmp", "apt.conf", job_log.FILE}

@@ -149,6 +149,7 @@ def test_every_page_opens_whatever_word_it_says(state, word):
         lacks={"MemoryMax": word, word: word},
         leftovers=[left],
         unusable_images={word: word},
+        remnants=[reports.Remnant(path=path, why=word, since=latest)],
         boot_id=word,
     )
     limit = reports.FoundFile(path="/etc/systemd/system/systemd-nspawn@web.service.d/50-nspawnpanel.conf", kind="dropin",

@@ -30,7 +30,7 @@ def prepare(building: Building) -> None:
     free = shutil.disk_usage(pool_folder).free
     if free < 2 * recipe.size + KEEP_FREE:
         raise no_space(
-            str(pool_folder), f"{free // 1024**2} MiB are free; an archive of {recipe.size // 1024**2} MiB needs more than twice that."
+            str(pool_folder), needs=f"An archive of {recipe.size // 1024**2:,} MiB needs more than twice that, and {KEEP_FREE // 1024**2:,} MiB stay free."
         )  # fmt: skip
     building.state = Panel(recipe.url, building.secrets.token, building.task.deadline)
 

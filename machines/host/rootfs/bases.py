@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,11 +22,13 @@ from machines.contract.problems import Problem
 from machines.contract.reports import BaseFact
 from machines.host import nspawn_file
 from machines.host.paths import Paths
+from machines.host.remnants import AGAIN, reason
 from machines.host.rootfs import pool
 from machines.host.run import environment
 from machines.host.this_host import Task
 
 PACKED = ".tar.zst"
+GONE = ".gone"  # ends the name of one that is being deleted
 
 
 @dataclass(frozen=True)
@@ -142,26 +145,37 @@ def publish(paths: Paths, base: Base, aside: Path) -> None:
     part.rename(file)
 
 
-def trim(paths: Paths, newest: Base, most: int) -> list[Base]:
-    """Remove what `newest` replaces and what is over `most`, the longest unused first; those that were removed."""
+def trim(paths: Paths, newest: Base, most: int) -> list[tuple[Base, str]]:
+    """Remove what `newest` replaces and what is over `most`, the longest unused first; those that were removed, each with why
+    something of it is left, which must not fail what has made the newest one."""
     others = [base for base, _ in every(paths) if base.id != newest.id]
     old = [base for base in others if base.key == newest.key]
     rest = [base for base in others if base.key != newest.key]
-    gone = [*old, *rest[max(0, most - 1) :]]
-    for base in gone:
-        discard(paths, base.id)
-    return gone
+    return [(base, _discarded(paths, base.id)) for base in [*old, *rest[max(0, most - 1) :]]]
+
+
+def _discarded(paths: Paths, base: str) -> str:
+    """Remove a base; why something of it is left."""
+    try:
+        discard(paths, base)
+    except Problem as problem:
+        return problem.message
+    except OSError as error:
+        return reason(error)
+    return ""
 
 
 def discard(paths: Paths, base: str) -> bool:
-    """Remove a base. False when there is none. Raises CommandFailed or OSError.
+    """Remove a base. False when there is none. Raises Problem discard-unfinished or OSError.
 
     First it gets a name under which nothing finds it, on disk, and what is known of it goes; so that half a tree is never
     taken for a base, whatever happens while it is deleted. half_made.sweep() deletes what is left then.
     """
     there, file = where(paths, base), paths.bases / f"{base}.json"
-    gone = paths.base(f"{base}.gone")
-    pool.clear(gone)
+    for old in paths.machines.glob(paths.base(f"{base}-*{GONE}").name):
+        with contextlib.suppress(OSError):  # tried again with all that should be gone
+            pool.clear(old)
+    gone = paths.base(f"{base}-{secrets.token_hex(4)}{GONE}")
     found = os.path.lexists(there)
     if found:
         there.rename(gone)
@@ -169,7 +183,14 @@ def discard(paths: Paths, base: str) -> bool:
     if file.exists():
         file.unlink(missing_ok=True)
         nspawn_file.sync_folder(paths.bases)
-    pool.clear(gone)
+    try:
+        pool.clear(gone)
+    except OSError as error:
+        raise Problem(
+            f"The base is gone, but not all of it could be deleted: {reason(error)}.",
+            code="discard-unfinished",
+            hint=AGAIN,
+        ) from error
     return found
 
 

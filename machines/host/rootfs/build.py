@@ -24,8 +24,9 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
 from machines.host import apply, command_line, handlers, leftovers, lint, nspawn_file, running
 from machines.host.bus import BusError
-from machines.host.faults import NameHasFiles, NoSpace, from_os_error, no_space
+from machines.host.faults import NameHasFiles, NoSpace, from_os_error, look, no_space
 from machines.host.paths import Paths
+from machines.host.remnants import AGAIN
 from machines.host.rootfs import (
     arch,
     archive,
@@ -142,9 +143,15 @@ def is_complete(image: Path, job: UUID) -> bool:
 
 
 def clear(paths: Paths, job: UUID) -> None:
-    """Remove everything half-made of a job. Raises CommandFailed or OSError when something of it is left."""
+    """Remove everything half-made of a job. Raises OSError when something of it is left, and all the rest is gone."""
+    errors = []
     for path in paths.machines.glob(f".nspawnpanel-{job}.*"):
-        pool.clear(path)
+        try:
+            pool.clear(path)
+        except OSError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 # --- prepare
@@ -216,7 +223,10 @@ def check_room(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     free = shutil.disk_usage(folder).free
     if free < ROOM:
-        raise no_space(str(folder), f"{free // 1024**2} MiB are free; a build needs at least {ROOM // 1024**2} MiB.")
+        raise no_space(str(folder), needs=f"A build needs at least {ROOM // 1024**2:,} MiB.")
+    room = look(str(folder))
+    if room is not None and room.lacks_inodes:
+        raise no_space(str(folder))
 
 
 # --- bootstrap, packages
@@ -341,8 +351,10 @@ def finish(building: Building) -> None:
     if base is None or base.job != str(building.task.job):
         return
     bases.publish(paths, base, paths.unfinished_base(building.task.job))
-    for gone in bases.trim(paths, base, building.host.policy.bases):
+    for gone, left in bases.trim(paths, base, building.host.policy.bases):
         building.task.voice.line(f"Base {gone.id} ({gone.title}) is removed; machines made from it stay as they are.")
+        if left:
+            building.task.voice.line(f"Not all of it could be deleted: {left}. {AGAIN}", "e")
     if building.name is None:
         pool.clear(building.tree)
 

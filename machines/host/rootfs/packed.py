@@ -130,7 +130,7 @@ def look_for_room(folder: Path) -> None:
     """Raises NoSpace before the machines that run would miss it."""
     free = shutil.disk_usage(folder).free
     if free < KEEP_FREE:
-        raise no_space(str(folder), f"{free // 1024**2} MiB are left; the machines that run need them.")
+        raise no_space(str(folder), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for the machines that run.")
 
 
 def unpack_raw(stream: Stream, file: Path, limits: Limits, told: Told) -> int:

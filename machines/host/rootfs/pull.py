@@ -18,7 +18,7 @@ from pathlib import Path
 from machines.contract.problems import Problem
 from machines.contract.recipes import FirstBoot, PullRecipe
 from machines.host import tools
-from machines.host.faults import CommandFailed, is_full, no_space
+from machines.host.faults import CommandFailed, full_place, is_full, no_space
 from machines.host.rootfs import archive, debian, disk_image, guard, owners, packed, pool, unpack
 from machines.host.rootfs.building import SAID, Building
 from machines.host.rootfs.packed import KEEP_FREE, Limits, look_for_room
@@ -100,7 +100,7 @@ def bootstrap(building: Building) -> None:
     except Problem as problem:
         if problem.code == "archive-too-large" and limit < building.host.policy.archive_gib * 1024**3:
             raise no_space(
-                str(file.parent), f"The image has more than the {limit // 1024**2} MiB there is room for."
+                str(file.parent), needs=f"The image has more than the {limit // 1024**2:,} MiB there is room for."
             ) from problem
         raise
     task.voice.progress(1.0, "fetched and verified" if recipe.verify != "none" else "fetched")
@@ -181,7 +181,7 @@ def explain(
     text = "\n".join(said)
     asked = re.findall(r"HTTP request to (\S+) failed with code (\d+)", text)
     if is_full(text):
-        return no_space("the folder of images", text[-4000:])
+        return no_space(full_place(""), text[-4000:])
     if "File overly large" in text:
         return Problem(
             f"The image is larger than the {limit} GiB this host allows.", code="archive-too-large", details=text[-4000:],

@@ -88,6 +88,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
             (name, [(file.path, name_files.words(file)) for file in files]) for name, files in name_files.of_host(found)
         ],
         "unusable": _texts(found.facts.get("unusable_images")),
+        "remnants": _remnants(found.facts.get("remnants")),
         "key": uuid4(),
         "fragment": responses.wants_fragment(request),
     }
@@ -138,3 +139,11 @@ def _queued(job: rows.Job) -> dict[str, Any]:
 def _texts(told: Any) -> list[tuple[str, str]]:
     """Names with a sentence each, as a host says them."""
     return sorted((str(name), str(text)) for name, text in told.items()) if isinstance(told, dict) else []
+
+
+def _remnants(told: Any) -> list[dict[str, Any]]:
+    """What should be gone from it and is not."""
+    each = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    return [
+        {"path": str(one.get("path")), "why": str(one.get("why")), "since": _moment(one.get("since"))} for one in each
+    ]

@@ -189,6 +189,15 @@ def test_abandoned_uploads_and_files_of_nobody_go_in_time(admin):
     assert list(archive_files._folder().iterdir()) == [archive_files.path_of(new.pk)]
 
 
+def test_a_file_of_nobody_that_cannot_be_removed_keeps_no_upload_and_no_other_file(admin, caplog):
+    stuck, other = archive_files.path_of(uuid4()), archive_files.path_of(uuid4())
+    (stuck / "in it").mkdir(parents=True)
+    other.write_bytes(b"1")
+    assert archive_files.begin("tree.tar", "tar", 10, by=admin).state == "arriving"
+    assert not other.exists()
+    assert f"{stuck} belongs to no archive and could not be removed" in caplog.text
+
+
 def test_the_list_says_what_there_is(as_admin, as_viewer, web, admin):
     ready = cast.archive(b"tree", title="ready.tar")
     job = make.job(orders.Export(name="web", url="https://p/", limit=1), on=web.host, by=admin, state="running")

@@ -140,3 +140,17 @@ def test_it_says_how_its_clock_stands(as_viewer, alpha, skew, said):
     page = text(as_viewer.get(URL)).replace("\xa0", " ")
     assert f"<dt>Clock</dt><dd>{said}" in page
     assert ('id="clock"' in page) == (skew == 75.0)
+
+
+def test_what_could_not_be_removed_is_listed_with_its_reason_until_it_is_gone(as_viewer, alpha):
+    assert "Could not be removed" not in text(as_viewer.get(URL))
+    left = {
+        "path": "/var/lib/machines/.nspawnpanel-1.tmp",
+        "why": "/var/lib/machines/.nspawnpanel-1.tmp/swap is used as swap",
+        "since": 1_700_000_000.0,
+    }
+    type(alpha).objects.update(facts=FACTS | {"remnants": [left, "nonsense", {"path": 7, "since": "x"}]})
+    page = text(as_viewer.get(URL))
+    assert "Could not be removed" in page
+    for shown in (left["path"], left["why"], "First tried", "tries again every ten minutes"):
+        assert shown in page
