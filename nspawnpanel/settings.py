@@ -95,16 +95,19 @@ TEMPLATES = [
     }
 ]
 
+LOCK_SECONDS = 10  # how long a change waits for another one before it says so (machines/panel/server_errors.py)
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR}/panel.sqlite3")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Writers queue up at BEGIN instead of failing half way; WAL lets pages read while the courier writes.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
-        "timeout": 20,
+        "timeout": LOCK_SECONDS,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 60
+    given = DATABASES["default"].setdefault("OPTIONS", {})
+    given["options"] = f"-c lock_timeout={LOCK_SECONDS}s {given.get('options', '')}".strip()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "machines.User"

@@ -36,6 +36,7 @@ class Busy(Problem):
         self.job = job
 
 
+@transaction.atomic
 def place(
     order: orders.AnyOrder,
     *,
@@ -47,7 +48,7 @@ def place(
     retry_of: Job | None = None,
     recipe_version: RecipeVersion | None = None,
 ) -> Job:
-    """Make the job of an order, in the caller's transaction, and poke the courier after commit.
+    """Make the job of an order and all that belongs to it, or nothing, and poke the courier after commit.
 
     A second call with the same `key` returns the first job. Raises NotAllowed, or Busy while another job holds the
     machine.
@@ -97,16 +98,16 @@ def _note_unverified(order: orders.AnyOrder, job: Job) -> None:
     Event.objects.create(host=job.host, actor_name=job.actor_name, kind="unverified-pull", text=text)
 
 
+@transaction.atomic
 def cancel(job: Job, *, by: User) -> bool:
     """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
     authorize_operation(by.role, "cancel")
     now = timezone.now()
-    with transaction.atomic():
-        unsent = Job.objects.filter(pk=job.pk, state="queued").update(
-            state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now
-        )
-        if unsent:
-            intake.never_done(job)
+    unsent = Job.objects.filter(pk=job.pk, state="queued").update(
+        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now
+    )
+    if unsent:
+        intake.never_done(job)
     asked = (
         Job.objects.unfinished()
         .filter(pk=job.pk, cancel_asked_at=None)

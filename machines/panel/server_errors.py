@@ -1,10 +1,16 @@
-"""What is answered when something broke: a full disk by its name, everything else as our own fault."""
+"""What is answered when something broke: a full disk and a busy database by their names, everything else as our own fault.
+
+Who wants to write waits for whoever writes, settings.LOCK_SECONDS at most; a change is one transaction, so what could not
+have its turn has done nothing.
+"""
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -13,23 +19,58 @@ from django.template.loader import render_to_string
 from django.views.defaults import server_error
 from django_htmx.http import trigger_client_event
 
+log = logging.getLogger(__name__)
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # SQLite's words, and the system's that PostgreSQL repeats
 WORDS = ("database or disk is full", "No space left on device", "Disk quota exceeded")
 SENTENCE = "The panel's disk is full, so nothing of this was kept."
 HINT = "Free some space or inodes on the panel's host (df -h, df -i), then do it again."
 STATUS = 507  # Insufficient Storage
+LOCKED = ("database is locked", "database table is locked")  # SQLite's words
+LOCKED_STATES = {"55P03", "40P01"}  # PostgreSQL's: a lock that could not be had in time, two that wait for each other
+BUSY = "The panel is busy: other changes kept the database for too long, so nothing of this was done."
+AGAIN = "Send it once more; what you typed is still there."
+BUSY_STATUS = 503
 
 
 def answer(request: HttpRequest) -> HttpResponse:
     """The page of an error that nobody has foreseen; Django calls it while the error is being handled."""
-    if not is_for_want_of_space(sys.exc_info()[1]):
-        return server_error(request)
-    if request.headers.get("HX-Request"):
-        said = HttpResponse(f"{SENTENCE} {HINT}", status=STATUS, content_type="text/plain; charset=utf-8")
-        return trigger_client_event(said, "toast", {"text": f"{SENTENCE} {HINT}", "kind": "danger"})
-    # Without the request: a page's frame asks the database who is there.
-    return HttpResponse(render_to_string("507.html", {"sentence": SENTENCE, "hint": HINT}), status=STATUS)
+    error = sys.exc_info()[1]
+    if is_for_want_of_space(error):
+        # Without the request: a page's frame asks the database who is there.
+        page = render_to_string("507.html", {"sentence": SENTENCE, "hint": HINT})
+        return _said(request, f"{SENTENCE} {HINT}", page, STATUS)
+    if is_for_want_of_a_lock(error):
+        log.warning("%s %s had to wait too long for the database", request.method, request.path)
+        hint = AGAIN if request.method == "POST" else ""
+        page = render_to_string("503.html", {"sentence": BUSY, "hint": hint, "back": _back(request)}, request)
+        answer = _said(request, f"{BUSY} {hint}", page, BUSY_STATUS)
+        answer.headers["Retry-After"] = "2"
+        return answer
+    return server_error(request)
+
+
+def _said(request: HttpRequest, text: str, page: str, status: int) -> HttpResponse:
+    if not request.headers.get("HX-Request"):
+        return HttpResponse(page, status=status)
+    said = HttpResponse(text, status=status, content_type="text/plain; charset=utf-8")
+    return trigger_client_event(said, "toast", {"text": text.strip(), "kind": "danger"})
+
+
+def _back(request: HttpRequest) -> str:
+    """The page that was left, for a form; the address itself for what was only looked at."""
+    if request.method != "POST":
+        return request.get_full_path()
+    left = urlsplit(request.headers.get("Referer", ""))
+    return urlunsplit(("", "", left.path, left.query, "")) if left.netloc == request.get_host() else "/"
+
+
+def is_for_want_of_a_lock(error: BaseException | None) -> bool:
+    """By the database's own word that somebody else was not done in time."""
+    stored = [each for each in _causes(error) if isinstance(each, DatabaseError)]
+    states = {getattr(each.__cause__, "sqlstate", None) for each in stored}
+    return bool(states & LOCKED_STATES) or any(str(each).startswith(LOCKED) for each in stored)
 
 
 def is_for_want_of_space(error: BaseException | None) -> bool:

@@ -16,7 +16,7 @@
  *                         buttons data-formset-add, data-formset-remove, data-formset-move="up|down"
  * data-show-when="a=b,c"  shown (and its controls sent) only while field a of the same row or form is b or c; a=* any value
  * data-guard              form: asks before leaving with changes, with "unsaved" from the start; [data-guard-bar] shows while there are some, [data-guard-count]
- * data-interrupted        on the pages that ask to sign in anew: the guarded form sent last comes back filled, passwords aside
+ * data-interrupted        on the pages that ask to sign in anew, or to send it once more: the guarded form sent last comes back filled, passwords aside
  * data-autosubmit         form that is sent when a field of it changes
  *
  * In lists.js:
