@@ -7,7 +7,6 @@ unfinished orders are taken up again at start.
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Mapping
 from uuid import UUID
@@ -18,7 +17,7 @@ from machines.contract import envelope, orders, reports, rights
 from machines.contract.envelope import Envelope
 from machines.contract.orders import AnyOrder
 from machines.contract.problems import EnvelopeRefused, Problem
-from machines.host import handlers, line, message, policy
+from machines.host import handlers, line, message, policy, threads
 from machines.host.budget import Budget
 from machines.host.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.lanes import Lanes
@@ -279,7 +278,7 @@ class Carrier:
         if task is not None:
             task.stop.set()
         elif row.op in orders.IN_A_UNIT:  # beside this thread, in which orders are taken in one by one
-            threading.Thread(target=self._units.cancel, args=(row,), name=f"cancel {job}", daemon=True).start()
+            threads.begin(self._units.cancel, f"cancel {job}", row)
 
     # --- after a start of the worker
 

@@ -93,7 +93,7 @@ def _call(path: str, work: Callable[[_Read], Answer], seconds: float | None = No
     read, seconds = _Read(path, work, at=path), SECONDS if seconds is None else seconds
     if len(_hanging) >= THREADS or not _room.acquire(timeout=seconds):
         raise Unreadable(errno.EAGAIN, f"{THREADS} other reads of this host hang.", path)
-    _idle_thread().put(read)
+    _idle_thread(path).put(read)
     if not read.ended.wait(seconds) and _remember(read):
         raise _hangs(path, network_mount(read.at) or read.at)
     if read.error is not None:
@@ -102,12 +102,17 @@ def _call(path: str, work: Callable[[_Read], Answer], seconds: float | None = No
     return answer
 
 
-def _idle_thread() -> SimpleQueue[_Read]:
+def _idle_thread(path: str) -> SimpleQueue[_Read]:
+    """The inbox of one. Raises Unreadable, and gives its place back, on a host that has no thread left."""
     with _lock:
         if _idle:
             return _idle.pop()
     inbox: SimpleQueue[_Read] = SimpleQueue()
-    threading.Thread(target=_keep_reading, args=(inbox,), name="guarded-read", daemon=True).start()
+    try:
+        threading.Thread(target=_keep_reading, args=(inbox,), name="guarded-read", daemon=True).start()
+    except RuntimeError as error:
+        _room.release()
+        raise Unreadable(errno.EAGAIN, "This host has no thread left to read it with.", path) from error
     return inbox
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 LOG = logging.getLogger(__name__)
 WIDTH = 64  # names worked on at the same time; most of them wait for systemd
+READY = 4  # threads that are there from the start: on a host that has no more, work still goes on
 
 Work = Callable[[], None]
 
@@ -17,6 +18,9 @@ class Lanes:
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="lane")
         self._queues: dict[str, deque[Work]] = {}
         self._lock = threading.Lock()
+        ready = threading.Barrier(min(width, READY))
+        for _ in range(ready.parties):
+            self._pool.submit(ready.wait)
 
     def put(self, name: str, work: Work) -> None:
         """Do `work` when everything put before it under the same name is done."""
@@ -26,7 +30,10 @@ class Lanes:
                 queue.append(work)
                 return
             self._queues[name] = deque([work])
-        self._pool.submit(self._drain, name)
+        try:
+            self._pool.submit(self._drain, name)
+        except RuntimeError as error:  # no new thread can be had; it stands in the line of those that are there
+            LOG.warning("Work on %s waits for a thread: %s", name, error)
 
     def waiting(self, name: str) -> int:
         """How much is put and not done under a name."""

@@ -24,7 +24,7 @@ import machines
 from machines.contract import orders, reports
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import half_made, handlers, job_log, remnants, systemctl, unit_job
+from machines.host import half_made, handlers, job_log, remnants, systemctl, threads, unit_job
 from machines.host.faults import Stopped, TookTooLong, as_problem
 from machines.host.ledger import Ledger, Row
 from machines.host.paths import SLICE, job_of, job_unit
@@ -228,7 +228,7 @@ class Units:
         self._beside("follow", row, self._follow_once)
 
     def _beside(self, what: str, row: Row, step: Callable[[Row], None]) -> None:
-        threading.Thread(target=self._persist, args=(row, step), name=f"{what}-{row.name}", daemon=True).start()
+        threads.begin(self._persist, f"{what}-{row.name}", row, step)
 
     def _persist(self, row: Row, step: Callable[[Row], None]) -> None:
         """A full disk or a bus that is away must not lose the job."""
@@ -433,7 +433,7 @@ class Units:
             except Exception:
                 LOG.exception("What earlier jobs have left could not be looked through")
 
-        threading.Thread(target=attempt, name="sweep", daemon=True).start()
+        threads.begin(attempt, "sweep")
 
     def _is_open(self, job: UUID) -> bool:
         row = self._ledger.job(job)

@@ -3,6 +3,9 @@
 import threading
 import time
 
+import pytest
+
+from machines.host import guarded, threads
 from machines.host.lanes import Lanes
 
 
@@ -29,3 +32,50 @@ def test_a_fault_does_not_stop_the_lane(eventually):
     eventually(lambda: done)
     time.sleep(0.02)
     assert lanes.waiting("web") == 0
+
+
+# --- a host that has no thread left
+
+
+@pytest.fixture
+def no_threads(monkeypatch) -> tuple[Lanes, list[str]]:
+    """Lanes, and the names of the threads that were asked for in vain; none begins until that list is emptied."""
+    asked, start = ["on"], threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if asked:
+            asked.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    lanes = Lanes(8)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threads, "AGAIN_SECONDS", 0.01)
+    return lanes, asked
+
+
+def test_work_goes_on_when_no_new_thread_can_be_had(no_threads, eventually):
+    lanes, _ = no_threads
+    done: list[int] = []
+    for number in range(40):
+        lanes.put(f"web{number}", lambda n=number: done.append(n))
+        lanes.put("db", lambda n=number: done.append(n))
+    eventually(lambda: len(done) == 80)
+
+
+def test_a_thread_begins_as_soon_as_there_is_room_again(no_threads, eventually):
+    lanes, asked = no_threads
+    done = threading.Event()
+    lanes.put("room", lambda: (eventually(lambda: len(asked) > 3), asked.clear()))
+    threads.begin(done.set, "late")
+    assert done.wait(5)
+
+
+def test_a_read_without_a_thread_is_told_and_keeps_no_place(no_threads, monkeypatch, tmp_path):
+    _, asked = no_threads
+    monkeypatch.setattr(guarded, "_idle", [])
+    for _ in range(guarded.THREADS + 1):
+        with pytest.raises(OSError, match="no thread left"):
+            guarded.call(tmp_path, lambda: 1)
+    asked.clear()
+    assert guarded.call(tmp_path, lambda: 1) == 1
