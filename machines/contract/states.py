@@ -48,7 +48,7 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"  # a person stopped it: not a failure
     TIMED_OUT = "timed_out"
-    EXPIRED = "expired"  # the host never accepted it in time; nothing was done
+    EXPIRED = "expired"  # the host did not accept it in time
     LOST = "lost"  # the host fell silent; may still become any outcome
 
     @property

@@ -1,6 +1,7 @@
 """Records. This file re-exports the nouns, nothing else."""
 
 from machines.models.archive import Archive
+from machines.models.epoch import Epoch
 from machines.models.event import Event
 from machines.models.found import Found
 from machines.models.host import Host
@@ -14,6 +15,7 @@ from machines.models.user import User
 __all__ = [
     "Archive",
     "BindMount",
+    "Epoch",
     "Event",
     "Found",
     "GroupMember",

@@ -7,10 +7,10 @@ from machines.models.host import Host
 
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
-    "joined", "configuration-adopted", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
+    "joined", "restore-confirmed", "configuration-adopted", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
     "archive-downloaded", "archive-removed",
 })  # fmt: skip
-GRAVE = frozenset({"unverified-pull"})
+GRAVE = frozenset({"unverified-pull", "panel-restored"})
 
 
 class Event(models.Model):

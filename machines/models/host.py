@@ -45,6 +45,14 @@ class Host(models.Model):
     report_number = models.PositiveBigIntegerField(default=0)  # all reports up to this one have been taken
     stream_position = models.CharField(max_length=41, default="0")  # two numbers of 64 bits
     resend_asked_at = models.DateTimeField(null=True)
+
+    sequence = models.PositiveBigIntegerField(default=0)  # of the last order sealed for it that changes something
+    # contract.reports.Heard; None for a host that does not know the panel's line
+    heard_epoch = models.PositiveBigIntegerField(null=True)
+    heard_sequence = models.PositiveBigIntegerField(default=0)
+    heard_latched = models.BooleanField(default=False)
+    # [[job, state, at, machine], …] that it tells of and this database does not know; `at` in seconds since the epoch
+    unknown_jobs = models.JSONField(default=list)
     usage = models.JSONField(default=dict)  # what it has cost today and what was left out (panel/budgets.py)
 
     objects = HostQuerySet.as_manager()

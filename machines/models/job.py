@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, models, transaction
-from django.db.models import Q
+from django.db.models import Case, Q, When
 from django.utils import timezone
 
 from machines.contract.orders import CONTROL, EXPIRES_AFTER
@@ -15,6 +15,8 @@ from machines.models.host import Host
 
 # While a job is in one of these, no other may be placed for its machine. A lost one does not block: its host decides.
 HOLDING = sorted(s.value for s in UNFINISHED_JOB_STATES - {JobState.LOST})
+
+WAS_SENT = Case(When(sends__gt=0, then=True), default=False)  # for owes_cancel, in the query that ends a job here
 
 
 def _expiry() -> datetime:
@@ -35,7 +37,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         """
         allowed = Q(state__in=[s.value for s in MAY_BECOME[to]])
         if to in {JobState.ACCEPTED, *OUTCOMES}:
-            allowed |= Q(state=JobState.CANCELLED, accepted_at=None, sends__gt=0)
+            allowed |= Q(state=JobState.CANCELLED, accepted_at=None) & (Q(sends__gt=0) | Q(owes_cancel=True))
         if to not in {JobState.ACCEPTED, JobState.RUNNING}:
             return self.filter(allowed, pk=job_id).update(state=to, **fields) == 1
         try:
@@ -77,6 +79,9 @@ class Job(models.Model):
     cancel_asked_at = models.DateTimeField(null=True)
     cancel_sent_at = models.DateTimeField(null=True)
     cancelled_by = models.CharField(max_length=150, default="")
+    # It ended here and might have been sent: its host is told to withdraw it until its ledger has that, or how it ended.
+    owes_cancel = models.BooleanField(default=False)
+    withdrawn_at = models.DateTimeField(null=True)  # when the host had that in its ledger
 
     phases = models.JSONField(default=list)  # [{"name": …, "at": seconds, "line": first log line}, …]
     phases_of = models.PositiveSmallIntegerField(default=0)
@@ -104,6 +109,7 @@ class Job(models.Model):
             models.Index(fields=["state", "send_next_at"], name="job_outbox"),
             models.Index(fields=["host", "machine_name", "-id"], name="job_of_machine"),
             models.Index(fields=["recipe_key", "-id"], name="job_of_recipe"),
+            models.Index(fields=["host"], condition=Q(owes_cancel=True), name="job_owed_a_cancel"),
         ]
 
     def __str__(self) -> str:

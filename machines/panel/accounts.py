@@ -14,7 +14,11 @@ from machines.panel import frame
 class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyped
     def get_user(self, user_id: int) -> User | None:
         """Whoever the session names, with what the frame of every page shows: one query."""
-        user = User.objects.annotate(running_jobs=frame.count_of_unfinished()).filter(pk=user_id).first()
+        user = (
+            User.objects.annotate(running_jobs=frame.count_of_unfinished(), **frame.restored_copy())
+            .filter(pk=user_id)
+            .first()
+        )
         return user if user and self.user_can_authenticate(user) else None
 
 

@@ -23,9 +23,16 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders
 from machines.contract.problems import Problem
-from machines.contract.states import INVENTORY_STALE_SECONDS, OFFLINE_SECONDS, JobState, MachineState
+from machines.contract.states import (
+    INVENTORY_STALE_SECONDS,
+    OFFLINE_SECONDS,
+    UNFINISHED_JOB_STATES,
+    JobState,
+    MachineState,
+)
 from machines.models import Host, Job, Machine
-from machines.panel import archive_files, clocks, groups, intake
+from machines.models.job import WAS_SENT
+from machines.panel import archive_files, clocks, database_file, epochs, groups, intake
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.mailbox import Mailbox
 
@@ -43,17 +50,25 @@ TOO_OLD = "Its host lives, and has not said for some time how its machines are."
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
 FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
+LONGEST_WAIT = timedelta(seconds=60)  # between two sendings of an order
+SOME_TIME_AGO = datetime.min.replace(tzinfo=UTC)
+WAITING = ("queued", "sent")
+HELD = -1  # in place of an epoch's number: nothing is sent
 TROUBLE: tuple[type[Exception], ...] = (redis.RedisError, KombuError, OperationalError, OSError, DatabaseError)
 
 
 class Courier:
-    def __init__(self, url: str, key: SigningKey) -> None:
+    def __init__(self, url: str, key: SigningKey, epoch_file: Path | None = None) -> None:
         self._key = key
+        self._keeper = epochs.Keeper(epoch_file)
+        self._epoch = 0  # the one in which orders were sent last
+        self._sealing = threading.Lock()  # or the order with the later place might leave first
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
         self._stop = threading.Event()
         groups.follow()
-        self._swept = self._looked = self._tidied = datetime.min.replace(tzinfo=UTC)
+        self._swept = self._looked = self._tidied = SOME_TIME_AGO
         self._asked: dict[UUID, datetime] = {}  # host → when it was asked to tell of files again
+        self._greeted: dict[UUID, datetime] = {}  # host → when it was last told of the epoch
 
     def run(self) -> None:
         """Work until stop() is called: sending in one thread, reading in another."""
@@ -70,6 +85,7 @@ class Courier:
         away = False
         while not self._stop.is_set():
             try:
+                database_file.follow()
                 step()
                 if away:
                     log.info("%s works again", what)
@@ -89,7 +105,7 @@ class Courier:
     def _send_once(self) -> None:
         """A poke is answered by sending; what only time changes is looked after once a second."""
         now = timezone.now()
-        self.send_due(now)
+        did = self.send_due(now)
         if now - self._swept >= SWEEP_EVERY:
             self.sweep(now)
             self._swept = now
@@ -99,23 +115,61 @@ class Courier:
         if now - self._tidied >= TIDY_EVERY:
             archive_files.forget_abandoned()
             self._tidied = now
-        self._outgoing.wait_for_poke()
+        self._keeper.mark(now, at_once=did)
+        if self._outgoing.wait_for_poke():
+            self._keeper.mark(now, at_once=True)  # somebody decided something: a copy from before is an older one
 
-    def send_due(self, now: datetime) -> None:
-        """Send every order that is due, oldest first, and every cancel that has had no effect yet.
+    def send_due(self, now: datetime) -> bool:
+        """Send every order that is due, oldest first, and before them every cancel that has had no effect yet. Whether
+        there was any.
 
         Silent hosts get nothing: their orders wait here, where they can be cancelled, not in a mailbox.
         """
+        if not self._keeper.check():
+            self._hold_back()
+            return False
+        self._begin_epoch(now)
         awake = Job.objects.filter(host__last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS)).select_related("host")
-        due = awake.filter(
-            state__in=["queued", "sent"], send_next_at__lte=now, expires_at__gt=now, cancel_asked_at=None
-        )
-        for job in due.order_by("id")[:AT_ONCE]:
-            self._send(job, now)
-        again = Q(cancel_sent_at=None) | Q(cancel_sent_at__lte=now - timedelta(seconds=CANCEL_AGAIN))
-        for job in awake.unfinished().filter(again, cancel_asked_at__isnull=False)[:AT_ONCE]:
-            self._control(job.host, orders.Cancel(job=job.uuid), job.cancelled_by, job.actor_role)
+        again = Q(cancel_sent_at=None) | ~Q(cancel_sent_at__range=(now - timedelta(seconds=CANCEL_AGAIN), now))
+        asked = Q(cancel_asked_at__isnull=False, state__in=[s.value for s in UNFINISHED_JOB_STATES])
+        owed = list(awake.filter(again, asked | Q(owes_cancel=True))[:AT_ONCE])
+        for job in owed:
+            by = (job.cancelled_by, job.actor_role) if job.cancelled_by else ("courier", "administrator")
+            self._control(job.host, orders.Cancel(job=job.uuid), *by)
             Job.objects.filter(pk=job.pk).update(cancel_sent_at=now)
+        # A moment too far away was set by a clock that was wrong
+        is_due = Q(send_next_at__lte=now) | Q(send_next_at__gt=now + LONGEST_WAIT)
+        due = list(
+            awake.filter(is_due, state__in=WAITING, expires_at__gt=now, cancel_asked_at=None).order_by("id")[:AT_ONCE]
+        )
+        for job in due:
+            self._send(job, now)
+        return bool(owed or due)
+
+    def _hold_back(self) -> None:
+        """While this is taken for an older copy of the panel: orders wait and say why, and none waits in a mailbox."""
+        if not epochs.is_restored():
+            return
+        if self._epoch != HELD:
+            for host in Host.objects.all():
+                self._outgoing.empty(host.pk)
+            self._epoch = HELD
+        why = epochs.problem().to_wire()
+        waiting = Job.objects.filter(state__in=WAITING).values_list("pk", "problem")
+        unsaid = [number for number, said in waiting if (said or {}).get("code") != why["code"]]
+        Job.objects.filter(pk__in=unsaid[:AT_ONCE], state__in=WAITING).update(problem=why)
+
+    def _begin_epoch(self, now: datetime) -> None:
+        """What lies in mailboxes is of an earlier epoch; every host hears of this one before its next order."""
+        if self._epoch not in {self._keeper.number, 0}:
+            for host in Host.objects.all():
+                self._outgoing.empty(host.pk)
+        self._epoch = self._keeper.number
+        awake = Host.objects.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS))
+        for host in awake.filter(heard_epoch__lt=self._epoch):
+            if not now - timedelta(seconds=CANCEL_AGAIN) <= self._greeted.get(host.pk, SOME_TIME_AGO) <= now:
+                self._greeted[host.pk] = now
+                self._control(host, orders.Refresh(), "courier", "administrator")
 
     def _send(self, job: Job, now: datetime) -> None:
         if clocks.holds_back(job.host.clock_skew, job.op):
@@ -123,8 +177,12 @@ class Courier:
             still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"])
             still.update(send_next_at=now + timedelta(seconds=CLOCK_AGAIN), problem=why.to_wire())
             return
+        with self._sealing:
+            self._send_sealed(job, now)
+
+    def _send_sealed(self, job: Job, now: datetime) -> None:
         order = {**job.order, "sealed": job.sealed} if job.sealed else job.order
-        wait = min(5 * 2**job.sends, 60)
+        wait = min(5 * 2**job.sends, LONGEST_WAIT.seconds)
         try:
             sealed = self._seal(
                 job.host, job.uuid, order, expires=job.expires_at.timestamp(), actor=(job.actor_name, job.actor_role), attempt=job.sends + 1
@@ -145,9 +203,9 @@ class Courier:
 
     def _control(self, host: Host, order: orders.AnyOrder, name: str, role: str) -> None:
         expires = time.time() + CONTROL_LIFE
-        self._outgoing.send(
-            host.id, self._seal(host, uuid4(), orders.to_wire(order), expires=expires, actor=(name, role))
-        )
+        with self._sealing:
+            sealed = self._seal(host, uuid4(), orders.to_wire(order), expires=expires, actor=(name, role))
+            self._outgoing.send(host.id, sealed)
 
     def _seal(
         self,
@@ -161,12 +219,16 @@ class Courier:
     ) -> str:
         """Dated by the host's own clock, so that the doctor's orders and what steers a job arrive there at any time."""
         ahead = host.clock_skew or 0.0
+        place = epochs.present_place if order["op"] in orders.READS_ONLY else epochs.next_place
+        epoch, sequence = place(host, self._keeper.number)
         return envelope.seal(
             envelope.Envelope(
                 host=host.id,
                 generation=host.generation,
                 job=job,
                 attempt=attempt,
+                epoch=epoch,
+                sequence=sequence,
                 order=orders.to_send(order),
                 issued=time.time() + ahead,
                 expires=expires + ahead,
@@ -181,15 +243,17 @@ class Courier:
         """Orders nobody accepted in time, and what may no longer be claimed of silent hosts."""
         overdue = Job.objects.filter(state__in=["queued", "sent"], expires_at__lte=now)
         for job in overdue[:AT_ONCE]:
-            self._end_here(job, JobState.EXPIRED, now, problem=_expired(job).to_wire())
+            if job.sends:
+                self._outgoing.empty(job.host_id)
+            self._end_here(job, JobState.EXPIRED, now, problem=_expired(job).to_wire(), owes_cancel=WAS_SENT)
         silent = Host.objects.silent(now)
         for job in Job.objects.filter(state__in=["accepted", "running"], host__in=silent)[:AT_ONCE]:
             Job.objects.move(job.pk, JobState.LOST)
         for job in Job.objects.filter(state=JobState.SENT, cancel_asked_at__isnull=False, host__in=silent)[:AT_ONCE]:
             self._outgoing.empty(job.host_id)
-            self._end_here(job, JobState.CANCELLED, now)
+            self._end_here(job, JobState.CANCELLED, now, owes_cancel=WAS_SENT)
         for job in Job.objects.filter(state=JobState.QUEUED, cancel_asked_at__isnull=False)[:AT_ONCE]:
-            self._end_here(job, JobState.CANCELLED, now)
+            self._end_here(job, JobState.CANCELLED, now, owes_cancel=WAS_SENT)
         claimed = Machine.objects.filter(host__in=silent).exclude(state=MachineState.UNKNOWN)
         intake.make_unknown(claimed, "", now)
         for host in Host.objects.unread(now):
@@ -270,4 +334,4 @@ def _expired(job: Job) -> Problem:
     if clocks.holds_back(host.clock_skew, job.op):
         why = f" {clocks.problem(host.name, host.clock_skew).message}"
     said = f"{host.name} did not accept the order in time."
-    return Problem(said, code="expired", hint=f"Nothing was done there.{why}")
+    return Problem(said, code="expired", hint=why.strip())  # what became of it there: job_words.withdrawal()

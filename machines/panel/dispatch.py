@@ -18,7 +18,7 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, is_unverified, key_of
 from machines.contract.rights import authorize_operation
 from machines.models import Event, Host, Job, RecipeVersion, Revision, User
-from machines.models.job import HOLDING
+from machines.models.job import HOLDING, WAS_SENT
 from machines.panel import intake
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def cancel(job: Job, *, by: User) -> bool:
     authorize_operation(by.role, "cancel")
     now = timezone.now()
     unsent = Job.objects.filter(pk=job.pk, state="queued").update(
-        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now
+        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now, owes_cancel=WAS_SENT
     )
     if unsent:
         intake.never_done(job)

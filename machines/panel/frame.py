@@ -6,7 +6,8 @@ from django.db.models import Count, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
-from machines.models import Job
+from machines.models import Epoch, Job
+from machines.panel import epochs
 
 SHOWN = 200
 
@@ -35,6 +36,19 @@ def running_jobs(request: HttpRequest) -> int:
     return getattr(getattr(request, "user", None), "running_jobs", 0)
 
 
+def restored_copy() -> dict[str, Subquery]:
+    """Since when the panel is taken for an older copy, and of when that is, as parts of another query."""
+    copy = Epoch.objects.filter(pk=Epoch.ONLY, restored_at__isnull=False)
+    return {f"panel_{name}": Subquery(copy.values(name)) for name in ("restored_at", "copied_at")}
+
+
+def restored_words(request: HttpRequest) -> str:
+    """ "" while the panel goes on from where it was."""
+    user = getattr(request, "user", None)
+    is_copy = getattr(user, "panel_restored_at", None) is not None
+    return epochs.restored_words(getattr(user, "panel_copied_at", None)) if is_copy else ""
+
+
 def frame(request: HttpRequest) -> dict[str, Any]:
     user = getattr(request, "user", None)
     known = user is not None and user.is_authenticated
@@ -42,4 +56,5 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     return {
         "theme": theme if theme in {"light", "dark"} else "system",
         "running_jobs": running_jobs(request),
+        "restored_words": restored_words(request),
     }

@@ -27,7 +27,18 @@ from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
 from machines.models.machine import MachineQuerySet, rank_of
-from machines.panel import archive_files, bases, budgets, clocks, drift, freshness, holds, job_words, machine_facts
+from machines.panel import (
+    archive_files,
+    bases,
+    budgets,
+    clocks,
+    drift,
+    epochs,
+    freshness,
+    holds,
+    job_words,
+    machine_facts,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +51,11 @@ PUTS_OFF = frozenset(
 )  # after these something may wait for holds.catch_up()
 OPEN_SECONDS = 0.3  # reports that are verified and read at once, before the transaction
 GIVE_WAY_AFTER, GIVE_WAY_AT_MOST = 0.02, 0.15
+UNKNOWN_JOBS = 50  # kept of a host
 TAKE_SECONDS = 0.3  # of one transaction, beside which nobody else may write in SQLite
-FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard", "usage")
+SUPERSEDED = "envelope-superseded"
+FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard", "usage",
+         "heard_epoch", "heard_sequence", "heard_latched")  # fmt: skip
 
 
 # What else is to be done when a job has ended, however it did; groups of jobs go on (groups.py).
@@ -312,9 +326,18 @@ def _move(job: Job, to: JobState, **fields: Any) -> bool:
     return moved
 
 
-def _accepted(_: Host, report: reports.Accepted, jobs: Jobs) -> None:
+def _note_unknown(host: Host, job: UUID, state: str, at: float, machine: str = "") -> None:
+    """Keep that a host tells of a job which this database does not know: it was ordered after this copy was made."""
+    others = [told for told in host.unknown_jobs if told[0] != str(job)]
+    host.unknown_jobs = [*others, [str(job), state, at, machine]][-UNKNOWN_JOBS:]
+    host.save(update_fields=["unknown_jobs"])
+
+
+def _accepted(host: Host, report: reports.Accepted, jobs: Jobs) -> None:
     job = jobs.get(report.job)
-    if job:
+    if job is None:
+        _note_unknown(host, report.job, "accepted", time.time() + jobs.ahead)
+    else:
         _move(job, JobState.ACCEPTED, accepted_at=jobs.signed(job.sent_at or job.created_at), problem=None)
 
 
@@ -437,6 +460,9 @@ SAID: dict[str, Callable[[Job, Any], set[str]]] = {"progress": _progress, "comma
 def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
     job = jobs.get(report.job)
     if not job:
+        _note_unknown(host, report.job, report.state, report.at, report.machine.name if report.machine else "")
+        return
+    if _is_withdrawn(job, report):
         return
     ended = jobs.moment(report.at, job.started_at or job.accepted_at or job.sent_at or job.created_at)
     state = JobState(report.state)
@@ -459,6 +485,16 @@ def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
     bases.learn(host, job, report)
     _settle(host, job, report)
     _tell_ended(job)
+
+
+def _is_withdrawn(job: Job, report: reports.Outcome) -> bool:
+    """Whether this says no more than that the host has it in its ledger too that a job has ended here."""
+    if job.owes_cancel:
+        Job.objects.filter(pk=job.pk).update(owes_cancel=False)
+    never_began = report.state == JobState.CANCELLED.value and job.is_final and job.accepted_at is None
+    if never_began and job.withdrawn_at is None:
+        Job.objects.filter(pk=job.pk).update(withdrawn_at=timezone.now())
+    return never_began
 
 
 def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
@@ -694,9 +730,23 @@ def _heartbeat(host: Host, report: reports.Heartbeat, jobs: Jobs) -> None:
     host.facts = {**host.facts, **fresh}
     host.facts_at = freshness.moment(host, jobs.ahead, host.facts_at)
     host.trouble = report.trouble
+    _heard(host, report.heard)
+
+
+def _heard(host: Host, heard: reports.Heard | None) -> None:
+    if doubt := epochs.note_heard(host, heard):
+        note_refusal(host, "epoch-unknown", doubt)
 
 
 def _refused(host: Host, report: reports.Refused, _: Jobs) -> None:
+    if report.heard:
+        _heard(host, report.heard)
+        host.save(update_fields=FACTS)
+    if (
+        report.code == SUPERSEDED and report.job
+    ):  # another courier's order overtook it, or somebody sent an old one again
+        Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"]).update(send_next_at=timezone.now())
+        return
     note_refusal(host, "order-refused", f"{report.message} ({report.code})")
     if report.job:
         waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])

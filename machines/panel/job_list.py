@@ -33,7 +33,7 @@ TERMS = ("state", "op", "host", "who")
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
 COLUMNS = (
     "id", "op", "state", "host_id", "host__name", "host__last_seen", "host__clock_skew", "host__trouble", "machine_name", "actor_name", "created_at", "sent_at",
-    "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "problem__message", "progress", "progress_note", "phases",
+    "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "problem__message", "problem__code", "progress", "progress_note", "phases",
     "order__recipe__verify",
 )  # fmt: skip
 
@@ -201,6 +201,7 @@ def _wait(given: dict[str, Any]) -> job_words.Wait:
         given["progress_note"],
         given["host__clock_skew"],
         given["host__trouble"].get("spool", ""),
+        str(given["problem__code"] or ""),
     )
 
 

@@ -59,6 +59,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         job.progress_note,
         job.host.clock_skew,
         job.host.trouble.get("spool", ""),
+        str((job.problem or {}).get("code", "")),
     )
     shown = {
         "job": job,
@@ -75,6 +76,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "may_operate": request.user.may(Right.OPERATE),
         "may_retry": job.can_be_retried and may,
         "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_LAST,
+        "withdrawal": job_words.withdrawal(job, job.host.name),
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
         "log_cut": budgets.why_cut(job),
         "found_url": _found_url(job),
@@ -88,7 +90,8 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     shown |= build_page.context(request, job)
     unfinished = frame.running_jobs(request)
     facts = (job.state, job.phases, job.progress, job.progress_note, job.problem, job.cancel_asked_at, job.log_cut)
-    return shown | {"seen": version(facts, shown["why"], shown["retried_by"], unfinished)}
+    seen = version(facts, shown["withdrawal"], shown["why"], shown["retried_by"], unfinished)
+    return shown | {"seen": seen}
 
 
 def _archive(job: Job) -> Archive | None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
 from machines.contract.states import HostState, JobState
+from machines.models import Job
 from machines.models.host import host_state
-from machines.panel import clocks
+from machines.panel import clocks, epochs
 
 # op → what was ordered; the gap is the machine's name
 WHAT = {
@@ -93,6 +94,22 @@ def cancelling(op: str, state: str) -> str:
     return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
 
 
+def withdrawal(job: Job, host: str) -> str:
+    """What became on its host of an order that has ended here; "" for one that its host has ended."""
+    if job.state not in {JobState.CANCELLED, JobState.EXPIRED} or job.accepted_at is not None:
+        return ""
+    if job.withdrawn_at is not None:
+        return f"{host} has withdrawn it, so nothing was done there."
+    if job.owes_cancel:
+        return (
+            f"It may have reached {host}, which is told to withdraw it as soon as it can be reached. "
+            "Until it answers, it is not known whether anything was done."
+        )
+    if job.sends:
+        return f"It had been sent. Whether {host} got it is not known."
+    return "It was never sent, so nothing was done."
+
+
 # A host works on all its machines at once, and a machine has one job at a time; so a job waits for its host, not in a line.
 SILENT = {
     HostState.JOINING: "has never spoken",
@@ -124,6 +141,7 @@ class Wait:
     place: str = ""  # its host's word on it: "number 2 in line"
     skew: float | None = None  # seconds the host's clock is ahead
     obstacle: str = ""  # why its host takes no orders, in a sentence of its own
+    problem: str = ""  # the code of what keeps it back
 
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
@@ -139,6 +157,10 @@ class Wait:
         return self._not_taken(now)
 
     def _not_taken(self, now: datetime) -> Reason:
+        if self.problem == epochs.RESTORED:
+            return Reason(
+                "waiting: this panel was restored from an older copy, which is to be confirmed", None, self._left(now)
+            )
         heard = host_state(self.last_seen, now)
         if heard in SILENT:
             return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self._left(now))

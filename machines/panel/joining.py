@@ -39,7 +39,8 @@ def register(name: str, keys: str) -> Host:
             host.report_number, host.stream_position, host.last_seen = 0, "0", None
             host.signed_at = 0.0
             host.inventory_at = host.clock_skew = host.clock_heard = None
-            host.trouble = {}
+            host.trouble, host.unknown_jobs = {}, []
+            host.heard_epoch, host.heard_sequence, host.heard_latched = None, 0, False
             host.save()
         Event.objects.create(host=host, kind="joined", text=f"{name} joined as generation {host.generation}.")
     return host

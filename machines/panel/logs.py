@@ -133,7 +133,7 @@ def closing(job: Job) -> str:
         JobState.FAILED: f"failed{phase} after {span}",
         JobState.TIMED_OUT: f"ran out of time{phase} after {span}",
         JobState.CANCELLED: f"cancelled by {job.cancelled_by or 'somebody'}",
-        JobState.EXPIRED: "expired: the host never took it, nothing was done",
+        JobState.EXPIRED: "expired: the host did not take it in time",
     }[JobState(job.state)]
 
 

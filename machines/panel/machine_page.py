@@ -74,6 +74,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "jobs": [(job, job_words.what(job.op)) for job in jobs],
         "failed": jobs[0] if jobs and jobs[0].state in BAD_ENDS else None,
         "is_same_failure": bool(jobs) and _is_same_failure(machine, jobs[0]),
+        "failed_withdrawal": job_words.withdrawal(jobs[0], machine.host.name) if jobs else "",
         "failed_what": job_words.what(jobs[0].op) if jobs else "",
         "has_draft": getattr(machine, "has_draft", False),
         "is_silent": machine.host.is_silent,

@@ -75,9 +75,9 @@ class Mailbox:
         """Let go of the reports before this position. A host may put in more than Redis has room for; all hosts share it."""
         self._redis.xtrim(routes.stream(str(host_id)), minid=position)
 
-    def wait_for_poke(self) -> None:
-        """Return when the web process says there is work, or after a second."""
-        self._redis.brpop([routes.POKE], timeout=1)
+    def wait_for_poke(self) -> bool:
+        """Return when the web process says there is work, or after a second: whether it has."""
+        return self._redis.brpop([routes.POKE], timeout=1) is not None
 
     def read(self, positions: dict[UUID, str]) -> dict[UUID, list[tuple[str, str]]]:
         """New reports of these hosts after the given stream positions, as (position, signed text)."""

@@ -25,6 +25,7 @@ from machines.panel.views import (
     proofs,
     raw,
     recipes,
+    restored,
     revisions,
 )
 
@@ -148,6 +149,8 @@ urlpatterns = [
     path("presets/", include(preset_urls)),
     path("job-groups/<int:pk>/", presets.group, name="job-group"),
     path("archives/", include(archive_urls)),
+    path("restored/", restored.index, name="restored"),
+    path("restored/confirm/", restored.confirm, name="restore-confirm"),
     path("events/", events.index, name="event-index"),
     path("transfer/<uuid:archive>/", archives.transfer, name="archive-transfer"),
     path("settings/", include(account_urls)),

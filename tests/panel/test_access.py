@@ -108,6 +108,8 @@ TABLE = {
     "recipe-restore": Line(BUILD, POST),
     "theme": Line(SEE, POST),
     "event-index": Line(SEE, GET),
+    "restored": Line(SEE, GET),
+    "restore-confirm": Line(ADMINISTER, POST),
     "archive-index": Line(SEE, GET),
     "archive-begin": Line(BUILD, POST),
     "archive-part": Line(BUILD, POST),

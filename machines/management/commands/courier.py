@@ -19,7 +19,8 @@ class Command(BaseCommand):
             raise CommandError("REDIS_URL is not set: the courier needs its own Redis user's address.")
         if database := routes.other_database(settings.REDIS_URL):
             raise CommandError(f"REDIS_URL ends in /{database}, and everything lies in database 0 of Redis.")
-        courier = Courier(settings.REDIS_URL, load_key(Path(settings.SIGNING_KEY_FILE)))
+        key = Path(settings.SIGNING_KEY_FILE)
+        courier = Courier(settings.REDIS_URL, load_key(key), key.with_name("epoch"))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: courier.stop())
         self.stdout.write("courier: at work")

@@ -207,7 +207,7 @@ def cancel(request: PanelRequest, pk: int) -> HttpResponse:
         )
         return responses.refused(request, Problem(f"Job {pk} {already}."), back=back)
     if job.is_final:
-        return responses.done(request, f"Job {pk} is withdrawn; nothing was done.", back=back)
+        return responses.done(request, f"Job {pk} is withdrawn. {job_words.withdrawal(job, job.host.name)}", back=back)
     return responses.led_to(request, back)  # where it says that it is being cancelled
 
 

@@ -1,0 +1,42 @@
+"""The page of a panel that was restored from an older copy: what differs, and the confirmation."""
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from machines.contract.problems import NotAllowed, Problem
+from machines.contract.rights import Right
+from machines.panel import responses, restored
+from machines.panel.access import PanelRequest, needs
+
+
+@require_GET
+@needs(Right.SEE)
+def index(request: PanelRequest) -> HttpResponse:
+    copy = restored.row()
+    context = restored.context(copy) | {"seen": restored.stamp(copy)} if copy else {}
+    may_confirm = request.user.may(Right.ADMINISTER)
+    return render(request, "restored/index.html", context | {"may_confirm": may_confirm})
+
+
+@require_POST
+@needs(Right.ADMINISTER)
+def confirm(request: PanelRequest) -> HttpResponse:
+    back = reverse("restored")
+    try:
+        withdrawn = restored.confirm(
+            by=request.user, seen=request.POST.get("seen", ""), keep=_numbers(request, "keep"),
+            shown=_numbers(request, "shown"),
+        )  # fmt: skip
+    except NotAllowed as problem:
+        return responses.refused(request, problem, back=back, status=403)
+    except Problem as problem:
+        return responses.refused(request, problem, back=back)
+    orders = f"{withdrawn} waiting order{'' if withdrawn == 1 else 's'} withdrawn" if withdrawn else "nothing withdrawn"
+    return responses.done(request, f"Confirmed, {orders}. Orders are sent again.", back=reverse("job-index"))
+
+
+def _numbers(request: PanelRequest, name: str) -> set[int]:
+    """What of the ticked boxes is a number of a job."""
+    return {int(text) for text in request.POST.getlist(name) if text.isascii() and text.isdigit() and len(text) < 15}
