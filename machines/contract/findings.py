@@ -67,12 +67,13 @@ class Words:
     mend: MendWord | None = None
 
 
-STATE, NETWORK, LIMITS, SYSTEM, ROOM, TOOLS = "state", "network", "limits", "system", "room", "tools"
+STATE, NETWORK, LIMITS, SYSTEM, BINDS, ROOM, TOOLS = "state", "network", "limits", "system", "binds", "room", "tools"
 GROUPS = {
     STATE: "State",
     NETWORK: "Network path",
     LIMITS: "Limits",
     SYSTEM: "systemd and control groups",
+    BINDS: "Binds",
     ROOM: "Disk, memory, kernel limits, time",
     TOOLS: "Tools",
 }
@@ -464,6 +465,20 @@ WORDS: dict[str, Words] = {
         "They are enabled, but machines.target is not, and nothing else starts them. Below systemd 253 machinectl "
         "does not enable it.",
         ("systemctl enable machines.target",), "autostart",
+    ),
+    # --- binds
+    "binds-fine": Words(BINDS, _OK, "No bind gives the host away"),
+    "binds-protected": Words(
+        BINDS, _PROBLEM, "{name}: {line} gives the host away",
+        "{why} Nothing is applied to the machine until the line is gone; it starts as before. If you did not write it, treat "
+        "this host as taken over.",
+        ("systemctl cat {unit}", "cat {file}"),
+    ),
+    "binds-as-root": Words(
+        BINDS, _WARNING, "{name}: {line}, and root inside is root of this host",
+        "It has no user namespace of its own (PrivateUsers=no), so root inside can write there as root, make setuid programs, "
+        "and remount a read-only bind writable. PrivateUsers=pick ends that.",
+        ("cat {file}",),
     ),
     "cgroup-v2": Words(SYSTEM, _OK, "cgroup v2"),
     "cgroup-v1": Words(

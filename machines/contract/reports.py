@@ -261,6 +261,8 @@ class HostFact(BaseModel):
     remnants: list[Remnant] = Field(default=[], max_length=100)
     # images that machined lists and systemd-nspawn cannot start: name → why, and what would help
     unusable_images: dict[Short, Text] = Field(default={}, max_length=100)
+    # machines, whoever made them, with a bind that no machine may have (contract/protected.py): name → which, and why
+    bad_binds: dict[Short, Text] = Field(default={}, max_length=100)
 
 
 class Outcome(Report):

@@ -8,15 +8,19 @@ unit's log as its own words.
 import logging
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
+from machines.contract.problems import printable
 from machines.host import guarded, images, protection
 from machines.host.paths import Paths
 from machines.host.protection import Broken, Protection
 
 LOG = logging.getLogger(__name__)
+
+TOLD = 100  # machines, in a report
 
 CHECK = protection.SOURCE / "machines" / "host" / "bind_check.py"
 _HEAD = """\
@@ -52,6 +56,19 @@ def broken(paths: Paths) -> Iterator[tuple[MachineName, str, list[Broken]]]:
                 continue  # told with the machine's files
             if each := list(protection.sources(nspawn.parse(settings))):
                 yield MachineName(name), settings, list(guard.judge(each, as_root=False))
+
+
+def told(paths: Paths) -> dict[str, str]:
+    """The same for a report: name → its first such line, and why nobody may have it. Nothing is raised."""
+    try:
+        found = {
+            name: printable(f"{bad[0].source.key}={bad[0].source.value}: {bad[0].why}")[:1000]
+            for name, _, bad in broken(paths) if bad
+        }  # fmt: skip
+    except OSError as error:
+        LOG.warning("Binds of machines cannot be judged: %s", error)
+        return {}
+    return dict(islice(found.items(), TOLD))
 
 
 def _names(folder: Path) -> list[str]:

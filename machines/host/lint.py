@@ -147,7 +147,7 @@ def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document, unit_runs: 
     asked = {judge.host_port(value) for value in wanted.get(nspawn.NETWORK, "Port")}
     taken = listeners.taken().items() if asked else ()
     ports = {port: listeners.who(inode) for port, inode in taken if port in asked}
-    own = _images(paths).get(name, paths.image(name))
+    own = images_of(paths).get(name, paths.image(name))
     writable, bound = {str(own): "this machine itself"}, dict[str, str]()
     for other in _others(paths, name, unit_runs) if asked or any(judge.sources(wanted)) else ():
         document = other.settings
@@ -176,12 +176,12 @@ class _Other:
 
 def _others(paths: Paths, name: MachineName, unit_runs: Runs) -> Iterator[_Other]:
     """Every other machine with an image; files alone are leftovers."""
-    for other, image in _images(paths).items():
+    for other, image in images_of(paths).items():
         if other != name:
-            yield _Other(other, image, _settings(paths, other, image, unit_runs(other)))
+            yield _Other(other, image, settings_of(paths, other, image, unit_runs(other)))
 
 
-def _images(paths: Paths) -> dict[MachineName, Path]:
+def images_of(paths: Paths) -> dict[MachineName, Path]:
     """Trees and disk images; of two of one name the one that systemd finds first."""
     found: dict[MachineName, Path] = {}
     for folder in paths.image_folders:
@@ -193,7 +193,7 @@ def _images(paths: Paths) -> dict[MachineName, Path]:
     return found
 
 
-def _settings(paths: Paths, name: MachineName, image: Path, line: CommandLine) -> nspawn.Document:
+def settings_of(paths: Paths, name: MachineName, image: Path, line: CommandLine) -> nspawn.Document:
     """What another machine gets; of a file that cannot be read, nothing."""
     with contextlib.suppress(OSError):
         return found.asked_settings(paths, name, image.parent, line)

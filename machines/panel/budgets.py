@@ -71,6 +71,7 @@ DISPENSABLE = (
     "leftovers",
     "remnants",
     "unusable_images",
+    "protected",
     "interfaces",
     "bridges",
     "policy",

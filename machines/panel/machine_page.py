@@ -90,9 +90,16 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "unit_words": config_page.unit_words(machine),
         "hand_words": config_page.hand_words(machine),
         "shares_network": _shares_network(machine),
+        "bad_bind": _bad_bind(machine),
         "fragment": responses.wants_fragment(request),
     }
     return shown | {"seen": _version(machine, shown, frame.running_jobs(request))}
+
+
+def _bad_bind(machine: Machine) -> str:
+    """A bind of it that no machine may have, as its host says it; "" when it has none."""
+    told = machine.host.facts.get("bad_binds")
+    return str(told.get(machine.name, "")) if isinstance(told, dict) else ""
 
 
 def origin(machine: Machine) -> dict[str, Any] | None:
@@ -157,6 +164,7 @@ def _version(machine: Machine, shown: dict[str, Any], unfinished: int) -> str:
         unfinished,
         shown["limits"],
         shown["outside_unknown"],
+        shown["bad_bind"],
     )
     return rows.version(facts, jobs, host)
 

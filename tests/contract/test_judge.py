@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from machines.contract import command_line, nspawn
+from machines.contract import command_line, file_policy, nspawn
 from machines.contract.judge import Facts, Finding, host_port, judge
+from machines.contract.protected import TABLE, Place
 
 ALPHA = Facts(
     name="alpha", systemd=252, memory=4 << 30, networkd=True, bridges=["br0"], interfaces=["br0", "eth0"],
@@ -158,3 +159,33 @@ def test_a_port_is_fine_where_the_unit_brings_a_cable():
 def test_a_unit_without_ids_of_its_own_needs_no_owners_mapped():
     assert under("--boot --settings=override -n", "[Files]\nVolatile=overlay\n") == []
     assert under("--boot --settings=override -n", "[Files]\nPrivateUsersOwnership=off\n") == []
+
+
+GUARDED = replace(
+    ALPHA, protected=(*TABLE, Place("/data/agent", "a program that agent.service runs as root")),
+    rules=file_policy.as_told({"privileged_binds": "never"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Bind=/etc/cron.d", "Bind=/", "Bind=/data", "Bind=/data/agent", "BindReadOnly=/root", "Overlay=/srv/a:/usr/local", "Bind=/var/run/docker.sock",
+     "Overlay=/root:/srv/b:/x"],
+)  # fmt: skip
+def test_what_no_machine_may_have_is_said_before_it_is_sent(line):
+    refused = [each for each in findings(f"[Files]\n{line}\n", facts=GUARDED) if each.refused]
+    assert {each.settings for each in refused} == {(f"Files.{line.partition('=')[0]}",)}, refused
+    assert "whatever the policy says" in refused[0].message
+
+
+def test_a_read_only_bind_is_none_without_a_user_namespace():
+    text = "[Files]\nBindReadOnly=/usr/share/x\n"
+    assert not [each for each in findings(text, facts=GUARDED) if each.refused]
+    assert [each for each in findings("[Exec]\nPrivateUsers=no\n" + text, facts=GUARDED) if each.refused]
+
+
+def test_a_writable_bind_as_root_of_the_host_needs_the_policys_word():
+    text = "[Exec]\nPrivateUsers=no\n[Files]\nBind=/srv/x\n"
+    (refused,) = [each for each in findings(text, facts=GUARDED) if each.refused]
+    assert "privileged_binds" in refused.hint
+    assert not [each for each in findings(text) if each.refused]  # of an older host it is not known

@@ -150,6 +150,8 @@ def test_every_page_opens_whatever_word_it_says(state, word):
         leftovers=[left],
         unusable_images={word: word},
         remnants=[reports.Remnant(path=path, why=word, since=latest)],
+        bad_binds={word: word, "web": word},
+        protected=[reports.ProtectedPlace(path=path, why=word, secret=True)],
         boot_id=word,
     )
     limit = reports.FoundFile(path="/etc/systemd/system/systemd-nspawn@web.service.d/50-nspawnpanel.conf", kind="dropin",

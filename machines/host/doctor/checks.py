@@ -1,6 +1,7 @@
 """Which checks an examination makes, in the order of the page: for the network that is the chain from packet to address."""
 
 from machines.host.doctor import (
+    bind_checks,
     host_checks,
     inside_checks,
     limit_checks,
@@ -19,6 +20,7 @@ OF_HOST: tuple[Check, ...] = (
     host_checks.systemd,
     host_checks.control_groups,
     host_checks.autostarts,
+    bind_checks.of_host,
     host_checks.disk,
     host_checks.memory,
     limit_checks.inotify,
@@ -49,6 +51,7 @@ OF_MACHINE: tuple[Check, ...] = (
     machine_checks.guest_systemd,
     machine_checks.beside,
     machine_checks.autostarts,
+    bind_checks.of_machine,
     host_checks.disk,
     limit_checks.inotify,
     limit_checks.kernel_limits,

@@ -11,6 +11,8 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from machines.contract import protected
+from machines.contract.protected import Place
 from machines.contract.rights import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
@@ -89,6 +91,8 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         ],
         "unusable": _texts(found.facts.get("unusable_images")),
         "remnants": _remnants(found.facts.get("remnants")),
+        "bad_binds": _texts(found.facts.get("bad_binds")),
+        "protected": _protected(found),
         "key": uuid4(),
         "fragment": responses.wants_fragment(request),
     }
@@ -134,6 +138,16 @@ def _said(value: Any) -> str:
 def _queued(job: rows.Job) -> dict[str, Any]:
     said = rows.doing(job) or {}
     return said | {"machine": job["machine_name"], "state": job["state"], "what": job_words.what(job["op"])}
+
+
+def _protected(host: Host) -> list[tuple[str, list[Place]]]:
+    """What no machine of a host may have, by reason; nothing of one whose worker does not know of it."""
+    if "protected" not in host.facts:
+        return []
+    grouped: dict[str, list[Place]] = {}
+    for place in (*protected.TABLE, *protected.as_told(host.facts["protected"])):
+        grouped.setdefault(place.why, []).append(place)
+    return list(grouped.items())
 
 
 def _texts(told: Any) -> list[tuple[str, str]]:

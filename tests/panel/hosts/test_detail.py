@@ -154,3 +154,21 @@ def test_what_could_not_be_removed_is_listed_with_its_reason_until_it_is_gone(as
     assert "Could not be removed" in page
     for shown in (left["path"], left["why"], "First tried", "tries again every ten minutes"):
         assert shown in page
+
+
+def test_it_shows_what_no_machine_may_have(as_viewer, alpha):
+    assert "Never bound" not in text(as_viewer.get(URL))  # its worker is older and knows of no such thing
+    alpha.facts = {**FACTS, "protected": [{"path": "/data/agent", "why": "a program that agent.service runs as root"}]}
+    alpha.save()
+    page = text(as_viewer.get(URL))
+    assert "Never bound" in page
+    for shown in ("/etc/nspawnpanel", "/var/lib/machines", "/data/agent", "A program that agent.service runs as root"):
+        assert shown in page
+
+
+def test_machines_whose_binds_give_the_host_away_are_named(as_viewer, alpha):
+    alpha.facts = {**FACTS, "bad_binds": {"web": "Bind=/opt:/x: /opt holds /opt/nspawnpanel."}}
+    alpha.save()
+    page = text(as_viewer.get(URL))
+    assert "Binds that give this host away" in page
+    assert "Bind=/opt:/x: /opt holds /opt/nspawnpanel." in page

@@ -264,3 +264,13 @@ def test_a_limit_that_nothing_enforces_is_not_called_in_force(web):
     rows = {row.key: row for row in machine_page.limit_rows(web)}
     assert (rows["MemoryHigh"].really, rows["MemoryHigh"].holds) == ("nothing enforces it here", False)
     assert "IOWeight" not in rows
+
+
+def test_a_bind_that_gives_the_host_away_is_said_first(as_admin, web, alpha):
+    before = as_admin.get(URL)
+    alpha.facts = {**alpha.facts, "bad_binds": {"web": "Bind=/opt:/x: /opt holds /opt/nspawnpanel."}}
+    alpha.save()
+    after = as_admin.get(URL)
+    assert "Bind=/opt:/x: /opt holds /opt/nspawnpanel." in text(after)
+    assert "no settings are applied to it until that line is gone" in text(after)
+    assert before.context["version"] != after.context["version"]

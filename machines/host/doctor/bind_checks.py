@@ -1,0 +1,66 @@
+"""Whether binds give the host away: those of the panel, those made by hand, and those of a unit's own command line. Each is
+judged by what it reaches at this moment, see protection.py."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from machines.contract import file_policy
+from machines.contract.command_line import CommandLine
+from machines.contract.findings import Finding
+from machines.contract.names import MachineName
+from machines.contract.nspawn import Document
+from machines.host import command_line, lint, protection
+from machines.host import found as files_on_disk
+from machines.host.doctor.host_checks import found
+from machines.host.doctor.scene import Scene
+from machines.host.paths import unit_of
+from machines.host.protection import Protection
+
+LOOKED_AT = 500  # machines of a host
+TOLD = 20  # of them, with a finding each
+
+
+def of_host(scene: Scene) -> Iterator[Finding]:
+    """All machines with an image, whoever made them."""
+    paths, bus = scene.host.paths, scene.host.bus
+    guard = Protection(protection.places(paths))
+    told = 0
+    for name, image in islice(lint.images_of(paths).items(), LOOKED_AT):
+        scene.task.check_stop()
+        line = command_line.read(bus, name)
+        for finding in _judge(scene, guard, name, lint.settings_of(paths, name, image, line), line):
+            yield finding
+            told += 1
+            if told >= TOLD:
+                return
+    if not told:
+        yield found("binds-fine")
+
+
+def of_machine(scene: Scene) -> Iterator[Finding]:
+    guard = Protection(protection.places(scene.host.paths))
+    told = list(islice(_judge(scene, guard, scene.machine, scene.settings, scene.command_line), TOLD))
+    yield from told or [found("binds-fine")]
+
+
+def _judge(
+    scene: Scene, guard: Protection, name: MachineName, settings: Document, line: CommandLine
+) -> Iterator[Finding]:
+    each = list(protection.sources(settings))
+    bad = {broken.source: broken.why for broken in guard.judge(each, as_root=False)}
+    file = next(
+        files_on_disk.nspawn_files(scene.host.paths, files_on_disk.Places(name, scene.host.paths.machines)), None
+    )
+    about = {"name": name, "unit": unit_of(name), "file": file or Path(scene.host.paths.nspawn_file(name))}
+    for source, why in bad.items():
+        yield found("binds-protected", about, line=f"{source.key}={source.value}", why=why)
+    if file_policy.are_the_hosts(file_policy.users_of(settings, line)):
+        for source in each:
+            if source not in bad and (source.writable or _would_be_bad(guard, source)):
+                yield found("binds-as-root", about, line=f"{source.key}={source.value}")
+
+
+def _would_be_bad(guard: Protection, source: protection.Source) -> bool:
+    """Whether a read-only bind gives the host away once it is remounted, which root inside can do."""
+    return any(guard.judge([source], as_root=True))

@@ -1,0 +1,163 @@
+"""What is judged at each start of a machine, and the drop-in by which it is."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from machines.contract import command_line as lines
+from machines.contract import nspawn
+from machines.contract.findings import Level, level, means, title
+from machines.host import bind_check, bind_dropin, command_line, nspawn_file, worker
+from machines.host.doctor import bind_checks
+from machines.host.doctor.scene import Scene
+from machines.host.nspawn_file import Files
+from machines.host.policy import Policy
+
+WEB = "systemd-nspawn@web.service.d/10-nspawnpanel-binds.conf"
+
+
+@pytest.fixture
+def srv(tmp_path):
+    folder = tmp_path / "srv"
+    folder.mkdir()
+    return folder
+
+
+def said(paths, srv, text: str) -> str:
+    (paths.nspawn / "web.nspawn").write_text(f"[Files]\n{text}\n")
+    return "; ".join(bind_check.refusals(paths, Policy(bind_sources=(str(srv),)), "web"))
+
+
+def test_a_start_with_the_binds_that_were_applied_goes_on(paths, srv):
+    (srv / "data").mkdir()
+    assert said(paths, srv, f"Bind={srv}/data:/data\nBindReadOnly=/usr/share\nBind=+/a:/b") == ""
+    (paths.nspawn / "web.nspawn").unlink()
+    assert not list(bind_check.refusals(paths, Policy(), "web"))
+
+
+def test_what_gives_the_host_away_is_refused_whoever_wrote_the_line(paths, srv):
+    (srv / "data").symlink_to("/etc")
+    assert "/data leads to /etc" in said(paths, srv, f"Bind={srv}/data:/data")
+    assert "No machine may" in said(paths, srv, f"Bind={paths.state}")
+
+
+def test_a_link_out_of_the_allowed_folders_is_refused_and_an_administrators_own_path_is_not(paths, srv, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (srv / "data").symlink_to(tmp_path / "elsewhere")
+    assert "it leads to" in said(paths, srv, f"Bind={srv}/data:/data")
+    assert said(paths, srv, f"Bind={tmp_path}/elsewhere:/data") == ""
+
+
+def test_the_program_itself_fails_the_start_with_a_sentence(paths, srv, monkeypatch, capsys):
+    (paths.nspawn / "web.nspawn").write_text("[Files]\nBind=/etc:/mnt\n")
+    monkeypatch.setattr(bind_check, "Paths", lambda **_: paths)
+    assert bind_check.main("web") == 1
+    assert "web is not started: Bind=/etc:/mnt: /etc is" in capsys.readouterr().err
+    (paths.nspawn / "web.nspawn").write_text("[Exec]\nHostname=web\n")
+    assert bind_check.main("web") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_settings_that_cannot_be_read_are_no_approval(paths, monkeypatch, capsys):
+    (paths.nspawn / "web.nspawn").mkdir()
+    monkeypatch.setattr(bind_check, "Paths", lambda **_: paths)
+    assert bind_check.main("web") == 1
+    assert "cannot be judged" in capsys.readouterr().err
+
+
+def test_a_broken_policy_leaves_what_is_never_allowed(paths, srv, monkeypatch, capsys):
+    paths.policy.write_text("nonsense")
+    monkeypatch.setattr(bind_check, "Paths", lambda **_: paths)
+    (paths.nspawn / "web.nspawn").write_text(f"[Files]\nBind={srv}\n")
+    assert bind_check.main("web") == 0
+    (paths.nspawn / "web.nspawn").write_text("[Files]\nBind=/etc\n")
+    assert bind_check.main("web") == 1
+
+
+# --- the drop-in
+
+
+def test_it_comes_with_the_first_bind_and_goes_with_the_last(paths):
+    bound, plain = nspawn.mark("[Files]\nBind=/srv\n", 1), nspawn.mark("[Exec]\nHostname=a\n", 2)
+    assert nspawn_file.write(paths, "web", Files(nspawn=bound))
+    text = (paths.units / WEB).read_text()
+    assert text.splitlines()[-1].endswith("bind_check.py %i")
+    assert " -I " in text
+    assert not nspawn_file.write(paths, "web", Files(nspawn=bound.replace("/srv", "/mnt")))
+    assert nspawn_file.write(paths, "web", Files(nspawn=plain))
+    assert not (paths.units / WEB).parent.exists()
+
+
+def test_a_file_made_by_hand_gets_none(paths):
+    assert not nspawn_file.write(paths, "web", Files(nspawn="[Files]\nBind=/srv\n"))
+
+
+def test_blanks_and_percent_signs_of_a_path_are_no_specifiers():
+    assert bind_dropin._word("/a/100% x$y") == '"/a/100%% x$$y"'
+
+
+def test_a_worker_that_is_updated_writes_those_that_are_missing_but_breaks_no_machine(paths, srv, monkeypatch):
+    ran = []
+    monkeypatch.setattr(worker, "run", lambda argv, timeout: ran.append(argv))
+    for name, text in {
+        "web": nspawn.mark(f"[Files]\nBind={srv}\n", 1), "bad": nspawn.mark("[Files]\nBind=/etc\n", 1),
+        "hand": f"[Files]\nBind={srv}\n", "plain": nspawn.mark("[Exec]\nBoot=yes\n", 1),
+    }.items():  # fmt: skip
+        (paths.nspawn / f"{name}.nspawn").write_text(text)
+    worker.guard_binds(paths)
+    assert [str(file.relative_to(paths.units)) for file in paths.units.rglob("*.conf")] == [WEB]
+    assert len(ran) == 1
+    worker.guard_binds(paths)
+    assert len(ran) == 1
+
+
+def test_a_host_tells_which_machines_have_a_bind_that_none_may_have(paths, srv):
+    (paths.nspawn / "web.nspawn").write_text(f"[Files]\nBind={srv}\n")
+    (paths.nspawn / "hand.nspawn").write_text("[Files]\nBind=/etc:/x\n")
+    told = bind_dropin.told(paths)
+    assert list(told) == ["hand"]
+    assert told["hand"].startswith("Bind=/etc:/x: /etc is: configuration that root's programs read.")
+
+
+# --- the doctor
+
+
+@pytest.fixture
+def examined(paths, monkeypatch):
+    """What the doctor finds of machines whose units run this command line."""
+
+    def of(command: str = "") -> list:
+        line = lines.parse([*lines.STOCK_ARGV, *command.split()])
+        monkeypatch.setattr(command_line, "read", lambda _bus, _name: line)
+        host = SimpleNamespace(paths=paths, bus=None, slow=SimpleNamespace(images={}))
+        return list(bind_checks.of_host(Scene(host=host, task=SimpleNamespace(check_stop=lambda: None))))
+
+    return of
+
+
+def test_the_doctor_finds_binds_made_by_hand(paths, srv, examined):
+    for name, text in {"web": f"[Files]\nBind={srv}\n", "db": "[Files]\nBind=/etc:/x\n"}.items():
+        (paths.machines / name).mkdir()
+        (paths.nspawn / f"{name}.nspawn").write_text(text)
+    (found,) = examined()
+    assert (level(found), title(found)) == (Level.PROBLEM, "db: Bind=/etc:/x gives the host away")
+    assert "configuration that root's programs read" in means(found)
+
+
+def test_the_doctor_knows_the_command_line_of_a_unit(paths, srv, examined):
+    (paths.machines / "web").mkdir()
+    (found,) = examined("--bind=/etc:/x")
+    assert level(found) == Level.PROBLEM
+
+
+def test_without_a_user_namespace_root_inside_writes_as_root_and_the_doctor_says_so(paths, srv, examined):
+    (paths.machines / "web").mkdir()
+    text = f"[Exec]\nPrivateUsers=no\n[Files]\nBind={srv}\nBindReadOnly=/usr/share\nBindReadOnly={srv}:/x\n"
+    (paths.nspawn / "web.nspawn").write_text(text)
+    assert [(level(each), title(each).split(",")[0]) for each in examined()] == [
+        (Level.WARNING, f"web: Bind={srv}"), (Level.WARNING, "web: BindReadOnly=/usr/share"),
+    ]  # fmt: skip
+
+
+def test_a_host_without_such_binds_is_fine(examined):
+    assert [each.code for each in examined()] == ["binds-fine"]
