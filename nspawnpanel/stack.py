@@ -111,6 +111,10 @@ class Stack:
         self.stop_part(name, how)
         self.start_part(name)
 
+    def pid(self, name: str) -> int:
+        """The process of a part that runs."""
+        return self._processes[name].pid
+
     def ended(self) -> list[str]:
         """The parts that ended by themselves."""
         return [name for name, process in self._processes.items() if process.poll() is not None]

@@ -3,7 +3,7 @@
 Why a file and not the journal: its size in bytes is a cursor that cannot be vacuumed, rate-limited or split, so a
 worker that was killed goes on at the very byte it had reported, and every line arrives once and in order. The unit
 prints its own words on standard output too, for whoever reads the journal. The logs of the last fifty jobs that have
-ended are kept.
+ended are kept, as far as they fit into KEPT_BYTES.
 """
 
 import contextlib
@@ -19,8 +19,11 @@ from machines.host.rootfs import rmtree
 from machines.host.voice import Entry
 
 FILE = "log"
-LIMIT = 64 * 1024 * 1024  # bytes; a tool that says more is cut off
-KEPT = 50
+# Bytes and lines, as many as the panel keeps of a job unless it was told otherwise; a tool that says more is cut off
+LIMIT, LINES = 64 * 1024 * 1024, 200_000
+CUT = f"The log is cut off here: this job has written more than {LINES:,} lines or {LIMIT >> 20} MiB."
+KEPT, KEPT_BYTES = 50, 512 * 1024 * 1024
+LONGEST = 20_000  # bytes of an entry, about
 RESULT_TRIES = 20
 CHUNK = 1024 * 1024
 
@@ -38,14 +41,17 @@ class JobLog:
         self._fd = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._fd).st_size
         self._torn = self._size > 0  # whatever was there may end in half a line
+        self._lines, self._is_cut = 0, False
 
     def tell(self, entry: Entry) -> bool:
         """Write one entry; False when the disk had no room for it."""
-        if self._size > LIMIT and entry["k"] == "line":
-            return True
-        if self._size <= LIMIT < self._size + 20_000:
-            entry = {**entry, "t": "The log is cut off here: it has reached 64 MiB."} if entry["k"] == "line" else entry
-            self._size = LIMIT
+        if entry["k"] in {"line", "progress", "command"}:
+            if self._is_cut:
+                return True
+            self._is_cut = self._size + LONGEST > LIMIT or (entry["k"] == "line" and self._lines >= LINES)
+            if self._is_cut:
+                entry = {"k": "line", "at": entry.get("at", 0.0), "s": "p", "t": CUT}
+            self._lines += entry["k"] == "line"
         data = ("\n" if self._torn else "") + json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
         raw = data.encode(errors="replace")
         try:
@@ -119,13 +125,23 @@ def put_away(folder: Path) -> None:
 
 
 def keep_last(jobs: Path, unfinished: Collection[UUID]) -> None:
-    """Of jobs that have ended the last fifty keep their folders; that of one which goes on is not touched, however old.
-    Raises OSError."""
+    """Of jobs that have ended the last fifty keep their folders, as far as their logs fit into KEPT_BYTES; the last one
+    keeps its own, and that of one which goes on is not touched, however old. Raises OSError."""
     working = {str(job) for job in unfinished}
     ended = []
     for folder in jobs.iterdir() if jobs.is_dir() else ():
         with contextlib.suppress(FileNotFoundError):  # two jobs may end at once
             if folder.is_dir() and folder.name not in working:
                 ended.append((folder.stat().st_mtime, folder))
-    for _, old in sorted(ended)[:-KEPT]:
-        rmtree.remove(old)
+    kept = 0
+    for place, (_, folder) in enumerate(sorted(ended, reverse=True)):
+        kept += _size(folder / FILE)
+        if place and (place >= KEPT or kept > KEPT_BYTES):
+            rmtree.remove(folder)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except FileNotFoundError:
+        return 0

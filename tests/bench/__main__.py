@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.bench import builds, hosts, pages
+from tests.bench import builds, greedy, hosts, pages
 from tests.bench.measured import Measured, Measuring, NotMeasured
 
 FIGURES: dict[str, Measuring] = {
     "list_page": pages.list_page,
+    "greedy_host": greedy.greedy_host,
     "click_to_running": hosts.click_to_running,
     "apply": hosts.apply,
     "build_cold": builds.build_cold,

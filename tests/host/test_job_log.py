@@ -50,6 +50,35 @@ def test_it_is_cut_off_and_still_takes_the_result(tmp_path, monkeypatch):
     assert read_from(tmp_path, end) == ([], end)
 
 
+def test_it_is_cut_off_after_so_many_lines_and_whatever_else_is_said_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(job_log, "LINES", 5)
+    log = JobLog(tmp_path)
+    for number in range(50):
+        log.tell(line(str(number)))
+        log.tell({"k": "progress", "at": 1.0, "fraction": 0.5, "note": ""})
+    log.tell({"k": "phase", "at": 1.0, "name": "import", "number": 2, "of": 2})
+    log.result("succeeded", None, {})
+    entries, _ = read_from(tmp_path, 0)
+    assert [entry["t"] for entry in entries if entry["k"] == "line"] == ["0", "1", "2", "3", "4", job_log.CUT]
+    assert entries[-1]["k"] == "phase", "how far it is stays known"
+    assert len(entries) == 5 + 5 + 1 + 1
+
+
+def test_of_long_logs_fewer_are_kept_and_the_last_one_always(tmp_path, monkeypatch):
+    monkeypatch.setattr(job_log, "KEPT_BYTES", 2500)
+    for number in range(6):
+        JobLog(tmp_path / str(number)).tell(line("x" * (900 if number < 5 else 4000)))
+        os.utime(tmp_path / str(number), (number, number))
+    job_log.keep_last(tmp_path, [])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["5"]
+    job_log.rmtree.remove(tmp_path / "5")
+    for number in range(6):
+        JobLog(tmp_path / str(number)).tell(line("x" * 900))
+        os.utime(tmp_path / str(number), (number, number))
+    job_log.keep_last(tmp_path, [])
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["4", "5"]
+
+
 def test_what_tools_print_survives(tmp_path):
     nasty = "\x1b[31m\x00 \u2028 \ud800 end"
     JobLog(tmp_path).tell(line(nasty))
