@@ -31,6 +31,7 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 # What the courier (and it alone) needs; the web process only pokes it through POKE_URL.
 REDIS_URL = secret("REDIS_URL", "redis-url")
+GUARD_URL = secret("GUARD_URL", "guard-url")  # the courier's second user: it shuts out a host that fills Redis
 POKE_URL = secret("POKE_URL", "poke-url")
 SIGNING_KEY_FILE = env.path("SIGNING_KEY_FILE", default=f"{DATA_DIR}/courier/signing-key")()
 

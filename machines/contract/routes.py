@@ -46,7 +46,7 @@ def host_acl(host_id: str) -> list[str]:
 def courier_acl() -> list[str]:
     """ACL rules of the courier: it alone fills the hosts' mailboxes, reads their streams and empties both."""
     return [
-        *_NOTHING, "+ping", "+multi", "+exec",
+        *_NOTHING, "+ping", "+multi", "+exec", "+client|no-evict",
         "(+lpush +llen +del ~np:h:*:host.*)",
         "(+xread +xlen +xinfo|stream +memory|usage %R~np:h:*:evt)",
         "(+xtrim +del ~np:h:*:evt)",
@@ -58,7 +58,7 @@ def guard_acl() -> list[str]:
     """ACL rules of the user with which the courier shuts a greedy host out. Whoever may change users may make one that
     may do anything, so this one does nothing else."""
     return [
-        *_NOTHING, "+ping", "+acl|list", "+acl|setuser", "+acl|save", "+client|list", "+client|kill", "+config|get",
+        *_NOTHING, "+ping", "+client|no-evict", "+acl|list", "+acl|setuser", "+acl|save", "+client|list", "+client|kill", "+config|get",
         "+config|rewrite",
     ]  # fmt: skip
 

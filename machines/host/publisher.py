@@ -1,12 +1,16 @@
 """Carries the spool to the host's Redis stream: event-driven, in pipelines, for ever.
 
-Redis may be down, frozen or emptied: the publisher goes on from the last report it got rid of.
+Redis may be down, frozen or emptied: the publisher goes on from the last report it got rid of. All hosts share its memory,
+so what the panel has not taken is no more than a window's size, and the rest waits in the spool: the panel shuts out a
+host that puts in more (panel/quarantine.py).
 """
 
 import logging
 import sqlite3
 import threading
 import time
+from itertools import accumulate
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -19,6 +23,9 @@ from machines.host.ledger import Ledger
 LOG = logging.getLogger(__name__)
 
 AT_ONCE = 200  # reports in one pipeline
+AT_ONCE_BYTES = 1024 * 1024  # of them together, unless one is larger
+WINDOW = 1024 * 1024  # bytes of reports that may lie in Redis before the panel has taken them
+LOOK_AGAIN = 0.1  # seconds between two looks whether it has
 STREAM_LENGTH = 20_000
 FIRST_PAUSE = 0.05
 PATIENCE = 2.0  # seconds: longest pause between two tries to reach Redis
@@ -34,6 +41,7 @@ class Publisher(threading.Thread):
         self._stream = stream
         self._wake = threading.Event()
         self._lock = threading.Lock()
+        self._filled = 0  # bytes of the stream, when last looked at
         self._sent = books.published(self._db)
         self._noted = self._sent
         self._reached = time.monotonic()
@@ -71,28 +79,47 @@ class Publisher(threading.Thread):
                 pause = min(PATIENCE, pause * 2)
 
     def _publish_some(self) -> bool:
-        """One pipeline full. False when nothing was left."""
+        """One pipeline full, or a look whether there is room for one. False when nothing was left."""
         self._wake.clear()
         after = self._sent
-        rows = books.spooled_after(self._db, after, AT_ONCE)
+        rows = _together(books.spooled_after(self._db, after, AT_ONCE))
         if not rows:
             self._reached = time.monotonic()
             return False
-        pipe = self._redis.pipeline(transaction=False)
-        for _, body in rows:
-            pipe.xadd(self._stream, {"r": body}, maxlen=STREAM_LENGTH, approximate=True)
-        pipe.execute()
+        if self._filled > WINDOW:
+            time.sleep(LOOK_AGAIN)
+            self._put([])
+            return True
+        self._put([body for _, body in rows])
         self._reached = time.monotonic()
         with self._lock:
             if self._sent == after:  # else a resend set it back meanwhile
                 self._sent = rows[-1][0]
         return True
 
+    def _put(self, bodies: list[str]) -> None:
+        """Publish these, and see how full the stream is then. Raises redis.RedisError."""
+        pipe: Any = self._redis.pipeline(transaction=False)
+        for body in bodies:
+            pipe.xadd(self._stream, {"r": body}, maxlen=STREAM_LENGTH, approximate=True)
+        pipe.memory_usage(self._stream, samples=0)
+        *answers, filled = pipe.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        self._filled = filled if isinstance(filled, int) else 0  # a panel of an older release does not let us ask
+
     def _note(self) -> None:
         """Remember durably-enough where we are: after a crash a few reports go out twice, which changes nothing."""
         if self._noted != self._sent:
             books.set_published(self._db, self._sent)
             self._noted = self._sent
+
+
+def _together(rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The first of them, as many as go into one pipeline."""
+    sizes = accumulate(len(body) for _, body in rows)
+    return rows[: max(1, sum(size <= AT_ONCE_BYTES for size in sizes))]
 
 
 def _client(url: str) -> redis.Redis:

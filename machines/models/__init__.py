@@ -9,6 +9,7 @@ from machines.models.job import Job, LogChunk
 from machines.models.machine import Machine
 from machines.models.preset import GroupMember, JobGroup, Preset, PresetUse
 from machines.models.recipe import Recipe, RecipeVersion
+from machines.models.redis_check import RedisCheck
 from machines.models.revision import BindMount, PortForward, Revision
 from machines.models.user import User
 
@@ -29,6 +30,7 @@ __all__ = [
     "PresetUse",
     "Recipe",
     "RecipeVersion",
+    "RedisCheck",
     "Revision",
     "User",
 ]

@@ -8,9 +8,9 @@ from machines.models.host import Host
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
     "joined", "restore-confirmed", "configuration-adopted", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
-    "archive-downloaded", "archive-removed",
+    "archive-downloaded", "archive-removed", "host-released",
 })  # fmt: skip
-GRAVE = frozenset({"unverified-pull", "panel-restored"})
+GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined"})
 
 
 class Event(models.Model):

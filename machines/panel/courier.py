@@ -32,9 +32,11 @@ from machines.contract.states import (
 )
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT
-from machines.panel import archive_files, clocks, database_file, epochs, groups, intake
+from machines.panel import archive_files, clocks, database_file, epochs, groups, intake, quarantine
 from machines.panel.dispatch import SECRETS_LAST
-from machines.panel.mailbox import Mailbox
+from machines.panel.mailbox import TIMEOUT, Mailbox
+from machines.panel.quarantine import Watch
+from machines.panel.redis_users import Guard
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,8 @@ CANCEL_AGAIN = 5  # seconds
 CLOCK_AGAIN = 5
 RESEND_AGAIN = 2
 REPORTS_AT_ONCE = 20  # in one transaction at most; see intake.TAKE_SECONDS
-TURN = 1.0  # how long one host's reports may keep those of the others waiting
+TURN = 1.0  # seconds for one round of all hosts' reports, in equal parts
+WATCH_EVERY = 0.5  # seconds
 TOO_OLD = "Its host lives, and has not said for some time how its machines are."
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
@@ -58,12 +61,13 @@ TROUBLE: tuple[type[Exception], ...] = (redis.RedisError, KombuError, Operationa
 
 
 class Courier:
-    def __init__(self, url: str, key: SigningKey, epoch_file: Path | None = None) -> None:
+    def __init__(self, url: str, key: SigningKey, epoch_file: Path | None = None, *, guard_url: str = "") -> None:
         self._key = key
         self._keeper = epochs.Keeper(epoch_file)
         self._epoch = 0  # the one in which orders were sent last
         self._sealing = threading.Lock()  # or the order with the later place might leave first
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
+        self._watch = Watch(Mailbox(url), Guard(guard_url, timeout=TIMEOUT) if guard_url else None)
         self._stop = threading.Event()
         groups.follow()
         self._swept = self._looked = self._tidied = SOME_TIME_AGO
@@ -71,11 +75,17 @@ class Courier:
         self._greeted: dict[UUID, datetime] = {}  # host → when it was last told of the epoch
 
     def run(self) -> None:
-        """Work until stop() is called: sending in one thread, reading in another."""
-        reader = threading.Thread(target=self._loop, args=("reading", self._read_once), name="reader")
-        reader.start()
+        """Work until stop() is called: sending in one thread, reading in another, and a third looks after those who take
+        too much of what all share."""
+        others = [
+            threading.Thread(target=self._loop, args=("reading", self._read_once), name="reader"),
+            threading.Thread(target=self._loop, args=("watching", self._watch_once), name="watcher"),
+        ]
+        for thread in others:
+            thread.start()
         self._loop("sending", self._send_once)
-        reader.join()
+        for thread in others:
+            thread.join()
 
     def stop(self) -> None:
         self._stop.set()
@@ -129,7 +139,8 @@ class Courier:
             self._hold_back()
             return False
         self._begin_epoch(now)
-        awake = Job.objects.filter(host__last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS)).select_related("host")
+        seen = now - timedelta(seconds=OFFLINE_SECONDS)
+        awake = Job.objects.filter(host__last_seen__gte=seen, host__quarantined_at=None).select_related("host")
         again = Q(cancel_sent_at=None) | ~Q(cancel_sent_at__range=(now - timedelta(seconds=CANCEL_AGAIN), now))
         asked = Q(cancel_asked_at__isnull=False, state__in=[s.value for s in UNFINISHED_JOB_STATES])
         owed = list(awake.filter(again, asked | Q(owes_cancel=True))[:AT_ONCE])
@@ -165,7 +176,7 @@ class Courier:
             for host in Host.objects.all():
                 self._outgoing.empty(host.pk)
         self._epoch = self._keeper.number
-        awake = Host.objects.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS))
+        awake = Host.objects.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS), quarantined_at=None)
         for host in awake.filter(heard_epoch__lt=self._epoch):
             if not now - timedelta(seconds=CANCEL_AGAIN) <= self._greeted.get(host.pk, SOME_TIME_AGO) <= now:
                 self._greeted[host.pk] = now
@@ -194,7 +205,11 @@ class Courier:
         still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"], cancel_asked_at=None)
         if not still.update(sends=job.sends + 1, send_next_at=now + timedelta(seconds=wait)):
             return
-        self._outgoing.send(job.host_id, sealed)
+        try:
+            self._outgoing.send(job.host_id, sealed)
+        except TROUBLE:  # Redis is full, or away; it is tried again as soon as it is not
+            still.update(send_next_at=now)
+            raise
         sent_at = job.sent_at or now
         if not Job.objects.move(
             job.pk, JobState.SENT, sent_at=sent_at
@@ -260,6 +275,7 @@ class Courier:
             why = host.trouble.get("loop") or host.trouble.get("machines") or TOO_OLD
             old = now - timedelta(seconds=INVENTORY_STALE_SECONDS)
             intake.make_unknown(Machine.objects.on(host).listed().filter(changed_at__lt=old), why, now)
+        quarantine.say_why_orders_wait(AT_ONCE)
         Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
 
     def ask_for_files(self, now: datetime) -> None:
@@ -281,19 +297,29 @@ class Courier:
 
     # --- reports in
 
+    def _watch_once(self) -> None:
+        self._watch.look()
+        self._stop.wait(WATCH_EVERY)
+
     def _read_once(self) -> None:
-        positions = dict(Host.objects.values_list("id", "stream_position"))
+        given = Host.objects.values_list("id", "stream_position", "quarantined_at", "paused_until")
+        positions = {host_id: position for host_id, position, *shut in given if not quarantine.is_shut(*shut)}
         if not positions:
             self._stop.wait(1)
-        for host_id, entries in self._incoming.read(positions).items():
-            self._take(host_id, entries)
+        found, faults = self._incoming.read(positions)
+        for host_id, why in faults.items():
+            self._watch.strike(host_id, why)
+        for host_id, entries in found.items():
+            self._take(host_id, entries, TURN / len(found))
 
-    def _take(self, host_id: UUID, entries: list[tuple[str, str]]) -> None:
+    def _take(self, host_id: UUID, entries: list[tuple[str, str]], turn: float) -> None:
         """What one host said, for a turn's time; the rest is read again when the others had theirs."""
-        until = time.monotonic() + TURN
+        until = time.monotonic() + turn
         done = 0
         while done < len(entries):
             taken = intake.take(host_id, entries[done : done + REPORTS_AT_ONCE])
+            if self._watch.note_refused(host_id, taken.count(intake.Taken.REFUSED)):
+                return
             if intake.Taken.GAP in taken:
                 self._ask_again(host_id)
             done += len(taken)
@@ -333,5 +359,7 @@ def _expired(job: Job) -> Problem:
     host, why = job.host, ""
     if clocks.holds_back(host.clock_skew, job.op):
         why = f" {clocks.problem(host.name, host.clock_skew).message}"
+    elif host.quarantined_at:
+        why = f" {quarantine.problem(host).message}"
     said = f"{host.name} did not accept the order in time."
     return Problem(said, code="expired", hint=why.strip())  # what became of it there: job_words.withdrawal()

@@ -17,7 +17,7 @@ def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
     return kept | {
         "url": rows.host_url(given["name"]),
         "state": state.value,
-        "need": BY_NEED[state],
+        "need": -1 if given.get("quarantined_at") else BY_NEED[state],
         "heard": given["last_seen"] if state != HostState.ONLINE else None,
         "silent": state in {HostState.OFFLINE, HostState.JOINING},
         **resources(given["facts"]),

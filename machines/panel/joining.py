@@ -54,7 +54,9 @@ def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: 
     user, password = routes.user(str(host.id)), secrets.token_urlsafe(32)
     mailbox.add_user(redis_admin_url, user, password, routes.host_acl(str(host.id)))
     mailbox.begin_anew(redis_admin_url, host.id)
-    Host.objects.filter(pk=host.pk).update(stream_position="0")
+    Host.objects.filter(pk=host.pk).update(
+        stream_position="0", quarantined_at=None, quarantine_why="", paused_until=None
+    )
     return "".join(
         f"{name}={value}\n"
         for name, value in {

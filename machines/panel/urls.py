@@ -85,6 +85,7 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and �
 host_urls: list[URLPattern] = [  # /hosts/…
     path("", hosts.index, name="host-index"),
     path("<word:host>/", hosts.detail, name="host-detail"),
+    path("<word:host>/release/", hosts.release, name="host-release"),
     path("<word:host>/pool/", pools.new, name="host-pool"),
     path("<word:host>/doctor/", doctor.host, name="host-doctor"),
     path("<word:host>/doctor/examine/", doctor.examine_host, name="host-examine"),

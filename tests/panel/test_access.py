@@ -73,6 +73,7 @@ TABLE = {
     "host-index": Line(SEE, GET),
     "host-detail": Line(SEE, GET),
     "host-pool": Line(ADMINISTER, BOTH),
+    "host-release": Line(ADMINISTER, POST),
     "host-doctor": Line(SEE, GET),
     "host-examine": Line(OPERATE, POST),
     "host-mend": Line(ADMINISTER, POST),

@@ -20,7 +20,7 @@ class Command(BaseCommand):
         if database := routes.other_database(settings.REDIS_URL):
             raise CommandError(f"REDIS_URL ends in /{database}, and everything lies in database 0 of Redis.")
         key = Path(settings.SIGNING_KEY_FILE)
-        courier = Courier(settings.REDIS_URL, load_key(key), key.with_name("epoch"))
+        courier = Courier(settings.REDIS_URL, load_key(key), key.with_name("epoch"), guard_url=settings.GUARD_URL)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: courier.stop())
         self.stdout.write("courier: at work")

@@ -36,6 +36,7 @@ class Command(BaseCommand):
         load_key(Path(settings.SIGNING_KEY_FILE))
         if options["redis_admin_url"]:
             _redis_user(data / "redis-url", options["redis_admin_url"], "np-courier", routes.courier_acl())
+            _redis_user(data / "guard-url", options["redis_admin_url"], "np-guard", routes.guard_acl())
             _redis_user(data / "poke-url", options["redis_admin_url"], "np-web", routes.web_acl())
         if options["tables"]:
             call_command("migrate", interactive=False, verbosity=0)

@@ -5,18 +5,32 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract import protected
 from machines.contract.protected import Place
 from machines.contract.rights import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.panel import bases, budgets, clocks, frame, host_rows, job_words, name_files, responses, rows
+from machines.panel import (
+    bases,
+    budgets,
+    clocks,
+    dispatch,
+    frame,
+    host_rows,
+    job_words,
+    name_files,
+    quarantine,
+    redis_check,
+    responses,
+    rows,
+)
 from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import pools
 
@@ -39,7 +53,7 @@ def index(request: PanelRequest) -> HttpResponse:
     now = timezone.now()
     word = request.GET.get("q", "").replace("\0", "").strip()[:100]
     found = Host.objects.filter(name__icontains=word) if word else Host.objects.all()
-    given = list(found.annotate(**COUNTS).values("name", "last_seen", "facts", *COUNTS)[: SHOWN + 1])
+    given = list(found.annotate(**COUNTS).values("name", "last_seen", "facts", "quarantined_at", *COUNTS)[: SHOWN + 1])
     shown = sorted((host_rows.row(host, now) for host in given[:SHOWN]), key=lambda host: (host["need"], host["name"]))
     jobs = frame.unfinished_jobs(request)
     context = {
@@ -50,7 +64,8 @@ def index(request: PanelRequest) -> HttpResponse:
         "panel_name": urlsplit(f"//{request.get_host()}").hostname,
         "fragment": responses.wants_fragment(request),
     }
-    version = rows.version(shown, word, len(jobs))
+    context["redis_faults"] = redis_check.kept() if context["may_administer"] else []
+    version = rows.version(shown, word, len(jobs), context["redis_faults"])
     return responses.page(request, "hosts/index.html", context, fragment="hosts/_list.html", version=version)
 
 
@@ -58,7 +73,9 @@ def index(request: PanelRequest) -> HttpResponse:
 @needs(Right.SEE)
 def detail(request: PanelRequest, host: str) -> HttpResponse:
     now = timezone.now()
-    found = get_object_or_404(Host.objects.annotate(**COUNTS), name=host)
+    may_administer = request.user.may(Right.ADMINISTER)
+    asked = Host.objects.annotate(**COUNTS, redis_faults=redis_check.subquery())
+    found = get_object_or_404(asked, name=host)
     counts = {name: getattr(found, name) for name in COUNTS}
     events = list(Event.objects.filter(host=found)[:EVENTS_SHOWN])
     jobs = frame.unfinished_jobs(request)
@@ -94,10 +111,14 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "bad_binds": _texts(found.facts.get("bad_binds")),
         "protected": _protected(found),
         "key": uuid4(),
+        "may_administer": may_administer,
+        "redis_faults": vars(found)["redis_faults"] if may_administer else [],
         "fragment": responses.wants_fragment(request),
     }
     version = rows.version(
         counts,
+        found.quarantined_at,
+        context["redis_faults"],
         context["state"],
         context["is_old"],
         context["trouble"],
@@ -109,6 +130,17 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         here,
     )
     return responses.page(request, "hosts/detail.html", context, fragment="hosts/_host.html", version=version)
+
+
+@require_POST
+@needs(Right.ADMINISTER)
+def release(request: PanelRequest, host: str) -> HttpResponse:
+    """Let a quarantined host in again; pressed twice, it is free all the same."""
+    found = get_object_or_404(Host, name=host)
+    if quarantine.release(found, by=request.user):
+        dispatch.poke()
+        messages.success(request, f"{found.name} is released. Its worker connects again by itself within seconds.")
+    return redirect(rows.host_url(found.name))
 
 
 def _is_off(host: Host) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders
-from machines.models import Event
+from machines.models import Event, Host
 from tests import make
 
 URL = "/hosts/alpha/"
@@ -172,3 +172,12 @@ def test_machines_whose_binds_give_the_host_away_are_named(as_viewer, alpha):
     page = text(as_viewer.get(URL))
     assert "Binds that give this host away" in page
     assert "Bind=/opt:/x: /opt holds /opt/nspawnpanel." in page
+
+
+def test_a_quarantined_host_says_why_and_offers_its_release_to_those_who_may(as_viewer, as_admin, alpha):
+    Host.objects.update(quarantined_at=timezone.now(), quarantine_why="alpha opened more than 64 connections to Redis.")
+    for client, offered in ((as_viewer, False), (as_admin, True)):
+        page = client.get("/hosts/alpha/").content.decode()
+        assert "alpha opened more than 64 connections to Redis." in page
+        assert ('action="/hosts/alpha/release/"' in page) is offered
+        assert "quarantined" in client.get("/hosts/").content.decode()

@@ -1,0 +1,285 @@
+"""Whoever stole a host's Redis password, against a real Valkey with the panel's real users: what it may do, how long it may,
+and that no other host notices. The courier's turns are taken by hand."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+import redis
+from django.utils import timezone
+from nacl.signing import SigningKey
+
+from machines.contract import orders, reports, routes
+from machines.contract.states import JobState
+from machines.models import Event, Host, Job, RedisCheck
+from machines.panel import mailbox, quarantine, redis_check
+from machines.panel.courier import Courier
+from machines.panel.redis_users import Clients, Guard
+from nspawnpanel.valkey import Valkey
+from tests import make
+from tests.panel.test_intake import HostVoice
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LAST = f"{2**64 - 1}-{2**64 - 1}"
+Attack = Callable[[redis.Redis, str], object]
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("valkey")) as server:
+        mailbox.add_user(server.admin_url, "np-courier", "secret", routes.courier_acl())
+        mailbox.add_user(server.admin_url, "np-guard", "secret", routes.guard_acl())
+        yield server
+
+
+@pytest.fixture
+def greedy(valkey: Valkey) -> HostVoice:
+    valkey.flush()
+    return join(valkey, HostVoice("alpha"))
+
+
+@pytest.fixture
+def other(valkey: Valkey) -> HostVoice:
+    return join(valkey, HostVoice("beta"))
+
+
+@pytest.fixture
+def thief(valkey: Valkey, greedy: HostVoice) -> Iterator[redis.Redis]:
+    client = redis.Redis.from_url(valkey.url(routes.user(str(greedy.host.id)), "secret"))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def courier(valkey: Valkey, greedy: HostVoice, monkeypatch) -> Courier:
+    monkeypatch.setattr(quarantine, "APART", 0.0)  # the turns of a test follow each other at once
+    monkeypatch.setattr("machines.panel.mailbox.BLOCK_MS", 1)
+    return Courier(
+        valkey.url("np-courier", "secret"), SigningKey.generate(), guard_url=valkey.url("np-guard", "secret")
+    )
+
+
+def join(valkey: Valkey, voice: HostVoice) -> HostVoice:
+    host_id = str(voice.host.id)
+    mailbox.add_user(valkey.admin_url, routes.user(host_id), "secret", routes.host_acl(host_id))
+    return voice
+
+
+def stream(voice: HostVoice) -> str:
+    return routes.stream(str(voice.host.id))
+
+
+def kinds() -> list[str]:
+    return list(Event.objects.exclude(kind="report-refused").order_by("id").values_list("kind", flat=True))
+
+
+def let_go_by(courier: Courier) -> None:
+    """What a pause waits for."""
+    Host.objects.exclude(paused_until=None).update(paused_until=timezone.now() - timedelta(seconds=1))
+    courier._watch.look()
+
+
+def read_until(courier: Courier, done: Callable[[], bool]) -> None:
+    """As many turns as it takes on a busy machine."""
+    for _ in range(50):
+        courier._read_once()
+        courier._watch.look()
+        if done():
+            return
+
+
+def fill(client: redis.Redis, key: str) -> None:
+    for _ in range(12):
+        client.xadd(key, {"r": "x" * 3_000_000})
+
+
+def many_small(client: redis.Redis, key: str) -> None:
+    pipe = client.pipeline(transaction=False)
+    for _ in range(200):
+        pipe.xadd(key, {"r": "nobody signed this"})
+    pipe.execute()
+
+
+def many_fields(client: redis.Redis, key: str) -> None:
+    client.execute_command("XADD", key, "*", *["x", ""] * 60_000)
+
+
+def last_id(client: redis.Redis, key: str) -> None:
+    client.xadd(key, {"r": "x"}, id=LAST)
+
+
+def last_id_unseen(client: redis.Redis, key: str) -> None:
+    client.execute_command("XADD", key, "MAXLEN", "0", LAST, "r", "x")
+
+
+ATTACKS = [fill, many_small, many_fields, last_id, last_id_unseen]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_a_greedy_host_is_emptied_then_paused_then_quarantined_and_no_other_notices(
+    attack: Attack, valkey, courier, greedy, other, thief
+):
+    own = redis.Redis.from_url(valkey.url(routes.user(str(other.host.id)), "secret"))
+    for turn in range(3):
+        attack(thief, stream(greedy))
+        own.xadd(stream(other), {"r": other.say(reports.Heartbeat())})
+        read_until(courier, lambda turn=turn: len(kinds()) > turn)
+        other.host.refresh_from_db()
+        assert other.host.report_number == turn + 1
+        assert (valkey.admin().memory_usage(stream(greedy)) or 0) < 100_000
+        let_go_by(courier)
+    assert kinds() == ["stream-emptied", "host-paused", "host-quarantined"]
+    host = Host.objects.get(pk=greedy.host.pk)
+    assert host.quarantined_at
+    assert host.quarantine_why.startswith("alpha ")
+    with pytest.raises(redis.AuthenticationError):
+        attack(thief, stream(greedy))
+
+
+@pytest.mark.parametrize("attack", [last_id, last_id_unseen], ids=lambda attack: attack.__name__)
+def test_the_highest_id_mutes_no_host_for_longer_than_a_turn(attack: Attack, courier, greedy, thief):
+    attack(thief, stream(greedy))
+    courier._read_once()
+    courier._watch.look()
+    thief.xadd(stream(greedy), {"r": greedy.say(reports.Heartbeat())})
+    courier._read_once()
+    greedy.host.refresh_from_db()
+    assert greedy.host.report_number == 1
+
+
+def test_a_key_of_the_wrong_kind_keeps_nobodys_reports_from_being_read(valkey, courier, greedy, other):
+    """No host's user can make one; whoever holds Redis can."""
+    valkey.admin().set(stream(greedy), "no stream")
+    valkey.admin().xadd(stream(other), {"r": other.say(reports.Heartbeat())})
+    courier._read_once()
+    other.host.refresh_from_db()
+    assert other.host.report_number == 1
+    assert kinds() == ["stream-emptied"]
+    valkey.admin().xadd(stream(greedy), {"r": greedy.say(reports.Heartbeat())})
+    courier._read_once()
+    greedy.host.refresh_from_db()
+    assert greedy.host.report_number == 1
+
+
+def test_a_mailbox_of_the_wrong_kind_keeps_nobodys_orders_from_leaving(valkey, courier, greedy, other):
+    queues = [routes.prefix(str(v.host.id)) + routes.queue(str(v.host.id)) for v in (greedy, other)]
+    valkey.admin().set(queues[0], "no list")
+    first, second = (make.job(orders.Start(name="web"), on=voice.host) for voice in (greedy, other))
+    courier.send_due(timezone.now())
+    assert [valkey.admin().llen(queue) for queue in queues] == [1, 1]
+    assert set(Job.objects.filter(pk__in=[first.pk, second.pk]).values_list("state", flat=True)) == {JobState.SENT}
+
+
+def test_connections_without_end_are_closed(valkey, courier, greedy, thief):
+    url = valkey.url(routes.user(str(greedy.host.id)), "secret")
+    held = [redis.Redis.from_url(url) for _ in range(quarantine.CLIENTS + 1)]
+    for client in held:
+        client.ping()
+    courier._watch.look()
+    assert kinds() == ["stream-emptied"]
+    courier._watch.look()
+    assert kinds() == ["stream-emptied", "host-paused"]
+    left = [client for client in valkey.admin().client_list() if client["user"] == routes.user(str(greedy.host.id))]
+    assert left == []
+    for client in held:
+        client.close()
+
+
+def test_what_lies_on_a_connection_counts_too():
+    fill, few = mailbox.Fill(0), Clients(2, quarantine.CLIENT_BYTES + 1)
+    assert "on its connections to Redis" in quarantine.breach(fill, "0", few)
+    assert quarantine.breach(fill, "0", Clients(4, 200_000)) == ""
+
+
+def test_orders_of_a_quarantined_host_wait_and_say_why(valkey, courier, greedy, other):
+    Host.objects.filter(pk=greedy.host.pk).update(
+        quarantined_at=timezone.now(), quarantine_why="alpha put in too much."
+    )
+    job, free = (make.job(orders.Start(name="web"), on=voice.host) for voice in (greedy, other))
+    courier.send_due(timezone.now())
+    courier.sweep(timezone.now())
+    job.refresh_from_db(), free.refresh_from_db()
+    assert (job.state, job.sends, job.problem["code"]) == (JobState.QUEUED, 0, "host-quarantined")
+    assert job.problem["hint"].startswith("alpha put in too much. Orders wait until")
+    assert free.state == JobState.SENT
+    courier.sweep(job.expires_at + timedelta(seconds=1))
+    job.refresh_from_db()
+    assert job.state == JobState.EXPIRED
+    assert "alpha is quarantined." in job.problem["hint"]
+
+
+def test_released_it_is_heard_with_the_password_it_had_and_its_orders_leave(
+    valkey, courier, greedy, thief, as_admin, as_viewer
+):
+    Host.objects.update(quarantined_at=timezone.now(), quarantine_why="alpha put in too much.")
+    job = make.job(orders.Start(name="web"), on=greedy.host)
+    courier._watch.look()
+    courier.sweep(timezone.now())
+    with pytest.raises(redis.AuthenticationError):
+        thief.ping()
+    assert as_viewer.post("/hosts/alpha/release/").status_code == 403
+    for _ in range(2):  # pressed twice
+        assert as_admin.post("/hosts/alpha/release/").status_code == 302
+    assert kinds() == ["host-released"]
+    courier._watch.look()
+    thief.xadd(stream(greedy), {"r": greedy.say(reports.Heartbeat())})
+    courier._read_once()
+    greedy.host.refresh_from_db()
+    assert greedy.host.report_number == 1
+    courier.send_due(timezone.now())
+    job.refresh_from_db()
+    assert (job.state, job.problem) == (JobState.SENT, None)
+
+
+def test_a_users_rules_of_an_older_release_become_those_of_this_one_and_its_password_stays(
+    valkey, courier, greedy, thief
+):
+    name = routes.user(str(greedy.host.id))
+    valkey.admin().execute_command("ACL", "SETUSER", name, "+select", "(+xadd ~*)")
+    thief.select(2)
+    courier._watch.look()
+    for forbidden in (lambda: thief.select(2), lambda: thief.xadd("np:other", {"r": "x"})):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            forbidden()
+    assert thief.xadd(stream(greedy), {"r": "x"})
+
+
+def test_no_user_is_made_for_a_host_that_has_none(valkey, courier):
+    stranger = make.host(f"gamma-{uuid4()}")
+    courier._watch.look()
+    assert valkey.admin().acl_getuser(routes.user(str(stranger.id))) is None
+
+
+def test_without_a_guard_a_quarantined_host_is_not_read_and_its_stream_stays_empty(valkey, greedy, thief):
+    courier = Courier(valkey.url("np-courier", "secret"), SigningKey.generate())
+    Host.objects.update(quarantined_at=timezone.now(), quarantine_why="alpha put in too much.")
+    thief.xadd(stream(greedy), {"r": greedy.say(reports.Heartbeat())})
+    courier._watch.look()
+    assert valkey.admin().exists(stream(greedy)) == 0
+    assert redis_check.kept() == [redis_check.NO_GUARD]
+
+
+def test_a_redis_that_is_set_as_ours_has_no_faults_and_another_says_each(valkey, as_admin, as_viewer, greedy):
+    guard = Guard(valkey.url("np-guard", "secret"), timeout=5)
+    assert redis_check.faults(guard) == []
+    told = {"maxmemory": "0", "maxmemory-policy": "allkeys-lru", "maxmemory-clients": "0",
+            "proto-max-bulk-len": "536870912", "client-query-buffer-limit": "1073741824"}  # fmt: skip
+    found = redis_check.judge(told)
+    assert [fault.split(": set ")[1] for fault in found] == [
+        "maxmemory 256mb in its configuration.", "maxmemory-policy noeviction in its configuration.",
+        "maxmemory-clients 64mb in its configuration.", "proto-max-bulk-len 4mb in its configuration.",
+        "client-query-buffer-limit 8mb in its configuration.",
+    ]  # fmt: skip
+    redis_check.keep(found)
+    for page in ("/hosts/", "/hosts/alpha/"):
+        assert "set maxmemory-clients 64mb" in as_admin.get(page).content.decode()
+        assert "maxmemory" not in as_viewer.get(page).content.decode()
+    RedisCheck.objects.update(checked_at=timezone.now() - timedelta(hours=1))
+    assert redis_check.kept() == []
+
+
+def test_what_redis_does_not_tell_is_not_called_well_set(valkey):
+    mailbox.add_user(valkey.admin_url, "deaf", "secret", ["+ping"])
+    [fault] = redis_check.faults(Guard(valkey.url("deaf", "secret"), timeout=5))
+    assert fault.startswith("How Redis is set cannot be read")
