@@ -154,8 +154,14 @@ def _keep(files: Iterable[Belonging], folder: Path) -> int:
     if copies:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_room(folder)
-    for each in copies:
-        _put(folder / each.path.relative_to("/"), each.path, each.target)
+    is_new = not folder.exists()
+    try:
+        for each in copies:
+            _put(folder / each.path.relative_to("/"), each.path, each.target)
+    except OSError:
+        if is_new:  # else an earlier try has taken away what lies there
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     return len(copies)
 
 
@@ -179,15 +185,20 @@ def _put(file: Path, source: Path, target: str) -> None:
 def _copy(source: Path, file: Path) -> None:
     """All of a regular file, with its owner and mode. Raises OSError."""
     aside = file.with_name(f".{file.name}.new")
-    made = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(made, "wb") as out, open(os.open(source, guarded.READ_ONLY | os.O_NOFOLLOW), "rb") as text:
-        state = os.fstat(text.fileno())
-        shutil.copyfileobj(text, out)
-        os.fchown(out.fileno(), state.st_uid, state.st_gid)
-        os.fchmod(out.fileno(), stat.S_IMODE(state.st_mode))
-        out.flush()
-        os.fsync(out.fileno())
-    aside.rename(file)
+    try:
+        made = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(made, "wb") as out, open(os.open(source, guarded.READ_ONLY | os.O_NOFOLLOW), "rb") as text:
+            state = os.fstat(text.fileno())
+            shutil.copyfileobj(text, out)
+            os.fchown(out.fileno(), state.st_uid, state.st_gid)
+            os.fchmod(out.fileno(), stat.S_IMODE(state.st_mode))
+            out.flush()
+            os.fsync(out.fileno())
+        aside.rename(file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        error.filename = error.filename or str(file)
+        raise
 
 
 def put_back(keep: Path) -> int:

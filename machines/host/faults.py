@@ -180,10 +180,14 @@ def look(where: str) -> Room | None:
 def full_place(file: str) -> str:
     """The folder that is full when a file could not be written. Names that are relative to an open folder say nothing; then
     it is where we write that has the least room."""
+    own = Paths()
+    if ours := [
+        str(place) for place in (own.machines, own.state, own.nspawn, own.scratch) if file.startswith(f"{place}/")
+    ]:
+        return ours[0]
     if file.startswith("/"):
         above = [str(folder) for folder in (Path(file), *Path(file).parents) if look(str(folder)) is not None]
         return next((folder for folder in above if Path(folder).is_dir()), "/")
-    own = Paths()
     rooms = [
         (str(place), room)
         for place in (own.machines, own.state, own.nspawn, own.scratch, Path(tempfile.gettempdir()))

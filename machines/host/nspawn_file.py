@@ -180,13 +180,20 @@ def _aside_of(file: Path) -> Path:
 
 
 def _aside(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Its new text beside it, on disk. Raises OSError; then nothing of it is left, also on a disk that is full."""
     aside = _aside_of(file)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as out:
-        os.fchmod(out.fileno(), 0o644)
-        out.write(text.encode(errors="surrogateescape"))
-        out.flush()
-        os.fsync(out.fileno())
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644), "wb") as out:
+            os.fchmod(out.fileno(), 0o644)
+            out.write(text.encode(errors="surrogateescape"))
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        _forget_empty(file.parent)
+        error.filename = error.filename or str(file)  # write(2) and fsync(2) name none
+        raise
     return aside
 
 

@@ -21,7 +21,7 @@ class Remnants:
 
     def note(self, path: object, error: Exception) -> bool:
         """Whether it is new, or the reason is."""
-        key, why = printable(str(path))[:1000], reason(error)
+        key, why = printable(str(path))[:1000], _below(str(path), reason(error))
         with self._lock:
             before = self._known.get(key)
             since = before.since if before else time.time()
@@ -40,6 +40,11 @@ class Remnants:
         """The oldest first, as many as a report has."""
         with self._lock:
             return sorted(self._known.values(), key=lambda each: each.since)[:TOLD]
+
+
+def _below(path: str, why: str) -> str:
+    """Beside its own path only what lies below it need be said."""
+    return why.removeprefix(f"{path}: ").replace(f"{path}/", "") or why
 
 
 def reason(error: Exception) -> str:

@@ -195,7 +195,7 @@ def test_what_is_gone_at_last_is_told_no_more(paths, spool, machines, monkeypatc
         for number, why in enumerate(("in use", "in use", "read-only")):
             stuck.setattr(pool, "clear", lambda tree, why=why: raises(OSError(16, why, f"{tree}/swap")))
             assert half_made.sweep(paths, spool.ledger, lambda _: False, told) is (number != 1)
-            assert told.told()[0].why == f"{tree}/swap: {why}"
+            assert told.told()[0].why == f"swap: {why}"
     assert half_made.sweep(paths, spool.ledger, lambda _: False, told)
     assert told.told() == []
     assert not tree.exists()

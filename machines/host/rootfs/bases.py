@@ -141,8 +141,12 @@ def publish(paths: Paths, base: Base, aside: Path) -> None:
     paths.bases.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = paths.bases / f"{base.id}.json"
     part = file.with_suffix(".new")
-    part.write_text(json.dumps(asdict(base)))
-    part.rename(file)
+    try:
+        part.write_text(json.dumps(asdict(base)))
+        part.rename(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def trim(paths: Paths, newest: Base, most: int) -> list[tuple[Base, str]]:
