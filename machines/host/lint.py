@@ -23,7 +23,7 @@ from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
 from machines.contract.names import MachineName
 from machines.contract.problems import BadValue, Problem
-from machines.host import found, guarded, host_fact, images, listeners, policy, systemctl
+from machines.host import found, guarded, host_fact, images, listeners, policy, protection, systemctl
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
 from machines.host.paths import DROPIN, PROBE, Paths, unit_of
@@ -50,6 +50,7 @@ def check(
     machine runs.
     """
     _own_check(paths, name, wanted, found, unit_runs)
+    _refuse_shared(paths, name, wanted, found, unit_runs)
     policy.allow_files(
         rules, paths, nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits), found=(found.nspawn, found.limits),
         unit=unit_runs(name),
@@ -101,6 +102,37 @@ def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files, uni
     lines = [_placed(name, wanted, finding) for finding in held] + _misread(name, wanted, found)
     if lines:
         raise _refuse(lines[0], hint=held[0].hint if held else "", details="\n".join(lines))
+
+
+def _refuse_shared(paths: Paths, name: MachineName, wanted: Files, found: Files, unit_runs: Runs) -> None:
+    """What judge._nested says by names, by what is reached: a folder that another machine can write to may have another name,
+    through a mount or a link. Of lines that are new. Raises Problem config-refused."""
+    known = {(each.key, each.value) for each in protection.sources(nspawn.parse(found.nspawn))}
+    mine = [
+        each for each in protection.sources(nspawn.parse(wanted.nspawn)) if (each.key, each.value) not in known
+    ]  # fmt: skip
+    if not mine:
+        return
+    guard = protection.Protection(())
+    others = [
+        (other.name, each) for other in _others(paths, name, unit_runs) for each in protection.sources(other.settings)
+    ]
+    theirs = [(spot, whose) for whose, each in others if each.writable for spot in guard.spots_of(each)]
+    for each in mine:
+        if met := guard.inside(each.path, theirs):
+            raise _refuse(f"{each.key}={each.value}: {_could(met[0], met[1])}", "Bind a folder that lies beside it.")
+    own = [(spot, str(name)) for each in mine if each.writable for spot in guard.spots_of(each)]
+    for whose, each in others if own else ():
+        if met := guard.inside(each.path, own):
+            raise _refuse(
+                f"{whose} binds {each.path}. {_could(met[0], str(name))}", "Bind a folder that lies beside it."
+            )
+
+
+def _could(step: str, whose: str) -> str:
+    return (
+        f"{step} lies in a folder that {whose} can write to: it could put a link there that leads anywhere on the host."
+    )
 
 
 def _placed(name: MachineName, wanted: Files, finding: Finding) -> str:

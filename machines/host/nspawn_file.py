@@ -16,7 +16,7 @@ from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.contract.orders import ABSENT, Configuration
 from machines.contract.problems import Problem
-from machines.host import bind_dropin, guarded
+from machines.host import bind_dropin, guarded, protection
 from machines.host.paths import Paths
 
 OURS_LIMIT = 16 * guarded.SETTINGS_LIMIT  # bytes of a file that holds both, written as JSON
@@ -131,6 +131,11 @@ def place_of(file: Path, text: str, *, follow: bool) -> Path:
         return file
     real = Path(guarded.resolved(file))
     if follow and text and guarded.is_there(real) and str(real) != os.devnull and os.access(real.parent, os.W_OK):
+        if open_folder := protection.open_folder(str(file)):
+            raise Problem(
+                f"{file} is a link to {real}, and others than root can write to {open_folder} on the way; nothing was written.",
+                code="file-is-link", hint=f"Who can put a link there decides what root writes to: chown root: {open_folder}; chmod go-w {open_folder}",
+            )  # fmt: skip
         return real
     why = "which switches these settings off" if str(real) == os.devnull else "so it is looked after elsewhere"
     raise Problem(

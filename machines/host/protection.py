@@ -15,7 +15,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -47,6 +47,7 @@ class Source:
     path: str
     writable: bool
     recursive: bool = True
+    same_ids: bool = False  # root inside is the host's root there (idmap), whatever the user namespace
 
 
 @dataclass(frozen=True)
@@ -63,27 +64,36 @@ def sources(document: Document) -> Iterator[Source]:
     A path that is not absolute counts from the top of the host, where the unit of a machine runs.
     """
     for entry in document.settings():
-        if entry.section != FILES or not entry.value:
-            continue
-        if entry.key in {"Bind", "BindReadOnly"}:
-            source, _, options = (*file_policy.split(entry.value), "", "")[:3]
-            yield from _source(
-                entry.key, entry.value, source, writable=entry.key == "Bind", recursive="norbind" not in options
-            )
-        elif entry.key in {"Overlay", "OverlayReadOnly"}:
-            layers = file_policy.overlay_layers(entry.value)
-            for layer in layers:
-                yield from _source(
-                    entry.key, entry.value, layer, writable=entry.key == "Overlay" and layer is layers[-1]
-                )
-        elif entry.key == "BindUser":
-            for user in entry.value.split():  # comes with their home, writable
-                yield from _source(entry.key, entry.value, os.path.expanduser(f"~{user}"), writable=True)
+        if entry.section == FILES and entry.value:
+            for source in _KINDS.get(entry.key, _nothing)(entry.key, entry.value):
+                if source.path and not source.path.startswith("+"):
+                    yield source if source.path.startswith("/") else replace(source, path=f"/{source.path}")
 
 
-def _source(key: str, value: str, path: str, *, writable: bool, recursive: bool = True) -> Iterator[Source]:
-    if path and not path.startswith("+"):
-        yield Source(key, value, path if path.startswith("/") else f"/{path}", writable, recursive)
+def _nothing(_key: str, _value: str) -> Iterator[Source]:
+    return iter(())
+
+
+def _bind(key: str, value: str) -> Iterator[Source]:
+    path, _, words = (*file_policy.split(value), "", "")[:3]
+    options = words.split(",")
+    yield Source(key, value, path, key == "Bind", "norbind" not in options, "idmap" in options)
+
+
+def _overlay(key: str, value: str) -> Iterator[Source]:
+    layers = file_policy.overlay_layers(value)
+    for number, layer in enumerate(layers, 1):
+        yield Source(key, value, layer, key == "Overlay" and number == len(layers))
+
+
+def _bind_user(key: str, value: str) -> Iterator[Source]:
+    for user in value.split():  # comes with their home, writable
+        yield Source(key, value, os.path.expanduser(f"~{user}"), True)
+
+
+_KINDS = {
+    "Bind": _bind, "BindReadOnly": _bind, "Overlay": _overlay, "OverlayReadOnly": _overlay, "BindUser": _bind_user,
+}  # fmt: skip
 
 
 # --- this host's own places
@@ -214,11 +224,34 @@ class Protection:
             return ()
 
     def judge(self, each: Iterable[Source], *, as_root: bool) -> Iterator[Broken]:
-        """Those that no machine may have. `as_root`: ids inside are ids of the host, so that nothing is read-only."""
+        """Those that no machine may have. `as_root`: ids inside are ids of the host, so that nothing is read-only, and nobody
+        but root may be able to put something else in a path's place before it is mounted."""
         for source in each:
             why = self._why(source, writable=source.writable or as_root)
+            if not why and source.writable and (as_root or source.same_ids):
+                why = _why_open(source.path)
             if why:
                 yield Broken(source, why)
+
+    def inside(self, path: str, folders: Iterable[tuple[Spot, str]]) -> tuple[str, str] | None:
+        """(the step, whose folder) of the first step on the way to a path that lies inside one of these folders, by whichever
+        name: whoever can write there can put a link in its place. Raises OSError."""
+        known = list(folders)
+        for step in guarded.steps(path):
+            for spot in self._reach(os.path.dirname(step)):
+                for folder, whose in known:
+                    if folder.holds(spot):
+                        return step, whose
+        return None
+
+    def spots_of(self, source: Source) -> list[Spot]:
+        """Where a source really lies, with what is mounted below it."""
+        try:
+            end = self.mounts.reach(source.path)
+        except OSError:
+            return []
+        below = self.mounts.below(end.path) if source.recursive else ()
+        return [*end.spots, *(spot for _, spots in below for spot in spots)]
 
     def _why(self, source: Source, *, writable: bool) -> str:
         """Why it may not be, "" when it may."""
@@ -267,6 +300,32 @@ class Protection:
             ),
             None,
         )
+
+
+def open_folder(path: str) -> str:
+    """The first folder on the way to a path in which others than root could put something else in its place; "" for none.
+    Raises OSError."""
+    for step in guarded.steps(path):
+        folder = os.path.dirname(step)
+        state = guarded.state(Path(folder))
+        is_shared = bool(state.st_mode & 0o022)
+        if is_shared and state.st_mode & stat.S_ISVTX:  # as /tmp: only the owner of what lies there can replace it
+            is_shared = guarded.is_there(Path(step)) and guarded.state(Path(step), follow=False).st_uid != 0
+        if state.st_uid != 0 or is_shared:
+            return folder
+    return ""
+
+
+def _why_open(path: str) -> str:
+    """Why somebody else than root could change where a path leads, at any moment; "" when nobody can."""
+    try:
+        folder = open_folder(path)
+    except FileNotFoundError:
+        return ""  # what is missing is said elsewhere
+    return folder and (
+        f"others than root can write to {folder} and could change at any moment where {path} leads; root inside would be "
+        "root of this host there."
+    )
 
 
 def _elsewhere(path: str, at: str, place: Place, *, writable: bool) -> str:

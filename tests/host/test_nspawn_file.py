@@ -59,6 +59,21 @@ def test_a_link_in_the_place_of_the_file_is_never_replaced(paths, tmp_path, foll
     assert os.listdir(managed.parent) == ["web.nspawn"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to others")
+@pytest.mark.parametrize("open_one", ["git", "link"])
+def test_a_link_on_whose_way_others_can_write_is_not_written_through(paths, tmp_path, open_one):
+    managed = tmp_path / "git/web.nspawn"
+    for folder in ("git", "link"):
+        (tmp_path / folder).mkdir()
+    managed.write_text("theirs\n")
+    (tmp_path / "link/web").symlink_to(managed)
+    paths.nspawn_file("web").symlink_to(tmp_path / "link/web")
+    os.chown(tmp_path / open_one, 65534, 65534)
+    with pytest.raises(Problem, match=f"others than root can write to {tmp_path}/{open_one}"):
+        Prepared(paths, "web", Files("x\n", ""), Files("theirs\n", ""), follow=True)
+    assert managed.read_text() == "theirs\n"
+
+
 @pytest.mark.parametrize("target", ["/dev/null", "/nowhere/web.nspawn"])
 def test_a_link_that_switches_settings_off_or_leads_nowhere_is_not_written_through(paths, target):
     paths.nspawn_file("web").symlink_to(target)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from machines.contract import nspawn, protected
+from machines.contract import command_line, nspawn, protected
+from machines.contract.problems import Problem
 from machines.contract.protected import Place
-from machines.host import guarded, protection, reached
+from machines.host import guarded, lint, protection, reached
+from machines.host.nspawn_file import Files
 from machines.host.protection import Protection
 
 
@@ -102,6 +104,26 @@ def test_devices_that_give_nothing_away_may_be_named():
     assert "would give this host away" in why("BindReadOnly=/dev/tty", "/dev")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to others")
+@pytest.mark.parametrize(("owner", "mode"), [(65534, 0o755), (0, 0o777), (0, 0o775)])
+def test_a_path_that_others_can_change_is_no_place_for_root_to_write(tmp_path, owner, mode):
+    """Between the last look and the mount anybody who can write to a folder on the way could swap it."""
+    shared = tmp_path / "srv"
+    (shared / "data").mkdir(parents=True)
+    os.chown(shared / "data", 65534, 65534)
+    assert why(f"Bind={shared}/data", as_root=True) == ""
+    os.chown(shared, owner, owner)
+    shared.chmod(mode)
+    assert f"others than root can write to {shared}" in why(f"Bind={shared}/data", as_root=True)
+    assert f"others than root can write to {shared}" in why(f"Bind={shared}/data:/x:idmap")
+    assert why(f"Bind={shared}/data") == ""  # an ordinary user of the host inside
+    shared.chmod(0o1777)
+    if not owner:
+        assert f"others than root can write to {shared}" in why(f"Bind={shared}/data", as_root=True)
+        os.chown(shared / "data", 0, 0)
+        assert why(f"Bind={shared}/data", as_root=True) == ""
+
+
 # --- mounts
 
 
@@ -155,6 +177,32 @@ def test_other_mounts_of_the_same_are_the_same(own_mounts, worker, tmp_path):
         assert "through a mount" in why(f"Bind={tmp_path}/srv/deep:/x", worker)  # it is recursive
         assert why(f"Bind={tmp_path}/srv/deep:/x:norbind", worker) == ""
         assert "No machine may see that" in why(f"BindReadOnly={shown}", worker, secret=True)
+
+    in_own_mounts(work)
+
+
+def test_what_another_machine_writes_to_by_another_name_is_no_place_for_a_bind(own_mounts, paths, tmp_path):
+    shown, shared = tmp_path / "mnt", tmp_path / "srv"
+    shown.mkdir()
+    (shared / "mine").mkdir(parents=True)
+    for name, bind in {"db": shown, "low": shared / "deep"}.items():
+        (paths.machines / name).mkdir()
+        (paths.nspawn / f"{name}.nspawn").write_text(f"[Files]\nBind={bind}\n")
+
+    def refused(line: str) -> str:
+        try:
+            lint._refuse_shared(paths, "web", Files(f"[Files]\n{line}\n"), Files(), lambda _: command_line.stock())
+        except Problem as problem:
+            return problem.message
+        return ""
+
+    def work() -> None:
+        assert refused(f"Bind={shared}/mine") == ""
+        mount("--bind", shared, shown)
+        assert "db can write to" in refused(f"Bind={shared}/mine")
+        assert "db can write to" in refused(f"BindReadOnly={shared}/mine/")
+        (paths.nspawn / "db.nspawn").unlink()
+        assert "low binds" in refused(f"Bind={shown}")
 
     in_own_mounts(work)
 

@@ -22,6 +22,7 @@ ln -sfn /opt /srv/bound/opt
 mountpoint -q /srv/bound/mnt || mount --bind /opt /srv/bound/mnt
 mountpoint -q /srv/bound/deep/er || mount --bind /opt/nspawnpanel/bin /srv/bound/deep/er
 ln -f /etc/hostname /etc/bound-hard-link
+mkdir -p /srv/bound/theirs/data; chown nobody /srv/bound/theirs
 """
 
 
@@ -65,7 +66,7 @@ BAD = [
     "Overlay=/srv/bound/data:/srv/bound/link:/mnt", "BindUser=root", "Bind=/etc/systemd:/mnt", "Bind=/var/lib:/mnt",
     "Bind=/var/lib/machines/web:/mnt", "Bind=/etc/bound-hard-link:/mnt", "Bind=/run/dbus/system_bus_socket:/mnt",
     "BindReadOnly=/run/systemd:/mnt", "BindReadOnly=/etc/nspawnpanel:/mnt", "BindReadOnly=/var/lib/nspawnpanel/keys:/mnt",
-    "BindReadOnly=/usr/share:/mnt", "Bind=/proc/1/root/opt:/mnt", "Bind=/dev:/mnt",
+    "Bind=/srv/bound/theirs/data:/mnt", "BindReadOnly=/usr/share:/mnt", "Bind=/proc/1/root/opt:/mnt", "Bind=/dev:/mnt",
 ]  # fmt: skip
 
 
