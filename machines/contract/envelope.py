@@ -71,11 +71,14 @@ class _Head(BaseModel):
     host: UUID
     generation: int
     number: int = Field(ge=UNNUMBERED)
+    epoch: int = Field(default=0, ge=0, lt=2**62)
     at: Any = 0.0
 
 
 class SignedReport(_Head):
-    """A report with its number. Numbers begin at 1 in each generation and have no holes. A host that cannot write its
+    """A report with its number. Numbers begin at 1 in each generation and have no holes. `epoch` is that of the host's
+    ledger: 1 at first, and raised by the panel when the ledger was put back to an older copy of itself, which would use
+    numbers a second time; 0 for a host that does not know it. A host that cannot write its
     ledger can give out none: its heartbeats have the number 0 then, and count while they are fresh. `at` is when it was
     signed, by the host's clock; SAYS_NOTHING for one that only takes the place of a report that is gone."""
 
@@ -181,7 +184,7 @@ def read_report(message: str, key: VerifyKey, *, host: UUID, generation: int) ->
     except (ValidationError, BadValue) as error:
         head = _head(raw)
         _check_sender(head, host, generation)
-        raise ReportUnreadable(head.number, _moment(head.at)) from error
+        raise ReportUnreadable(head.number, _moment(head.at), head.epoch) from error
     _check_sender(signed, host, generation)
     return signed, report
 

@@ -257,6 +257,17 @@ class Refresh(Order):
     op: Literal["refresh"] = "refresh"
 
 
+class Resynchronise(Order):
+    """The host was put back to an older copy of itself: begin `epoch` of its ledger, in which reports are numbered from
+    `number` + 1 on, forget those that were not sent, and tell everything anew. With `if_behind` only where the ledger is
+    behind indeed: in an earlier epoch than the one before, or not as far as `number`."""
+
+    op: Literal["resynchronise"] = "resynchronise"
+    epoch: int = Field(ge=2, le=2**62)
+    number: int = Field(ge=0, lt=2**62)
+    if_behind: bool = False
+
+
 AnyOrder = Annotated[
     Start
     | Poweroff
@@ -276,6 +287,7 @@ AnyOrder = Annotated[
     | Cancel
     | Resend
     | Refresh
+    | Resynchronise
     | Examine
     | Mend
     | Prove,
@@ -284,7 +296,7 @@ AnyOrder = Annotated[
 _ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
 
 IN_A_UNIT = frozenset({"build", "bake", "discard", "export", "pool", "remove", "prove"})
-CONTROL = frozenset({"cancel", "resend", "refresh"})
+CONTROL = frozenset({"cancel", "resend", "refresh", "resynchronise"})
 READS_ONLY = frozenset({"resend", "refresh"})  # of these a host obeys an older copy of the panel too
 RECIPE_OPS = frozenset({"build", "bake"})  # what runs a recipe
 

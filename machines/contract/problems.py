@@ -80,13 +80,13 @@ class EnvelopeRefused(Problem):
 
 
 class ReportUnreadable(EnvelopeRefused):
-    """A signed report of which only the number can be told, and when it was signed (0.0 where not even that)."""
+    """A signed report of which only its place can be told, and when it was signed (0.0 where not even that)."""
 
     code = "envelope-unreadable"
 
-    def __init__(self, number: int, at: float = 0.0) -> None:
+    def __init__(self, number: int, at: float = 0.0, epoch: int = 0) -> None:
         super().__init__("A signed report that cannot be read.")
-        self.number, self.at = number, at
+        self.number, self.at, self.epoch = number, at, epoch
 
 
 def describe(problem: Mapping[str, Any]) -> str:

@@ -47,6 +47,7 @@ RIGHT_FOR: dict[str, Right] = {
     "cancel": Right.OPERATE,
     "resend": Right.SEE,
     "refresh": Right.SEE,
+    "resynchronise": Right.ADMINISTER,
 }
 
 

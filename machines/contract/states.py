@@ -69,7 +69,7 @@ MAY_BECOME: dict[JobState, frozenset[JobState]] = {
     JobState.SENT: frozenset({JobState.QUEUED}),
     JobState.ACCEPTED: frozenset({JobState.QUEUED, JobState.SENT, JobState.LOST}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SENT, JobState.ACCEPTED, JobState.LOST}),
-    JobState.LOST: frozenset({JobState.ACCEPTED, JobState.RUNNING}),
+    JobState.LOST: frozenset({JobState.SENT, JobState.ACCEPTED, JobState.RUNNING}),
     JobState.EXPIRED: frozenset({JobState.QUEUED, JobState.SENT}),
     **{outcome: UNFINISHED_JOB_STATES | {JobState.EXPIRED} for outcome in OUTCOMES},
 }

@@ -17,7 +17,7 @@ from machines.contract import envelope, orders, reports, rights
 from machines.contract.envelope import Envelope
 from machines.contract.orders import AnyOrder
 from machines.contract.problems import EnvelopeRefused, Problem
-from machines.host import handlers, line, message, policy, threads
+from machines.host import handlers, host_fact, line, message, policy, threads
 from machines.host.budget import Budget
 from machines.host.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.lanes import Lanes
@@ -249,6 +249,8 @@ class Carrier:
             self._resend(order.after)
         elif isinstance(order, orders.Refresh):
             self._watch.tell_anew()
+        elif isinstance(order, orders.Resynchronise):
+            self._resynchronise(order)
         elif isinstance(order, orders.Cancel):
             self._cancel(order.job, f"{sealed.actor.name} ({sealed.actor.role})")
 
@@ -260,6 +262,16 @@ class Carrier:
             for row in self._ledger.ended():
                 self._reporter.send(reports.Outcome.model_validate(row.outcome))
         self._publisher.resend(min(after, last))
+
+    def _resynchronise(self, order: orders.Resynchronise) -> None:
+        """This host was put back to an older copy of itself. What its ledger says is told anew: that it lives, how jobs
+        have ended, and how everything is."""
+        paths, told = self._host.paths, self._host.trouble.told()
+        ends = [reports.Outcome.model_validate(row.outcome) for row in self._ledger.ended()]
+        lives = host_fact.heartbeat(paths, told, self._ledger.heard())
+        if self._reporter.begin_epoch(order, lives, *ends):
+            LOG.warning("The ledger was put back to an older copy; it goes on in epoch %d", order.epoch)
+            self._watch.tell_anew()
 
     def _cancel(self, job: UUID, actor: str) -> None:
         """Stop a job wherever it is: running here, in a unit, waiting, or not even arrived."""

@@ -103,7 +103,9 @@ class Ledger:
             if _meta(db, "generation") != key:
                 db.execute("delete from spool")
                 db.execute("delete from meta")
-                db.execute("insert into meta values ('generation', ?), ('number', 0), ('published', 0)", (key,))
+                db.execute(
+                    "insert into meta values ('generation', ?), ('number', 0), ('published', 0), ('epoch', 1)", (key,)
+                )
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -209,6 +211,10 @@ class Ledger:
 
     # --- spool
 
+    def epoch(self) -> int:
+        with self._lock:
+            return epoch_of(self._db)
+
     def spool_bounds(self) -> tuple[int, int]:
         """(first number still here, last number ever given); (1, 0) for an empty spool."""
         with self._lock:
@@ -259,6 +265,23 @@ def lines_of(db: sqlite3.Connection, job: UUID) -> int:
 def count_lines(db: sqlite3.Connection, job: UUID, lines: int, cursor: int | None = None) -> None:
     """Lines told so far, and how far the job's own log has been read."""
     db.execute("update jobs set lines = ?, cursor = coalesce(?, cursor) where id = ?", (lines, cursor, str(job)))
+
+
+def epoch_of(db: sqlite3.Connection) -> int:
+    """The ledger's own epoch: raised when it was put back to an older copy (begin_epoch)."""
+    return int(_meta(db, "epoch") or 1)
+
+
+def begin_epoch(db: sqlite3.Connection, epoch: int, number: int, *, if_behind: bool) -> bool:
+    """Go on in a higher epoch after report `number`, without what waits to be sent. False when that is done already, or
+    `if_behind` and this is no older copy."""
+    own, last = epoch_of(db), int(_meta(db, "number"))
+    if epoch <= own or (if_behind and own == epoch - 1 and last >= number):
+        return False
+    db.execute("delete from spool")
+    for key, value in (("epoch", epoch), ("number", number), ("published", number)):
+        db.execute("insert or replace into meta values (?, ?)", (key, value))
+    return True
 
 
 def next_number(db: sqlite3.Connection) -> int:

@@ -43,6 +43,7 @@ class Publisher(threading.Thread):
         self._lock = threading.Lock()
         self._filled = 0  # bytes of the stream, when last looked at
         self._sent = books.published(self._db)
+        self._set_back = 0  # how often
         self._noted = self._sent
         self._reached = time.monotonic()
 
@@ -58,6 +59,7 @@ class Publisher(threading.Thread):
         """Publish again everything after this number (the panel has missed something)."""
         with self._lock:
             self._sent = min(self._sent, after)
+            self._set_back += 1
         self.wake()
 
     def say(self, body: str) -> None:
@@ -81,7 +83,8 @@ class Publisher(threading.Thread):
     def _publish_some(self) -> bool:
         """One pipeline full, or a look whether there is room for one. False when nothing was left."""
         self._wake.clear()
-        after = self._sent
+        with self._lock:
+            after, set_back = self._sent, self._set_back
         rows = _together(books.spooled_after(self._db, after, AT_ONCE))
         if not rows:
             self._reached = time.monotonic()
@@ -93,7 +96,7 @@ class Publisher(threading.Thread):
         self._put([body for _, body in rows])
         self._reached = time.monotonic()
         with self._lock:
-            if self._sent == after:  # else a resend set it back meanwhile
+            if self._set_back == set_back:
                 self._sent = rows[-1][0]
         return True
 

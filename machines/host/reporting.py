@@ -17,6 +17,7 @@ from uuid import UUID
 from nacl.signing import SigningKey
 
 from machines.contract import envelope, reports
+from machines.contract.orders import Resynchronise
 from machines.contract.reports import AnyReport, Part
 from machines.host import ledger as books
 from machines.host.ledger import Ledger
@@ -33,15 +34,15 @@ SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heart
 
 
 class Sign(Protocol):
-    def __call__(self, number: int, at: float, report: AnyReport) -> str: ...
+    def __call__(self, epoch: int, number: int, at: float, report: AnyReport) -> str: ...
 
 
 def signer(host: UUID, generation: int, key: SigningKey) -> Sign:
     """Reports are bound to this host in this generation."""
 
-    def sign(number: int, at: float, report: AnyReport) -> str:
+    def sign(epoch: int, number: int, at: float, report: AnyReport) -> str:
         told = envelope.SignedReport(
-            host=host, generation=generation, number=number, at=at, report=reports.to_wire(report)
+            host=host, generation=generation, epoch=epoch, number=number, at=at, report=reports.to_wire(report)
         )
         return envelope.sign_report(told, key)
 
@@ -144,18 +145,18 @@ class Reporter:
 
     def send_unspooled(self, heartbeat: reports.Heartbeat) -> None:
         """Past a ledger that cannot be written. Raises redis.RedisError."""
-        self._publisher.say(self._sign(envelope.UNNUMBERED, time.time(), heartbeat))
+        self._publisher.say(self._sign(self._ledger.epoch(), envelope.UNNUMBERED, time.time(), heartbeat))
 
     def spool(self, db: sqlite3.Connection, *what: AnyReport) -> None:
         """Within a transaction of the caller's, who wakes the publisher after it."""
         for report in what:
             number, at = books.next_number(db), time.time()
-            signed = self._sign(number, at, report)
+            signed = self._sign(books.epoch_of(db), number, at, report)
             if len(signed) > envelope.longest(
                 envelope.REPORT_LIMIT
             ):  # which would be refused, and its number always missing
                 LOG.error("A report (%s) is larger than the panel takes and was not sent", report.kind)
-                signed = self._say_nothing(number)
+                signed = self._say_nothing(db, number)
             books.spool(db, number, signed, at)
 
     def fill(self, first: int, until: int) -> None:
@@ -163,10 +164,19 @@ class Reporter:
         that the panel is not stopped by a gap for ever."""
         with self._ledger.writing() as db:
             for number in range(first, until):
-                books.spool(db, number, self._say_nothing(number), time.time())
+                books.spool(db, number, self._say_nothing(db, number), time.time())
 
-    def _say_nothing(self, number: int) -> str:
-        return self._sign(number, envelope.SAYS_NOTHING, reports.Heartbeat())
+    def _say_nothing(self, db: sqlite3.Connection, number: int) -> str:
+        return self._sign(books.epoch_of(db), number, envelope.SAYS_NOTHING, reports.Heartbeat())
+
+    def begin_epoch(self, order: Resynchronise, *what: AnyReport) -> bool:
+        """Begin another epoch of the ledger with these reports. False when there is nothing to be done."""
+        with self._ledger.writing() as db:
+            if not books.begin_epoch(db, order.epoch, order.number, if_behind=order.if_behind):
+                return False
+            self.spool(db, *what)
+        self._publisher.resend(order.number)
+        return True
 
     def wake(self) -> None:
         """For callers of spool(): their transaction is done, so it can be published."""

@@ -42,6 +42,12 @@ class Host(models.Model):
 
     # When the newest report that was taken was signed, in seconds since the epoch by the host's own clock
     signed_at = models.FloatField(default=0.0)
+    # The epoch of its ledger, 0 until it has told one; the next one, which it is to begin; since when it is known to be an
+    # older copy of itself; and how far ahead that one's clock is, in seconds (panel/resync.py)
+    ledger_epoch = models.PositiveBigIntegerField(default=0)
+    resync_epoch = models.PositiveBigIntegerField(default=0)
+    resync_since = models.DateTimeField(null=True)
+    resync_ahead = models.FloatField(default=0.0)
     report_number = models.PositiveBigIntegerField(default=0)  # all reports up to this one have been taken
     stream_position = models.CharField(max_length=41, default="0")  # two numbers of 64 bits
     resend_asked_at = models.DateTimeField(null=True)

@@ -120,6 +120,11 @@ class Job(models.Model):
         return self.state in FINAL_JOB_STATES
 
     @property
+    def is_given_up(self) -> bool:
+        """Lost, and its host knows nothing of it: nobody will say how it ended."""
+        return self.state == JobState.LOST and self.finished_at is not None
+
+    @property
     def can_be_cancelled(self) -> bool:
         return not self.is_final and self.cancel_asked_at is None and self.op not in CONTROL
 

@@ -106,7 +106,7 @@ class GroupMember(models.Model):
     @property
     def has_ended(self) -> bool:
         if self.state == self.State.PLACED:
-            return self.job is None or self.job.state in FINAL_JOB_STATES
+            return self.job is None or self.job.state in FINAL_JOB_STATES or self.job.is_given_up
         return self.state != self.State.WAITING
 
     @property

@@ -32,7 +32,7 @@ from machines.contract.states import (
 )
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT
-from machines.panel import archive_files, clocks, database_file, epochs, groups, intake, quarantine
+from machines.panel import archive_files, clocks, database_file, epochs, groups, intake, quarantine, resync
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.mailbox import TIMEOUT, Mailbox
 from machines.panel.quarantine import Watch
@@ -183,8 +183,7 @@ class Courier:
                 self._control(host, orders.Refresh(), "courier", "administrator")
 
     def _send(self, job: Job, now: datetime) -> None:
-        if clocks.holds_back(job.host.clock_skew, job.op):
-            why = clocks.problem(job.host.name, job.host.clock_skew)
+        if why := _obstacle(job):
             still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"])
             still.update(send_next_at=now + timedelta(seconds=CLOCK_AGAIN), problem=why.to_wire())
             return
@@ -231,9 +230,12 @@ class Courier:
         expires: float,
         actor: tuple[str, str],
         attempt: int = 1,
+        also_by: float | None = None,
     ) -> str:
-        """Dated by the host's own clock, so that the doctor's orders and what steers a job arrive there at any time."""
+        """Dated by the host's own clock, so that the doctor's orders and what steers a job arrive there at any time; and
+        by another one that may be its own, `also_by` seconds ahead."""
         ahead = host.clock_skew or 0.0
+        other = ahead if also_by is None else also_by
         place = epochs.present_place if order["op"] in orders.READS_ONLY else epochs.next_place
         epoch, sequence = place(host, self._keeper.number)
         return envelope.seal(
@@ -245,8 +247,8 @@ class Courier:
                 epoch=epoch,
                 sequence=sequence,
                 order=orders.to_send(order),
-                issued=time.time() + ahead,
-                expires=expires + ahead,
+                issued=time.time() + min(ahead, other),
+                expires=expires + max(ahead, other),
                 actor=envelope.Actor(name=actor[0], role=actor[1]),
             ),
             self._key,
@@ -322,6 +324,8 @@ class Courier:
                 return
             if intake.Taken.GAP in taken:
                 self._ask_again(host_id)
+            if {intake.Taken.OLDER_COPY, intake.Taken.DOUBTFUL} & set(taken):
+                self._resynchronise(host_id)
             done += len(taken)
             if time.monotonic() > until:
                 break
@@ -340,6 +344,27 @@ class Courier:
             )  # fmt: skip
             self._incoming.send(host_id, sealed)
 
+    def _resynchronise(self, host_id: UUID) -> None:
+        """Let a host that was put back to an older copy, or may have been, begin another epoch. What lies in its mailbox
+        might have been done before; it is dated by our clock and by that of the copy."""
+        now, host = timezone.now(), Host.objects.get(pk=host_id)
+        if epochs.is_restored() or (host.heard_epoch is not None and not self._keeper.number):
+            return  # this panel may be the older copy: what it knows of the host's reports is not the last
+        since = now - (resync.AGAIN if host.resync_since else resync.ASK_AGAIN)
+        asked = Host.objects.filter(Q(resend_asked_at=None) | ~Q(resend_asked_at__range=(since, now)), pk=host_id)
+        if not asked.update(resend_asked_at=now):
+            return
+        order = orders.Resynchronise(
+            epoch=host.resync_epoch, number=host.report_number, if_behind=host.resync_since is None
+        )
+        with self._sealing:
+            sealed = self._seal(
+                host, uuid4(), orders.to_wire(order), expires=time.time() + CONTROL_LIFE, actor=("courier", "administrator"),
+                also_by=host.resync_ahead,
+            )  # fmt: skip
+            self._incoming.empty(host_id)
+            self._incoming.send(host_id, sealed)
+
 
 def load_key(path: Path) -> SigningKey:
     """The signing key, made on first use: 32 bytes in base64, readable by its owner alone.
@@ -353,6 +378,15 @@ def load_key(path: Path) -> SigningKey:
     if path.stat().st_mode & 0o077:
         raise PermissionError(f"{path} is readable by others; run: chmod 600 {path}")
     return SigningKey(b64decode(path.read_text()))
+
+
+def _obstacle(job: Job) -> Problem | None:
+    """Why an order cannot be sent to its host now."""
+    if job.host.resync_since:
+        return resync.waits(job.host.name)
+    return (
+        clocks.problem(job.host.name, job.host.clock_skew) if clocks.holds_back(job.host.clock_skew, job.op) else None
+    )
 
 
 def _expired(job: Job) -> Problem:

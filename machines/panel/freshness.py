@@ -23,6 +23,11 @@ def is_recent(host: Host, at: float) -> bool:
     return abs(_by_our_clock(host, at) - time.time()) < FRESH_SECONDS
 
 
+def is_past(host: Host, at: float) -> bool:
+    """Whether something was signed before now, by a minute at most after."""
+    return _by_our_clock(host, at) < time.time() + FRESH_SECONDS
+
+
 def note(host: Host, at: float) -> bool:
     """Keep when a new report in its place was signed; True where that proves that the host lives. The caller saves it."""
     if not is_recent(host, at):

@@ -38,6 +38,7 @@ from machines.panel import (
     holds,
     job_words,
     machine_facts,
+    resync,
 )
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,10 @@ GIVE_WAY_AFTER, GIVE_WAY_AT_MOST = 0.02, 0.15
 UNKNOWN_JOBS = 50  # kept of a host
 TAKE_SECONDS = 0.3  # of one transaction, beside which nobody else may write in SQLite
 SUPERSEDED = "envelope-superseded"
+WHERE_IT_STANDS = (
+    "stream_position", "report_number", "signed_at", "last_seen", "usage", "ledger_epoch", "resync_epoch", "resync_since",
+    "resync_ahead", "resend_asked_at",
+)  # fmt: skip
 FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard", "usage",
          "heard_epoch", "heard_sequence", "heard_latched")  # fmt: skip
 
@@ -66,6 +71,8 @@ class Taken(Enum):
     YES = "taken"
     AGAIN = "already taken"
     GAP = "something before it is missing"
+    OLDER_COPY = "its host was put back to an older copy"
+    DOUBTFUL = "already taken, and nothing else comes"
     REFUSED = "not a report of this host"
 
 
@@ -81,6 +88,11 @@ class Opened:
     at: float
     report: reports.AnyReport | None
     problem: Problem | None = None
+    epoch: int = 0
+
+    @property
+    def sign(self) -> resync.Sign:
+        return resync.Sign(self.epoch, self.number or 0, self.at)
 
 
 def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
@@ -106,7 +118,7 @@ def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
                 break
         if host.last_seen and host.is_silent and _tells_of_machines(opened):  # old news of a host that says nothing now
             make_unknown(Machine.objects.on(host).listed(), "", timezone.now())
-        host.save(update_fields=["stream_position", "report_number", "signed_at", "last_seen", "usage"])
+        host.save(update_fields=WHERE_IT_STANDS)
     _give_way(time.monotonic() - began)
     if _tells_of_machines(opened):
         holds.catch_up(host)
@@ -136,10 +148,10 @@ def _open(host: Host, key: VerifyKey, text: str) -> Opened:
     try:
         signed, report = envelope.read_report(text, key, host=host.id, generation=host.generation)
     except ReportUnreadable as problem:  # stepped over: all that follows would be missing something for ever
-        return Opened(len(text), problem.number, problem.at, None, problem)
+        return Opened(len(text), problem.number, problem.at, None, problem, problem.epoch)
     except Problem as problem:
         return Opened(len(text), None, time.time(), None, problem)
-    return Opened(len(text), signed.number, signed.at, report)
+    return Opened(len(text), signed.number, signed.at, report, None, signed.epoch)
 
 
 def _is_large(report: reports.AnyReport | None) -> bool:
@@ -151,14 +163,14 @@ def _is_large(report: reports.AnyReport | None) -> bool:
 def _write_beforehand(host: Host, opened: Opened) -> None:
     """What a large report says of machines, in short transactions before the one that takes its number and then finds it
     said. Cut short, the report is simply taken again."""
-    report, number = opened.report, opened.number
+    report = opened.report
     if not isinstance(report, reports.Inventory | reports.Observed) or not _is_large(report):
         return
     for write in _in_slices(host, report):
         began = time.monotonic()
         with transaction.atomic():
             locked = Host.objects.select_for_update(no_key=True).get(pk=host.pk)
-            is_next = _in_order(locked, number or 0) is Taken.YES and locked.generation == host.generation
+            is_next = resync.place(locked, opened.sign) is resync.Place.NEXT and locked.generation == host.generation
             if not is_next or not budgets.is_taken(locked, report.kind):
                 return
             try:
@@ -211,17 +223,47 @@ def _take(host: Host, opened: Opened, jobs: "Jobs") -> Taken:
     if opened.number == envelope.UNNUMBERED:
         is_heartbeat = isinstance(opened.report, reports.Heartbeat)
         return _take_unnumbered(host, opened, jobs) if is_heartbeat else Taken.REFUSED
-    taken = _in_order(host, opened.number)
-    if taken is Taken.YES:
-        host.report_number = opened.number
+    return _take_numbered(host, opened, opened.sign, jobs)
+
+
+def _take_numbered(host: Host, opened: Opened, sign: resync.Sign, jobs: "Jobs") -> Taken:
+    place = resync.place(host, sign)
+    if place is resync.Place.GAP:
+        return Taken.GAP
+    if place is resync.Place.NEXT:
+        _begin_epoch(host, sign)
+        host.report_number = sign.number
         _take_new(host, opened, jobs)
-    return taken
+        return Taken.YES
+    if place is resync.Place.BEFORE and not resync.is_doubtful(host, sign):
+        return Taken.AGAIN
+    resync.plan(host, sign)
+    if place is resync.Place.BEFORE:
+        return Taken.DOUBTFUL
+    if host.resync_since is None:
+        _is_older_copy(host)
+    return Taken.OLDER_COPY
+
+
+def _is_older_copy(host: Host) -> None:
+    """Nothing that was known of it may be claimed any more."""
+    note_refusal(host, resync.CODE, resync.words(host))
+    resync.declare(host)
+    make_unknown(Machine.objects.on(host).listed(), resync.UNKNOWN, timezone.now())
+
+
+def _begin_epoch(host: Host, sign: resync.Sign) -> None:
+    if sign.epoch <= host.ledger_epoch:
+        return
+    if sign.epoch == host.resync_epoch and host.resync_since is None:  # it was asked, and has found that it is one
+        _is_older_copy(host)
+    resync.begin(host, sign.epoch)
 
 
 def _take_unnumbered(host: Host, opened: Opened, jobs: "Jobs") -> Taken:
     """A heartbeat without a place in the order: newer than all that was taken, or anybody who holds Redis could keep a
     dead host alive with it."""
-    if opened.at <= host.signed_at:
+    if opened.at <= host.signed_at or not resync.counts_unnumbered(host, opened.epoch):
         return Taken.AGAIN
     _take_new(host, opened, jobs)
     return Taken.YES
@@ -262,12 +304,6 @@ def _carry(host: Host, opened: Opened, jobs: "Jobs") -> None:
         jobs.forget()
         log.exception("Report %s of %s (%s) could not be taken", opened.number, host.name, report.kind)
         note_refusal(host, "report-refused", f"A report of this host ({report.kind}) could not be taken.")
-
-
-def _in_order(host: Host, number: int) -> Taken:
-    if number <= host.report_number:
-        return Taken.AGAIN
-    return Taken.YES if number == host.report_number + 1 else Taken.GAP
 
 
 def note_reboot(host: Host, boot_id: str) -> None:
@@ -715,11 +751,20 @@ def _reconcile(host: Host, on_host: list[UUID]) -> None:
         Job.objects.move(job.pk, JobState.RUNNING if job.started_at else JobState.ACCEPTED, problem=None)
     grace = timezone.now() - timedelta(seconds=120)
     forgotten = Job.objects.filter(host=host, state__in=["accepted", "running"], accepted_at__lt=grace)
+    problem = Problem("The host does not know this job any more.", code="job-lost", hint="Look at the machine itself.")
     for job in forgotten.exclude(uuid__in=on_host)[:RECONCILED_AT_ONCE]:
-        problem = Problem(
-            "The host does not know this job any more.", code="job-lost", hint="Look at the machine itself."
-        )
-        Job.objects.move(job.pk, JobState.LOST, problem=problem.to_wire())
+        if Job.objects.move(job.pk, JobState.LOST, problem=problem.to_wire()):
+            _give_up(job)
+    lost = Job.objects.filter(host=host, state=JobState.LOST, problem__code=resync.CODE, finished_at=None)
+    for job in lost.exclude(uuid__in=on_host)[:RECONCILED_AT_ONCE]:
+        _give_up(job)
+
+
+def _give_up(job: Job) -> None:
+    """Nobody will say how a lost job ended: whoever waits for it goes on."""
+    job.state, job.finished_at = JobState.LOST, timezone.now()
+    Job.objects.filter(pk=job.pk, state=JobState.LOST).update(finished_at=job.finished_at)
+    never_done(job)
 
 
 def _heartbeat(host: Host, report: reports.Heartbeat, jobs: Jobs) -> None:

@@ -27,6 +27,7 @@ WHAT = {
     "export": "Export {}",
     "remove": "Remove {}",
     "refresh": "Take inventory",
+    "resynchronise": "Resynchronize",
     "examine": "Check {}",
     "mend": "Fix {}",
     "prove": "Load {} up to its limits",

@@ -37,7 +37,7 @@ def register(name: str, keys: str) -> Host:
         if (host.verify_key, host.box_key) != (verify, box):
             host.verify_key, host.box_key, host.generation = verify, box, host.generation + 1
             host.report_number, host.stream_position, host.last_seen = 0, "0", None
-            host.signed_at = 0.0
+            host.signed_at, host.ledger_epoch, host.resync_epoch, host.resync_since = 0.0, 0, 0, None
             host.inventory_at = host.clock_skew = host.clock_heard = None
             host.trouble, host.unknown_jobs = {}, []
             host.heard_epoch, host.heard_sequence, host.heard_latched = None, 0, False

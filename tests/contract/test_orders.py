@@ -21,7 +21,7 @@ ONE_OF_EACH = [
     orders.Bake(recipe=DebianRecipe(release="trixie", prime=True)), orders.Discard(base="0123456789abcdef"),
     orders.Export(name="web", url="https://panel.example/archives/1/", limit=10**9), orders.Mark(name="web", read_only=True),
     orders.Pool(size=10 * 1024**3), orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
-    orders.Examine(), orders.Examine(name="web"), orders.Mend(name="web", what="guest-networkd"), orders.Prove(name="web"),
+    orders.Resynchronise(epoch=2, number=7), orders.Examine(), orders.Examine(name="web"), orders.Mend(name="web", what="guest-networkd"), orders.Prove(name="web"),
     orders.Tidy(name="web", files=[orders.OldDropin(path="/etc/systemd/system.control/x.conf", sha256="ab" * 32)]),
 ]  # fmt: skip
 KINDS = get_args(get_args(orders.AnyOrder)[0])

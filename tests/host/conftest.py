@@ -98,6 +98,7 @@ class Spool:
     mailbox: Mailbox
     generation: int = 1
     seen: list[int] = field(default_factory=list)
+    epoch: int = 0  # that the last one was signed in
 
     def reports(self) -> list[AnyReport]:
         """What is spooled; what a job said at once is told apart."""
@@ -109,6 +110,7 @@ class Spool:
             for _, body in rows
         ]
         assert [signed.number for signed, _ in read] == self.seen
+        self.epoch = read[-1][0].epoch if read else 0
         return [part for _, report in read for part in (report.parts if report.kind == "said" else [report])]
 
     def of(self, kind: str) -> list[AnyReport]:

@@ -28,7 +28,8 @@ class ScratchPanel:
     def __init__(self, host: Sandbox, valkey: Valkey) -> None:
         self.sandbox, self.valkey = host, valkey
         self.host, self.key, self.password = uuid4(), SigningKey.generate(), uuid4().hex
-        self.number, self.position = 0, "0"
+        self.number, self.position, self.epoch = 0, "0", 0
+        self.newest = self.newest_again = 0.0  # when the newest report was signed, and the newest with an old number
         self.reports: list[AnyReport] = []
         self.told_at: list[float] = []
 
@@ -107,14 +108,23 @@ class ScratchPanel:
             self.position = position
             signed, report = envelope.read_report(fields["r"], self.verify, host=self.host, generation=1)
             if signed.number <= self.number:
+                self.newest_again = max(self.newest_again, signed.at) if signed.at > self.newest else self.newest_again
                 continue
             assert signed.number == self.number + 1, f"{self.number} is followed by {signed.number}"
-            self.number = signed.number
+            self.number, self.epoch, self.newest = signed.number, signed.epoch, max(self.newest, signed.at)
             parts = report.parts if report.kind == "said" else [report]
             fresh += parts
             self.told_at += [signed.at] * len(parts)
         self.reports += fresh
         return fresh
+
+    def said_again(self, seconds: float) -> float:
+        """When a report was signed that is newer than all that were taken, and has the number of one of them; 0.0 where none
+        comes in that time."""
+        deadline = time.monotonic() + seconds
+        while not self.newest_again and time.monotonic() < deadline:
+            self.read()
+        return self.newest_again
 
     def until(self, wanted: Callable[[AnyReport], bool], seconds: float = 30) -> AnyReport:
         """The first report, old or new, that is wanted."""

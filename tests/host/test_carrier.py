@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from nacl.signing import SigningKey
 
-from machines.contract import orders
+from machines.contract import orders, reports
 from machines.contract.envelope import key_id
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
@@ -402,3 +402,43 @@ def test_how_far_the_panel_was_heard_outlives_the_worker(carrier, spool, sealed,
     again = Ledger(paths.ledger, host=spool.host, generation=1)
     assert (again.heard().epoch, again.heard().sequence) == (3, 7)
     again.close()
+
+
+# --- put back to an older copy
+
+
+def test_a_host_that_was_put_back_goes_on_in_another_epoch_and_tells_everything_anew(carrier, spool, sealed):
+    job, message = sealed(orders.Start(name="web"))
+    carrier.receive(message)
+    spool.wait_for("outcome")
+    carrier.receive(sealed(orders.Resynchronise(epoch=2, number=700), epoch=5, sequence=9)[1])
+    assert [report.kind for report in spool.reports()] == ["heartbeat", "outcome"]
+    assert spool.seen == [701, 702]
+    assert (spool.epoch, spool.mailbox.set_back[-1]) == (2, 700)
+    assert spool.reports()[0].heard == spool.ledger.heard() == reports.Heard(epoch=5, sequence=9)
+    assert (spool.reports()[1].job, carrier._watch.refreshed) == (job, 1)
+
+
+def test_the_same_resynchronisation_twice_is_done_once(carrier, spool, sealed):
+    for _ in range(2):
+        carrier.receive(sealed(orders.Resynchronise(epoch=2, number=700))[1])
+        spool.reporter.send(reports.Heartbeat())
+    assert spool.reports()
+    assert (spool.epoch, spool.seen) == (2, [701, 702, 703])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "number", "done"), [(2, 3, False), (2, 2, False), (2, 4, True), (3, 0, True)],
+    ids=["as far", "farther", "behind", "in an earlier epoch"],
+)  # fmt: skip
+def test_one_that_may_be_behind_finds_out_itself(carrier, spool, sealed, epoch, number, done):
+    spool.reporter.send(*[reports.Heartbeat()] * 3)
+    carrier.receive(sealed(orders.Resynchronise(epoch=epoch, number=number, if_behind=True))[1])
+    spool.reports()
+    assert spool.epoch == (epoch if done else 1)
+    assert spool.seen == ([number + 1] if done else [1, 2, 3])
+
+
+def test_only_an_administrator_may_have_a_host_resynchronised(carrier, spool, sealed):
+    carrier.receive(sealed(orders.Resynchronise(epoch=2, number=700), role="viewer")[1])
+    assert [report.kind for report in spool.reports()] == ["refused"]

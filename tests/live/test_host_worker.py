@@ -410,3 +410,32 @@ def test_an_idle_worker_costs_next_to_nothing(panel):
     assert (ticks() - before) / 100 / 20 < 0.01, "share of one CPU"
     resident = next(line for line in panel.sandbox.read(f"/proc/{pid}/status").splitlines() if line.startswith("VmRSS"))
     assert int(resident.split()[1]) < 100_000
+
+
+# --- put back to an older copy of itself
+
+
+def test_a_state_directory_that_was_put_back_goes_on_in_another_epoch_and_orders_work_at_once(panel):
+    """As from a backup: stopped, copied, in use, stopped, put back, started."""
+    state, copy = "/var/lib/nspawnpanel", "/var/lib/nspawnpanel-copy"
+    stop, start = ["systemctl", "stop", SERVICE], ["systemctl", "start", SERVICE]
+    panel.sandbox.run(stop)
+    panel.sandbox.run(["cp", "-a", state, copy])
+    panel.sandbox.run(start)
+    assert panel.do(orders.Start(name="web")).state == "succeeded"
+    forgotten = panel.order(orders.Terminate(name="web"))
+    panel.outcome(forgotten)
+    panel.read(2)
+    known, epoch = panel.number, panel.epoch
+    panel.sandbox.run(stop)
+    panel.sandbox.run(["sh", "-c", f"rm -rf {state} && mv {copy} {state}"])
+    panel.sandbox.run(start)
+    told = len(panel.reports)
+    assert panel.said_again(15) > 0, "it numbers its reports a second time"
+    panel.order(orders.Resynchronise(epoch=epoch + 1, number=known))
+    panel.until(lambda r: any(r is new for new in panel.reports[told:]) and r.kind == "inventory")
+    fresh = panel.reports[told:]
+    assert (fresh[0].kind, panel.epoch) == ("heartbeat", epoch + 1)
+    assert forgotten not in {report.job for report in fresh if report.kind == "outcome"}
+    assert "web" in names_in(next(r for r in fresh if r.kind == "inventory"), "inventory")
+    assert panel.do(orders.Start(name="web")).state == "succeeded"

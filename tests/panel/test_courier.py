@@ -434,3 +434,57 @@ def test_joining_with_the_same_keys_keeps_the_generation_and_with_others_raises_
     assert register("alpha", first).generation == 1
     assert register("alpha", first).generation == 1
     assert register("alpha", second).generation == 2
+
+
+# --- hosts that were put back to an older copy of themselves
+
+
+def put_in(valkey: Valkey, voice: HostVoice, *texts: str) -> None:
+    for text in texts:
+        valkey.admin().xadd(routes.stream(str(voice.host.id)), {"r": text})
+
+
+def test_a_host_that_was_put_back_gets_one_order_and_no_other_until_it_has_begun_anew(courier, valkey, key, voice):
+    voice.epoch = 1
+    put_in(valkey, voice, *(voice.say(reports.Heartbeat()) for _ in range(3)))
+    courier._read_once()
+    sent = make.job(orders.Start(name="sent"), on=voice.host)
+    courier.send_due(timezone.now())
+    put_in(valkey, voice, voice.say(reports.Heartbeat(), number=2))
+    courier._read_once()
+    waiting = make.job(orders.Start(name="web"), on=voice.host)
+    courier.send_due(timezone.now())
+    order = orders.Resynchronise(epoch=2, number=3)
+    assert [told for _, told in delivered(valkey, voice.host, key)] == [order], (
+        "what lay there may have been done before"
+    )
+    sent.refresh_from_db()
+    waiting.refresh_from_db()
+    assert (sent.state, sent.problem["code"]) == ("lost", "host-restored")
+    assert (waiting.state, waiting.problem["code"]) == ("queued", "host-restored")
+    put_in(valkey, voice, *(voice.say(reports.Heartbeat(), number=n) for n in (3, 4)))
+    courier._read_once()
+    assert len(delivered(valkey, voice.host, key)) == 1, "not for each of its words"
+    voice.epoch = 2
+    put_in(valkey, voice, voice.say(reports.Heartbeat(), number=4))
+    courier._read_once()
+    valkey.flush()
+    courier.send_due(timezone.now())
+    assert [told for _, told in delivered(valkey, voice.host, key)] == [orders.Start(name="web")]
+
+
+def test_old_reports_of_a_silent_host_put_in_over_and_over_fill_no_mailbox(courier, valkey, key, voice, monkeypatch):
+    voice.epoch = 1
+    captured = voice.say(reports.Heartbeat())
+    put_in(valkey, voice, captured)
+    courier._read_once()
+    for minutes in range(1, 6):
+        moment = timezone.now() + timedelta(minutes=2 * minutes)
+        monkeypatch.setattr(timezone, "now", lambda moment=moment: moment)
+        put_in(valkey, voice, captured, captured)
+        courier._read_once()
+        monkeypatch.undo()
+    assert len(valkey.admin().lrange(routes.prefix(str(voice.host.id)) + routes.queue(str(voice.host.id)), 0, -1)) == 1
+    [(_, order)] = delivered(valkey, voice.host, key)
+    assert order == orders.Resynchronise(epoch=2, number=1, if_behind=True)
+    assert Host.objects.get().is_silent or Host.objects.get().resync_since is None

@@ -29,12 +29,14 @@ class HostVoice:
         self.host = make.host(name, signing=self.key)
         self.number = 0
         self.ahead = 0.0  # seconds its clock is
+        self.epoch = 0  # of its ledger; 0 for a host older than epochs
 
     def say(self, report: reports.Report, number: int | None = None) -> str:
         self.number = self.number + 1 if number is None else number
         signed = envelope.SignedReport(
             host=self.host.id,
             generation=self.host.generation,
+            epoch=self.epoch,
             number=self.number,
             at=time.time() + self.ahead,
             report=reports.to_wire(report),
