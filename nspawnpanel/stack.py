@@ -63,7 +63,7 @@ class Stack:
             self.manage("prepare", "--redis-admin-url", self.valkey.admin_url)
             self.start_part("courier")
             self.start_part("web")
-            self._wait_for_pages()
+            self.wait_for_pages()
         except BaseException:
             self.stop()
             raise
@@ -138,7 +138,8 @@ class Stack:
             "--no-access-log", "--timeout-graceful-shutdown", "2",
         ]  # fmt: skip
 
-    def _wait_for_pages(self) -> None:
+    def wait_for_pages(self) -> None:
+        """Until the web process answers. Raises StackError."""
         deadline = time.monotonic() + START_TIME
         while time.monotonic() < deadline:
             if self._answers():

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 import time
 import uuid
 from base64 import b64decode
@@ -133,9 +134,16 @@ class TestEnvelopes:
         fields = {
             "host": uuid.UUID(host["id"]), "generation": host["generation"], "job": uuid.uuid4(),
             "order": orders.to_wire(orders.Start(name=name)), "issued": now, "expires": now + 600,
-            "actor": envelope.Actor(name="thief", role="administrator"),
+            "actor": envelope.Actor(name="thief", role="administrator"), "sequence": self.next_in_line(ada),
+            "epoch": ada.rows("SELECT number FROM machines_epoch")[0]["number"],
         }  # fmt: skip
         return envelope.Envelope(**(fields | changes))
+
+    def next_in_line(self, ada: Person) -> int:
+        """The place of an order after all others, counted as the panel counts."""
+        with sqlite3.connect(ada.panel.data / "panel.sqlite3", timeout=20) as database:
+            count = "UPDATE machines_host SET sequence = sequence + 1 WHERE name = 'alpha' RETURNING sequence"
+            return database.execute(count).fetchone()[0]
 
     def refusals(self, ada: Person) -> list[str]:
         """The codes of what the host refused, oldest first."""
