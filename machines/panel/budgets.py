@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from machines.contract.reports import Line
 from machines.models import Found, Host, Job, Machine
+from machines.models.host import HostQuerySet
 from machines.templatetags.panel_tags import size
 
 # Reports that say in a few words how a job or a host is; all others are left out when the day's budget is spent
@@ -53,6 +54,22 @@ def is_taken(host: Host, kind: str) -> bool:
     return kind in ESSENTIAL
 
 
+FAR_BEYOND = (
+    2  # times the day's budget of reports: such a host is shut out (quarantine.py), for to read them is work too
+)
+
+
+def far_beyond() -> HostQuerySet:
+    """Hosts that go on and on."""
+    most = FAR_BEYOND * int(settings.REPORTS_PER_DAY)
+    return Host.objects.filter(usage__day=today(), usage__reports__gt=most, quarantined_at=None)
+
+
+def begin_anew(host: Host) -> None:
+    """It may say as much again today."""
+    Host.objects.filter(pk=host.pk).update(usage={name: host.usage[name] for name in LEFT_OUT if name in host.usage})
+
+
 # --- machines and their files
 
 # Keys of Host.usage: what is left out now. How many machines, the keys of those without their files, names of facts
@@ -66,20 +83,18 @@ def note(host: Host, what: str, left_out: Any) -> None:
 
 
 FACTS_AT_MOST = 192 * 1024  # characters of what a host tells of itself: every list reads it
-# What goes first, where there is more
-DISPENSABLE = (
-    "leftovers",
-    "remnants",
-    "unusable_images",
-    "protected",
-    "interfaces",
-    "bridges",
-    "policy",
-    "bases",
-    "tools",
-    "missing",
-    "lacks",
-)
+# What goes first, where there is more, and how pages call it
+DISPENSABLE = {
+    "leftovers": "files without a machine",
+    "unusable_images": "images that cannot be machines",
+    "interfaces": "network interfaces",
+    "bridges": "bridges",
+    "policy": "its policy",
+    "bases": "bases",
+    "tools": "tools it has",
+    "missing": "tools that are missing",
+    "lacks": "limits that nothing enforces there",
+}
 
 
 def fitting(host: Host, facts: dict[str, Any]) -> dict[str, Any]:
@@ -194,15 +209,14 @@ def left_out(host: Host) -> list[str]:
     """Sentences on what of this host the panel does not keep; [] where it keeps everything."""
     said = []
     if count := host.usage.get("machines"):
-        said.append(
-            f"{count:,} machines of this host are not shown: the panel keeps {settings.MACHINES_PER_HOST:,} of one host."
-        )
+        said.append(f"{_machines(count)} not shown: the panel keeps {settings.MACHINES_PER_HOST:,} of one host.")
     if count := len(host.usage.get("files", ())):
-        said.append(
-            f"Files of {count:,} machines are left out: the panel keeps {size(settings.FILES_PER_HOST)} of one host."
-        )
+        whose = "one machine" if count == 1 else f"{count:,} machines"
+        said.append(f"The files of {whose} are not shown: the panel keeps {size(settings.FILES_PER_HOST)} of one host.")
     if names := host.usage.get("facts"):
-        said.append(f"It told too much of itself; left out: {', '.join(names)}.")
+        said.append(
+            f"It told too much of itself; left out: {', '.join(DISPENSABLE.get(name, name) for name in names)}."
+        )
     if spent(host, "reports") > settings.REPORTS_PER_DAY:
         said.append(
             f"It has sent more than {size(settings.REPORTS_PER_DAY)} today. Until midnight UTC its logs, files and changes "
@@ -211,6 +225,10 @@ def left_out(host: Host) -> list[str]:
     if spent(host, "log") > settings.LOG_PER_DAY or spent(host, "lines") > settings.LOG_LINES_PER_DAY:
         said.append("Its jobs have written more today than the panel keeps: their logs are cut until midnight UTC.")
     return said
+
+
+def _machines(count: int) -> str:
+    return "One machine of this host is" if count == 1 else f"{count:,} machines of this host are"
 
 
 def used(host: Host) -> str:

@@ -12,12 +12,13 @@ from collections import defaultdict, deque
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.utils import timezone
 
 from machines.contract import routes
 from machines.contract.problems import Problem
 from machines.models import Event, Host, Job, User
-from machines.panel import redis_check
+from machines.panel import budgets, redis_check
 from machines.panel.mailbox import Fill, Mailbox, time_of
 from machines.panel.redis_users import STRANGER, STRANGERS_AT_MOST, Clients, Guard
 from machines.templatetags.panel_tags import size
@@ -60,6 +61,9 @@ class Watch:
                     self._mailbox.begin_anew(host_id)
             elif why := breach(fills[host_id], position, clients.get(routes.user(str(host_id)), Clients())):
                 self.strike(host_id, why)
+        for host in budgets.far_beyond():
+            most = size(budgets.FAR_BEYOND * settings.REPORTS_PER_DAY)
+            self._quarantine(host, f"has sent more than {most} of reports today")
         if self._guard and clients.get(STRANGER, Clients()).count > STRANGERS_AT_MOST:
             self._guard.turn_away(STRANGER)
         self._check()
@@ -97,7 +101,7 @@ class Watch:
             text = f"{host.name} {why}, again. Its Redis user is off for {PAUSE.total_seconds():g} seconds."
             _tell(host, "host-paused", text)
         else:
-            self._quarantine(host, why)
+            self._quarantine(host, f"{why}, for the third time within a minute")
         if count > 1 and self._guard:
             self._guard.follow({host_id}, {host_id})
 
@@ -120,9 +124,7 @@ class Watch:
     def _quarantine(self, host: Host, why: str) -> None:
         fresh = Host.objects.filter(pk=host.pk, quarantined_at=None)
         if fresh.update(quarantined_at=timezone.now(), quarantine_why=f"{host.name} {why}.", paused_until=None):
-            _tell(
-                host, "host-quarantined", f"{host.name} {why}, for the third time within a minute. It is quarantined."
-            )
+            _tell(host, "host-quarantined", f"{host.name} {why}. It is quarantined.")
         self._mailbox.empty(host.pk)
 
     def _check(self) -> None:
@@ -155,6 +157,7 @@ def release(host: Host, *, by: User) -> bool:
     held = Host.objects.filter(pk=host.pk).exclude(quarantined_at=None)
     if not held.update(quarantined_at=None, quarantine_why="", paused_until=None):
         return False
+    budgets.begin_anew(host)
     text = f"{by.username} released {host.name} from quarantine."
     Event.objects.create(host=host, actor_name=by.username, kind="host-released", text=text)
     waiting = Job.objects.filter(host=host, state__in=["queued", "sent"])

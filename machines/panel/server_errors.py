@@ -30,7 +30,7 @@ STATUS = 507  # Insufficient Storage
 LOCKED = ("database is locked", "database table is locked")  # SQLite's words
 LOCKED_STATES = {"55P03", "40P01"}  # PostgreSQL's: a lock that could not be had in time, two that wait for each other
 BUSY = "The panel is busy: other changes kept the database for too long, so nothing of this was done."
-AGAIN = "Send it once more; what you typed is still there."
+AGAIN = "Send it once more; what you typed is still there, passwords aside."
 BUSY_STATUS = 503
 
 

@@ -165,7 +165,7 @@ def test_facts_without_end_are_left_out_and_named(voice):
     voice.tell(inventory(kernel="6.1", leftovers=leftovers))
     host = Host.objects.get()
     assert (host.facts["kernel"], "leftovers" in host.facts) == ("6.1", False)
-    assert budgets.left_out(host) == ["It told too much of itself; left out: leftovers."]
+    assert budgets.left_out(host) == ["It told too much of itself; left out: files without a machine."]
     voice.tell(inventory(kernel="6.1"))
     assert budgets.left_out(Host.objects.get()) == []
 
@@ -181,7 +181,7 @@ def test_files_beyond_the_budget_are_left_out_and_come_when_there_is_room(voice,
     voice.tell(inventory(*many(3)))
     voice.tell(reports.Found(machines=[told("m0", 240_000), told("m1", 240_000), told("m2", 240_000)]))
     assert set(Found.objects.values_list("machine__name", flat=True)) == {"m0", "m1"}
-    assert "Files of 1 machines are left out" in budgets.left_out(Host.objects.get())[0]
+    assert "The files of one machine are not shown" in budgets.left_out(Host.objects.get())[0]
     voice.tell(reports.Found(machines=[told("m0", 1000)]))
     assert budgets.left_out(Host.objects.get()), "still"
     voice.tell(reports.Found(machines=[told("m2", 240_000)]))

@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from machines.contract import orders, reports, routes
 from machines.contract.states import JobState
 from machines.models import Event, Host, Job, RedisCheck
-from machines.panel import mailbox, quarantine, redis_check
+from machines.panel import budgets, mailbox, quarantine, redis_check
 from machines.panel.courier import Courier
 from machines.panel.redis_users import Clients, Guard
 from nspawnpanel.valkey import Valkey
@@ -283,3 +283,19 @@ def test_what_redis_does_not_tell_is_not_called_well_set(valkey):
     mailbox.add_user(valkey.admin_url, "deaf", "secret", ["+ping"])
     [fault] = redis_check.faults(Guard(valkey.url("deaf", "secret"), timeout=5))
     assert fault.startswith("How Redis is set cannot be read")
+
+
+def test_a_host_that_goes_on_and_on_beyond_its_day_is_shut_out_and_released_it_may_say_as_much_again(
+    courier, greedy, other, admin, settings
+):
+    settings.REPORTS_PER_DAY = 1000
+    Host.objects.filter(pk=other.host.pk).update(usage={"day": budgets.today(), "reports": 1900})
+    Host.objects.filter(pk=greedy.host.pk).update(usage={"day": budgets.today(), "reports": 2001, "machines": 7})
+    courier._watch.look()
+    host = Host.objects.get(pk=greedy.host.pk)
+    assert host.quarantine_why == "alpha has sent more than 2.0\xa0KiB of reports today."
+    assert Host.objects.get(pk=other.host.pk).quarantined_at is None
+    quarantine.release(host, by=admin)
+    courier._watch.look()
+    host.refresh_from_db()
+    assert (host.quarantined_at, host.usage) == (None, {"machines": 7})
