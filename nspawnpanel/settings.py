@@ -73,6 +73,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "machines.panel.devices.RememberDevice",
     "machines.panel.access.RequireDeclaredRight",
 ]
 
@@ -132,14 +133,10 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
-# Sign-in limits count in the cache, so it must be shared by all web processes.
-CACHES = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
-        "LOCATION": str(Path(DATA_DIR) / "web-cache"),
-        "OPTIONS": {"MAX_ENTRIES": 10_000},  # beyond it a third is thrown away, a stranger's count of failures too
-    }
-}
+# Passwords are counted in the database (machines/panel/attempts.py): allauth's own counts lock a known name for everybody.
+ACCOUNT_RATE_LIMITS = False
+# Nothing of ours is kept in a cache; a process's own is for what libraries may want
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 1000}}}
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env("TIME_ZONE", default="UTC")
@@ -180,6 +177,7 @@ if BEHIND_HTTPS:
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_HTTPS
 SESSION_COOKIE_NAME = "__Host-session" if BEHIND_HTTPS else "session"
 CSRF_COOKIE_NAME = "__Host-csrf" if BEHIND_HTTPS else "csrf"
+DEVICE_COOKIE_NAME = "__Host-device" if BEHIND_HTTPS else "device"
 SESSION_COOKIE_AGE = 12 * 3600
 CSRF_COOKIE_HTTPONLY = True
 CSRF_FAILURE_VIEW = "machines.panel.views.accounts.out_of_date"

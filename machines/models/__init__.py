@@ -12,9 +12,11 @@ from machines.models.recipe import Recipe, RecipeVersion
 from machines.models.redis_check import RedisCheck
 from machines.models.revision import BindMount, PortForward, Revision
 from machines.models.user import User
+from machines.models.web import Attempts, StreamPlace
 
 __all__ = [
     "Archive",
+    "Attempts",
     "BindMount",
     "Epoch",
     "Event",
@@ -32,5 +34,6 @@ __all__ = [
     "RecipeVersion",
     "RedisCheck",
     "Revision",
+    "StreamPlace",
     "User",
 ]

@@ -5,10 +5,12 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.auth_backends import AuthenticationBackend
 from allauth.account.forms import ChangePasswordForm, LoginForm
-from django.http import HttpRequest
+from allauth.core import context
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
 
 from machines.models import User
-from machines.panel import frame
+from machines.panel import attempts, frame
 
 
 class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyped
@@ -25,6 +27,19 @@ class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyp
 class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is untyped
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002  # allauth's signature
         return False
+
+    def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
+        """Both the sign-in and the page that asks for the password again come here."""
+        booked = _book(request, credentials.get("username") or credentials.get("email") or "")
+        user: User | None = super().authenticate(request, **credentials)
+        if user:
+            booked.take_back()
+        return user
+
+    def post_login(self, request: HttpRequest, user: User, **known: Any) -> HttpResponse:
+        request.remember = user  # type: ignore[attr-defined]  # devices.RememberDevice
+        response: HttpResponse = super().post_login(request, user, **known)
+        return response
 
 
 class SignInForm(LoginForm):  # type: ignore[misc]
@@ -45,6 +60,25 @@ class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
         ):
             _plain(self.fields[name], label)
         self.fields["password1"].help_text = "At least 10 characters, not a common one, not like your name."
+
+    def clean_oldpassword(self) -> str:
+        booked = _book(context.request, self.user.username)
+        said: str = super().clean_oldpassword()
+        booked.take_back()
+        return said
+
+    def save(self) -> None:
+        super().save()
+        context.request.remember = self.user  # the old password's devices are strangers now; this one is not
+
+
+def _book(request: HttpRequest, name: str) -> attempts.Booked:
+    """Raises ValidationError with the seconds to wait."""
+    try:
+        return attempts.book(request, name)
+    except attempts.TooSoon as early:
+        request.wait = early.seconds  # type: ignore[attr-defined]  # devices.RememberDevice
+        raise ValidationError(str(early), code="too_soon") from early
 
 
 def _plain(field: Any, label: str) -> None:

@@ -13,21 +13,23 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from types import FrameType
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.core.cache import cache as shared_cache
 from django.db import Error, connection
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from machines.contract.rights import Right
-from machines.models import Job
+from machines.models import Job, StreamPlace
 from machines.panel import log_lines, logs
 
 log = logging.getLogger(__name__)
@@ -62,23 +64,35 @@ def _hear_the_stop() -> None:
 
 @dataclass
 class Lease:
-    """One of the few streams a person may hold open."""
+    """One of the few streams a person may hold open, whichever web process serves it. A process that dies releases
+    nothing: its leases run out."""
 
-    key: str
+    holder: UUID
 
     @classmethod
     def take(cls, user_id: int) -> "Lease | None":
-        for slot in range(PER_USER):
-            lease = cls(f"stream.{user_id}.{slot}")
-            if shared_cache.add(lease.key, uuid4().hex, LEASE):
+        """Each place is taken by one statement, so of any number of takers at once one has it."""
+        lease, now = cls(uuid4()), timezone.now()
+        until = now + timedelta(seconds=LEASE)
+        for place in range(PER_USER):
+            taken = {"holder": lease.holder, "until": until}
+            if StreamPlace.objects.filter(user_id=user_id, place=place, until__lt=now).update(**taken):
+                return lease
+            new = StreamPlace(user_id=user_id, place=place, **taken)
+            StreamPlace.objects.bulk_create([new], ignore_conflicts=True)
+            if lease._mine().exists():
                 return lease
         return None
 
-    def renew(self) -> None:
-        shared_cache.touch(self.key, LEASE)
+    def renew(self) -> bool:
+        """Whether it still was ours."""
+        return bool(self._mine().update(until=timezone.now() + timedelta(seconds=LEASE)))
 
     def release(self) -> None:
-        shared_cache.delete(self.key)
+        self._mine().delete()
+
+    def _mine(self) -> QuerySet[StreamPlace]:
+        return StreamPlace.objects.filter(holder=self.holder)
 
 
 def still_allowed(session_key: str | None) -> bool:
@@ -184,7 +198,7 @@ async def follow(job_id: int, line: int, *, session_key: str | None, lease: Leas
             if not follower.behind and not follower.over:
                 await asyncio.sleep(POLL)
     finally:
-        lease.release()
+        await asyncio.shield(_in_pool(_release, lease))  # also when a closed tab cancels us
 
 
 def _look(follower: Follower) -> list[str]:
@@ -197,8 +211,15 @@ def _look(follower: Follower) -> list[str]:
 
 
 def _recheck(session_key: str | None, lease: Lease) -> bool:
-    lease.renew()
-    return still_allowed(session_key)
+    return lease.renew() and still_allowed(session_key)
+
+
+def _release(lease: Lease) -> None:
+    try:
+        lease.release()
+    except Error as error:  # it runs out by itself
+        log.warning("The place of a log stream could not be released: %s", error)
+        connection.close()
 
 
 async def _in_pool(function: Callable[..., Found], *args: Any) -> Found:

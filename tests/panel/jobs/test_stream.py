@@ -3,15 +3,15 @@
 import asyncio
 import json
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.sessions.models import Session
-from django.core.cache import cache
 from django.test import AsyncClient
 from django.utils import timezone
 
 from machines.contract.rights import Role
-from machines.models import Job, User
+from machines.models import Job, StreamPlace, User
 from machines.panel import stream
 from tests import make
 from tests.panel.jobs import cast
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _no_leases():
-    cache.clear()
     stream._stopping.clear()
     yield
     stream._stopping.clear()
@@ -278,3 +277,14 @@ def test_it_needs_login_and_a_role(client, alpha, stranger):
 
 def test_it_rejects_post(as_admin, alpha):
     assert as_admin.post(url(cast.job(alpha))).status_code == 405
+
+
+def test_the_places_of_a_process_that_died_are_free_again_and_no_longer_its_own(viewer):
+    dead = [stream.Lease.take(viewer.pk) for _ in range(stream.PER_USER)]
+    assert stream.Lease.take(viewer.pk) is None
+    StreamPlace.objects.update(until=timezone.now() - timedelta(seconds=1))
+    new = stream.Lease.take(viewer.pk)
+    assert new
+    assert not dead[0].renew()
+    dead[0].release()
+    assert new.renew()

@@ -1,0 +1,57 @@
+"""What several web processes count together holds when they ask at the same moment, on both databases."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from machines.panel import attempts, stream
+from tests import postgres
+
+ROOT = Path(__file__).parent.parent
+MAKE_EVE = "from machines.models import User; User.objects.create(username='eve')"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Of processes with one database, where Eve is the only user."""
+    kept = {"SECRET_KEY": "of this test", "NSPAWNPANEL_ENV": "/nonexistent", "PATH": os.environ["PATH"]}
+    if request.param == "sqlite":
+        yield prepared(kept | {"DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('web')}/panel.sqlite3"})
+        return
+    if reason := postgres.cannot_run():
+        pytest.skip(reason)
+    with postgres.cluster() as address:
+        yield prepared(kept | {"DATABASE_URL": address})
+
+
+def prepared(environment: dict[str, str]) -> dict[str, str]:
+    for words in (["migrate", "-v0"], ["shell", "-v0", "-c", MAKE_EVE]):
+        subprocess.run([sys.executable, "manage.py", *words], cwd=ROOT, env=environment, check=True)
+    return environment
+
+
+def winners(what: str, environment: dict[str, str]) -> int:
+    """Of two processes with twenty takers each."""
+    argv = [sys.executable, "-m", "tests.takers", what]
+    pipe = subprocess.PIPE
+    both = [subprocess.Popen(argv, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    for each in both:
+        assert each.stdout
+        assert each.stdout.readline() == "ready\n"
+    for each in both:
+        assert each.stdin
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    return sum(int(each.communicate(timeout=120)[0]) for each in both)
+
+
+def test_of_forty_streams_asked_for_at_once_five_are_given(environment):
+    assert winners("streams", environment) == stream.PER_USER
+
+
+def test_of_forty_passwords_tried_at_once_no_more_are_looked_at_than_are_free(environment):
+    assert winners("passwords", environment) == attempts.PAIR
