@@ -109,7 +109,8 @@ def _privileges(rules: FileRules, wanted: Document) -> Iterator[Refusal]:
 
 
 def _privileged_binds(wanted: Document, whole: Document, users: str) -> Iterator[Refusal]:
-    """Writable binds through which ids of the host itself write: all of them once the namespace is given up."""
+    """Writable binds through which ids of the host itself write: all of them once the namespace is given up. Where root inside
+    is mapped to the folder's owner, that is who writes."""
     names = ("PrivateUsers", *OWNERS)
     gives_up = are_the_hosts(users) and any(entry.key in names for entry in wanted.settings())
     for key in WRITABLE:
@@ -118,10 +119,11 @@ def _privileged_binds(wanted: Document, whole: Document, users: str) -> Iterator
                 continue
             if key == "Bind" and not split(value)[0].startswith("/"):
                 continue
-            if are_the_hosts(users):
+            options = (*split(value), "", "")[2].split(",") if key == "Bind" else []
+            if are_the_hosts(users) and not (users == "identity" and {"rootidmap", "owneridmap"} & set(options)):
                 message = f"{key}={value} can be written to, and root inside is root of this host there (PrivateUsers={users})."
                 yield Refusal("privileged_binds", message, (f"{FILES}.{key}", f"{EXEC}.PrivateUsers"), value)
-            elif key == "Bind" and "idmap" in (*split(value), "", "")[2].split(","):
+            elif "idmap" in options:
                 message = f"{key}={value} can be written to, and with idmap root inside is root of this host there."
                 yield Refusal("privileged_binds", message, (f"{FILES}.{key}",), value)
 

@@ -84,6 +84,7 @@ def judge(document: Document, dropin: str, facts: Facts) -> list[Finding]:
         *_limits(dropin, facts),
         *_lacking(dropin, facts),
         *_policy(document, dropin, facts),
+        *_run_as_root(dropin),
     ]
     for check in (
         _once,
@@ -358,6 +359,8 @@ def _sources(document: Document, facts: Facts) -> Iterator[Finding]:
         return
     for key, value, path in sources(document):
         roots = [*facts.bind_sources, *(facts.bind_sources_read_only if key == "BindReadOnly" else ())]
+        if protected.met(path, facts.protected, writable=key in file_policy.WRITABLE):
+            continue  # which is refused
         if not any(_within(path, root) for root in roots):
             message = (
                 f"{path} is outside what {facts.name}'s policy lets machines have: {', '.join(roots) or 'nothing'}."
@@ -444,6 +447,13 @@ def _policy(document: Document, dropin: str, facts: Facts) -> Iterator[Finding]:
                 each.settings, f"The policy of {facts.name} does not allow it: {each.message}",
                 f"Its administrator can change the rule “{each.rule}” in /etc/nspawnpanel/policy.toml.", each.value,
             )  # fmt: skip
+
+
+def _run_as_root(dropin: str) -> Iterator[Finding]:
+    for entry in nspawn.parse(dropin).settings():
+        if protected.runs_as_root(entry.key):
+            message = f"{entry.key}= of the machine's unit is root of the host. The panel writes none, whatever the policy says."
+            yield Finding((entry.key,), message, "Put it into a drop-in of its own on the host.", entry.value)
 
 
 def fresh(findings: Iterable[Finding], wanted: tuple[str, str], found: tuple[str, str]) -> list[Finding]:

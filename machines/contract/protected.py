@@ -24,7 +24,8 @@ CONTAINERS = "containers and virtual machines of other programs"
 SOCKETS = "sockets through which root is told what to do"
 KERNEL = "the kernel and its devices"
 KEYS = "keys and passwords"
-WORKER = "the worker of nspawnpanel, its keys and its state"
+WORKER = "the worker of nspawnpanel, which runs as root"
+OWN_KEYS = "keys, state and policy of nspawnpanel"
 
 
 @dataclass(frozen=True, order=True)
@@ -51,7 +52,7 @@ TABLE: tuple[Place, ...] = (
     *_places(KEYS, "/root", "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/ssh", "/etc/ssl/private",
              "/etc/pki/private", "/etc/credstore", "/etc/credstore.encrypted", "/etc/cryptsetup-keys.d", "/run/credentials",
              "/run/cryptsetup-keys.d", "/var/lib/sss", secret=True),
-    *_places(WORKER, "/etc/nspawnpanel", "/var/lib/nspawnpanel", "/run/nspawnpanel", secret=True),
+    *_places(OWN_KEYS, "/etc/nspawnpanel", "/var/lib/nspawnpanel", "/run/nspawnpanel", secret=True),
     *_places(UNITS, "/run/systemd", "/var/lib/systemd", "/var/lib/private/systemd", secret=True),
     *_places(JOBS, "/var/spool/cron", "/var/spool/at", "/var/spool/anacron", "/var/spool/incron"),
     *_places(PACKAGES, "/var/lib/dpkg", "/var/lib/apt", "/var/cache/apt", "/var/lib/rpm", "/var/lib/dnf", "/var/cache/dnf",
@@ -79,6 +80,22 @@ DEVICES = (
     "/dev/video*", "/dev/media*", "/dev/dvb", "/dev/dvb/*", "/dev/ttyUSB*", "/dev/ttyACM*", "/dev/ttyS*", "/dev/serial", "/dev/serial/*",
     "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/vhost-net", "/dev/ppp", "/dev/rtc*", "/dev/watchdog*",
 )  # fmt: skip
+
+# Keys of a unit that make root of the host run, read or write something, or start other units. No drop-in of a machine gets
+# one through the panel, whatever the policy's unit_settings says.
+UNIT_KEYS = (
+    "Exec*", "Environment*", "PassEnvironment", "UnsetEnvironment", "*Credential", "LoadCredential*", "ImportCredential*", "Root*", "Bind*Paths",
+    "MountImages", "Extension*", "StandardInput*", "StandardOutput", "StandardError", "TTYPath", "PIDFile", "OnFailure*", "OnSuccess*", "Wants",
+    "Requires", "BindsTo", "Upholds", "PropagatesStopTo", "Conflicts", "JoinsNamespaceOf", "RuntimeDirectory*", "StateDirectory*", "CacheDirectory*",
+    "LogsDirectory*", "ConfigurationDirectory*", "User", "Group", "PAMName", "FailureAction", "SuccessAction", "StartLimitAction", "JobTimeoutAction",
+    "RebootArgument", "BPFProgram", "IPIngressFilterPath", "IPEgressFilterPath", "BusName", "Sockets", "OpenFile", "FileDescriptorStore*",
+)  # fmt: skip
+SAFE_UNIT_KEYS = ("SetCredential",)
+
+
+def runs_as_root(key: str) -> bool:
+    """Whether a key of a unit is one of these."""
+    return key not in SAFE_UNIT_KEYS and any(fnmatch.fnmatchcase(key, pattern) for pattern in UNIT_KEYS)
 
 
 def met(path: str, places: Iterable[Place], *, writable: bool) -> Place | None:

@@ -103,7 +103,7 @@ def own_places(paths: Paths) -> list[Place]:
     """What this host adds to the table, each once."""
     found = [
         *(Place(str(path), protected.WORKER) for path in _programs()),
-        *(Place(str(path), protected.WORKER, secret=True) for path in (paths.state, paths.policy, SETTINGS)),
+        *(Place(str(path), protected.OWN_KEYS, secret=True) for path in (paths.state, paths.policy, SETTINGS)),
         *(Place(str(path), protected.MACHINES, secret=True) for path in (*paths.image_folders, paths.pool_file, paths.before_pool)),
         *(Place(str(path), protected.MACHINES) for path in (paths.nspawn, paths.probes)),
         *(Place(path, protected.MACHINES, secret=True) for path in _links_of(paths.image_folders)),

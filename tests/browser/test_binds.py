@@ -11,12 +11,13 @@ BAD = "/etc/systemd/nspawn/handmade.nspawn"
 def test_a_bind_that_gives_the_host_away_is_refused_on_the_form_and_told_where_it_stands(
     page: Page, ada: Person, alpha_host: Sandbox
 ):
-    alpha_host.plant("handmade")
+    for name in ("handmade", "plain"):
+        alpha_host.plant(name)
     alpha_host.write(BAD, "[Files]\nBind=/srv/handmade:/mnt\n")
     alpha_host.run(["ln", "-sfn", "/opt/nspawnpanel", "/srv/handmade"])
-    ada.sees("handmade", "stopped", 15)
+    ada.sees("plain", "stopped", 15)
     try:
-        page.goto("/hosts/alpha/machines/handmade/config/")
+        page.goto("/hosts/alpha/machines/plain/config/")
         page.click("[data-formset=binds] [data-formset-add]")
         page.locator("[data-formset-row]:visible [name$=-source]").last.fill("/opt/nspawnpanel/bin")
         page.get_by_role("button", name="Save and review").click()

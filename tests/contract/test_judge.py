@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from machines.contract import command_line, file_policy, nspawn
+from machines.contract import command_line, file_policy, limits, nspawn, protected
 from machines.contract.judge import Facts, Finding, host_port, judge
 from machines.contract.protected import TABLE, Place
 
@@ -189,3 +189,20 @@ def test_a_writable_bind_as_root_of_the_host_needs_the_policys_word():
     (refused,) = [each for each in findings(text, facts=GUARDED) if each.refused]
     assert "privileged_binds" in refused.hint
     assert not [each for each in findings(text) if each.refused]  # of an older host it is not known
+
+
+@pytest.mark.parametrize("key", ["ExecStartPre", "ExecStart", "LoadCredential", "Environment", "EnvironmentFile", "User", "RootDirectory", "RootImage",
+                                 "BindPaths", "StandardOutput", "OnFailure", "Wants", "ImportCredential"])  # fmt: skip
+def test_a_drop_in_that_is_root_is_refused_whatever_the_policy_says(key):
+    facts = replace(ALPHA, rules=file_policy.as_told({"unit_settings": [key]}))
+    (refused,) = [each for each in findings("", f"[Service]\n{key}=x\n", facts) if each.refused]
+    assert "whatever the policy says" in refused.message
+
+
+def test_every_limit_and_credential_may_still_be_set():
+    assert not [key for key in (*limits.PROPERTIES, "SetCredential") if protected.runs_as_root(key)]
+
+
+def test_the_starting_presets_are_no_privileged_binds():
+    ci = "[Exec]\nPrivateUsers=identity\n[Files]\nVolatile=overlay\nBind=/srv/ci-cache:/var/cache/ci:rootidmap\n"
+    assert not [each for each in findings(ci, facts=GUARDED) if each.refused]

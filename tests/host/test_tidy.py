@@ -26,6 +26,7 @@ def test_drop_ins_of_this_machine_may_go(paths):
 def test_nothing_else_may(paths):
     for path in (
         paths.units / UNIT / DROPIN,
+        paths.units / UNIT / "10-nspawnpanel-binds.conf",
         paths.units / "systemd-nspawn@other.service.d/x.conf",
         paths.units / "systemd-nspawn@.service.d/x.conf",
         paths.units / UNIT / "../ssh.service.d/x.conf",
