@@ -28,6 +28,7 @@ from machines.host.this_host import Task, ThisHost
 from machines.host.unit_state import UnitState
 
 Result = dict[str, Any]
+Run = tuple[str, bytes, int]  # UnitState.run
 Reached = Callable[[UnitState], bool]
 
 # More starts at once than CPUs give every one of them a worse time and none of them a better one.
@@ -470,25 +471,33 @@ def reboot_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
     again. One with another init is stopped and started. Raises MachineMissing, TookTooLong, or Problem start-failed or
     cannot-do."""
     machine, before = Machine(host, task, name).seen()
-    if task.again and before.since > task.begun:
-        return {}
+    if task.again and before.began > task.begun:  # an earlier worker was heard: this is the next run
+        return _back(machine, None)
     if not before.is_registered:
         raise MachineMissing(f"{machine.name} is not running, so it cannot reboot.", hint="Start it instead.")
     refuse(before, "reboot")
     if not before.has_systemd:
         return _anew(machine, before)
+    # Until it has left and no longer: asked while it comes up, it would go down once more.
+    machine.ask(machinectl.reboot(machine.name), lambda now: _has_left(now, before), _not_back(name))
+    return _back(machine, before.run)
+
+
+def _back(machine: Machine, left: Run | None) -> Result:
+    """Wait until it is up in another run than the one it left. Raises Problem start-failed, TookTooLong."""
 
     def is_back(now: UnitState) -> bool:
         if now.active == "failed" and not now.is_registered:
-            raise did_not_start(host, task, machine.name, "failed")
-        return now.is_registered and now.active == "active" and now.run != before.run
+            raise did_not_start(machine.host, machine.task, machine.name, "failed")
+        return now.is_registered and now.active == "active" and now.run != left
 
-    machine.ask(
-        machinectl.reboot(machine.name),
-        is_back,
-        TookTooLong(f"{machine.name} was asked to reboot and has not come back in time.", hint="Look at its log."),
-    )
+    if not machine.comes_to(is_back, within=machine.task.deadline - time.time()):
+        raise _not_back(machine.name)
     return {}
+
+
+def _not_back(name: MachineName) -> TookTooLong:
+    return TookTooLong(f"{name} was asked to reboot and has not come back in time.", hint="Look at its log.")
 
 
 def _anew(machine: Machine, before: UnitState) -> Result:

@@ -12,7 +12,8 @@ import pytest
 from machines.contract import orders
 from machines.contract.reports import MachineFact, Outcome
 from nspawnpanel.sandbox import Sandbox
-from tests.host.scratch_panel import ScratchPanel
+from tests.host.scratch_panel import SERVICE, ScratchPanel
+from tests.person import until
 
 NAME = "odd"
 UNIT = f"systemd-nspawn@{NAME}.service"
@@ -196,6 +197,46 @@ def test_a_machine_in_a_scope_reboots_once_and_powers_off(panel):
     ).stdout
     assert boots.count("Multi-User") == 2
     assert succeeded(panel.do(orders.Poweroff(name=NAME))).machine.state == "stopped"
+
+
+SLOW_TO_BOOT = """[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo boot >>/var/boots; exec sleep 3'
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+@pytest.fixture
+def slow_to_boot(panel) -> Iterator[ScratchPanel]:
+    """Its unit is active only when it has booted, which takes longer than a worker waits before it asks once more."""
+    host, unit = panel.sandbox, f"{TREE}/etc/systemd/system/slow-to-boot.service"
+    host.write(unit, SLOW_TO_BOOT)
+    host.run(["systemctl", f"--root={TREE}", "enable", "slow-to-boot.service"])
+    host.write(SETTINGS, "[Exec]\nNotifyReady=yes\n")
+    host.run(["rm", "-f", f"{TREE}/var/boots"])
+    succeeded(panel.do(orders.Start(name=NAME)))
+    yield panel
+    succeeded(panel.do(orders.Terminate(name=NAME)))
+    host.run(["systemctl", f"--root={TREE}", "disable", "slow-to-boot.service"])
+    host.run(["rm", unit])
+
+
+def boots(panel: ScratchPanel) -> int:
+    return panel.sandbox.read(f"{TREE}/var/boots").count("boot")
+
+
+@pytest.mark.parametrize("worker", ["lives", "is killed while it comes up"])
+def test_one_reboot_is_one_boot_however_long_it_takes(slow_to_boot, worker):
+    panel = slow_to_boot
+    job = panel.order(orders.Reboot(name=NAME))
+    if worker != "lives":
+        until(lambda: boots(panel) == 2, 20)
+        panel.sandbox.run(["systemctl", "kill", "--signal=KILL", SERVICE])
+    succeeded(panel.outcome(job))
+    assert boots(panel) == 2
 
 
 def test_where_nothing_starts_it_again_a_reboot_is_refused_beforehand_and_terminate_works(panel):
