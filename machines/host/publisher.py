@@ -2,7 +2,7 @@
 
 Redis may be down, frozen or emptied: the publisher goes on from the last report it got rid of. All hosts share its memory,
 so what the panel has not taken is no more than a window's size, and the rest waits in the spool: the panel shuts out a
-host that puts in more (panel/quarantine.py).
+host that puts in more (panel/host_caps.py).
 """
 
 import logging

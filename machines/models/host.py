@@ -61,7 +61,7 @@ class Host(models.Model):
     unknown_jobs = models.JSONField(default=list)
     usage = models.JSONField(default=dict)  # what it has cost today and what was left out (panel/budgets.py)
 
-    # One that takes more of Redis than any needs (panel/quarantine.py): nothing of it is read and nothing sent to it
+    # One that takes more of Redis than any needs (panel/host_caps.py): nothing of it is read and nothing sent to it
     quarantined_at = models.DateTimeField(null=True)
     quarantine_why = models.TextField(default="")
     paused_until = models.DateTimeField(null=True)  # the same, for some seconds and by itself

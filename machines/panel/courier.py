@@ -34,8 +34,8 @@ from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT
 from machines.panel import archive_files, clocks, database_file, epochs, groups, intake, quarantine, resync
 from machines.panel.dispatch import SECRETS_LAST
+from machines.panel.host_caps import Watch
 from machines.panel.mailbox import TIMEOUT, Mailbox
-from machines.panel.quarantine import Watch
 from machines.panel.redis_users import Guard
 
 log = logging.getLogger(__name__)
@@ -305,9 +305,13 @@ class Courier:
 
     def _read_once(self) -> None:
         given = Host.objects.values_list("id", "stream_position", "quarantined_at", "paused_until")
-        positions = {host_id: position for host_id, position, *shut in given if not quarantine.is_shut(*shut)}
+        positions = {
+            host_id: position
+            for host_id, position, *shut in given
+            if not quarantine.is_shut(*shut) and self._watch.may_be_read(host_id)
+        }
         if not positions:
-            self._stop.wait(1)
+            self._stop.wait(WATCH_EVERY)
         found, faults = self._incoming.read(positions)
         for host_id, why in faults.items():
             self._watch.strike(host_id, why)
@@ -329,6 +333,7 @@ class Courier:
             done += len(taken)
             if time.monotonic() > until:
                 break
+        self._watch.note_read(host_id, done, sum(len(text) for _, text in entries[:done]))
         self._incoming.forget(host_id, entries[done - 1][0])
 
     def _ask_again(self, host_id: UUID) -> None:

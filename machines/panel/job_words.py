@@ -9,7 +9,7 @@ from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
 from machines.contract.states import HostState, JobState
 from machines.models import Job
 from machines.models.host import host_state
-from machines.panel import clocks, epochs
+from machines.panel import clocks, epochs, quarantine
 
 # op → what was ordered; the gap is the machine's name
 WHAT = {
@@ -117,6 +117,10 @@ SILENT = {
     HostState.OFFLINE: "has been offline for",
     HostState.LATE: "has said nothing for",
 }
+HELD = {  # by the code of what keeps an order back
+    epochs.RESTORED: "this panel was restored from an older copy, which is to be confirmed",
+    quarantine.CODE: "host {host} is quarantined",
+}
 PATIENCE = 5  # seconds an order may be on its way before that is worth a word
 
 
@@ -158,10 +162,8 @@ class Wait:
         return self._not_taken(now)
 
     def _not_taken(self, now: datetime) -> Reason:
-        if self.problem == epochs.RESTORED:
-            return Reason(
-                "waiting: this panel was restored from an older copy, which is to be confirmed", None, self._left(now)
-            )
+        if held := HELD.get(self.problem):
+            return Reason(f"waiting: {held.format(host=self.host)}", None, self._left(now))
         heard = host_state(self.last_seen, now)
         if heard in SILENT:
             return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self._left(now))

@@ -1,155 +1,20 @@
-"""What one host may take of the Redis that all share, and what happens to one that takes more.
+"""A host that is shut out because it took more of what all share than any needs (host_caps.py): nothing of it is read, its
+orders wait and say why, and an administrator lets it in again."""
 
-First its stream is emptied; soon after, its Redis user is off for some seconds; the third time within a minute it is
-quarantined until an administrator releases it. An honest worker comes nowhere near: it waits while WINDOW bytes of its
-reports have not been taken (host/publisher.py). What is thrown away here it sends again from its spool.
-"""
+from datetime import datetime
 
-import logging
-import threading
-import time
-from collections import defaultdict, deque
-from datetime import datetime, timedelta
-from uuid import UUID
-
-from django.conf import settings
 from django.utils import timezone
 
-from machines.contract import routes
 from machines.contract.problems import Problem
 from machines.models import Event, Host, Job, User
-from machines.panel import budgets, redis_check
-from machines.panel.mailbox import Fill, Mailbox, time_of
-from machines.panel.redis_users import STRANGER, STRANGERS_AT_MOST, Clients, Guard
-from machines.templatetags.panel_tags import size
+from machines.panel import budgets
 
-log = logging.getLogger(__name__)
-
-STREAM_BYTES = 32 * 1024 * 1024
-CLIENTS = 64
-CLIENT_BYTES = 16 * 1024 * 1024
-REFUSED, REFUSED_SECONDS = 100, 10.0  # reports that this host did not sign, and in what time
-TO_COME = 3600.0  # seconds by which the highest id of a stream may be ahead of Redis' clock, which may be set back
-STRIKE_SECONDS = 60.0  # how long one is remembered
-APART = 1.0  # seconds between two of them: the same thing may be seen by two threads
-PAUSE = timedelta(seconds=5)
 CODE = "host-quarantined"
-
-
-class Watch:
-    """One for the courier, used by both its threads that read."""
-
-    def __init__(self, mailbox: Mailbox, guard: Guard | None) -> None:
-        self._mailbox, self._guard = mailbox, guard
-        self._lock = threading.Lock()
-        self._strikes: dict[UUID, deque[float]] = defaultdict(deque)
-        self._refused: dict[UUID, deque[float]] = defaultdict(deque)
-        self._checked = float("-inf")
-
-    def look(self) -> None:
-        """Measure what each host takes, hold back those that take too much, and let their Redis users follow."""
-        given = Host.objects.values_list("id", "stream_position", "quarantined_at", "paused_until")
-        hosts = {host_id: position for host_id, position, _, _ in given}
-        shut = {host_id for host_id, _, quarantined_at, paused_until in given if is_shut(quarantined_at, paused_until)}
-        if self._guard:
-            self._guard.follow(shut, hosts)
-        fills = self._mailbox.measure(hosts)
-        clients = self._guard.clients() if self._guard else {}
-        for host_id, position in hosts.items():
-            if host_id in shut:
-                if fills[host_id].size:
-                    self._mailbox.begin_anew(host_id)
-            elif why := breach(fills[host_id], position, clients.get(routes.user(str(host_id)), Clients())):
-                self.strike(host_id, why)
-        for host in budgets.far_beyond():
-            most = size(budgets.FAR_BEYOND * settings.REPORTS_PER_DAY)
-            self._quarantine(host, f"has sent more than {most} of reports today")
-        if self._guard and clients.get(STRANGER, Clients()).count > STRANGERS_AT_MOST:
-            self._guard.turn_away(STRANGER)
-        self._check()
-
-    def note_refused(self, host_id: UUID, count: int) -> bool:
-        """So many reports in its stream were none of this host's. Whether that is too many: then its stream is gone."""
-        now = time.monotonic()
-        with self._lock:
-            times = self._refused[host_id]
-            times.extend([now] * count)
-            while times and times[0] < now - REFUSED_SECONDS:
-                times.popleft()
-            if len(times) <= REFUSED:
-                return False
-            times.clear()
-        why = f"sent more than {REFUSED} reports within {REFUSED_SECONDS:g} seconds that it had not signed"
-        self.strike(host_id, why)
-        return True
-
-    def strike(self, host_id: UUID, why: str) -> None:
-        """Hold a host back, more firmly each time. `why` is what it did, a sentence without its beginning and end."""
-        if Host.objects.filter(pk=host_id).exclude(quarantined_at=None).exists():
-            self._empty(host_id)
-            return
-        count = self._count(host_id)
-        if not count:
-            return
-        log.warning("Host %s %s (strike %s)", host_id, why, count)
-        self._empty(host_id)
-        host = Host.objects.get(pk=host_id)
-        if count == 1:
-            _tell(host, "stream-emptied", f"{host.name} {why}. Its reports in Redis were thrown away.")
-        elif count == 2:
-            Host.objects.filter(pk=host_id).update(paused_until=timezone.now() + PAUSE)
-            text = f"{host.name} {why}, again. Its Redis user is off for {PAUSE.total_seconds():g} seconds."
-            _tell(host, "host-paused", text)
-        else:
-            self._quarantine(host, f"{why}, for the third time within a minute")
-        if count > 1 and self._guard:
-            self._guard.follow({host_id}, {host_id})
-
-    def _count(self, host_id: UUID) -> int:
-        """Which strike within a minute this is; 0 for one that has been counted."""
-        now = time.monotonic()
-        with self._lock:
-            past = self._strikes[host_id]
-            while past and past[0] < now - STRIKE_SECONDS:
-                past.popleft()
-            if past and now - past[-1] < APART:
-                return 0
-            past.append(now)
-            return len(past)
-
-    def _empty(self, host_id: UUID) -> None:
-        self._mailbox.begin_anew(host_id)
-        Host.objects.filter(pk=host_id).update(stream_position="0")
-
-    def _quarantine(self, host: Host, why: str) -> None:
-        fresh = Host.objects.filter(pk=host.pk, quarantined_at=None)
-        if fresh.update(quarantined_at=timezone.now(), quarantine_why=f"{host.name} {why}.", paused_until=None):
-            _tell(host, "host-quarantined", f"{host.name} {why}. It is quarantined.")
-        self._mailbox.empty(host.pk)
-
-    def _check(self) -> None:
-        now = time.monotonic()
-        if now - self._checked >= redis_check.EVERY:
-            self._checked = now
-            redis_check.keep(redis_check.faults(self._guard))
 
 
 def is_shut(quarantined_at: datetime | None, paused_until: datetime | None) -> bool:
     """Whether a host's Redis user is to be off, by these columns of its row."""
     return quarantined_at is not None or (paused_until is not None and paused_until > timezone.now())
-
-
-def breach(fill: Fill, position: str, clients: Clients) -> str:
-    """What a host does that none may, a sentence without its beginning and end; "" for nothing."""
-    if fill.size > STREAM_BYTES:
-        return f"put more than {size(STREAM_BYTES)} of reports into Redis that had not been read"
-    if max(fill.highest, time_of(position)) > (time.time() + TO_COME) * 1000:
-        return "gave a report an id that leaves no room for later ones"
-    if clients.count > CLIENTS:
-        return f"opened more than {CLIENTS} connections to Redis"
-    if clients.size > CLIENT_BYTES:
-        return f"had more than {size(CLIENT_BYTES)} on its connections to Redis"
-    return ""
 
 
 def release(host: Host, *, by: User) -> bool:
@@ -180,7 +45,3 @@ def say_why_orders_wait(at_most: int) -> None:
     for job in waiting.exclude(problem__code=CODE).select_related("host")[:at_most]:
         still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"])
         still.update(problem=problem(job.host).to_wire())
-
-
-def _tell(host: Host, kind: str, text: str) -> None:
-    Event.objects.create(host=host, kind=kind, text=text)

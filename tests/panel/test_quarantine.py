@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from machines.contract import orders, reports, routes
 from machines.contract.states import JobState
 from machines.models import Event, Host, Job, RedisCheck
-from machines.panel import budgets, mailbox, quarantine, redis_check
+from machines.panel import budgets, host_caps, mailbox, quarantine, redis_check
 from machines.panel.courier import Courier
 from machines.panel.redis_users import Clients, Guard
 from nspawnpanel.valkey import Valkey
@@ -53,7 +53,7 @@ def thief(valkey: Valkey, greedy: HostVoice) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def courier(valkey: Valkey, greedy: HostVoice, monkeypatch) -> Courier:
-    monkeypatch.setattr(quarantine, "APART", 0.0)  # the turns of a test follow each other at once
+    monkeypatch.setattr(host_caps, "APART", 0.0)  # the turns of a test follow each other at once
     monkeypatch.setattr("machines.panel.mailbox.BLOCK_MS", 1)
     return Courier(
         valkey.url("np-courier", "secret"), SigningKey.generate(), guard_url=valkey.url("np-guard", "secret")
@@ -171,9 +171,23 @@ def test_a_mailbox_of_the_wrong_kind_keeps_nobodys_orders_from_leaving(valkey, c
     assert set(Job.objects.filter(pk__in=[first.pk, second.pk]).values_list("state", flat=True)) == {JobState.SENT}
 
 
+def test_what_a_host_says_faster_than_any_worker_is_not_read_before_its_time(
+    courier, greedy, other, valkey, monkeypatch
+):
+    """Its own worker waits for that; whoever goes on fills the stream of this host and is shut out for it."""
+    monkeypatch.setattr(host_caps, "READ_PER_SECOND", 0.1)
+    for _ in range(2):
+        valkey.admin().xadd(stream(greedy), {"r": greedy.say(reports.Heartbeat())})
+        courier._read_once()
+    valkey.admin().xadd(stream(other), {"r": other.say(reports.Heartbeat())})
+    courier._read_once()
+    numbers = dict(Host.objects.values_list("name", "report_number"))
+    assert numbers == {"alpha": 1, "beta": 1}
+
+
 def test_connections_without_end_are_closed(valkey, courier, greedy, thief):
     url = valkey.url(routes.user(str(greedy.host.id)), "secret")
-    held = [redis.Redis.from_url(url) for _ in range(quarantine.CLIENTS + 1)]
+    held = [redis.Redis.from_url(url) for _ in range(host_caps.CLIENTS + 1)]
     for client in held:
         client.ping()
     courier._watch.look()
@@ -187,12 +201,12 @@ def test_connections_without_end_are_closed(valkey, courier, greedy, thief):
 
 
 def test_what_lies_on_a_connection_counts_too():
-    fill, few = mailbox.Fill(0), Clients(2, quarantine.CLIENT_BYTES + 1)
-    assert "on its connections to Redis" in quarantine.breach(fill, "0", few)
-    assert quarantine.breach(fill, "0", Clients(4, 200_000)) == ""
+    fill, few = mailbox.Fill(0), Clients(2, host_caps.CLIENT_BYTES + 1)
+    assert "on its connections to Redis" in host_caps.breach(fill, "0", few)
+    assert host_caps.breach(fill, "0", Clients(4, 200_000)) == ""
 
 
-def test_orders_of_a_quarantined_host_wait_and_say_why(valkey, courier, greedy, other):
+def test_orders_of_a_quarantined_host_wait_and_say_why(valkey, courier, greedy, other, as_viewer):
     Host.objects.filter(pk=greedy.host.pk).update(
         quarantined_at=timezone.now(), quarantine_why="alpha put in too much."
     )
@@ -202,6 +216,7 @@ def test_orders_of_a_quarantined_host_wait_and_say_why(valkey, courier, greedy, 
     job.refresh_from_db(), free.refresh_from_db()
     assert (job.state, job.sends, job.problem["code"]) == (JobState.QUEUED, 0, "host-quarantined")
     assert job.problem["hint"].startswith("alpha put in too much. Orders wait until")
+    assert "waiting: host alpha is quarantined" in as_viewer.get(f"/jobs/{job.pk}/").content.decode()
     assert free.state == JobState.SENT
     courier.sweep(job.expires_at + timedelta(seconds=1))
     job.refresh_from_db()

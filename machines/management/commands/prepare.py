@@ -13,8 +13,9 @@ from machines.contract import routes
 from machines.contract.problems import Problem
 from machines.contract.rights import Role
 from machines.models import User
-from machines.panel import joining, mailbox
+from machines.panel import joining, mailbox, redis_check
 from machines.panel.courier import load_key
+from machines.panel.redis_users import Guard
 
 
 class Command(BaseCommand):
@@ -38,6 +39,8 @@ class Command(BaseCommand):
             _redis_user(data / "redis-url", options["redis_admin_url"], "np-courier", routes.courier_acl())
             _redis_user(data / "guard-url", options["redis_admin_url"], "np-guard", routes.guard_acl())
             _redis_user(data / "poke-url", options["redis_admin_url"], "np-web", routes.web_acl())
+            for fault in redis_check.faults(Guard((data / "guard-url").read_text().strip(), timeout=mailbox.TIMEOUT)):
+                self.stderr.write(f"Redis: {fault}")
         if options["tables"]:
             call_command("migrate", interactive=False, verbosity=0)
             self._first_admin(options["admin"], data / "first-password")

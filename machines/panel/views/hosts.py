@@ -76,6 +76,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
     may_administer = request.user.may(Right.ADMINISTER)
     asked = Host.objects.annotate(**COUNTS, redis_faults=redis_check.subquery())
     found = get_object_or_404(asked, name=host)
+    faults = vars(found)["redis_faults"] or []
     counts = {name: getattr(found, name) for name in COUNTS}
     events = list(Event.objects.filter(host=found)[:EVENTS_SHOWN])
     jobs = frame.unfinished_jobs(request)
@@ -112,7 +113,8 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "protected": _protected(found),
         "key": uuid4(),
         "may_administer": may_administer,
-        "redis_faults": vars(found)["redis_faults"] if may_administer else [],
+        "redis_faults": faults if may_administer else [],
+        "is_user_off": redis_check.NO_GUARD not in faults,
         "fragment": responses.wants_fragment(request),
     }
     version = rows.version(
