@@ -140,13 +140,14 @@ def learn(host: Host, job: Job, report: reports.Outcome) -> None:
 
 
 def _made(job: Job, report: reports.Outcome) -> dict[str, Any] | None:
-    """The base this very job has built, as far as its result tells."""
+    """The base this very job has built, as far as its result tells. None also where it was to build none, whatever the
+    host says."""
     told = report.result.get("base")
-    if not isinstance(told, dict) or told.get("fresh") is not True:
+    if job.op not in orders.RECIPE_OPS or not isinstance(told, dict) or told.get("fresh") is not True:
         return None
     packages = report.result.get("packages")
     try:
-        recipe = orders.from_wire(job.order).recipe  # type: ignore[union-attr]  # of a build or a bake
+        recipe = orders.from_wire(job.order).recipe  # type: ignore[union-attr]
         fact = reports.BaseFact(
             id=str(told.get("id")), key="", title=_title(recipe), built=float(told.get("built") or 0),
             used=report.at, bytes=int(report.result.get("bytes") or 0), job=job.uuid,
