@@ -9,7 +9,7 @@ from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
 from machines.contract.states import HostState, JobState
 from machines.models import Job
 from machines.models.host import host_state
-from machines.panel import clocks, epochs, quarantine
+from machines.panel import clocks, epochs, quarantine, resync
 
 # op → what was ordered; the gap is the machine's name
 WHAT = {
@@ -120,6 +120,7 @@ SILENT = {
 HELD = {  # by the code of what keeps an order back
     epochs.RESTORED: "this panel was restored from an older copy, which is to be confirmed",
     quarantine.CODE: "host {host} is quarantined",
+    resync.CODE: "{host} was put back to an older copy of itself and is being read anew",
 }
 PATIENCE = 5  # seconds an order may be on its way before that is worth a word
 

@@ -86,7 +86,9 @@ def declare(host: Host) -> None:
 def begin(host: Host, epoch: int) -> None:
     """The first report of a new epoch has come. The caller saves the host."""
     host.ledger_epoch, host.resync_since = epoch, None
-    Job.objects.filter(host=host, state=JobState.QUEUED).update(send_next_at=timezone.now())
+    queued = Job.objects.filter(host=host, state=JobState.QUEUED)
+    queued.update(send_next_at=timezone.now())
+    queued.filter(problem__code=CODE).update(problem=None)
 
 
 def words(host: Host) -> str:

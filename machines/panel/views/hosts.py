@@ -125,6 +125,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         context["is_old"],
         context["trouble"],
         context["clock"],
+        found.resync_since,
         context["left_out"],
         len(jobs),
         found.facts,

@@ -181,3 +181,10 @@ def test_a_quarantined_host_says_why_and_offers_its_release_to_those_who_may(as_
         assert "alpha opened more than 64 connections to Redis." in page
         assert ('action="/hosts/alpha/release/"' in page) is offered
         assert "quarantined" in client.get("/hosts/").content.decode()
+
+
+def test_one_that_was_put_back_to_an_older_copy_says_so_until_it_has_begun_anew(as_viewer, alpha):
+    assert 'id="older-copy"' not in as_viewer.get("/hosts/alpha/").content.decode()
+    alpha.resync_since = timezone.now()
+    alpha.save()
+    assert "alpha was put back to an older copy of itself" in as_viewer.get("/hosts/alpha/").content.decode()

@@ -1,8 +1,10 @@
 """The live head of a job's page: job-status."""
 
+from django.utils import timezone
+
 from machines.contract import orders
 from machines.models import Job
-from machines.panel import clocks
+from machines.panel import clocks, resync
 from tests import make
 from tests.panel.jobs import cast
 
@@ -61,3 +63,11 @@ def test_an_order_that_waits_for_a_clock_says_which_and_what_to_do(as_viewer, al
     page = as_viewer.get(f"/jobs/{job.pk}/").content.decode().replace("\xa0", " ").replace("&#x27;", "'")
     assert "waiting: the clock of alpha is 5 m 0 s behind the panel's" in page
     assert "timedatectl" in page
+
+
+def test_an_order_for_a_host_that_is_being_read_anew_says_so(as_viewer, alpha):
+    alpha.resync_since = timezone.now()
+    alpha.save()
+    job = make.job(orders.Start(name="web"), on=alpha, problem=resync.waits("alpha").to_wire())
+    page = as_viewer.get(f"/jobs/{job.pk}/").content.decode()
+    assert "waiting: alpha was put back to an older copy of itself and is being read anew" in page
