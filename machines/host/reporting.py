@@ -20,6 +20,7 @@ from machines.contract import envelope, reports
 from machines.contract.orders import Resynchronise
 from machines.contract.reports import AnyReport, Part
 from machines.host import ledger as books
+from machines.host.job_log import CUT, LINES
 from machines.host.ledger import Ledger
 from machines.host.publisher import Publisher
 from machines.host.voice import Entry, Voice
@@ -29,6 +30,7 @@ LOG = logging.getLogger(__name__)
 BATCH_SECONDS = 0.05
 BATCH_LINES = 200
 BATCH_CHARACTERS = 64 * 1024
+PENDING = 20_000  # entries of one job that wait to be written down
 SAID_BYTES = 256 * 1024  # of what goes into one report together
 SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heartbeats, inventories) is not spooled
 
@@ -77,6 +79,18 @@ def batch(job: UUID, told: int, entries: Sequence[Entry]) -> tuple[list[Part], i
             _add(out, job, entry)
     flush()
     return out, told
+
+
+def within(told: int, entries: Sequence[Entry]) -> list[Entry]:
+    """The same without the lines that are more than LINES of the job, as job_log.py does for jobs in units."""
+    kept = list[Entry]()
+    for entry in entries:
+        told += entry["k"] == "line"
+        if entry["k"] != "line" or told <= LINES:
+            kept.append(entry)
+        elif told == LINES + 1:
+            kept.append({**entry, "s": "p", "t": CUT})
+    return kept
 
 
 def gather(job: UUID, parts: Sequence[Part]) -> list[AnyReport]:
@@ -188,7 +202,8 @@ class Reporter:
 
     def _tell(self, job: UUID, entry: Entry) -> None:
         with self._order:
-            self._pending[job].append(entry)
+            if len(self._pending[job]) < PENDING:  # more wait only while the ledger cannot be written
+                self._pending[job].append(entry)
         self._something.set()
 
     def _keep_flushing(self) -> None:
@@ -217,7 +232,8 @@ class Reporter:
     def _spool_entries(
         self, db: sqlite3.Connection, job: UUID, entries: Sequence[Entry], cursor: int | None = None
     ) -> None:
-        what, told = batch(job, books.lines_of(db, job), entries)
+        before = books.lines_of(db, job)
+        what, told = batch(job, before, entries if cursor is not None else within(before, entries))
         books.count_lines(db, job, told, cursor)
         self.spool(db, *gather(job, what))
 

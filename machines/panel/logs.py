@@ -19,7 +19,7 @@ SHOWN_CHARACTERS = 150_000  # of their text; at least one line comes
 FEW = 50  # lines that are simply read
 SEARCHED = 100_000  # lines one search looks at
 SEARCHED_CHARACTERS, SEARCH_SECONDS = 16 * 1024 * 1024, 2.0
-AT_ONCE = 16  # chunks that a download or a search reads in one query
+AT_ONCE, PIECE = 200, 512 * 1024  # chunks and characters that a download or a search reads at once
 
 _COMPLAINS = re.compile(r"^\W{0,4}(E:|(\w+: )?(error|fatal|failed|failure|cannot|unable)\b)", re.IGNORECASE)
 
@@ -86,8 +86,10 @@ def matches(job_id: int, words: str, before_line: int) -> Matches:
     wanted, since, until = words.lower(), before_line, time.monotonic() + SEARCH_SECONDS
     count = last = characters = 0
     while since > 1 and characters < SEARCHED_CHARACTERS and time.monotonic() < until:
-        chunks = _chunks(job_id).filter(first__lt=since).order_by("-first").values_list("first", "lines")[:AT_ONCE]
-        rows = [(number, line[2]) for first, lines in chunks for number, line in enumerate(lines, first)]
+        rows = [
+            (number, text)
+            for number, _, _, text in _piece(job_id, _chunks(job_id).filter(first__lt=since).order_by("-first"))
+        ]
         rows = [row for row in rows if max(before_line - SEARCHED, 1) <= row[0] < since]
         if not rows:
             break
@@ -100,10 +102,21 @@ def matches(job_id: int, words: str, before_line: int) -> Matches:
 
 def everything(job: Job) -> Iterator[str]:
     """The whole log as it was written, some chunks at a time."""
-    first = 0
-    while chunks := list(_chunks(job.pk).filter(first__gt=first).order_by("first")[:AT_ONCE]):
-        yield "".join(f"{text}\n" for chunk in chunks for _, _, text in chunk.lines)
-        first = chunks[-1].first
+    last = 0
+    while rows := _piece(job.pk, _chunks(job.pk).filter(first__gt=last).order_by("first")):
+        yield "".join(f"{text}\n" for _, _, _, text in rows)
+        last = rows[-1][0]
+
+
+def _piece(job_id: int, chunks: QuerySet[LogChunk]) -> list[Row]:
+    """The lines of the first of these chunks, as many as are read at once."""
+    wanted, characters = list[int](), 0
+    for first, length in chunks.values_list("first", "size")[:AT_ONCE]:
+        wanted.append(first)
+        characters += length
+        if characters >= PIECE:
+            break
+    return _read(_chunks(job_id).filter(first__in=wanted)) if wanted else []
 
 
 def began(job: Job) -> float:

@@ -36,6 +36,25 @@ def test_of_several_progress_entries_the_last_one_stands():
     assert [r.fraction for r in made] == [0.3]
 
 
+def test_a_job_in_the_worker_says_no_more_lines_than_one_in_a_unit(monkeypatch):
+    monkeypatch.setattr(reporting, "LINES", 3)
+    phase = {"k": "phase", "at": 2.0, "name": "x", "number": 1, "of": 2}
+    kept = reporting.within(2, [line("c"), line("d"), phase, line("e")])
+    assert kept == [line("c"), line(reporting.CUT, "p"), phase]
+    assert reporting.within(4, [line("f"), phase]) == [phase]
+
+
+def test_what_waits_while_the_ledger_cannot_be_written_is_bounded(spool, monkeypatch):
+    reporter = spool.reporter
+    monkeypatch.setattr(reporting, "PENDING", 5)
+    job = uuid4()
+    with reporter._order:
+        for number in range(50):
+            reporter._tell(job, line(str(number)))
+        assert len(reporter._pending[job]) == 5
+        reporter.flush()
+
+
 def test_what_is_said_at_once_goes_into_as_few_reports_as_hold_it():
     job = uuid4()
     phase = {"k": "phase", "at": 2.0, "name": "x", "number": 1, "of": 2}

@@ -67,8 +67,9 @@ def test_one_line_of_colours_alone_is_shown_without_them(alpha):
 def test_a_search_ends_after_so_many_characters_and_says_from_where(alpha, monkeypatch):
     done = cast.ended(alpha)
     cast.wrote(done, *(f"line {n} " + "x" * 1000 for n in range(1, 101)), chunk=1)
+    monkeypatch.setattr(logs, "PIECE", 10_000)
     monkeypatch.setattr(logs, "SEARCHED_CHARACTERS", 20_000)
-    assert logs.matches(done.pk, "line", 101) == logs.Matches(32, 100, 69)
+    assert logs.matches(done.pk, "line", 101) == logs.Matches(20, 100, 81)
 
 
 def test_earlier_lines_for_the_log_view(as_viewer, job):
