@@ -135,10 +135,12 @@ def sentence(path: str, place: Place, *, writable: bool, leads: str = "") -> str
     """Why a bind is not made, as a sentence. `leads` is where the path ends when that is elsewhere."""
     what = f"{path} leads to {leads}, which" if leads and leads != path else path
     end = leads or path
-    where = "is" if normal(end) == place.path else "lies in" if is_in(normal(end), place.path) else "holds"
-    shown = "" if where == "is" else f" {place.path}"
+    if normal(end) == place.path:
+        where = "is protected"
+    else:
+        where = f"{'lies in' if is_in(normal(end), place.path) else 'holds'} {place.path}"
     verb = "write to" if writable else "see"
-    return f"{what} {where}{shown}: {place.why}. No machine may {verb} that, whatever the policy says."
+    return f"{what} {where}: {place.why}. No machine may {verb} that, whatever the policy says."
 
 
 def as_told(places: object) -> list[Place]:

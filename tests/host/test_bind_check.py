@@ -116,7 +116,7 @@ def test_a_host_tells_which_machines_have_a_bind_that_none_may_have(paths, srv):
     (paths.nspawn / "hand.nspawn").write_text("[Files]\nBind=/etc:/x\n")
     told = bind_dropin.told(paths)
     assert list(told) == ["hand"]
-    assert told["hand"].startswith("Bind=/etc:/x: /etc is: configuration that root's programs read.")
+    assert told["hand"].startswith("Bind=/etc:/x: /etc is protected: configuration that root's programs read.")
 
 
 # --- the doctor

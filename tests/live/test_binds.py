@@ -119,6 +119,11 @@ def test_a_machine_that_an_older_worker_gave_such_a_bind_starts_as_before(panel)
     sh(panel, f"systemctl restart {SERVICE}")
     assert panel.do(orders.Start(name="bound"), 120).state == "succeeded"
     assert not sh(panel, f"ls {DROPIN} 2>/dev/null")
+    for name in ("bound", ""):
+        examined = panel.do(orders.Examine(name=name)).result["findings"]
+        assert [each["facts"]["line"] for each in examined if each["code"] == "binds-protected"] == [
+            "Bind=/srv/bound/link:/mnt"
+        ]
     outcome = apply(panel, "[Exec]\nHostname=bound\n[Files]\nBind=/srv/bound/link:/mnt\n")
     assert outcome.problem["code"] == "protected-path"
     assert apply(panel, "[Exec]\nHostname=bound\n").state == "succeeded"
