@@ -30,7 +30,7 @@ class Stack:
     def __init__(self, data: Path, port: int, *, environment: dict[str, str] | None = None) -> None:
         self.data, self.port = data.absolute(), port
         self.valkey = Valkey(self.data / "valkey", _kept_port(self.data / "valkey-port"))
-        self._extra = environment or {}
+        self.extra = environment or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -48,7 +48,7 @@ class Stack:
             "NSPAWNPANEL_DATA": str(self.data),
             "NSPAWNPANEL_URL": f"http://{Sandbox.gateway}:{self.port}",  # how sandbox hosts reach it
             "ALLOWED_HOSTS": f"localhost,127.0.0.1,[::1],{Sandbox.gateway}",
-            **self._extra,
+            **self.extra,
         }
 
     # --- life

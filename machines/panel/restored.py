@@ -68,7 +68,7 @@ def _order(job: Job) -> dict[str, Any]:
         "job": job,
         "what": job_words.what(job.op, job.machine_name),
         "host_url": host_url(job.host.name),
-        "sent": f"as far as this copy knows, {sent}",
+        "sent": sent,
     }
 
 

@@ -3,8 +3,10 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ from typing import Any
 import pytest
 
 from nspawnpanel.sandbox import Sandbox
-from nspawnpanel.stack import WORKER, Stack
+from nspawnpanel.stack import REPOSITORY, WORKER, Stack
 from tests.person import Person, until
 
 LEDGER = "/var/lib/nspawnpanel/ledger.db"
 PYTHON = "/opt/nspawnpanel/bin/python"
 ASK = "import json, sqlite3, sys; print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
+WITHDRAWN = [["cancelled-before", "cancelled"]]
 SAYS = "This panel was restored from an older copy"
 
 
@@ -143,7 +146,7 @@ def test_a_removal_that_was_cancelled_after_the_copy_never_happens(how, copies, 
     assert "alpha has withdrawn it, so nothing was done there." in ada.get(f"/jobs/{job['id']}/")
     assert SAYS not in ada.get("/machines/")
     written = ledger(alpha_host, f"select op, state from jobs where id = '{_dashed(job['uuid'])}'")
-    assert written == [["cancelled-before", "cancelled"]]
+    assert written == WITHDRAWN
     assert alpha_host.run(["test", "-d", "/var/lib/machines/m5"]).returncode == 0
     works_again(ada)
     assert ada.machine("m5")["state"] == "stopped"
@@ -189,3 +192,65 @@ def test_a_whole_panel_put_back_is_not_obeyed_by_a_host_that_has_heard_more(copi
 
 def _dashed(text: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@pytest.fixture
+def wrong_clock(panel: Stack) -> Iterator[Callable[[int], None]]:
+    """Start the courier anew with a clock that is wrong by so many seconds."""
+
+    def begin(seconds: int) -> None:
+        panel.extra |= {"PYTHONPATH": str(Path(__file__).parent / "wrong_clock"), "WRONG_BY": str(seconds)}
+        panel.restart_part("courier")
+
+    yield begin
+    panel.extra.pop("PYTHONPATH", None)
+    panel.extra.pop("WRONG_BY", None)
+    panel.restart_part("courier")
+
+
+def test_a_clock_that_is_a_day_ahead_does_not_make_a_sent_order_one_of_which_nothing_was_done(
+    m5, ada, alpha_host, wrong_clock
+):
+    """It lies in the mailbox of a host that has just died. Until the host has answered, nobody knows."""
+    alpha_host.run(["systemctl", "kill", "--signal=STOP", WORKER])
+    job = ada.press("enable", m5)
+    until(lambda: ada.job(job["id"])["state"] == "sent", 10, lambda: str(ada.job(job["id"])))
+    wrong_clock(86400 + 60)
+    until(lambda: ada.job(job["id"])["state"] == "expired", 15, lambda: str(ada.job(job["id"])))
+    page = ada.get(f"/jobs/{job['id']}/")
+    assert "It may have reached alpha" in page
+    assert "nothing was done" not in page
+    alpha_host.run(["systemctl", "kill", "--signal=KILL", WORKER])
+    alpha_host.run(["systemctl", "start", WORKER])
+    until(lambda: not ada.job(job["id"])["owes_cancel"], 60, lambda: str(ada.job(job["id"])))
+    assert ledger(alpha_host, f"select op, state from jobs where id = '{_dashed(job['uuid'])}'") == WITHDRAWN
+    assert ada.job(job["id"])["state"] == "expired"
+    assert "alpha has withdrawn it, so nothing was done there." in ada.get(f"/jobs/{job['id']}/")
+    assert not ada.machine(m5)["enabled"]
+
+
+@pytest.fixture
+def second_courier(panel: Stack, tmp_path: Path) -> Iterator[Path]:
+    """On another box: the same database and key, and no epoch file yet, which it makes. Yields that file."""
+    shutil.copy(panel.data / "courier/signing-key", tmp_path / "signing-key")
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "courier"], cwd=REPOSITORY, stdout=log, stderr=log,
+        env={**panel.environment, "SIGNING_KEY_FILE": str(tmp_path / "signing-key")},
+    )  # fmt: skip
+    try:
+        yield tmp_path / "epoch"
+    finally:
+        process.terminate()
+        process.wait(10)
+        log.close()
+
+
+def test_two_couriers_on_one_database_never_take_it_for_an_older_copy(second_courier, m5, ada, panel):
+    until(second_courier.exists, 30, lambda: "the second one has not found the first one's marks")
+    for _ in range(3):
+        works_again(ada)
+    panel.restart_part("courier")
+    works_again(ada)
+    assert epoch(ada)["restored_at"] is None
+    assert json.loads(second_courier.read_text())["mark"] > 1

@@ -20,7 +20,7 @@ SAID = "This panel was restored from an older copy (of 2026-11-28 22:10)."
 @pytest.fixture
 def copy(alpha):
     """The database is an older copy, of a quarter of an hour ago; that was noticed now."""
-    Epoch.objects.create(mark=40, marked_at=datetime(2026, 11, 28, 22, 10, tzinfo=UTC))
+    Epoch.objects.create(pk=Epoch.ONLY, mark=40, marked_at=datetime(2026, 11, 28, 22, 10, tzinfo=UTC))
     epochs.alarm(epochs.BEHIND, above=1)
     Epoch.objects.update(restored_at=timezone.now() - timedelta(seconds=5))
     Host.objects.update(heard_epoch=1)
@@ -47,7 +47,7 @@ def test_every_page_says_that_it_is_an_older_copy(as_viewer, copy, page):
 
 
 def test_no_page_says_so_otherwise(as_viewer, alpha):
-    Epoch.objects.create(mark=40)
+    Epoch.objects.create(pk=Epoch.ONLY, mark=40)
     assert "restored from" not in as_viewer.get("/machines/").content.decode()
     assert "nothing is to be confirmed" in as_viewer.get("/restored/").content.decode()
 
