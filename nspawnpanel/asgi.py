@@ -1,4 +1,4 @@
-"""Web entry point: `uvicorn nspawnpanel.asgi:application`."""
+"""Web entry point; `manage.py web` serves it."""
 
 import os
 

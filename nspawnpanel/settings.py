@@ -28,6 +28,11 @@ def secret(name: str, file: str) -> str:
 SECRET_KEY = secret("SECRET_KEY", "secret-key")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# Addresses or networks of proxies, whose X-Forwarded-For is believed; nobody else's is.
+TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=["127.0.0.1", "::1"])
+FILE_UPLOAD_MAX_MEMORY_SIZE = (
+    64 * 1024
+)  # bytes of a body in memory; the rest waits in a file, for there may be many at once
 
 # What the courier (and it alone) needs; the web process only pokes it through POKE_URL.
 REDIS_URL = secret("REDIS_URL", "redis-url")

@@ -132,11 +132,7 @@ class Stack:
     def _argv(self, name: str) -> list[str]:
         if name.startswith("courier"):
             return [sys.executable, "manage.py", "courier"]
-        return [
-            sys.executable, "-m", "uvicorn", "nspawnpanel.asgi:application",
-            "--host", "127.0.0.1", "--port", str(self.port), "--lifespan", "off",
-            "--no-access-log", "--timeout-graceful-shutdown", "2",
-        ]  # fmt: skip
+        return [sys.executable, "manage.py", "web", "--port", str(self.port), "--patience", "2"]
 
     def wait_for_pages(self) -> None:
         """Until the web process answers. Raises StackError."""
