@@ -6,6 +6,7 @@ Database work runs in the loop's bounded thread pool, not in a thread and a conn
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -22,7 +23,7 @@ from uuid import UUID, uuid4
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.db import Error, connection
+from django.db import Error, IntegrityError, connection
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -78,9 +79,8 @@ class Lease:
             taken = {"holder": lease.holder, "until": until}
             if StreamPlace.objects.filter(user_id=user_id, place=place, until__lt=now).update(**taken):
                 return lease
-            new = StreamPlace(user_id=user_id, place=place, **taken)
-            StreamPlace.objects.bulk_create([new], ignore_conflicts=True)
-            if lease._mine().exists():
+            with contextlib.suppress(IntegrityError):  # somebody holds it
+                StreamPlace.objects.create(user_id=user_id, place=place, **taken)
                 return lease
         return None
 
