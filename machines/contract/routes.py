@@ -23,10 +23,11 @@ def stream(host_id: str) -> str:
 
 
 # Whoever holds a user's password has these commands and no others, so there is none that nobody needs. Facts, seen with
-# MONITOR and ACL LOG on Redis 7.0.15 and Valkey 9.1.2 with redis-py 8.1 and kombu 5.7: a worker sends PING, BRPOP, LLEN
-# (in MULTI and EXEC) and XADD. HELLO, AUTH, RESET and QUIT are everybody's. SELECT is sent for another database than 0
-# only, where no rule on keys would hold back whoever fills it. CLIENT SETINFO, sent from Redis 7.2 on, is refused and
-# redis-py takes no notice. MEMORY USAGE is how a worker knows to wait until its last reports have been taken.
+# MONITOR and ACL LOG on Redis 7.0.15 and Valkey 9.1.2 with redis-py 8.1 and kombu 5.7: a worker sends PING, BRPOP, XADD and
+# MEMORY USAGE, by which it knows to wait until its last reports have been taken; one of an older release also LLEN, in MULTI
+# and EXEC, and BRPOP with kombu's queues of other priorities. HELLO, AUTH, RESET and QUIT are everybody's. SELECT is sent
+# for another database than 0 only, where no rule on keys would hold back whoever fills it. CLIENT SETINFO, sent from
+# Redis 7.2 on, is refused, and redis-py takes no notice.
 _NOTHING = ("resetkeys", "resetchannels", "clearselectors", "-@all")
 
 

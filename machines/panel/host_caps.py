@@ -37,7 +37,7 @@ PAUSE = timedelta(seconds=5)
 
 
 class Watch:
-    """One for the courier, used by both its threads that read."""
+    """One for the courier, used by the thread that watches and by the one that reads."""
 
     def __init__(self, mailbox: Mailbox, guard: Guard | None) -> None:
         self._mailbox, self._guard = mailbox, guard
