@@ -113,7 +113,7 @@ def own_places(paths: Paths) -> list[Place]:
     ]  # fmt: skip
     told: list[Place] = []
     for place in sorted(found):
-        if place.path != os.devnull and not any(_covers(each, place) for each in (*protected.TABLE, *told)):
+        if place.path not in {os.devnull, "/"} and not any(_covers(each, place) for each in (*protected.TABLE, *told)):
             told.append(place)
     return told[: protected.PLACES_TOLD]
 
@@ -131,7 +131,8 @@ def places(paths: Paths) -> list[Place]:
 def _programs() -> set[str]:
     """The worker's own: its source, its interpreter, and every folder that one takes modules from."""
     found = {str(SOURCE), sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.executable)}
-    return found | {path for path in sys.path if path.startswith("/") and os.path.exists(path)}
+    modules = sys.path if sys.flags.safe_path else sys.path[1:]  # the first is where python was started, / in a unit
+    return found | {path for path in modules if path.startswith("/") and os.path.exists(path)}
 
 
 def _links_of(folders: Iterable[Path]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -314,6 +315,16 @@ def test_programs_of_the_hosts_units_are_protected_wherever_they_lie(paths, tmp_
     assert str(tmp_path / "srv" / "linked.service") in told
     assert str(tmp_path / "elsewhere") not in told
     assert why(f"Bind={tmp_path}/srv", *told)
+
+
+def test_where_python_was_started_is_no_program_of_the_worker(paths, monkeypatch, tmp_path):
+    """A job's unit is started in /, and everything lies in that."""
+    monkeypatch.setattr(sys, "path", ["/", *sys.path])
+    (paths.machines / "odd").symlink_to("/")
+    assert "/" not in {place.path for place in protection.own_places(paths)}
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "started"), *sys.path[1:]])
+    (tmp_path / "started").mkdir()
+    assert str(tmp_path / "started") not in {place.path for place in protection.own_places(paths)}
 
 
 def test_a_machine_that_lies_elsewhere_is_protected_there(paths, tmp_path):
