@@ -52,7 +52,8 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
         _enter(task, "pack")
         settings = _settings(host, task, source.image)
         front = b"" if order.format == "raw" else carried.head(order.name, settings)
-        _pack(task, source, file, _limit(host, order), front)
+        limit, short = _limit(host, order)
+        _pack(task, source, file, limit, front, short=short)
         size = file.stat().st_size
         task.voice.line(f"Packed: {size / 1024**2:.1f} MiB.")
         _enter(task, "send")
@@ -123,14 +124,15 @@ def _find(host: ThisHost, name: MachineName, form: str) -> Location:
     return image
 
 
-def _limit(host: ThisHost, order: orders.Export) -> int:
-    """Bytes the file may have: what the panel takes, and what this disk can spare."""
+def _limit(host: ThisHost, order: orders.Export) -> tuple[int, bool]:
+    """Bytes the file may have, what the panel takes and what this disk can spare; and whether the disk is the less."""
     spare = shutil.disk_usage(host.paths.machines).free - KEEP_FREE
     if spare < 1024**2:
         raise no_space(
             str(host.paths.machines), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for the machines that run."
         )
-    return min(order.limit, spare, host.policy.archive_gib * 1024**3)
+    taken = min(order.limit, host.policy.archive_gib * 1024**3)
+    return min(taken, spare), spare < taken
 
 
 # --- its settings
@@ -200,8 +202,8 @@ def zstd(source: Path) -> list[str]:
     return [*COMPRESS.split(), "--quiet", "--no-progress", "--stdout", "--", str(source)]
 
 
-def _pack(task: Task, source: Source, file: Path, limit: int, front: bytes = b"") -> None:
-    """`front` stands first in the file. Raises Problem when the image changes meanwhile or the file becomes too large."""
+def _pack(task: Task, source: Source, file: Path, limit: int, front: bytes = b"", *, short: bool = False) -> None:
+    """With `short` it is the disk that takes no more than `limit` bytes. `front` stands first in the file. Raises Problem when the image changes meanwhile or the file becomes too large."""
     tree = source.path.is_dir()
     whole = pool.size(source.path) if tree else source.path.stat().st_size
     argv = tar(source) if tree else zstd(source.path)
@@ -214,7 +216,7 @@ def _pack(task: Task, source: Source, file: Path, limit: int, front: bytes = b""
                 prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)), to=out,
             )  # fmt: skip
     except CommandFailed as failed:
-        raise _explained(failed, file, limit) from failed
+        raise _explained(failed, file, limit, short=short) from failed
 
 
 def _listener(task: Task, whole: int) -> Callable[[str, str], None]:
@@ -228,12 +230,15 @@ def _listener(task: Task, whole: int) -> Callable[[str, str], None]:
     return heard
 
 
-def _explained(failed: CommandFailed, file: Path, limit: int) -> Problem:
+def _explained(failed: CommandFailed, file: Path, limit: int, *, short: bool) -> Problem:
     if is_full(failed.tail):
         return no_space(str(file.parent), failed.tail)
     if file.exists() and file.stat().st_size >= limit:
+        if short:
+            needs = f"Packed, the machine has more than the {limit // 1024**2:,} MiB there was room for."
+            return no_space(str(file.parent), failed.tail, needs=needs)
         return Problem(
-            f"Packed, it has more than {limit // 1024**2} MiB, which is what the panel or this disk can take.",
+            f"Packed, it has more than {limit // 1024**2} MiB, which is what the panel takes.",
             code="archive-too-large", hint="Remove archives nobody needs, or what the machine does not need.",
         )  # fmt: skip
     if "file changed as we read it" in failed.tail or "File removed before" in failed.tail:

@@ -34,9 +34,12 @@ def _words(script: str) -> str:
     return script.format(pairs=pairs, folders=" ".join(FOLDERS.values()), service=SERVICE)
 
 
-def plug_in(host: Sandbox) -> None:
-    """Make the disk, empty, and mount it everywhere."""
-    host.run(["sh", "-ec", "truncate --size=12G /disk.img; mkfs.btrfs --quiet /disk.img"])
+MAKE = {"btrfs": "mkfs.btrfs --quiet", "ext4": "mkfs.ext4 -q"}
+
+
+def plug_in(host: Sandbox, kind: str = "btrfs") -> None:
+    """Make the disk, empty, of that file system, and mount it everywhere."""
+    host.run(["sh", "-ec", f"truncate --size=12G /disk.img; {MAKE[kind]} /disk.img"], timeout=120)
     host.run(["sh", "-c", _words(MOUNT)])
 
 

@@ -15,21 +15,60 @@ from uuid import UUID
 import pytest
 
 from machines.contract import nspawn, orders
-from machines.contract.recipes import AnyRecipe, DebianRecipe, FirstBoot, PullRecipe
+from machines.contract.recipes import AnyRecipe, CloneRecipe, DebianRecipe, FirstBoot, PullRecipe
 from machines.contract.reports import Outcome
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.valkey import Valkey
 from tests.host.scratch_panel import SERVICE, ScratchPanel
-from tests.live import power, seams
+from tests.live import archive_taker, power, seams
 
 KILLS = int(os.environ.get("KILLS", "3"))
 SEED = int(os.environ.get("SEED", "7"))
 DECIDED = 60.0  # seconds from a kill to the outcome, where the job does not simply go on
 AGAIN = 3.0  # seconds after which an order that nobody has accepted is sent again, as the courier does
 SERVER = "http://127.0.0.1:8098"
-# What is done, in turn: builds are what takes longest and changes most
-KINDS = ("build", "copy", "remove", "pull", "build", "started", "disk", "build", "copy", "remove")
-ROLES = {"copy": "worker", "started": "worker"}  # who does the work; a builder does all else
+# What is done, in turn: builds are what takes longest and changes most. What a copy of a tree is depends on the disk.
+KINDS = {
+    "btrfs": (
+        "build",
+        "copy",
+        "remove",
+        "export",
+        "pull",
+        "clone",
+        "build",
+        "apply",
+        "started",
+        "disk",
+        "bake",
+        "remove",
+    ),
+    "ext4": (
+        "export",
+        "clone",
+        "apply",
+        "remove",
+        "pull",
+        "build",
+        "copy",
+        "clone",
+        "bake",
+        "export",
+        "started",
+        "remove",
+    ),
+}
+if only := os.environ.get("KINDS", ""):
+    KINDS = dict.fromkeys(os.environ.get("DISKS", "btrfs,ext4").split(","), tuple(only.split(",")))
+SWIFT = {"copy", "started", "clone"}  # what the worker does itself where it is a snapshot
+BARE = {"remove", "export", "bake"}  # what leaves no machine of the job's name
+WITH_BASE = {"build", "copy", "started", "bake"}
+ORIGIN = """
+mkdir -p /srv/images; cp -a /var/lib/machines/web /srv/web
+"""
+PLACED = """
+cd /var/lib/machines; btrfs -q subvolume create origin 2>/dev/null || mkdir origin; cp -a /srv/web/. origin/; sync
+"""
 CULPRITS = ("worker", "builder", "both", "tool", "power", "power", "seam", "seam")
 PUBLISH = """
 mkdir -p /srv/images; cd /srv/images
@@ -68,6 +107,8 @@ class House:
     """A host on a disk of its own, and what a job of each kind is like there."""
 
     panel: ScratchPanel
+    disk: str
+    taker: str
     lives: dict[str, Life]
 
     @property
@@ -89,9 +130,16 @@ class House:
 
     def order(self, kind: str, name: str) -> orders.AnyOrder:
         """For a removal with the machine that is to go."""
-        if kind == "remove":
-            assert self.panel.do(build(name, DebianRecipe(release="bookworm"))).state == "succeeded"
-            return orders.Remove(name=name)
+        if kind in {"remove", "apply"}:
+            made = self.panel.do(build(name, CloneRecipe(source="origin")), 120)
+            assert made.state == "succeeded", made.problem
+            return orders.Remove(name=name) if kind == "remove" else self.apply(name)
+        if kind == "clone":
+            return build(name, CloneRecipe(source="origin"))
+        if kind == "export":
+            return orders.Export(name="origin", url=self.taker, limit=2**32)
+        if kind == "bake":
+            return orders.Bake(recipe=DebianRecipe(release="bookworm"), first_boot=FirstBoot())
         if kind in {"pull", "disk"}:
             file = "tree.tar.gz" if kind == "pull" else "disk.raw.gz"
             sha256 = self.host.run(["sha256sum", f"/srv/images/{file}"]).stdout.split()[0]
@@ -100,6 +148,17 @@ class House:
             )
             return build(name, recipe)
         return build(name, DebianRecipe(release="bookworm"), fresh=kind == "build", start=kind == "started")
+
+    def apply(self, name: str) -> orders.Apply:
+        """Over the files of that machine as they are, with ones that are both other."""
+        sums = self.host.run(["sha256sum", f"/etc/systemd/nspawn/{name}.nspawn", limits_file(name)]).stdout.split()[::2]
+        return orders.Apply(name=name, configuration=orders.Configuration(
+            revision=2, nspawn=nspawn.mark("[Exec]\nNotifyReady=no\n", 2), limits="[Service]\nMemoryMax=2G\n",
+            replaces_nspawn=sums[0], replaces_limits=sums[1],
+        ))  # fmt: skip
+
+    def role(self, kind: str) -> str:
+        return role(self.disk, kind)
 
     def outcome(self, job: UUID, text: str, seconds: float) -> Outcome:
         """What became of it; an order nobody has accepted is sent again until then."""
@@ -117,15 +176,15 @@ class House:
     def measure(self, kind: str) -> None:
         name = f"measured-{kind}"
         order = self.order(kind, name)
-        seams.arm(self.host, ROLES.get(kind, "builder"), 0)
+        seams.arm(self.host, self.role(kind), 0)
         began = time.monotonic()
         outcome = self.panel.do(order, 300)
         took = time.monotonic() - began
         assert outcome.state == "succeeded", outcome.problem
         changes = seams.disarm(self.host)
-        whole = self.whole(name) if kind != "remove" else ""
+        whole = self.whole(name) if kind not in BARE else ""
         self.lives[kind] = Life(took, changes, whole)
-        if kind != "remove":
+        if kind not in BARE:
             self.remove(name)
 
     def remove(self, name: str) -> None:
@@ -143,33 +202,54 @@ def build(name: str, recipe: AnyRecipe, *, fresh: bool = False, start: bool = Fa
     )  # fmt: skip
 
 
-def plan() -> list[tuple[int, str, str, float]]:
-    """(number, what is done, who is killed, after which part of its life)."""
-    dice = random.Random(SEED)
+def limits_file(name: str) -> str:
+    return f"/etc/systemd/system/systemd-nspawn@{name}.service.d/50-nspawnpanel.conf"
+
+
+def role(disk: str, kind: str) -> str:
+    """Who does the work."""
+    return "worker" if kind == "apply" or (disk == "btrfs" and kind in SWIFT) else "builder"
+
+
+def plan() -> list[tuple[str, int, str, str, float]]:
+    """(on what disk, number, what is done, who is killed, after which part of its life)."""
     rounds = []
-    for number in range(KILLS):
-        kind, culprit = KINDS[number % len(KINDS)], dice.choice(CULPRITS)
-        if (kind in ROLES and culprit in {"builder", "tool"}) or (kind == "remove" and culprit == "tool"):
-            culprit = "seam"  # nobody else is at work, or it is machined, which goes on
-        rounds.append((number, kind, culprit, round(dice.uniform(0, 1.3 if culprit == "power" else 1.05), 3)))
+    for disk, kinds in KINDS.items():
+        dice = random.Random(SEED)
+        for number in range(KILLS):
+            kind, culprit = kinds[number % len(kinds)], dice.choice(CULPRITS)
+            alone = role(disk, kind) == "worker"
+            if (alone and culprit in {"builder", "tool"}) or (kind == "remove" and culprit == "tool"):
+                culprit = "seam"  # nobody else is at work, or it is machined, which goes on
+            part = round(dice.uniform(0, 1.3 if culprit == "power" else 1.05), 3)
+            rounds.append((disk, number, kind, culprit, part))
     return rounds
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[House]:
+    disk = request.param
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     data = tmp_path_factory.mktemp("valkey")
-    with Valkey(data) as valkey, Sandbox(f"kills-{os.getpid()}-{worker}", CACHE) as host:
+    with (
+        Valkey(data) as valkey,
+        Sandbox(f"kills-{os.getpid()}-{worker}", CACHE) as host,
+        archive_taker.listening(host) as url,
+    ):
         host.plant("web")
-        kinds = dict.fromkeys(["build", *(kind for _, kind, _, _ in plan())])  # the first one leaves the base
+        planned = [kind for where, _, kind, _, _ in plan() if where == disk]
+        first = ["build"] if WITH_BASE & set(planned) else []  # leaves the base
+        kinds = dict.fromkeys([*first, *planned])
+        host.run(["bash", "-ec", ORIGIN])
         if {"pull", "disk"} & kinds.keys():
             host.run(["bash", "-ec", PUBLISH], timeout=120)
-        power.plug_in(host)
+        power.plug_in(host, disk)
+        host.run(["bash", "-ec", PLACED])
         seams.install(host)
         host.write("/etc/nspawnpanel/policy.toml", 'pull_addresses = ["127.0.0.1"]\n')
         panel = ScratchPanel(host, valkey)
         panel.join()
-        made = House(panel, {})
+        made = House(panel, disk, url, {})
         for kind in kinds:
             made.measure(kind)
         yield made
@@ -189,13 +269,13 @@ def strike(house: House, job: UUID, culprit: str) -> None:
         power.cut(house.host)
 
 
-@pytest.mark.parametrize(("number", "kind", "culprit", "part"), plan())
+@pytest.mark.parametrize(("house", "number", "kind", "culprit", "part"), plan(), indirect=["house"])
 def test_whoever_is_killed_the_job_ends_and_nothing_is_half_there(house, number, kind, culprit, part):
     name, life, before = f"killed-{number}", house.lives[kind], house.left()
     order = house.order(kind, name)
     began, (job, text) = time.monotonic(), house.panel.seal(order)
     if culprit == "seam":
-        seams.arm(house.host, ROLES.get(kind, "builder"), 1 + int(part * life.changes))
+        seams.arm(house.host, house.role(kind), 1 + int(part * life.changes))
     house.panel.push(text)
     if culprit != "seam":
         time.sleep(part * life.seconds)
@@ -205,27 +285,31 @@ def test_whoever_is_killed_the_job_ends_and_nothing_is_half_there(house, number,
     decided = time.monotonic() - (began if culprit == "seam" else killed)
     at = seams.disarm(house.host) if culprit == "seam" else None
     when = f"{part:.2f} of its life" + (f", before change {at} of {life.changes}" if at else "")
-    print(f"\n{number}: {kind}: {culprit} at {when}: {outcome.state} {decided:.1f} s later")
+    print(f"\n{house.disk} {number}: {kind}: {culprit} at {when}: {outcome.state} {decided:.1f} s later")
     if outcome.state != "succeeded":
         assert decided < DECIDED + (life.seconds if culprit == "seam" else 0)
         assert culprit == "tool" or outcome.problem["code"] in {"job-died", "job-lost"}, outcome.problem
         assert outcome.problem["message"]
         assert culprit != "worker", outcome.problem
-        assert kind not in {"remove", *ROLES}, outcome.problem
+        assert kind != "remove", outcome.problem
+        assert house.role(kind) != "worker", outcome.problem
     check_whole_or_gone(house, kind, name, outcome)
     check_nothing_is_left(house, before)
 
 
 def check_whole_or_gone(house: House, kind: str, name: str, outcome: Outcome) -> None:
     """Succeeded means there, whole, with its name and its files; everything else means gone."""
-    if kind == "remove" or outcome.state != "succeeded":
+    if kind in BARE or outcome.state != "succeeded":
         assert not house.is_there(name)
         return
     assert house.is_there(name)
     assert house.whole(name) == house.lives[kind].whole
     if kind != "disk":
         assert house.host.read(f"/var/lib/machines/{name}/etc/hostname").strip() == name
-    assert "NotifyReady=yes" in house.host.read(f"/etc/systemd/nspawn/{name}.nspawn")
+    wanted = "NotifyReady=no" if kind == "apply" else "NotifyReady=yes"
+    if kind == "apply":
+        assert "MemoryMax=2G" in house.host.read(limits_file(name))
+    assert wanted in house.host.read(f"/etc/systemd/nspawn/{name}.nspawn")
     house.remove(name)
 
 

@@ -40,6 +40,10 @@ _WORTH_SAYING = (
 )  # fmt: skip
 
 
+TIGHT = 1024**3  # bytes of room; with less, a write that fails is first of all one that did not fit
+CUT_SHORT = "Failed to write file: Input/output error"  # of a write that fits only in part, too (252 and 257)
+
+
 def also(_: PullRecipe, __: FirstBoot) -> tuple[str, ...]:
     return ()
 
@@ -98,10 +102,12 @@ def bootstrap(building: Building) -> None:
     try:
         _fetch(building, argv, heard)
     except Problem as problem:
+        needs = f"The image has more than the {limit // 1024**2:,} MiB there is room for"
         if problem.code == "archive-too-large" and limit < building.host.policy.archive_gib * 1024**3:
-            raise no_space(
-                str(file.parent), needs=f"The image has more than the {limit // 1024**2:,} MiB there is room for."
-            ) from problem
+            raise no_space(str(file.parent), needs=f"{needs}.") from problem
+        if limit < TIGHT and CUT_SHORT in problem.message + problem.details:
+            needs += ", or the disk fails: systemd-pull says “Input/output error” of both."
+            raise no_space(str(file.parent), problem.details, needs=needs) from problem
         raise
     task.voice.progress(1.0, "fetched and verified" if recipe.verify != "none" else "fetched")
     if heard.sum:
