@@ -47,3 +47,10 @@ def test_the_page_says_what_the_readme_says(as_admin):
     assert shown["join-start"] == readme.host()[1].lines[-1]
     named = [word for word in shlex.split(shown["join-panel"]) if word.startswith("--")]
     assert named == [word for word in shlex.split(readme.panel("add_host")) if word.startswith("--")]
+
+
+def test_every_test_that_the_page_on_security_names_is_there():
+    page = (REPOSITORY / "docs/security.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)?\w+/\w+\.py)", page)) - {"panel/protected.py"}
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (REPOSITORY / "tests" / name).is_file()] == []
