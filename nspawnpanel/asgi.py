@@ -7,6 +7,6 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "nspawnpanel.settings")
 django_application = get_asgi_application()
 
-from machines.panel import bodies  # noqa: E402  # imports records, which need the settings
+from machines.panel import admission, bodies  # noqa: E402  # import records, which need the settings
 
-application = bodies.small(django_application)
+application = bodies.small(admission.bounded(django_application))

@@ -9,10 +9,14 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -31,6 +35,7 @@ LOCKED = ("database is locked", "database table is locked")  # SQLite's words
 LOCKED_STATES = {"55P03", "40P01"}  # PostgreSQL's: a lock that could not be had in time, two that wait for each other
 BUSY = "The panel is busy: other changes kept the database for too long, so nothing of this was done."
 AGAIN = "Send it once more; what you typed is still there, passwords aside."
+CROWDED = "The panel is busy: too many requests came at once, so nothing of this was done."
 BUSY_STATUS = 503
 
 
@@ -51,6 +56,17 @@ def answer(request: HttpRequest) -> HttpResponse:
     return server_error(request)
 
 
+def crowded(scope: dict[str, Any]) -> HttpResponse:
+    """To a request that was not worked on (admission.py): nothing is asked of the database, nobody knows who sends it."""
+    asked = scope["query_string"].decode(errors="replace")
+    request = ASGIRequest(scope | {"query_string": asked}, BytesIO())
+    hint = AGAIN if request.method == "POST" else ""
+    known = {"sentence": CROWDED, "hint": hint, "back": _back(request), "request": request}
+    answer = _said(request, f"{CROWDED} {hint}", render_to_string("503.html", known), BUSY_STATUS)
+    answer.headers["Retry-After"] = "2"
+    return answer
+
+
 def _said(request: HttpRequest, text: str, page: str, status: int) -> HttpResponse:
     if not request.headers.get("HX-Request"):
         return HttpResponse(page, status=status)
@@ -62,8 +78,12 @@ def _back(request: HttpRequest) -> str:
     """The page that was left, for a form; the address itself for what was only looked at."""
     if request.method != "POST":
         return request.get_full_path()
-    left = urlsplit(request.headers.get("Referer", ""))
-    return urlunsplit(("", "", left.path, left.query, "")) if left.netloc == request.get_host() else "/"
+    try:
+        left = urlsplit(request.headers.get("Referer", ""))
+        ours = left.netloc == request.get_host()
+    except (ValueError, DisallowedHost):  # no address; a host that is none of ours
+        return "/"
+    return urlunsplit(("", "", left.path, left.query, "")) if ours else "/"
 
 
 def is_for_want_of_a_lock(error: BaseException | None) -> bool:
