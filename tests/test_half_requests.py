@@ -15,6 +15,7 @@ from nspawnpanel.valkey import free_port
 
 ROOT = Path(__file__).parent.parent
 MANY = 600
+MIB = 1024 * 1024
 HEAD = b"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\n"
 BODY = HEAD + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100000\r\n\r\nlogin="
 ENDLESS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
@@ -22,13 +23,15 @@ GONE = wire.WINDOW * 2 + 10  # seconds, at most
 
 
 @contextmanager
-def server(data: Path, proxies: str) -> Iterator[tuple[int, int]]:
-    """Its port and process id."""
+def server(data: Path, proxies: str, mib: int = 0) -> Iterator[tuple[int, int]]:
+    """Its port and process id. With `mib`, no more of memory than that: the kernel refuses it any."""
     port = free_port()
     environment = {"PATH": os.environ["PATH"], "SECRET_KEY": "of this test", "NSPAWNPANEL_ENV": "/nonexistent",
                    "NSPAWNPANEL_DATA": str(data), "TRUSTED_PROXIES": proxies}  # fmt: skip
     subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
     argv = [sys.executable, "manage.py", "web", "--port", str(port), "--patience", "1"]
+    if mib:  # a thread's stack counts as a whole: 8 MiB each, but for the second limit
+        argv = ["prlimit", f"--data={mib * MIB}", f"--stack={MIB}", *argv]
     process = subprocess.Popen(argv, cwd=ROOT, env=environment)
     try:
         until(lambda: page(port) > 0, 30)
