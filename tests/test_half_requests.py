@@ -22,12 +22,16 @@ ENDLESS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
 GONE = wire.WINDOW * 2 + 10  # seconds, at most
 
 
+def environment_of(data: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "SECRET_KEY": "of this test", "NSPAWNPANEL_ENV": "/nonexistent",
+            "NSPAWNPANEL_DATA": str(data)}  # fmt: skip
+
+
 @contextmanager
 def server(data: Path, proxies: str, mib: int = 0) -> Iterator[tuple[int, int]]:
     """Its port and process id. With `mib`, no more of memory than that: the kernel refuses it any."""
     port = free_port()
-    environment = {"PATH": os.environ["PATH"], "SECRET_KEY": "of this test", "NSPAWNPANEL_ENV": "/nonexistent",
-                   "NSPAWNPANEL_DATA": str(data), "TRUSTED_PROXIES": proxies}  # fmt: skip
+    environment = environment_of(data) | {"TRUSTED_PROXIES": proxies}
     subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
     argv = [sys.executable, "manage.py", "web", "--port", str(port), "--patience", "1"]
     if mib:  # a thread's stack counts as a whole: 8 MiB each, but for the second limit

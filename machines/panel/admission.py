@@ -142,7 +142,8 @@ class Request:
 
     async def _wait(self, come: asyncio.Future[bool], message: Mapping[str, Any]) -> Mapping[str, Any]:
         self._ahead = asyncio.ensure_future(self._receive())
-        await asyncio.wait({come, self._ahead}, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {come, self._ahead}
+        await asyncio.wait(either, timeout=LONGEST, return_when=asyncio.FIRST_COMPLETED)
         if come.done() and come.result():
             return message
         if not come.done() and self._ahead.done():
