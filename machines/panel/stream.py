@@ -6,7 +6,6 @@ Database work runs in the loop's bounded thread pool, not in a thread and a conn
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
@@ -14,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from types import FrameType
 from typing import Any, TypeVar
@@ -72,17 +71,27 @@ class Lease:
 
     @classmethod
     def take(cls, user_id: int) -> "Lease | None":
-        """Each place is taken by one statement, so of any number of takers at once one has it."""
+        """Each place is taken by one statement, so of any number of takers at once one has it; another looks again."""
         lease, now = cls(uuid4()), timezone.now()
-        until = now + timedelta(seconds=LEASE)
-        for place in range(PER_USER):
-            taken = {"holder": lease.holder, "until": until}
-            if StreamPlace.objects.filter(user_id=user_id, place=place, until__lt=now).update(**taken):
-                return lease
-            with contextlib.suppress(IntegrityError):  # somebody holds it
-                StreamPlace.objects.create(user_id=user_id, place=place, **taken)
+        for _ in range(PER_USER):  # whoever loses has seen a place go
+            held = dict(StreamPlace.objects.filter(user_id=user_id).values_list("place", "until"))
+            free = next((place for place in range(PER_USER) if place not in held or held[place] < now), None)
+            if free is None:
+                return None
+            if lease._claim(user_id, free, now, is_held=free in held):
                 return lease
         return None
+
+    def _claim(self, user_id: int, place: int, now: datetime, *, is_held: bool) -> bool:
+        """Take a place that is free, or whose holder let it lapse; whether nobody was faster."""
+        taken = {"holder": self.holder, "until": now + timedelta(seconds=LEASE)}
+        if is_held:
+            return StreamPlace.objects.filter(user_id=user_id, place=place, until__lt=now).update(**taken) == 1
+        try:
+            StreamPlace.objects.create(user_id=user_id, place=place, **taken)
+        except IntegrityError:
+            return False
+        return True
 
     def renew(self) -> bool:
         """Whether it still was ours."""

@@ -61,9 +61,8 @@ def test_a_folder_that_goes_and_comes_again(paths, seen):
             (paths.control / UNIT / "a.conf").unlink()
             (paths.control / UNIT).rmdir()
         write(paths.control / UNIT / "last.conf")
-        write(paths.nspawn / "after.nspawn")
 
-    assert seen(again, "after").count("web") >= 1
+    assert "web" in seen(again, "web")
 
 
 def test_a_drop_in_of_the_template_concerns_every_machine(paths, seen):
