@@ -42,6 +42,7 @@ class Publisher(threading.Thread):
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._filled = 0  # bytes of the stream, when last looked at
+        self._last = 0  # bytes of the report put in last: the panel lets go of it only with the next one
         self._sent = books.published(self._db)
         self._set_back = 0  # how often
         self._noted = self._sent
@@ -89,7 +90,7 @@ class Publisher(threading.Thread):
         if not rows:
             self._reached = time.monotonic()
             return False
-        if self._filled > WINDOW:
+        if self._filled - self._last > WINDOW:
             time.sleep(LOOK_AGAIN)
             self._put([])
             return True
@@ -110,6 +111,7 @@ class Publisher(threading.Thread):
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
+        self._last = len(bodies[-1]) if bodies else self._last
         self._filled = filled if isinstance(filled, int) else 0  # a panel of an older release does not let us ask
 
     def _note(self) -> None:

@@ -57,6 +57,7 @@ class Host(models.Model):
     heard_epoch = models.PositiveBigIntegerField(null=True)
     heard_sequence = models.PositiveBigIntegerField(default=0)
     heard_latched = models.BooleanField(default=False)
+    believed_at = models.DateTimeField(null=True)  # when its word alone made this panel an older copy
     # [[job, state, at, machine], …] that it tells of and this database does not know; `at` in seconds since the epoch
     unknown_jobs = models.JSONField(default=list)
     usage = models.JSONField(default=dict)  # what it has cost today and what was left out (panel/budgets.py)

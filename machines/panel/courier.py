@@ -166,7 +166,8 @@ class Courier:
                 self._outgoing.empty(host.pk)
             self._epoch = HELD
         why = epochs.problem().to_wire()
-        waiting = Job.objects.filter(state__in=WAITING).values_list("pk", "problem")
+        # Those of a quarantined host say that (quarantine.py)
+        waiting = Job.objects.filter(state__in=WAITING, host__quarantined_at=None).values_list("pk", "problem")
         unsaid = [number for number, said in waiting if (said or {}).get("code") != why["code"]]
         Job.objects.filter(pk__in=unsaid[:AT_ONCE], state__in=WAITING).update(problem=why)
 
@@ -316,7 +317,12 @@ class Courier:
         for host_id, why in faults.items():
             self._watch.strike(host_id, why)
         for host_id, entries in found.items():
-            self._take(host_id, entries, TURN / len(found))
+            try:
+                self._take(host_id, entries, TURN / len(found))
+            except TROUBLE:
+                raise
+            except Exception:  # with this host's help: the others have their turn
+                log.exception("Reports of host %s could not be taken", host_id)
 
     def _take(self, host_id: UUID, entries: list[tuple[str, str]], turn: float) -> None:
         """What one host said, for a turn's time; the rest is read again when the others had theirs."""

@@ -163,6 +163,8 @@ def alarm(why: str, *, above: int = 0, by: Host | None = None) -> None:
             text = f"{restored_words(row.copied_at)} {why} Nothing is sent to hosts until an administrator confirms it."
             Event.objects.create(kind="panel-restored", text=text)
             log.error("%s", text)
+            if by:
+                Host.objects.filter(pk=by.pk).update(believed_at=timezone.now())
         row.save()
 
 
@@ -195,13 +197,13 @@ def is_beyond(host: Host, number: int) -> bool:
 
 
 def _is_credible(host: Host, heard: Heard, row: Epoch | None) -> bool:
-    """One host that lies must not keep the orders of all others back for ever: it is believed once, and no epoch begins
-    in the future."""
+    """Hosts that lie must not keep the orders of all others back for ever: each is believed once a day, and no epoch
+    begins in the future."""
     if heard.epoch > time.time() + TOLERANCE:
         return False
-    if row is None or row.told_by != host.pk or row.confirmed_at is None:
+    if host.believed_at is None or (row and row.restored_at is not None):
         return True
-    return row.restored_at is not None or timezone.now() - row.confirmed_at > BELIEVED_AGAIN
+    return timezone.now() - host.believed_at > BELIEVED_AGAIN
 
 
 def is_restored() -> bool:

@@ -9,9 +9,11 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
+import redis
 from django.conf import settings
 from django.utils import timezone
 
@@ -46,32 +48,48 @@ class Watch:
         self._refused: dict[UUID, deque[float]] = defaultdict(deque)
         self._busy_until: dict[UUID, float] = {}  # when what was read of a host would have come at its highest rate
         self._checked = float("-inf")
+        self._guard_fault = ""
 
     def look(self) -> None:
         """Measure what each host takes, hold back those that take too much, and let their Redis users follow."""
-        given = Host.objects.values_list("id", "stream_position", "quarantined_at", "paused_until")
-        hosts = {host_id: position for host_id, position, _, _ in given}
-        shut = {
-            host_id
-            for host_id, _, quarantined_at, paused_until in given
-            if quarantine.is_shut(quarantined_at, paused_until)
-        }
-        if self._guard:
-            self._guard.follow(shut, hosts)
-        fills = self._mailbox.measure(hosts)
-        clients = self._guard.clients() if self._guard else {}
+        given = Host.objects.values_list("id", "stream_position", "heard_epoch", "quarantined_at", "paused_until")
+        hosts = {host_id: position for host_id, position, *_ in given}
+        shut = {host_id for host_id, _, _, *when in given if quarantine.is_shut(*when)}
+        # Workers of the release before do not wait while their reports are unread: after some hours they send all at once
+        older = {host_id for host_id, _, heard_epoch, *_ in given if heard_epoch is None}
+        fills, clients = self._mailbox.measure(hosts), self._steer(shut, hosts)
         for host_id, position in hosts.items():
             if host_id in shut:
                 if fills[host_id].size:
                     self._mailbox.begin_anew(host_id)
             elif why := breach(fills[host_id], position, clients.get(routes.user(str(host_id)), Clients())):
-                self.strike(host_id, why)
+                self.strike(host_id, why, most=2 if host_id in older and fills[host_id].size > STREAM_BYTES else 3)
         for host in budgets.far_beyond():
             most = size(budgets.FAR_BEYOND * settings.REPORTS_PER_DAY)
             self._quarantine(host, f"has sent more than {most} of reports today")
-        if self._guard and clients.get(STRANGER, Clients()).count > STRANGERS_AT_MOST:
-            self._guard.turn_away(STRANGER)
         self._check()
+
+    def _steer(self, shut: Collection[UUID], hosts: Collection[UUID]) -> dict[str, Clients]:
+        """Let Redis users follow, and see what they hold. Where the guard cannot work, what can be done without it is done."""
+        if not self._guard:
+            return {}
+        try:
+            self._guard.follow(shut, hosts)
+            clients = self._guard.clients()
+            if clients.get(STRANGER, Clients()).count > STRANGERS_AT_MOST:
+                self._guard.turn_away(STRANGER)
+        except (redis.ResponseError, redis.AuthenticationError) as error:  # its user is gone, or has lost its rights
+            return self._without_guard(error)
+        self._guard_fault = ""
+        return clients
+
+    def _without_guard(self, error: redis.RedisError) -> dict[str, Clients]:
+        if not self._guard_fault:
+            log.warning("Redis users cannot be switched: %s", error)
+        self._guard_fault = (
+            f"The user of guard-url cannot switch hosts' users off: {error}. Run manage.py prepare again."
+        )
+        return {}
 
     def may_be_read(self, host_id: UUID) -> bool:
         """Whether more of its reports are read now. An honest worker waits with what it has to say; whoever does not
@@ -98,12 +116,13 @@ class Watch:
         self.strike(host_id, why)
         return True
 
-    def strike(self, host_id: UUID, why: str) -> None:
-        """Hold a host back, more firmly each time. `why` is what it did, a sentence without its beginning and end."""
+    def strike(self, host_id: UUID, why: str, *, most: int = 3) -> None:
+        """Hold a host back, more firmly each time, as far as `most`. `why` is what it did, a sentence without its beginning
+        and end."""
         if Host.objects.filter(pk=host_id).exclude(quarantined_at=None).exists():
             self._empty(host_id)
             return
-        count = self._count(host_id)
+        count = min(self._count(host_id), most)
         if not count:
             return
         log.warning("Host %s %s (strike %s)", host_id, why, count)
@@ -117,8 +136,8 @@ class Watch:
             _tell(host, "host-paused", text)
         else:
             self._quarantine(host, f"{why}, more than twice within a minute")
-        if count > 1 and self._guard:
-            self._guard.follow({host_id}, {host_id})
+        if count > 1:
+            self._steer({host_id}, {host_id})
 
     def _count(self, host_id: UUID) -> int:
         """Which strike within a minute this is; 0 for one that has been counted."""
@@ -146,7 +165,7 @@ class Watch:
         now = time.monotonic()
         if now - self._checked >= redis_check.EVERY:
             self._checked = now
-            redis_check.keep(redis_check.faults(self._guard))
+            redis_check.keep([self._guard_fault] if self._guard_fault else redis_check.faults(self._guard))
 
 
 def breach(fill: Fill, position: str, clients: Clients) -> str:

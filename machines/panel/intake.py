@@ -61,6 +61,7 @@ WHERE_IT_STANDS = (
 )  # fmt: skip
 FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard", "usage",
          "heard_epoch", "heard_sequence", "heard_latched")  # fmt: skip
+OVERTAKEN = 3  # sends after which an order that its host calls old was not merely overtaken by another courier's
 
 
 # What else is to be done when a job has ended, however it did; groups of jobs go on (groups.py).
@@ -790,7 +791,9 @@ def _refused(host: Host, report: reports.Refused, _: Jobs) -> None:
     if (
         report.code == SUPERSEDED and report.job
     ):  # another courier's order overtook it, or somebody sent an old one again
-        Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"]).update(send_next_at=timezone.now())
+        waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])
+        waiting.update(send_next_at=timezone.now())
+        waiting.filter(sends__gte=OVERTAKEN).update(problem=_why_refused(host, report).to_wire())
         return
     note_refusal(host, "order-refused", f"{report.message} ({report.code})")
     if report.job:

@@ -49,7 +49,7 @@ def _some(chunks: QuerySet[LogChunk], line: int, limit: int) -> list[int]:
     for first, count, characters in chunks.values_list("first", "count", "size")[: limit + 1]:
         wanted.append(first)
         if not first <= line < first + count:  # of the one it begins in perhaps little is shown
-            size += min(characters, count * LINE_SHOWN)
+            size += min(characters or count * LINE_SHOWN, count * LINE_SHOWN)
         if size >= SHOWN_CHARACTERS:
             break
     return wanted
@@ -113,7 +113,7 @@ def _piece(job_id: int, chunks: QuerySet[LogChunk]) -> list[Row]:
     wanted, characters = list[int](), 0
     for first, length in chunks.values_list("first", "size")[:AT_ONCE]:
         wanted.append(first)
-        characters += length
+        characters += length or PIECE // 4  # written before sizes were kept
         if characters >= PIECE:
             break
     return _read(_chunks(job_id).filter(first__in=wanted)) if wanted else []

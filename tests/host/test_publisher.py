@@ -54,6 +54,18 @@ def test_what_the_panel_does_not_take_waits_on_the_host(valkey, spool, stream, o
     assert admin.execute_command("XINFO", "STREAM", stream)["entries-added"] == 100
 
 
+def test_one_report_larger_than_what_may_wait_keeps_no_later_one_back(valkey, spool, stream, own, monkeypatch):
+    """The panel lets go of the last report it has taken with the next one only."""
+    monkeypatch.setattr(publisher, "WINDOW", 50_000)
+    admin = valkey.admin()
+    for number in range(4):
+        spool.reporter.send(reports.Lines(job=spool.host, first=number + 1, lines=LONG))
+        for _ in range(3):
+            own._publish_some()
+        admin.xtrim(stream, minid=admin.xrevrange(stream, count=1)[0][0])
+    assert admin.execute_command("XINFO", "STREAM", stream)["entries-added"] == 4
+
+
 def test_it_publishes_all_the_same_where_it_may_not_ask_how_full_its_stream_is(valkey, spool, stream, own):
     """A panel of an older release does not let it."""
     admin = valkey.admin()

@@ -14,6 +14,7 @@ from machines.panel import dispatch, epochs
 from machines.panel.courier import Courier
 from tests import make
 from tests.panel.test_courier import delivered, key, valkey, voice  # noqa: F401  # fixtures
+from tests.panel.test_intake import HostVoice
 
 pytestmark = pytest.mark.django_db(transaction=True)
 HEARD = reports.Heard(epoch=1, sequence=0)
@@ -156,6 +157,16 @@ def test_a_host_that_lies_is_believed_once(valkey, key, voice, file):  # noqa: F
     assert Event.objects.filter(kind="epoch-unknown").count() == 2
 
 
+def test_two_hosts_that_lie_in_turn_are_believed_once_a_day_each(valkey, key, voice, file):  # noqa: F811
+    work(courier_with(valkey, key, file))
+    believed = 0
+    for each in [voice, HostVoice("liar")] * 3:
+        each.tell(reports.Heartbeat(heard=reports.Heard(epoch=Epoch.objects.get().number, sequence=10**6)))
+        believed += is_restored()
+        Epoch.objects.update(restored_at=None, confirmed_at=timezone.now())
+    assert believed == 2
+
+
 def test_orders_have_their_place_and_questions_take_none(valkey, key, voice, file):  # noqa: F811
     valkey.flush()
     courier = courier_with(valkey, key, file)
@@ -192,6 +203,19 @@ def test_an_order_another_courier_overtook_is_sent_again_at_once(valkey, key, vo
     job.refresh_from_db()
     assert job.problem is None
     assert not Event.objects.filter(kind="order-refused").exists()
+
+
+def test_an_order_that_its_host_calls_old_again_and_again_says_so(valkey, key, voice, file):  # noqa: F811
+    valkey.flush()
+    courier = courier_with(valkey, key, file)
+    work(courier)
+    voice.tell(reports.Heartbeat(heard=HEARD))
+    job = make.job(orders.Start(name="web"), on=voice.host)
+    for _ in range(4):
+        work(courier)
+        voice.tell(reports.Refused(code="envelope-superseded", message="It is an old one.", job=job.uuid, heard=HEARD))
+    job.refresh_from_db()
+    assert job.problem["message"] == "It is an old one."
 
 
 def owed(job: Job) -> tuple[bool, bool]:

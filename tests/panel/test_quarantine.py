@@ -63,6 +63,7 @@ def courier(valkey: Valkey, greedy: HostVoice, monkeypatch) -> Courier:
 def join(valkey: Valkey, voice: HostVoice) -> HostVoice:
     host_id = str(voice.host.id)
     mailbox.add_user(valkey.admin_url, routes.user(host_id), "secret", routes.host_acl(host_id))
+    Host.objects.filter(pk=voice.host.pk).update(heard_epoch=1)
     return voice
 
 
@@ -273,6 +274,49 @@ def test_without_a_guard_a_quarantined_host_is_not_read_and_its_stream_stays_emp
     courier._watch.look()
     assert valkey.admin().exists(stream(greedy)) == 0
     assert redis_check.kept() == [redis_check.NO_GUARD]
+
+
+def test_a_guard_that_lost_its_user_is_told_and_greedy_hosts_are_held_back_all_the_same(
+    valkey, greedy, thief, monkeypatch
+):
+    monkeypatch.setattr(host_caps, "STREAM_BYTES", 1000)
+    courier = Courier(
+        valkey.url("np-courier", "secret"), SigningKey.generate(), guard_url=valkey.url("np-guard", "wrong")
+    )
+    thief.xadd(stream(greedy), {"r": "x" * 5000})
+    courier._watch.look()
+    assert valkey.admin().exists(stream(greedy)) == 0
+    assert "guard-url" in redis_check.kept()[0]
+
+
+def test_a_worker_of_the_release_before_is_emptied_and_paused_and_never_quarantined_for_all_it_has_kept(
+    valkey, greedy, thief, courier, monkeypatch
+):
+    monkeypatch.setattr(host_caps, "STREAM_BYTES", 1000)
+    Host.objects.update(heard_epoch=None)
+    for _ in range(4):
+        Host.objects.update(paused_until=None)
+        courier._watch.look()  # its Redis user is on again
+        thief.xadd(stream(greedy), {"r": "x" * 5000})
+        courier._watch.look()
+    assert Host.objects.get(pk=greedy.host.pk).quarantined_at is None
+    assert Event.objects.filter(kind="host-paused").exists()
+
+
+def test_what_cannot_be_taken_of_one_host_keeps_no_other_from_being_heard(valkey, greedy, other, courier, monkeypatch):
+    take = courier._take
+
+    def broken(host_id, entries, turn):
+        if host_id == greedy.host.pk:
+            raise ValueError("nobody thought of this")
+        take(host_id, entries, turn)
+
+    monkeypatch.setattr(courier, "_take", broken)
+    admin = valkey.admin()
+    for voice in (greedy, other):
+        admin.xadd(stream(voice), {"r": voice.say(reports.Heartbeat(load=3.0))})
+    courier._read_once()
+    assert Host.objects.get(pk=other.host.pk).facts["load"] == 3.0
 
 
 def test_a_redis_that_is_set_as_ours_has_no_faults_and_another_says_each(valkey, as_admin, as_viewer, greedy):
