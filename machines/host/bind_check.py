@@ -2,6 +2,8 @@
 
 The drop-in that runs it (bind_dropin.py) is written with the machine's settings. What a path leads to may have changed since
 those were judged: a link, a mount, a folder that was renamed. It fails the start with one sentence in the unit's log.
+What cannot be imported judges nothing and fails nothing: nobody but root can bring that about, and a machine must not stay
+down because the worker's python was upgraded.
 
 What remains: between this look and systemd-nspawn's own mounting some milliseconds pass, in which whoever can write to a folder
 on the way can put a link there. No machine can, for a bind below what another machine writes to is refused (judge.py);
@@ -15,13 +17,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # -I takes it from nobody else
 
-from machines.contract import nspawn, protected
-from machines.contract.names import MachineName, machine_name
-from machines.contract.problems import Problem
-from machines.host import found, guarded, policy, protection, settings
-from machines.host.paths import Paths
-from machines.host.policy import Policy
-from machines.host.protection import Protection, Source
+try:
+    from machines.contract import nspawn, protected
+    from machines.contract.names import MachineName, machine_name
+    from machines.contract.problems import Problem
+    from machines.host import bind_dropin, found, guarded, policy, protection, settings
+    from machines.host.paths import Paths
+    from machines.host.policy import Policy
+    from machines.host.protection import Protection, Source
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(f"The binds of {sys.argv[-1]} are not judged: {error}\n")
+    sys.exit(0)
 
 
 def refusals(paths: Paths, rules: Policy | None, name: MachineName) -> Iterator[str]:
@@ -30,24 +38,31 @@ def refusals(paths: Paths, rules: Policy | None, name: MachineName) -> Iterator[
     file = next(found.nspawn_files(paths, found.Places(name, paths.machines)), None)
     if file is None or file.parent not in {paths.nspawn, paths.probes}:
         return  # binds of a file beside the image are nothing to systemd
-    each = list(protection.sources(nspawn.parse(guarded.whole(file).decode(errors="replace"))))
+    each = list(protection.sources(nspawn.parse(guarded.whole(file).decode(errors="surrogateescape"))))
     if not each:
         return
     for broken in Protection(protection.places(paths)).judge(each, as_root=False):
         yield f"{broken.source.key}={broken.source.value}: {broken.why}"
+    led = bind_dropin.remembered(paths, name)
     for source in each if rules else ():
-        if rules and (why := strayed(rules, source)):
+        if rules and (why := strayed(rules, source, led.get(source.path, led.get(bind_dropin.REST)))):
             yield f"The policy of this host ({policy.rule_of(source)}) does not allow it: {why}"
 
 
-def strayed(rules: Policy, source: Source) -> str:
-    """Why a path that the policy allows by its name is not what it was: it leads out of the allowed folders by now.
+def strayed(rules: Policy, source: Source, was: str | None) -> str:
+    """Why a path that the policy allows by its name is not what it `was`: it leads out of the allowed folders by now.
 
-    One that stands outside of them was there before the panel was, and is an administrator's own.
+    One that stands outside of them was there before the panel was, and is an administrator's own; so is a link that led out of
+    them when it was written down (a line that stood there passes the policy), and what was never written down (None).
     """
     named = protected.normal(source.path)
     roots = (*rules.bind_sources, *rules.bind_sources_read_only)
-    return policy.outside(rules, source) if any(protected.is_in(named, root) for root in roots) else ""
+    if was is None or not any(protected.is_in(named, root) for root in roots):
+        return ""
+    why = policy.outside(rules, source)
+    if not why or guarded.call(source.path, lambda: os.path.realpath(source.path)) == was:
+        return ""
+    return f"{why} It led to {was} when it was written down." if was else why
 
 
 def main(name: str) -> int:

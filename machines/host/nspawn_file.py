@@ -88,9 +88,10 @@ class Prepared:
         self.changes_unit = False  # then systemd has to read drop-ins anew
         try:
             binds = paths.binds_file(name)
+            judged = read_one(binds)
             for file, was, text in (
                 (paths.limits_file(name), before.limits, files.limits),
-                (binds, read_one(binds), bind_dropin.wanted(files.nspawn)),
+                (binds, judged, bind_dropin.wanted(files.nspawn, judged)),
                 (paths.nspawn_file(name), before.nspawn, files.nspawn),
             ):
                 if was != text:

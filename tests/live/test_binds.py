@@ -83,7 +83,7 @@ def test_no_order_however_well_signed_binds_what_root_runs(panel):
 def test_what_takes_the_place_of_a_bind_afterwards_is_seen_at_the_next_start(panel):
     outcome = apply(panel, f"{AS_ROOT}[Files]\nBind=/srv/bound/data:/mnt\n")
     assert outcome.state == "succeeded", outcome.problem
-    assert "ExecStartPre=/opt/nspawnpanel/bin/python -I " in panel.sandbox.read(DROPIN)
+    assert '["/srv/bound/data", "/srv/bound/data"]' in panel.sandbox.read(DROPIN)
     started = panel.do(orders.Start(name="bound"), 120)
     assert started.state == "succeeded", started.problem
     panel.do(orders.Terminate(name="bound"))
@@ -111,6 +111,44 @@ def test_the_check_comes_with_the_first_bind_and_goes_with_the_last(panel):
     apply(panel, "[Files]\nBindReadOnly=/srv/bound/data\n")
     sh(panel, f"rm {DROPIN}; systemctl restart {SERVICE}")  # as after an update of a worker that knew of no such thing
     assert "10-nspawnpanel-binds.conf" in sh(panel, "systemctl cat systemd-nspawn@bound.service")
+
+
+def test_a_link_that_led_out_of_the_policy_before_the_panel_came_starts_until_it_is_bent(panel):
+    text = nspawn.mark("[Files]\nBind=/srv/bound/theirs-link:/mnt\n", 7)
+    panel.sandbox.write(FILE, text)
+    panel.sandbox.write(POLICY, 'bind_sources = ["/srv"]\n')
+    try:
+        sh(panel, f"mkdir -p /big /other; ln -sfn /big /srv/bound/theirs-link; systemctl restart {SERVICE}")
+        assert '["/srv/bound/theirs-link", "/big"]' in panel.sandbox.read(DROPIN)
+        assert panel.do(orders.Start(name="bound"), 120).state == "succeeded"
+        panel.do(orders.Terminate(name="bound"))
+        sh(panel, "ln -sfn /other /srv/bound/theirs-link")
+        refused = panel.do(orders.Start(name="bound"), 120)
+        assert refused.state == "failed"
+        assert "it leads to /other" in refused.problem["message"]
+    finally:
+        panel.sandbox.write(POLICY, GENEROUS)
+        sh(panel, f"rmdir /big /other; systemctl restart {SERVICE}")
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("/opt/nspawnpanel/bin/python", "are not judged: /opt/nspawnpanel/bin/python or /opt/nspawnpanel/"),
+        ("/opt/nspawnpanel/lib/python3*/site-packages", "are not judged: No module named "),
+    ],
+)
+def test_a_worker_that_is_broken_keeps_no_machine_down(panel, gone, said):
+    apply(panel, "[Files]\nBindReadOnly=/srv/bound/data\n")
+    sh(panel, f"for each in {gone}; do mv $each $each.away; done")
+    try:
+        assert sh(panel, "machinectl start bound && echo STARTED").endswith("STARTED\n")
+    finally:
+        sh(panel, f"for each in {gone}.away; do mv $each ${{each%.away}}; done")
+        # So early in its boot it may miss a gentler signal; systemd-nspawn 257 leaves a mount behind that is in its way then.
+        sh(panel, "systemctl kill --signal=KILL systemd-nspawn@bound; umount -q /run/systemd/nspawn/unix-export/bound")
+    log = sh(panel, "journalctl --sync; journalctl -q --no-pager -u systemd-nspawn@bound -n 50")
+    assert f"The binds of bound {said}" in log
 
 
 def test_a_machine_that_an_older_worker_gave_such_a_bind_starts_as_before(panel):
