@@ -103,6 +103,8 @@ class ScratchPanel:
         with self.valkey.admin() as admin:
             stream = routes.stream(str(self.host))
             found = admin.xread({stream: self.position}, count=500, block=max(1, int(wait * 1000)))
+            if found:  # as the courier does: a worker waits while too much of what it said is not taken
+                admin.xtrim(stream, minid=found[0][1][-1][0])
         fresh = []
         for position, fields in found[0][1] if found else []:
             self.position = position
