@@ -32,7 +32,7 @@ from machines.contract.states import (
 )
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT
-from machines.panel import archive_files, clocks, database_file, epochs, groups, intake, quarantine, resync
+from machines.panel import archive_files, clocks, database_file, epochs, freshness, groups, intake, quarantine, resync
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.host_caps import Watch
 from machines.panel.mailbox import TIMEOUT, Mailbox
@@ -259,6 +259,7 @@ class Courier:
 
     def sweep(self, now: datetime) -> None:
         """Orders nobody accepted in time, and what may no longer be claimed of silent hosts."""
+        freshness.bring_back(now)
         overdue = Job.objects.filter(state__in=["queued", "sent"], expires_at__lte=now)
         for job in overdue[:AT_ONCE]:
             if job.sends:

@@ -10,12 +10,17 @@ as long as its clock was said to be behind; and a clock that is more than a minu
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import or_
+
+from django.db.models import Q
 
 from machines.models import Host
 from machines.panel import clocks
 
 FRESH_SECONDS = 60.0
+MOMENTS = ("last_seen", "facts_at", "inventory_at", "listed_at")  # of a host
 
 
 def is_recent(host: Host, at: float) -> bool:
@@ -39,6 +44,16 @@ def note(host: Host, at: float) -> bool:
     seen = datetime.fromtimestamp(min(_by_our_clock(host, at), time.time()), UTC)
     host.last_seen = max(host.last_seen or seen, seen)
     return True
+
+
+def bring_back(now: datetime) -> None:
+    """What was kept while our own clock was ahead is in the future once that is right again: no dead host may be taken for
+    one that lives until then."""
+    latest = now + timedelta(seconds=FRESH_SECONDS)
+    ahead = [Q(**{f"{name}__gt": latest}) for name in MOMENTS]
+    for host in Host.objects.filter(reduce(or_, ahead)):
+        moments = {name: getattr(host, name) for name in MOMENTS}
+        Host.objects.filter(pk=host.pk).update(**{name: now for name, at in moments.items() if at and at > latest})
 
 
 def moment(host: Host, ahead: float, before: datetime | None) -> datetime:

@@ -78,9 +78,8 @@ def test_a_host_put_back_to_a_copy_is_noticed_said_and_takes_orders_at_once(ada,
     put_back(alpha_host)
     alpha_host.run(["rm", "-r", "/var/lib/machines/younger"])
     worker(alpha_host, "start")
-    meanwhile = ada.press("start", copied)
     until(lambda: alpha(ada)["ledger_epoch"] == epoch + 1, 20, lambda: str(alpha(ada)))
-    assert ada.succeed(meanwhile, 20)["problem"] is None
+    assert ada.succeed(ada.press("start", copied), 20)["problem"] is None
     ada.succeed(ada.press("terminate", copied), 20)
     until(lambda: ada.machine("younger").get("state", "missing") == "missing", 15)
     [event] = ada.rows("SELECT text FROM machines_event WHERE kind = 'host-restored'")

@@ -7,11 +7,13 @@ import pytest
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from nacl.signing import SigningKey
 
 from machines.contract import envelope, reports
 from machines.contract.states import HostState, MachineState
 from machines.models import Event, Host, Machine
 from machines.panel import intake
+from machines.panel.courier import Courier
 from machines.panel.intake import Taken, take
 from tests.panel.test_intake import HostVoice, fact
 
@@ -144,6 +146,20 @@ def test_a_host_whose_clock_jumps_stays_online_and_the_new_difference_is_kept(vo
     kept = voice.say(reports.Heartbeat(), number=0)
     assert deliver(voice, kept) == [Taken.YES], "its last words count again, though some were signed in the future"
     assert not Event.objects.exists()
+
+
+def test_what_was_kept_while_the_panel_s_clock_was_ahead_keeps_no_dead_host_alive(voice, clock):
+    courier = Courier("redis://127.0.0.1:1", SigningKey.generate())  # nothing is sent
+    beat(voice, clock, 3)
+    clock.now += 86400
+    voice.ahead = -86400
+    beat(voice, clock, 3)
+    clock.now -= 86400
+    courier.sweep(timezone.now())
+    for _ in range(7):
+        clock.now += 10
+        courier.sweep(timezone.now())
+    assert state() == HostState.OFFLINE
 
 
 def test_a_clock_that_jumps_ages_no_inventory(voice, clock):
