@@ -1,5 +1,7 @@
 """The doctor and the proof of limits as a person uses them: press, read, mend; in both themes, wide and narrow."""
 
+import re
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -43,7 +45,9 @@ def test_what_is_broken_on_the_host_is_found_and_mended_with_a_button(page, capp
     alpha_host.run(["systemctl", "stop", *NETWORKD])
     page.goto("/hosts/alpha/")
     page.get_by_role("link", name="Doctor").click()
-    page.get_by_role("button", name="Run diagnostics").click()
+    page.get_by_role(
+        "button", name=re.compile("Run diagnostics|Run again")
+    ).click()  # somebody may have run them before
     expect(page.locator("main")).to_contain_text("systemd-networkd does not run on the host", timeout=15_000)
     expect(page.locator(".finding-problem code")).to_have_text("systemctl enable --now systemd-networkd.service")
     is_fit_to_see(page)
