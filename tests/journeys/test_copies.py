@@ -29,9 +29,9 @@ def alpha(ada: Person) -> dict[str, Any]:
 
 @pytest.fixture
 def copied(ada: Person, alpha_host: Sandbox) -> str:
-    alpha_host.plant("copied")
-    ada.sees("copied", "stopped", 15)
-    return "copied"
+    alpha_host.plant("put-back")
+    ada.sees("put-back", "stopped", 15)
+    return "put-back"
 
 
 def put_back(host: Sandbox) -> None:
