@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import command_line, judge, nspawn, orders, readback
+from machines.contract import command_line, file_policy, nspawn, orders, readback
 from machines.contract.reports import FoundMachine, Inventory
 from tests.host.scratch_panel import ScratchPanel
 
@@ -118,7 +118,7 @@ def test_who_owns_the_files_also_says_whether_there_is_a_user_namespace(on, sett
     told = on.told(lambda machine: machine.run_command and "Exec.PrivateUsers" in machine.inside)
     assert readback.inside("Exec.PrivateUsers", [users], told.inside["Exec.PrivateUsers"])
     document = nspawn.parse(settings)
-    assert judge.users_of(document, command_line.parse(told.run_command)) == users
+    assert file_policy.users_of(document, command_line.parse(told.run_command)) == users
 
 
 def test_the_table_has_every_setting_and_option_that_this_systemd_has(on):
