@@ -65,7 +65,7 @@ class People:
             self._create()
         elif turn < 0.22 and self._made:
             host, name = self._made.pop(self._dice.randrange(len(self._made)))
-            self._place("remove", host, name, lambda: self._form(f"{_page(host, name)}remove/", {"confirm": name}))
+            self._place("remove", host, name, lambda: self._remove(host, name))
         else:
             host, name = self._dice.choice(self.house.machines)
             verb = self._dice.choices(list(VERBS), list(VERBS.values()))[0]
@@ -78,8 +78,8 @@ class People:
         else:
             self.house.person.post(f"{page}{verb}/", page=page)
 
-    def _form(self, page: str, fields: dict[str, str]) -> None:
-        self.house.person.post(page, fields)
+    def _remove(self, host: str, name: str) -> None:
+        self.house.person.post(f"{_page(host, name)}remove/", {"confirm": name})
 
     def _apply(self, page: str) -> None:
         """A memory limit of its own, through draft and review."""

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,9 +74,6 @@ def test_a_password_is_in_no_database_log_queue_history_or_argument(ada: Person,
         assert not [argv for argv in eavesdropper.commands if word.encode() in argv]
     assert len(eavesdropper.heard) > 10
     assert len(eavesdropper.commands) > 10
-
-
-Search = Callable[[Stack, Sandbox, str], list[str]]
 
 
 def everywhere(panel: Stack, host: Sandbox, word: str) -> list[str]:
