@@ -42,6 +42,16 @@ class Person:
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.get(page))
         return {"csrfmiddlewaretoken": token[1] if token else ""}
 
+    def seen(self, page: str) -> dict[str, str]:
+        """What a form carries that may only be sent of the page as it was seen."""
+        return {"seen": re.findall(r'name="seen" value="([^"]*)"', self.get(page))[0]}
+
+    def draft(self, machine: str, fields: Mapping[str, Any]) -> dict[str, str]:
+        """Make a draft of a machine's settings and open its review; returns what the Apply button there sends."""
+        page = f"{machine}config/"
+        self.post(page, {**fields, **self.seen(page)})
+        return {**self.form_of(f"{page}review/"), **self.seen(f"{page}review/")}
+
     def filled(self, page: str) -> dict[str, str]:
         """What a browser would send of a page's last form, as the page comes."""
         fields = _Fields()

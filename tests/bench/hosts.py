@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -127,15 +126,11 @@ def in_one(host: Sandbox, script: str, nspawn: str, dropin: str) -> None:
 
 def applier(ada: Person, megabytes: int) -> Callable[[], None]:
     """Makes a draft with this memory limit and opens its review; the click alone is left to do."""
-    page = "/hosts/alpha/machines/web/config/"
-    seen = {"seen": re.findall(r'name="seen" value="([^"]+)"', ada.get(page))[0]}
-    ada.post(page, {**post(memory_max=f"{megabytes}M"), **seen})
-    fields = ada.form_of(f"{page}review/")
-    fields["seen"] = re.findall(r'name="seen" value="([^"]+)"', ada.get(f"{page}review/"))[0]
-    before = ada.newest_job()
+    machine = "/hosts/alpha/machines/web/"
+    fields, before = ada.draft(machine, post(memory_max=f"{megabytes}M")), ada.newest_job()
 
     def press() -> None:
-        ada.send(f"{page}apply/", fields)
+        ada.send(f"{machine}config/apply/", fields)
         job = ada.jobs_after(before)[0]["id"]
         while ada.job(job)["finished_at"] is None:
             time.sleep(0.002)

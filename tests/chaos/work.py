@@ -83,11 +83,8 @@ class People:
 
     def _apply(self, page: str) -> None:
         """A memory limit of its own, through draft and review."""
-        person, draft = self.house.person, f"{page}config/"
-        seen = {"seen": _seen(person.get(draft))}
-        person.post(draft, {**post(memory_max=f"{self._dice.randrange(300, 900)}M"), **seen})
-        fields = person.form_of(f"{draft}review/") | {"seen": _seen(person.get(f"{draft}review/"))}
-        person.send(f"{draft}apply/", fields)
+        fields = self.house.person.draft(page, post(memory_max=f"{self._dice.randrange(300, 900)}M"))
+        self.house.person.send(f"{page}config/apply/", fields)
 
     def _create(self) -> None:
         """A copy of a machine that stays, or a small build of its own."""
@@ -155,7 +152,3 @@ class People:
 
 def _page(host: str, name: str) -> str:
     return f"/hosts/{host}/machines/{name}/"
-
-
-def _seen(page: str) -> str:
-    return re.findall(r'name="seen" value="([^"]+)"', page)[0]

@@ -1,7 +1,6 @@
 """Limits on a kernel of its own with control groups of version 2 alone, and the doctor where nothing is wrong."""
 
 import json
-import re
 
 import pytest
 
@@ -41,14 +40,10 @@ def has_address(ada: Person, beginning: str = "") -> None:
 def apply(ada: Person, settings: str, limits: str, then: str = "") -> None:
     """Both files as text, reviewed and applied."""
     page = f"{MACHINE}config/"
-    ada.post(f"{page}raw/", {"nspawn": settings, "limits": limits, "then": "review", **seen(ada, f"{page}raw/")})
+    ada.post(f"{page}raw/", {"nspawn": settings, "limits": limits, "then": "review", **ada.seen(f"{page}raw/")})
     before = ada.newest_job()
-    ada.send(f"{page}apply/", {**ada.form_of(f"{page}review/"), **seen(ada, f"{page}review/"), "then": then})
+    ada.send(f"{page}apply/", {**ada.form_of(f"{page}review/"), **ada.seen(f"{page}review/"), "then": then})
     ada.succeed(ada.jobs_after(before)[0], SECONDS)
-
-
-def seen(ada: Person, page: str) -> dict[str, str]:
-    return {"seen": re.findall(r'name="seen" value="([^"]*)"', ada.get(page))[0]}
 
 
 def ordered(ada: Person, page: str, button: str) -> dict:
@@ -100,7 +95,7 @@ def test_a_limit_without_a_file_in_the_control_group_is_told_beforehand_and_is_n
     assert lacks["ManagedOOMSwap"] == "systemd-oomd.service"
     raw = f"{MACHINE}config/raw/"
     limits = "[Service]\nManagedOOMSwap=kill\nMemoryZSwapMax=64M\n"
-    web.post(raw, {"nspawn": "", "limits": limits, "then": "review", **seen(web, raw)})
+    web.post(raw, {"nspawn": "", "limits": limits, "then": "review", **web.seen(raw)})
     review = web.get(f"{MACHINE}config/review/")
     assert "ManagedOOMSwap=</code></a> will not be in force" in review
     assert ("MemoryZSwapMax=</code></a> will not be in force" in review) == ("memory.zswap.max" not in has)
