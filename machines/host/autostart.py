@@ -56,7 +56,7 @@ def _machines(paths: Paths) -> dict[str, set[str]]:
     """Machine → the units that pull it in."""
     found: dict[str, set[str]] = {}
     for puller, folder in _pulls(paths.units):
-        for link in _names(folder):
+        for link in guarded.seen_names(folder):
             if link.startswith(_TEMPLATE):
                 found.setdefault(link.removeprefix(_TEMPLATE).removesuffix(".service"), set()).add(puller)
     return found
@@ -76,14 +76,14 @@ def _started(paths: Paths) -> set[str]:
         if unit in found or _is_masked(paths, unit):
             continue
         found.add(unit)
-        todo += [name for folder in links.get(unit, ()) for name in _names(folder)]
+        todo += [name for folder in links.get(unit, ()) for name in guarded.seen_names(folder)]
         todo += _lines(paths, unit) if unit.endswith(".target") else []
     return found
 
 
 def _pulls(folder: Path) -> Iterator[tuple[str, Path]]:
     """(unit, its folder of units that it pulls in)."""
-    for name in _names(folder):
+    for name in guarded.seen_names(folder):
         if name.endswith(PULLS):
             yield name.rpartition(".")[0], folder / name
 
@@ -111,11 +111,3 @@ def _lines(paths: Paths, unit: str) -> list[str]:
         text = guarded.contents(file).data if file else b""
         return [word.decode(errors="replace") for line in _PULLED.findall(text) for word in line.split()]
     return []
-
-
-def _names(folder: Path) -> list[str]:
-    """What lies in a folder; [] when it cannot be read."""
-    try:
-        return guarded.names(folder)
-    except OSError:
-        return []

@@ -87,10 +87,7 @@ def links_to(folder: Path, unit: str) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    try:
-        return [folder / name for name in guarded.names(folder)]
-    except OSError:
-        return []
+    return [folder / name for name in guarded.seen_names(folder)]
 
 
 def _read(path: Path, kind: Kind) -> Belonging:

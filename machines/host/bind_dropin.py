@@ -103,7 +103,7 @@ def broken(paths: Paths) -> Iterator[tuple[MachineName, str, list[Broken]]]:
     """(name, settings, lines that no machine may have) of every trusted .nspawn file with binds, whoever wrote it."""
     guard = Protection(protection.places(paths))
     for folder in (paths.nspawn, paths.probes):
-        for file in _names(folder):
+        for file in guarded.seen_names(folder):
             name = file.removesuffix(".nspawn")
             if not file.endswith(".nspawn") or not images.is_usable(name):
                 continue
@@ -126,13 +126,6 @@ def told(paths: Paths) -> dict[str, str]:
         LOG.warning("Binds of machines cannot be judged: %s", error)
         return {}
     return dict(islice(found.items(), TOLD))
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return guarded.names(folder)
-    except OSError:
-        return []
 
 
 def missing(paths: Paths) -> list[tuple[Path, str]]:

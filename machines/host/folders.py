@@ -121,16 +121,9 @@ def _dropin_folders(units: Iterable[Path]) -> list[Path]:
     return [
         folder / name
         for folder in units
-        for name in _names(folder)
+        for name in guarded.seen_names(folder)
         if name.startswith(_UNIT) and name.endswith(".service.d")
     ]
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return guarded.names(folder)
-    except OSError:
-        return []
 
 
 def machine_of(file: str) -> str:

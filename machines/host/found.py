@@ -119,10 +119,7 @@ def dropins(paths: Paths, name: MachineName) -> list[Path]:
 
 
 def _confs(folder: Path) -> list[Path]:
-    try:
-        return [folder / name for name in guarded.names(folder) if name.endswith(".conf") and name[0] != "."]
-    except OSError:
-        return []
+    return [folder / name for name in guarded.seen_names(folder) if name.endswith(".conf") and name[0] != "."]
 
 
 def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool = True) -> FoundFile:

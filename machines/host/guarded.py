@@ -269,6 +269,14 @@ def _names(folder: Path, read: _Read) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+def seen_names(folder: Path) -> list[str]:
+    """The same; [] when it cannot be read."""
+    try:
+        return names(folder)
+    except OSError:
+        return []
+
+
 def state(path: Path, *, follow: bool = True) -> os.stat_result:
     """What stat(2) says of a path. Raises OSError."""
     return _call(str(path), partial(_state, path, follow))

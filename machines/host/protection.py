@@ -144,17 +144,10 @@ def _links_of(folders: Iterable[Path]) -> Iterator[str]:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    for name in _names(folder):
+    for name in guarded.seen_names(folder):
         yield folder / name
         if name.endswith((".d", ".wants", ".requires", ".upholds")):
-            yield from (folder / name / each for each in _names(folder / name))
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return guarded.names(folder)
-    except OSError:
-        return []
+            yield from (folder / name / each for each in guarded.seen_names(folder / name))
 
 
 def _unit_folders(paths: Paths) -> tuple[Path, ...]:
