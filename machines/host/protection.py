@@ -24,13 +24,12 @@ import machines
 from machines.contract import file_policy, protected
 from machines.contract.nspawn import FILES, Document
 from machines.contract.protected import Place
-from machines.host import guarded, reached
+from machines.host import guarded, reached, swaps
 from machines.host.paths import Paths
 from machines.host.reached import Mounts, Reached, Spot
 
 SOURCE = Path(machines.__file__).resolve().parents[1]
 SETTINGS = Path("/etc/nspawnpanel")
-SWAPS = Path("/proc/swaps")
 UNITS_READ = 1000
 LINKS_READ = 2000
 LOCAL_UNITS = Path("/usr/local/lib/systemd/system")
@@ -109,7 +108,7 @@ def own_places(paths: Paths) -> list[Place]:
         *(Place(path, protected.MACHINES, secret=True) for path in _links_of(paths.image_folders)),
         *(Place(path, protected.UNITS) for path in _links_of((paths.nspawn, *_unit_folders(paths)))),
         *_programs_of_units(paths),
-        *(Place(path, "a swap file, which holds memory of the host", secret=True) for path in _swaps()),
+        *(Place(path, "a swap file, which holds memory of the host", secret=True) for path in swaps.files()),
     ]  # fmt: skip
     told: list[Place] = []
     for place in sorted(found):
@@ -181,14 +180,6 @@ def _words(line: str) -> list[str]:
     except ValueError:
         words = line.split()
     return [words[0].lstrip("-@:+!|"), *words[1:]] if words else []
-
-
-def _swaps() -> list[str]:
-    try:
-        lines = SWAPS.read_text(errors="surrogateescape").splitlines()[1:]
-    except OSError:
-        return []
-    return [guarded.unescaped(line.split()[0]) for line in lines if " file " in line or "\tfile" in line]
 
 
 # --- judging

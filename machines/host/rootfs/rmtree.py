@@ -14,6 +14,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from machines.contract.protected import is_in
+from machines.host import swaps
 from machines.host.rootfs import btrfs, marks, tree
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -191,9 +193,4 @@ def reason(error: OSError, path: str) -> str:
 
 
 def _swap_below(path: str) -> str:
-    try:
-        lines = Path("/proc/swaps").read_text().splitlines()[1:]
-    except OSError:
-        return ""
-    files = [line.split()[0].replace("\\040", " ") for line in lines if line.split()]
-    return next((file for file in files if file == path or file.startswith(f"{path}/")), "")
+    return next((file for file in swaps.files() if is_in(file, path)), "")
