@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +49,14 @@ def check(
     against the draft by anybody: policy, our own checks or systemd's parsers. `unit_runs` says what the unit of a
     machine runs.
     """
-    _own_check(paths, name, wanted, found, unit_runs)
-    _refuse_shared(paths, name, wanted, found, unit_runs)
+    document, unit = nspawn.parse(wanted.nspawn), unit_runs(name)
+    others = list(_others(paths, name, unit_runs)) if _has_to_do_with_others(document) else []
+    _own_check(name, wanted, found, _facts(paths, name, document, unit, others))
+    _refuse_shared(name, wanted, found, others)
     policy.allow_files(
-        rules, paths, nspawn.parse(wanted.nspawn), nspawn.parse(wanted.limits), found=(found.nspawn, found.limits),
-        unit=unit_runs(name),
-    )  # fmt: skip
-    given = flags(unit_runs(name))
+        rules, paths, document, nspawn.parse(wanted.limits), found=(found.nspawn, found.limits), unit=unit
+    )
+    given = flags(unit)
     said = systemd_words(paths, name, wanted, given)
     if not any(words for _, words in said):
         return []
@@ -91,12 +92,9 @@ def _refuse(message: str, hint: str = "", details: str = "") -> Problem:
 # --- our own
 
 
-def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files, unit_runs: Runs) -> None:
+def _own_check(name: MachineName, wanted: Files, found: Files, facts: Facts) -> None:
     document = nspawn.parse(wanted.nspawn)
-    findings = [
-        *judge.judge(document, wanted.limits, _facts(paths, name, document, unit_runs)),
-        *_missing(document),
-    ]
+    findings = [*judge.judge(document, wanted.limits, facts), *_missing(document)]
     told = judge.fresh(findings, (wanted.nspawn, wanted.limits), (found.nspawn, found.limits))
     held = [finding for finding in told if finding.refused]
     lines = [_placed(name, wanted, finding) for finding in held] + _misread(name, wanted, found)
@@ -104,7 +102,7 @@ def _own_check(paths: Paths, name: MachineName, wanted: Files, found: Files, uni
         raise _refuse(lines[0], hint=held[0].hint if held else "", details="\n".join(lines))
 
 
-def _refuse_shared(paths: Paths, name: MachineName, wanted: Files, found: Files, unit_runs: Runs) -> None:
+def _refuse_shared(name: MachineName, wanted: Files, found: Files, others: Iterable["_Other"]) -> None:
     """What judge._nested says by names, by what is reached: a folder that another machine can write to may have another name,
     through a mount or a link. Of lines that are new. Raises Problem config-refused."""
     known = {(each.key, each.value) for each in protection.sources(nspawn.parse(found.nspawn))}
@@ -114,15 +112,13 @@ def _refuse_shared(paths: Paths, name: MachineName, wanted: Files, found: Files,
     if not mine:
         return
     guard = protection.Protection(())
-    others = [
-        (other.name, each) for other in _others(paths, name, unit_runs) for each in protection.sources(other.settings)
-    ]
-    theirs = [(spot, whose) for whose, each in others if each.writable for spot in guard.spots_of(each)]
+    bound = [(other.name, each) for other in others for each in protection.sources(other.settings)]
+    theirs = [(spot, whose) for whose, each in bound if each.writable for spot in guard.spots_of(each)]
     for each in mine:
         if met := guard.inside(each.path, theirs):
             raise _refuse(f"{each.key}={each.value}: {_could(met[0], met[1])}", "Bind a folder that lies beside it.")
     own = [(spot, str(name)) for each in mine if each.writable for spot in guard.spots_of(each)]
-    for whose, each in others if own else ():
+    for whose, each in bound if own else ():
         if met := guard.inside(each.path, own):
             raise _refuse(
                 f"{whose} binds {each.path}. {_could(met[0], str(name))}", "Bind a folder that lies beside it."
@@ -173,15 +169,17 @@ def _missing(document: nspawn.Document) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document, unit_runs: Runs) -> Facts:
-    """This host and what its other machines have; these are looked at only where the file has to do with them."""
+def _facts(
+    paths: Paths, name: MachineName, wanted: nspawn.Document, unit: CommandLine, others: Iterable["_Other"]
+) -> Facts:
+    """This host and what its other machines have."""
     links = [link.name for link in NET.iterdir()]
     asked = {judge.host_port(value) for value in wanted.get(nspawn.NETWORK, "Port")}
     taken = listeners.taken().items() if asked else ()
     ports = {port: listeners.who(inode) for port, inode in taken if port in asked}
     own = images_of(paths).get(name, paths.image(name))
     writable, bound = {str(own): "this machine itself"}, dict[str, str]()
-    for other in _others(paths, name, unit_runs) if asked or any(judge.sources(wanted)) else ():
+    for other in others:
         document = other.settings
         ports |= {
             port: other.name for value in document.get(nspawn.NETWORK, "Port") if (port := judge.host_port(value))
@@ -193,7 +191,7 @@ def _facts(paths: Paths, name: MachineName, wanted: nspawn.Document, unit_runs: 
         systemd=host_fact.systemd_version(),
         bridges=[link for link in links if (NET / link / "bridge").exists()],
         interfaces=[link for link in links if link != "lo"],
-        ports=ports, writable=writable, bound=bound, way=guarded.steps, unit=unit_runs(name),
+        ports=ports, writable=writable, bound=bound, way=guarded.steps, unit=unit,
     )  # fmt: skip
 
 
@@ -204,6 +202,11 @@ class _Other:
     name: MachineName
     image: Path
     settings: nspawn.Document
+
+
+def _has_to_do_with_others(wanted: nspawn.Document) -> bool:
+    """Whether other machines need be looked at: each costs a read and a question to systemd."""
+    return bool(wanted.get(nspawn.NETWORK, "Port")) or any(protection.sources(wanted))
 
 
 def _others(paths: Paths, name: MachineName, unit_runs: Runs) -> Iterator[_Other]:

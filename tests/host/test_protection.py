@@ -192,7 +192,8 @@ def test_what_another_machine_writes_to_by_another_name_is_no_place_for_a_bind(o
 
     def refused(line: str) -> str:
         try:
-            lint._refuse_shared(paths, "web", Files(f"[Files]\n{line}\n"), Files(), lambda _: command_line.stock())
+            others = lint._others(paths, "web", lambda _: command_line.stock())
+            lint._refuse_shared("web", Files(f"[Files]\n{line}\n"), Files(), others)
         except Problem as problem:
             return problem.message
         return ""
