@@ -14,16 +14,17 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from machines.contract import nspawn
 from machines.contract.names import MachineName
 from machines.contract.problems import printable
+from machines.contract.protected import Place
 from machines.host import guarded, images, protection
 from machines.host.paths import Paths
-from machines.host.protection import Broken, Protection
+from machines.host.protection import Broken, Protection, Source
 
 LOG = logging.getLogger(__name__)
 
@@ -99,9 +100,19 @@ def remembered(paths: Paths, name: MachineName) -> dict[str, str]:
     return written_down(_read(paths.binds_file(name)))
 
 
-def broken(paths: Paths) -> Iterator[tuple[MachineName, str, list[Broken]]]:
-    """(name, settings, lines that no machine may have) of every trusted .nspawn file with binds, whoever wrote it."""
-    guard = Protection(protection.places(paths))
+def broken(paths: Paths, places: Sequence[Place] = ()) -> Iterator[tuple[MachineName, str, list[Broken]]]:
+    """(name, settings, lines that no machine may have) of every trusted .nspawn file with binds, whoever wrote it. `places`
+    is the table of this host, looked up when not given and needed: that reads all units of its administrators."""
+    bound = list(_bound(paths))
+    if not bound:
+        return
+    guard = Protection(places or protection.places(paths))
+    for name, settings, each in bound:
+        yield name, settings, list(guard.judge(each, as_root=False))
+
+
+def _bound(paths: Paths) -> Iterator[tuple[MachineName, str, list[Source]]]:
+    """(name, settings, what comes in) of each such file."""
     for folder in (paths.nspawn, paths.probes):
         for file in guarded.seen_names(folder):
             name = file.removesuffix(".nspawn")
@@ -112,15 +123,15 @@ def broken(paths: Paths) -> Iterator[tuple[MachineName, str, list[Broken]]]:
             except OSError:
                 continue  # told with the machine's files
             if each := list(protection.sources(nspawn.parse(settings))):
-                yield MachineName(name), settings, list(guard.judge(each, as_root=False))
+                yield MachineName(name), settings, each
 
 
-def told(paths: Paths) -> dict[str, str]:
+def told(paths: Paths, places: Sequence[Place] = ()) -> dict[str, str]:
     """The same for a report: name → its first such line, and why nobody may have it. Nothing is raised."""
     try:
         found = {
             name: printable(f"{bad[0].source.key}={bad[0].source.value}: {bad[0].why}")[:1000]
-            for name, _, bad in broken(paths) if bad
+            for name, _, bad in broken(paths, places) if bad
         }  # fmt: skip
     except OSError as error:
         LOG.warning("Binds of machines cannot be judged: %s", error)

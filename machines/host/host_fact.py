@@ -5,16 +5,17 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from machines.contract import apt_sources, limits
+from machines.contract import apt_sources, limits, protected
 from machines.contract.problems import Problem, printable
+from machines.contract.protected import Place
 from machines.contract.reports import BaseFact, Heard, Heartbeat, HostFact, LinkFact, ProtectedPlace
-from machines.host import guarded, kernel, protection, tools
+from machines.host import bind_dropin, guarded, kernel, protection, tools
 from machines.host.paths import Paths
 from machines.host.policy import Policy
 from machines.host.rootfs import bases, pool
@@ -52,7 +53,7 @@ def heartbeat(paths: Paths, trouble: Mapping[str, str], heard: Heard | None = No
 
 def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) -> HostFact:
     """Everything about the host that the panel shows. A few ms; tools are looked for each time, versions read once."""
-    disk, ram = _disk(paths), memory()
+    disk, ram, own = _disk(paths), memory(), protection.own_places(paths)
     return HostFact(
         hostname=platform.node()[:300],
         os=_os_release().get("PRETTY_NAME", ""),
@@ -78,7 +79,8 @@ def read(paths: Paths, policy: Policy, *, networkd: bool, oomd: bool = False) ->
         missing=tools.missing(),
         package_manager=tools.manager(),
         policy=policy.facts(),
-        protected=_protected(paths),
+        protected=_protected(own),
+        bad_binds=bind_dropin.told(paths, [*protected.TABLE, *own]),
         bases=_bases(paths),
     )
 
@@ -133,11 +135,11 @@ def _disk(paths: Paths) -> Disk:
     return Disk(found.total, found.free)
 
 
-def _protected(paths: Paths) -> list[ProtectedPlace]:
-    """What this host adds to the table of what no machine may have."""
+def _protected(own: Sequence[Place]) -> list[ProtectedPlace]:
+    """What this host adds to the table of what no machine may have, for the report."""
     return [
         ProtectedPlace(path=printable(each.path)[:1000], why=printable(each.why)[:200], secret=each.secret)
-        for each in protection.own_places(paths)
+        for each in own
     ]
 
 

@@ -19,18 +19,7 @@ from dbus_fast import Message
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, LinkFact, MachineFact, Observed
-from machines.host import (
-    addresses,
-    bind_dropin,
-    folders,
-    holds,
-    host_fact,
-    images,
-    inventory,
-    leftovers,
-    trouble,
-    unit_state,
-)
+from machines.host import addresses, folders, holds, host_fact, images, inventory, leftovers, trouble, unit_state
 from machines.host.budget import Budget
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
@@ -360,7 +349,6 @@ class Watch:
                 about = about.model_copy(update={"leftovers": leftovers.of_nobody(host.paths, taken)})
             unusable = dict([*host.slow.unusable.items()][:100])
             about = about.model_copy(update={"unusable_images": unusable, "remnants": host.remnants.told()})
-            about = about.model_copy(update={"bad_binds": bind_dropin.told(host.paths)})
             jobs = [row.id for row in rows]
             return self._reporter.send_passing(
                 Inventory(host=about, machines=facts[:5000], jobs=jobs[:5000], partial=partial)
