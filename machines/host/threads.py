@@ -23,3 +23,17 @@ def begin(work: Callable[..., object], name: str, *args: object) -> None:
             time.sleep(AGAIN_SECONDS)
         else:
             return
+
+
+def every(seconds: float, work: Callable[[], object], name: str) -> None:
+    """Repeat `work` in a thread of its own; a failure is logged and it goes on."""
+
+    def loop() -> None:
+        while True:
+            try:
+                work()
+            except Exception:
+                LOG.exception("%s failed", name)
+            time.sleep(seconds)
+
+    begin(loop, name)

@@ -404,36 +404,28 @@ class Units:
 
     def keep_sweeping(self) -> None:
         """Now and every ten minutes."""
-
-        def again() -> None:
-            while True:
-                self.sweep()
-                time.sleep(remnants.AGAIN_SECONDS)
-
-        threading.Thread(target=again, name="sweeping", daemon=True).start()
+        threads.every(remnants.AGAIN_SECONDS, self._sweep, "sweeping")
 
     def sweep(self) -> None:
-        """What was left behind goes, beside everything else."""
+        """Once more, beside everything else."""
+        threads.begin(self._sweep, "sweep")
+
+    def _sweep(self) -> None:
+        """What was left behind goes. Nothing is raised."""
 
         def is_alive(job: UUID) -> bool:
             state = self._host.bus.do(self._host.bus.unit(job_unit(job)))["ActiveState"]
             return state not in {"inactive", "failed"}
 
-        def work() -> None:
+        try:
             with self._sweeping:
                 if half_made.sweep(self._host.paths, self._ledger, is_alive, self._host.remnants):
                     self._watch.refresh()
             for line in run(systemctl.failed("nspawnpanel-job-*"), timeout=30).out.splitlines():
                 if (job := job_of(unit := line.split()[0])) and not self._is_open(job):
                     run(systemctl.reset_failed(unit), timeout=20)
-
-        def attempt() -> None:
-            try:
-                work()
-            except Exception:
-                LOG.exception("What earlier jobs have left could not be looked through")
-
-        threads.begin(attempt, "sweep")
+        except Exception:
+            LOG.exception("What earlier jobs have left could not be looked through")
 
     def _is_open(self, job: UUID) -> bool:
         row = self._ledger.job(job)

@@ -13,11 +13,9 @@ import os
 import socket
 import sqlite3
 import sys
-import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -42,6 +40,7 @@ from machines.host import (
     reporting,
     settings,
     systemctl,
+    threads,
     trouble,
 )
 from machines.host.bus import Bus
@@ -168,20 +167,6 @@ def assemble(own: Settings) -> tuple[ThisHost, Carrier, Reporter, Publisher, Wat
     return host, carrier, reporter, publisher, watch, ledger
 
 
-def every(seconds: float, work: Callable[[], object], name: str) -> None:
-    """Repeat `work` in a thread of its own; a failure is logged and it goes on."""
-
-    def loop() -> None:
-        while True:
-            try:
-                work()
-            except Exception:
-                LOG.exception("%s failed", name)
-            time.sleep(seconds)
-
-    threading.Thread(target=loop, name=name, daemon=True).start()
-
-
 def notify(state: str) -> None:
     """Tell systemd (sd_notify(3)); nothing happens when it did not start us."""
     address = os.environ.get("NOTIFY_SOCKET", "")
@@ -199,7 +184,7 @@ def watchdog(pulse: Pulse, bus: Bus) -> None:
             if time.monotonic() - pulse.at < limit and bus.stuck_for() < limit:
                 notify("WATCHDOG=1")
 
-        every(limit / 4, ping, "watchdog")
+        threads.every(limit / 4, ping, "watchdog")
 
 
 def beat(host: ThisHost, reporter: Reporter, ledger: Ledger) -> None:
@@ -250,10 +235,10 @@ def serve(own: Settings) -> NoReturn:
     guard_binds(host.paths)
     carrier.adopt()
     watch.start()
-    every(HEARTBEAT_SECONDS, lambda: beat(host, reporter, ledger), "heartbeat")
-    every(5, lambda: look_at_loop(host), "bus-watch")
-    every(600, ledger.trim, "trim")
-    every(86400, ledger.forget_jobs, "forget")
+    threads.every(HEARTBEAT_SECONDS, lambda: beat(host, reporter, ledger), "heartbeat")
+    threads.every(5, lambda: look_at_loop(host), "bus-watch")
+    threads.every(600, ledger.trim, "trim")
+    threads.every(86400, ledger.forget_jobs, "forget")
     watchdog(pulse, host.bus)
     notify("READY=1")
     worker = consumer(app, pulse)
@@ -274,7 +259,7 @@ def _beat_with(worker: Any, pulse: Pulse) -> None:
             hub.on_tick.add(again)
             hub.nspawnpanel_beats = True
 
-    every(5, arm, "pulse")
+    threads.every(5, arm, "pulse")
 
 
 def _log_to_journal() -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from machines.contract import routes
-from machines.host import keys, reporting, settings, worker
+from machines.host import keys, reporting, settings, threads, worker
 from machines.host.bus import Bus
 from machines.host.carrier import Carrier
 from machines.host.ledger import Ledger
@@ -50,7 +50,7 @@ def main() -> None:
     doorway(app, carrier.receive, carrier.refuse)
     worker.only_our_task(app)
     publisher.start()
-    worker.every(1, lambda: worker.beat(host, reporter, ledger), "heartbeat")
+    threads.every(1, lambda: worker.beat(host, reporter, ledger), "heartbeat")
     worker.consumer(app, pulse).start()
 
 

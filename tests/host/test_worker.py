@@ -17,7 +17,7 @@ from kombu.transport.redis import Transport
 from nacl.signing import SigningKey
 
 from machines.contract import reports, routes
-from machines.host import keys, settings, worker
+from machines.host import keys, settings, threads, worker
 from machines.host.bus import Bus
 from machines.host.faults import Misconfigured
 from machines.host.join import line
@@ -171,7 +171,7 @@ def test_a_loop_that_turns_again_is_no_trouble(paths):
 def test_systemd_ends_a_worker_whose_loop_hangs(stuck, tmp_path, monkeypatch):
     """Its watchdog hears nothing any more, though the broker's loop turns."""
     pings: list[Callable[[], object]] = []
-    monkeypatch.setattr(worker, "every", lambda _seconds, work, _name: pings.append(work))
+    monkeypatch.setattr(threads, "every", lambda _seconds, work, _name: pings.append(work))
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     monkeypatch.setenv("WATCHDOG_USEC", "3000000")
     pulse = Pulse()
