@@ -23,7 +23,7 @@ from machines.contract.reports import BaseFact
 from machines.host import nspawn_file
 from machines.host.paths import Paths
 from machines.host.remnants import AGAIN, reason
-from machines.host.rootfs import pool
+from machines.host.rootfs import btrfs, pool
 from machines.host.run import environment
 from machines.host.this_host import Task
 
@@ -102,7 +102,7 @@ def where(paths: Paths, base: str) -> Path:
 def is_snapshot(paths: Paths, base: Base) -> bool:
     """Whether a copy of it costs nothing."""
     tree = paths.base(base.id)
-    return tree.is_dir() and tree.stat().st_ino == pool.BTRFS_TOP
+    return tree.is_dir() and tree.stat().st_ino == btrfs.TOP
 
 
 def facts(paths: Paths) -> list[BaseFact]:

@@ -24,7 +24,7 @@ _INO_LOOKUP_USER = 0xD000943E
 _FS_INFO = 0x8400941F
 _GET_FLAGS, _SET_FLAGS, _READ_ONLY = 0x80089419, 0x4008941A, 2
 _ROOTREFS = 255  # that fit into one answer
-_TOP = 256
+TOP = 256  # inode of the top of every subvolume
 MOST = 1000  # subvolumes in a tree that are copied with it
 
 
@@ -85,7 +85,7 @@ def _fill(source: Path, target: Path, within: int, above: str, done: Nested) -> 
         if len(done.paths) == MOST:
             raise Problem(f"{source} has more than {MOST} subvolumes in it.", code="too-many-subvolumes")
         with contextlib.suppress(FileNotFoundError), tree.directory(source, whole) as inner:
-            if os.fstat(inner).st_ino != _TOP:
+            if os.fstat(inner).st_ino != TOP:
                 continue
             with tree.parent(target, whole) as (folder, name), _unmarked(folder):
                 os.rmdir(name, dir_fd=folder)
@@ -128,8 +128,15 @@ def mark(subvolume: int, *, read_only: bool) -> None:
 def file_system(folder: Path) -> bytes:
     """What a btrfs file system is known by, the same in all of its subvolumes; b"" on others."""
     with contextlib.suppress(OSError), tree.directory(folder, ".") as top:
-        answer = bytearray(1024)
-        fcntl.ioctl(top, _FS_INFO, answer)
+        return _number(top)
+    return b""
+
+
+def _number(opened: int) -> bytes:
+    """The same of what is open, by an ioctl that no other file system answers."""
+    answer = bytearray(1024)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(opened, _FS_INFO, answer)
         return bytes(answer[16:32])
     return b""
 
@@ -147,9 +154,6 @@ def destroy(folder: int, name: str) -> None:
     fcntl.ioctl(folder, _SNAP_DESTROY, bytearray(struct.pack("<q4088s", 0, os.fsencode(name))))
 
 
-def is_btrfs(opened: int) -> bool:
-    """Whether an open file or folder lies on btrfs, by an ioctl that no other file system answers."""
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(opened, _FS_INFO, bytearray(1024))
-        return True
-    return False
+def is_subvolume(opened: int) -> bool:
+    """Whether an open folder is the top of one."""
+    return os.fstat(opened).st_ino == TOP and bool(_number(opened))

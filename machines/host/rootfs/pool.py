@@ -14,7 +14,6 @@ from machines.host.rootfs import tree as files
 from machines.host.run import run
 from machines.host.this_host import Task
 
-BTRFS_TOP = 256  # inode of the top of every subvolume
 # linux/magic.h; ext2 and ext3 have ext4's
 FILE_SYSTEMS = {
     0x9123683E: "btrfs", 0xEF53: "ext4", 0x58465342: "xfs", 0x01021994: "tmpfs", 0x2FC12FC1: "zfs", 0xF2F52010: "f2fs",
@@ -42,7 +41,7 @@ def is_btrfs(folder: Path) -> bool:
 
 def is_subvolume(tree: Path) -> bool:
     """Whether a tree can be copied by a snapshot."""
-    return tree.is_dir() and tree.stat().st_ino == BTRFS_TOP and is_btrfs(tree)
+    return tree.is_dir() and tree.stat().st_ino == btrfs.TOP and is_btrfs(tree)
 
 
 def can_snapshot(source: Path, folder: Path) -> bool:
@@ -148,9 +147,9 @@ def subvolumes(tree: Path) -> list[Path]:
     """Subvolumes in the tree and the tree itself if it is one, deepest first; [] off btrfs."""
     if not tree.is_dir() or not is_btrfs(tree):
         return []
-    found = [tree] if tree.stat().st_ino == BTRFS_TOP else []
+    found = [tree] if tree.stat().st_ino == btrfs.TOP else []
     mounts = set(mounts_below(tree))  # os.path.ismount() takes every subvolume for one
     for folder, names, _ in os.walk(tree):
         names[:] = [name for name in names if os.path.join(folder, name) not in mounts]
-        found += [Path(folder, n) for n in names if os.lstat(os.path.join(folder, n)).st_ino == BTRFS_TOP]
+        found += [Path(folder, n) for n in names if os.lstat(os.path.join(folder, n)).st_ino == btrfs.TOP]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)

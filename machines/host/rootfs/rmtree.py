@@ -19,7 +19,6 @@ from machines.host import swaps
 from machines.host.rootfs import btrfs, marks, tree
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_TOP = 256  # inode of the top of every subvolume
 _SAID = 1000  # characters of a path
 
 
@@ -90,7 +89,7 @@ class _Walk:
 
     def _is_gone(self, name: str, opened: int) -> bool:
         """Whether it was a subvolume with no other inside, which goes at once. Raises OSError."""
-        if not _is_subvolume(opened):
+        if not btrfs.is_subvolume(opened):
             marks.take_off(opened)
             return False
         if btrfs.is_read_only(opened):
@@ -105,7 +104,7 @@ class _Walk:
         return True
 
     def _enter(self, name: str, opened: int) -> None:
-        above, is_subvolume = os.fstat(self.folder), _is_subvolume(opened)
+        above, is_subvolume = os.fstat(self.folder), btrfs.is_subvolume(opened)
         inside = bool(self._levels) and (self._levels[-1].is_part or self._levels[-1].is_subvolume)
         level = _Level(name, (above.st_dev, above.st_ino), self._failed, is_subvolume, inside)
         before, self.folder = self.folder, opened
@@ -177,10 +176,6 @@ class _Walk:
             if sum(map(len, parts)) > _SAID:
                 return "/".join([*parts[:-1], "…"])
         return "/".join(parts).removesuffix("/.")
-
-
-def _is_subvolume(opened: int) -> bool:
-    return os.fstat(opened).st_ino == _TOP and btrfs.is_btrfs(opened)
 
 
 def reason(error: OSError, path: str) -> str:
