@@ -372,8 +372,9 @@ def _sources(document: Document, facts: Facts) -> Iterator[Finding]:
 def _protected(document: Document, facts: Facts) -> Iterator[Finding]:
     """What no machine may have, by the names of the paths alone; the host compares by what they reach."""
     as_root = file_policy.are_the_hosts(file_policy.users_of(document, facts.unit))
+    written = set(sources(document, writable=True))
     for key, value, path in sources(document):
-        writable = as_root or (key, value, path) in set(sources(document, writable=True))
+        writable = as_root or (key, value, path) in written
         place = protected.met(path, facts.protected, writable=writable)
         if place:
             why = protected.sentence(path, place, writable=writable)
