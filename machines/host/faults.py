@@ -181,18 +181,13 @@ def full_place(file: str) -> str:
     """The folder that is full when a file could not be written. Names that are relative to an open folder say nothing; then
     it is where we write that has the least room."""
     own = Paths()
-    if ours := [
-        str(place) for place in (own.machines, own.state, own.nspawn, own.scratch) if file.startswith(f"{place}/")
-    ]:
-        return ours[0]
+    places = (own.machines, own.state, own.nspawn, own.scratch)
+    if ours := next((str(place) for place in places if file.startswith(f"{place}/")), ""):
+        return ours
     if file.startswith("/"):
         above = [str(folder) for folder in (Path(file), *Path(file).parents) if look(str(folder)) is not None]
         return next((folder for folder in above if Path(folder).is_dir()), "/")
-    rooms = [
-        (str(place), room)
-        for place in (own.machines, own.state, own.nspawn, own.scratch, Path(tempfile.gettempdir()))
-        if (room := look(str(place)))
-    ]
+    rooms = [(str(place), room) for place in (*places, Path(tempfile.gettempdir())) if (room := look(str(place)))]
     lacking = [place for place, room in rooms if room.lacks_inodes]
     return (lacking or [place for place, _ in sorted(rooms, key=lambda pair: pair[1].free)] or ["the file system"])[0]
 
