@@ -10,10 +10,14 @@ from machines.contract.states import INVENTORY_STALE_SECONDS, LATE_SECONDS, OFFL
 
 
 class HostQuerySet(models.QuerySet["Host"]):
+    def awake(self, now: datetime) -> "HostQuerySet":
+        """Hosts that have spoken within OFFLINE_SECONDS."""
+        return self.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS))
+
     def unread(self, now: datetime) -> "HostQuerySet":
         """Hosts that live and have not said for too long how their machines are."""
         old = now - timedelta(seconds=INVENTORY_STALE_SECONDS)
-        return self.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS), inventory_at__lt=old)
+        return self.awake(now).filter(inventory_at__lt=old)
 
     def silent(self, now: datetime) -> "HostQuerySet":
         """Hosts that have spoken once and not for OFFLINE_SECONDS."""

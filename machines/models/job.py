@@ -30,6 +30,10 @@ class JobQuerySet(models.QuerySet["Job"]):
     def unfinished(self) -> "JobQuerySet":
         return self.filter(state__in=[s.value for s in UNFINISHED_JOB_STATES])
 
+    def waiting(self) -> "JobQuerySet":
+        """Those that their hosts have not taken, sent or not."""
+        return self.filter(state__in=[JobState.QUEUED.value, JobState.SENT.value])
+
     def move(self, job_id: int, to: JobState, **fields: Any) -> bool:
         """Compare and set: True when this call made the move, False when the job was elsewhere already.
 

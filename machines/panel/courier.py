@@ -55,7 +55,6 @@ FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a
 FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
 LONGEST_WAIT = timedelta(seconds=60)  # between two sendings of an order
 SOME_TIME_AGO = datetime.min.replace(tzinfo=UTC)
-WAITING = ("queued", "sent")
 HELD = -1  # in place of an epoch's number: nothing is sent
 TROUBLE: tuple[type[Exception], ...] = (redis.RedisError, KombuError, OperationalError, OSError, DatabaseError)
 
@@ -150,9 +149,7 @@ class Courier:
             Job.objects.filter(pk=job.pk).update(cancel_sent_at=now)
         # A moment too far away was set by a clock that was wrong
         is_due = Q(send_next_at__lte=now) | Q(send_next_at__gt=now + LONGEST_WAIT)
-        due = list(
-            awake.filter(is_due, state__in=WAITING, expires_at__gt=now, cancel_asked_at=None).order_by("id")[:AT_ONCE]
-        )
+        due = list(awake.waiting().filter(is_due, expires_at__gt=now, cancel_asked_at=None).order_by("id")[:AT_ONCE])
         for job in due:
             self._send(job, now)
         return bool(owed or due)
@@ -167,9 +164,9 @@ class Courier:
             self._epoch = HELD
         why = epochs.problem().to_wire()
         # Those of a quarantined host say that (quarantine.py)
-        waiting = Job.objects.filter(state__in=WAITING, host__quarantined_at=None).values_list("pk", "problem")
-        unsaid = [number for number, said in waiting if (said or {}).get("code") != why["code"]]
-        Job.objects.filter(pk__in=unsaid[:AT_ONCE], state__in=WAITING).update(problem=why)
+        unsaid = Job.objects.waiting().filter(host__quarantined_at=None).exclude(problem__code=why["code"])
+        numbers = list(unsaid.values_list("pk", flat=True)[:AT_ONCE])
+        Job.objects.waiting().filter(pk__in=numbers).update(problem=why)
 
     def _begin_epoch(self, now: datetime) -> None:
         """What lies in mailboxes is of an earlier epoch; every host hears of this one before its next order."""
@@ -177,15 +174,14 @@ class Courier:
             for host in Host.objects.all():
                 self._outgoing.empty(host.pk)
         self._epoch = self._keeper.number
-        awake = Host.objects.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS), quarantined_at=None)
-        for host in awake.filter(heard_epoch__lt=self._epoch):
+        for host in Host.objects.awake(now).filter(quarantined_at=None, heard_epoch__lt=self._epoch):
             if not now - timedelta(seconds=CANCEL_AGAIN) <= self._greeted.get(host.pk, SOME_TIME_AGO) <= now:
                 self._greeted[host.pk] = now
                 self._control(host, orders.Refresh(), "courier", "administrator")
 
     def _send(self, job: Job, now: datetime) -> None:
         if why := _obstacle(job):
-            still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"])
+            still = Job.objects.waiting().filter(pk=job.pk)
             still.update(send_next_at=now + timedelta(seconds=CLOCK_AGAIN), problem=why.to_wire())
             return
         with self._sealing:
@@ -202,7 +198,7 @@ class Courier:
             self._end_here(job, JobState.FAILED, now, problem=problem.to_wire())
             return
         # Counted before it leaves: one that is cancelled from here on may have been taken all the same (Job.move).
-        still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"], cancel_asked_at=None)
+        still = Job.objects.waiting().filter(pk=job.pk, cancel_asked_at=None)
         if not still.update(sends=job.sends + 1, send_next_at=now + timedelta(seconds=wait)):
             return
         try:
@@ -260,7 +256,7 @@ class Courier:
     def sweep(self, now: datetime) -> None:
         """Orders nobody accepted in time, and what may no longer be claimed of silent hosts."""
         freshness.bring_back(now)
-        overdue = Job.objects.filter(state__in=["queued", "sent"], expires_at__lte=now)
+        overdue = Job.objects.waiting().filter(expires_at__lte=now)
         for job in overdue[:AT_ONCE]:
             if job.sends:
                 self._outgoing.empty(job.host_id)
@@ -284,10 +280,9 @@ class Courier:
 
     def ask_for_files(self, now: datetime) -> None:
         """Machines whose files nobody has told of: that report was lost, or came before the machine was known."""
-        awake = Q(host__last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS))
-        bare = Machine.objects.listed().filter(awake, found=None, changed_at__lte=now - FILES_AFTER)
+        bare = Machine.objects.listed().filter(found=None, changed_at__lte=now - FILES_AFTER)
         bare = bare.exclude(state__in=[MachineState.UNKNOWN, MachineState.MISSING])
-        for host in Host.objects.filter(pk__in=bare.values("host")):
+        for host in Host.objects.awake(now).filter(pk__in=bare.values("host")):
             if now - self._asked.get(host.pk, now - FILES_AGAIN) >= FILES_AGAIN:
                 self._asked[host.pk] = now
                 self._control(host, orders.Refresh(), "courier", "administrator")

@@ -275,7 +275,7 @@ def _take_new(host: Host, opened: Opened, jobs: "Jobs") -> None:
         _carry(host, opened, jobs)
     was_silent = host.is_silent
     if freshness.note(host, opened.at) and was_silent:  # it gets its waiting orders at once
-        Job.objects.filter(host=host, state__in=["queued", "sent"]).update(send_next_at=timezone.now())
+        Job.objects.waiting().filter(host=host).update(send_next_at=timezone.now())
 
 
 def _refuse(host: Host, opened: Opened) -> None:
@@ -791,13 +791,13 @@ def _refused(host: Host, report: reports.Refused, _: Jobs) -> None:
     if (
         report.code == SUPERSEDED and report.job
     ):  # another courier's order overtook it, or somebody sent an old one again
-        waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])
+        waiting = Job.objects.waiting().filter(host=host, uuid=report.job)
         waiting.update(send_next_at=timezone.now())
         waiting.filter(sends__gte=OVERTAKEN).update(problem=_why_refused(host, report).to_wire())
         return
     note_refusal(host, "order-refused", f"{report.message} ({report.code})")
     if report.job:
-        waiting = Job.objects.filter(host=host, uuid=report.job, state__in=["queued", "sent"])
+        waiting = Job.objects.waiting().filter(host=host, uuid=report.job)
         waiting.update(problem=_why_refused(host, report).to_wire())
 
 

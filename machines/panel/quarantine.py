@@ -25,7 +25,7 @@ def release(host: Host, *, by: User) -> bool:
     budgets.begin_anew(host)
     text = f"{by.username} released {host.name} from quarantine."
     Event.objects.create(host=host, actor_name=by.username, kind="host-released", text=text)
-    waiting = Job.objects.filter(host=host, state__in=["queued", "sent"])
+    waiting = Job.objects.waiting().filter(host=host)
     waiting.filter(problem__code=CODE).update(problem=None)
     waiting.update(send_next_at=timezone.now())
     return True
@@ -41,7 +41,6 @@ def problem(host: Host) -> Problem:
 
 def say_why_orders_wait(at_most: int) -> None:
     """Write it into the jobs of quarantined hosts."""
-    waiting = Job.objects.filter(state__in=["queued", "sent"]).exclude(host__quarantined_at=None)
+    waiting = Job.objects.waiting().exclude(host__quarantined_at=None)
     for job in waiting.exclude(problem__code=CODE).select_related("host")[:at_most]:
-        still = Job.objects.filter(pk=job.pk, state__in=["queued", "sent"])
-        still.update(problem=problem(job.host).to_wire())
+        Job.objects.waiting().filter(pk=job.pk).update(problem=problem(job.host).to_wire())

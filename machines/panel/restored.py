@@ -17,11 +17,11 @@ from machines.contract.problems import Problem
 from machines.contract.rights import Right, authorize
 from machines.contract.states import UNFINISHED_JOB_STATES, JobState, MachineState
 from machines.models import Epoch, Event, GroupMember, Host, Job, JobGroup, Machine, User
+from machines.models.job import JobQuerySet
 from machines.panel import dispatch, epochs, groups, intake, job_words
 from machines.panel.rows import host_url, machine_url
 
 MOST = 200  # rows of each kind that the page shows
-WAITING = ("queued", "sent")
 NOT_TRIED = "Not tried, since the panel was restored from an older copy."
 
 
@@ -43,13 +43,14 @@ def row() -> Epoch | None:
 def context(copy: Epoch) -> dict[str, Any]:
     """What the page shows."""
     waiting = list(_waiting().select_related("host").order_by("id")[: 2 * MOST])
+    since = copy.restored_at or timezone.now()
     hosts = list(Host.objects.order_by("name"))
     under_way = Job.objects.filter(state__in=UNFINISHED_JOB_STATES - {JobState.QUEUED, JobState.SENT})
     return {
         "copy": copy,
         "said": epochs.restored_words(copy.copied_at),
-        "orders": [_order(job) for job in waiting if job.created_at < copy.restored_at][:MOST],
-        "placed_since": [_order(job) for job in waiting if job.created_at >= copy.restored_at][:MOST],
+        "orders": [_order(job) for job in waiting if job.created_at < since][:MOST],
+        "placed_since": [_order(job) for job in waiting if job.created_at >= since][:MOST],
         "under_way": under_way.count(),
         "groups": JobGroup.objects.filter(ended_at=None).count(),
         "hosts": [_heard(host, copy) for host in hosts[:MOST]],
@@ -58,8 +59,8 @@ def context(copy: Epoch) -> dict[str, Any]:
     }
 
 
-def _waiting() -> "Any":
-    return Job.objects.filter(state__in=WAITING, cancel_asked_at=None)
+def _waiting() -> JobQuerySet:
+    return Job.objects.waiting().filter(cancel_asked_at=None)
 
 
 def _order(job: Job) -> dict[str, Any]:
