@@ -26,12 +26,11 @@ from machines.contract.problems import Problem
 from machines.contract.states import (
     INVENTORY_STALE_SECONDS,
     OFFLINE_SECONDS,
-    UNFINISHED_JOB_STATES,
     JobState,
     MachineState,
 )
 from machines.models import Host, Job, Machine
-from machines.models.job import WAS_SENT
+from machines.models.job import WAS_SENT, JobQuerySet
 from machines.panel import archive_files, clocks, database_file, epochs, freshness, groups, intake, quarantine, resync
 from machines.panel.dispatch import SECRETS_LAST
 from machines.panel.host_caps import Watch
@@ -140,9 +139,7 @@ class Courier:
         self._begin_epoch(now)
         seen = now - timedelta(seconds=OFFLINE_SECONDS)
         awake = Job.objects.filter(host__last_seen__gte=seen, host__quarantined_at=None).select_related("host")
-        again = Q(cancel_sent_at=None) | ~Q(cancel_sent_at__range=(now - timedelta(seconds=CANCEL_AGAIN), now))
-        asked = Q(cancel_asked_at__isnull=False, state__in=[s.value for s in UNFINISHED_JOB_STATES])
-        owed = list(awake.filter(again, asked | Q(owes_cancel=True))[:AT_ONCE])
+        owed = _owed_a_cancel(awake, now)
         for job in owed:
             by = (job.cancelled_by, job.actor_role) if job.cancelled_by else ("courier", "administrator")
             self._control(job.host, orders.Cancel(job=job.uuid), *by)
@@ -385,6 +382,14 @@ def load_key(path: Path) -> SigningKey:
     if path.stat().st_mode & 0o077:
         raise PermissionError(f"{path} is readable by others; run: chmod 600 {path}")
     return SigningKey(b64decode(path.read_text()))
+
+
+def _owed_a_cancel(awake: JobQuerySet, now: datetime) -> list[Job]:
+    """Two questions, each of which has an index: a single one for both reads every job there ever was."""
+    again = Q(cancel_sent_at=None) | ~Q(cancel_sent_at__range=(now - timedelta(seconds=CANCEL_AGAIN), now))
+    asked = awake.unfinished().filter(again, cancel_asked_at__isnull=False, owes_cancel=False)
+    withdrawn = awake.filter(again, owes_cancel=True).order_by("host_id")
+    return [*asked[:AT_ONCE], *withdrawn[:AT_ONCE]][:AT_ONCE]
 
 
 def _obstacle(job: Job) -> Problem | None:

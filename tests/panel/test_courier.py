@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from nacl.signing import SigningKey
 
@@ -192,6 +194,18 @@ def test_a_host_older_than_the_panel_is_asked_in_words_it_knows(courier, valkey,
     assert start == {"op": "start", "name": "web"}
     assert not {"leftovers", "seen"} & build.keys()
     assert reset["reset"] is True
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL reads small tables whole, whatever it is asked")
+def test_jobs_that_ended_long_ago_are_not_read_each_second(courier, voice):
+    with CaptureQueriesContext(connection) as asked:
+        courier.send_due(timezone.now())
+    questions = [each["sql"] for each in asked if each["sql"].startswith("SELECT") and "machines_job" in each["sql"]]
+    assert questions
+    with connection.cursor() as cursor:
+        for question in questions:
+            plan = [step for *_, step in cursor.execute(f"EXPLAIN QUERY PLAN {question}")]
+            assert [step for step in plan if "machines_job" in step and "INDEX job_" not in step] == [], question
 
 
 def test_secrets_travel_sealed_and_not_in_the_order(courier, valkey, key, voice):
