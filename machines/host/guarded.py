@@ -12,6 +12,7 @@ into a FUSE or NFS mount whose server is gone waits for ever in any call that wa
 import asyncio
 import errno
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ READ_ONLY = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NULL = os.makedev(1, 3)  # /dev/null, which systemd reads as an empty file
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "autofs", "fuse", "lustre", "gfs2", "ocfs2")
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 Answer = TypeVar("Answer")
 
@@ -165,10 +168,8 @@ def network_mount(path: str) -> str:
 
 
 def unescaped(point: str) -> str:
-    """mountinfo writes blanks, tabs, line ends and backslashes as octal numbers."""
-    for sign in " \t\n\\":
-        point = point.replace(f"\\{ord(sign):03o}", sign)
-    return point
+    """The kernel writes blanks, tabs, line ends and backslashes as octal numbers, in options of mounts some more signs."""
+    return _OCTAL.sub(lambda code: chr(int(code[1], 8)), point)
 
 
 def way(path: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from machines.contract import nspawn, readback, values
 from machines.contract.problems import Problem
-from machines.host import addresses, firewall, links
+from machines.host import addresses, firewall, guarded, links
 
 PROC = Path("/proc")
 READ_AT_MOST = 1024 * 1024
@@ -137,10 +137,7 @@ def _mounts(process: Path) -> Mounts:
         head, _, tail = line.partition(" - ")
         parts = head.split(" ")
         if len(parts) > 5 and tail:
-            found[re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), parts[4])] = (
-                tail.split(" ", 1)[0],
-                "ro" in parts[5].split(","),
-            )
+            found[guarded.unescaped(parts[4])] = tail.split(" ", 1)[0], "ro" in parts[5].split(",")
     return found
 
 

@@ -3,12 +3,12 @@
 import contextlib
 import ctypes
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from machines.contract.problems import Problem
+from machines.host import guarded
 from machines.host.rootfs import btrfs, marks, rmtree
 from machines.host.rootfs import tree as files
 from machines.host.run import run
@@ -138,8 +138,8 @@ def is_marked(file: Path) -> bool:
 
 def mounts_below(tree: Path) -> list[str]:
     """Mount points inside the tree and the tree itself if it is one, deepest first."""
-    points = [line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n") if line]
-    plain = [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), point)) for point in points]
+    lines = os.fsdecode(guarded.MOUNTS.read_bytes()).split("\n")
+    plain = [guarded.unescaped(line.split(" ")[4]) for line in lines if line]
     return sorted((p for p in plain if p == str(tree) or p.startswith(f"{tree}/")), key=len, reverse=True)
 
 
