@@ -237,6 +237,33 @@ def test_an_overlay_is_what_it_is_laid_over(own_mounts, worker, tmp_path):
     in_own_mounts(work)
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("lowerdir={top}/plain:{top}/na\\:me", "na:me"),
+        ("lowerdir={top}/plain,upperdir={top}/up/na\\,me,workdir={top}/up/work", "up/na,me"),
+    ],
+)
+def test_a_layer_of_an_overlay_may_have_any_name(own_mounts, tmp_path, options, name):
+    for folder in ("plain", "na:me", "up", "shown"):
+        (tmp_path / folder).mkdir()
+
+    def work() -> None:
+        mount("-t", "tmpfs", "tmpfs", tmp_path / "up")
+        for folder in ("work", "na,me"):
+            (tmp_path / "up" / folder).mkdir()
+        mount("-t", "overlay", "overlay", "-o", options.format(top=tmp_path), tmp_path / "shown")
+        assert "through a mount" in why(f"Bind={tmp_path}/shown", tmp_path / name)
+
+    in_own_mounts(work)
+
+
+def test_layers_given_one_by_one_are_seen_as_well():
+    """As a mount of Linux 6.8 and later may be written, told by 6.18."""
+    line = r"9 1 0:9 / /x rw - overlay overlay rw,lowerdir+=/lo:w,lowerdir+=/a\040b,upperdir=/up,workdir=/w,uuid=on"
+    assert sorted(reached._shown(reached._mount(line))) == ["/a b", "/lo:w", "/up"]
+
+
 def test_a_place_seen_through_an_overlay_is_found_below_it(own_mounts, tmp_path):
     """As where the root of a live system is an overlay: /usr then lies in the upper layer."""
     for name in ("lower", "layers", "root"):
