@@ -76,18 +76,18 @@ class Carrier:
         else:
             self._take(sealed, order)
 
-    def refuse(self, problem: Problem) -> None:
-        """Log and report a message that was not obeyed, within budgets: of what the panel signed, and of all others.
-        Never raises."""
+    def refuse(self, problem: Problem, heard: reports.Heard | None = None) -> None:
+        """Log and report a message that was not obeyed, within budgets: of what the panel signed, and of all others. `heard`
+        when its place in the panel's line is why. Never raises."""
         job = problem.job if isinstance(problem, EnvelopeRefused) else None
         budget = self._refusals if job else self._junk
         if not budget.take():
             return
         others = budget.held_back()
         text = problem.message + (f" {others} others were thrown away since the last such report." if others else "")
-        LOG.warning("A message was refused: %s: %s", problem.code, text)
+        LOG.warning("A message was refused: %s%s: %s", problem.code, f" (job {job})" if job else "", text)
         try:
-            self._reporter.send(reports.Refused(code=problem.code, message=text[:4000], job=job))
+            self._reporter.send(reports.Refused(code=problem.code, message=text[:4000], job=job, heard=heard))
         except (sqlite3.Error, OSError):
             LOG.exception("A refused message cannot be reported")
 
@@ -126,9 +126,8 @@ class Carrier:
 
     def _refuse_superseded(self, sealed: Envelope) -> None:
         """It comes from an older copy of the panel, or was put into the mailbox a second time."""
-        LOG.warning("Order %s is not obeyed: it comes before what was heard of the panel already", sealed.job)
-        if self._refusals.take():
-            self._reporter.send(line.refusal(sealed, self._ledger.heard()))
+        heard = self._ledger.heard()
+        self.refuse(line.refusal(sealed, heard), heard)
 
     def _again(self, job: UUID) -> None:
         """The order has arrived before: say once more how it ended, if it has; nothing else."""

@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from machines.contract.envelope import Envelope
-from machines.contract.reports import Heard, Refused
+from machines.contract.problems import EnvelopeRefused
+from machines.contract.reports import Heard
 
 FORK_SECONDS = 10.0  # by which an order with a lower place must be younger: couriers side by side race by milliseconds
 OLDER_COPY = "The order comes from an older copy of the panel than the one this host has heard."
@@ -49,10 +50,10 @@ def _is_fork(sealed: Envelope, known: dict[str, Any]) -> bool:
     return sealed.issued - float(known["issued"]) > FORK_SECONDS < time.time() - float(known["at"])
 
 
-def refusal(sealed: Envelope, known: Heard) -> Refused:
-    """What the panel is told of an order that was not obeyed for its place."""
+def refusal(sealed: Envelope, known: Heard) -> EnvelopeRefused:
+    """Why an order is not obeyed for its place: it comes from an older copy of the panel, or a second time."""
     said = TWO_PANELS if known.latched and sealed.epoch >= known.epoch else OLDER_COPY
-    return Refused(code="envelope-superseded", message=said, job=sealed.job, heard=known)
+    return EnvelopeRefused(said, code="envelope-superseded", job=sealed.job)
 
 
 def _read(db: sqlite3.Connection) -> dict[str, Any]:
