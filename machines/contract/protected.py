@@ -8,9 +8,8 @@ host adds places of its own (the worker's programs and state, programs its units
 
 import fnmatch
 import posixpath
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 PLACES_TOLD = 300  # at most, in a report
 
@@ -152,8 +151,3 @@ def as_told(places: object) -> list[Place]:
         for each in places
         if isinstance(each, Mapping) and isinstance(each.get("path"), str) and each["path"].startswith("/")
     ][:PLACES_TOLD]
-
-
-def told(places: Sequence[Place]) -> list[dict[str, Any]]:
-    """As a report has them."""
-    return [{"path": each.path, "why": each.why, "secret": each.secret} for each in places[:PLACES_TOLD]]

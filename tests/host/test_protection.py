@@ -11,7 +11,7 @@ import pytest
 from machines.contract import command_line, nspawn, protected
 from machines.contract.problems import Problem
 from machines.contract.protected import Place
-from machines.host import guarded, lint, protection, reached
+from machines.host import guarded, host_fact, lint, protection, reached
 from machines.host.nspawn_file import Files
 from machines.host.protection import Protection
 
@@ -373,4 +373,6 @@ def test_what_a_host_tells_may_be_anything():
     assert (
         protected.as_told(None) == protected.as_told("/etc") == protected.as_told([1, {"path": 3}, {"path": "x"}]) == []
     )
-    assert protected.as_told(protected.told([Place("/opt/x", "y", True)])) == [Place("/opt/x", "y", True)]
+    assert protected.as_told([place.model_dump() for place in host_fact._protected([Place("/opt/x", "y", True)])]) == [
+        Place("/opt/x", "y", True)
+    ]
