@@ -157,19 +157,22 @@ def _withdraw(job: Job, by: User) -> None:
 
 
 def _begin_epoch(copy: Epoch, by: User, withdrawn: int) -> None:
-    """Higher than all that is known, and named by its time: a host that is silent now may have heard more."""
+    """Higher than all that is known, and named by its time: a host that is silent now may have heard more.
+
+    The rows of hosts and jobs come before the epoch's, as for whoever takes reports, or the two could wait for each other.
+    """
+    now = timezone.now()
+    Host.objects.exclude(unknown_jobs=[]).update(unknown_jobs=[])
+    _waiting().filter(problem__code=epochs.problem().code).update(problem=None, send_next_at=now)
+    members = GroupMember.objects.filter(group__ended_at=None, state=GroupMember.State.WAITING)
+    members.update(state=GroupMember.State.SKIPPED, problem=NOT_TRIED)
     own = Epoch.objects.select_for_update().get(pk=Epoch.ONLY)
     if stamp(own) != stamp(copy):
         raise Problem("Another copy was restored meanwhile. No new epoch was begun.")
-    now = timezone.now()
     believed = Host.objects.filter(heard_epoch__lt=time.time() + epochs.TOLERANCE)
     heard = believed.aggregate(most=Max("heard_epoch"))["most"] or 0
     own.number = max(own.number + 1, own.above + 1, heard + 1, int(time.time()))
     own.restored_at, own.confirmed_at, own.resumed_from = None, now, None
     own.save()
-    _waiting().filter(problem__code=epochs.problem().code).update(problem=None, send_next_at=now)
-    members = GroupMember.objects.filter(group__ended_at=None, state=GroupMember.State.WAITING)
-    members.update(state=GroupMember.State.SKIPPED, problem=NOT_TRIED)
-    Host.objects.exclude(unknown_jobs=[]).update(unknown_jobs=[])
     text = f"{epochs.restored_words(copy.copied_at)} {by.username} confirmed it; {withdrawn} waiting orders were withdrawn."
     Event.objects.create(kind="restore-confirmed", actor_name=by.username, text=text)

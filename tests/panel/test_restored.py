@@ -1,9 +1,12 @@
 """The page of a panel that was restored from an older copy, its banner, and what a person's decision does."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from machines.contract import orders, reports
@@ -101,6 +104,40 @@ def test_the_next_epoch_is_above_all_that_is_known(as_admin, copy, alpha):
     Epoch.objects.update(above=2_000_000_000)
     confirm(as_admin, restored.row())
     assert Epoch.objects.get().number == 2_000_000_001
+
+
+def wait_until_somebody_waits_for_a_lock() -> None:
+    until = time.monotonic() + 10
+    with connection.cursor() as cursor:
+        while time.monotonic() < until:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.02)
+    raise AssertionError("nobody waits")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+def test_it_is_confirmed_while_a_host_says_that_it_has_heard_more(copy, alpha, admin):
+    """Whoever takes a report holds the row of its host, and then wants that of the epoch."""
+    Host.objects.filter(pk=alpha.pk).update(unknown_jobs=[["1234567890", "succeeded", 1.7e9, "db"]])
+
+    def confirmed() -> int:
+        try:
+            return restored.confirm(by=admin, seen=restored.stamp(copy), keep=(), shown=())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as another:
+        with transaction.atomic():
+            host = Host.objects.select_for_update(no_key=True).get(pk=alpha.pk)
+            confirming = another.submit(confirmed)
+            wait_until_somebody_waits_for_a_lock()
+            epochs.alarm(epochs.HEARD_MORE.format("alpha"), above=2**40, by=host)
+        assert confirming.result(timeout=10) == 0
+    assert Epoch.objects.get().number > 2**40
+    assert Host.objects.get(pk=alpha.pk).unknown_jobs == []
 
 
 def test_who_may_not_administer_cannot_confirm(as_viewer, old, copy):
