@@ -52,6 +52,7 @@ TOO_OLD = "Its host lives, and has not said for some time how its machines are."
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
 FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
+ITSELF = ("courier", "administrator")  # who gives a control order that nobody has asked for
 LONGEST_WAIT = timedelta(seconds=60)  # between two sendings of an order
 SOME_TIME_AGO = datetime.min.replace(tzinfo=UTC)
 HELD = -1  # in place of an epoch's number: nothing is sent
@@ -141,8 +142,8 @@ class Courier:
         awake = Job.objects.filter(host__last_seen__gte=seen, host__quarantined_at=None).select_related("host")
         owed = _owed_a_cancel(awake, now)
         for job in owed:
-            by = (job.cancelled_by, job.actor_role) if job.cancelled_by else ("courier", "administrator")
-            self._control(job.host, orders.Cancel(job=job.uuid), *by)
+            by = (job.cancelled_by, job.actor_role) if job.cancelled_by else ITSELF
+            self._control(job.host, orders.Cancel(job=job.uuid), by=by)
             Job.objects.filter(pk=job.pk).update(cancel_sent_at=now)
         # A moment too far away was set by a clock that was wrong
         is_due = Q(send_next_at__lte=now) | Q(send_next_at__gt=now + LONGEST_WAIT)
@@ -174,7 +175,7 @@ class Courier:
         for host in Host.objects.awake(now).filter(quarantined_at=None, heard_epoch__lt=self._epoch):
             if not now - timedelta(seconds=CANCEL_AGAIN) <= self._greeted.get(host.pk, SOME_TIME_AGO) <= now:
                 self._greeted[host.pk] = now
-                self._control(host, orders.Refresh(), "courier", "administrator")
+                self._control(host, orders.Refresh())
 
     def _send(self, job: Job, now: datetime) -> None:
         if why := _obstacle(job):
@@ -209,11 +210,23 @@ class Courier:
         ):  # sent before, or its host was faster than this
             Job.objects.filter(pk=job.pk, sent_at=None).update(sent_at=sent_at)
 
-    def _control(self, host: Host, order: orders.AnyOrder, name: str, role: str) -> None:
-        expires = time.time() + CONTROL_LIFE
+    def _control(
+        self,
+        host: Host,
+        order: orders.AnyOrder,
+        *,
+        by: tuple[str, str] = ITSELF,
+        mailbox: Mailbox | None = None,
+        alone: bool = False,
+        also_by: float | None = None,
+    ) -> None:
+        """`mailbox` is that of the calling thread, `alone` throws away what lies there, `also_by` is as for _seal()."""
+        mailbox, expires = mailbox or self._outgoing, time.time() + CONTROL_LIFE
         with self._sealing:
-            sealed = self._seal(host, uuid4(), orders.to_wire(order), expires=expires, actor=(name, role))
-            self._outgoing.send(host.id, sealed)
+            sealed = self._seal(host, uuid4(), orders.to_wire(order), expires=expires, actor=by, also_by=also_by)
+            if alone:
+                mailbox.empty(host.id)
+            mailbox.send(host.id, sealed)
 
     def _seal(
         self,
@@ -282,7 +295,7 @@ class Courier:
         for host in Host.objects.awake(now).filter(pk__in=bare.values("host")):
             if now - self._asked.get(host.pk, now - FILES_AGAIN) >= FILES_AGAIN:
                 self._asked[host.pk] = now
-                self._control(host, orders.Refresh(), "courier", "administrator")
+                self._control(host, orders.Refresh())
 
     @staticmethod
     def _end_here(job: Job, state: JobState, now: datetime, **fields: object) -> None:
@@ -342,11 +355,7 @@ class Courier:
         asked = Host.objects.filter(Q(resend_asked_at=None) | Q(resend_asked_at__lt=since), pk=host_id)
         if asked.update(resend_asked_at=now):
             host = Host.objects.get(pk=host_id)
-            sealed = self._seal(
-                host, uuid4(), orders.to_wire(orders.Resend(after=host.report_number)),
-                expires=time.time() + CONTROL_LIFE, actor=("courier", "administrator"),
-            )  # fmt: skip
-            self._incoming.send(host_id, sealed)
+            self._control(host, orders.Resend(after=host.report_number), mailbox=self._incoming)
 
     def _resynchronise(self, host_id: UUID) -> None:
         """Let a host that was put back to an older copy, or may have been, begin another epoch. What lies in its mailbox
@@ -361,13 +370,7 @@ class Courier:
         order = orders.Resynchronise(
             epoch=host.resync_epoch, number=host.report_number, if_behind=host.resync_since is None
         )
-        with self._sealing:
-            sealed = self._seal(
-                host, uuid4(), orders.to_wire(order), expires=time.time() + CONTROL_LIFE, actor=("courier", "administrator"),
-                also_by=host.resync_ahead,
-            )  # fmt: skip
-            self._incoming.empty(host_id)
-            self._incoming.send(host_id, sealed)
+        self._control(host, order, mailbox=self._incoming, alone=True, also_by=host.resync_ahead)
 
 
 def load_key(path: Path) -> SigningKey:
