@@ -397,18 +397,15 @@ def _owed_a_cancel(awake: JobQuerySet, now: datetime) -> list[Job]:
 
 def _obstacle(job: Job) -> Problem | None:
     """Why an order cannot be sent to its host now."""
-    if job.host.resync_since:
-        return resync.waits(job.host.name)
-    return (
-        clocks.problem(job.host.name, job.host.clock_skew) if clocks.holds_back(job.host.clock_skew, job.op) else None
-    )
+    host = job.host
+    if host.resync_since:
+        return resync.waits(host.name)
+    if clocks.holds_back(host.clock_skew, job.op):
+        return clocks.problem(host.name, host.clock_skew)
+    return quarantine.problem(host) if host.quarantined_at else None
 
 
 def _expired(job: Job) -> Problem:
-    host, why = job.host, ""
-    if clocks.holds_back(host.clock_skew, job.op):
-        why = f" {clocks.problem(host.name, host.clock_skew).message}"
-    elif host.quarantined_at:
-        why = f" {quarantine.problem(host).message}"
-    said = f"{host.name} did not accept the order in time."
-    return Problem(said, code="expired", hint=why.strip())  # what became of it there: job_words.withdrawal()
+    said, why = f"{job.host.name} did not accept the order in time.", _obstacle(job)
+    # What became of it there: job_words.withdrawal()
+    return Problem(said, code="expired", hint=why.message if why else "")
