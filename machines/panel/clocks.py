@@ -21,6 +21,11 @@ def measure(host: Host, ahead: float) -> None:
         host.clock_skew = max(ahead, before)
 
 
+def by_ours(host: Host, at: float) -> float:
+    """A moment on a host's clock as the panel's shows it, as far as it was measured; in seconds since the epoch."""
+    return at - (host.clock_skew or 0.0)
+
+
 def is_wrong(skew: float | None) -> bool:
     return skew is not None and abs(skew) > CLOCK_SKEW
 

@@ -25,12 +25,12 @@ MOMENTS = ("last_seen", "facts_at", "inventory_at", "listed_at")  # of a host
 
 def is_recent(host: Host, at: float) -> bool:
     """Whether something was signed within a minute of now. `at` in seconds since the epoch, by the host's clock."""
-    return abs(_by_our_clock(host, at) - time.time()) < FRESH_SECONDS
+    return abs(clocks.by_ours(host, at) - time.time()) < FRESH_SECONDS
 
 
 def is_past(host: Host, at: float) -> bool:
     """Whether something was signed before now, by a minute at most after."""
-    return _by_our_clock(host, at) < time.time() + FRESH_SECONDS
+    return clocks.by_ours(host, at) < time.time() + FRESH_SECONDS
 
 
 def note(host: Host, at: float) -> bool:
@@ -41,7 +41,7 @@ def note(host: Host, at: float) -> bool:
     # A clock that was far ahead and was put right: what it has signed meanwhile is in the future now
     was_ahead = host.signed_at > at + FRESH_SECONDS
     host.signed_at = at if was_ahead else max(host.signed_at, at)
-    seen = datetime.fromtimestamp(min(_by_our_clock(host, at), time.time()), UTC)
+    seen = datetime.fromtimestamp(min(clocks.by_ours(host, at), time.time()), UTC)
     host.last_seen = max(host.last_seen or seen, seen)
     return True
 
@@ -62,10 +62,6 @@ def moment(host: Host, ahead: float, before: datetime | None) -> datetime:
     now = time.time()
     # Before a second heartbeat has agreed with the last one, it is for both of them to say how the clock stands
     is_jump = host.clock_heard is not None and abs(ahead - host.clock_heard) <= clocks.AGREED
-    told = now if is_jump else min(_by_our_clock(host, now + ahead), now)
+    told = now if is_jump else min(clocks.by_ours(host, now + ahead), now)
     at = datetime.fromtimestamp(max(told, 0.0), UTC)
     return max(at, before) if before else at
-
-
-def _by_our_clock(host: Host, at: float) -> float:
-    return at - (host.clock_skew or 0.0)

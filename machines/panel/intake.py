@@ -337,7 +337,7 @@ class Jobs:
 
     def moment(self, at: float, after: datetime) -> datetime:
         """A moment on the host's clock by ours, as far as it can be: after `after`, and not in the future."""
-        told, now = machine_facts.moment(at - (self._host.clock_skew or 0.0)), timezone.now()
+        told, now = machine_facts.moment(clocks.by_ours(self._host, at)), timezone.now()
         return min(max(told, after), now)
 
     def signed(self, after: datetime) -> datetime:
