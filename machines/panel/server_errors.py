@@ -48,21 +48,22 @@ def answer(request: HttpRequest) -> HttpResponse:
         return _said(request, f"{SENTENCE} {HINT}", page, STATUS)
     if is_for_want_of_a_lock(error):
         log.warning("%s %s had to wait too long for the database", request.method, request.path)
-        hint = AGAIN if request.method == "POST" else ""
-        page = render_to_string("503.html", {"sentence": BUSY, "hint": hint, "back": _back(request)}, request)
-        answer = _said(request, f"{BUSY} {hint}", page, BUSY_STATUS)
-        answer.headers["Retry-After"] = "2"
-        return answer
+        return _busy(request, BUSY)
     return server_error(request)
 
 
 def crowded(scope: dict[str, Any]) -> HttpResponse:
     """To a request that was not worked on (admission.py): nothing is asked of the database, nobody knows who sends it."""
     asked = scope["query_string"].decode(errors="replace")
-    request = ASGIRequest(scope | {"query_string": asked}, BytesIO())
+    return _busy(ASGIRequest(scope | {"query_string": asked}, BytesIO()), CROWDED, with_frame=False)
+
+
+def _busy(request: HttpRequest, sentence: str, *, with_frame: bool = True) -> HttpResponse:
+    """`with_frame` shows who is signed in, which is asked of the database."""
     hint = AGAIN if request.method == "POST" else ""
-    known = {"sentence": CROWDED, "hint": hint, "back": _back(request), "request": request}
-    answer = _said(request, f"{CROWDED} {hint}", render_to_string("503.html", known), BUSY_STATUS)
+    known = {"sentence": sentence, "hint": hint, "back": _back(request), "request": request}
+    page = render_to_string("503.html", known, request if with_frame else None)
+    answer = _said(request, f"{sentence} {hint}", page, BUSY_STATUS)
     answer.headers["Retry-After"] = "2"
     return answer
 
