@@ -42,9 +42,8 @@ log = logging.getLogger(__name__)
 AT_ONCE = 100
 SWEEP_EVERY = timedelta(seconds=1)
 TIDY_EVERY = timedelta(hours=1)
-CANCEL_AGAIN = 5  # seconds
-CLOCK_AGAIN = 5
-RESEND_AGAIN = 2
+CANCEL_AGAIN = CLOCK_AGAIN = timedelta(seconds=5)
+RESEND_AGAIN = timedelta(seconds=2)
 REPORTS_AT_ONCE = 20  # in one transaction at most; see intake.TAKE_SECONDS
 TURN = 1.0  # seconds for one round of all hosts' reports, in equal parts
 WATCH_EVERY = 0.5  # seconds
@@ -115,13 +114,13 @@ class Courier:
         """A poke is answered by sending; what only time changes is looked after once a second."""
         now = timezone.now()
         did = self.send_due(now)
-        if now - self._swept >= SWEEP_EVERY:
+        if _is_due(self._swept, SWEEP_EVERY, now):
             self.sweep(now)
             self._swept = now
-        if now - self._looked >= FILES_AFTER:
+        if _is_due(self._looked, FILES_AFTER, now):
             self.ask_for_files(now)
             self._looked = now
-        if now - self._tidied >= TIDY_EVERY:
+        if _is_due(self._tidied, TIDY_EVERY, now):
             archive_files.forget_abandoned()
             self._tidied = now
         self._keeper.mark(now, at_once=did)
@@ -173,14 +172,14 @@ class Courier:
                 self._outgoing.empty(host.pk)
         self._epoch = self._keeper.number
         for host in Host.objects.awake(now).filter(quarantined_at=None, heard_epoch__lt=self._epoch):
-            if not now - timedelta(seconds=CANCEL_AGAIN) <= self._greeted.get(host.pk, SOME_TIME_AGO) <= now:
+            if _is_due(self._greeted.get(host.pk, SOME_TIME_AGO), CANCEL_AGAIN, now):
                 self._greeted[host.pk] = now
                 self._control(host, orders.Refresh())
 
     def _send(self, job: Job, now: datetime) -> None:
         if why := _obstacle(job):
             still = Job.objects.waiting().filter(pk=job.pk)
-            still.update(send_next_at=now + timedelta(seconds=CLOCK_AGAIN), problem=why.to_wire())
+            still.update(send_next_at=now + CLOCK_AGAIN, problem=why.to_wire())
             return
         with self._sealing:
             self._send_sealed(job, now)
@@ -293,7 +292,7 @@ class Courier:
         bare = Machine.objects.listed().filter(found=None, changed_at__lte=now - FILES_AFTER)
         bare = bare.exclude(state__in=[MachineState.UNKNOWN, MachineState.MISSING])
         for host in Host.objects.awake(now).filter(pk__in=bare.values("host")):
-            if now - self._asked.get(host.pk, now - FILES_AGAIN) >= FILES_AGAIN:
+            if _is_due(self._asked.get(host.pk, SOME_TIME_AGO), FILES_AGAIN, now):
                 self._asked[host.pk] = now
                 self._control(host, orders.Refresh())
 
@@ -351,8 +350,7 @@ class Courier:
     def _ask_again(self, host_id: UUID) -> None:
         """Something was lost on the way: ask the host's spool for it, but not for every report that follows."""
         now = timezone.now()
-        since = now - timedelta(seconds=RESEND_AGAIN)
-        asked = Host.objects.filter(Q(resend_asked_at=None) | Q(resend_asked_at__lt=since), pk=host_id)
+        asked = Host.objects.filter(_is_column_due("resend_asked_at", RESEND_AGAIN, now), pk=host_id)
         if asked.update(resend_asked_at=now):
             host = Host.objects.get(pk=host_id)
             self._control(host, orders.Resend(after=host.report_number), mailbox=self._incoming)
@@ -363,8 +361,8 @@ class Courier:
         now, host = timezone.now(), Host.objects.get(pk=host_id)
         if epochs.is_restored() or (host.heard_epoch is not None and not self._keeper.number):
             return  # this panel may be the older copy: what it knows of the host's reports is not the last
-        since = now - (resync.AGAIN if host.resync_since else resync.ASK_AGAIN)
-        asked = Host.objects.filter(Q(resend_asked_at=None) | ~Q(resend_asked_at__range=(since, now)), pk=host_id)
+        again = resync.AGAIN if host.resync_since else resync.ASK_AGAIN
+        asked = Host.objects.filter(_is_column_due("resend_asked_at", again, now), pk=host_id)
         if not asked.update(resend_asked_at=now):
             return
         order = orders.Resynchronise(
@@ -387,9 +385,19 @@ def load_key(path: Path) -> SigningKey:
     return SigningKey(b64decode(path.read_text()))
 
 
+def _is_due(last: datetime, every: timedelta, now: datetime) -> bool:
+    """Whether something is to be done again. A moment that is ahead of us was kept before our clock was put right."""
+    return not last <= now < last + every
+
+
+def _is_column_due(last: str, every: timedelta, now: datetime) -> Q:
+    """The same by a column of the database, which is None for what was never done."""
+    return Q(**{last: None}) | ~Q(**{f"{last}__range": (now - every, now)})
+
+
 def _owed_a_cancel(awake: JobQuerySet, now: datetime) -> list[Job]:
     """Two questions, each of which has an index: a single one for both reads every job there ever was."""
-    again = Q(cancel_sent_at=None) | ~Q(cancel_sent_at__range=(now - timedelta(seconds=CANCEL_AGAIN), now))
+    again = _is_column_due("cancel_sent_at", CANCEL_AGAIN, now)
     asked = awake.unfinished().filter(again, cancel_asked_at__isnull=False, owes_cancel=False)
     withdrawn = awake.filter(again, owes_cancel=True).order_by("host_id")
     return [*asked[:AT_ONCE], *withdrawn[:AT_ONCE]][:AT_ONCE]

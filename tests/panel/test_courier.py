@@ -148,6 +148,22 @@ def test_an_order_that_a_wrong_clock_kept_back_to_its_end_says_so(courier, voice
     assert "The clock of alpha is 5\xa0m\xa00\xa0s behind the panel's." in job.problem["hint"]
 
 
+def test_it_goes_on_when_the_panel_s_clock_was_a_day_ahead_and_is_put_right(courier, valkey, key, voice, monkeypatch):
+    monkeypatch.setattr(courier._outgoing, "wait_for_poke", lambda: False)
+    now = timezone.now()
+    with monkeypatch.context() as ahead:
+        ahead.setattr(timezone, "now", lambda: now + timedelta(days=1))
+        courier._send_once()
+        courier._ask_again(voice.host.id)
+    valkey.flush()
+    job = make.job(orders.Start(name="web"), on=voice.host, expires_at=now - timedelta(seconds=1))
+    courier._send_once()
+    job.refresh_from_db()
+    assert job.state == JobState.EXPIRED
+    courier._ask_again(voice.host.id)
+    assert orders.Resend(after=0) in [order for _, order in delivered(valkey, voice.host, key)]
+
+
 def test_nothing_is_claimed_of_a_silent_host(courier, voice):
     Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
     make.machine("web", on=voice.host, state=MachineState.RUNNING)
