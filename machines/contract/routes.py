@@ -49,7 +49,7 @@ def courier_acl() -> list[str]:
     return [
         *_NOTHING, "+ping", "+multi", "+exec", "+client|no-evict",
         "(+lpush +llen +del ~np:h:*:host.*)",
-        "(+xread +xlen +xinfo|stream +memory|usage %R~np:h:*:evt)",
+        "(+xread +xinfo|stream +memory|usage %R~np:h:*:evt)",
         "(+xtrim +del ~np:h:*:evt)",
         f"(+brpop ~{POKE})",
     ]  # fmt: skip
