@@ -189,9 +189,7 @@ def _in_slices(host: Host, report: reports.Inventory | reports.Observed) -> Iter
     if not machine_facts.are_distinct(report.machines):
         return
     is_partial = isinstance(report, reports.Inventory) and bool(report.partial)
-    away = _gone_by(host, report)
-    for begin in range(0, len(away), machine_facts.AT_ONCE):
-        some = away[begin : begin + machine_facts.AT_ONCE]
+    for some in machine_facts.slices(_gone_by(host, report)):
         yield partial(machine_facts.gone, Machine.objects.listed().filter(host=host, pk__in=some))
     for facts in machine_facts.slices(report.machines):
         yield partial(machine_facts.refresh, host, *facts, partial=is_partial)

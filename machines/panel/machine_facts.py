@@ -5,7 +5,7 @@ One statement for each machine made an inventory of 5,000 new names hold SQLite'
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
@@ -16,6 +16,7 @@ from machines.models import Host, Job, Machine, Revision
 from machines.models.machine import NO_IMAGE, MachineQuerySet, rank_of
 from machines.panel import budgets, drift, holds
 
+Each = TypeVar("Each")
 AT_ONCE = 200  # machines whose rows are written together
 # What machined alone knows, and what follows from it
 FROM_MACHINED = {
@@ -29,10 +30,10 @@ WRITTEN = (
 )  # fmt: skip
 
 
-def slices(facts: Sequence[MachineFact]) -> Iterator[Sequence[MachineFact]]:
+def slices(machines: Sequence[Each]) -> Iterator[Sequence[Each]]:
     """The same in parts of AT_ONCE at most."""
-    for begin in range(0, len(facts), AT_ONCE):
-        yield facts[begin : begin + AT_ONCE]
+    for begin in range(0, len(machines), AT_ONCE):
+        yield machines[begin : begin + AT_ONCE]
 
 
 def are_distinct(facts: Sequence[MachineFact]) -> bool:
