@@ -10,7 +10,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Collection
-from datetime import timedelta
 from uuid import UUID
 
 import redis
@@ -35,7 +34,6 @@ BURST_SECONDS = 5.0
 TO_COME = 3600.0  # seconds by which the highest id of a stream may be ahead of Redis' clock, which may be set back
 STRIKE_SECONDS = 60.0  # how long one is remembered
 APART = 1.0  # seconds between two of them: the same thing may be seen by two threads
-PAUSE = timedelta(seconds=5)
 
 
 class Watch:
@@ -131,8 +129,8 @@ class Watch:
         if count == 1:
             _tell(host, "stream-emptied", f"{host.name} {why}. Its reports in Redis were thrown away.")
         elif count == 2:
-            Host.objects.filter(pk=host_id).update(paused_until=timezone.now() + PAUSE)
-            text = f"{host.name} {why}, again. Its Redis user is off for {PAUSE.total_seconds():g} seconds."
+            Host.objects.filter(pk=host_id).update(paused_until=timezone.now() + quarantine.PAUSE)
+            text = f"{host.name} {why}, again. Its Redis user is off for {quarantine.PAUSE.total_seconds():g} seconds."
             _tell(host, "host-paused", text)
         else:
             self._quarantine(host, f"{why}, more than twice within a minute")

@@ -1,7 +1,7 @@
 """A host that is shut out because it took more of what all share than any needs (host_caps.py): nothing of it is read, its
 orders wait and say why, and an administrator lets it in again."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
@@ -10,11 +10,14 @@ from machines.models import Event, Host, Job, User
 from machines.panel import budgets
 
 CODE = "host-quarantined"
+PAUSE = timedelta(seconds=5)
 
 
 def is_shut(quarantined_at: datetime | None, paused_until: datetime | None) -> bool:
-    """Whether a host's Redis user is to be off, by these columns of its row."""
-    return quarantined_at is not None or (paused_until is not None and paused_until > timezone.now())
+    """Whether a host's Redis user is to be off, by these columns of its row. A pause that ends later than any can was
+    begun before our clock was put right."""
+    now = timezone.now()
+    return quarantined_at is not None or (paused_until is not None and now < paused_until <= now + PAUSE)
 
 
 def release(host: Host, *, by: User) -> bool:

@@ -358,3 +358,8 @@ def test_a_host_that_goes_on_and_on_beyond_its_day_is_shut_out_and_released_it_m
     courier._watch.look()
     host.refresh_from_db()
     assert (host.quarantined_at, host.usage) == (None, {"machines": 7})
+
+
+def test_a_pause_that_began_while_the_panel_s_clock_was_a_day_ahead_is_over_once_that_is_right():
+    assert quarantine.is_shut(None, timezone.now() + timedelta(seconds=4))
+    assert not quarantine.is_shut(None, timezone.now() + timedelta(days=1))
