@@ -32,6 +32,14 @@ def machine_name(text: str) -> MachineName:
     return MachineName(text)
 
 
+def is_usable(name: str) -> bool:
+    """Whether machined's image can be a machine: its names may hold spaces, quotes and more."""
+    try:
+        return bool(machine_name(name)) and not name.startswith(".")
+    except BadValue:
+        return False
+
+
 def new_machine_name(text: str) -> MachineName:
     """The name of a machine about to be made: stricter, so that it is also a host name and a file name everywhere.
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from machines.contract import nspawn
-from machines.contract.names import MachineName
-from machines.host import found, guarded, images, nspawn_file
+from machines.contract.names import MachineName, is_usable
+from machines.host import found, guarded, nspawn_file
 from machines.host.autostart import PULLS
 from machines.host.paths import Paths, unit_of
 
@@ -124,7 +124,7 @@ def _unit_files(folder: Path) -> Iterator[Path]:
 
 def of_nobody(paths: Paths, machines: Collection[str]) -> dict[str, list[Belonging]]:
     """Name → what lies under it, of names that belong to none of these machines."""
-    alone = sorted(name for name in names(paths) - set(machines) if images.is_usable(name))
+    alone = sorted(name for name in names(paths) - set(machines) if is_usable(name))
     return {name: of(paths, MachineName(name)) for name in alone[:NAMES]}
 
 

@@ -19,10 +19,10 @@ from itertools import islice
 from pathlib import Path
 
 from machines.contract import nspawn
-from machines.contract.names import MachineName
+from machines.contract.names import MachineName, is_usable
 from machines.contract.problems import printable
 from machines.contract.protected import Place
-from machines.host import guarded, images, protection
+from machines.host import guarded, protection
 from machines.host.paths import Paths
 from machines.host.protection import Broken, Protection, Source
 
@@ -116,7 +116,7 @@ def _bound(paths: Paths) -> Iterator[tuple[MachineName, str, list[Source]]]:
     for folder in (paths.nspawn, paths.probes):
         for file in guarded.seen_names(folder):
             name = file.removesuffix(".nspawn")
-            if not file.endswith(".nspawn") or not images.is_usable(name):
+            if not file.endswith(".nspawn") or not is_usable(name):
                 continue
             try:
                 settings = guarded.whole(folder / file).decode(errors="surrogateescape")

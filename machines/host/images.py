@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from machines.contract.names import MachineName, machine_name
-from machines.contract.problems import BadValue, Problem
+from machines.contract.names import MachineName, is_usable
+from machines.contract.problems import Problem
 from machines.host import guarded
 from machines.host.bus import MACHINED, BusError
 from machines.host.faults import MachineMissing
@@ -274,11 +274,3 @@ def why_unusable(name: str) -> str:
     better = re.sub(r"[-.]*\.[-.]*", ".", re.sub(r"[^A-Za-z0-9.]+", "-", name)).strip("-.")[:60].rstrip("-.")
     better = f"my-{better}" if not is_usable(better) else better
     return f"systemd-nspawn starts no machine of this name: {why}. Rename it: {shlex.join(['machinectl', 'rename', name, better])}"
-
-
-def is_usable(name: str) -> bool:
-    """Whether machined's image can be a machine: its names may hold spaces, quotes and more."""
-    try:
-        return bool(machine_name(name)) and not name.startswith(".")
-    except BadValue:
-        return False

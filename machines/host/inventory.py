@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from machines.contract import limits
-from machines.contract.names import MachineName
+from machines.contract.names import MachineName, is_usable
 from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
@@ -104,7 +104,7 @@ async def read_all(host: ThisHost) -> tuple[list[MachineFact], str]:
 def names(lists: Lists) -> list[str]:
     """The machines there are: images, registered machines, and units that are up."""
     up = {_instance(unit) for unit, state in lists.units.items() if state not in {"inactive", "failed"}}
-    return sorted({*lists.images, *filter(images.is_usable, {*lists.running, *up})})
+    return sorted({*lists.images, *filter(is_usable, {*lists.running, *up})})
 
 
 def is_there(lists: Lists, name: str) -> bool:

@@ -21,9 +21,9 @@ from pathlib import Path
 from machines.contract import command_line, judge, limits, nspawn, proofread
 from machines.contract.command_line import CommandLine
 from machines.contract.judge import Facts, Finding
-from machines.contract.names import MachineName
+from machines.contract.names import MachineName, is_usable
 from machines.contract.problems import BadValue, Problem
-from machines.host import found, guarded, host_fact, images, listeners, policy, protection, systemctl
+from machines.host import found, guarded, host_fact, listeners, policy, protection, systemctl
 from machines.host.faults import CommandFailed
 from machines.host.nspawn_file import Files
 from machines.host.paths import DROPIN, PROBE, Paths, unit_of
@@ -223,7 +223,7 @@ def images_of(paths: Paths) -> dict[MachineName, Path]:
         with contextlib.suppress(OSError):
             for entry in sorted(guarded.names(folder)):
                 name = entry.removesuffix(".raw")
-                if images.is_usable(name) and not entry.endswith(".nspawn"):
+                if is_usable(name) and not entry.endswith(".nspawn"):
                     found.setdefault(MachineName(name), folder / entry)
     return found
 

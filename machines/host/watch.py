@@ -16,10 +16,10 @@ from typing import TypeVar
 
 from dbus_fast import Message
 
-from machines.contract.names import MachineName
+from machines.contract.names import MachineName, is_usable
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, LinkFact, MachineFact, Observed
-from machines.host import addresses, folders, holds, host_fact, images, inventory, leftovers, trouble, unit_state
+from machines.host import addresses, folders, holds, host_fact, inventory, leftovers, trouble, unit_state
 from machines.host.budget import Budget
 from machines.host.bus import MACHINED, unit_path
 from machines.host.ledger import Ledger
@@ -198,7 +198,7 @@ class Watch:
             self._mark(name)
 
     def _mark(self, name: str) -> None:
-        if images.is_usable(name):
+        if is_usable(name):
             self._dirty.add(name)
             self._wanted.set()
             self._look_at([name])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from machines.contract import names
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host import guarded, images
@@ -91,7 +92,7 @@ def test_an_image_is_known_by_its_time_and_its_inode(tmp_path):
     ],
 )
 def test_an_image_that_cannot_be_a_machine_says_why_and_what_would_help(name, words, better):
-    assert not images.is_usable(name)
+    assert not names.is_usable(name)
     told = images.why_unusable(name)
     assert words in told
     assert told.endswith(f" {better}")

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from machines.contract import names
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
-from machines.host import addresses, images, inventory, links, watch
+from machines.host import addresses, inventory, links, watch
 from machines.host.bus import BusError
 from machines.host.trouble import Trouble
 
@@ -73,14 +74,14 @@ def test_limits_read_as_the_contract_writes_them():
 
 @pytest.mark.parametrize("name", ["web", "Web-1", "a.b", "0x"])
 def test_usable_names(name):
-    assert images.is_usable(name)
+    assert names.is_usable(name)
 
 
 @pytest.mark.parametrize(
     "name", [".host", ".#web.lck", ".nspawnpanel-x.tmp", "we b", "we'b", "-x", "ünicode", "a_b", ""]
 )
 def test_names_that_are_no_machines(name):
-    assert not images.is_usable(name)
+    assert not names.is_usable(name)
 
 
 def test_addresses_without_end_are_read_in_time():

@@ -11,8 +11,8 @@ from typing import Any
 
 from machines.contract import nspawn
 from machines.contract.command_line import CommandLine, parse
-from machines.contract.names import MachineName
-from machines.host import command_line, firewall, guarded, images, journal, kernel, links, netlink, unit_state
+from machines.contract.names import MachineName, is_usable
+from machines.host import command_line, firewall, guarded, journal, kernel, links, netlink, unit_state
 from machines.host import found as files_on_disk
 from machines.host.bus import SYSTEMD, SYSTEMD_PATH, BusError
 from machines.host.doctor.guest import Guest
@@ -74,7 +74,7 @@ class Scene:
     def running(self) -> list[MachineName]:
         """The containers machined knows."""
         machines = self.host.bus.do(self.host.bus.machined("ListMachines"))[0]
-        return [MachineName(entry[0]) for entry in machines if entry[1] == "container" and images.is_usable(entry[0])]
+        return [MachineName(entry[0]) for entry in machines if entry[1] == "container" and is_usable(entry[0])]
 
     # --- the machine
 
