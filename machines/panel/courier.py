@@ -156,8 +156,7 @@ class Courier:
         if not epochs.is_restored():
             return
         if self._epoch != HELD:
-            for host in Host.objects.all():
-                self._outgoing.empty(host.pk)
+            self._empty_mailboxes()
             self._epoch = HELD
         why = epochs.problem().to_wire()
         # Those of a quarantined host say that (quarantine.py)
@@ -168,13 +167,16 @@ class Courier:
     def _begin_epoch(self, now: datetime) -> None:
         """What lies in mailboxes is of an earlier epoch; every host hears of this one before its next order."""
         if self._epoch not in {self._keeper.number, 0}:
-            for host in Host.objects.all():
-                self._outgoing.empty(host.pk)
+            self._empty_mailboxes()
         self._epoch = self._keeper.number
         for host in Host.objects.awake(now).filter(quarantined_at=None, heard_epoch__lt=self._epoch):
             if _is_due(self._greeted.get(host.pk, SOME_TIME_AGO), CANCEL_AGAIN, now):
                 self._greeted[host.pk] = now
                 self._control(host, orders.Refresh())
+
+    def _empty_mailboxes(self) -> None:
+        for number in Host.objects.values_list("pk", flat=True):
+            self._outgoing.empty(number)
 
     def _send(self, job: Job, now: datetime) -> None:
         if why := _obstacle(job):
