@@ -12,6 +12,7 @@ from typing import Any
 from machines.contract import nspawn
 from machines.contract.command_line import CommandLine, parse
 from machines.contract.names import MachineName, is_usable
+from machines.contract.states import MachineState
 from machines.host import command_line, firewall, guarded, journal, kernel, links, netlink, unit_state
 from machines.host import found as files_on_disk
 from machines.host.bus import SYSTEMD, SYSTEMD_PATH, BusError
@@ -91,7 +92,8 @@ class Scene:
     @cached_property
     def console(self) -> list[str]:
         """The last lines of its newest run, its console's among them."""
-        return journal.lines_of(self.state.invocation, 200, pid=self.state.last_pid)
+        read = journal.of_failure if self.state.state is MachineState.FAILED else journal.lines_of
+        return read(self.state.invocation, 200, pid=self.state.last_pid)
 
     @cached_property
     def registered(self) -> dict[str, Any]:
