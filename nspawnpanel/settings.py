@@ -194,7 +194,7 @@ CONTENT_SECURITY_POLICY = {
         "default-src": ["'none'"],
         "script-src": ["'self'"],
         "style-src": ["'self'"],
-        "img-src": ["'self'", "data:"],  # Bootstrap draws its select arrows and checks as data: images
+        "img-src": ["'self'", "data:"],  # the icons; Bootstrap draws its select arrows and checks as data: images
         "font-src": ["'self'"],
         "connect-src": ["'self'"],
         "form-action": ["'self'"],

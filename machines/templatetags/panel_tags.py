@@ -1,14 +1,16 @@
 """The words pages are made of: states, icons, sizes, times, fields. Nothing here asks the database."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from django import template
 from django.conf import settings
 from django.forms import BaseForm, BoundField, CheckboxInput, Select, Widget
 from django.template import Context
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -16,7 +18,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
 
-DRAWINGS = settings.BASE_DIR / "static" / "node_modules" / "bootstrap-icons" / "icons"
+ICONS = "img/icons.svg"
 NBSP = "\u00a0"
 NOTHING = "\u2013"
 
@@ -82,22 +84,21 @@ def spinner(label: str = "") -> SafeString:
     return _drawing("arrow-repeat", label, "spin")
 
 
+@lru_cache(maxsize=1024)
 def _drawing(name: str, label: str = "", extra: str = "") -> SafeString:
+    """A reference into the sprite, which browsers keep: the drawing itself would be in a long page hundreds of times."""
+    if name not in _names():
+        raise LookupError(f"No icon {name!r}: python -m nspawnpanel.icons {name}")
     speaks = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
     css = f"bi {extra}".strip()
-    return format_html('<svg class="{}" viewBox="0 0 16 16" {}>{}</svg>', css, speaks, _strokes(name))
+    return format_html('<svg class="{}" {}><use href="{}#{}"/></svg>', css, speaks, static(ICONS), name)
 
 
 @cache
-def _strokes(name: str) -> SafeString:
-    """The drawing itself goes into the page: a few hundred bytes that compress to nothing; the sprite is a megabyte.
-
-    Where `npm ci` has not run (a unit test) icons are empty; a name that does not exist is a mistake and says so.
-    """
-    if not DRAWINGS.is_dir():
-        return SafeString("")
-    drawing = (DRAWINGS / f"{name}.svg").read_text()
-    return SafeString(drawing.split(">", 1)[1].rsplit("</svg>", 1)[0].strip())
+def _names() -> frozenset[str]:
+    """The icons there are; a name that is not one of them is a mistake and says so."""
+    sprite = (settings.BASE_DIR / "static" / ICONS).read_text()
+    return frozenset(re.findall(r'<symbol id="([^"]+)"', sprite))
 
 
 @register.simple_tag
