@@ -16,7 +16,7 @@ from nspawnpanel.stack import REPOSITORY, Stack, StackError
 from nspawnpanel.valkey import ValkeyError
 
 LOCAL_UNIT = "nspawnpanel-host-demo.service"
-POLICY = "machines/host/policy.toml"
+POLICY = "machines/host/policy/policy.toml"
 
 
 def say(line: str) -> None:
@@ -112,7 +112,7 @@ def _local_host(options: argparse.Namespace, panel: Stack) -> Iterator[None]:
     environment = {"NSPAWNPANEL_STATE": str(state), "PYTHONPATH": str(REPOSITORY)}
     with step("This machine joins the panel"):
         keys = subprocess.run(
-            [sys.executable, "-m", "machines.host.join"], cwd=REPOSITORY, env=panel.environment | environment,
+            [sys.executable, "-m", "machines.host.agent.enrol"], cwd=REPOSITORY, env=panel.environment | environment,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         lines = panel.host_environment("local", keys, f"redis://127.0.0.1:{panel.valkey.port}/0")
@@ -134,7 +134,7 @@ def _run_worker(file: Path) -> None:
             "systemd-run", f"--unit={LOCAL_UNIT}", "--collect", "--quiet", "--slice=nspawnpanel.slice",
             f"--property=EnvironmentFile={file}", "--property=Restart=always", "--property=KillMode=mixed",
             "--property=NotifyAccess=all",
-            sys.executable, "-m", "machines.host.worker",
+            sys.executable, "-m", "machines.host.agent.worker",
         ],
         check=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip

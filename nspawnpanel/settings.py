@@ -44,7 +44,7 @@ SIGNING_KEY_FILE = env.path("SIGNING_KEY_FILE", default=f"{DATA_DIR}/courier/sig
 PANEL_URL = env("NSPAWNPANEL_URL", default="").rstrip("/")
 ARCHIVE_LIMIT = env.int("NSPAWNPANEL_ARCHIVE_GIB", default=50) * 1024**3
 
-# What one host may cost the panel that all share (machines/panel/budgets.py). Beyond it things are left out, and pages say so.
+# What one host may cost the panel that all share (machines/panel/hosts/budgets.py). Beyond it things are left out, and pages say so.
 MACHINES_PER_HOST = env.int("NSPAWNPANEL_MACHINES_PER_HOST", default=1000)
 FILES_PER_HOST = env.int("NSPAWNPANEL_FILES_MIB_PER_HOST", default=64) * MIB
 REPORTS_PER_DAY = env.int("NSPAWNPANEL_REPORTS_MIB_PER_DAY", default=8192) * MIB
@@ -78,8 +78,8 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "machines.panel.devices.RememberDevice",
-    "machines.panel.access.RequireDeclaredRight",
+    "machines.panel.web.devices.RememberDevice",
+    "machines.panel.web.access.RequireDeclaredRight",
 ]
 
 ROOT_URLCONF = "nspawnpanel.urls"
@@ -95,14 +95,14 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "machines.panel.frame.frame",
+                "machines.panel.web.layout.frame",
             ],
             "builtins": ["machines.templatetags.panel_tags"],
         },
     }
 ]
 
-LOCK_SECONDS = 10  # how long a change waits for another one before it says so (machines/panel/server_errors.py)
+LOCK_SECONDS = 10  # how long a change waits for another one before it says so (machines/panel/web/server_errors.py)
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{DATA_DIR}/panel.sqlite3")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Writers queue up at BEGIN instead of failing half way; WAL lets pages read while the courier writes.
@@ -118,11 +118,11 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "machines.User"
-AUTHENTICATION_BACKENDS = ["machines.panel.accounts.SignedIn"]
-ACCOUNT_ADAPTER = "machines.panel.accounts.InvitedOnly"
+AUTHENTICATION_BACKENDS = ["machines.panel.web.accounts.SignedIn"]
+ACCOUNT_ADAPTER = "machines.panel.web.accounts.InvitedOnly"
 ACCOUNT_FORMS = {
-    "login": "machines.panel.accounts.SignInForm",
-    "change_password": "machines.panel.accounts.NewPasswordForm",
+    "login": "machines.panel.web.accounts.SignInForm",
+    "change_password": "machines.panel.web.accounts.NewPasswordForm",
 }
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
@@ -138,7 +138,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
-# Passwords are counted in the database (machines/panel/attempts.py): allauth's own counts lock a known name for everybody.
+# Passwords are counted in the database (machines/panel/web/attempts.py): allauth's own counts lock a known name for everybody.
 ACCOUNT_RATE_LIMITS = False
 # Nothing of ours is kept in a cache; a process's own is for what libraries may want
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 1000}}}

@@ -176,7 +176,7 @@ class Stack:
 
         Joining again changes no generation.
         """
-        keys = host.run([f"/{_HOME}/bin/python", "-m", "machines.host.join"]).stdout
+        keys = host.run([f"/{_HOME}/bin/python", "-m", "machines.host.agent.enrol"]).stdout
         lines = self.host_environment(name or host.name, keys, f"redis://{host.gateway}:{self.valkey.port}/0")
         host.write("/etc/nspawnpanel/host.env", lines, mode=0o600)
         host.run(["systemctl", "daemon-reload"])

@@ -4,9 +4,9 @@ from allauth.account import urls as account
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import include, path
 
-from machines.panel import server_errors
 from machines.panel import urls as panel
-from machines.panel.access import PUBLIC, needs
+from machines.panel.web import server_errors
+from machines.panel.web.access import PUBLIC, needs
 
 OPEN = {"account_login", "account_logout", "account_change_password", "account_reauthenticate", "account_inactive"}
 

@@ -3,7 +3,7 @@
 import pytest
 from django.test import Client
 
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.models import Host, Machine, User
 from tests import make
 

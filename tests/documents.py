@@ -8,8 +8,8 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies as st
 
-from machines.contract import limits, nspawn, values
-from machines.contract.table import Setting
+from machines.contract.configuration import limits, nspawn, values
+from machines.contract.configuration.setting import Setting
 
 DIGITS = st.integers(0, 10_000).map(str)
 WORD = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)

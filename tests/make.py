@@ -9,7 +9,7 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from machines.contract import orders, recipes
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, User
 

@@ -15,7 +15,7 @@ from nspawnpanel.stack import REPOSITORY, Stack
 from nspawnpanel.valkey import free_port
 from tests.person import Person
 
-POLICY = REPOSITORY / "machines/host/policy.toml"
+POLICY = REPOSITORY / "machines/host/policy/policy.toml"
 INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
 REAL = ("live", "journeys", "vm", "browser")  # folders, in the order in which they begin
 # Without these, Chromium calls home at every start

@@ -16,13 +16,14 @@ from django.db import connections  # noqa: E402  # needs the settings
 from django.test import RequestFactory  # noqa: E402
 
 from machines.models import User  # noqa: E402
-from machines.panel import attempts, stream  # noqa: E402
+from machines.panel.logs import log_stream  # noqa: E402
+from machines.panel.web import attempts  # noqa: E402
 
 THREADS = 20
 
 
 def streams() -> bool:
-    return stream.Lease.take(User.objects.get().pk) is not None
+    return log_stream.Lease.take(User.objects.get().pk) is not None
 
 
 def passwords() -> bool:

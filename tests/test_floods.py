@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from machines.panel import wire
+from machines.panel.web import connections
 from tests.test_half_requests import MIB, ROOT, environment_of, memory, server
 
 MANY = 200
@@ -154,7 +154,7 @@ def test_who_takes_a_large_answer_a_byte_a_second_is_sent_away(planted, capsys):
         began = time.monotonic()
         place = reader.getsockname()[1]
         while is_connected(port, place):
-            assert time.monotonic() - began < 3 * wire.WINDOW
+            assert time.monotonic() - began < 3 * connections.WINDOW
             reader.recv(1)
             time.sleep(1)
     most = memory(process)

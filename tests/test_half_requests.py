@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from machines.panel import wire
+from machines.panel.web import connections
 from nspawnpanel.valkey import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 HEAD = b"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\n"
 BODY = HEAD + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100000\r\n\r\nlogin="
 ENDLESS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
-GONE = wire.WINDOW * 2 + 10  # seconds, at most
+GONE = connections.WINDOW * 2 + 10  # seconds, at most
 
 
 def environment_of(data: Path) -> dict[str, str]:
@@ -104,6 +104,6 @@ def test_hundreds_of_half_requests_are_sent_away_and_others_get_their_pages(tmp_
 
 def test_one_address_has_a_hundred_connections_and_its_next_whole_request_is_answered(tmp_path):
     with server(tmp_path, "192.0.2.1") as (port, _), ExitStack() as opened:
-        senders = [opened.enter_context(half(port, HEAD)) for _ in range(wire.PER_ADDRESS + 50)]
+        senders = [opened.enter_context(half(port, HEAD)) for _ in range(connections.PER_ADDRESS + 50)]
         assert page(port)
-        assert sum(is_open(each) for each in senders) < wire.PER_ADDRESS
+        assert sum(is_open(each) for each in senders) < connections.PER_ADDRESS

@@ -17,9 +17,9 @@ STRANGERS = {
 }  # fmt: skip
 # The doors: who alone may have what is otherwise forbidden in its room.
 DOORS = {
-    "celery": {"machines/host/worker.py", "machines/host/tasks.py", "machines/panel/mailbox.py"},
+    "celery": {"machines/host/agent/worker.py", "machines/host/agent/tasks.py", "machines/panel/courier/mailbox.py"},
     "subprocess": {
-        "machines/host/run.py",
+        "machines/host/system/run.py",
         "nspawnpanel/stack.py",
         "nspawnpanel/demo.py",
         "nspawnpanel/valkey.py",

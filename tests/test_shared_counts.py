@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from machines.panel import attempts, stream
+from machines.panel.logs import log_stream
+from machines.panel.web import attempts
 from tests import postgres
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +51,7 @@ def winners(what: str, environment: dict[str, str]) -> int:
 
 
 def test_of_forty_streams_asked_for_at_once_five_are_given(environment):
-    assert winners("streams", environment) == stream.PER_USER
+    assert winners("streams", environment) == log_stream.PER_USER
 
 
 def test_of_forty_passwords_tried_at_once_no_more_are_looked_at_than_are_free(environment):

@@ -44,7 +44,7 @@ class Envelope(BaseModel):
     """An order addressed to one host in one of its generations. Times in seconds since the epoch.
 
     `epoch` and `sequence` are its place in the panel's line, by which a host knows an order of an older copy of the panel
-    (host/line.py). Both are 0, and not on the wire, for a host that does not know them.
+    (host/reports/order_sequence.py). Both are 0, and not on the wire, for a host that does not know them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from machines.contract.findings import MendWord
+from machines.contract.configuration.findings import MendWord
 from machines.contract.names import machine_name, new_machine_name
 from machines.contract.problems import BadValue
 from machines.contract.recipes import Based, FirstBoot, Mirror, Recipe
@@ -321,7 +321,7 @@ TIME_LIMIT: dict[str, int] = {
     "remove": 900,
     "poweroff": 120,
     "reboot": 120,
-    "start": 3600,  # where the unit itself sets no limit; a longer one of its own holds (host/running.py)
+    "start": 3600,  # where the unit itself sets no limit; a longer one of its own holds (host/machine/lifecycle.py)
     "apply": 120,
     "prove": 180,
 }

@@ -4,7 +4,7 @@ Problem
 ├── BadValue            a value that a person typed cannot be used; knows its field
 ├── NotAllowed          the role or the host's policy says no
 └── EnvelopeRefused     a message that is not ours, not for us, too old, too early or too large
-(the host adds its own below these in machines/host/faults.py)
+(the host adds its own below these in machines/host/system/faults.py)
 """
 
 import re

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from machines.contract.configuration.protected import PLACES_TOLD
 from machines.contract.problems import BadValue
-from machines.contract.protected import PLACES_TOLD
 from machines.contract.states import MachineState
 
 Short = Annotated[str, Field(max_length=300)]
@@ -183,7 +183,7 @@ class BaseFact(BaseModel):
 
 
 class Leftover(BaseModel):
-    """A file or link that belongs to a machine's name (host/belongings.py). `target` is where a link leads, `ours` that
+    """A file or link that belongs to a machine's name (host/files/belongings.py). `target` is where a link leads, `ours` that
     the panel wrote it, `sha256` as in MachineFact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -205,7 +205,7 @@ class NameWithFiles(BaseModel):
 
 
 class ProtectedPlace(BaseModel):
-    """A path of the host that no machine may write to (contract/protected.py), or even see when it is `secret`."""
+    """A path of the host that no machine may write to (contract/configuration/protected.py), or even see when it is `secret`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -226,7 +226,7 @@ class Remnant(BaseModel):
 
 class HostFact(BaseModel):
     """The host itself. Bytes and seconds; `missing` names tools that are not installed, with what brings them. `lacks`
-    are limits that nothing on this host enforces: key of contract/limits.py → the file or service that is not there."""
+    are limits that nothing on this host enforces: key of contract/configuration/limits.py → the file or service that is not there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -261,7 +261,7 @@ class HostFact(BaseModel):
     remnants: list[Remnant] = Field(default=[], max_length=100)
     # images that machined lists and systemd-nspawn cannot start: name → why, and what would help
     unusable_images: dict[Short, Text] = Field(default={}, max_length=100)
-    # machines, whoever made them, with a bind that no machine may have (contract/protected.py): name → which, and why
+    # machines, whoever made them, with a bind that no machine may have (contract/configuration/protected.py): name → which, and why
     bad_binds: dict[Short, Text] = Field(default={}, max_length=100)
 
 
@@ -339,9 +339,9 @@ class FoundMachine(BaseModel):
     """What a host's files say about one machine, and what holds.
 
     `files`: the .nspawn files in systemd's order of search (the first counts), the unit, then its drop-ins in the order
-    systemd reads them (the last one wins). `shown` is what systemd has now of the properties of contract/limits.py,
+    systemd reads them (the last one wins). `shown` is what systemd has now of the properties of contract/configuration/limits.py,
     `kernel` what the control group has of them, `inside` what the kernel says of the machine's first process, by the
-    settings of contract/nspawn.py. All three are empty for a machine that does not run.
+    settings of contract/configuration/nspawn.py. All three are empty for a machine that does not run.
     `unit_command` are the words of the unit's ExecStart= with every drop-in, `run_command` those that the systemd-nspawn
     which runs the machine was started with; [] where nobody says. `lacks` are limits that the control group has no file
     for: key → the file, or what of the host keeps it from having one.

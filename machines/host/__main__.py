@@ -6,7 +6,7 @@ Without that its unit would start it again every second, to fail in the same way
 import sys
 
 try:
-    from machines.host.worker import main
+    from machines.host.agent.worker import main
 except ImportError as error:
     sys.stderr.write(
         f"What this host's worker is made of is not complete: {error}. "

@@ -4,7 +4,7 @@ import django.contrib.auth.models
 import django.contrib.auth.validators
 import django.db.models.deletion
 import django.utils.timezone
-import machines.contract.rights
+import machines.contract.permissions
 import machines.contract.states
 import machines.models.job
 import uuid
@@ -89,7 +89,7 @@ class Migration(migrations.Migration):
                     "role",
                     models.CharField(
                         choices=[("viewer", "viewer"), ("administrator", "administrator")],
-                        default=machines.contract.rights.Role["VIEWER"],
+                        default=machines.contract.permissions.Role["VIEWER"],
                         max_length=30,
                     ),
                 ),

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from machines.contract import limits, nspawn
+from machines.contract.configuration import limits, nspawn
 from machines.models.revision import PLAIN
 
 

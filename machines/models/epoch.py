@@ -4,7 +4,7 @@ from django.db import models
 
 
 class Epoch(models.Model):
-    """Which epoch the panel writes, and a mark that only rises (panel/epochs.py compares it with the courier's file).
+    """Which epoch the panel writes, and a mark that only rises (panel/hosts/epochs.py compares it with the courier's file).
 
     While `restored_at` is set, this database is taken for an older copy, and no host gets an order.
     """

@@ -66,7 +66,7 @@ class Found(models.Model):
     lacks = models.JSONField(default=dict)  # property → the file that the control group does not have
     inside = models.JSONField(default=dict)  # setting → what the kernel says of the first process
     size = models.PositiveIntegerField(default=0)  # characters of all of it, for its host's budget
-    # Not 0 while the count of settings that are not in effect waits to be made anew (panel/holds.py)
+    # Not 0 while the count of settings that are not in effect waits to be made anew (panel/configs/effective_settings.py)
     stale = models.PositiveIntegerField(default=0)
 
     class Meta:

@@ -47,7 +47,7 @@ class Host(models.Model):
     # When the newest report that was taken was signed, in seconds since the epoch by the host's own clock
     signed_at = models.FloatField(default=0.0)
     # The epoch of its ledger, 0 until it has told one; the next one, which it is to begin; since when it is known to be an
-    # older copy of itself; and how far ahead that one's clock is, in seconds (panel/resync.py)
+    # older copy of itself; and how far ahead that one's clock is, in seconds (panel/hosts/resync.py)
     ledger_epoch = models.PositiveBigIntegerField(default=0)
     resync_epoch = models.PositiveBigIntegerField(default=0)
     resync_since = models.DateTimeField(null=True)
@@ -64,9 +64,9 @@ class Host(models.Model):
     believed_at = models.DateTimeField(null=True)  # when its word alone made this panel an older copy
     # [[job, state, at, machine], …] that it tells of and this database does not know; `at` in seconds since the epoch
     unknown_jobs = models.JSONField(default=list)
-    usage = models.JSONField(default=dict)  # what it has cost today and what was left out (panel/budgets.py)
+    usage = models.JSONField(default=dict)  # what it has cost today and what was left out (panel/hosts/budgets.py)
 
-    # One that takes more of Redis than any needs (panel/host_caps.py): nothing of it is read and nothing sent to it
+    # One that takes more of Redis than any needs (panel/courier/host_caps.py): nothing of it is read and nothing sent to it
     quarantined_at = models.DateTimeField(null=True)
     quarantine_why = models.TextField(default="")
     paused_until = models.DateTimeField(null=True)  # the same, for some seconds and by itself

@@ -94,7 +94,9 @@ class Job(models.Model):
     commands = models.JSONField(default=list)  # [[argv…], …]
     line_count = models.PositiveIntegerField(default=0)
     log_bytes = models.PositiveBigIntegerField(default=0)
-    log_cut = models.CharField(max_length=10, default="")  # the budget it went beyond (panel/budgets.py), "" for none
+    log_cut = models.CharField(
+        max_length=10, default=""
+    )  # the budget it went beyond (panel/hosts/budgets.py), "" for none
     problem = models.JSONField(null=True)
     result = models.JSONField(default=dict)
 

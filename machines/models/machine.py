@@ -7,8 +7,8 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from machines.contract import command_line
-from machines.contract.command_line import CommandLine
+from machines.contract.configuration import command_line
+from machines.contract.configuration.command_line import CommandLine
 from machines.contract.states import MachineState
 from machines.models.host import Host
 

@@ -14,13 +14,13 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
-from machines.contract import command_line, judge, limits, nspawn, values
+from machines.contract.configuration import command_line, limits, nspawn, validate, values
+from machines.contract.configuration.setting import Setting
 from machines.contract.orders import ABSENT, Configuration
 from machines.contract.problems import BadValue
-from machines.contract.table import Setting
 from machines.models.machine import Machine
 
-# column → setting of contract/nspawn.py; a boolean column writes yes or no only where it differs from the default
+# column → setting of contract/configuration/nspawn.py; a boolean column writes yes or no only where it differs from the default
 SWITCHES = {
     "boot": "Exec.Boot",
     "ephemeral": "Exec.Ephemeral",
@@ -28,7 +28,7 @@ SWITCHES = {
     "read_only": "Files.ReadOnly",
 }
 WORDS = {"volatile": "Files.Volatile", "private_users": "Exec.PrivateUsers"}
-# column → property of contract/limits.py
+# column → property of contract/configuration/limits.py
 LIMITS = {
     "memory_max": "MemoryMax",
     "memory_high": "MemoryHigh",
@@ -431,7 +431,7 @@ def _put_users(document: nspawn.Document, wanted: str) -> None:
 
 
 def _maps_owners(document: nspawn.Document) -> bool:
-    return any(document.last(nspawn.FILES, key) for key in judge.OWNERS)
+    return any(document.last(nspawn.FILES, key) for key in validate.OWNERS)
 
 
 def _plain(setting: Setting, said: str) -> str:

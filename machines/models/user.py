@@ -3,8 +3,8 @@
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 
+from machines.contract.permissions import Right, Role, authorize
 from machines.contract.problems import NotAllowed
-from machines.contract.rights import Right, Role, authorize
 
 
 class User(AbstractUser):

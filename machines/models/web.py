@@ -4,7 +4,7 @@ from django.db import models
 
 
 class Attempts(models.Model):
-    """Failed passwords of one source (machines/panel/attempts.py): an address, a pair of name and address, a device."""
+    """Failed passwords of one source (machines/panel/web/attempts.py): an address, a pair of name and address, a device."""
 
     key = models.CharField(max_length=64, unique=True)  # keyed hash: neither names nor addresses are kept
     count = models.PositiveIntegerField(default=0)

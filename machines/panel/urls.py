@@ -4,30 +4,30 @@ from django.urls import URLPattern, include, path, register_converter
 from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
-from machines.contract.rights import Right
-from machines.panel import groups
-from machines.panel.access import needs
-from machines.panel.verbs import VERBS
+from machines.contract.permissions import Right
+from machines.panel.configs import rollouts
+from machines.panel.pages.actions import VERBS
 from machines.panel.views import (
     accounts,
     archives,
-    bases,
+    base_images,
     configs,
     doctor,
+    effective_settings,
     events,
-    holds,
     hosts,
     jobs,
+    limit_tests,
     machines,
     new_machine,
     pools,
     presets,
-    proofs,
     raw,
     recipes,
     restored,
     revisions,
 )
+from machines.panel.web.access import needs
 
 
 class Word(StringConverter):
@@ -37,7 +37,7 @@ class Word(StringConverter):
 
 
 register_converter(Word, "word")
-groups.follow()
+rollouts.follow()
 
 home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
 
@@ -60,8 +60,8 @@ doctor_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/doctor/… and �
     path("doctor/", doctor.machine, name="machine-doctor"),
     path("doctor/examine/", doctor.examine_machine, name="machine-examine"),
     path("doctor/mend/<word:what>/", doctor.mend_machine, name="machine-mend"),
-    path("proof/", proofs.detail, name="machine-proof"),
-    path("proof/run/", proofs.prove, name="machine-prove"),
+    path("proof/", limit_tests.detail, name="machine-proof"),
+    path("proof/run/", limit_tests.prove, name="machine-prove"),
 ]
 config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and …/revisions/…
     path("config/", configs.edit, name="config-edit"),
@@ -71,12 +71,12 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and �
     path("config/apply/", configs.apply, name="config-apply"),
     path("config/rebase/", configs.rebase, name="config-rebase"),
     path("config/discard/", configs.discard, name="config-discard"),
-    path("holds/", holds.index, name="config-holds"),
-    path("holds/adopt/", holds.adopt, name="config-adopt"),
-    path("holds/reapply/", holds.reapply, name="config-reapply"),
-    path("holds/absorb/", holds.absorb, name="config-absorb"),
-    path("holds/tidy/", holds.tidy, name="config-tidy"),
-    path("holds/ignore/", holds.ignore, name="config-ignore"),
+    path("holds/", effective_settings.index, name="config-holds"),
+    path("holds/adopt/", effective_settings.adopt, name="config-adopt"),
+    path("holds/reapply/", effective_settings.reapply, name="config-reapply"),
+    path("holds/absorb/", effective_settings.absorb, name="config-absorb"),
+    path("holds/tidy/", effective_settings.tidy, name="config-tidy"),
+    path("holds/ignore/", effective_settings.ignore, name="config-ignore"),
     path("revisions/", revisions.index, name="revision-index"),
     path("revisions/compare/", revisions.compare, name="revision-compare"),
     path("revisions/<int:number>/", revisions.detail, name="revision-detail"),
@@ -90,22 +90,22 @@ host_urls: list[URLPattern] = [  # /hosts/…
     path("<word:host>/doctor/", doctor.host, name="host-doctor"),
     path("<word:host>/doctor/examine/", doctor.examine_host, name="host-examine"),
     path("<word:host>/doctor/mend/<word:what>/", doctor.mend_host, name="host-mend"),
-    path("<word:host>/bases/<word:base>/rebuild/", bases.rebuild, name="base-rebuild"),
-    path("<word:host>/bases/<word:base>/discard/", bases.discard, name="base-discard"),
+    path("<word:host>/bases/<word:base>/rebuild/", base_images.rebuild, name="base-rebuild"),
+    path("<word:host>/bases/<word:base>/discard/", base_images.discard, name="base-discard"),
 ]
 job_urls: list[URLPattern] = [  # /jobs/…
     path("", jobs.index, name="job-index"),
     path("running/", jobs.running, name="job-running"),
     path("<int:pk>/", jobs.detail, name="job-detail"),
     path("<int:pk>/status/", jobs.status, name="job-status"),
-    path("<int:pk>/log/stream/", jobs.log_stream, name="job-log-stream"),
+    path("<int:pk>/log/stream/", jobs.follow_log, name="job-log-stream"),
     path("<int:pk>/log/raw/", jobs.log_raw, name="job-log-raw"),
     path("<int:pk>/log/older/", jobs.log_older, name="job-log-older"),
     path("<int:pk>/log/search/", jobs.log_search, name="job-log-search"),
     path("<int:pk>/cancel/ask/", jobs.cancel_ask, name="job-cancel-ask"),
     path("<int:pk>/cancel/", jobs.cancel, name="job-cancel"),
     path("<int:pk>/retry/", jobs.retry, name="job-retry"),
-    path("<int:pk>/bake/", bases.of_job, name="job-bake"),
+    path("<int:pk>/bake/", base_images.of_job, name="job-bake"),
 ]
 recipe_urls: list[URLPattern] = [  # /recipes/…
     path("", recipes.index, name="recipe-index"),

@@ -15,7 +15,8 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from machines.contract import envelope, routes
-from machines.host import join, keys
+from machines.host.agent import enrol
+from machines.host.context import keys
 from nspawnpanel.stack import Stack
 from nspawnpanel.valkey import free_port
 from tests.bench.pages import p95
@@ -33,7 +34,7 @@ def greedy_host() -> tuple[str, Sequence[float], Sequence[float], str]:
     """Inventories of thousands of new names, files of fifty machines and log lines, one after the other."""
     with tempfile.TemporaryDirectory(prefix="nspawnpanel-greedy-") as data, _panel(Path(data)) as panel:
         own = keys.Keys(sign=SigningKey.generate(), box=PrivateKey.generate())
-        written = panel.host_environment("greedy", join.line(own), f"redis://127.0.0.1:{panel.valkey.port}/0")
+        written = panel.host_environment("greedy", enrol.line(own), f"redis://127.0.0.1:{panel.valkey.port}/0")
         person = Person(panel)
         token = person.form_of("/machines/")
         quiet = [_form(person, token, number) for number in range(FORMS)]

@@ -26,7 +26,7 @@ def fleet() -> Iterator[tuple[Person, Sandbox]]:
         Stack(Path(data), free_port()) as panel,
         Sandbox(f"bench-{os.getpid()}", CACHE) as host,
     ):
-        host.write("/etc/nspawnpanel/policy.toml", (REPOSITORY / "machines/host/policy.toml").read_text())
+        host.write("/etc/nspawnpanel/policy.toml", (REPOSITORY / "machines/host/policy/policy.toml").read_text())
         panel.join(host, "alpha")
         yield Person(panel), host
 

@@ -9,27 +9,28 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from django.utils import timezone
 
-from machines.contract.rights import Right
-from machines.panel import access, frame, listing, responses, rows
+from machines.contract.permissions import Right
+from machines.panel.pages import machine_list, machine_rows
 from machines.panel.views import machines
+from machines.panel.web import access, layout, responses
 from nspawnpanel import urls
 
 memory_url = "/memory/"
-_kept: list[tuple[listing.Page, list[dict[str, Any]]]] = []
+_kept: list[tuple[machine_list.Page, list[dict[str, Any]]]] = []
 
 
 @access.needs(Right.SEE)
 def memory(request: access.PanelRequest) -> HttpResponse:
     """The list view word for word, but the 50 rows and their number are held in memory instead of asked for."""
     now = timezone.now()
-    wish = listing.read_wish(request.GET)
+    wish = machine_list.read_wish(request.GET)
     if not _kept:
-        found, _ = listing._rows(listing.matching(wish.filter, {}, now), wish)
-        _kept.append((listing.page(wish, {}, now), found))
+        found, _ = machine_list._rows(machine_list.matching(wish.filter, {}, now), wish)
+        _kept.append((machine_list.page(wish, {}, now), found))
     kept, found = _kept[0]
-    jobs = frame.unfinished_jobs(request)
-    busy = rows.by_machine(jobs)
-    page = replace(kept, rows=[rows.row(values, busy, now) for values in found])
+    jobs = layout.unfinished_jobs(request)
+    busy = machine_rows.by_machine(jobs)
+    page = replace(kept, rows=[machine_rows.row(values, busy, now) for values in found])
     context = machines.index_context(request, wish, page)
     return responses.page(request, "machines/index.html", context, version=f"{page.version}{len(jobs)}")
 

@@ -29,7 +29,7 @@ ExecStart=/bin/sh -c 'date +%%s.%%N >>/var/boots'
 [Install]
 WantedBy=sysinit.target
 """
-POLICY = (REPOSITORY / "machines/host/policy.toml").read_text()
+POLICY = (REPOSITORY / "machines/host/policy/policy.toml").read_text()
 
 
 class Books:

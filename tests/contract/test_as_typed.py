@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.contract import limits, nspawn
+from machines.contract.configuration import limits, nspawn
 from machines.contract.problems import BadValue
 
 EVERY = nspawn.SETTINGS | limits.PROPERTIES

@@ -10,8 +10,8 @@ import tarfile
 
 import pytest
 
-from machines.contract import carried
-from machines.contract.carried import Carried
+from machines.contract.configuration import carried
+from machines.contract.configuration.carried import Carried
 
 WEB = """# of web
 [Exec]

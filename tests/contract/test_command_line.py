@@ -2,8 +2,8 @@
 
 import pytest
 
-from machines.contract import command_line
-from machines.contract.command_line import parse
+from machines.contract.configuration import command_line
+from machines.contract.configuration.command_line import parse
 
 NSPAWN = "/usr/bin/systemd-nspawn"
 

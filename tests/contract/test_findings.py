@@ -5,8 +5,8 @@ import string
 
 import pytest
 
-from machines.contract import findings
-from machines.contract.findings import GROUPS, MEND_TITLES, MENDS, WORDS, Finding, Level
+from machines.contract.configuration import findings
+from machines.contract.configuration.findings import GROUPS, MEND_TITLES, MENDS, WORDS, Finding, Level
 from machines.contract.problems import BadValue
 
 HOSTILE = "x; rm -rf / #'\"$(reboot)`"

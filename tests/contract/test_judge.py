@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from machines.contract import command_line, file_policy, limits, nspawn, protected
-from machines.contract.judge import Facts, Finding, host_port, judge
-from machines.contract.protected import TABLE, Place
+from machines.contract.configuration import command_line, file_policy, limits, nspawn, protected
+from machines.contract.configuration.protected import TABLE, Place
+from machines.contract.configuration.validate import Facts, Finding, host_port, judge
 
 ALPHA = Facts(
     name="alpha", systemd=252, memory=4 << 30, networkd=True, bridges=["br0"], interfaces=["br0", "eth0"],

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machines.contract import limits, nspawn
+from machines.contract.configuration import limits, nspawn
 
 GOOD = {key: prop.example or prop.words[-1] for key, prop in limits.PROPERTIES.items()}
 BY_HAND = "[Unit]\nWants=x.service\n\n[Service]\n# tight\nEnvironment=A=1\nMemoryMax=1G\n"

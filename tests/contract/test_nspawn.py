@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from machines.contract import nspawn
-from machines.contract.nspawn import NETWORK_MODES, SETTINGS, network_mode, parse, put_network
+from machines.contract.configuration import nspawn
+from machines.contract.configuration.nspawn import NETWORK_MODES, SETTINGS, network_mode, parse, put_network
 
 HAND_WRITTEN = """\
 # my machine

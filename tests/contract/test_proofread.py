@@ -4,14 +4,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from machines.contract import proofread
+from machines.contract.configuration import syntax_check
 from tests.documents import documents, dropins
 
 LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=12), max_size=8)
 
 
 def said(text: str, before: str = "") -> list[tuple[int, bool, str]]:
-    return [(remark.line, remark.fatal, remark.text) for remark in proofread.settings_file(text, before)]
+    return [(remark.line, remark.fatal, remark.text) for remark in syntax_check.settings_file(text, before)]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_same_said_twice_is_only_told():
 
 
 def test_a_drop_in_knows_its_own_sections():
-    found = proofread.dropin("[Service]\nMemoryMax=512MB\n[Unit]\nAfter=x\n[Exec]\n")
+    found = syntax_check.dropin("[Service]\nMemoryMax=512MB\n[Unit]\nAfter=x\n[Exec]\n")
     assert [(remark.line, remark.name) for remark in found if remark.fatal] == [
         (2, "Service.MemoryMax"), (4, "Unit.After"), (5, ""),
     ]  # fmt: skip
@@ -56,17 +56,17 @@ def test_a_drop_in_knows_its_own_sections():
 @given(documents(), dropins())
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_what_we_write_is_good(text, unit):
-    assert proofread.settings_file(text) == []
-    assert proofread.dropin(unit) == []
+    assert syntax_check.settings_file(text) == []
+    assert syntax_check.dropin(unit) == []
 
 
 @given(LINES, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_text_that_comes_back_from_a_browser_unchanged_is_unchanged(lines, end, closed):
     before = end.join(lines) + (end if closed and lines else "")
     typed = before.replace("\r\n", "\n").replace("\n", "\r\n")
-    assert proofread.with_ends_of(before, typed) == before
+    assert syntax_check.with_ends_of(before, typed) == before
 
 
 def test_lines_that_are_left_alone_keep_their_ends():
-    assert proofread.with_ends_of("a\r\nb\r\nc\n", "a\r\nnew\r\nb\r\nc\r\n") == "a\r\nnew\nb\r\nc\n"
-    assert proofread.with_ends_of("", "a\r\nb") == "a\nb"
+    assert syntax_check.with_ends_of("a\r\nb\r\nc\n", "a\r\nnew\r\nb\r\nc\r\n") == "a\r\nnew\nb\r\nc\n"
+    assert syntax_check.with_ends_of("", "a\r\nb") == "a\nb"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from machines.contract import proofs
+from machines.contract import limit_test
+from machines.contract.limit_test import Trial
 from machines.contract.problems import BadValue
-from machines.contract.proofs import Trial
 
 HOLDS = Trial(
     key="CPUQuota", verdict="holds", asked=20, measured=19.8, seconds=10, throttled=99, samples=[(0.25, 21.5)]
@@ -12,7 +12,7 @@ HOLDS = Trial(
 
 
 def test_there_and_back():
-    assert proofs.from_wire(proofs.to_wire([HOLDS, Trial(key="MemoryMax", verdict="none")])).trials[0] == HOLDS
+    assert limit_test.from_wire(limit_test.to_wire([HOLDS, Trial(key="MemoryMax", verdict="none")])).trials[0] == HOLDS
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ def test_there_and_back():
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(changed):
     with pytest.raises(BadValue):
-        proofs.from_wire({"trials": [HOLDS.model_dump(mode="json") | changed]})
+        limit_test.from_wire({"trials": [HOLDS.model_dump(mode="json") | changed]})
 
 
 def test_more_than_two_trials_are_refused():
     with pytest.raises(BadValue):
-        proofs.from_wire({"trials": [HOLDS.model_dump(mode="json")] * 3})
+        limit_test.from_wire({"trials": [HOLDS.model_dump(mode="json")] * 3})

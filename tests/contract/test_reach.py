@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from machines.contract import reach
+from machines.contract.configuration import egress_rules
 
 DEFAULT = ("public", "private")
 SELF, NEAR, NOBODY = (
@@ -28,15 +28,15 @@ SELF, NEAR, NOBODY = (
     ],
 )  # fmt: skip
 def test_every_address_is_of_a_kind(address: str, kind: str) -> None:
-    assert reach.what(ip_address(address)) == kind
-    assert reach.may_reach(ip_address(address), DEFAULT) is (kind in DEFAULT)
+    assert egress_rules.what(ip_address(address)) == kind
+    assert egress_rules.may_reach(ip_address(address), DEFAULT) is (kind in DEFAULT)
 
 
 def test_an_address_of_the_host_is_not_just_a_private_one() -> None:
     address = ip_address("10.1.1.1")
-    assert reach.may_reach(address, DEFAULT)
-    assert not reach.may_reach(address, DEFAULT, is_own=True)
-    assert reach.may_reach(address, (*DEFAULT, "10.1.1.0/24"), is_own=True)
+    assert egress_rules.may_reach(address, DEFAULT)
+    assert not egress_rules.may_reach(address, DEFAULT, is_own=True)
+    assert egress_rules.may_reach(address, (*DEFAULT, "10.1.1.0/24"), is_own=True)
 
 
 def test_a_network_of_the_rule_opens_itself_and_nothing_more() -> None:
@@ -44,14 +44,14 @@ def test_a_network_of_the_rule_opens_itself_and_nothing_more() -> None:
     for address, may in (
         ("127.0.0.2", True), ("::ffff:127.0.0.2", True), ("127.0.0.1", False), ("10.9.9.9", True), ("8.8.8.8", False),
     ):  # fmt: skip
-        assert reach.may_reach(ip_address(address), rules) is may, address
-    assert not reach.may_reach(ip_address("8.8.8.8"), ())
+        assert egress_rules.may_reach(ip_address(address), rules) is may, address
+    assert not egress_rules.may_reach(ip_address("8.8.8.8"), ())
 
 
 @pytest.mark.parametrize("word", ["", "all", "Public", "10.0.0.1/8", "mirror.example", "127.0.0.1:80"])
 def test_the_rule_takes_no_other_words(word: str) -> None:
     with pytest.raises(ValueError, match=r".|^$"):
-        reach.check_rule(word)
+        egress_rules.check_rule(word)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_the_rule_takes_no_other_words(word: str) -> None:
     ],
 )  # fmt: skip
 def test_a_number_in_a_url_is_known_before_anything_is_asked(url: str, number: str | None) -> None:
-    found = reach.literal(url)
+    found = egress_rules.literal(url)
     assert (str(found) if found else None) == number
 
 
 def test_the_refusal_says_what_leads_there_and_what_would_allow_it() -> None:
-    problem = reach.refusal("in.example", ip_address("::ffff:10.0.0.1"), is_own=True, via="a.example")
+    problem = egress_rules.refusal("in.example", ip_address("::ffff:10.0.0.1"), is_own=True, via="a.example")
     assert "a.example redirects to in.example, which leads to 10.0.0.1, the host itself" in problem.message
     assert "add “10.0.0.1” to the rule “pull_addresses”" in problem.hint
-    assert "10.0.0.1 is a private address" in reach.refusal("10.0.0.1", ip_address("10.0.0.1")).message
+    assert "10.0.0.1 is a private address" in egress_rules.refusal("10.0.0.1", ip_address("10.0.0.1")).message

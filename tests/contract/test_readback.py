@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.contract import limits, readback
+from machines.contract.configuration import compare_effective, limits
 
 GIB = 1 << 30
 
@@ -48,19 +48,19 @@ GIB = 1 << 30
     ],
 )
 def test_wanted_and_seen(key, wanted, seen, holds):
-    assert readback.holds(key, wanted, seen, GIB) is holds
+    assert compare_effective.holds(key, wanted, seen, GIB) is holds
 
 
 @pytest.mark.parametrize("key", limits.PROPERTIES)
 def test_nothing_that_a_host_says_makes_it_fail(key):
     for seen in ("", "\n", "x y z", "-", "9" * 60, "~", "1:2:3", "²"):
-        assert readback.holds(key, limits.PROPERTIES[key].example or "yes", seen) in {True, False, None}
+        assert compare_effective.holds(key, limits.PROPERTIES[key].example or "yes", seen) in {True, False, None}
 
 
 def test_every_property_has_a_name_on_the_bus():
-    assert readback.bus_name("CPUQuota") == "CPUQuotaPerSecUSec"
-    assert readback.bus_name("RestartSec") == "RestartUSec"
-    assert readback.bus_name("MemoryMax") == "MemoryMax"
+    assert compare_effective.bus_name("CPUQuota") == "CPUQuotaPerSecUSec"
+    assert compare_effective.bus_name("RestartSec") == "RestartUSec"
+    assert compare_effective.bus_name("MemoryMax") == "MemoryMax"
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_every_property_has_a_name_on_the_bus():
     ],
 )
 def test_a_setting_and_what_the_process_shows(setting, wanted, seen, holds):
-    assert readback.inside(setting, wanted, seen) is holds
+    assert compare_effective.inside(setting, wanted, seen) is holds

@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 
 from machines.contract import orders
+from machines.contract.permissions import RIGHT_FOR, RIGHTS, Right, Role, authorize, authorize_operation
 from machines.contract.problems import NotAllowed
-from machines.contract.rights import RIGHT_FOR, RIGHTS, Right, Role, authorize, authorize_operation
 
 OPERATIONS = [model.model_fields["op"].default for model in get_args(get_args(orders.AnyOrder)[0])]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machines.contract import limits, nspawn, values
+from machines.contract.configuration import limits, nspawn, values
 from machines.contract.problems import BadValue
 
 TAKEN = [

@@ -15,10 +15,10 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders
 from machines.contract.reports import AnyReport
-from machines.host import reporting
-from machines.host.ledger import Ledger
-from machines.host.paths import Paths
-from machines.host.reporting import Reporter
+from machines.host.reports import reporting
+from machines.host.reports.ledger import Ledger
+from machines.host.reports.reporting import Reporter
+from machines.host.system.paths import Paths
 
 BIN = Path(__file__).parent / "bin"
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from machines.host import guarded
+from machines.host.system import guarded
 
 CHANGES = {"subprocess.Popen", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "shutil.rmtree"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_DIRECTORY

@@ -5,16 +5,19 @@ import sys
 from collections.abc import Callable
 
 from machines.contract import routes
-from machines.host import keys, reporting, settings, threads, worker
-from machines.host.bus import Bus
-from machines.host.carrier import Carrier
-from machines.host.ledger import Ledger
-from machines.host.policy import Policy
-from machines.host.publisher import Publisher
-from machines.host.reporting import Reporter
-from machines.host.tasks import doorway
-from machines.host.this_host import ThisHost
-from machines.host.transport import guarded
+from machines.host.agent import worker
+from machines.host.agent.executor import Carrier
+from machines.host.agent.tasks import doorway
+from machines.host.agent.transport import guarded
+from machines.host.context import keys, settings
+from machines.host.context.host_context import ThisHost
+from machines.host.policy.policy import Policy
+from machines.host.reports import reporting
+from machines.host.reports.ledger import Ledger
+from machines.host.reports.publisher import Publisher
+from machines.host.reports.reporting import Reporter
+from machines.host.system import threads
+from machines.host.system.bus import Bus
 
 
 class Nothing:

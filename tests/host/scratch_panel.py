@@ -42,7 +42,7 @@ class ScratchPanel:
                 "ACL", "SETUSER", self.user, "reset", "on", f">{self.password}", *routes.host_acl(str(self.host))
             )
             admin.acl_save()
-        line = self.sandbox.run([PYTHON, "-m", "machines.host.join"]).stdout.strip()
+        line = self.sandbox.run([PYTHON, "-m", "machines.host.agent.enrol"]).stdout.strip()
         _, verify, box = line.split(":")
         self.verify, self.box = VerifyKey(b64decode(verify)), PublicKey(b64decode(box))
         url = f"redis://{self.user}:{self.password}@{self.sandbox.gateway}:{self.valkey.port}/0"

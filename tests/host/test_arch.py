@@ -6,8 +6,8 @@ import pytest
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import ArchRecipe, FirstBoot
-from machines.host.faults import CommandFailed
-from machines.host.rootfs import arch, suse
+from machines.host.rootfs.systems import arch, suse
+from machines.host.system.faults import CommandFailed
 
 SAID = """\
 ==> Creating install root at /srv/tree

@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.host import autostart
+from machines.host.files import autostart
 
 WEB = "systemd-nspawn@web.service"
 

@@ -3,8 +3,8 @@
 import json
 from dataclasses import asdict
 
-from machines.host.rootfs import bases
-from machines.host.rootfs.bases import Base
+from machines.host.storage import base_images
+from machines.host.storage.base_images import Base
 from tests.host.killed import dies_before
 
 ID = "0123456789abcdef"
@@ -23,15 +23,15 @@ def test_half_a_tree_is_never_taken_for_a_base_and_can_be_made_anew(paths):
     while killed:
         change += 1
         make(paths)
-        killed = dies_before(change, lambda: bases.discard(paths, ID))
-        found = bases.find(paths, "key")
+        killed = dies_before(change, lambda: base_images.discard(paths, ID))
+        found = base_images.find(paths, "key")
         assert found is None or len(list((paths.base(ID) / "usr").iterdir())) == 5, change
         if found is None:
             aside = paths.machines / ".nspawnpanel-job.base"
             (aside / "whole").mkdir(parents=True)
-            bases.publish(paths, BASE, aside)
+            base_images.publish(paths, BASE, aside)
             assert [path.name for path in paths.base(ID).iterdir()] == ["whole"], change
-        assert bases.discard(paths, ID) is True
+        assert base_images.discard(paths, ID) is True
         assert list(paths.machines.iterdir()) == []
     assert change > 3
-    assert bases.discard(paths, ID) is False
+    assert base_images.discard(paths, ID) is False

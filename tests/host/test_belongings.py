@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
-from machines.contract import nspawn
+from machines.contract.configuration import nspawn
 from machines.contract.names import MachineName
-from machines.host import belongings, guarded, leftovers, nspawn_file
+from machines.host.files import belongings, name_files, nspawn_file
+from machines.host.system import guarded
 
 WEB = MachineName("web")
 UNIT = "systemd-nspawn@web.service"
@@ -139,7 +140,7 @@ def test_names_that_are_no_utf8_are_told_as_far_as_they_can_be(paths):
     folder = paths.units / f"{UNIT}.d"
     hand = write(folder / os.fsdecode(b"caf\xe9.conf"))
     link(folder / "20-link.conf", os.fsdecode(b"/srv/caf\xe9"))
-    [told] = leftovers.of_nobody(paths, set())
+    [told] = name_files.of_nobody(paths, set())
     assert [file.path for file in told.files] == [f"{folder}/20-link.conf", f"{folder}/caf�.conf"]
     belongings.remove(belongings.of(paths, WEB), paths.state / "removed/web-1")
     assert not os.path.lexists(hand)

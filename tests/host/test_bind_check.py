@@ -8,14 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from machines.contract import command_line as lines
-from machines.contract import nspawn
-from machines.contract.findings import Level, level, means, title
-from machines.host import bind_check, bind_dropin, command_line, nspawn_file, worker
+from machines.contract.configuration import command_line as lines
+from machines.contract.configuration import nspawn
+from machines.contract.configuration.findings import Level, level, means, title
+from machines.host.agent import worker
 from machines.host.doctor import bind_checks
-from machines.host.doctor.scene import Scene
-from machines.host.nspawn_file import Files
-from machines.host.policy import Policy
+from machines.host.doctor.facts import Scene
+from machines.host.files import bind_check, nspawn_file
+from machines.host.files.nspawn_file import Files
+from machines.host.observe import command_line
+from machines.host.policy import bind_dropin
+from machines.host.policy.policy import Policy
 
 WEB = "systemd-nspawn@web.service.d/10-nspawnpanel-binds.conf"
 
@@ -134,14 +137,14 @@ def test_the_program_itself_fails_the_start_with_a_sentence(paths, srv, monkeypa
 
 def check_by_itself(source: Path) -> subprocess.CompletedProcess:
     """What the program says of the machine web when `source` is where its modules are."""
-    program = source / "machines" / "host" / "bind_check.py"
+    program = source / "machines" / "host" / "files" / "bind_check.py"
     return subprocess.run([sys.executable, "-I", program, "web"], capture_output=True, text=True, check=False)
 
 
 def test_a_worker_whose_modules_are_gone_keeps_no_machine_down(tmp_path):
-    here = tmp_path / "machines" / "host"
+    here = tmp_path / "machines" / "host" / "files"
     here.mkdir(parents=True)
-    for package in (here, here.parent):
+    for package in (here, here.parent, here.parent.parent):
         (package / "__init__.py").touch()
     (here / "bind_check.py").write_bytes(bind_dropin.CHECK.read_bytes())
     ran = check_by_itself(tmp_path)

@@ -8,10 +8,10 @@ import pytest
 from machines.contract.apt_sources import Source
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host.faults import CommandFailed
-from machines.host.rootfs import bootstrappers, debian
-from machines.host.rootfs.bootstrappers import Plan
-from machines.host.run import run
+from machines.host.rootfs.systems import bootstrappers, debian
+from machines.host.rootfs.systems.bootstrappers import Plan
+from machines.host.system.faults import CommandFailed
+from machines.host.system.run import run
 
 MAIN = Source("http://m/debian", "bookworm", ("main",))
 TREE = Path("/var/lib/machines/.x.tmp")

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.orders import PHASES
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host.rootfs import bases, build
-from machines.host.rootfs.bases import Base
+from machines.host.rootfs import build
+from machines.host.storage import base_images
+from machines.host.storage.base_images import Base
 
 
 def test_its_steps_are_those_the_panel_names_before_they_begin():
@@ -34,7 +36,7 @@ def test_a_copy_of_a_base_in_whose_tree_a_locale_must_be_made_is_no_swift_one(pa
     paths.bases.mkdir()
     (paths.bases / "0.json").write_text(json.dumps(asdict(base)))
     paths.base("0").mkdir()
-    monkeypatch.setattr(bases, "is_snapshot", lambda *_: True)
+    monkeypatch.setattr(base_images, "is_snapshot", lambda *_: True)
     files = orders.Configuration(revision=1, nspawn=nspawn.mark("", 1), limits="")
     order = orders.Build(name="web", recipe=recipe, first_boot=answers, configuration=files)
     assert build.is_swift(SimpleNamespace(paths=paths), order) is is_swift

@@ -4,7 +4,8 @@ import hashlib
 
 import pytest
 
-from machines.host.rootfs import apt_lists, cache
+from machines.host.rootfs.steps import cache
+from machines.host.rootfs.systems import apt_lists
 
 TEXT = b"a package"
 SUM = hashlib.sha256(TEXT).hexdigest()

@@ -12,12 +12,12 @@ from machines.contract import orders, reports
 from machines.contract.envelope import key_id
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host import carrier as doors
-from machines.host.carrier import Carrier
-from machines.host.faults import TookTooLong
-from machines.host.ledger import Ledger
-from machines.host.policy import Policy
-from machines.host.this_host import Task, ThisHost
+from machines.host.agent import executor as doors
+from machines.host.agent.executor import Carrier
+from machines.host.context.host_context import Task, ThisHost
+from machines.host.policy.policy import Policy
+from machines.host.reports.ledger import Ledger
+from machines.host.system.faults import TookTooLong
 
 
 class Watch:

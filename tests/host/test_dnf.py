@@ -6,8 +6,8 @@ import pytest
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import DnfRecipe, FirstBoot
-from machines.host.faults import CommandFailed, NoSpace
-from machines.host.rootfs import dnf, rpms
+from machines.host.rootfs.systems import dnf, rpms
+from machines.host.system.faults import CommandFailed, NoSpace
 
 FOUR = """\
 Last metadata expiration check: 0:00:01 ago on Sun Nov 22 21:28:50 2026.

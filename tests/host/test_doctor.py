@@ -8,14 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from machines.contract import findings
-from machines.contract.command_line import STOCK_ARGV, parse
-from machines.contract.findings import WORDS, Finding
+from machines.contract.configuration import findings
+from machines.contract.configuration.command_line import STOCK_ARGV, parse
+from machines.contract.configuration.findings import WORDS, Finding
 from machines.contract.names import MachineName
-from machines.host import firewall, kernel, links
-from machines.host.doctor import checks, examine, host_checks, limit_checks, nat_checks, scene
+from machines.host.doctor import checks, diagnose, facts, host_checks, limit_checks, nat_checks
 from machines.host.doctor.guest import Guest, parse_servers
-from machines.host.netlink import Link
+from machines.host.network import firewall, links
+from machines.host.network.netlink import Link
+from machines.host.system import cgroup
 
 # --- tables of the kernel, as systemd 252's guest had them
 
@@ -456,7 +457,7 @@ def test_a_check_that_fails_does_not_keep_the_others_from_looking(monkeypatch):
 
     monkeypatch.setattr(checks, "OF_HOST", (broken, fine))
     task = SimpleNamespace(check_stop=lambda: None)
-    assert [f.code for f in examine.look(None, task, "")] == ["check-failed", "tools-there"]
+    assert [f.code for f in diagnose.look(None, task, "")] == ["check-failed", "tools-there"]
 
 
 def test_every_check_says_only_codes_there_are_words_for():
@@ -468,19 +469,19 @@ def test_every_check_says_only_codes_there_are_words_for():
 
 
 def test_what_the_kernel_does_not_count_is_unknown_and_not_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernel, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
     with pytest.raises(LookupError):
-        scene.event("/machine.slice/x", ("memory.events",), "oom_kill")
+        facts.event("/machine.slice/x", ("memory.events",), "oom_kill")
     (tmp_path / "machine.slice/x").mkdir(parents=True)
     (tmp_path / "machine.slice/x/memory.events").write_text("oom 0\noom_kill 3\n")
-    assert scene.event("/machine.slice/x", ("memory.events",), "oom_kill") == 3
+    assert facts.event("/machine.slice/x", ("memory.events",), "oom_kill") == 3
 
 
 def test_a_host_whose_control_groups_or_version_cannot_be_read_has_unknowns(monkeypatch):
-    monkeypatch.setattr(host_checks.host_fact, "cgroup", lambda: "")
+    monkeypatch.setattr(host_checks.host_facts, "cgroup_layout", lambda: "")
     monkeypatch.setattr(host_checks, "full_version", lambda: "")
     monkeypatch.setattr(checks, "OF_HOST", (host_checks.control_groups, host_checks.systemd))
-    found = examine.look(None, SimpleNamespace(check_stop=lambda: None), "")
+    found = diagnose.look(None, SimpleNamespace(check_stop=lambda: None), "")
     assert [findings.level(each) for each in found] == [findings.Level.UNKNOWN] * 2
     assert "systemctl does not say its version." in findings.means(found[1])
 
@@ -494,7 +495,7 @@ def test_ports_count_wherever_they_are_asked_for_and_on_the_command_line_too(pat
     folder.mkdir(exist_ok=True)
     (folder / "web.nspawn").write_text("[Exec]\nTimezone=off\n" if place == "machines" else "[Network]\nPort=8080:80\n")
     host = SimpleNamespace(paths=paths, slow=SimpleNamespace(images={}))
-    seen = scene.Scene(host=host, task=None, name=MachineName("web"))
+    seen = facts.Scene(host=host, task=None, name=MachineName("web"))
     said = [] if place == "probes" else ["--port=tcp:8080:80"]
     vars(seen)["command_line"] = parse([*STOCK_ARGV, *said])
     assert [(port.host, port.machine) for port in nat_checks.asked_ports(seen)] == [(8080, 80)]

@@ -9,17 +9,18 @@ from uuid import uuid4
 
 import pytest
 
-from machines.contract import carried, orders
-from machines.contract.carried import Carried
+from machines.contract import orders
+from machines.contract.configuration import carried
+from machines.contract.configuration.carried import Carried
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import export
-from machines.host.export import Source
-from machines.host.images import Location
-from machines.host.rootfs import packed, unpack
-from machines.host.rootfs.packed import Limits
-from machines.host.this_host import Task
-from machines.host.voice import Entry, Voice
+from machines.host.context.host_context import Task
+from machines.host.context.job_output import Entry, Voice
+from machines.host.rootfs import export
+from machines.host.rootfs.export import Source
+from machines.host.storage import decompress, unpack
+from machines.host.storage.decompress import Limits
+from machines.host.storage.images import Location
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("zstd"), reason="owners and device nodes are root's, and zstd packs"
@@ -66,7 +67,7 @@ def test_what_is_packed_can_be_unpacked(machine, task, tmp_path):
     assert file.read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
     tree.mkdir()
     limits = Limits(file.stat().st_size, GIB)
-    with packed.opened(file, limits) as stream:
+    with decompress.opened(file, limits) as stream:
         tally = unpack.unpack(stream, tree, limits, lambda *_: None)
     assert (tree / "etc/random").read_bytes() == (machine / "etc/random").read_bytes()
     assert os.getxattr(tree / "etc/random", "user.note") == b"a note"
@@ -85,7 +86,7 @@ def test_settings_go_first_and_do_not_come_out_in_the_tree(machine, task, tmp_pa
     assert carried.read(file.read_bytes()[: carried.LOOKED_AT]) == settings
     tree.mkdir()
     limits = Limits(file.stat().st_size, GIB)
-    with packed.opened(file, limits) as stream:
+    with decompress.opened(file, limits) as stream:
         tally = unpack.unpack(stream, tree, limits, lambda *_: None)
     assert sorted(path.name for path in tree.iterdir()) == ["dev", "etc"]
     assert tally.settings[0] == ".nspawnpanel/web.nspawn"

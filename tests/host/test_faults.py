@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from machines.host import faults
-from machines.host.undo import Undo
+from machines.host.system import faults
+from machines.host.system.undo import Undo
 from tests.host import disks
 
 

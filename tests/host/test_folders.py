@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from machines.host.folders import EVERY, Folders
+from machines.host.system.inotify import EVERY, Folders
 
 UNIT = "systemd-nspawn@web.service.d"
 

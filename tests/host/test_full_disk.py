@@ -9,10 +9,12 @@ from uuid import uuid4
 import pytest
 
 from machines.contract import orders
-from machines.host import belongings, faults, ledger, nspawn_file
-from machines.host.ledger import Ledger
-from machines.host.nspawn_file import Files
-from machines.host.rootfs import bases
+from machines.host.files import belongings, nspawn_file
+from machines.host.files.nspawn_file import Files
+from machines.host.reports import ledger
+from machines.host.reports.ledger import Ledger
+from machines.host.storage import base_images
+from machines.host.system import faults
 from tests.host import disks
 from tests.host.test_bases import BASE
 
@@ -90,9 +92,9 @@ def test_a_base_that_cannot_be_written_down_leaves_no_half_a_record(paths, disk)
     aside = paths.machines / ".nspawnpanel-job.base"
     aside.mkdir()
     with pytest.raises(OSError, match="No space"):
-        bases.publish(paths, replace(BASE, packages=[LONG]), aside)
+        base_images.publish(paths, replace(BASE, packages=[LONG]), aside)
     assert everything(paths.bases) == set()
-    assert list(bases.every(paths)) == []
+    assert list(base_images.every(paths)) == []
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from machines.contract.problems import NotAllowed
-from machines.host.rootfs import guard
-from machines.host.rootfs.guard import Guard
+from machines.host.rootfs.steps import egress_proxy
+from machines.host.rootfs.steps.egress_proxy import Guard
 
 HERE = ("127.0.0.1",)
 
@@ -56,7 +56,7 @@ def door(rules: tuple[str, ...], asked: str = "") -> Iterator[Guard]:
     """One in this very network."""
     listener = socket.create_server(("127.0.0.1", 0))
     made = Guard(rules, os.open("/proc/self/ns/net", os.O_RDONLY), listener.getsockname()[1], asked)
-    thread = threading.Thread(target=guard._serve, args=(made, listener))
+    thread = threading.Thread(target=egress_proxy._serve, args=(made, listener))
     thread.start()
     yield made
     listener.shutdown(socket.SHUT_RDWR)
@@ -73,7 +73,7 @@ def get(through: Guard, url: str) -> bytes:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in guard.environment():
+    for name in egress_proxy.environment():
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name, raising=False)
 
@@ -110,8 +110,8 @@ def test_no_spelling_of_a_number_gets_past(spelt: str, server: ThreadingHTTPServ
 
 
 def test_an_address_this_host_has_is_the_host_itself() -> None:
-    assert guard._is_own("127.0.0.1")
-    assert not guard._is_own("192.0.2.1")
+    assert egress_proxy._is_own("127.0.0.1")
+    assert not egress_proxy._is_own("192.0.2.1")
 
 
 def test_a_name_with_one_address_that_is_refused_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from machines.host import faults, guarded
-from machines.host.guarded import Unreadable
+from machines.host.system import faults, guarded
+from machines.host.system.guarded import Unreadable
 
 
 def fifo(path: Path) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from dbus_fast import Message, MessageType, Variant
 
-from machines.host import guest_bus
-from machines.host.guest_bus import Guest
+from machines.host.context import guest_bus
+from machines.host.context.guest_bus import Guest
 
 OK = b"DATA\r\nOK 0123\r\n"
 UNIT = ["x.service", "X", "loaded", "failed", "failed", "", "/org/x", 0, "", "/"]

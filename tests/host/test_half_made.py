@@ -9,10 +9,14 @@ import pytest
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host import belongings, half_made, job_log, ledger, nspawn_file, remnants
-from machines.host.faults import CommandFailed
-from machines.host.nspawn_file import Files
-from machines.host.rootfs import build, pool
+from machines.host.agent import cleanup
+from machines.host.context import remnants
+from machines.host.files import belongings, nspawn_file
+from machines.host.files.nspawn_file import Files
+from machines.host.reports import job_log, ledger
+from machines.host.rootfs import build
+from machines.host.storage import pool
+from machines.host.system.faults import CommandFailed
 
 WEB = MachineName("web")
 CONFIGURATION = orders.Configuration(revision=3, nspawn="[Exec]\nBoot=yes\n", limits="")
@@ -55,7 +59,7 @@ def test_the_files_of_a_machine_that_never_came_to_be_are_what_they_were(before,
     nspawn_file.keep(paths.job(row.id), before)
     nspawn_file.write(paths, WEB, WANTED)
     (paths.nspawn / ".web.nspawn.new").write_text("half a fi")
-    half_made.clear(paths, row, succeeded=False)
+    cleanup.clear(paths, row, succeeded=False)
     assert nspawn_file.read(paths, WEB) == before
     assert names(paths.nspawn) == ({"web.nspawn"} if before.nspawn else set())
     assert not paths.job(row.id).exists()
@@ -64,7 +68,7 @@ def test_the_files_of_a_machine_that_never_came_to_be_are_what_they_were(before,
 def test_files_a_build_never_touched_stay_even_when_they_say_the_same(paths, spool, machines):
     """It was refused for them before it wrote anything."""
     nspawn_file.write(paths, WEB, WANTED)
-    half_made.clear(paths, taken(spool), succeeded=False)
+    cleanup.clear(paths, taken(spool), succeeded=False)
     assert nspawn_file.read(paths, WEB) == WANTED
 
 
@@ -77,7 +81,7 @@ def test_what_a_killed_build_took_away_is_back(paths, spool, machines, programs,
     nspawn_file.keep(paths.job(row.id), Files())
     belongings.remove(before, paths.removed(WEB, row.id))
     nspawn_file.write(paths, WEB, WANTED)
-    half_made.clear(paths, row, succeeded=False)
+    cleanup.clear(paths, row, succeeded=False)
     assert belongings.of(paths, WEB) == before
     assert names(paths.state / "removed") == set()
 
@@ -95,7 +99,7 @@ def test_a_removal_that_ended_early_gives_the_link_back_unless_it_can_only_be_fi
     link.symlink_to("/x")
     belongings.remove(belongings.of(paths, WEB), paths.removed(WEB, job))
     (paths.aside(job) if hidden else paths.image(WEB)).mkdir()
-    half_made.clear(paths, spool.ledger.job(job), succeeded=False)
+    cleanup.clear(paths, spool.ledger.job(job), succeeded=False)
     assert names(machines) == (set() if hidden else {"web"})
     assert link.is_symlink() is not hidden
     assert (names(paths.state / "removed") == set()) is not hidden
@@ -104,11 +108,11 @@ def test_a_removal_that_ended_early_gives_the_link_back_unless_it_can_only_be_fi
 def test_files_of_a_machine_that_is_there_and_files_changed_since_stay(paths, spool, machines):
     row = taken(spool)
     nspawn_file.write(paths, WEB, THEIRS)
-    half_made.clear(paths, row, succeeded=False)
+    cleanup.clear(paths, row, succeeded=False)
     assert nspawn_file.read(paths, WEB) == THEIRS
     nspawn_file.write(paths, WEB, WANTED)
     (machines / "web").mkdir()  # somebody else's: this job failed because the name was taken
-    half_made.clear(paths, row, succeeded=False)
+    cleanup.clear(paths, row, succeeded=False)
     assert nspawn_file.read(paths, WEB) == WANTED
 
 
@@ -121,7 +125,7 @@ def test_what_dead_processes_showed_to_systemd_s_parsers_goes(paths, spool, mach
         paths.probes.mkdir(exist_ok=True)
         (paths.probes / f"np-probe-{pid}-00ff.nspawn").touch()
         (paths.scratch / f"lint-{pid}-00ff" / "web.service.d").mkdir(parents=True)
-    half_made.clear(paths, taken(spool), succeeded=True)
+    cleanup.clear(paths, taken(spool), succeeded=True)
     assert names(paths.probes) == {f"np-probe-{os.getpid()}-00ff.nspawn"}
     assert names(paths.scratch) == {f"lint-{os.getpid()}-00ff"}
 
@@ -136,7 +140,7 @@ def test_trees_of_jobs_that_have_ended_go_and_those_of_others_stay(paths, spool,
         (machines / f".nspawnpanel-{job}.tmp" / "etc").mkdir(parents=True)
         (machines / f".#.nspawnpanel-{job}.tmp.lck").touch()
     (machines / "web").mkdir()
-    half_made.sweep(paths, spool.ledger, lambda job: job == alive, remnants.Remnants())
+    cleanup.sweep(paths, spool.ledger, lambda job: job == alive, remnants.Remnants())
     kept = {f".nspawnpanel-{job}.tmp" for job in (open_, alive)} | {
         f".#.nspawnpanel-{job}.tmp.lck" for job in (open_, alive)
     }
@@ -152,7 +156,7 @@ def test_a_name_that_a_power_cut_took_back_is_given_again_but_never_twice(paths,
         tree.mkdir()
         (tree / "hostname").write_text(text)
         os.setxattr(tree, build.MARK, str(row.id).encode())
-        half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
+        cleanup.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert names(machines) == {"web"}
     assert (machines / "web" / "hostname").read_text() == "the first"
 
@@ -161,10 +165,10 @@ def test_a_base_of_which_nothing_is_known_goes_unless_a_job_may_be_making_it(pat
     tree = paths.base("0123456789abcdef")
     tree.mkdir()
     row = taken(spool)
-    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
+    cleanup.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert tree.exists()
     ended(spool, row, "failed")
-    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
+    cleanup.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert not tree.exists()
 
 
@@ -182,7 +186,7 @@ def test_a_base_that_cannot_be_removed_keeps_no_other_one(paths, spool, machines
 
     monkeypatch.setattr(pool, "clear", clear)
     told = remnants.Remnants()
-    assert half_made.sweep(paths, spool.ledger, lambda _: False, told)
+    assert cleanup.sweep(paths, spool.ledger, lambda _: False, told)
     assert [(each.path, each.why) for each in told.told()] == [(str(tried[0]), "rm ended with status 1. it is in use")]
     assert [tree.exists() for tree in trees] == [tree == tried[0] for tree in trees]
 
@@ -194,9 +198,9 @@ def test_what_is_gone_at_last_is_told_no_more(paths, spool, machines, monkeypatc
     with monkeypatch.context() as stuck:
         for number, why in enumerate(("in use", "in use", "read-only")):
             stuck.setattr(pool, "clear", lambda tree, why=why: raises(OSError(16, why, f"{tree}/swap")))
-            assert half_made.sweep(paths, spool.ledger, lambda _: False, told) is (number != 1)
+            assert cleanup.sweep(paths, spool.ledger, lambda _: False, told) is (number != 1)
             assert told.told()[0].why == f"swap: {why}"
-    assert half_made.sweep(paths, spool.ledger, lambda _: False, told)
+    assert cleanup.sweep(paths, spool.ledger, lambda _: False, told)
     assert told.told() == []
     assert not tree.exists()
 
@@ -217,7 +221,7 @@ def test_what_cannot_be_removed_keeps_neither_the_files_nor_another_tree_of_its_
         pool, "clear", lambda path: raises(OSError(1, "no", str(path))) if path.suffix == ".tmp" else really(path)
     )
     with pytest.raises(OSError, match="no"):
-        half_made.clear(paths, row, succeeded=False)
+        cleanup.clear(paths, row, succeeded=False)
     assert names(machines) == {f".nspawnpanel-{row.id}.tmp"}
     assert nspawn_file.read(paths, WEB) == THEIRS
     assert not paths.job(row.id).exists()
@@ -228,7 +232,7 @@ def test_a_base_only_a_newer_worker_can_read_stays(paths, spool, machines):
     tree.mkdir()
     paths.bases.mkdir(parents=True)
     (paths.bases / "0123456789abcdef.json").write_text('{"id": "0123456789abcdef", "of_tomorrow": 1}')
-    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
+    cleanup.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert tree.exists()
 
 
@@ -237,7 +241,7 @@ def test_a_new_pool_of_a_job_that_has_ended_goes(paths, spool, machines):
     ended(spool, over, "failed")
     for row in (over, open_):
         paths.new_pool(row.id).touch()
-    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
+    cleanup.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert not paths.new_pool(over.id).exists()
     assert paths.new_pool(open_.id).exists()
 
@@ -249,6 +253,6 @@ def test_files_of_ended_jobs_that_a_power_cut_brought_back_go_but_no_log(paths, 
         for name in ("apt.conf", job_log.FILE):
             (paths.job(row.id) / name).touch()
     ended(spool, over, "succeeded")
-    half_made.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
+    cleanup.sweep(paths, spool.ledger, lambda _: False, remnants.Remnants())
     assert names(paths.job(over.id)) == {job_log.FILE}
     assert names(paths.job(open_.id)) == {"tmp", "apt.conf", job_log.FILE}

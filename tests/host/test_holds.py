@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from machines.contract.reports import FoundFile, FoundMachine
-from machines.host import holds, inventory
-from machines.host.bus import BusError
-from machines.host.inventory import Lists
+from machines.host.observe import effective_settings, inventory
+from machines.host.observe.inventory import Lists
+from machines.host.system.bus import BusError
 
 
 @pytest.mark.parametrize(
@@ -22,14 +22,17 @@ from machines.host.inventory import Lists
     ],
 )  # fmt: skip
 def test_values_of_the_bus_as_text(value, text):
-    assert holds.text(value) == text
+    assert effective_settings.text(value) == text
 
 
 def test_reports_keep_their_bounds():
     file = FoundFile(path="/x", kind="nspawn", text="y" * 100_000)
-    made = list(holds.reports(FoundMachine(name=f"m{n}", files=[file] * 4) for n in range(8)))
+    made = list(effective_settings.reports(FoundMachine(name=f"m{n}", files=[file] * 4) for n in range(8)))
     assert [len(report.machines) for report in made] == [2, 2, 2, 2]
-    assert [len(r.machines) for r in holds.reports(FoundMachine(name=f"m{n}") for n in range(60))] == [50, 10]
+    assert [len(r.machines) for r in effective_settings.reports(FoundMachine(name=f"m{n}") for n in range(60))] == [
+        50,
+        10,
+    ]
 
 
 @pytest.mark.parametrize("error", [ValueError("no text"), ProcessLookupError(3, "gone"), KeyError("Id")])
@@ -43,6 +46,6 @@ def test_one_odd_machine_does_not_keep_the_others_from_being_told(monkeypatch, e
         return FoundMachine(name=name)
 
     monkeypatch.setattr(inventory, "read_what_answers", lists)
-    monkeypatch.setattr(holds, "_one", one)
-    told, odd = asyncio.run(holds.read(None, ["odd", "silent", "web", "gone"]))
+    monkeypatch.setattr(effective_settings, "_one", one)
+    told, odd = asyncio.run(effective_settings.read(None, ["odd", "silent", "web", "gone"]))
     assert ([each.name for each in told], odd) == (["web"], ["odd"])

@@ -10,8 +10,9 @@ import pytest
 from machines.contract import names
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import guarded, images
-from machines.host.images import Location
+from machines.host.storage import images
+from machines.host.storage.images import Location
+from machines.host.system import guarded
 
 WEB = MachineName("web")
 

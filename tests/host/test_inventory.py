@@ -9,9 +9,10 @@ import pytest
 from machines.contract import names
 from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
-from machines.host import addresses, inventory, links, watch
-from machines.host.bus import BusError
-from machines.host.trouble import Trouble
+from machines.host.context.trouble import Trouble
+from machines.host.network import addresses, links
+from machines.host.observe import inventory, watch
+from machines.host.system.bus import BusError
 
 FIB = """\
 Main:

@@ -3,8 +3,8 @@
 import os
 from uuid import uuid4
 
-from machines.host import job_log
-from machines.host.job_log import JobLog, read_from
+from machines.host.reports import job_log
+from machines.host.reports.job_log import JobLog, read_from
 
 
 def line(text: str) -> dict:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from machines.host import guarded, threads
-from machines.host.lanes import Lanes
+from machines.host.agent.queues import Lanes
+from machines.host.system import guarded, threads
 
 
 def test_work_on_one_name_keeps_its_order(eventually):

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from machines.contract import reports
-from machines.host import ledger as books
-from machines.host.faults import Misconfigured
-from machines.host.ledger import Ledger
+from machines.host.reports import ledger as books
+from machines.host.reports.ledger import Ledger
+from machines.host.system.faults import Misconfigured
 
 BUILD = {"op": "build", "name": "web", "sealed": "c2VjcmV0"}
 

@@ -6,16 +6,17 @@ from uuid import UUID
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.names import MachineName
 from machines.contract.orders import SeenFile
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.contract.reports import Leftover
-from machines.host import belongings, leftovers, nspawn_file
-from machines.host.faults import NameHasFiles
-from machines.host.nspawn_file import Files
-from machines.host.this_host import Task, ThisHost
-from machines.host.voice import Voice
+from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.job_output import Voice
+from machines.host.files import belongings, name_files, nspawn_file
+from machines.host.files.nspawn_file import Files
+from machines.host.system.faults import NameHasFiles
 
 WEB = MachineName("web")
 JOB = UUID(int=7)
@@ -49,13 +50,13 @@ def work(paths, order: orders.Build) -> tuple[ThisHost, Task, list[str]]:
 
 
 def test_nothing_there_is_nothing_to_decide(paths):
-    assert leftovers.look(paths, build()) == []
+    assert name_files.look(paths, build()) == []
 
 
 def test_what_nobody_has_seen_is_told_and_refused(paths, there):
     for order in (build(), build("replace"), build("keep", there[:1])):
         with pytest.raises(NameHasFiles, match=r"/web\.nspawn is there already, and 1 more") as caught:
-            leftovers.look(paths, order)
+            name_files.look(paths, order)
         told = [Leftover.model_validate(file) for file in caught.value.result["leftovers"]]
         assert [(file.path, file.kind, file.ours) for file in told] == [
             (str(each.path), each.kind, False) for each in there
@@ -66,21 +67,21 @@ def test_what_nobody_has_seen_is_told_and_refused(paths, there):
 def test_what_was_seen_and_has_changed_since_is_refused_as_well(paths, there):
     paths.nspawn_file(WEB).write_text("[Exec]\n")
     with pytest.raises(NameHasFiles, match="was different"):
-        leftovers.look(paths, build("replace", there))
+        name_files.look(paths, build("replace", there))
 
 
 def test_what_is_replaced_goes_with_copies_and_comes_back_when_the_build_fails(paths, there, programs):
     programs.says("systemctl")
     order = build("replace", there)
     host, task, said = work(paths, order)
-    assert leftovers.look(paths, order) == there
-    assert leftovers.to_write(paths, order, there) == WANTED
-    assert leftovers.to_replace(paths, order, there) == Files()
-    leftovers.settle(host, task, order, there)
+    assert name_files.look(paths, order) == there
+    assert name_files.to_write(paths, order, there) == WANTED
+    assert name_files.to_replace(paths, order, there) == Files()
+    name_files.settle(host, task, order, there)
     assert belongings.of(paths, WEB) == []
     assert said[0] == f"Removing {paths.nspawn_file(WEB)}, which was there before"
     task.stop.set()  # somebody has cancelled it, and systemd is told all the same
-    leftovers.put_back(paths, order, task)
+    name_files.put_back(paths, order, task)
     assert belongings.of(paths, WEB) == there
     assert [call[1] for call in programs.calls()] == ["daemon-reload"] * 2
 
@@ -88,8 +89,8 @@ def test_what_is_replaced_goes_with_copies_and_comes_back_when_the_build_fails(p
 def test_what_is_kept_stays_and_ours_is_written_only_where_there_is_none(paths, there):
     order = build("keep", there)
     host, task, said = work(paths, order)
-    assert leftovers.to_write(paths, order, leftovers.look(paths, order)) == Files(HAND, WANTED.limits)
-    leftovers.settle(host, task, order, there)
+    assert name_files.to_write(paths, order, name_files.look(paths, order)) == Files(HAND, WANTED.limits)
+    name_files.settle(host, task, order, there)
     assert belongings.of(paths, WEB) == there
     assert said[0].startswith("Keeping ")
 
@@ -97,25 +98,25 @@ def test_what_is_kept_stays_and_ours_is_written_only_where_there_is_none(paths, 
 def test_a_file_the_draft_was_based_on_is_no_surprise_but_a_link_to_it_is(paths, tmp_path):
     paths.nspawn_file(WEB).write_text(HAND)
     based = build(replaces_nspawn=nspawn_file.sha256(HAND))
-    assert leftovers.look(paths, based) == []
+    assert name_files.look(paths, based) == []
     paths.nspawn_file(WEB).rename(tmp_path / "managed")
     paths.nspawn_file(WEB).symlink_to(tmp_path / "managed")
     with pytest.raises(NameHasFiles):
-        leftovers.look(paths, based)
+        name_files.look(paths, based)
     paths.nspawn_file(WEB).unlink()
     paths.nspawn_file(WEB).symlink_to("/dev/null")
     with pytest.raises(NameHasFiles):
-        leftovers.look(paths, build())
+        name_files.look(paths, build())
 
 
 def test_our_own_files_lying_ready_are_none(paths):
     """A build looks twice, the second time right before it puts them into their places."""
     order = build()
-    there = leftovers.look(paths, order)
+    there = name_files.look(paths, order)
     prepared = nspawn_file.Prepared(paths, WEB, WANTED, Files())
-    assert leftovers.look(paths, order) == there == []
+    assert name_files.look(paths, order) == there == []
     prepared.put()
-    assert leftovers.look(paths, order) == []
+    assert name_files.look(paths, order) == []
 
 
 def test_files_of_names_without_a_machine_are_told(paths, there):

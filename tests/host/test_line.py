@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from machines.contract import envelope, orders
 from machines.contract.envelope import Actor, Envelope
-from machines.host import line
+from machines.host.reports import order_sequence
 
 REMOVE = orders.Remove(name="m5")
 T0 = time.time() - 10_000  # long enough ago for whatever a host heard then not to be heard by two couriers at once
@@ -33,9 +33,9 @@ def letter(epoch: int, sequence: int, issued: float = T0) -> Envelope:
 
 
 def heard_long_ago(db, epoch: int, sequence: int, issued: float = T0) -> None:
-    assert line.hear(db, letter(epoch, sequence, issued))
-    known = line._read(db)
-    line._write(db, **{**known, "at": issued})
+    assert order_sequence.hear(db, letter(epoch, sequence, issued))
+    known = order_sequence._read(db)
+    order_sequence._write(db, **{**known, "at": issued})
 
 
 LETTERS = st.lists(
@@ -53,65 +53,65 @@ def test_no_order_of_an_older_line_has_an_effect_however_they_come(letters):
     highest, latched = (0, 0), set()
     for epoch, told, late, reads_only, is_old in letters:
         sequence = told if epoch else 0  # a panel that knows no line
-        obeyed = line.hear(db, letter(epoch, sequence, T0 + late), reads_only=reads_only)
+        obeyed = order_sequence.hear(db, letter(epoch, sequence, T0 + late), reads_only=reads_only)
         if obeyed and not reads_only and (epoch, highest) != (0, (0, 0)):
             assert (epoch, sequence) > highest
             assert epoch not in latched
         if obeyed and (not reads_only or epoch > highest[0]):
             highest = max(highest, (epoch, sequence))
-        known = line.heard(db)
+        known = order_sequence.heard(db)
         assert (known.epoch, known.sequence) == highest, "what was refused or only read moves nothing on"
         if known.latched:
             latched.add(known.epoch)
         if is_old and highest[0]:
-            line._write(db, **{**line._read(db), "at": T0})
+            order_sequence._write(db, **{**order_sequence._read(db), "at": T0})
     db.close()
 
 
 def test_orders_in_their_order_are_obeyed(books):
-    assert [line.hear(books, letter(1, number)) for number in (1, 2, 5)] == [True] * 3
-    assert line.heard(books).sequence == 5
+    assert [order_sequence.hear(books, letter(1, number)) for number in (1, 2, 5)] == [True] * 3
+    assert order_sequence.heard(books).sequence == 5
 
 
 def test_an_order_that_comes_a_second_time_is_refused_and_is_no_second_panel(books):
     heard_long_ago(books, 1, 7)
-    assert not line.hear(books, letter(1, 7, T0))
-    assert not line.hear(books, letter(1, 3, T0 - 50))
-    assert not line.heard(books).latched
+    assert not order_sequence.hear(books, letter(1, 7, T0))
+    assert not order_sequence.hear(books, letter(1, 3, T0 - 50))
+    assert not order_sequence.heard(books).latched
 
 
 def test_a_panel_that_went_on_from_an_older_copy_is_not_obeyed_even_when_it_has_caught_up(books):
     heard_long_ago(books, 1, 20)
-    assert not line.hear(books, letter(1, 11, T0 + 3600))
-    assert line.heard(books).latched
-    assert not line.hear(books, letter(1, 21, T0 + 3700))
-    assert not line.hear(books, letter(1, 999, T0 + 3800))
-    assert line.hear(books, letter(2, 1, T0 + 3900)), "a person has confirmed"
-    assert not line.heard(books).latched
-    assert not line.hear(books, letter(1, 1000, T0 + 4000)), "the line from before is over"
+    assert not order_sequence.hear(books, letter(1, 11, T0 + 3600))
+    assert order_sequence.heard(books).latched
+    assert not order_sequence.hear(books, letter(1, 21, T0 + 3700))
+    assert not order_sequence.hear(books, letter(1, 999, T0 + 3800))
+    assert order_sequence.hear(books, letter(2, 1, T0 + 3900)), "a person has confirmed"
+    assert not order_sequence.heard(books).latched
+    assert not order_sequence.hear(books, letter(1, 1000, T0 + 4000)), "the line from before is over"
 
 
 def test_couriers_side_by_side_are_no_second_panel(books):
     """The second order overtook the first by milliseconds; the clock of the first one's courier is 30 s ahead."""
     now = time.time()
-    assert line.hear(books, letter(1, 6, now))
-    assert not line.hear(books, letter(1, 5, now + 30))
-    assert not line.heard(books).latched
-    assert line.hear(books, letter(1, 7, now))
+    assert order_sequence.hear(books, letter(1, 6, now))
+    assert not order_sequence.hear(books, letter(1, 5, now + 30))
+    assert not order_sequence.heard(books).latched
+    assert order_sequence.hear(books, letter(1, 7, now))
 
 
 def test_a_question_for_reports_is_answered_and_catches_up_with_nothing(books):
     heard_long_ago(books, 1, 20)
-    assert line.hear(books, letter(1, 10, T0 + 500), reads_only=True)
-    assert line.hear(books, letter(1, 30, T0 + 500), reads_only=True)
-    assert (line.heard(books).sequence, line.heard(books).latched) == (20, False)
+    assert order_sequence.hear(books, letter(1, 10, T0 + 500), reads_only=True)
+    assert order_sequence.hear(books, letter(1, 30, T0 + 500), reads_only=True)
+    assert (order_sequence.heard(books).sequence, order_sequence.heard(books).latched) == (20, False)
 
 
 def test_a_panel_that_knows_no_line_is_obeyed_until_one_was_heard(books):
-    assert line.hear(books, letter(0, 0))
-    assert line.hear(books, letter(0, 0))
-    assert line.hear(books, letter(1, 1))
-    assert not line.hear(books, letter(0, 0)), "a copy from before the panel knew"
+    assert order_sequence.hear(books, letter(0, 0))
+    assert order_sequence.hear(books, letter(0, 0))
+    assert order_sequence.hear(books, letter(1, 1))
+    assert not order_sequence.hear(books, letter(0, 0)), "a copy from before the panel knew"
 
 
 def test_a_host_that_knows_no_line_gets_an_order_without_a_place(sealed_text):

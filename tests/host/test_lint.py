@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from machines.contract import command_line, nspawn
+from machines.contract.configuration import command_line, nspawn
 from machines.contract.problems import Problem
-from machines.host import guarded, lint
-from machines.host.faults import CommandFailed
-from machines.host.nspawn_file import Files
-from machines.host.policy import Policy
+from machines.host.files.nspawn_file import Files
+from machines.host.machine import lint
+from machines.host.policy.policy import Policy
+from machines.host.system import guarded
+from machines.host.system.faults import CommandFailed
 
 
 @pytest.fixture

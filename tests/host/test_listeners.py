@@ -3,7 +3,7 @@
 import os
 import socket
 
-from machines.host import listeners
+from machines.host.network import listeners
 
 
 def test_a_listener_of_ours_is_found_and_named():

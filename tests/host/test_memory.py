@@ -11,11 +11,12 @@ import pytest
 from machines.contract import orders
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
-from machines.host.policy import Policy
-from machines.host.rootfs import build, memory
-from machines.host.rootfs.building import Building
-from machines.host.this_host import Task, ThisHost
-from machines.host.voice import Voice
+from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.job_output import Voice
+from machines.host.policy.policy import Policy
+from machines.host.rootfs import build
+from machines.host.rootfs.steps import tmpfs_build
+from machines.host.rootfs.steps.building import Building
 
 MIB = 1 << 20
 
@@ -49,7 +50,7 @@ def building(paths):
 
 
 def fill(building: Building, filler: Filler, monkeypatch, room: int) -> Filler:
-    monkeypatch.setattr(memory, "room", lambda _: room)
+    monkeypatch.setattr(tmpfs_build, "room", lambda _: room)
     monkeypatch.setattr(build, "builder_of", lambda _: filler)
     build.bootstrap(building)
     build.packages(building)
@@ -107,4 +108,4 @@ def test_a_host_may_forbid_it(building, monkeypatch):
 def test_one_build_gets_its_share_of_half_of_what_is_available(tmp_path, available, at_once, room):
     meminfo: Path = tmp_path / "meminfo"
     meminfo.write_text(f"MemTotal:  64000000 kB\nMemAvailable: {available * 1024**2} kB\nHugePages_Total: 0\n")
-    assert memory.room(at_once, meminfo) == room * 1024**3
+    assert tmpfs_build.room(at_once, meminfo) == room * 1024**3

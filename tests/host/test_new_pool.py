@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from machines.host import new_pool
-from machines.host.paths import Paths
+from machines.host.rootfs import btrfs_pool
+from machines.host.system.paths import Paths
 from tests.host.killed import dies_before
 
 
@@ -36,10 +36,10 @@ def image(folder: Path) -> Path:
 )
 def test_a_copy_that_differs_in_anything_is_found(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
     one, other = image(tmp_path / "one"), image(tmp_path / "other")
-    assert new_pool.census(one) == new_pool.census(other)
-    assert new_pool.census(one)[0] == 5
+    assert btrfs_pool.census(one) == btrfs_pool.census(other)
+    assert btrfs_pool.census(one)[0] == 5
     change(other)
-    assert new_pool.census(one) != new_pool.census(other)
+    assert btrfs_pool.census(one) != btrfs_pool.census(other)
 
 
 # --- killed in the middle
@@ -47,7 +47,7 @@ def test_a_copy_that_differs_in_anything_is_found(tmp_path: Path, change) -> Non
 
 def marked(file: Path, job: object) -> None:
     try:
-        os.setxattr(file, new_pool.MARK, str(job).encode())
+        os.setxattr(file, btrfs_pool.MARK, str(job).encode())
     except OSError:
         pytest.skip("trusted attributes need root")
 
@@ -63,7 +63,7 @@ def test_before_the_switch_only_the_file_goes(paths: Paths) -> None:
     (paths.machines / "web").mkdir()
     paths.new_pool(job).write_bytes(b"half")
     paths.before_pool.mkdir()  # made right before the switch; it would be in the way of the next
-    new_pool.clear(paths, job)
+    btrfs_pool.clear(paths, job)
     assert tops(paths) == ["machines"]
     assert (paths.machines / "web").is_dir()
 
@@ -76,9 +76,9 @@ def test_within_the_switch_everything_goes_back(paths: Paths, exchanged: bool) -
     marked(paths.pool_file, job)
     paths.before_pool.mkdir()
     if exchanged:
-        new_pool.exchange(paths.machines, paths.before_pool)
+        btrfs_pool.exchange(paths.machines, paths.before_pool)
         assert (paths.before_pool / "web").is_dir()
-    new_pool.clear(paths, job)
+    btrfs_pool.clear(paths, job)
     assert tops(paths) == ["machines"]
     assert (paths.machines / "web").is_dir()
 
@@ -93,10 +93,10 @@ def test_it_goes_back_as_well_when_that_is_killed_between_any_two_steps(paths: P
         paths.pool_file.write_bytes(b"whole")
         marked(paths.pool_file, job)
         paths.before_pool.mkdir()
-        new_pool.exchange(paths.machines, paths.before_pool)
-        killed = dies_before(change, lambda: new_pool.clear(paths, job))
+        btrfs_pool.exchange(paths.machines, paths.before_pool)
+        killed = dies_before(change, lambda: btrfs_pool.clear(paths, job))
         assert not ((paths.machines / "web").exists() and paths.pool_file.exists()), change
-        new_pool.clear(paths, job)
+        btrfs_pool.clear(paths, job)
         assert (tops(paths), os.listdir(paths.machines)) == (["machines"], ["web"]), change
     assert change > 4
 
@@ -105,5 +105,5 @@ def test_the_file_of_somebody_else_is_not_touched(paths: Paths) -> None:
     paths.pool_file.write_bytes(b"theirs")
     marked(paths.pool_file, uuid4())
     paths.before_pool.mkdir()
-    new_pool.clear(paths, uuid4())
+    btrfs_pool.clear(paths, uuid4())
     assert tops(paths) == ["machines", "machines.before-pool", "machines.raw"]

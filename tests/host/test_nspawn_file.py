@@ -5,12 +5,14 @@ from uuid import uuid4
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.problems import Problem
-from machines.host import apply, generations, nspawn_file
-from machines.host.faults import ConfigChanged
-from machines.host.generations import Record
-from machines.host.nspawn_file import Files, Prepared
+from machines.host.files import generations, nspawn_file
+from machines.host.files.generations import Record
+from machines.host.files.nspawn_file import Files, Prepared
+from machines.host.machine import apply
+from machines.host.system.faults import ConfigChanged
 
 
 def conf(revision: int, text: str, limits: str = "", **based: str) -> orders.Configuration:

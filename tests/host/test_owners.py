@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from machines.host.rootfs import owners
+from machines.host.storage import uid_shift
 
-FIRST = 7 * owners.RANGE
+FIRST = 7 * uid_shift.RANGE
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
@@ -27,14 +27,14 @@ def shifted(root: Path) -> Path:
 def test_every_owner_comes_back_and_nothing_outside_is_touched(tmp_path: Path) -> None:
     before = os.stat("/etc/passwd")
     tree = shifted(tmp_path / "tree")
-    assert owners.first_id(tree) == FIRST
-    assert owners.reset(tree) == 5
+    assert uid_shift.first_id(tree) == FIRST
+    assert uid_shift.reset(tree) == 5
     tool = (tree / "bin/tool").stat()
     assert (tool.st_uid, tool.st_gid, tool.st_mode & 0o7777) == (33, 33, 0o4755)
     assert (tree / "link").lstat().st_uid == 1000
     assert (tree / "mine").stat().st_uid == 0
     assert os.stat("/etc/passwd") == before
-    assert owners.reset(tree) == 0
+    assert uid_shift.reset(tree) == 0
 
 
 def test_a_capability_of_the_namespace_becomes_a_plain_one(tmp_path: Path) -> None:
@@ -42,5 +42,5 @@ def test_a_capability_of_the_namespace_becomes_a_plain_one(tmp_path: Path) -> No
     body = struct.pack("<IIII", 1 << 13, 0, 0, 0)
     name = "security.capability"
     os.setxattr(tree / "bin/tool", name, struct.pack("<I", 0x03000001) + body + struct.pack("<I", FIRST))
-    owners.reset(tree)
+    uid_shift.reset(tree)
     assert os.getxattr(tree / "bin/tool", name) == struct.pack("<I", 0x02000001) + body

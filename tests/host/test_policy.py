@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.problems import NotAllowed
 from machines.contract.recipes import ArchRecipe, CloneRecipe, DebianRecipe, FirstBoot
-from machines.host import policy
-from machines.host.faults import Misconfigured
-from machines.host.paths import Paths
-from machines.host.policy import Policy
+from machines.host.policy import policy
+from machines.host.policy.policy import Policy
+from machines.host.system.faults import Misconfigured
+from machines.host.system.paths import Paths
 
 NOTHING = nspawn.parse("")
 

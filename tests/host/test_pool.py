@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from machines.host.rootfs import pool
+from machines.host.storage import pool
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from machines.contract import command_line, nspawn, protected
+from machines.contract.configuration import command_line, nspawn, protected
+from machines.contract.configuration.protected import Place
 from machines.contract.problems import Problem
-from machines.contract.protected import Place
-from machines.host import guarded, host_fact, lint, protection, reached
-from machines.host.nspawn_file import Files
-from machines.host.protection import Protection
+from machines.host.files.nspawn_file import Files
+from machines.host.machine import lint
+from machines.host.observe import host_facts
+from machines.host.policy import protection, real_paths
+from machines.host.policy.protection import Protection
+from machines.host.system import guarded
 
 
 def why(text: str, *places: Path | str, secret: bool = False, as_root: bool = False) -> str:
@@ -261,7 +264,7 @@ def test_a_layer_of_an_overlay_may_have_any_name(own_mounts, tmp_path, options, 
 def test_layers_given_one_by_one_are_seen_as_well():
     """As a mount of Linux 6.8 and later may be written, told by 6.18."""
     line = r"9 1 0:9 / /x rw - overlay overlay rw,lowerdir+=/lo:w,lowerdir+=/a\040b,upperdir=/up,workdir=/w,uuid=on"
-    assert sorted(reached._shown(reached._mount(line))) == ["/a b", "/lo:w", "/up"]
+    assert sorted(real_paths._shown(real_paths._mount(line))) == ["/a b", "/lo:w", "/up"]
 
 
 def test_a_place_seen_through_an_overlay_is_found_below_it(own_mounts, tmp_path):
@@ -362,17 +365,17 @@ def test_a_machine_that_lies_elsewhere_is_protected_there(paths, tmp_path):
 
 
 def test_a_file_system_in_a_file_is_reached_by_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(reached, "LOOPS", tmp_path)
+    monkeypatch.setattr(real_paths, "LOOPS", tmp_path)
     (tmp_path / "loop7" / "loop").mkdir(parents=True)
     (tmp_path / "loop7" / "loop" / "backing_file").write_text("/srv/pool.raw\n")
     line = "36 25 0:32 / /var/lib/machines rw - btrfs /dev/loop7 rw,subvol=/"
-    assert list(reached.Mounts((reached._mount(line),)).files_of("0:32")) == ["/srv/pool.raw"]
+    assert list(real_paths.Mounts((real_paths._mount(line),)).files_of("0:32")) == ["/srv/pool.raw"]
 
 
 def test_what_a_host_tells_may_be_anything():
     assert (
         protected.as_told(None) == protected.as_told("/etc") == protected.as_told([1, {"path": 3}, {"path": "x"}]) == []
     )
-    assert protected.as_told([place.model_dump() for place in host_fact._protected([Place("/opt/x", "y", True)])]) == [
+    assert protected.as_told([place.model_dump() for place in host_facts._protected([Place("/opt/x", "y", True)])]) == [
         Place("/opt/x", "y", True)
     ]

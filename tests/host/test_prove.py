@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from machines.contract.proofs import Trial
-from machines.host import host_fact, load_group, prove
-from machines.host.load_group import Group
+from machines.contract.limit_test import Trial
+from machines.host.limits import limit_test, load_group
+from machines.host.limits.load_group import Group
+from machines.host.observe import host_facts
 
 MIB = 1 << 20
-REPOSITORY = Path(prove.__file__).parents[2]
+REPOSITORY = Path(limit_test.__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ REPOSITORY = Path(prove.__file__).parents[2]
      (20, 31.0, 100, "broken"), (150, 60.0, 0, "unreached"), (20, 100.0, 0, "broken")],
 )  # fmt: skip
 def test_the_verdict_on_cpu_time(asked, measured, throttled, verdict):
-    assert prove.cpu_verdict(asked, measured, throttled) == verdict
+    assert limit_test.cpu_verdict(asked, measured, throttled) == verdict
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,11 @@ def test_the_verdict_on_cpu_time(asked, measured, throttled, verdict):
      (160 * MIB, True, "broken"), (90 * MIB, False, "unreached")],
 )  # fmt: skip
 def test_the_verdict_on_memory(peak, killed, verdict):
-    assert prove.memory_verdict(128 * MIB, peak, killed=killed) == verdict
+    assert limit_test.memory_verdict(128 * MIB, peak, killed=killed) == verdict
 
 
 def test_rates_are_between_samples():
-    assert prove.rates([(0.0, 5.0), (0.25, 5.05), (0.5, 5.05)]) == [(0.25, 20.0), (0.5, 0.0)]
+    assert limit_test.rates([(0.0, 5.0), (0.25, 5.05), (0.5, 5.05)]) == [(0.25, 20.0), (0.5, 0.0)]
 
 
 # --- meters
@@ -122,26 +123,26 @@ PLENTY = {"MemAvailable": 8 << 30}
     ],
 )
 def test_what_would_hurt_is_not_tried(v2, monkeypatch, unit, cap, own, available, why):
-    monkeypatch.setattr(host_fact, "memory", lambda: {"MemAvailable": available})
-    assert prove.memory_refusal(v2, unit, cap, own) == why
+    monkeypatch.setattr(host_facts, "memory", lambda: {"MemAvailable": available})
+    assert limit_test.memory_refusal(v2, unit, cap, own) == why
 
 
 def test_nor_where_the_kernel_ends_the_whole_group(v2, monkeypatch):
-    monkeypatch.setattr(host_fact, "memory", lambda: PLENTY)
+    monkeypatch.setattr(host_facts, "memory", lambda: PLENTY)
     write(v2.at("memory"), memory__oom__group="1\n")
-    assert prove.memory_refusal(v2, {}, 128 * MIB, 9 * MIB) == "group-kill"
+    assert limit_test.memory_refusal(v2, {}, 128 * MIB, 9 * MIB) == "group-kill"
 
 
 def test_a_quota_of_all_cpus_or_more_cannot_be_proved(v2, tmp_path):
-    assert prove.cpu_refusal(v2, 200, 2) == "more-than-host"
-    assert prove.cpu_refusal(v2, 199, 2) == ""
-    assert prove.cpu_refusal(Group("/nowhere", tmp_path), 20, 2) == "no-meter"
+    assert limit_test.cpu_refusal(v2, 200, 2) == "more-than-host"
+    assert limit_test.cpu_refusal(v2, 199, 2) == ""
+    assert limit_test.cpu_refusal(Group("/nowhere", tmp_path), 20, 2) == "no-meter"
 
 
 def test_without_limits_nothing_is_loaded():
     infinite = {"CPUQuotaPerSecUSec": 2**64 - 1, "MemoryMax": 2**64 - 1}
-    assert prove.cpu(None, None, infinite).verdict == "none"
-    assert prove.memory(None, None, infinite).verdict == "none"
+    assert limit_test.cpu(None, None, infinite).verdict == "none"
+    assert limit_test.memory(None, None, infinite).verdict == "none"
 
 
 # --- the load
@@ -149,8 +150,8 @@ def test_without_limits_nothing_is_loaded():
 STARTER = """
 import sys
 from pathlib import Path
-from machines.host import load_group
-from machines.host.run import run
+from machines.host.limits import load_group
+from machines.host.system.run import run
 print("ready", flush=True)
 run([sys.executable, "-I", "-S", sys.argv[1], *sys.argv[3:]], timeout=60,
     prepare=load_group.entering([], cpu_seconds=int(sys.argv[2]), memory=1 << 30))
@@ -158,7 +159,7 @@ run([sys.executable, "-I", "-S", sys.argv[1], *sys.argv[3:]], timeout=60,
 
 
 def start(*words: str, cpu_seconds: int = 60) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-c", STARTER, str(prove.LOAD), str(cpu_seconds), *words]
+    argv = [sys.executable, "-c", STARTER, str(limit_test.LOAD), str(cpu_seconds), *words]
     return subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -227,4 +228,4 @@ def test_it_fills_as_much_memory_as_it_was_told():
      (Trial(key="MemoryMax", verdict="refused", why="too-near", asked=MIB), "MemoryMax: not tried (too-near)")],
 )  # fmt: skip
 def test_the_log_says_it_in_a_line(trial, words):
-    assert prove.in_words(trial) == words
+    assert limit_test.in_words(trial) == words

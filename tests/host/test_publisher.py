@@ -6,9 +6,9 @@ import pytest
 import redis
 
 from machines.contract import reports, routes
-from machines.host import publisher
-from machines.host.publisher import Publisher
-from machines.panel import mailbox
+from machines.host.reports import publisher
+from machines.host.reports.publisher import Publisher
+from machines.panel.courier import mailbox
 from nspawnpanel.valkey import Valkey
 
 LONG = [reports.Line(at=1.0, source="o", text="x" * 15_000)] * 4

@@ -8,10 +8,10 @@ from typing import cast
 import pytest
 
 from machines.contract.recipes import PullRecipe
-from machines.host.faults import CommandFailed, NoSpace
-from machines.host.policy import Policy
+from machines.host.policy.policy import Policy
 from machines.host.rootfs import pull
-from machines.host.rootfs.building import Building
+from machines.host.rootfs.steps.building import Building
+from machines.host.system.faults import CommandFailed, NoSpace
 
 GIB = 1024**3
 

@@ -26,8 +26,10 @@ from machines.contract import envelope, orders, routes
 from machines.contract.envelope import key_id
 from machines.contract.problems import EnvelopeRefused
 from machines.contract.reports import AnyReport
-from machines.host import keys, message, resp
-from machines.panel.mailbox import Mailbox
+from machines.host.agent import message
+from machines.host.context import keys
+from machines.host.reports import resp
+from machines.panel.courier.mailbox import Mailbox
 from nspawnpanel.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]

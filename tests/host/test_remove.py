@@ -14,13 +14,16 @@ from uuid import UUID
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import belongings, guarded, remove
-from machines.host.bus import BusError
-from machines.host.this_host import Task, ThisHost
-from machines.host.voice import Voice
+from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.job_output import Voice
+from machines.host.files import belongings
+from machines.host.machine import remove
+from machines.host.system import guarded
+from machines.host.system.bus import BusError
 from tests.host.killed import dies_before
 
 JOB = UUID(int=7)

@@ -4,10 +4,10 @@ import json
 from uuid import uuid4
 
 from machines.contract import envelope, reports
-from machines.host import ledger as books
-from machines.host import reporting
-from machines.host.reporting import batch
-from machines.host.voice import Voice
+from machines.host.context.job_output import Voice
+from machines.host.reports import ledger as books
+from machines.host.reports import reporting
+from machines.host.reports.reporting import batch
 
 
 def line(text: str, source: str = "o") -> dict:

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from machines.host import resp
+from machines.host.reports import resp
 
 
 class Impostor(threading.Thread):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from machines.host.rootfs import btrfs, pool, rmtree
+from machines.host.storage import btrfs, pool, rmtree
 from tests.host import disks
 
 MANY = 20_000

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from machines.host.faults import CommandFailed, Stopped, TookTooLong
-from machines.host.run import LINE_LIMIT, environment, run
+from machines.host.system.faults import CommandFailed, Stopped, TookTooLong
+from machines.host.system.run import LINE_LIMIT, environment, run
 
 SH = "/bin/sh"
 

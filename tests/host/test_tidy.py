@@ -6,8 +6,8 @@ import pytest
 
 from machines.contract import orders
 from machines.contract.problems import Problem
-from machines.host import tidy
-from machines.host.paths import DROPIN
+from machines.host.machine import remove_dropins
+from machines.host.system.paths import DROPIN
 
 UNIT = "systemd-nspawn@web.service.d"
 TEXT = "[Service]\nMemoryMax=1G\n"
@@ -20,7 +20,7 @@ def old(path, text: str = TEXT) -> orders.OldDropin:
 def test_drop_ins_of_this_machine_may_go(paths):
     for folder in (paths.lasting_control, paths.control, paths.units):
         file = folder / UNIT / "50-MemoryMax.conf"
-        assert tidy._check(paths, "web", old(file)) == file
+        assert remove_dropins._check(paths, "web", old(file)) == file
 
 
 def test_nothing_else_may(paths):
@@ -38,25 +38,25 @@ def test_nothing_else_may(paths):
         "/etc/passwd",
     ):
         with pytest.raises(Problem) as refusal:
-            tidy._check(paths, "web", old(path))
+            remove_dropins._check(paths, "web", old(path))
         assert refusal.value.code == "dropin-refused"
 
 
 def test_only_the_file_that_was_seen_goes(paths, tmp_path):
     file = paths.units / UNIT / "60-late.conf"
     file.parent.mkdir(parents=True)
-    assert tidy._read(file, old(file)) == ""
+    assert remove_dropins._read(file, old(file)) == ""
     file.write_text(TEXT)
-    assert tidy._read(file, old(file)) == TEXT
+    assert remove_dropins._read(file, old(file)) == TEXT
     with pytest.raises(Problem, match="has been changed since"):
-        tidy._read(file, old(file, "something else"))
+        remove_dropins._read(file, old(file, "something else"))
     file.rename(tmp_path / "aside")
     file.symlink_to(tmp_path / "aside")
     with pytest.raises(Problem, match="cannot be read"):
-        tidy._read(file, old(file))
+        remove_dropins._read(file, old(file))
 
 
 def test_a_copy_stays(paths):
     file = paths.lasting_control / UNIT / "50-MemoryMax.conf"
-    tidy._keep(paths, "web", file, TEXT)
+    remove_dropins._keep(paths, "web", file, TEXT)
     assert (paths.generations("web") / "dropins/lasting-control/50-MemoryMax.conf").read_text() == TEXT

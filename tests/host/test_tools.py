@@ -4,8 +4,8 @@ import pytest
 
 from machines.contract import tools as table
 from machines.contract.problems import Problem
-from machines.host import tools
 from machines.host.doctor import host_checks
+from machines.host.system import tools
 
 
 @pytest.fixture

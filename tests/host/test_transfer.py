@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from machines.contract import reach
+from machines.contract.configuration import egress_rules
 from machines.contract.problems import Problem
-from machines.host import transfer
-from machines.host.transfer import Panel
+from machines.host.rootfs.steps import transfer
+from machines.host.rootfs.steps.transfer import Panel
 
 CONTENT = os.urandom(3_000_000)
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -127,7 +127,7 @@ def test_it_fetches_with_its_token(server, tmp_path):
 
 
 def test_nothing_is_said_to_a_clouds_metadata_service(server, tmp_path, packed, monkeypatch):
-    monkeypatch.setattr(reach, "METADATA", (ip_network("127.0.0.1"),))
+    monkeypatch.setattr(egress_rules, "METADATA", (ip_network("127.0.0.1"),))
     assert refused(lambda: fetch(server, tmp_path)).code == "panel-refused"
     assert refused(lambda: panel(server).bring(packed, lambda _: None)).code == "panel-refused"
     assert server.asked == []

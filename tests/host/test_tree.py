@@ -11,8 +11,9 @@ import pytest
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, FirstBoot
-from machines.host.rootfs import firstboot, tree
-from machines.host.run import run
+from machines.host.rootfs.steps import firstboot
+from machines.host.system import tree
+from machines.host.system.run import run
 
 
 @pytest.fixture

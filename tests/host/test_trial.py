@@ -7,9 +7,11 @@ import pytest
 
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host import journal, trial, unit_state
-from machines.host.bus import BusError
-from machines.host.unit_state import UnitState
+from machines.host.machine import guarded_restart
+from machines.host.observe import unit_state
+from machines.host.observe.unit_state import UnitState
+from machines.host.system import journal
+from machines.host.system.bus import BusError
 
 BEFORE = UnitState(MachineName("web"), "systemd-nspawn@web.service", "active", "running", began=100.0, invocation=b"1")
 
@@ -43,16 +45,16 @@ def ended(result: str = "", error: Exception | None = None) -> Future:
 def test_a_unit_that_is_masked_since_is_not_told_as_restarted():
     machine = Machine(ended(error=BusError("org.freedesktop.systemd1.UnitMasked", "Unit is masked.")))
     with pytest.raises(BusError, match="masked"):
-        trial._anew(machine, BEFORE.began)
+        guarded_restart._anew(machine, BEFORE.began)
 
 
 def test_one_whose_needs_fail_is_said_at_once_and_not_waited_for(monkeypatch):
     monkeypatch.setattr(unit_state, "of_template", lambda *_: BEFORE)
     monkeypatch.setattr(journal, "of_failure", lambda *_, **__: ["an old line"])
     with pytest.raises(Problem, match="a unit it needs failed") as raised:
-        trial._anew(Machine(ended("dependency")), BEFORE.began)
+        guarded_restart._anew(Machine(ended("dependency")), BEFORE.began)
     assert raised.value.code == "start-failed"
 
 
 def test_a_new_run_is_left_to_come_up():
-    trial._anew(Machine(ended("done")), BEFORE.began - 1)
+    guarded_restart._anew(Machine(ended("done")), BEFORE.began - 1)

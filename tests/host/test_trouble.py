@@ -3,7 +3,7 @@
 import os
 
 from machines.contract.reports import Heartbeat
-from machines.host.trouble import Trouble
+from machines.host.context.trouble import Trouble
 
 
 def test_trouble_of_any_length_and_with_any_name_can_be_told():

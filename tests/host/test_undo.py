@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.host.undo import Undo
+from machines.host.system.undo import Undo
 
 
 def test_it_goes_back_in_reverse():

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from machines.contract.states import MachineState
-from machines.host import journal, unit_state
-from machines.host.unit_state import INFINITE, UnitState
+from machines.host.observe import unit_state
+from machines.host.observe.unit_state import INFINITE, UnitState
+from machines.host.system import journal
 
 TEMPLATE = "systemd-nspawn@web.service"
 SERVICE = {

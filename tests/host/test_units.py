@@ -8,11 +8,11 @@ import pytest
 from machines.contract import orders
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
-from machines.host import unit_job, units
-from machines.host.faults import Stopped, TookTooLong
-from machines.host.ledger import Row
+from machines.host.agent import unit_job, unit_jobs
+from machines.host.context.host_context import ThisHost
+from machines.host.reports.ledger import Row
 from machines.host.rootfs import build
-from machines.host.this_host import ThisHost
+from machines.host.system.faults import Stopped, TookTooLong
 
 JOB = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -26,36 +26,36 @@ def row(**changed) -> Row:
 
 
 def test_the_unit_is_named_after_its_job_and_capped():
-    argv = units.argv(row(), Path("/var/lib/nspawnpanel"))
+    argv = unit_jobs.argv(row(), Path("/var/lib/nspawnpanel"))
     assert f"--unit=nspawnpanel-job-{JOB}.service" in argv
     assert "--slice=nspawnpanel.slice" in argv
     for assignment in ("KillMode=control-group", "RuntimeMaxSec=3600", "CPUWeight=20", "TimeoutStopSec=4"):
         assert f"--property={assignment}" in argv
-    assert argv[argv.index("--") + 1 :][1:] == ["-m", "machines.host.unit_job", str(JOB)]
+    assert argv[argv.index("--") + 1 :][1:] == ["-m", "machines.host.agent.unit_job", str(JOB)]
 
 
 @pytest.mark.parametrize("kind", ["archive", "pull"])
 def test_one_that_only_unpacks_may_hold_less_memory(kind):
-    argv = units.argv(row(wanted={"op": "build", "recipe": {"kind": kind}}), Path("/s"))
+    argv = unit_jobs.argv(row(wanted={"op": "build", "recipe": {"kind": kind}}), Path("/s"))
     most = next(int(word.removeprefix("--property=MemoryMax=")) for word in argv if "MemoryMax=" in word)
-    assert 0 < most <= units.UNPACKING
-    assert "--property=MemoryMax=75%" in units.argv(row(), Path("/s"))
+    assert 0 < most <= unit_jobs.UNPACKING
+    assert "--property=MemoryMax=75%" in unit_jobs.argv(row(), Path("/s"))
 
 
 def test_proxies_reach_it_by_a_file_of_root_and_never_by_its_command(tmp_path):
     environ = {"https_proxy": 'http://ada:se"cr$et@proxy:3128', "NO_PROXY": "", "REDIS_PASSWORD": "x"}
-    file = units.hand_over(tmp_path / "job", environ)
+    file = unit_jobs.hand_over(tmp_path / "job", environ)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_text() == 'https_proxy="http://ada:se\\"cr\\$et@proxy:3128"\n'
-    argv = units.argv(row(), Path("/s"), file)
+    argv = unit_jobs.argv(row(), Path("/s"), file)
     assert f"--property=EnvironmentFile={file}" in argv
     assert argv.index(f"--property=EnvironmentFile={file}") < argv.index("--")
     assert "ada" not in str(argv)
-    assert units.hand_over(tmp_path / "none", {"REDIS_PASSWORD": "x"}) is None
+    assert unit_jobs.hand_over(tmp_path / "none", {"REDIS_PASSWORD": "x"}) is None
 
 
 def test_no_secret_is_in_it():
-    assert "CANARY" not in str(units.argv(row(), Path("/s")))
+    assert "CANARY" not in str(unit_jobs.argv(row(), Path("/s")))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def taken_up(paths, spool, monkeypatch, error: Exception | None) -> None:
         spool.ledger.take(db, JOB, orders.to_wire(order), "ada", "accepted")
     spool.ledger.begin(JOB)
     host = ThisHost(paths, None, None)  # type: ignore[arg-type]
-    made = units.Units(host, spool.ledger, spool.reporter, Watch())  # type: ignore[arg-type]
+    made = unit_jobs.Units(host, spool.ledger, spool.reporter, Watch())  # type: ignore[arg-type]
     made._persist(spool.ledger.job(JOB), made._take_up)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from machines.contract.problems import Problem
-from machines.host.faults import NoSpace
-from machines.host.rootfs import packed, unpack
-from machines.host.rootfs.packed import Limits
-from machines.host.rootfs.pool import TAR
+from machines.host.storage import decompress, unpack
+from machines.host.storage.decompress import Limits
+from machines.host.storage.pool import TAR
+from machines.host.system.faults import NoSpace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and device nodes are root's")
 GIB = 1024**3
@@ -40,7 +40,7 @@ def outside(tmp_path: Path) -> Path:
 
 def take(file: Path, tree: Path, most: int = GIB) -> unpack.Tally:
     limits = Limits(file.stat().st_size, most)
-    with packed.opened(file, limits) as stream:
+    with decompress.opened(file, limits) as stream:
         return unpack.unpack(stream, tree, limits, lambda *_: None)
 
 
@@ -363,7 +363,7 @@ def test_too_much_is_refused(tree, tmp_path):
 
 
 def test_a_bomb_is_refused_early(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(packed, "RATIO_FROM", 4_000_000)
+    monkeypatch.setattr(decompress, "RATIO_FROM", 4_000_000)
     plain = written(tmp_path / "x.tar", lambda a: add(a, "a", bytes(200_000_000)))
     subprocess.run(["gzip", str(plain)], check=True)
     with pytest.raises(Problem) as caught:
@@ -406,7 +406,7 @@ def test_too_many_entries_are_refused(tree, tmp_path, monkeypatch):
 
 
 def test_it_ends_before_the_machines_miss_the_room(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(packed, "KEEP_FREE", 2**60)
+    monkeypatch.setattr(decompress, "KEEP_FREE", 2**60)
     monkeypatch.setattr(unpack, "LOOK_EVERY", 1)
     with pytest.raises(NoSpace):
         take(written(tmp_path / "x.tar", lambda a: [add(a, "a", bytes(5000)), add(a, "b")]), tree)
@@ -434,8 +434,8 @@ def test_a_disk_image_comes_out_with_its_holes(tmp_path, pack):
         file = tmp_path / "x.raw.gz"
     limits = Limits(file.stat().st_size, GIB)
     made = tmp_path / "made.raw"
-    with packed.opened(file, limits) as stream:
-        assert packed.unpack_raw(stream, made, limits, lambda *_: None) == len(content)
+    with decompress.opened(file, limits) as stream:
+        assert decompress.unpack_raw(stream, made, limits, lambda *_: None) == len(content)
     assert made.read_bytes() == content
     assert made.stat().st_blocks * 512 < 3_000_000
     assert stat.S_IMODE(made.stat().st_mode) == 0o600

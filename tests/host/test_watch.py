@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from dbus_fast import Message, MessageType
 
-from machines.host import watch
-from machines.host.budget import Budget
-from machines.host.bus import unit_path
+from machines.host.observe import watch
+from machines.host.system.bus import unit_path
+from machines.host.system.rate_limit import Budget
 
 
 def watching(units: dict[str, str] | None = None) -> watch.Watch:

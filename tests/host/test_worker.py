@@ -17,14 +17,16 @@ from kombu.transport.redis import Transport
 from nacl.signing import SigningKey
 
 from machines.contract import reports, routes
-from machines.host import keys, settings, threads, worker
-from machines.host.bus import Bus
-from machines.host.faults import Misconfigured
-from machines.host.join import line
-from machines.host.policy import Policy
-from machines.host.tasks import doorway
-from machines.host.this_host import ThisHost
-from machines.host.worker import Pulse
+from machines.host.agent import worker
+from machines.host.agent.enrol import line
+from machines.host.agent.tasks import doorway
+from machines.host.agent.worker import Pulse
+from machines.host.context import keys, settings
+from machines.host.context.host_context import ThisHost
+from machines.host.policy.policy import Policy
+from machines.host.system import threads
+from machines.host.system.bus import Bus
+from machines.host.system.faults import Misconfigured
 
 ROOT = Path(__file__).parents[2]
 HOST = UUID("12345678-1234-5678-1234-567812345678")
@@ -105,7 +107,7 @@ def test_a_message_with_more_than_an_envelope_is_refused():
 def test_it_loads_no_orm_even_beside_the_panel():
     script = (
         "import os, sys; os.environ['DJANGO_SETTINGS_MODULE'] = 'nspawnpanel.settings'\n"
-        "from machines.host import worker, unit_job\n"
+        "from machines.host.agent import unit_job, worker\n"
         "bad = [m for m in sys.modules if m.startswith(('django.db', 'machines.models', 'machines.panel', 'nspawnpanel'))]\n"
         "sys.exit(str(bad) if bad else 0)"
     )
@@ -127,7 +129,7 @@ def test_keys_are_made_once_and_are_root_s_alone(tmp_path):
 def test_a_host_that_never_joined_is_told_how(tmp_path):
     with pytest.raises(Misconfigured, match="cannot be read") as caught:
         keys.load(tmp_path)
-    assert "machines.host.join" in caught.value.hint
+    assert "machines.host.agent.enrol" in caught.value.hint
 
 
 # --- a loop that hangs

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import limits, readback
+from machines.contract.configuration import compare_effective, limits
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.stack import Stack
 from tests.person import Person, until
@@ -157,7 +157,7 @@ def test_every_property_that_can_be_asked_for_is_read_back(brown):
     wrong = {
         key: (value, shown.get(key))
         for key, value in wanted.items()
-        if readback.holds(key, value, shown.get(key, ""), 1 << 40) is not True
+        if compare_effective.holds(key, value, shown.get(key, ""), 1 << 40) is not True
     }
     assert not wrong
 

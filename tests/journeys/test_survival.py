@@ -13,7 +13,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders, routes
-from machines.panel.mailbox import Mailbox
+from machines.panel.courier.mailbox import Mailbox
 from nspawnpanel.sandbox import Sandbox
 from nspawnpanel.stack import Stack
 from tests.live import leftovers

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.recipes import DnfRecipe, FirstBoot, PackagesRecipe, RpmRepository, SuseRecipe
 from machines.contract.reports import Outcome
 from nspawnpanel.sandbox import Sandbox

@@ -21,7 +21,7 @@ inside = threading.local()
 
 def role():
     words = sys.orig_argv
-    return "builder" if "machines.host.unit_job" in words else "worker" if "machines.host" in words else ""
+    return "builder" if "machines.host.agent.unit_job" in words else "worker" if "machines.host" in words else ""
 
 def changes(event, args):
     if args and "__pycache__" in str(args[0]):

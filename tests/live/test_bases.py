@@ -5,7 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.envelope import seal_secret
 from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
 from tests.host.scratch_panel import ScratchPanel

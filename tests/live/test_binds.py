@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.reports import Outcome
 from tests.host.scratch_panel import SERVICE, ScratchPanel
 

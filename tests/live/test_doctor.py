@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from machines.contract import findings, orders, proofs
-from machines.contract.findings import Finding, Level, MendWord
+from machines.contract import limit_test, orders
+from machines.contract.configuration import findings
+from machines.contract.configuration.findings import Finding, Level, MendWord
 from machines.contract.reports import Outcome
 from tests.host.scratch_panel import ScratchPanel
 
@@ -187,13 +188,13 @@ def services(panel: ScratchPanel) -> dict[str, str]:
 
 
 def loads(panel: ScratchPanel) -> str:
-    return panel.sandbox.run(["pgrep", "--full", "machines/host/load.py"], check=False).stdout
+    return panel.sandbox.run(["pgrep", "--full", "machines/host/limits/load_generator.py"], check=False).stdout
 
 
-def prove(panel: ScratchPanel) -> dict[str, proofs.Trial]:
+def prove(panel: ScratchPanel) -> dict[str, limit_test.Trial]:
     outcome = panel.do(orders.Prove(name=NAME), 90)
     assert outcome.state == "succeeded", outcome.problem
-    return {trial.key: trial for trial in proofs.from_wire(outcome.result).trials}
+    return {trial.key: trial for trial in limit_test.from_wire(outcome.result).trials}
 
 
 def test_both_caps_hold_and_the_machine_loses_nothing(panel):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from machines.contract import findings, orders, readback
-from machines.contract.findings import Finding, Level, MendWord
+from machines.contract import orders
+from machines.contract.configuration import compare_effective, findings
+from machines.contract.configuration.findings import Finding, Level, MendWord
 from machines.contract.reports import FoundMachine, Outcome
 from tests.live.traffic import GATE, OUTSIDE, Traffic
 from tests.person import until
@@ -59,7 +60,7 @@ def in_effect(net: Traffic, key: str, wanted: list[str], verdict: bool) -> None:
     """What the page of effective settings makes of what the host tells of the left machine."""
 
     def is_so(machine: FoundMachine) -> bool:
-        return machine.name == "left" and readback.inside(key, wanted, machine.inside.get(key, "")) is verdict
+        return machine.name == "left" and compare_effective.inside(key, wanted, machine.inside.get(key, "")) is verdict
 
     net.panel.read()
     net.panel.reports = [each for each in net.panel.reports if each.kind != "found"]

@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-from machines.contract import command_line, limits, nspawn
-from machines.host import lint
+from machines.contract.configuration import command_line, limits, nspawn
+from machines.host.machine import lint
 from tests.documents import many, written
 from tests.host.scratch_panel import ScratchPanel
 

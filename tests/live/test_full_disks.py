@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.recipes import CloneRecipe, DebianRecipe, FirstBoot, PullRecipe
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.valkey import Valkey

@@ -5,7 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from tests.host.scratch_panel import SERVICE, ScratchPanel
 
 FILE = "/etc/systemd/nspawn/web.nspawn"

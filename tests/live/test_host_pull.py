@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.recipes import FirstBoot, PullRecipe
 from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
 
@@ -171,7 +172,7 @@ def test_the_puller_has_no_other_way_out(panel):
     script = f"""
 import urllib.request
 from machines.host.rootfs import guard
-from machines.host.run import run
+from machines.host.system.run import run
 TRY = ["python3", "-c", "import urllib.request as u; print(u.urlopen('{SERVER}/SHA256SUMS', timeout=5).status)"]
 with guard.around(["127.0.0.1"], "{SERVER}/") as door:
     print(run(door.command(TRY), extra=door.variables).out.strip())

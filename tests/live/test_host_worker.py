@@ -9,7 +9,8 @@ from nacl.signing import SigningKey
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from machines.contract import nspawn, orders, routes
+from machines.contract import orders, routes
+from machines.contract.configuration import nspawn
 from machines.contract.envelope import seal_secret
 from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
 from machines.contract.reports import AnyReport
@@ -143,7 +144,7 @@ def test_enable_makes_it_start_with_the_host(panel):
 )
 def test_systemd_s_own_parser_is_heard(panel, text, words):
     script = (
-        "import sys; from machines.host import lint; from machines.host.paths import Paths;"
+        "import sys; from machines.host.machine import lint; from machines.host.system.paths import Paths;"
         "print('\\n'.join(lint.nspawn_words(Paths(), 'web', sys.argv[1])))"
     )
     said = python(panel, script, text)
@@ -163,7 +164,7 @@ def test_systemd_s_own_parser_is_heard(panel, text, words):
 )
 def test_systemd_s_word_on_a_drop_in_is_heard(panel, text, words):
     script = (
-        "import sys; from machines.host import lint; from machines.host.paths import Paths;"
+        "import sys; from machines.host.machine import lint; from machines.host.system.paths import Paths;"
         "print('\\n'.join(lint.dropin_words(Paths(), 'web', sys.argv[1])))"
     )
     said = python(panel, script, text)

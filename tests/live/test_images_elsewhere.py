@@ -2,7 +2,8 @@
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.recipes import CloneRecipe, FirstBoot
 from tests.host.scratch_panel import ScratchPanel
 

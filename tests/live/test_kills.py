@@ -14,7 +14,8 @@ from uuid import UUID
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.recipes import AnyRecipe, CloneRecipe, DebianRecipe, FirstBoot, PullRecipe
 from machines.contract.reports import Outcome
 from nspawnpanel.sandbox import CACHE, Sandbox

@@ -16,8 +16,9 @@ ENABLED = "/etc/systemd/system/machines.target.wants/systemd-nspawn@{}.service"
 TAKE = """
 import json, sys, uuid
 from machines.contract import orders
-from machines.host import ledger, settings
-from machines.host.paths import Paths
+from machines.host.context import settings
+from machines.host.reports import ledger
+from machines.host.system.paths import Paths
 own, job = settings.read(), uuid.uuid4()
 book = ledger.Ledger(Paths(state=settings.state()).ledger, host=own.host, generation=own.generation)
 with book.writing() as db:
@@ -27,8 +28,9 @@ print(job)
 """
 CANCEL = """
 import sys, uuid
-from machines.host import ledger, settings
-from machines.host.paths import Paths
+from machines.host.context import settings
+from machines.host.reports import ledger
+from machines.host.system.paths import Paths
 own = settings.read()
 ledger.Ledger(Paths(state=settings.state()).ledger, host=own.host, generation=own.generation).cancel(uuid.UUID(sys.argv[1]))
 """
@@ -89,7 +91,7 @@ def removal_that_dies(panel: ScratchPanel, name: str, before: int) -> UUID:
     panel.sandbox.run(["systemctl", "stop", SERVICE])
     job = panel.sandbox.run([PYTHON, "-c", TAKE, order]).stdout.strip()
     seams.arm(panel.sandbox, "builder", before, ".removed")
-    died = panel.sandbox.run([PYTHON, "-m", "machines.host.unit_job", job], check=False)
+    died = panel.sandbox.run([PYTHON, "-m", "machines.host.agent.unit_job", job], check=False)
     assert died.returncode != 0, died.stderr
     return UUID(job)
 

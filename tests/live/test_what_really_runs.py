@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from machines.contract import command_line, file_policy, nspawn, orders, readback
+from machines.contract import orders
+from machines.contract.configuration import command_line, compare_effective, file_policy, nspawn
 from machines.contract.reports import FoundMachine, Inventory
 from tests.host.scratch_panel import ScratchPanel
 
@@ -116,7 +117,7 @@ def test_who_owns_the_files_also_says_whether_there_is_a_user_namespace(on, sett
     on.host.write(FILE, settings)
     on.start()
     told = on.told(lambda machine: machine.run_command and "Exec.PrivateUsers" in machine.inside)
-    assert readback.inside("Exec.PrivateUsers", [users], told.inside["Exec.PrivateUsers"])
+    assert compare_effective.inside("Exec.PrivateUsers", [users], told.inside["Exec.PrivateUsers"])
     document = nspawn.parse(settings)
     assert file_policy.users_of(document, command_line.parse(told.run_command)) == users
 

@@ -4,7 +4,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from machines.contract import nspawn
+from machines.contract.configuration import nspawn
 from machines.models import BindMount, PortForward, Revision
 from machines.models.revision import ABSENT, as_settings, bind_rows, changes, port_rows, sha256
 

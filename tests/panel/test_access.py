@@ -10,10 +10,10 @@ from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from machines.contract import orders
+from machines.contract.permissions import RIGHTS, Right, Role
 from machines.contract.recipes import DebianRecipe
-from machines.contract.rights import RIGHTS, Right, Role
 from machines.models import Archive, Host, JobGroup, Preset, Recipe, RecipeVersion, Revision
-from machines.panel.access import PUBLIC, RequireDeclaredRight
+from machines.panel.web.access import PUBLIC, RequireDeclaredRight
 from tests import make
 
 SEE, OPERATE, CONFIGURE, BUILD, REMOVE = Right.SEE, Right.OPERATE, Right.CONFIGURE, Right.BUILD, Right.REMOVE

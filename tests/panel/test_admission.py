@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from machines.panel import admission
-from machines.panel.admission import Gate, Gates
+from machines.panel.web import admission
+from machines.panel.web.admission import Gate, Gates
 
 MALLORY, EVE, ADA = "192.0.2.66", "192.0.2.67", "192.0.2.1"
 WHOLE = {"type": "http.request", "body": b"login=ada", "more_body": False}

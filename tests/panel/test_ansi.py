@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machines.panel.ansi import plain, render
+from machines.panel.logs.ansi import plain, render
 
 CASES = {
     "plain text": ("hello", "hello"),

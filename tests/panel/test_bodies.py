@@ -5,7 +5,7 @@ import errno
 
 import pytest
 
-from machines.panel import bodies
+from machines.panel.web import body_limit
 
 
 def answer(headers: list, pieces: list[bytes], kind: str = "http") -> tuple[list, list]:
@@ -25,7 +25,7 @@ def answer(headers: list, pieces: list[bytes], kind: str = "http") -> tuple[list
         sent.append(message)
 
     scope = {"type": kind, "headers": headers}
-    asyncio.run(bodies.small(application)(scope, receive, send))
+    asyncio.run(body_limit.small(application)(scope, receive, send))
     return came, sent
 
 
@@ -35,7 +35,7 @@ def test_small_bodies_pass():
     assert sent == []
 
 
-@pytest.mark.parametrize("length", [str(bodies.MOST + 1).encode(), b"-5", b"x"])
+@pytest.mark.parametrize("length", [str(body_limit.MOST + 1).encode(), b"-5", b"x"])
 def test_a_large_one_is_refused_before_it_comes(length):
     came, sent = answer([(b"content-length", length)], [b"abc"])
     assert came == []
@@ -58,6 +58,6 @@ def test_a_body_that_finds_no_space_gets_a_sentence():
     async def send(message):
         sent.append(message)
 
-    asyncio.run(bodies.small(application)({"type": "http", "headers": []}, None, send))
+    asyncio.run(body_limit.small(application)({"type": "http", "headers": []}, None, send))
     assert sent[0]["status"] == 507
     assert b"disk is full" in sent[1]["body"]

@@ -12,8 +12,10 @@ from django.utils import timezone
 from machines.contract import envelope, orders, reports
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
-from machines.panel import budgets, diffs, intake, machine_facts
-from machines.panel.intake import Taken, take
+from machines.panel.configs import diffs
+from machines.panel.courier import intake, machine_facts
+from machines.panel.courier.intake import Taken, take
+from machines.panel.hosts import budgets
 from tests import make
 from tests.panel.test_intake import HostVoice, fact, lines
 
@@ -79,7 +81,9 @@ def test_a_hundred_machines_cost_as_many_statements_as_three(voice):
 
 def test_files_of_fifty_machines_cost_as_many_statements_as_those_of_two(voice, monkeypatch):
     voice.tell(inventory(*many(50)))
-    monkeypatch.setattr("machines.panel.holds.catch_up", lambda *_: None)  # each counted later, by itself
+    monkeypatch.setattr(
+        "machines.panel.configs.effective_settings.catch_up", lambda *_: None
+    )  # each counted later, by itself
     figures = []
     for count in (2, 50):
         machines = [reports.FoundMachine(name=f"m{number}", unit_command=["x"]) for number in range(count)]
@@ -99,7 +103,7 @@ def test_an_inventory_of_thousands_of_names_is_written_in_short_transactions(voi
         written.append(len(facts))
         return real(host, *facts, **how)
 
-    monkeypatch.setattr("machines.panel.machine_facts.refresh", noted)
+    monkeypatch.setattr("machines.panel.courier.machine_facts.refresh", noted)
     assert tell_bare(voice, [f"m{number}" for number in range(5000)]) is Taken.YES
     assert max(written[:-1]) == machine_facts.AT_ONCE
     assert written[-1] == 5000, "what takes the number finds it all said"
@@ -116,7 +120,7 @@ def test_a_report_cut_short_half_way_is_taken_again_from_the_beginning(voice, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("machines.panel.intake._take", killed)
+        broken.setattr("machines.panel.courier.intake._take", killed)
         with pytest.raises(KeyboardInterrupt):
             take(voice.host.id, [("1-0", text)])
     assert len(names(voice)) == 501, "what was written beforehand stays"
@@ -227,7 +231,7 @@ def test_all_jobs_of_a_host_share_the_day_s_budget_and_another_host_s_are_whole(
 def test_the_next_day_begins_anew(voice, job, settings, monkeypatch):
     settings.LOG_LINES_PER_DAY = 2
     voice.tell(lines(job, 1, *"abc"))
-    monkeypatch.setattr("machines.panel.budgets.today", lambda: "2999-01-01")
+    monkeypatch.setattr("machines.panel.hosts.budgets.today", lambda: "2999-01-01")
     later = make.job(orders.Start(name="db"), on=voice.host, state=JobState.SENT)
     voice.tell(lines(later, 1, *"ab"))
     later.refresh_from_db()
@@ -281,7 +285,7 @@ def test_nobody_waits_while_a_report_is_verified_and_read(voice, monkeypatch):
     seen = []
     real = intake._open
     monkeypatch.setattr(
-        "machines.panel.intake._open",
+        "machines.panel.courier.intake._open",
         lambda *args: (seen.append(transaction.get_connection().in_atomic_block), real(*args))[1],
     )
     voice.tell(inventory(*many(5)))

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.models import Job, Machine, User
-from machines.panel import server_errors
+from machines.panel.web import server_errors
 from tests import make
 
 START = "/hosts/alpha/machines/web/start/"
@@ -91,7 +91,7 @@ def test_only_the_database_s_own_word_counts():
 
 def test_an_order_and_the_note_that_belongs_to_it_are_written_together_or_not_at_all(ada, monkeypatch):
     monkeypatch.setattr(
-        "machines.panel.dispatch._note_unverified",
+        "machines.panel.orders.dispatch._note_unverified",
         lambda *_: (_ for _ in ()).throw(OperationalError("database is locked")),
     )
     assert quiet(make.client(ada)).post(START).status_code == 503

@@ -19,9 +19,10 @@ from nacl.signing import SigningKey
 from machines.contract import envelope, orders, reports, routes
 from machines.contract.states import JobState, MachineState
 from machines.models import Host, Job, Machine, Revision
-from machines.panel import dispatch, intake, mailbox
-from machines.panel.courier import REPORTS_AT_ONCE, Courier, load_key
-from machines.panel.joining import environment, register
+from machines.panel.courier import intake, mailbox
+from machines.panel.courier.courier import REPORTS_AT_ONCE, Courier, load_key
+from machines.panel.courier.enrol import environment, register
+from machines.panel.orders import dispatch
 from nspawnpanel.valkey import Valkey
 from tests import make
 from tests.panel.test_intake import HostVoice
@@ -289,7 +290,7 @@ def test_a_flood_of_one_host_leaves_the_others_their_turn(courier, valkey, voice
     for _ in range(50):
         admin.xadd(routes.stream(str(first.host.id)), {"r": first.say(reports.Heartbeat())})
     admin.xadd(routes.stream(str(second.host.id)), {"r": second.say(reports.Heartbeat())})
-    monkeypatch.setattr("machines.panel.courier.TURN", 0.0)
+    monkeypatch.setattr("machines.panel.courier.courier.TURN", 0.0)
     courier._read_once()
     assert set(Host.objects.values_list("report_number", flat=True)) == {REPORTS_AT_ONCE, 1}
     for _ in range(49):
@@ -302,8 +303,8 @@ def test_a_long_turn_is_cut_short_and_what_is_left_is_taken_next(courier, valkey
     stream, admin = routes.stream(str(voice.host.id)), valkey.admin()
     for _ in range(5):
         admin.xadd(stream, {"r": voice.say(reports.Heartbeat())})
-    monkeypatch.setattr("machines.panel.courier.TURN", 0.0)
-    monkeypatch.setattr("machines.panel.intake.TAKE_SECONDS", 0.0)
+    monkeypatch.setattr("machines.panel.courier.courier.TURN", 0.0)
+    monkeypatch.setattr("machines.panel.courier.intake.TAKE_SECONDS", 0.0)
     courier._read_once()
     voice.host.refresh_from_db()
     assert voice.host.report_number == 1
@@ -323,7 +324,9 @@ def test_what_is_cancelled_while_it_leaves_is_not_sent(courier, valkey, key, voi
 
 def test_what_was_taken_makes_room(courier, valkey, voice, monkeypatch):
     """A host may fill the Redis that all share; then nobody could say anything ever again."""
-    monkeypatch.setattr("machines.panel.courier.TURN", inf)  # on a busy machine one second is not enough for them
+    monkeypatch.setattr(
+        "machines.panel.courier.courier.TURN", inf
+    )  # on a busy machine one second is not enough for them
     stream, admin = routes.stream(str(voice.host.id)), valkey.admin()
     for _ in range(400):
         admin.xadd(stream, {"r": "x" * 3000})

@@ -10,8 +10,9 @@ from django.utils import timezone
 from machines.contract import orders, reports
 from machines.contract.states import JobState
 from machines.models import Epoch, Event, Host, Job
-from machines.panel import dispatch, epochs
-from machines.panel.courier import Courier
+from machines.panel.courier.courier import Courier
+from machines.panel.hosts import epochs
+from machines.panel.orders import dispatch
 from tests import make
 from tests.panel.test_courier import delivered, key, valkey, voice  # noqa: F401  # fixtures
 from tests.panel.test_intake import HostVoice

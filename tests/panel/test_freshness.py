@@ -12,9 +12,9 @@ from nacl.signing import SigningKey
 from machines.contract import envelope, reports
 from machines.contract.states import HostState, MachineState
 from machines.models import Event, Host, Machine
-from machines.panel import intake
-from machines.panel.courier import Courier
-from machines.panel.intake import Taken, take
+from machines.panel.courier import intake
+from machines.panel.courier.courier import Courier
+from machines.panel.courier.intake import Taken, take
 from tests.panel.test_intake import HostVoice, fact
 
 pytestmark = pytest.mark.django_db

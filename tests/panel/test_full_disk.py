@@ -9,10 +9,10 @@ from django.db import DatabaseError, OperationalError, connection
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.models import Event, Job, User
-from machines.panel import server_errors
-from machines.panel.server_errors import is_for_want_of_space
+from machines.panel.web import server_errors
+from machines.panel.web.server_errors import is_for_want_of_space
 from tests import make
 
 START = "/hosts/alpha/machines/web/start/"
@@ -124,6 +124,6 @@ def test_any_other_mistake_is_still_ours(ada, monkeypatch):
     def broken(*_args, **_kwargs):
         raise DatabaseError("no such column")
 
-    monkeypatch.setattr("machines.panel.dispatch.place", broken)
+    monkeypatch.setattr("machines.panel.orders.dispatch.place", broken)
     answer = quiet(make.client(ada)).post(START)
     assert answer.status_code == 500

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from machines.contract import orders, reports
 from machines.contract.states import JobState, MachineState
 from machines.models import Job, Machine, Revision
-from machines.panel.intake import Taken
+from machines.panel.courier.intake import Taken
 from tests import make
 from tests.panel.test_intake import HostVoice
 

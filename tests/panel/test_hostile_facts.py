@@ -4,12 +4,12 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import envelope, orders, recipes, reports
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.contract.states import JobState, MachineState
 from machines.models import Found, Job
-from machines.panel import checks
-from machines.panel.diffs import Files
-from machines.panel.intake import Taken, take
+from machines.panel.configs import validation
+from machines.panel.configs.diffs import Files
+from machines.panel.courier.intake import Taken, take
 from tests import make
 from tests.panel.test_intake import HostVoice
 
@@ -100,7 +100,7 @@ def test_a_draft_can_be_judged(odd):
     facts = reports.HostFact(policy=dict.fromkeys(RULES, odd), systemd=252, bridges=["x"], interfaces=[""])
     voice.tell(reports.Inventory(host=facts, machines=[]))
     voice.host.refresh_from_db()
-    found = checks.findings(voice.host, "web", Files(nspawn=FILE, limits="[Service]\nMemoryMax=1G\n"))
+    found = validation.findings(voice.host, "web", Files(nspawn=FILE, limits="[Service]\nMemoryMax=1G\n"))
     assert any("Bridge" in finding.message or "bridge" in finding.message for finding in found)
 
 

@@ -14,8 +14,8 @@ from machines.contract import envelope, orders, reports
 from machines.contract.recipes import DebianRecipe
 from machines.contract.states import JobState, MachineState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
-from machines.panel import logs
-from machines.panel.intake import TAKE, Taken, take
+from machines.panel.courier.intake import TAKE, Taken, take
+from machines.panel.logs import log_reader
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -132,8 +132,8 @@ def test_what_is_said_in_thousands_of_lines_is_read_whole(voice, job):
     assert voice.tell(reports.Said(job=job.uuid, parts=parts)) is Taken.YES
     job.refresh_from_db()
     assert job.line_count == 3200
-    assert [number for number, *_ in logs.after(job.pk, 1200)] == list(range(1201, 3201))
-    assert [text for *_, text in logs.after(job.pk, 3198)] == ["7-398", "7-399"]
+    assert [number for number, *_ in log_reader.after(job.pk, 1200)] == list(range(1201, 3201))
+    assert [text for *_, text in log_reader.after(job.pk, 3198)] == ["7-398", "7-399"]
     assert max(LogChunk.objects.values_list("count", flat=True)) == reports.LINES_AT_ONCE
 
 

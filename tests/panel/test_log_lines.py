@@ -1,6 +1,6 @@
 """Lines under their phases."""
 
-from machines.panel.log_lines import BLOCK, groups, lines
+from machines.panel.logs.log_lines import BLOCK, groups, lines
 
 PHASES = [{"name": "prepare", "line": 3, "at": 102.0}, {"name": "packages", "line": 5, "at": 110.5}]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from tests import make
 from tests.panel.test_access import TABLE, address  # noqa: F401  # a fixture
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as some
 from machines.contract import orders, reports
 from machines.contract.states import JobState
 from machines.models import Event, Host, Job, Machine, Revision
-from machines.panel import bases
-from machines.panel.intake import Taken
+from machines.panel.courier.intake import Taken
+from machines.panel.images import base_images
 from tests import make
 from tests.contract.test_orders import ONE_OF_EACH
 from tests.panel.test_intake import HostVoice, fact
@@ -42,7 +42,7 @@ def test_one_that_it_was_to_build_is_known_at_once():
     voice = HostVoice()
     job = make.job(make.build_order("db"), on=voice.host, state=JobState.RUNNING)
     voice.tell(reports.Outcome(job=job.uuid, state="succeeded", at=1.0, machine=fact("db"), result={"base": BASE}))
-    assert [base.id for base in bases.of_all()] == [BASE["id"]]
+    assert [base.id for base in base_images.of_all()] == [BASE["id"]]
 
 
 ANYTHING: Any = some.recursive(

@@ -13,9 +13,10 @@ from nacl.signing import SigningKey
 from machines.contract import orders, reports, routes
 from machines.contract.states import JobState
 from machines.models import Event, Host, Job, RedisCheck
-from machines.panel import budgets, host_caps, mailbox, quarantine, redis_check
-from machines.panel.courier import Courier
-from machines.panel.redis_users import Clients, Guard
+from machines.panel.courier import host_caps, mailbox, redis_check
+from machines.panel.courier.courier import Courier
+from machines.panel.courier.redis_users import Clients, Guard
+from machines.panel.hosts import budgets, quarantine
 from nspawnpanel.valkey import Valkey
 from tests import make
 from tests.panel.test_intake import HostVoice
@@ -54,7 +55,7 @@ def thief(valkey: Valkey, greedy: HostVoice) -> Iterator[redis.Redis]:
 @pytest.fixture
 def courier(valkey: Valkey, greedy: HostVoice, monkeypatch) -> Courier:
     monkeypatch.setattr(host_caps, "APART", 0.0)  # the turns of a test follow each other at once
-    monkeypatch.setattr("machines.panel.mailbox.BLOCK_MS", 1)
+    monkeypatch.setattr("machines.panel.courier.mailbox.BLOCK_MS", 1)
     return Courier(
         valkey.url("np-courier", "secret"), SigningKey.generate(), guard_url=valkey.url("np-guard", "secret")
     )

@@ -12,7 +12,8 @@ from django.utils import timezone
 from machines.contract import orders, reports
 from machines.contract.states import JobState
 from machines.models import Epoch, Event, GroupMember, Host, Job, JobGroup
-from machines.panel import epochs, restored
+from machines.panel.hosts import epochs
+from machines.panel.pages import restored
 from tests import make
 from tests.panel.test_intake import HostVoice
 

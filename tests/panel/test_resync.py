@@ -13,8 +13,8 @@ from nacl.signing import SigningKey
 from machines.contract import envelope, orders, reports
 from machines.contract.states import HostState, JobState, MachineState
 from machines.models import Event, Host, Job, Machine, Revision
-from machines.panel import freshness, resync
-from machines.panel.intake import Taken, take
+from machines.panel.courier.intake import Taken, take
+from machines.panel.hosts import freshness, resync
 from tests import make
 from tests.panel.test_freshness import RUNNING, Clock, age, clock, state  # noqa: F401
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Ledger:
-    """A host's side, with a ledger that can be put back: what machines/host/ledger.py and reporting.py do with it."""
+    """A host's side, with a ledger that can be put back: what machines/host/reports/ledger.py and reporting.py do with it."""
 
     def __init__(self) -> None:
         self.key = SigningKey.generate()

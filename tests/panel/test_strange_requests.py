@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.contract.states import MachineState
 from tests import make
 

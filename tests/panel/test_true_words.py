@@ -7,8 +7,9 @@ from django.utils import timezone
 from machines.contract import orders, recipes
 from machines.contract.problems import BadValue
 from machines.models import Found, Machine, Revision
-from machines.panel import job_page, job_words, machine_page
 from machines.panel.forms.archives import BeginForm
+from machines.panel.orders import job_labels
+from machines.panel.pages import job_page, machine_page
 from tests import make
 from tests.panel.configs import cast
 
@@ -58,8 +59,8 @@ def test_an_image_is_not_called_a_mirror(wrong):
 
 @pytest.mark.parametrize(("kind", "shown"), [("archive", "unpack"), ("pull", "unpack"), ("debian", "packages")])
 def test_a_phase_is_called_by_what_is_done_in_it(kind, shown):
-    assert job_words.phase({"recipe": {"kind": kind}}, "packages") == shown
-    assert job_words.phase({"recipe": "strange"}, "packages") == "packages"
+    assert job_labels.phase({"recipe": {"kind": kind}}, "packages") == shown
+    assert job_labels.phase({"recipe": "strange"}, "packages") == "packages"
 
 
 def test_a_stopped_machine_with_a_foreign_limit_may_not_use_all_of_its_host(as_admin, web):

@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from machines.contract import file_policy
-from machines.contract.command_line import CommandLine
-from machines.contract.findings import Finding
+from machines.contract.configuration import file_policy
+from machines.contract.configuration.command_line import CommandLine
+from machines.contract.configuration.findings import Finding
+from machines.contract.configuration.nspawn import Document
 from machines.contract.names import MachineName
-from machines.contract.nspawn import Document
-from machines.host import command_line, lint, protection
-from machines.host import found as files_on_disk
+from machines.host.doctor.facts import Scene
 from machines.host.doctor.host_checks import found
-from machines.host.doctor.scene import Scene
-from machines.host.paths import unit_of
-from machines.host.protection import Protection
+from machines.host.files import files_on_disk
+from machines.host.machine import lint
+from machines.host.observe import command_line
+from machines.host.policy import protection
+from machines.host.policy.protection import Protection
+from machines.host.system.paths import unit_of
 
 LOOKED_AT = 500  # machines of a host
 TOLD = 20  # of them, with a finding each

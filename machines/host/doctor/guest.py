@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from machines.host.rootfs import tree
+from machines.host.system import tree
 
 NETWORKD = "systemd-networkd.service"
 _UNITS = "etc/systemd/system"

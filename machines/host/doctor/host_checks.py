@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machines.contract import tools as tool_table
-from machines.contract.findings import Finding
+from machines.contract.configuration.findings import Finding
 from machines.contract.problems import printable
-from machines.host import autostart, firewall, host_fact
-from machines.host import tools as host_tools
-from machines.host.doctor.scene import Scene
-from machines.host.run import run
+from machines.host.doctor.facts import Scene
+from machines.host.files import autostart
+from machines.host.network import firewall
+from machines.host.observe import host_facts
+from machines.host.system import tools as host_tools
+from machines.host.system.run import run
 
 Check = Callable[[Scene], Iterator[Finding]]
 
@@ -211,7 +213,7 @@ def autostarts(scene: Scene) -> Iterator[Finding]:
 
 
 def control_groups(_: Scene) -> Iterator[Finding]:
-    kind = host_fact.cgroup()
+    kind = host_facts.cgroup_layout()
     if not kind:
         raise LookupError("No control groups are mounted on /sys/fs/cgroup.")
     if kind == "v2":
@@ -275,7 +277,7 @@ def _inodes(space: Space) -> Iterator[Finding]:
 
 
 def memory(_: Scene) -> Iterator[Finding]:
-    ram = host_fact.memory()
+    ram = host_facts.memory()
     free, total = ram.get("MemAvailable", 0), ram.get("MemTotal", 0)
     low = free < max(GIB // 8, total // 20)
     yield found("memory-low" if low else "memory-fine", free=size(free), total=size(total))

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from machines.contract.findings import Finding
-from machines.host import addresses, links
+from machines.contract.configuration.findings import Finding
+from machines.host.doctor.facts import Scene
 from machines.host.doctor.guest import NETWORKD
 from machines.host.doctor.host_checks import found
-from machines.host.doctor.scene import Scene
+from machines.host.network import addresses, links
 
 OTHERS = {
     "NetworkManager": "NetworkManager", "dhclient": "dhclient", "dhcpcd": "dhcpcd", "udhcpc": "udhcpc",

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from machines.contract.findings import INOTIFY_INSTANCES, Finding
+from machines.contract.configuration.findings import INOTIFY_INSTANCES, Finding
+from machines.host.doctor.facts import Scene
 from machines.host.doctor.host_checks import found, is_forbidden, sysctl
-from machines.host.doctor.scene import Scene
 
 PROC = Path("/proc")
 NEAR = 0.8  # of a limit

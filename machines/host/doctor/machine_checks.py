@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from machines.contract.findings import Finding
-from machines.host import host_fact, load_group
+from machines.contract.configuration.findings import Finding
 from machines.host.doctor import host_checks
+from machines.host.doctor.facts import Scene, event
 from machines.host.doctor.host_checks import found
-from machines.host.doctor.scene import Scene, event
-from machines.host.paths import unit_of
+from machines.host.limits import load_group
+from machines.host.observe import host_facts
+from machines.host.system.paths import unit_of
 
 TOO_OLD, TOO_NEW = 230, 258  # the first systemd that knows version 2 of control groups; the first without version 1
 
@@ -39,7 +40,7 @@ def refused_tasks(scene: Scene) -> Iterator[Finding]:
 
 
 def guest_systemd(scene: Scene) -> Iterator[Finding]:
-    version, is_v2 = scene.guest.systemd, host_fact.cgroup() == "v2"
+    version, is_v2 = scene.guest.systemd, host_facts.cgroup_layout() == "v2"
     if not version:
         yield found("guest-unread")
     elif is_v2 and version < TOO_OLD:

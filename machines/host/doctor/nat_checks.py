@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from machines.contract import nspawn
-from machines.contract.findings import Finding
+from machines.contract.configuration import nspawn
+from machines.contract.configuration.findings import Finding
 from machines.contract.names import MachineName
-from machines.host import firewall, guarded, netlink, tools
 from machines.host.doctor import probe
+from machines.host.doctor.facts import Scene
 from machines.host.doctor.host_checks import found
 from machines.host.doctor.network_checks import answers_for, has_own_cable, network_files
-from machines.host.doctor.scene import Scene
-from machines.host.firewall import Forward
-from machines.host.links import Cable
-from machines.host.netlink import Link
+from machines.host.network import firewall, netlink
+from machines.host.network.firewall import Forward
+from machines.host.network.links import Cable
+from machines.host.network.netlink import Link
+from machines.host.system import guarded, tools
 
 PORTS = 20  # of a machine, looked at
 SETTLES = 10.0  # seconds after the start within which nspawn may not have seen the address yet

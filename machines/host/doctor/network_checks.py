@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
-from machines.contract.findings import Finding
-from machines.host import listeners, netlink
-from machines.host.bus import BusError, escape
+from machines.contract.configuration.findings import Finding
 from machines.host.doctor import host_checks, probe
+from machines.host.doctor.facts import Scene
 from machines.host.doctor.host_checks import found
 from machines.host.doctor.inside_checks import may_ask_inside
-from machines.host.doctor.scene import Scene
-from machines.host.links import Cable
-from machines.host.netlink import Link
+from machines.host.network import listeners, netlink
+from machines.host.network.links import Cable
+from machines.host.network.netlink import Link
+from machines.host.system.bus import BusError, escape
 
 NETWORK1 = "org.freedesktop.network1"
 CABLES = 4  # looked at

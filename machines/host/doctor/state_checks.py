@@ -7,13 +7,14 @@ instance left writes â€œFailed to allocate manager object: Too many open filesâ€
 
 from collections.abc import Iterator
 
-from machines.contract.findings import Finding
+from machines.contract.configuration.findings import Finding
 from machines.contract.problems import printable
 from machines.contract.states import MachineState
-from machines.host import journal, unit_state
+from machines.host.doctor.facts import Scene
 from machines.host.doctor.host_checks import found
-from machines.host.doctor.scene import Scene
-from machines.host.unit_state import UnitState
+from machines.host.observe import unit_state
+from machines.host.observe.unit_state import UnitState
+from machines.host.system import journal
 
 TOO_MANY = "Too many open files"
 CODES = {

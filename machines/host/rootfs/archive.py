@@ -5,11 +5,12 @@ from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import ArchiveRecipe, FirstBoot
-from machines.host.faults import no_space
-from machines.host.rootfs import debian, disk_image, owners, packed, pool, unpack
-from machines.host.rootfs.building import Building
-from machines.host.rootfs.packed import KEEP_FREE, Limits
-from machines.host.transfer import Panel
+from machines.host.rootfs.steps.building import Building
+from machines.host.rootfs.steps.transfer import Panel
+from machines.host.rootfs.systems import debian
+from machines.host.storage import decompress, disk_image, pool, uid_shift, unpack
+from machines.host.storage.decompress import KEEP_FREE, Limits
+from machines.host.system.faults import no_space
 
 
 def also(_: ArchiveRecipe, __: FirstBoot) -> tuple[str, ...]:
@@ -47,8 +48,8 @@ def bootstrap(building: Building) -> None:
     if not building.raw:
         return
     limits = _limits(building)
-    with packed.opened(file, limits) as stream:
-        size = packed.unpack_raw(stream, building.raw_file, limits, building.task.voice.progress)
+    with decompress.opened(file, limits) as stream:
+        size = decompress.unpack_raw(stream, building.raw_file, limits, building.task.voice.progress)
     building.task.voice.line(f"A disk image of {size // 1024**2} MiB.")
     file.unlink()
 
@@ -75,10 +76,10 @@ def packages(building: Building) -> None:
         return
     file, limits = building.host.paths.download(building.task.job), _limits(building)
     pool.make(building.tree)
-    with packed.opened(file, limits) as stream:
+    with decompress.opened(file, limits) as stream:
         say(building, unpack.unpack(stream, building.tree, limits, building.task.voice.progress))
     file.unlink()
-    if count := owners.reset(building.tree):
+    if count := uid_shift.reset(building.tree):
         building.task.voice.line(f"The tree had ids of its own; {count} files begin at 0 again.")
 
 

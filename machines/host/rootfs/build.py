@@ -18,35 +18,27 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
-from machines.host import apply, command_line, handlers, leftovers, lint, nspawn_file, running
-from machines.host.bus import BusError
-from machines.host.faults import NameHasFiles, NoSpace, from_os_error, look, no_space
-from machines.host.paths import Paths
-from machines.host.remnants import AGAIN
-from machines.host.rootfs import (
-    arch,
-    archive,
-    bases,
-    btrfs,
-    clone,
-    debian,
-    disk_image,
-    dnf,
-    firstboot,
-    memory,
-    polish,
-    pool,
-    pull,
-    suse,
-    tree,
-)
-from machines.host.rootfs.bases import Base
-from machines.host.rootfs.building import Builder, Building
-from machines.host.this_host import Task, ThisHost
+from machines.host.agent import handlers
+from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.remnants import AGAIN
+from machines.host.files import name_files, nspawn_file
+from machines.host.machine import apply, lifecycle, lint
+from machines.host.observe import command_line
+from machines.host.rootfs import archive, clone, pull
+from machines.host.rootfs.steps import boot_tuning, firstboot, tmpfs_build
+from machines.host.rootfs.steps.building import Builder, Building
+from machines.host.rootfs.systems import arch, debian, dnf, suse
+from machines.host.storage import base_images, btrfs, disk_image, pool
+from machines.host.storage.base_images import Base
+from machines.host.system import tree
+from machines.host.system.bus import BusError
+from machines.host.system.faults import NameHasFiles, NoSpace, from_os_error, look, no_space
+from machines.host.system.paths import Paths
 
 Step = Callable[[Building], None]
 
@@ -80,7 +72,7 @@ def bake(host: ThisHost, task: Task) -> dict[str, Any]:
 def discard(host: ThisHost, task: Task) -> dict[str, Any]:
     """Carry out a Discard order."""
     assert isinstance(task.order, orders.Discard)
-    return {"removed": bases.discard(host.paths, task.order.base)}
+    return {"removed": base_images.discard(host.paths, task.order.base)}
 
 
 def _carry_out(building: Building, *, fresh: bool) -> dict[str, Any]:
@@ -117,8 +109,8 @@ def is_swift(host: ThisHost, order: orders.Build) -> bool:
         return clone.is_swift(host, order.recipe)
     if order.fresh or order.recipe.kind not in WITH_BASE or order.recipe.kind not in BUILDERS:
         return False
-    base = bases.find(host.paths, recipe_key(order.recipe, order.first_boot))
-    if base is None or not bases.is_snapshot(host.paths, base):
+    base = base_images.find(host.paths, recipe_key(order.recipe, order.first_boot))
+    if base is None or not base_images.is_snapshot(host.paths, base):
         return False
     return is_of_region(base, order.first_boot) or not firstboot.needs_locales(order.first_boot.locale)
 
@@ -164,8 +156,8 @@ def prepare(building: Building) -> None:
     check_room(building.host.paths.machines)
     if isinstance(building.task.order, orders.Build) and building.name is not None:
         host, name, order = building.host, building.name, building.task.order
-        building.leftovers = leftovers.look(host.paths, order)
-        wanted = leftovers.to_write(host.paths, order, building.leftovers)
+        building.leftovers = name_files.look(host.paths, order)
+        wanted = name_files.to_write(host.paths, order, building.leftovers)
         found, unit_runs = nspawn_file.read(host.paths, name), partial(command_line.read, host.bus)
         lint.check(host.paths, host.policy, name, wanted, found, unit_runs=unit_runs)
     building.undo.push(clear, building.host.paths, building.task.job)
@@ -179,11 +171,11 @@ def find_base(building: Building, turn: contextlib.ExitStack, *, fresh: bool) ->
     recipe, paths, voice = building.recipe, building.host.paths, building.task.voice
     if recipe.kind in WITH_BASE:
         key = recipe_key(recipe, building.first_boot)
-        known = bases.find(paths, key)
+        known = base_images.find(paths, key)
         building.expected = known.bytes if known else 0
         building.base = None if fresh else known
-        if building.base is None and turn.enter_context(bases.one_at_a_time(paths, key)) and not fresh:
-            building.base = bases.find(paths, key)
+        if building.base is None and turn.enter_context(base_images.one_at_a_time(paths, key)) and not fresh:
+            building.base = base_images.find(paths, key)
     if building.base is None:
         builder_of(recipe).prepare(building)
         return
@@ -235,10 +227,10 @@ def check_room(folder: Path) -> None:
 def bootstrap(building: Building) -> None:
     """The smallest system, or a copy of the base."""
     if building.base is not None:
-        bases.copy(building.host.paths, building.task, building.base, building.tree)
+        base_images.copy(building.host.paths, building.task, building.base, building.tree)
         return
     builder = builder_of(building.recipe)
-    if building.recipe.kind in WITH_BASE and not memory.use(building):
+    if building.recipe.kind in WITH_BASE and not tmpfs_build.use(building):
         pool.make(building.tree)
     _fill(building, builder.bootstrap)
     if building.raw:
@@ -252,7 +244,7 @@ def packages(building: Building) -> None:
     builder = builder_of(building.recipe)
     _fill(building, builder.packages, after=(builder.bootstrap,))
     if building.in_memory:
-        memory.settle(building)
+        tmpfs_build.settle(building)
 
 
 def _fill(building: Building, step: Step, after: Sequence[Step] = ()) -> None:
@@ -264,7 +256,7 @@ def _fill(building: Building, step: Step, after: Sequence[Step] = ()) -> None:
         if not building.in_memory or not isinstance(problem, NoSpace):
             raise
         building.task.voice.line("The tree does not fit into that memory: once more, on the disk.")
-        memory.leave(building)
+        tmpfs_build.leave(building)
         pool.make(building.tree)
         for again in (*after, step):
             again(building)
@@ -306,25 +298,25 @@ def keep_base(building: Building) -> None:
     found = builder_of(recipe).installed(building.tree)
     key = recipe_key(recipe, building.first_boot)
     building.base = Base(
-        id=bases.id_of(key, found), key=key, title=_title(recipe), built=time.time(), bytes=pool.size(building.tree),
+        id=base_images.id_of(key, found), key=key, title=_title(recipe), built=time.time(), bytes=pool.size(building.tree),
         packages=found, job=str(task.job), primed=getattr(recipe, "prime", False), trimmed=getattr(recipe, "trim", False),
         locale=building.first_boot.locale, timezone=building.first_boot.timezone,
     )  # fmt: skip
     aside = paths.unfinished_base(task.job)
-    building.undo.push(bases.forget_aside, aside)
-    bases.keep(task, building.tree, aside)
+    building.undo.push(base_images.forget_aside, aside)
+    base_images.keep(task, building.tree, aside)
     building.found |= _told(building.base, fresh=True)
 
 
 def _polish(building: Building) -> None:
     task, recipe = building.task, building.recipe
     if getattr(recipe, "trim", False):
-        masked = polish.trim(building.tree)
+        masked = boot_tuning.trim(building.tree)
         task.voice.line(
             f"Trimmed: {len(masked)} units and generators are masked, logind waits for the first login: {' '.join(masked)}"
         )
     if getattr(recipe, "prime", False):
-        polish.prime(task, building.tree)
+        boot_tuning.prime(task, building.tree)
         task.voice.line("Primed: it has booted once; what that boot made its own is gone again.")
 
 
@@ -350,8 +342,8 @@ def finish(building: Building) -> None:
     paths, base = building.host.paths, building.base
     if base is None or base.job != str(building.task.job):
         return
-    bases.publish(paths, base, paths.unfinished_base(building.task.job))
-    for gone, left in bases.trim(paths, base, building.host.policy.bases):
+    base_images.publish(paths, base, paths.unfinished_base(building.task.job))
+    for gone, left in base_images.trim(paths, base, building.host.policy.bases):
         building.task.voice.line(f"Base {gone.id} ({gone.title}) is removed; machines made from it stay as they are.")
         if left:
             building.task.voice.line(f"Not all of it could be deleted: {left}. {AGAIN}", "e")
@@ -362,8 +354,8 @@ def finish(building: Building) -> None:
 def _prepare_files(building: Building) -> None:
     order = building.task.order
     if building.name is not None and isinstance(order, orders.Build):
-        wanted = leftovers.to_write(building.host.paths, order, building.leftovers)
-        found = leftovers.to_replace(building.host.paths, order, building.leftovers)
+        wanted = name_files.to_write(building.host.paths, order, building.leftovers)
+        found = name_files.to_replace(building.host.paths, order, building.leftovers)
         building.configuration = nspawn_file.Prepared(building.host.paths, building.name, wanted, found)
         building.undo.push(building.configuration.drop)
 
@@ -397,11 +389,11 @@ def import_(building: Building) -> None:
     assert isinstance(order, orders.Build)
     assert name is not None
     _check_same_leftovers(building, order)
-    wanted = leftovers.to_write(host.paths, order, building.leftovers)
-    found = leftovers.to_replace(host.paths, order, building.leftovers)
+    wanted = name_files.to_write(host.paths, order, building.leftovers)
+    found = name_files.to_replace(host.paths, order, building.leftovers)
     nspawn_file.keep(host.paths.job(task.job), found)
-    building.undo.push(leftovers.put_back, host.paths, order, task)
-    leftovers.settle(host, task, order, building.leftovers)
+    building.undo.push(name_files.put_back, host.paths, order, task)
+    name_files.settle(host, task, order, building.leftovers)
     building.undo.push(apply.write, host, task, name, wanted, found)
     apply.write(host, task, name, found, wanted, prepared=building.configuration)
     building.found["applied_at"] = time.time()
@@ -418,9 +410,9 @@ def import_(building: Building) -> None:
 
 def _check_same_leftovers(building: Building, order: orders.Build) -> None:
     """Somebody may have written something while it was built. Raises NameHasFiles."""
-    found = leftovers.look(building.host.paths, order)
+    found = name_files.look(building.host.paths, order)
     if found != building.leftovers:
-        raise NameHasFiles(order.name, leftovers.told(found), changed=True)
+        raise NameHasFiles(order.name, name_files.told(found), changed=True)
 
 
 def run_as_ordered(host: ThisHost, task: Task, name: MachineName, order: orders.Build) -> None:
@@ -446,7 +438,7 @@ def rename_into_place(source: Path, target: Path) -> None:
 
 def _start(host: ThisHost, task: Task, name: MachineName) -> None:
     try:
-        running.start_machine(host, task, name)
+        lifecycle.start_machine(host, task, name)
     except Problem as problem:
         raise Problem(
             f"{name} was built, but it did not start: {problem.message}", code="start-failed",

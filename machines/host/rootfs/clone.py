@@ -12,11 +12,11 @@ from pathlib import Path
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import CloneRecipe, FirstBoot
-from machines.host import images
-from machines.host.rootfs import btrfs, disk_image, owners, pool, tree
-from machines.host.rootfs.building import Building
-from machines.host.running import Machine
-from machines.host.this_host import ThisHost
+from machines.host.context.host_context import ThisHost
+from machines.host.machine.lifecycle import Machine
+from machines.host.rootfs.steps.building import Building
+from machines.host.storage import btrfs, disk_image, images, pool, uid_shift
+from machines.host.system import tree
 
 ADDRESS_FILES, ADDRESSES_SAID = 100, 20
 # folder of a tree, names of files in it, and what in them is an address of the machine's own: networkd, ifupdown, NetworkManager
@@ -59,7 +59,7 @@ def is_swift(host: ThisHost, recipe: CloneRecipe) -> bool:
         return False
     if image is None or image.is_disk:
         return False
-    return pool.can_snapshot(image.real, host.paths.machines) and owners.first_id(image.real) == 0
+    return pool.can_snapshot(image.real, host.paths.machines) and uid_shift.first_id(image.real) == 0
 
 
 def prepare(building: Building) -> None:
@@ -99,7 +99,7 @@ def bootstrap(building: Building) -> None:
         apart = pool.check_whole(real, original.image.mounts)
         pool.copy(building.task, real, building.tree, one_file_system=apart)
     _check_still(building, original)
-    if not building.raw and (count := owners.reset(building.tree)):
+    if not building.raw and (count := uid_shift.reset(building.tree)):
         building.task.voice.line(f"The original has ids of its own; {count} files of the clone begin at 0 again.")
 
 

@@ -17,12 +17,15 @@ from pathlib import Path
 
 from machines.contract.problems import Problem
 from machines.contract.recipes import FirstBoot, PullRecipe
-from machines.host import tools
-from machines.host.faults import CommandFailed, full_place, is_full, no_space
-from machines.host.rootfs import archive, debian, disk_image, guard, owners, packed, pool, unpack
-from machines.host.rootfs.building import SAID, Building
-from machines.host.rootfs.packed import KEEP_FREE, Limits, look_for_room
-from machines.host.run import run
+from machines.host.rootfs import archive
+from machines.host.rootfs.steps import egress_proxy
+from machines.host.rootfs.steps.building import SAID, Building
+from machines.host.rootfs.systems import debian
+from machines.host.storage import decompress, disk_image, pool, uid_shift, unpack
+from machines.host.storage.decompress import KEEP_FREE, Limits, look_for_room
+from machines.host.system import tools
+from machines.host.system.faults import CommandFailed, full_place, is_full, no_space
+from machines.host.system.run import run
 
 PULL = Path("/usr/lib/systemd/systemd-pull")
 # systemd takes the first that is there; an administrator's own takes the place of the distribution's.
@@ -129,7 +132,7 @@ def _limit(building: Building) -> int:
 def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
     """Run the puller where it reaches only what the policy allows. Raises Problem."""
     policy, task, recipe = building.host.policy, building.task, _recipe(building)
-    with guard.around(policy.pull_addresses, recipe.url) as door:
+    with egress_proxy.around(policy.pull_addresses, recipe.url) as door:
         try:
             run(
                 door.command(argv), timeout=building.seconds_left, heard=heard.line, stop=task.stop,
@@ -275,10 +278,10 @@ def packages(building: Building) -> None:
     file = building.host.paths.download(building.task.job)
     limits = Limits(file.stat().st_size, building.host.policy.archive_gib * 1024**3)
     pool.make(building.tree)
-    with packed.opened(file, limits) as stream:
+    with decompress.opened(file, limits) as stream:
         archive.say(building, unpack.unpack(stream, building.tree, limits, building.task.voice.progress))
     file.unlink()
-    owners.reset(building.tree)
+    uid_shift.reset(building.tree)
 
 
 def configure(building: Building) -> None:

@@ -7,12 +7,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from machines.contract.problems import Problem
-from machines.panel import joining
-from machines.panel.courier import load_key
+from machines.panel.courier import enrol
+from machines.panel.courier.courier import load_key
 
 
 class Command(BaseCommand):
-    help = "Register a host by the line that `python -m machines.host.join` printed there; prints its host.env."
+    help = "Register a host by the line that `python -m machines.host.agent.enrol` printed there; prints its host.env."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
@@ -25,12 +25,12 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         try:
             for url in (options["redis_url"], options["redis_admin_url"]):
-                joining.refuse_other_database(url)
-            host = joining.register(options["name"], options["keys"])
+                enrol.refuse_other_database(url)
+            host = enrol.register(options["name"], options["keys"])
         except Problem as problem:
             raise CommandError(f"{problem.message} {problem.hint}".strip()) from problem
         self.stdout.write(
-            joining.environment(
+            enrol.environment(
                 host,
                 redis_url=options["redis_url"],
                 redis_admin_url=options["redis_admin_url"],

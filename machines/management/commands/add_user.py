@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.models import User
 
 

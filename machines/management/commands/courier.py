@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from machines.contract import routes
-from machines.panel.courier import Courier, load_key
+from machines.panel.courier.courier import Courier, load_key
 
 
 class Command(BaseCommand):

@@ -10,12 +10,12 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from machines.contract import routes
+from machines.contract.permissions import Role
 from machines.contract.problems import Problem
-from machines.contract.rights import Role
 from machines.models import User
-from machines.panel import joining, mailbox, redis_check
-from machines.panel.courier import load_key
-from machines.panel.redis_users import Guard
+from machines.panel.courier import enrol, mailbox, redis_check
+from machines.panel.courier.courier import load_key
+from machines.panel.courier.redis_users import Guard
 
 
 class Command(BaseCommand):
@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         try:
-            joining.refuse_other_database(options["redis_admin_url"] or "")
+            enrol.refuse_other_database(options["redis_admin_url"] or "")
         except Problem as problem:
             raise CommandError(f"{problem.message} {problem.hint}") from problem
         data = Path(settings.DATA_DIR)
@@ -68,4 +68,4 @@ def _redis_user(file: Path, admin_url: str, name: str, rules: list[str]) -> None
     password = secrets.token_urlsafe(32)
     mailbox.add_user(admin_url, name, password, rules)
     file.unlink(missing_ok=True)
-    _write(file, joining.with_user(admin_url, name, password))
+    _write(file, enrol.with_user(admin_url, name, password))

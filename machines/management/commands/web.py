@@ -1,4 +1,4 @@
-"""`manage.py web`: the process that serves pages, with the bounds of machines/panel/wire.py."""
+"""`manage.py web`: the process that serves pages, with the bounds of machines/panel/web/connections.py."""
 
 import resource
 from typing import Any
@@ -7,7 +7,7 @@ import uvicorn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from machines.panel import wire
+from machines.panel.web import connections
 
 FILES = 8192  # open ones: each connection may have one more for its body
 
@@ -33,12 +33,12 @@ class Command(BaseCommand):
             host=asked["host"],
             port=asked["port"],
             workers=asked["workers"],
-            http=wire.Connection,
+            http=connections.Connection,
             ws="none",
             lifespan="off",
             access_log=False,
             server_header=False,
-            h11_max_incomplete_event_size=wire.HEAD_BYTES,
+            h11_max_incomplete_event_size=connections.HEAD_BYTES,
             forwarded_allow_ips=settings.TRUSTED_PROXIES,
             timeout_graceful_shutdown=asked["patience"],
         )

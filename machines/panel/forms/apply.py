@@ -4,11 +4,11 @@ from typing import Any
 
 from django import forms
 
-from machines.contract import nspawn
+from machines.contract.configuration import nspawn
 from machines.contract.orders import MOST_ROLLBACK_SECONDS
 from machines.models import Machine
-from machines.panel.diffs import Change, Files
-from machines.panel.drafts import Manner
+from machines.panel.configs.diffs import Change, Files
+from machines.panel.configs.drafts import Manner
 
 LEAST, USUAL = 10, 60  # seconds
 

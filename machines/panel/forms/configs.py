@@ -13,8 +13,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.forms.boundfield import BoundWidget
 
-from machines.contract import limits, nspawn, values
-from machines.contract.table import Kind, Setting
+from machines.contract.configuration import limits, nspawn, values
+from machines.contract.configuration.setting import Kind, Setting
 from machines.models import BindMount, Host, Machine, PortForward, Revision
 from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows
 from machines.panel.forms.setting_fields import MAX_ROWS, PLAIN_TYPING, field_of, help_of, lines_of, living, rows_of

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from machines.models import Host, Revision
-from machines.panel import checks, copied_settings
-from machines.panel.copied_settings import Copied
-from machines.panel.diffs import Files
+from machines.panel.configs import copied_settings, validation
+from machines.panel.configs.copied_settings import Copied
+from machines.panel.configs.diffs import Files
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.sources import Source
 
@@ -73,4 +73,4 @@ class Settings:
         if host is None or judged is None:
             return []
         files: Files = judged.files
-        return [f"{found.key}=: {found.message} {found.hint}".strip() for found in checks.findings(host, "", files)]
+        return [f"{found.key}=: {found.message} {found.hint}".strip() for found in validation.findings(host, "", files)]

@@ -13,8 +13,9 @@ from machines.contract.reports import Leftover
 from machines.contract.states import MachineState
 from machines.models import Host, Machine
 from machines.models.machine import POOL
-from machines.panel import name_files, passwords
-from machines.panel.forms.checks import CODE, checked, each
+from machines.panel.forms.validators import CODE, checked, each
+from machines.panel.hosts import name_files
+from machines.panel.images import passwords
 
 LOCALE, ZONE = "C.UTF-8", "UTC"
 

@@ -7,7 +7,7 @@ from django import forms
 from django.http import QueryDict
 
 from machines.contract import orders
-from machines.contract.rights import Right
+from machines.contract.permissions import Right
 from machines.models import Host, Machine, User
 
 GIB = 1024**3

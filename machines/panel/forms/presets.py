@@ -5,12 +5,12 @@ from typing import Any
 from django import forms
 from django.forms import BaseFormSet
 
-from machines.contract import nspawn, values
+from machines.contract.configuration import nspawn, values
 from machines.contract.problems import BadValue
 from machines.models import Preset
-from machines.panel import presets
+from machines.panel.configs import presets
 from machines.panel.forms.setting_fields import MAX_ROWS, PLAIN_TYPING
-from machines.panel.setting_sections import TITLES
+from machines.panel.forms.setting_sections import TITLES
 
 PREFIX = "says"
 LIST_LINES, MOST_LINES = 3, 12  # of the box of a setting that may stand several times

@@ -4,8 +4,8 @@ from typing import Any
 
 from django import forms
 
-from machines.contract import proofread
-from machines.contract.proofread import Remark
+from machines.contract.configuration import syntax_check
+from machines.contract.configuration.syntax_check import Remark
 
 LARGEST = 60 * 1024  # characters; what an order carries is a little more
 AREA = {"spellcheck": "false", "autocapitalize": "off", "autocomplete": "off", "class": "raw-text", "wrap": "off"}
@@ -27,19 +27,19 @@ class RawForm(forms.Form):
         """The texts are those of the draft as it is."""
         super().__init__(data, initial={"nspawn": nspawn, "limits": limits})
         self.remarks: dict[str, list[Remark]] = {
-            "nspawn": proofread.settings_file(nspawn, nspawn),
-            "limits": proofread.dropin(limits, limits),
+            "nspawn": syntax_check.settings_file(nspawn, nspawn),
+            "limits": syntax_check.dropin(limits, limits),
         }
 
     def clean_nspawn(self) -> str:
-        return self._checked("nspawn", proofread.settings_file)
+        return self._checked("nspawn", syntax_check.settings_file)
 
     def clean_limits(self) -> str:
-        return self._checked("limits", proofread.dropin)
+        return self._checked("limits", syntax_check.dropin)
 
     def _checked(self, name: str, read: Any) -> str:
         before = str(self.initial[name])
-        text = proofread.with_ends_of(before, self.cleaned_data[name])
+        text = syntax_check.with_ends_of(before, self.cleaned_data[name])
         self.remarks[name] = read(text, before)
         wrong = [f"Line {remark.line}: {remark.text}" for remark in self.remarks[name] if remark.fatal]
         if wrong:

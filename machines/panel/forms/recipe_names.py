@@ -2,7 +2,7 @@
 
 from django import forms
 
-from machines.panel.forms.checks import errors_of
+from machines.panel.forms.validators import errors_of
 
 
 class RecipeNameForm(forms.Form):

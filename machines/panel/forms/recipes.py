@@ -13,7 +13,7 @@ from django.http import QueryDict
 from pydantic import BaseModel, ValidationError
 
 from machines.contract import recipes
-from machines.panel.forms.checks import checked, code_field, each, errors_of, words
+from machines.panel.forms.validators import checked, code_field, each, errors_of, words
 
 PACKAGES_AT_MOST = 500
 REPOSITORIES_AT_MOST = 10

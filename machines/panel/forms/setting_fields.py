@@ -12,9 +12,9 @@ from django.forms.utils import flatatt
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from machines.contract import values
+from machines.contract.configuration import values
+from machines.contract.configuration.setting import Kind, Setting
 from machines.contract.problems import BadValue
-from machines.contract.table import Kind, Setting
 
 PLAIN_TYPING = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "off"}
 MAX_ROWS = 100

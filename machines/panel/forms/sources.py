@@ -12,13 +12,15 @@ from uuid import UUID
 
 from django import forms
 
-from machines.contract import reach, recipes
+from machines.contract import recipes
+from machines.contract.configuration import egress_rules
 from machines.contract.problems import Problem
 from machines.contract.states import MachineState
 from machines.models import Archive, Host, Machine, Recipe, RecipeVersion
-from machines.panel import archives, host_tools, recipe_book
-from machines.panel.forms.checks import errors_of
 from machines.panel.forms.recipes import DISTRIBUTIONS, SourceForm, filled, form_for, system_of
+from machines.panel.forms.validators import errors_of
+from machines.panel.hosts import host_tools
+from machines.panel.images import archives, saved_recipes
 
 OFFERED = 500
 LOOKED_AT = 50  # recipes, for one that the host can build
@@ -66,7 +68,7 @@ class RecipeChoice(_Choice):
 
     def clean_recipe(self) -> Recipe:
         recipe: Recipe = self.cleaned_data["recipe"]
-        if recipe_book.content_of(recipe.current) is None:
+        if saved_recipes.content_of(recipe.current) is None:
             raise forms.ValidationError("This panel cannot read that recipe any more; change it first.")
         return recipe
 
@@ -85,7 +87,7 @@ class RecipeChoice(_Choice):
         return self.shown.current if self.shown else None
 
     def to_recipe(self) -> recipes.AnyRecipe:
-        content = recipe_book.content_of(self.cleaned_data["recipe"].current)
+        content = saved_recipes.content_of(self.cleaned_data["recipe"].current)
         assert content is not None  # clean_recipe() has looked
         return content
 
@@ -211,7 +213,7 @@ class Source:
     def content(self) -> recipes.AnyRecipe | None:
         """What would be built, where it is known already. Asks nothing of a form that is not complete."""
         if isinstance(self.form, RecipeChoice):
-            return recipe_book.content_of(self.version)
+            return saved_recipes.content_of(self.version)
         return self.form.to_recipe() if self.form.is_bound and self.form.is_valid() else None
 
     def is_valid(self) -> bool:
@@ -256,14 +258,14 @@ def may_skip(host: Host | None) -> bool:
 def unreachable(host: Host, recipe: recipes.PullRecipe) -> str:
     """Why a host would not connect to the number in an address; "" when it would, or has not told its rule."""
     policy = host.facts.get("policy")
-    rules = policy.get(reach.RULE) if isinstance(policy, dict) else None
-    number = reach.literal(recipe.url)
+    rules = policy.get(egress_rules.RULE) if isinstance(policy, dict) else None
+    number = egress_rules.literal(recipe.url)
     try:
-        if number is None or not isinstance(rules, list) or reach.may_reach(number, map(str, rules)):
+        if number is None or not isinstance(rules, list) or egress_rules.may_reach(number, map(str, rules)):
             return ""
     except ValueError:  # what a host says of its policy may be anything
         return ""
-    problem = reach.refusal(str(number), number)
+    problem = egress_rules.refusal(str(number), number)
     return f"{problem.message} {problem.hint}"
 
 
@@ -311,7 +313,7 @@ def _likely(host: Host | None) -> Recipe | None:
     """The first recipe the host has the tools for, else the first of all; None when there is none."""
     offered = list(Recipe.objects.offered().select_related("current")[:LOOKED_AT])
     for recipe in offered:
-        content = recipe_book.content_of(recipe.current)
+        content = saved_recipes.content_of(recipe.current)
         if content and not host_tools.lacking_for_recipe(host, content):
             return recipe
     return offered[0] if offered else None

@@ -6,10 +6,10 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from machines.contract.rights import Right
+from machines.contract.permissions import Right
 from machines.models import User
-from machines.panel import access
-from machines.panel.access import PanelRequest, needs
+from machines.panel.web import access
+from machines.panel.web.access import PanelRequest, needs
 
 
 @require_POST

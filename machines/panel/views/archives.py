@@ -13,23 +13,15 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from machines.contract.permissions import Right
 from machines.contract.problems import BadValue, Problem
-from machines.contract.rights import Right
 from machines.models import Archive, Host
-from machines.panel import (
-    access,
-    archive_files,
-    archive_list,
-    archive_trail,
-    archives,
-    frame,
-    job_page,
-    responses,
-    rows,
-)
-from machines.panel.access import PUBLIC, PanelRequest, needs
-from machines.panel.archive_files import PART, OutOfStep
 from machines.panel.forms.archives import BeginForm
+from machines.panel.images import archive_audit, archive_files, archives
+from machines.panel.images.archive_files import PART, OutOfStep
+from machines.panel.pages import archive_list, job_page, machine_rows
+from machines.panel.web import access, layout, responses
+from machines.panel.web.access import PUBLIC, PanelRequest, needs
 
 RANGE_REFUSED = 416
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})?")
@@ -47,7 +39,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "address_unset": not archives.has_address(),
         "fragment": responses.wants_fragment(request),
     }
-    version = archive_list.version(shown, frame.running_jobs(request))
+    version = archive_list.version(shown, layout.running_jobs(request))
     return responses.page(request, "archives/index.html", context, fragment="archives/_list.html", version=version)
 
 
@@ -129,7 +121,7 @@ def content(request: PanelRequest, archive: UUID) -> HttpResponseBase:
     found = get_object_or_404(Archive, pk=archive, state=Archive.State.READY)
     answer = _content(request, found)
     if answer.status_code != RANGE_REFUSED:
-        archive_trail.downloaded(found, request.user, first=_wanted(request, found)[0])
+        archive_audit.downloaded(found, request.user, first=_wanted(request, found)[0])
     answer.headers["Content-Disposition"] = content_disposition_header(True, found.title) or "attachment"
     return answer
 
@@ -171,7 +163,7 @@ def remove(request: PanelRequest, archive: UUID) -> HttpResponse:
     found = get_object_or_404(Archive, pk=archive)
     if request.method == "POST":
         with transaction.atomic():
-            archive_trail.removed(found, request.user)
+            archive_audit.removed(found, request.user)
             archive_files.remove(found)
         return responses.done(request, f"{found.title} is removed.", back="archive-index")
     context = {"archive": found, "back": reverse("archive-index")}
@@ -183,7 +175,7 @@ def remove(request: PanelRequest, archive: UUID) -> HttpResponse:
 def export(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Say what an export takes, then order it: a dialog, or a page of its own without JavaScript."""
     machine = access.machine(request, host, name)
-    back = rows.machine_url(host, name)
+    back = machine_rows.machine_url(host, name)
     if request.method == "POST":
         try:
             job = archives.export(machine, by=request.user, key=job_page.read_key(request.POST.get("key", "")))
@@ -219,5 +211,5 @@ def transfer(request: PanelRequest, archive: UUID) -> HttpResponseBase:
 def _fetched(request: PanelRequest, archive: Archive, host: Host) -> HttpResponseBase:
     answer = _content(request, archive)
     if answer.status_code != RANGE_REFUSED:
-        archive_trail.fetched(archive, host, first=_wanted(request, archive)[0])
+        archive_audit.fetched(archive, host, first=_wanted(request, archive)[0])
     return answer

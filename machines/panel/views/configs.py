@@ -10,17 +10,19 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from machines.contract import orders
+from machines.contract.permissions import Right, authorize
 from machines.contract.problems import NotAllowed, Problem
-from machines.contract.rights import Right, authorize
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
-from machines.panel import access, checks, config_page, diffs, drafts, presets, refusals, responses, setting_sections
-from machines.panel.access import PanelRequest, needs
-from machines.panel.forms import row_buttons
+from machines.panel.configs import apply_errors, diffs, drafts, presets, validation
+from machines.panel.forms import row_buttons, setting_sections
 from machines.panel.forms.apply import ApplyForm, offered
 from machines.panel.forms.configs import Configurator
-from machines.panel.job_page import read_key
-from machines.panel.rows import machine_url
+from machines.panel.pages import config_page
+from machines.panel.pages.job_page import read_key
+from machines.panel.pages.machine_rows import machine_url
+from machines.panel.web import access, responses
+from machines.panel.web.access import PanelRequest, needs
 
 
 @require_http_methods(["GET", "POST"])
@@ -69,10 +71,10 @@ def _form(
     shown = config_page.context(request, machine, draft, "config")
     shown["sections"] = setting_sections.sections(given, presets.notes(machine))
     shown |= {"unshown": without_field(given.instance.base_nspawn)}
-    trouble = refusals.trouble(draft)
+    trouble = apply_errors.trouble(draft)
     shown |= {"configurator": given, "trouble": trouble, **more}
     if draft and not given.form.is_bound:
-        shown["marks"] = refusals.marks(trouble, drafts.findings(machine, drafts.files(draft)))
+        shown["marks"] = apply_errors.marks(trouble, drafts.findings(machine, drafts.files(draft)))
     return render(request, "configs/edit.html", shown, status=status)
 
 
@@ -108,17 +110,17 @@ def review(request: PanelRequest, host: str, name: str) -> HttpResponse:
 def _review(
     request: PanelRequest, machine: Machine, draft: Revision, sent: ApplyForm | None = None, status: int = 200
 ) -> HttpResponse:
-    before, after = refusals.replaced(machine, draft), drafts.files(draft)
-    found, changes = refusals.found(machine, draft), diffs.settings(before, after)
-    findings = [(finding, refusals.place_of(finding.key)) for finding in drafts.findings(machine, after)]
-    left_out = checks.left_out(machine, after, before)
+    before, after = apply_errors.replaced(machine, draft), drafts.files(draft)
+    found, changes = apply_errors.found(machine, draft), diffs.settings(before, after)
+    findings = [(finding, apply_errors.place_of(finding.key)) for finding in drafts.findings(machine, after)]
+    left_out = validation.left_out(machine, after, before)
     shown = config_page.context(request, machine, draft, "config")
     links = shown["links"]
     shown |= {
         "left_out": left_out,
         "changes": changes,
         "diffs": config_page.file_diffs(machine, before, after),
-        "trouble": refusals.trouble(draft),
+        "trouble": apply_errors.trouble(draft),
         "found": config_page.three_ways(machine, draft, found) if found else None,
         "findings": findings,
         "is_refused": any(finding.refused for finding, _ in findings)
@@ -142,7 +144,7 @@ def clean(request: PanelRequest, host: str, name: str) -> HttpResponse:
     if draft is None:
         return redirect("config-edit", host, name)
     try:
-        texts = checks.without_left_out(drafts.files(draft))
+        texts = validation.without_left_out(drafts.files(draft))
         drafts.save_texts(machine, texts, by=request.user, seen=request.POST.get("seen", ""))
     except Problem as problem:
         return responses.refused(request, problem, back=back)
@@ -173,19 +175,19 @@ def rebase(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """The host's files were changed by hand: put the draft's changes onto them, the draft over them, or begin from them."""
     machine = access.machine(request, host, name)
     wish = request.POST.get("take", "")
-    way = refusals.Way(wish) if wish in set(refusals.Way) else refusals.Way.OURS
+    way = apply_errors.Way(wish) if wish in set(apply_errors.Way) else apply_errors.Way.OURS
     try:
-        refusals.rebase(machine, by=request.user, seen=request.POST.get("seen", ""), way=way)
+        apply_errors.rebase(machine, by=request.user, seen=request.POST.get("seen", ""), way=way)
     except Problem as problem:
         return responses.refused(request, problem, back=_address(machine, "config-review"))
-    back = _address(machine, "config-edit" if way is refusals.Way.THEIRS else "config-review")
+    back = _address(machine, "config-edit" if way is apply_errors.Way.THEIRS else "config-review")
     return responses.done(request, REBASED[way], back=back)
 
 
 REBASED = {
-    refusals.Way.MERGE: "The draft is now what the host has, with your changes in it.",
-    refusals.Way.OURS: "Applying the draft will replace what the host has.",
-    refusals.Way.THEIRS: "The draft is now what the host has.",
+    apply_errors.Way.MERGE: "The draft is now what the host has, with your changes in it.",
+    apply_errors.Way.OURS: "Applying the draft will replace what the host has.",
+    apply_errors.Way.THEIRS: "The draft is now what the host has.",
 }
 
 

@@ -8,13 +8,15 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract import orders
-from machines.contract.findings import MENDS
+from machines.contract.configuration.findings import MENDS
+from machines.contract.permissions import Right
 from machines.contract.problems import Problem
-from machines.contract.rights import Right
 from machines.models import Host, Job
-from machines.panel import access, dispatch, doctor_page, machine_page, responses, rows
-from machines.panel.access import PanelRequest, needs
-from machines.panel.dispatch import Busy
+from machines.panel.orders import dispatch
+from machines.panel.orders.dispatch import Busy
+from machines.panel.pages import doctor_page, machine_page, machine_rows
+from machines.panel.web import access, responses
+from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET
@@ -36,7 +38,7 @@ def _page(request: PanelRequest, context: dict[str, Any]) -> HttpResponse:
 
 
 def _host_context(request: PanelRequest, found: Host) -> dict[str, Any]:
-    url = rows.host_url(found.name)
+    url = machine_rows.host_url(found.name)
     return doctor_page.context(request, found, "") | {"url": url, "state": found.state().value}
 
 
@@ -44,7 +46,7 @@ def _machine_context(request: PanelRequest, host_name: str, name: str) -> dict[s
     found = machine_page.load(host_name, name)
     actions = machine_page.actions(request, found)
     context = actions | doctor_page.context(request, found.host, found.name)
-    seen = rows.version(context["seen"], actions["state"], found.addresses, actions["doing"])
+    seen = machine_rows.version(context["seen"], actions["state"], found.addresses, actions["doing"])
     return context | {"seen": seen, "has_draft": getattr(found, "has_draft", False)}
 
 
@@ -85,7 +87,7 @@ def _mend(name: str, what: str) -> orders.Mend:
 
 
 def _ordered(request: PanelRequest, on: Host, order: orders.Examine | orders.Mend, said: str) -> HttpResponse:
-    back = f"{rows.machine_url(on.name, order.name) if order.name else rows.host_url(on.name)}doctor/"
+    back = f"{machine_rows.machine_url(on.name, order.name) if order.name else machine_rows.host_url(on.name)}doctor/"
     try:
         job = _place(request, on, order)
     except Problem as problem:

@@ -4,9 +4,9 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from machines.contract.rights import Right
-from machines.panel import event_list
-from machines.panel.access import PanelRequest, needs
+from machines.contract.permissions import Right
+from machines.panel.pages import event_list
+from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET

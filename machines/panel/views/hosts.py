@@ -12,27 +12,19 @@ from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
-from machines.contract import protected
-from machines.contract.protected import Place
-from machines.contract.rights import Right
+from machines.contract.configuration import protected
+from machines.contract.configuration.protected import Place
+from machines.contract.permissions import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
-from machines.panel import (
-    bases,
-    budgets,
-    clocks,
-    dispatch,
-    frame,
-    host_rows,
-    job_words,
-    name_files,
-    quarantine,
-    redis_check,
-    responses,
-    rows,
-)
-from machines.panel.access import PanelRequest, needs
+from machines.panel.courier import redis_check
 from machines.panel.forms import pools
+from machines.panel.hosts import budgets, clocks, name_files, quarantine
+from machines.panel.images import base_images
+from machines.panel.orders import dispatch, job_labels
+from machines.panel.pages import host_rows, machine_rows
+from machines.panel.web import layout, responses
+from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 500
 EVENTS_SHOWN = 20
@@ -55,7 +47,7 @@ def index(request: PanelRequest) -> HttpResponse:
     found = Host.objects.filter(name__icontains=word) if word else Host.objects.all()
     given = list(found.annotate(**COUNTS).values("name", "last_seen", "facts", "quarantined_at", *COUNTS)[: SHOWN + 1])
     shown = sorted((host_rows.row(host, now) for host in given[:SHOWN]), key=lambda host: (host["need"], host["name"]))
-    jobs = frame.unfinished_jobs(request)
+    jobs = layout.unfinished_jobs(request)
     context = {
         "hosts": shown,
         "word": word,
@@ -65,7 +57,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "fragment": responses.wants_fragment(request),
     }
     context["redis_faults"] = redis_check.kept() if context["may_administer"] else []
-    version = rows.version(shown, word, len(jobs), context["redis_faults"])
+    version = machine_rows.version(shown, word, len(jobs), context["redis_faults"])
     return responses.page(request, "hosts/index.html", context, fragment="hosts/_list.html", version=version)
 
 
@@ -79,11 +71,11 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
     faults = vars(found)["redis_faults"] or []
     counts = {name: getattr(found, name) for name in COUNTS}
     events = list(Event.objects.filter(host=found)[:EVENTS_SHOWN])
-    jobs = frame.unfinished_jobs(request)
+    jobs = layout.unfinished_jobs(request)
     here = [_queued(job) for job in jobs if job["host_id"] == found.pk]
     context = counts | {
         "host": found,
-        "url": rows.host_url(found.name),
+        "url": machine_rows.host_url(found.name),
         "state": found.state(now).value,
         "is_silent": found.is_silent,
         "is_old": found.inventory_at is not None and (now - found.inventory_at).total_seconds() > 3 * LATE_SECONDS,
@@ -103,7 +95,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "jobs": here,
         "may_build": request.user.may(Right.BUILD),
         "offers_pool": pools.is_offered(found, request.user),
-        "bases": bases.of_host(found.name, found.facts.get("bases")),
+        "bases": base_images.of_host(found.name, found.facts.get("bases")),
         "name_files": [
             (name, [(file.path, name_files.words(file)) for file in files]) for name, files in name_files.of_host(found)
         ],
@@ -117,7 +109,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "is_user_off": redis_check.NO_GUARD not in faults,
         "fragment": responses.wants_fragment(request),
     }
-    version = rows.version(
+    version = machine_rows.version(
         counts,
         found.quarantined_at,
         context["redis_faults"],
@@ -143,7 +135,7 @@ def release(request: PanelRequest, host: str) -> HttpResponse:
     if quarantine.release(found, by=request.user):
         dispatch.poke()
         messages.success(request, f"{found.name} is released. Its worker connects again by itself within seconds.")
-    return redirect(rows.host_url(found.name))
+    return redirect(machine_rows.host_url(found.name))
 
 
 def _is_off(host: Host) -> bool:
@@ -170,9 +162,9 @@ def _said(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
-def _queued(job: rows.Job) -> dict[str, Any]:
-    said = rows.doing(job) or {}
-    return said | {"machine": job["machine_name"], "state": job["state"], "what": job_words.what(job["op"])}
+def _queued(job: machine_rows.Job) -> dict[str, Any]:
+    said = machine_rows.doing(job) or {}
+    return said | {"machine": job["machine_name"], "state": job["state"], "what": job_labels.what(job["op"])}
 
 
 def _protected(host: Host) -> list[tuple[str, list[Place]]]:

@@ -14,27 +14,16 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract.orders import RECIPE_OPS
+from machines.contract.permissions import Right
 from machines.contract.problems import NotAllowed, Problem
-from machines.contract.rights import Right
 from machines.contract.states import JobState
 from machines.models import Job
-from machines.panel import (
-    access,
-    archives,
-    build_page,
-    builds,
-    dispatch,
-    frame,
-    job_list,
-    job_page,
-    job_words,
-    log_lines,
-    logs,
-    removals,
-    responses,
-    stream,
-)
-from machines.panel.access import PanelRequest, needs
+from machines.panel.images import archives, builds
+from machines.panel.logs import log_lines, log_reader, log_stream
+from machines.panel.orders import dispatch, job_labels, removals
+from machines.panel.pages import build_page, job_list, job_page
+from machines.panel.web import access, layout, responses
+from machines.panel.web.access import PanelRequest, needs
 
 WORDS_AT_MOST = 500  # characters of a search
 # What is more than placing the same order again
@@ -46,7 +35,7 @@ AGAIN = {"build": builds.again, "export": archives.export_again, "remove": remov
 def index(request: PanelRequest) -> HttpResponse:
     wish = job_list.read_wish(request.GET)
     page = job_list.page(wish, timezone.now())
-    unfinished = frame.running_jobs(request)
+    unfinished = layout.running_jobs(request)
     context = {
         "page": page,
         "wish": wish,
@@ -84,7 +73,7 @@ def running(request: PanelRequest) -> HttpResponse:
     """The top bar's number of unfinished jobs, which asks for itself on every page; 204 while it is right."""
     if not responses.wants_fragment(request):
         return redirect("job-index")
-    version = str(frame.running_jobs(request))
+    version = str(layout.running_jobs(request))
     return responses.page(request, "_running_jobs.html", {}, fragment="_running_jobs.html", version=version)
 
 
@@ -125,15 +114,15 @@ def status(request: PanelRequest, pk: int) -> HttpResponse:
 
 @require_GET
 @needs(Right.SEE)
-def log_stream(request: PanelRequest, pk: int) -> HttpResponseBase:
-    """New lines as they come, as server-sent events (machines/panel/stream.py)."""
+def follow_log(request: PanelRequest, pk: int) -> HttpResponseBase:
+    """New lines as they come, as server-sent events (machines/panel/logs/log_stream.py)."""
     job = access.job(request, pk)
-    lease = stream.Lease.take(request.user.pk)
+    lease = log_stream.Lease.take(request.user.pk)
     if lease is None:
-        said = f"You have {stream.PER_USER} logs open already; close one, or look again in a minute."
+        said = f"You have {log_stream.PER_USER} logs open already; close one, or look again in a minute."
         return HttpResponse(said, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "60"})
     line = _line(request.headers.get("Last-Event-ID") or request.GET.get("after", ""))
-    events = stream.follow(job.pk, line, session_key=request.session.session_key, lease=lease)
+    events = log_stream.follow(job.pk, line, session_key=request.session.session_key, lease=lease)
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     return StreamingHttpResponse(events, content_type="text/event-stream", headers=headers)
 
@@ -153,7 +142,7 @@ def log_raw(request: PanelRequest, pk: int) -> StreamingHttpResponse:
 
 
 async def _pieces(job: Job) -> AsyncIterator[str]:
-    pieces = logs.everything(job)
+    pieces = log_reader.everything(job)
     while piece := await sync_to_async(lambda: next(pieces, ""))():
         yield piece
 
@@ -165,8 +154,8 @@ def log_older(request: PanelRequest, pk: int) -> HttpResponse:
     job = job_page.load(pk)
     line = _line(request.GET.get("before", ""))
     if "X-Log" in request.headers:
-        rows = logs.before(job.pk, min(line, job.line_count + 1))
-        return HttpResponse(log_lines.lines(rows, logs.began(job)))
+        rows = log_reader.before(job.pk, min(line, job.line_count + 1))
+        return HttpResponse(log_lines.lines(rows, log_reader.began(job)))
     context = job_page.context(request, job) | {"tab": "log", "tabs": job_page.TABS, "key": uuid4()}
     return render(request, "jobs/detail.html", context | job_page.log_before(job, line))
 
@@ -178,7 +167,7 @@ def log_search(request: PanelRequest, pk: int) -> JsonResponse:
     job = access.job(request, pk)
     before = min(_line(request.GET.get("before", "")), job.line_count + 1)
     words = request.GET.get("q", "")[:WORDS_AT_MOST]
-    return JsonResponse(asdict(logs.matches(job.pk, words, before)))
+    return JsonResponse(asdict(log_reader.matches(job.pk, words, before)))
 
 
 @require_GET
@@ -188,8 +177,8 @@ def cancel_ask(request: PanelRequest, pk: int) -> HttpResponse:
     job = access.job(request, pk)
     context = {
         "job": job,
-        "what": job_words.what(job.op, job.machine_name),
-        "means": job_words.cancelling(job.op, job.state),
+        "what": job_labels.what(job.op, job.machine_name),
+        "means": job_labels.cancelling(job.op, job.state),
     }
     return responses.page(request, "jobs/cancel.html", context, fragment="jobs/_cancel_dialog.html")
 
@@ -203,11 +192,11 @@ def cancel(request: PanelRequest, pk: int) -> HttpResponse:
     job.refresh_from_db()
     if not asked:
         already = (
-            f"has already {job_words.ENDED[JobState(job.state)]}" if job.is_final else "is being cancelled already"
+            f"has already {job_labels.ENDED[JobState(job.state)]}" if job.is_final else "is being cancelled already"
         )
         return responses.refused(request, Problem(f"Job {pk} {already}."), back=back)
     if job.is_final:
-        return responses.done(request, f"Job {pk} is withdrawn. {job_words.withdrawal(job, job.host.name)}", back=back)
+        return responses.done(request, f"Job {pk} is withdrawn. {job_labels.withdrawal(job, job.host.name)}", back=back)
     return responses.led_to(request, back)  # where it says that it is being cancelled
 
 

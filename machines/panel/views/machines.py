@@ -14,15 +14,17 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from django_htmx.http import HttpResponseClientRefresh
 
 from machines.contract import orders
+from machines.contract.permissions import Right
 from machines.contract.problems import Problem
-from machines.contract.rights import Right
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine
-from machines.panel import access, dispatch, frame, listing, machine_page, removals, responses, rows, verbs
-from machines.panel.access import PanelRequest, needs
-from machines.panel.dispatch import Busy
 from machines.panel.forms.machines import RemoveMachineForm
-from machines.panel.verbs import VERBS
+from machines.panel.orders import dispatch, removals
+from machines.panel.orders.dispatch import Busy
+from machines.panel.pages import actions, machine_list, machine_page, machine_rows
+from machines.panel.pages.actions import VERBS
+from machines.panel.web import access, layout, responses
+from machines.panel.web.access import PanelRequest, needs
 from machines.templatetags import panel_tags
 
 HOSTS_OFFERED = 500
@@ -32,15 +34,15 @@ ICONS = {"more": "three-dots", "start": VERBS["start"].icon, "poweroff": VERBS["
 @require_GET
 @needs(Right.SEE)
 def index(request: PanelRequest) -> HttpResponse:
-    wish = listing.read_wish(request.GET)
-    jobs = frame.unfinished_jobs(request)
-    page = listing.page(wish, rows.by_machine(jobs), timezone.now())
+    wish = machine_list.read_wish(request.GET)
+    jobs = layout.unfinished_jobs(request)
+    page = machine_list.page(wish, machine_rows.by_machine(jobs), timezone.now())
     context = index_context(request, wish, page)
     version = f"{page.version}{len(jobs)}"
     return responses.page(request, "machines/index.html", context, fragment="machines/_list.html", version=version)
 
 
-def index_context(request: PanelRequest, wish: listing.Wish, page: listing.Page) -> dict[str, Any]:
+def index_context(request: PanelRequest, wish: machine_list.Wish, page: machine_list.Page) -> dict[str, Any]:
     """What the list's template needs; asks no query (the existence of hosts only for an empty list)."""
     return _row_context(request) | {
         "page": page,
@@ -51,9 +53,9 @@ def index_context(request: PanelRequest, wish: listing.Wish, page: listing.Page)
         "clear": wish.query(q=""),
         "first_page": f"?{wish.query()}",
         "states": _state_choices(wish),
-        "all_states": listing.STATES,
+        "all_states": machine_list.STATES,
         "per_choices": [
-            {"per": per, "query": wish.query(per=str(per)), "on": per == wish.per} for per in listing.PER_PAGE
+            {"per": per, "query": wish.query(per=str(per)), "on": per == wish.per} for per in machine_list.PER_PAGE
         ],
         "has_hosts": page.total or wish.filter.text or SimpleLazyObject(Host.objects.exists),
         "may_build": request.user.may(Right.BUILD),
@@ -74,14 +76,14 @@ def _row_context(request: PanelRequest) -> dict[str, Any]:
     }
 
 
-def _state_choices(wish: listing.Wish) -> list[dict[str, Any]]:
+def _state_choices(wish: machine_list.Wish) -> list[dict[str, Any]]:
     return [
         {
-            "badge": rows.badge(state),
+            "badge": machine_rows.badge(state),
             "query": wish.query(q=wish.filter.with_term("state", state)),
             "on": wish.filter.says("state", state),
         }
-        for state in listing.STATES
+        for state in machine_list.STATES
     ]
 
 
@@ -89,7 +91,7 @@ def _state_choices(wish: listing.Wish) -> list[dict[str, Any]]:
 @needs(Right.SEE)
 def hosts(request: PanelRequest) -> HttpResponse:
     """The choices of the list's Host menu, fetched when it is opened."""
-    wish = listing.read_wish(request.GET)
+    wish = machine_list.read_wish(request.GET)
     names = Host.objects.values_list("name", flat=True)[:HOSTS_OFFERED]
     choices = [
         {"name": n, "query": wish.query(q=wish.filter.with_term("host", n)), "on": wish.filter.says("host", n)}
@@ -139,12 +141,14 @@ def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     verb = VERBS[op]
     try:
-        verbs.check(verb, machine)
+        actions.check(verb, machine)
         job = _place(request, machine, verb.order(name=machine.name))
     except Problem as problem:
-        return responses.refused(request, problem, back=rows.machine_url(host, name))
+        return responses.refused(request, problem, back=machine_rows.machine_url(host, name))
     fragment = _part(request, machine) if request.htmx else None
-    return responses.placed(request, job, verb.said(machine), back=rows.machine_url(host, name), fragment=fragment)
+    return responses.placed(
+        request, job, verb.said(machine), back=machine_rows.machine_url(host, name), fragment=fragment
+    )
 
 
 def _place(request: PanelRequest, machine: Machine, order: orders.AnyOrder) -> Job:
@@ -162,9 +166,9 @@ def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
     """The part of the page that the verb was pressed in: the machine's own page, or its row of the list."""
     if request.htmx.target == "machine":
         return render(request, "machines/_machine.html", machine_page.context(request, machine))
-    busy = rows.by_machine(frame.unfinished_jobs(request))
-    given = Machine.objects.filter(pk=machine.pk).values(*rows.COLUMNS).get()
-    row = rows.row(given, busy, timezone.now())
+    busy = machine_rows.by_machine(layout.unfinished_jobs(request))
+    given = Machine.objects.filter(pk=machine.pk).values(*machine_rows.COLUMNS).get()
+    row = machine_rows.row(given, busy, timezone.now())
     return render(request, "machines/_row.html", _row_context(request) | {"row": row})
 
 
@@ -176,9 +180,14 @@ def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     verb = VERBS.get(op)
     if verb is None or not verb.asks:
         raise Http404(f"Nothing is asked before “{op}”.")
-    if spoken := verbs.SPOKEN.get(op):
+    if spoken := actions.SPOKEN.get(op):
         verb = spoken(machine)
-    context = {"machine": machine, "verb": verb, "url": rows.machine_url(host, name), "title": verb.of(machine.name)}
+    context = {
+        "machine": machine,
+        "verb": verb,
+        "url": machine_rows.machine_url(host, name),
+        "title": verb.of(machine.name),
+    }
     context |= {"action": f"{context['url']}{op}/", "target": _asker(request, machine)}
     return responses.page(request, "machines/ask.html", context, fragment="machines/_ask_dialog.html")
 
@@ -186,7 +195,7 @@ def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
 def _asker(request: PanelRequest, machine: Machine) -> str:
     """Which part of the page below the dialog shows the machine; "" for a page that shows it nowhere."""
     path = responses.came_from(request)
-    if path == rows.machine_url(machine.host.name, machine.name):
+    if path == machine_rows.machine_url(machine.host.name, machine.name):
         return "#machine"
     return f"#m-{machine.pk}" if path == reverse("machine-index") else ""
 
@@ -201,12 +210,12 @@ def remove(request: PanelRequest, host: str, name: str) -> HttpResponse:
         try:
             job = _place(request, machine, removals.order(machine))
         except Problem as problem:
-            return responses.refused(request, problem, back=rows.machine_url(host, name))
+            return responses.refused(request, problem, back=machine_rows.machine_url(host, name))
         return redirect("job-detail", job.pk)
     context = {
         "machine": machine,
         "form": form,
-        "url": rows.machine_url(host, name),
+        "url": machine_rows.machine_url(host, name),
         "items": removals.what_goes(machine),
     }
     response = responses.page(request, "machines/remove.html", context, fragment="machines/_remove_dialog.html")
@@ -221,9 +230,9 @@ def forget(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     if machine.state != MachineState.MISSING:
         problem = Problem(f"{name} is still there on {host}.", hint="Remove it instead.")
-        return responses.refused(request, problem, back=rows.machine_url(host, name))
+        return responses.refused(request, problem, back=machine_rows.machine_url(host, name))
     holder = Job.objects.on(machine.host, name).unfinished().first()
     if holder:
-        return responses.refused(request, Busy(holder), back=rows.machine_url(host, name))
+        return responses.refused(request, Busy(holder), back=machine_rows.machine_url(host, name))
     Machine.objects.filter(pk=machine.pk, state=MachineState.MISSING).update(removed_at=timezone.now())
     return responses.done(request, f"{name} is forgotten.", back="machine-index")

@@ -10,22 +10,27 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
+from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, FirstBoot, key_of
-from machines.contract.rights import Right
 from machines.models import Host, Job, Machine
 from machines.models.revision import LIMITS, SWITCHES, WORDS
-from machines.panel import bases, builds, copied_settings, drafts, host_rows, host_tools, recipe_runs, responses
-from machines.panel.access import PanelRequest, needs
-from machines.panel.diffs import Files
-from machines.panel.dispatch import Busy
+from machines.panel.configs import copied_settings, drafts
+from machines.panel.configs.diffs import Files
 from machines.panel.forms import row_buttons, sources
-from machines.panel.forms.checks import errors_of
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.copied import Settings
 from machines.panel.forms.machines import NewMachineForm
 from machines.panel.forms.sources import Source
+from machines.panel.forms.validators import errors_of
+from machines.panel.hosts import host_tools
+from machines.panel.images import base_images, builds, recipe_runs
+from machines.panel.orders.dispatch import Busy
+from machines.panel.pages import host_rows
+from machines.panel.web import responses
+from machines.panel.web.access import PanelRequest, needs
 
 HOSTS_OFFERED = 500
 AS_CARDS = 6  # so many hosts are shown as cards, more in a select
@@ -136,7 +141,7 @@ def _about(form: NewMachineForm, source: Source) -> dict[str, Any]:
         source.hush()
         return found
     based = content.kind in WITH_BASE
-    base = bases.fitting(_bases(host), content, _first_boot(form)) if based else None
+    base = base_images.fitting(_bases(host), content, _first_boot(form)) if based else None
     return found | {
         "lacking": host_tools.lacking_for_recipe(host, content),
         "based": based,
@@ -145,8 +150,8 @@ def _about(form: NewMachineForm, source: Source) -> dict[str, Any]:
     }
 
 
-def _bases(host: Host) -> list[bases.Base]:
-    return bases.with_jobs(bases.of_host(host.name, host.facts.get("bases")))
+def _bases(host: Host) -> list[base_images.Base]:
+    return base_images.with_jobs(base_images.of_host(host.name, host.facts.get("bases")))
 
 
 def _first_boot(form: NewMachineForm) -> FirstBoot:

@@ -6,14 +6,17 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
+from machines.contract.permissions import Right
 from machines.contract.problems import NotAllowed, Problem
-from machines.contract.rights import Right
 from machines.models import Job
-from machines.panel import access, dispatch, host_tools, responses, rows
-from machines.panel.access import PanelRequest, needs
 from machines.panel.forms import pools
 from machines.panel.forms.pools import PoolForm
-from machines.panel.job_page import read_key
+from machines.panel.hosts import host_tools
+from machines.panel.orders import dispatch
+from machines.panel.pages import machine_rows
+from machines.panel.pages.job_page import read_key
+from machines.panel.web import access, responses
+from machines.panel.web.access import PanelRequest, needs
 
 
 @require_http_methods(["GET", "POST"])
@@ -29,9 +32,16 @@ def new(request: PanelRequest, host: str) -> HttpResponse:
         try:
             job = dispatch.place(form.to_order(), on=found, by=request.user, key=read_key(request.POST.get("key", "")))
         except (NotAllowed, Problem) as problem:
-            return responses.refused(request, problem, back=rows.host_url(host))
+            return responses.refused(request, problem, back=machine_rows.host_url(host))
         return redirect("job-detail", job.pk)
     under_way = Job.objects.unfinished().filter(host=found, op="pool").first()
-    context = {"host": found, "url": rows.host_url(host), "form": form, "room": room, "key": uuid4(), "job": under_way}
+    context = {
+        "host": found,
+        "url": machine_rows.host_url(host),
+        "form": form,
+        "room": room,
+        "key": uuid4(),
+        "job": under_way,
+    }
     context["lacking"] = host_tools.lacking_for(found, "pool")
     return render(request, "hosts/pool.html", context, status=422 if form.is_bound else 200)

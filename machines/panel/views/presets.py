@@ -9,14 +9,15 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from machines.contract.permissions import Right
 from machines.contract.problems import BadValue, Problem
-from machines.contract.rights import Right
 from machines.models import GroupMember, JobGroup, Machine, Preset, PresetUse
-from machines.panel import groups, presets, responses
-from machines.panel.access import PanelRequest, needs
+from machines.panel.configs import presets, rollouts
 from machines.panel.forms import row_buttons
 from machines.panel.forms.presets import PresetForm, rows_of, settings_of
-from machines.panel.job_page import read_key
+from machines.panel.pages.job_page import read_key
+from machines.panel.web import responses
+from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 200
 
@@ -150,7 +151,7 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
     }
     if ordered and not changed:
         try:
-            group = groups.roll_out(
+            group = rollouts.roll_out(
                 preset, chosen, by=request.user, stop_at_failure="stop" in given, restart=given.get("then") == "restart",
                 key=read_key(given.get("key", "")),
             )  # fmt: skip
@@ -165,7 +166,7 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
         "changed": changed,
         "steps": steps,
         "due": sum(step.is_due for step in steps),
-        "others": [machine for machine in everything[: groups.MOST] if machine.pk not in picked],
+        "others": [machine for machine in everything[: rollouts.MOST] if machine.pk not in picked],
         "may_operate": request.user.may(Right.OPERATE),
         "key": uuid4(),
     }
@@ -174,7 +175,7 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
 
 def _chosen(numbers: list[str]) -> list[Machine]:
     keys = [
-        int(number) for number in numbers[: groups.MOST] if number.isascii() and number.isdigit() and len(number) < 16
+        int(number) for number in numbers[: rollouts.MOST] if number.isascii() and number.isdigit() and len(number) < 16
     ]
     found = Machine.objects.listed().filter(pk__in=keys).select_related("host", "applied")
     return list(found.order_by("host__name", "name"))

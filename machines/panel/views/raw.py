@@ -7,14 +7,16 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
-from machines.contract import nspawn
+from machines.contract.configuration import nspawn
+from machines.contract.permissions import Right, authorize
 from machines.contract.problems import NotAllowed, Problem
-from machines.contract.rights import Right, authorize
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
-from machines.panel import access, config_page, diffs, drafts, refusals, responses
-from machines.panel.access import PanelRequest, needs
+from machines.panel.configs import apply_errors, diffs, drafts
 from machines.panel.forms.raw import RawForm
+from machines.panel.pages import config_page
+from machines.panel.web import access, responses
+from machines.panel.web.access import PanelRequest, needs
 
 NEXT = {"review": "config-review", "form": "config-edit", "": "config-raw"}
 
@@ -68,7 +70,7 @@ def _page(
             (given["limits"], config_page.dropin_path(machine), given.remarks["limits"]),
         ],
         "unshown": without_field(str(given.initial["nspawn"])),
-        "trouble": refusals.trouble(draft),
+        "trouble": apply_errors.trouble(draft),
     }
     return render(request, "configs/raw.html", shown | more, status=status)
 

@@ -11,16 +11,19 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from machines.contract import orders
+from machines.contract.permissions import Right
 from machines.contract.problems import BadValue, NotAllowed, Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, FirstBoot, key_of, title_of
-from machines.contract.rights import Right
 from machines.models import Host, Job, Recipe, RecipeVersion
-from machines.panel import bases, diffs, dispatch, recipe_book, recipe_runs, responses
-from machines.panel.access import PanelRequest, needs
+from machines.panel.configs import diffs
 from machines.panel.forms import row_buttons
 from machines.panel.forms.recipe_names import RecipeNameForm
 from machines.panel.forms.recipes import SYSTEMS, SourceForm, filled, form_for, system_of
-from machines.panel.job_page import read_key
+from machines.panel.images import base_images, recipe_runs, saved_recipes
+from machines.panel.orders import dispatch
+from machines.panel.pages.job_page import read_key
+from machines.panel.web import responses
+from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 300
 VERSIONS_SHOWN = 200
@@ -35,7 +38,7 @@ def index(request: PanelRequest) -> HttpResponse:
     found = Recipe.objects.exclude(archived_at=None) if away else Recipe.objects.offered()
     recipes = list(found.select_related("current")[: SHOWN + 1])
     runs = recipe_runs.last([recipe.pk for recipe in recipes[:SHOWN]])
-    known = bases.of_all() if recipes else []
+    known = base_images.of_all() if recipes else []
     context = {
         "rows": [_row(recipe, runs.get(recipe.pk, []), known) for recipe in recipes[:SHOWN]],
         "is_cut": len(recipes) > SHOWN,
@@ -46,8 +49,8 @@ def index(request: PanelRequest) -> HttpResponse:
     return render(request, "recipes/index.html", context)
 
 
-def _row(recipe: Recipe, runs: list[recipe_runs.Run], known: list[bases.Base]) -> dict[str, Any]:
-    content = recipe_book.content_of(recipe.current)
+def _row(recipe: Recipe, runs: list[recipe_runs.Run], known: list[base_images.Base]) -> dict[str, Any]:
+    content = saved_recipes.content_of(recipe.current)
     key = key_of(content) if content else ""
     mine = {run.uuid for run in runs}
     there = [base for base in known if base.key == key or (base.uuid and base.uuid in mine)]
@@ -64,7 +67,7 @@ def _starters(names: set[str]) -> list[dict[str, str]]:
     """Those that are not there yet under their own name."""
     return [
         {"word": word, "name": name, "title": title_of(recipe)}
-        for word, (name, _, recipe) in recipe_book.STARTERS.items()
+        for word, (name, _, recipe) in saved_recipes.STARTERS.items()
         if name not in names
     ]
 
@@ -73,11 +76,11 @@ def _starters(names: set[str]) -> list[dict[str, str]]:
 @needs(Right.BUILD)
 def add_starter(request: PanelRequest) -> HttpResponse:
     word = request.POST.get("starter", "")
-    if word not in recipe_book.STARTERS:
+    if word not in saved_recipes.STARTERS:
         return responses.refused(request, Problem("There is no such starter recipe."), back=reverse("recipe-index"))
-    name, says, content = recipe_book.STARTERS[word]
+    name, says, content = saved_recipes.STARTERS[word]
     try:
-        recipe_book.create(name, says, content, by=request.user, reason="starter recipe")
+        saved_recipes.create(name, says, content, by=request.user, reason="starter recipe")
     except BadValue as problem:
         return responses.refused(request, problem, back=reverse("recipe-index"))
     return responses.done(request, f"{name} is there. Change it as you like.", back=reverse("recipe-index"))
@@ -102,7 +105,7 @@ def new(request: PanelRequest) -> HttpResponse:
         return _editor(request, names, form, status=422)
     given = names.cleaned_data
     try:
-        recipe = recipe_book.create(
+        recipe = saved_recipes.create(
             given["name"], given["description"], form.to_recipe(), by=request.user, reason=given["reason"]
         )
     except BadValue as problem:
@@ -134,7 +137,7 @@ def _may_skip() -> bool:
 def edit(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
     current = recipe.current
-    content = recipe_book.content_of(current)
+    content = saved_recipes.content_of(current)
     if request.method == "GET":
         names = RecipeNameForm(initial={"name": recipe.name, "description": recipe.description})
         form = filled(content, may_skip=_may_skip()) if content else _blank("")
@@ -154,9 +157,11 @@ def _save(
     given, seen = names.cleaned_data, str(data.get("seen", ""))
     try:
         with transaction.atomic():
-            recipe_book.rename(recipe, given["name"], given["description"])
+            saved_recipes.rename(recipe, given["name"], given["description"])
             number = int(seen) if seen.isdecimal() and len(seen) < 9 else 0
-            is_new = recipe_book.change(recipe, form.to_recipe(), by=request.user, seen=number, reason=given["reason"])
+            is_new = saved_recipes.change(
+                recipe, form.to_recipe(), by=request.user, seen=number, reason=given["reason"]
+            )
     except BadValue as problem:
         names.add_error("name", problem.message)
         return _editor(request, names, form, recipe, status=422)
@@ -204,17 +209,17 @@ def _editor(
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
     """One recipe with its runs, versions and bases. Three queries: its versions bring the recipe, the hosts their bases."""
     recipe, versions = _with_versions(pk)
-    content = recipe_book.content_of(recipe.current)
+    content = saved_recipes.content_of(recipe.current)
     hosts = list(Host.objects.values_list("name", "facts__bases"))
-    there = bases.of_hosts(hosts)
-    runs, jobs = recipe_runs.last_and(pk, {base.uuid for base in there if base.uuid}, bases.JOB_COLUMNS)
+    there = base_images.of_hosts(hosts)
+    runs, jobs = recipe_runs.last_and(pk, {base.uuid for base in there if base.uuid}, base_images.JOB_COLUMNS)
     context = {
         "recipe": recipe,
         "title": title_of(content) if content else "",
-        "lines": recipe_book.lines(content),
+        "lines": saved_recipes.lines(content),
         "summary": recipe_runs.summary(runs),
         "versions": versions[:VERSIONS_SHOWN],
-        "bases": _bases_of(recipe, content, bases.known(there, jobs)),
+        "bases": _bases_of(recipe, content, base_images.known(there, jobs)),
         "has_base": bool(content and content.kind in WITH_BASE),
         "hosts": [name for name, _ in hosts[:HOSTS_OFFERED]],
         "key": uuid4(),
@@ -223,7 +228,7 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
     return render(request, "recipes/detail.html", context)
 
 
-def _bases_of(recipe: Recipe, content: AnyRecipe | None, known: list[bases.Base]) -> list[bases.Base]:
+def _bases_of(recipe: Recipe, content: AnyRecipe | None, known: list[base_images.Base]) -> list[base_images.Base]:
     key = key_of(content) if content else ""
     return [base for base in known if base.recipe == recipe.pk or key in {base.recipe_key, base.key}]
 
@@ -238,15 +243,15 @@ def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
         raise Http404(f"{recipe.name} has no version {number}.")
     shown = by_number.pop(number)
     against = _against(shown, by_number, request.GET.get("against", ""))
-    content = recipe_book.content_of(shown)
-    before = recipe_book.text(recipe_book.content_of(against))
+    content = saved_recipes.content_of(shown)
+    before = saved_recipes.text(saved_recipes.content_of(against))
     context = {
         "recipe": recipe,
         "version": shown,
         "against": against,
-        "lines": recipe_book.lines(content),
+        "lines": saved_recipes.lines(content),
         "others": list(by_number)[:VERSIONS_SHOWN],
-        "diff": diffs.unified(before, recipe_book.text(content)) if against else [],
+        "diff": diffs.unified(before, saved_recipes.text(content)) if against else [],
         "may_build": request.user.may(Right.BUILD),
     }
     return render(request, "recipes/version.html", context)
@@ -269,14 +274,14 @@ def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     """What an old version says becomes the newest one."""
     recipe = _recipe(pk)
     old = get_object_or_404(RecipeVersion, recipe=recipe, number=number)
-    content, back = recipe_book.content_of(old), reverse("recipe-detail", args=[pk])
+    content, back = saved_recipes.content_of(old), reverse("recipe-detail", args=[pk])
     if content is None:
         return responses.refused(
             request, Problem(f"Version {number} cannot be read by this panel any more."), back=back
         )
     seen = recipe.current.number if recipe.current else 0
     try:
-        is_new = recipe_book.change(recipe, content, by=request.user, seen=seen, reason=f"version {number} restored")
+        is_new = saved_recipes.change(recipe, content, by=request.user, seen=seen, reason=f"version {number} restored")
     except Problem as problem:
         return responses.refused(request, problem, back=back)
     said = f"Version {seen + 1} says what version {number} said." if is_new else f"Version {seen} says that already."
@@ -287,7 +292,7 @@ def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
 @needs(Right.BUILD)
 def put_away(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
-    recipe_book.put_away(recipe, away=True)
+    saved_recipes.put_away(recipe, away=True)
     return responses.done(
         request, f"{recipe.name} is put away; its runs and versions stay.", back=reverse("recipe-index")
     )
@@ -297,7 +302,7 @@ def put_away(request: PanelRequest, pk: int) -> HttpResponse:
 @needs(Right.BUILD)
 def bring_back(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
-    recipe_book.put_away(recipe, away=False)
+    saved_recipes.put_away(recipe, away=False)
     return responses.done(request, f"{recipe.name} is back.", back=reverse("recipe-detail", args=[pk]))
 
 
@@ -308,7 +313,7 @@ def bake(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
     back = reverse("recipe-detail", args=[pk])
     host = Host.objects.filter(name=request.POST.get("host", "").replace("\0", "")).first()
-    content = recipe_book.content_of(recipe.current)
+    content = saved_recipes.content_of(recipe.current)
     if host is None or content is None or content.kind not in WITH_BASE:
         said = "Choose a host." if host is None else "A recipe of this kind has no base."
         return responses.refused(request, Problem(said), back=back)

@@ -5,10 +5,11 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from machines.contract.permissions import Right
 from machines.contract.problems import NotAllowed, Problem
-from machines.contract.rights import Right
-from machines.panel import responses, restored
-from machines.panel.access import PanelRequest, needs
+from machines.panel.pages import restored
+from machines.panel.web import responses
+from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET

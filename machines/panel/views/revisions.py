@@ -8,12 +8,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from machines.contract.permissions import Right
 from machines.contract.problems import Problem
-from machines.contract.rights import Right
 from machines.models import Machine, Revision
-from machines.panel import access, diffs, drafts, responses
-from machines.panel.access import PanelRequest, needs
-from machines.panel.config_page import context, file_diffs
+from machines.panel.configs import diffs, drafts
+from machines.panel.pages.config_page import context, file_diffs
+from machines.panel.web import access, responses
+from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 200
 

@@ -9,7 +9,7 @@ from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from machines.models import Attempts
-from machines.panel import attempts, devices
+from machines.panel.web import attempts, devices
 from tests import make
 
 PASSWORD, WRONG = "correct horse battery", "staple staple 9"

@@ -11,7 +11,8 @@ from nacl.public import PrivateKey
 from machines.contract import envelope, orders
 from machines.contract.recipes import BuildSecrets
 from machines.models import Archive, Job, Machine
-from machines.panel import archive_files, archives, intake
+from machines.panel.courier import intake
+from machines.panel.images import archive_files, archives
 from tests import make
 from tests.panel.archives import cast
 

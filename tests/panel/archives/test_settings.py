@@ -5,10 +5,11 @@ import tarfile
 
 import pytest
 
-from machines.contract import carried, orders
-from machines.contract.carried import Carried
+from machines.contract import orders
+from machines.contract.configuration import carried
+from machines.contract.configuration.carried import Carried
 from machines.models import Archive
-from machines.panel import archive_files
+from machines.panel.images import archive_files
 from tests import make
 
 SETTINGS = Carried("[Exec]\nEphemeral=yes\n", "[Service]\nTasksMax=9\n")

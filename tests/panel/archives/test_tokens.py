@@ -9,7 +9,7 @@ from django.utils import timezone
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
 from machines.models import Host
-from machines.panel import archives
+from machines.panel.images import archives
 from tests import make
 from tests.panel.archives import cast
 

@@ -6,7 +6,7 @@ import pytest
 
 from machines.contract import orders
 from machines.models import Archive, Event
-from machines.panel import archive_files, archives
+from machines.panel.images import archive_files, archives
 from tests import make
 from tests.panel.archives import cast
 

@@ -7,7 +7,7 @@ from django.test import AsyncClient, Client
 
 from machines.contract import orders
 from machines.models import Archive
-from machines.panel import archive_files, archives
+from machines.panel.images import archive_files, archives
 from tests import make
 from tests.panel.archives import cast
 

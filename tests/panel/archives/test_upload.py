@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from machines.models import Archive
-from machines.panel import archive_files
+from machines.panel.images import archive_files
 from tests import make
 
 pytestmark = pytest.mark.django_db

@@ -4,7 +4,7 @@ from typing import Any
 
 from machines.models import Machine, Revision, User
 from machines.models.revision import sha256
-from machines.panel import drafts
+from machines.panel.configs import drafts
 
 
 def applied(machine: Machine, number: int = 1, **fields: Any) -> Revision:

@@ -4,7 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.models import Job, Revision
 from tests import make
 from tests.panel.configs import cast

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machines.panel.diffs import Files, settings, unified, words
+from machines.panel.configs.diffs import Files, settings, unified, words
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "Port=80", "Port=8080:80", ""]), max_size=12).map("\n".join)
 

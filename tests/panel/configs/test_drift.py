@@ -4,9 +4,9 @@ import pytest
 
 from machines.contract import envelope, reports
 from machines.models import Found, Job, Machine, Revision
-from machines.panel import drafts, drift
-from machines.panel.intake import TAKE
-from machines.panel.machine_facts import refresh
+from machines.panel.configs import drafts, drift
+from machines.panel.courier.intake import TAKE
+from machines.panel.courier.machine_facts import refresh
 from tests.panel.configs import cast
 from tests.panel.configs.test_holds import BESIDE, ETC, LEFT, OURS, find
 

@@ -3,7 +3,8 @@
 import pytest
 from django.urls import reverse
 
-from machines.contract import command_line, orders
+from machines.contract import orders
+from machines.contract.configuration import command_line
 from machines.models import Machine, Revision
 from tests import make
 from tests.panel.configs import cast

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from machines.contract import judge, limits, nspawn
+from machines.contract.configuration import limits, nspawn, validate
 from machines.models import Revision
 from machines.models.revision import PLAIN, as_settings, bind_rows, port_rows
 from machines.panel.forms.configs import Configurator
@@ -52,7 +52,7 @@ def test_a_changed_setting_changes_nothing_else(text, unit, data):
     draft.take(name, "")
     after = (draft.render_nspawn(bind_rows(text), port_rows(text)), draft.render_limits())
     kept = {key: value for key, value in as_settings(text, unit).items() if key != name}
-    owners = {f"Files.{key}" for key in judge.OWNERS}
+    owners = {f"Files.{key}" for key in validate.OWNERS}
     if name in owners & as_settings(text, unit).keys() and not {"Exec.PrivateUsers", *owners} & kept.keys():
         kept["Exec.PrivateUsers"] = "no"  # which is what that line alone had meant
     assert as_settings(*after) == kept

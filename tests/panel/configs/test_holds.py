@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from machines.contract import reports
 from machines.models import Found, Machine
-from machines.panel import holds, intake, machine_facts
+from machines.panel.configs import effective_settings
+from machines.panel.courier import intake, machine_facts
 from tests.panel.configs import cast
 
 pytestmark = pytest.mark.django_db
@@ -45,9 +46,9 @@ def run(machine: Machine, **fields) -> Machine:
     return Machine.objects.select_related("host", "applied").get(pk=machine.pk)
 
 
-def row(machine: Machine, key: str, *, everything: bool = False) -> holds.Row:
+def row(machine: Machine, key: str, *, everything: bool = False) -> effective_settings.Row:
     machine = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
-    read = holds.read(machine, Found.objects.filter(machine=machine).first(), everything=everything)
+    read = effective_settings.read(machine, Found.objects.filter(machine=machine).first(), everything=everything)
     return next(each for each in read.rows if each.key == key)
 
 
@@ -125,7 +126,7 @@ def test_a_machine_started_by_hand_is_flagged_with_the_cause(web):
     cast.applied(web, memory_max="512M")
     machine = run(web, unit="machine-web.scope")
     found = find(web, (OURS, limit("512M")), shown={"MemoryMax": "infinity"})
-    read = holds.read(machine, found)
+    read = effective_settings.read(machine, found)
     assert "It runs in machine-web.scope, not in systemd-nspawn@web.service" in read.alarms[0].text
     assert "started by hand" in row(web, "MemoryMax").cause
 
@@ -160,14 +161,16 @@ def test_what_systemd_leaves_out_of_a_file_beside_the_image_is_said(web):
     assert {key: row(web, key).flag for key in ("Capability", "Zone", "KillSignal", "Nonsense")} == {
         "Capability": "ignored", "Zone": "ignored", "KillSignal": "", "Nonsense": "ignored",
     }  # fmt: skip
-    assert holds.left_out(found.counting) == ["Capability=all", "Zone=a"]
+    assert effective_settings.left_out(found.counting) == ["Capability=all", "Zone=a"]
 
 
 def test_only_the_first_file_counts(web):
     found = find(web, (ETC, "[Exec]\nBoot=yes\n"), (BESIDE, "[Exec]\nBoot=no\n"))
     machine = Machine.objects.select_related("host", "applied").get()
     assert row(web, "Boot").disk == ["yes"]
-    assert holds.read(machine, found).alarms[0].text == f"systemd does not read {BESIDE}: {ETC} comes first."
+    assert (
+        effective_settings.read(machine, found).alarms[0].text == f"systemd does not read {BESIDE}: {ETC} comes first."
+    )
 
 
 def test_the_page_shows_it_all(as_viewer, web):
@@ -190,7 +193,7 @@ def test_a_file_of_many_thousand_keys_is_read_in_time(web):
     found = find(web, (ETC, "[Exec]\n" + "".join(f"K{n}=\nK{n}=1\n" for n in range(9000))))
     machine = Machine.objects.select_related("host", "applied").get()
     began = time.monotonic()
-    assert len(list(holds.read(machine, found).rows)) == holds.UNKNOWN_AT_MOST
+    assert len(list(effective_settings.read(machine, found).rows)) == effective_settings.UNKNOWN_AT_MOST
     assert time.monotonic() - began < 5
 
 
@@ -214,7 +217,7 @@ def test_a_file_that_is_not_read_is_not_in_force(web):
     assert {name.flag, port.flag} == {"ignored"}
     assert (name.effective, port.effective) == ([], [])
     assert "--settings=no" in name.cause
-    read = holds.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings.read(Machine.objects.get(pk=web.pk), Found.objects.get())
     said = " ".join(alarm.text for alarm in read.alarms)
     assert f"{DROPIN} gives it another command line" in said
     assert "no -U" in said
@@ -279,21 +282,21 @@ def test_a_command_line_changed_since_the_start_counts_from_the_next(web):
     starts_with(web, "--boot --settings=no", since="--boot --settings=override")
     find(web, (ETC, "[Exec]\nHostname=other\n"))
     assert row(web, "Hostname").flag == ""
-    read = holds.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings.read(Machine.objects.get(pk=web.pk), Found.objects.get())
     assert any("acts with its next start" in alarm.text for alarm in read.alarms)
 
 
 def test_a_wrapper_is_said_to_be_one(web):
     Machine.objects.filter(pk=web.pk).update(unit_command=["/usr/local/bin/start-web"])
     find(web, (ETC, "[Exec]\nHostname=other\n"))
-    read = holds.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings.read(Machine.objects.get(pk=web.pk), Found.objects.get())
     assert any("/usr/local/bin/start-web starts it" in alarm.text for alarm in read.alarms)
 
 
 def test_a_masked_unit_is_said_to_be_masked(web):
     find(web)
     Found.objects.update(told=[{**told(f"/etc/systemd/system/{UNIT}", ""), "form": "masked"}])
-    read = holds.read(web, Found.objects.get())
+    read = effective_settings.read(web, Found.objects.get())
     assert [alarm.command for alarm in read.alarms] == [f"systemctl unmask {UNIT}"]
 
 
@@ -302,7 +305,7 @@ def test_a_masked_unit_is_said_to_be_masked(web):
 
 def counted(machine: Machine) -> tuple[int, int]:
     fresh = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
-    return fresh.not_as_asked, holds.read(fresh, Found.objects.get(machine=machine)).not_as_asked
+    return fresh.not_as_asked, effective_settings.read(fresh, Found.objects.get(machine=machine)).not_as_asked
 
 
 def test_the_badge_follows_the_state_without_a_new_word_of_the_files(web):
@@ -310,12 +313,12 @@ def test_the_badge_follows_the_state_without_a_new_word_of_the_files(web):
     run(web)
     ours = Machine.objects.get().applied
     find(web, STOCK, (ETC, ours.nspawn_text), (OURS, ours.limits_text), shown={"MemoryMax": str(1 << 30)})
-    holds.recount(web.pk)
+    effective_settings.recount(web.pk)
     assert counted(web) == (1, 1)
     machine_facts.refresh(web.host, reports.MachineFact(
         name="web", state="stopped", nspawn_sha256=ours.nspawn_sha256, limits_sha256=ours.limits_sha256
     ))  # fmt: skip
-    holds.catch_up(web.host)
+    effective_settings.catch_up(web.host)
     assert counted(web) == (0, 0)
 
 
@@ -333,7 +336,7 @@ def test_right_after_an_apply_nothing_is_held_against_files_that_are_on_their_wa
 def test_a_silent_host_s_page_and_badge_have_one_number(as_viewer, web):
     run(web)
     find(web, (ETC, "[Exec]\nNonsense=1\n"))
-    holds.recount(web.pk)
+    effective_settings.recount(web.pk)
     web.host.last_seen = timezone.now() - timedelta(hours=1)
     web.host.save()
     assert counted(web) == (1, 1)
@@ -344,7 +347,7 @@ def test_they_have_one_number_too_after_the_silence_was_noted(as_viewer, web):
     cast.applied(web, memory_max="512M")
     ours = run(web).applied
     find(web, STOCK, (ETC, ours.nspawn_text), (OURS, ours.limits_text), shown={"MemoryMax": str(1 << 30)})
-    holds.recount(web.pk)
+    effective_settings.recount(web.pk)
     intake.make_unknown(Machine.objects.filter(pk=web.pk), "", timezone.now())
     assert counted(web) == (1, 1)
     row = as_viewer.get("/machines/").content.decode()
@@ -354,7 +357,7 @@ def test_they_have_one_number_too_after_the_silence_was_noted(as_viewer, web):
 def test_they_have_one_number_when_the_host_says_that_a_limit_is_not_enforced_there_any_more(web):
     run(web)
     find(web, STOCK, (LATE, "[Service]\nManagedOOMSwap=kill\n"))
-    holds.recount(web.pk)
+    effective_settings.recount(web.pk)
     assert counted(web) == (0, 0)
     told = reports.Inventory(
         host=reports.HostFact(lacks={"ManagedOOMSwap": "systemd-oomd"}),
@@ -362,7 +365,7 @@ def test_they_have_one_number_when_the_host_says_that_a_limit_is_not_enforced_th
     )  # fmt: skip
     intake.TAKE["inventory"](web.host, told, intake.Jobs(web.host))
     web.host.save()
-    holds.catch_up(web.host)
+    effective_settings.catch_up(web.host)
     assert counted(web) == (1, 1)
 
 

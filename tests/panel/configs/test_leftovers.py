@@ -3,7 +3,7 @@
 import pytest
 
 from machines.models import Found, Job, Revision
-from machines.panel import drafts, leftovers
+from machines.panel.configs import drafts, external_limits
 from tests.panel.configs import cast
 from tests.panel.configs.test_holds import LATE, LEFT, OURS, find
 
@@ -27,7 +27,7 @@ def named(*files: tuple[str, str]) -> dict[str, list[str]]:
 
 
 def test_each_file_says_what_it_holds_and_whether_it_may_go(left, web):
-    first, second = leftovers.read(web, left)
+    first, second = external_limits.read(web, left)
     assert (first.held, first.only_limits, first.same) == (
         {"MemoryMax": "1G", "CPUQuotaPeriodSec": "10ms"},
         True,

@@ -2,10 +2,11 @@
 
 import pytest
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.models import Job, Revision
 from machines.models.revision import sha256
-from machines.panel import refusals
+from machines.panel.configs import apply_errors
 from tests import make
 from tests.panel.configs import cast
 
@@ -98,9 +99,9 @@ def test_the_draft_may_be_put_onto_it(as_admin, web, refused):
 
 
 def test_where_both_changed_one_setting_the_draft_holds():
-    base, theirs, mine = (refusals.Files(f"[Network]\nZone={zone}\n# {zone}\n", "") for zone in ("a", "b", "c"))
-    assert refusals.merged(base, theirs, mine).nspawn == "[Network]\nZone=c\n# b\n"
-    assert refusals.merged(base, theirs, base).nspawn == "[Network]\nZone=b\n# b\n"
+    base, theirs, mine = (apply_errors.Files(f"[Network]\nZone={zone}\n# {zone}\n", "") for zone in ("a", "b", "c"))
+    assert apply_errors.merged(base, theirs, mine).nspawn == "[Network]\nZone=c\n# b\n"
+    assert apply_errors.merged(base, theirs, base).nspawn == "[Network]\nZone=b\n# b\n"
 
 
 @pytest.mark.parametrize("line", ["[Exec]\nPrivateUsers=perhaps", "[Exec]\nHostname=a b"])

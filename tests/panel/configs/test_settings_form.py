@@ -4,7 +4,7 @@ import pytest
 
 from machines.models import Revision
 from machines.panel.forms.configs import Configurator
-from machines.panel.setting_sections import sections
+from machines.panel.forms.setting_sections import sections
 from tests import make
 from tests.panel.configs import cast
 from tests.panel.configs.posts import post

@@ -6,9 +6,9 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders
-from machines.contract.findings import WORDS
+from machines.contract.configuration.findings import WORDS
 from machines.models import Job
-from machines.panel import doctor_page
+from machines.panel.pages import doctor_page
 from tests import make
 
 HOST, MACHINE = "/hosts/alpha/doctor/", "/hosts/alpha/machines/web/doctor/"

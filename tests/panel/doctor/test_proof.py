@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from machines.contract import orders, proofs
-from machines.contract.proofs import Trial
+from machines.contract import limit_test, orders
+from machines.contract.limit_test import Trial
 from machines.models import Job
-from machines.panel import proof_page
+from machines.panel.pages import limit_test_page
 from tests import make
 
 URL = "/hosts/alpha/machines/web/proof/"
@@ -39,7 +39,7 @@ def web(alpha):
 def proved(web, *trials: Trial, **fields) -> Job:
     return make.job(
         orders.Prove(name="web"), on=web.host,
-        **{"state": "succeeded", "result": proofs.to_wire(list(trials)), "finished_at": timezone.now()} | fields,
+        **{"state": "succeeded", "result": limit_test.to_wire(list(trials)), "finished_at": timezone.now()} | fields,
     )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_both_verdicts_in_a_sentence_with_a_chart_and_its_figures(as_viewer, web
     ],
 )  # fmt: skip
 def test_sentences_on_cpu_time(changed, said):
-    assert said in proof_page.sentence(CPU.model_copy(update=changed)).replace("\u00a0", " ")
+    assert said in limit_test_page.sentence(CPU.model_copy(update=changed)).replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,17 @@ def test_sentences_on_cpu_time(changed, said):
     ],
 )
 def test_sentences_on_memory(changed, said):
-    assert said in proof_page.sentence(MEMORY.model_copy(update=changed)).replace("\u00a0", " ")
+    assert said in limit_test_page.sentence(MEMORY.model_copy(update=changed)).replace("\u00a0", " ")
 
 
 def test_the_chart_stays_inside_its_drawing_and_the_cap_inside_too():
-    drawn = proof_page.chart(MEMORY)
+    drawn = limit_test_page.chart(MEMORY)
     assert drawn is not None
     numbers = [float(number) for number in re.split(r"[ ,]", drawn.line)]
-    assert all(0 <= x <= proof_page.WIDTH for x in numbers[::2])
-    assert all(0 <= y <= proof_page.HEIGHT for y in numbers[1::2])
-    assert drawn.cap == pytest.approx(proof_page.HEIGHT * 0.2)
-    assert proof_page.chart(Trial(key="CPUQuota", verdict="none")) is None
+    assert all(0 <= x <= limit_test_page.WIDTH for x in numbers[::2])
+    assert all(0 <= y <= limit_test_page.HEIGHT for y in numbers[1::2])
+    assert drawn.cap == pytest.approx(limit_test_page.HEIGHT * 0.2)
+    assert limit_test_page.chart(Trial(key="CPUQuota", verdict="none")) is None
 
 
 @pytest.mark.parametrize("result", [{}, {"trials": "x"}, {"trials": [{"key": "rm"}]}], ids=str)

@@ -60,7 +60,7 @@ def test_it_finds_by_name(as_viewer, alpha):
 
 def test_the_first_host_is_two_commands_away(as_admin, as_viewer, db):
     page = text(as_admin.get(URL))
-    assert "python -m machines.host.join" in page
+    assert "python -m machines.host.agent.enrol" in page
     assert "manage.py add_host NAME KEYS" in page
     assert "add_host" not in text(as_viewer.get(URL))
 

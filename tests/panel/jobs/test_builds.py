@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from machines.contract import orders, recipes, reports
 from machines.models import Job, Machine
-from machines.panel import bases, intake, recipe_book
+from machines.panel.courier import intake
+from machines.panel.images import base_images, saved_recipes
 from tests import make
 
 BASE = "0123456789abcdef"
@@ -101,7 +102,7 @@ def test_from_the_base_it_says_how_old_that_is(as_viewer, alpha):
 
 
 def test_it_names_the_recipe_and_its_version(as_viewer, admin, alpha):
-    small = recipe_book.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin)
+    small = saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin)
     shown = page(as_viewer, build(alpha, recipe_version=small.current))
     assert f'href="/recipes/{small.pk}/versions/1/">Small, version 1<' in shown
 
@@ -137,7 +138,7 @@ def test_a_copy_is_compared_as_its_base_was(as_viewer, alpha):
 
 
 def test_versions_of_one_saved_recipe_are_compared(as_viewer, admin, alpha):
-    small = recipe_book.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin)
+    small = saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin)
     build(alpha, recipe_version=small.current, recipe_key="a" * 64)
     later = build(alpha, recipe_version=small.current, recipe_key="b" * 64)
     assert "All 3 packages are as in" in page(as_viewer, later, "result")
@@ -157,8 +158,8 @@ def test_a_hostile_result_breaks_nothing(result, as_admin, alpha):
     for tab in ("", "result"):
         assert "<script>alert" not in page(as_admin, job, tab)
     learned = reports.Outcome(job=job.uuid, state="succeeded", at=1, result=result)
-    bases.learn(alpha, job, learned)
-    assert not alpha.facts.get("bases") or bases.of_host("alpha", alpha.facts["bases"]) is not None
+    base_images.learn(alpha, job, learned)
+    assert not alpha.facts.get("bases") or base_images.of_host("alpha", alpha.facts["bases"]) is not None
 
 
 @pytest.mark.parametrize(("tab", "state"), [("log", "succeeded"), ("result", "succeeded"), ("result", "running")])
@@ -205,7 +206,7 @@ def test_the_panel_knows_a_new_base_at_once(alpha):
     alpha.facts["bases"] = [{"id": BASE, "key": "old", "job": str(uuid4())}]
     made = {"id": "f" * 16, "fresh": True, "built": 1.76e9, "job": str(job.uuid)}
     told(alpha, job, base=made, packages=PACKAGES, bytes=7)
-    known = {base.id: base for base in bases.of_host("alpha", alpha.facts["bases"])}
+    known = {base.id: base for base in base_images.of_host("alpha", alpha.facts["bases"])}
     assert set(known) == {BASE, "f" * 16}
     assert (known["f" * 16].title, known["f" * 16].packages, known["f" * 16].uuid) == ("Debian trixie", 3, job.uuid)
     told(alpha, make.job(orders.Discard(base=BASE), on=alpha))

@@ -8,7 +8,7 @@ from django.test import AsyncClient
 from django.test.utils import CaptureQueriesContext
 
 from machines.contract.reports import LINES_AT_ONCE
-from machines.panel import log_lines, logs
+from machines.panel.logs import log_lines, log_reader
 from tests.panel.jobs import cast
 
 
@@ -23,33 +23,33 @@ def job(alpha):
     ("first", "last"), [(1, 1), (1, 7), (7, 8), (400, 777), (999, 1000), (990, 2000), (1001, 1002)]
 )
 def test_lines_are_found_by_their_numbers(job, first, last):
-    rows = logs.after(job.pk, first - 1, last - first + 1)
+    rows = log_reader.after(job.pk, first - 1, last - first + 1)
     assert [(row[0], row[3]) for row in rows] == [(n, f"line {n}") for n in range(first, min(last, 1000) + 1)]
 
 
 def test_a_chunk_as_long_as_allowed_is_not_missed(alpha):
     done = cast.ended(alpha)
     cast.wrote(done, *(f"line {n}" for n in range(1, 501)), chunk=LINES_AT_ONCE)
-    assert logs.after(done.pk, 499, 1) == [(500, cast.AT + 500, "o", "line 500")]
+    assert log_reader.after(done.pk, 499, 1) == [(500, cast.AT + 500, "o", "line 500")]
 
 
 def test_reading_lines_is_two_queries(job, django_assert_num_queries):
     """Which pieces hold what a page takes, and these."""
     with django_assert_num_queries(2):
-        logs.before(job.pk, 1001)
+        log_reader.before(job.pk, 1001)
     with django_assert_num_queries(2):
-        logs.after(job.pk, 0)
+        log_reader.after(job.pk, 0)
 
 
 def test_of_long_lines_a_page_holds_fewer_and_reads_no_more_than_it_holds(as_viewer, alpha):
     done = cast.ended(alpha)
     cast.wrote(done, *(f"{n} " + "'" * 16_000 for n in range(1, 301)), chunk=10)
     with CaptureQueriesContext(connection) as queries:
-        rows = logs.before(done.pk, 301)
+        rows = log_reader.before(done.pk, 301)
     assert [row[0] for row in rows] == list(range(264, 301))
     assert queries[-1]["sql"].count(",") < 10, "some chunks of thirty"
-    assert [row[0] for row in logs.after(done.pk, 7)] == list(range(8, 45))
-    assert [row[0] for row in logs.before(done.pk, 8)] == list(range(1, 8))
+    assert [row[0] for row in log_reader.after(done.pk, 7)] == list(range(8, 45))
+    assert [row[0] for row in log_reader.before(done.pk, 8)] == list(range(1, 8))
     page = as_viewer.get(f"/jobs/{done.pk}/")
     assert len(page.content) < 1_500_000
     assert "… 12,004 more characters are in the download" in page.content.decode()
@@ -67,9 +67,9 @@ def test_one_line_of_colours_alone_is_shown_without_them(alpha):
 def test_a_search_ends_after_so_many_characters_and_says_from_where(alpha, monkeypatch):
     done = cast.ended(alpha)
     cast.wrote(done, *(f"line {n} " + "x" * 1000 for n in range(1, 101)), chunk=1)
-    monkeypatch.setattr(logs, "PIECE", 10_000)
-    monkeypatch.setattr(logs, "SEARCHED_CHARACTERS", 20_000)
-    assert logs.matches(done.pk, "line", 101) == logs.Matches(20, 100, 81)
+    monkeypatch.setattr(log_reader, "PIECE", 10_000)
+    monkeypatch.setattr(log_reader, "SEARCHED_CHARACTERS", 20_000)
+    assert log_reader.matches(done.pk, "line", 101) == log_reader.Matches(20, 100, 81)
 
 
 def test_earlier_lines_for_the_log_view(as_viewer, job):
@@ -132,20 +132,20 @@ def test_the_raw_log_of_a_job_without_lines_is_empty(viewer, alpha):
 def test_the_line_that_says_why(alpha, texts, number):
     done = cast.ended(alpha, "failed")
     cast.wrote(done, *texts)
-    assert logs.error_line(done, logs.before(done.pk, done.line_count + 1)) == number
+    assert log_reader.error_line(done, log_reader.before(done.pk, done.line_count + 1)) == number
 
 
 def test_without_a_complaint_it_is_the_last_error_output(alpha):
     done = cast.ended(alpha, "failed")
     cast.wrote(done, "a", "b", source="e")
     cast.wrote(done, "c")
-    assert logs.error_line(done, logs.before(done.pk, 4)) == 2
+    assert log_reader.error_line(done, log_reader.before(done.pk, 4)) == 2
 
 
 def test_a_job_that_went_well_has_no_such_line(alpha):
     done = cast.ended(alpha)
     cast.wrote(done, "error")
-    assert logs.error_line(done, logs.before(done.pk, 2)) is None
+    assert log_reader.error_line(done, log_reader.before(done.pk, 2)) is None
 
 
 def test_a_search_counts_the_lines_before_one_and_names_the_last_of_them(as_viewer, alpha):
@@ -159,8 +159,8 @@ def test_a_search_counts_the_lines_before_one_and_names_the_last_of_them(as_view
 
 
 def test_a_search_looks_at_so_many_lines_and_says_from_where(job, monkeypatch):
-    monkeypatch.setattr(logs, "SEARCHED", 100)
-    assert logs.matches(job.pk, "line", 1001) == logs.Matches(100, 1000, 901)
+    monkeypatch.setattr(log_reader, "SEARCHED", 100)
+    assert log_reader.matches(job.pk, "line", 1001) == log_reader.Matches(100, 1000, 901)
 
 
 @pytest.mark.parametrize(

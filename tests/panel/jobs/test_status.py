@@ -4,7 +4,7 @@ from django.utils import timezone
 
 from machines.contract import orders
 from machines.models import Job
-from machines.panel import clocks, resync
+from machines.panel.hosts import clocks, resync
 from tests import make
 from tests.panel.jobs import cast
 

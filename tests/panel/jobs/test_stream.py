@@ -10,9 +10,9 @@ from django.contrib.sessions.models import Session
 from django.test import AsyncClient
 from django.utils import timezone
 
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.models import Job, StreamPlace, User
-from machines.panel import stream
+from machines.panel.logs import log_stream
 from tests import make
 from tests.panel.jobs import cast
 
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _no_leases():
-    stream._stopping.clear()
+    log_stream._stopping.clear()
     yield
-    stream._stopping.clear()
+    log_stream._stopping.clear()
 
 
 def url(job: Job, query: str = "") -> str:
@@ -208,18 +208,18 @@ def test_a_stream_that_ends_gives_its_place_back(viewer, alpha):
 def test_it_ends_when_the_server_stops(viewer, alpha):
     job = cast.job(alpha, state="running")
     cast.wrote(job, "a")
-    assert [name for name, _ in heard(viewer, url(job), stream._stopping.set)] in ([], ["lines"])
+    assert [name for name, _ in heard(viewer, url(job), log_stream._stopping.set)] in ([], ["lines"])
 
 
 def test_it_ends_when_the_right_is_gone(viewer, alpha, monkeypatch):
-    monkeypatch.setattr(stream, "RECHECK", 0)
+    monkeypatch.setattr(log_stream, "RECHECK", 0)
     job = cast.job(alpha, state="running")
     heard(viewer, url(job), lambda: User.objects.filter(pk=viewer.pk).update(role=""))
 
 
 @pytest.mark.parametrize("end", ["sign out", "deactivate", "new password"])
 def test_it_ends_when_the_session_is_gone(alpha, monkeypatch, end):
-    monkeypatch.setattr(stream, "RECHECK", 0)
+    monkeypatch.setattr(log_stream, "RECHECK", 0)
     someone = make.user("someone", role=Role.VIEWER)
     job = cast.job(alpha, state="running")
 
@@ -236,7 +236,7 @@ def test_it_ends_when_the_session_is_gone(alpha, monkeypatch, end):
 
 
 def test_it_says_that_it_is_alive(viewer, alpha, monkeypatch):
-    monkeypatch.setattr(stream, "HEARTBEAT", 0)
+    monkeypatch.setattr(log_stream, "HEARTBEAT", 0)
     job = cast.job(alpha, state="running")
 
     async def raw():
@@ -260,7 +260,7 @@ def test_a_job_that_vanishes_ends_the_stream(viewer, alpha):
 def test_an_idle_look_is_one_query(alpha, django_assert_num_queries):
     job = cast.job(alpha, state="running")
     cast.wrote(job, "a")
-    follower = stream.Follower(job.pk, 0)
+    follower = log_stream.Follower(job.pk, 0)
     follower.look()
     with django_assert_num_queries(1):
         assert follower.look() == []
@@ -280,10 +280,10 @@ def test_it_rejects_post(as_admin, alpha):
 
 
 def test_the_places_of_a_process_that_died_are_free_again_and_no_longer_its_own(viewer):
-    dead = [stream.Lease.take(viewer.pk) for _ in range(stream.PER_USER)]
-    assert stream.Lease.take(viewer.pk) is None
+    dead = [log_stream.Lease.take(viewer.pk) for _ in range(log_stream.PER_USER)]
+    assert log_stream.Lease.take(viewer.pk) is None
     StreamPlace.objects.update(until=timezone.now() - timedelta(seconds=1))
-    new = stream.Lease.take(viewer.pk)
+    new = log_stream.Lease.take(viewer.pk)
     assert new
     assert not dead[0].renew()
     dead[0].release()

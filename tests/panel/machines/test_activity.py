@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from machines.contract import orders
 from machines.models import Job
-from machines.panel import unit_activity
+from machines.panel.pages import unit_activity
 from tests import make
 
 PAGE = "/hosts/alpha/machines/odd/"

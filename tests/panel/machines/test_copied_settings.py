@@ -6,10 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from machines.contract import limits, orders
+from machines.contract import orders
+from machines.contract.configuration import limits
 from machines.models import Archive, Found, Job, Machine, Revision
 from machines.models.revision import sha256
-from machines.panel import copied_settings
+from machines.panel.configs import copied_settings
 from tests import make
 from tests.panel.machines.test_new import form
 

@@ -3,9 +3,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from machines.contract import nspawn, orders
+from machines.contract import orders
+from machines.contract.configuration import nspawn
 from machines.models import BindMount, Machine, PortForward, Revision
-from machines.panel import machine_page
+from machines.panel.pages import machine_page
 from tests import make
 
 URL = "/hosts/alpha/machines/web/"

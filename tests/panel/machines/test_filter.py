@@ -6,14 +6,14 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders
-from machines.panel import listing, rows
+from machines.panel.pages import machine_list, machine_rows
 from tests import make
 
 NOW = timezone.now()
 
 
-def found(text: str, busy: rows.Busy | None = None) -> list[str]:
-    machines = listing.matching(listing.parse_filter(text), busy or {}, NOW)
+def found(text: str, busy: machine_rows.Busy | None = None) -> list[str]:
+    machines = machine_list.matching(machine_list.parse_filter(text), busy or {}, NOW)
     return sorted(machines.values_list("name", flat=True))
 
 
@@ -30,7 +30,7 @@ def fleet(alpha):
 
 
 def test_it_takes_words_and_terms_apart():
-    wanted = listing.parse_filter("web State:failed host:beta fd00::1 tag:x")
+    wanted = machine_list.parse_filter("web State:failed host:beta fd00::1 tag:x")
     assert wanted.words == ("web", "fd00::1", "tag:x")
     assert wanted.states == ("failed",)
     assert wanted.hosts == ("beta",)
@@ -38,18 +38,18 @@ def test_it_takes_words_and_terms_apart():
 
 
 def test_it_takes_so_many_words_and_no_more():
-    assert len(listing.parse_filter("a " * 100).words) == listing.WORDS_AT_MOST
+    assert len(machine_list.parse_filter("a " * 100).words) == machine_list.WORDS_AT_MOST
 
 
 def test_it_adds_a_term_and_takes_it_away_again():
-    once = listing.parse_filter(listing.parse_filter("web").with_term("state", "failed"))
+    once = machine_list.parse_filter(machine_list.parse_filter("web").with_term("state", "failed"))
     assert once.text == "web state:failed"
     assert once.with_term("state", "failed") == "web"
     assert once.with_term("state", "running") == "web state:failed state:running"
 
 
 def test_it_knows_states_that_do_not_exist():
-    assert listing.parse_filter("state:failed state:broken").strange == ["broken"]
+    assert machine_list.parse_filter("state:failed state:broken").strange == ["broken"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_it_finds(text, names, fleet):
 
 
 def test_a_machine_being_built_is_building_and_not_missing(fleet, alpha):
-    busy: rows.Busy = {(alpha.pk, "gone"): {"op": "build"}, (alpha.pk, "db"): {"op": "start"}}
+    busy: machine_rows.Busy = {(alpha.pk, "gone"): {"op": "build"}, (alpha.pk, "db"): {"op": "start"}}
     assert found("state:building", busy) == ["gone"]
     assert found("state:missing", busy) == ["ghost"]
     assert found("state:stopped", busy) == ["db"]
@@ -89,5 +89,5 @@ def test_a_machine_being_built_is_building_and_not_missing(fleet, alpha):
 def test_a_lost_job_holds_no_machine(alpha, admin):
     job = make.job(orders.Start(name="web"), on=alpha, by=admin, state="lost")
     given = {"id": job.pk, "host_id": alpha.pk, "machine_name": "web", "state": "lost", "op": "start"}
-    assert rows.by_machine([given]) == {}
-    assert list(rows.by_machine([given | {"state": "running"}])) == [(alpha.pk, "web")]
+    assert machine_rows.by_machine([given]) == {}
+    assert list(machine_rows.by_machine([given | {"state": "running"}])) == [(alpha.pk, "web")]

@@ -5,8 +5,8 @@ from django.utils import timezone
 
 from machines.contract import reports
 from machines.models import Job, Revision
-from machines.panel import builds
-from machines.panel.intake import TAKE, Jobs
+from machines.panel.courier.intake import TAKE, Jobs
+from machines.panel.images import builds
 from tests import make
 
 URL = "/hosts/alpha/machines/web/"

@@ -7,10 +7,11 @@ import pytest
 from django.utils import timezone
 from nacl.public import PrivateKey
 
-from machines.contract import envelope, nspawn, orders
-from machines.contract.rights import Role
+from machines.contract import envelope, orders
+from machines.contract.configuration import nspawn
+from machines.contract.permissions import Role
 from machines.models import Job, Machine, Revision
-from machines.panel.passwords import crypt
+from machines.panel.images.passwords import crypt
 from tests import make
 
 URL = "/machines/new/"

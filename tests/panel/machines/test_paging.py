@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from machines.models import Machine
 from machines.models.machine import rank_of
-from machines.panel import listing
+from machines.panel.pages import machine_list
 from tests import make
 
 NOW = timezone.now()
@@ -27,11 +27,11 @@ def many(alpha):
     return rows
 
 
-def page(query: str) -> listing.Page:
-    return listing.page(listing.read_wish(QueryDict(query)), {}, NOW)
+def page(query: str) -> machine_list.Page:
+    return machine_list.page(machine_list.read_wish(QueryDict(query)), {}, NOW)
 
 
-def walk(first: str, direction: str) -> list[listing.Page]:
+def walk(first: str, direction: str) -> list[machine_list.Page]:
     pages = [page(first)]
     while getattr(pages[-1], direction):
         pages.append(page(getattr(pages[-1], direction).removeprefix("?")))
@@ -104,8 +104,8 @@ def test_nonsense_in_the_address_is_the_first_page(nonsense, many):
 
 def test_the_version_follows_what_is_shown_and_not_the_clock(alpha):
     make.machine("web", on=alpha, state="running", since=NOW)
-    wish = listing.read_wish(QueryDict(""))
-    first = listing.page(wish, {}, NOW).version
-    assert listing.page(wish, {}, NOW + timezone.timedelta(seconds=5)).version == first
+    wish = machine_list.read_wish(QueryDict(""))
+    first = machine_list.page(wish, {}, NOW).version
+    assert machine_list.page(wish, {}, NOW + timezone.timedelta(seconds=5)).version == first
     Machine.objects.update(memory_bytes=5 << 20)
-    assert listing.page(wish, {}, NOW).version != first
+    assert machine_list.page(wish, {}, NOW).version != first

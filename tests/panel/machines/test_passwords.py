@@ -7,7 +7,7 @@ import pytest
 
 from machines.contract.problems import BadValue, Problem
 from machines.contract.recipes import password_hash
-from machines.panel.passwords import crypt, hashed
+from machines.panel.images.passwords import crypt, hashed
 
 # Ulrich Drepper's "Unix crypt using SHA-256 and SHA-512"
 VECTORS = [

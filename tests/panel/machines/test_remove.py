@@ -2,7 +2,7 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.models import Found, Job, Machine
 from tests import make
 

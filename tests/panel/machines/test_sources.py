@@ -11,8 +11,8 @@ from nacl.public import PrivateKey
 
 from machines.contract import envelope, orders, recipes
 from machines.models import Archive, Event, Job, Machine, Revision
-from machines.panel import recipe_book
-from machines.panel.passwords import crypt
+from machines.panel.images import saved_recipes
+from machines.panel.images.passwords import crypt
 from tests import make
 from tests.panel.machines.test_new import URL, form, text
 
@@ -34,7 +34,7 @@ def alpha(db):
 
 @pytest.fixture
 def small(admin):
-    return recipe_book.create("Small", "", recipes.DebianRecipe(release="trixie", packages=("curl",)), by=admin)
+    return saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie", packages=("curl",)), by=admin)
 
 
 def ordered() -> orders.Build:
@@ -66,7 +66,7 @@ def test_a_saved_recipe_is_what_comes_first(as_admin, alpha, small):
 
 
 def test_of_several_recipes_the_first_the_host_can_build_is_offered(as_admin, alpha, small, admin):
-    recipe_book.create("Arch", "", recipes.ArchRecipe(), by=admin)
+    saved_recipes.create("Arch", "", recipes.ArchRecipe(), by=admin)
     page = as_admin.get(f"{URL}?host=alpha")
     assert f'<option value="{small.pk}" selected>' in text(page)
     assert "pacstrap" not in text(page)
@@ -81,7 +81,7 @@ def test_it_orders_the_recipe_and_keeps_which_version(as_admin, alpha, small):
 
 
 def test_a_recipe_put_away_is_not_built(as_admin, alpha, small):
-    recipe_book.put_away(small, away=True)
+    saved_recipes.put_away(small, away=True)
     answer = as_admin.post(URL, form(source="recipe", recipe=small.pk))
     assert answer.status_code == 422
     assert "There is no such recipe." in text(answer)
@@ -254,7 +254,7 @@ def test_a_verified_pull_is_shown_like_any_other_job(as_admin, alpha):
 
 
 def test_a_saved_pull_nobody_verifies_is_refused_where_the_policy_says_so(as_admin, admin, alpha):
-    pull = recipe_book.create("Wild", "", recipes.PullRecipe(url="https://x.example/i.tar", verify="none"), by=admin)
+    pull = saved_recipes.create("Wild", "", recipes.PullRecipe(url="https://x.example/i.tar", verify="none"), by=admin)
     answer = as_admin.post(URL, form(source="recipe", recipe=pull.pk))
     assert answer.status_code == 422
     assert "The policy of alpha does not allow" in text(answer)

@@ -6,9 +6,9 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders
-from machines.contract.rights import Role
+from machines.contract.permissions import Role
 from machines.models import Job
-from machines.panel.verbs import VERBS
+from machines.panel.pages.actions import VERBS
 from tests import make
 
 ROW, PAGE = "m-{}", "machine"

@@ -8,20 +8,22 @@ from pathlib import Path
 import pytest
 from django.urls import reverse
 
-from machines.contract import file_policy, nspawn, reports
+from machines.contract import reports
+from machines.contract.configuration import file_policy, nspawn
 from machines.contract.states import JobState, MachineState
-from machines.host import policy
-from machines.host.policy import Policy
+from machines.host.policy import policy
+from machines.host.policy.policy import Policy
 from machines.models import GroupMember, Job, JobGroup, Machine, Preset, PresetUse, Revision
-from machines.panel import drafts, groups, intake, presets
-from machines.panel.diffs import Files
+from machines.panel.configs import drafts, presets, rollouts
+from machines.panel.configs.diffs import Files
+from machines.panel.courier import intake
 from tests import make
 
 
 @pytest.fixture(autouse=True)
 def _following():
     """As the courier and the web process do."""
-    groups.follow()
+    rollouts.follow()
 
 
 def says(settings, network=("", "")):
@@ -104,7 +106,7 @@ def test_what_a_host_s_policy_forbids_is_said_before_and_keeps_its_reason(as_adm
     preset = Preset.objects.create(name="Strict", settings={"MemoryMax": "1G"})
     page = unescape(as_admin.get(f"/presets/{preset.pk}/roll-out/?machine={one.pk}").content.decode())
     assert "MemoryMax=: The policy of alpha does not allow it" in page
-    group = groups.roll_out(preset, [one, two], by=admin, stop_at_failure=False, restart=False)
+    group = rollouts.roll_out(preset, [one, two], by=admin, stop_at_failure=False, restart=False)
     said = [member.problem for member in members(group)]
     assert all("“unit_settings” in /etc/nspawnpanel/policy.toml" in problem for problem in said)
     assert not Job.objects.exists()
@@ -139,7 +141,7 @@ def members(group: JobGroup) -> list[GroupMember]:
 
 class TestGroups:
     def test_all_at_once(self, admin, fleet, small):
-        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False)
+        group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False)
         assert [m.state for m in members(group)] == ["placed"] * 3
         for member in members(group):
             assert "MemoryMax=1G" in member.job.revision.limits_text
@@ -149,27 +151,27 @@ class TestGroups:
         assert PresetUse.objects.filter(preset=small).count() == 3
 
     def test_an_older_group_that_goes_on_does_not_overwrite_what_a_newer_one_put(self, admin, fleet, small):
-        older = groups.roll_out(small, fleet[:2], by=admin, stop_at_failure=False, restart=False)
+        older = rollouts.roll_out(small, fleet[:2], by=admin, stop_at_failure=False, restart=False)
         end(members(older)[0])
         small.settings = {"MemoryMax": "2G"}
         small.save()
         fleet[0].refresh_from_db()
-        end(members(groups.roll_out(small, fleet[:1], by=admin, stop_at_failure=False, restart=False))[0])
+        end(members(rollouts.roll_out(small, fleet[:1], by=admin, stop_at_failure=False, restart=False))[0])
         end(members(older)[1])
         said = {use.machine_id: use.says["settings"]["MemoryMax"] for use in PresetUse.objects.all()}
         assert said == {fleet[0].pk: "2G", fleet[1].pk: "1G"}
 
     def test_one_after_the_other(self, admin, fleet, small):
-        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         assert [m.state for m in members(group)] == ["placed", "waiting", "waiting"]
         end(members(group)[0])
         assert [m.state for m in members(group)] == ["done", "placed", "waiting"]
-        groups.advance(group.pk)
-        groups.advance(group.pk)
+        rollouts.advance(group.pk)
+        rollouts.advance(group.pk)
         assert Job.objects.count() == 2, "looking again places nothing twice"
 
     def test_it_ends_with_whoever_was_shut_out_since(self, admin, fleet, small):
-        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         admin.is_active = False
         admin.save()
         end(members(group)[0])
@@ -177,7 +179,7 @@ class TestGroups:
         assert Job.objects.count() == 1
 
     def test_it_stops_at_the_first_failure(self, admin, fleet, small):
-        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         end(members(group)[0], "failed")
         assert [m.state for m in members(group)] == ["placed", "skipped", "skipped"]
         group.refresh_from_db()
@@ -185,9 +187,9 @@ class TestGroups:
         assert not PresetUse.objects.exists()
 
     def test_a_job_that_is_cancelled_unsent_stops_it_too(self, admin, fleet, small):
-        from machines.panel import dispatch
+        from machines.panel.orders import dispatch
 
-        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         dispatch.cancel(members(group)[0].job, by=admin)
         assert [m.state for m in members(group)][1:] == ["skipped", "skipped"]
 
@@ -199,7 +201,7 @@ class TestGroups:
         fleet[1].applied = revision
         fleet[1].limits_sha256 = revision.limits_sha256
         fleet[1].save()
-        group = groups.roll_out(small, [fleet[1], fleet[0], fleet[2]], by=admin, stop_at_failure=True, restart=False)
+        group = rollouts.roll_out(small, [fleet[1], fleet[0], fleet[2]], by=admin, stop_at_failure=True, restart=False)
         assert [m.state for m in members(group)] == ["unchanged", "refused", "skipped"]
         assert "draft" in members(group)[1].problem
         assert PresetUse.objects.get().machine == fleet[1]
@@ -208,8 +210,8 @@ class TestGroups:
         from uuid import uuid4
 
         key = uuid4()
-        first = groups.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key)
-        assert groups.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key) == first
+        first = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key)
+        assert rollouts.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key) == first
 
 
 class TestPages:
@@ -274,7 +276,7 @@ class TestPages:
         assert [member.machine_id for member in members(JobGroup.objects.get())] == [one, two]
 
     def test_the_group_s_page_shows_each_machine(self, as_admin, admin, fleet, small):
-        group = groups.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
+        group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
         page = as_admin.get(reverse("job-group", args=[group.pk])).content.decode()
         assert page.count("waiting for its turn") == 2
 

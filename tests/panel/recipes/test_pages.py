@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from machines.contract import orders, recipes
 from machines.models import Job, Recipe, RecipeVersion
-from machines.panel import recipe_book, recipe_runs
+from machines.panel.images import recipe_runs, saved_recipes
 from tests import make
 
 URL = "/recipes/"
@@ -28,7 +28,7 @@ def form(**fields):
 
 @pytest.fixture
 def small(admin) -> Recipe:
-    return recipe_book.create("Small", "for trying", recipes.DebianRecipe(release="trixie"), by=admin)
+    return saved_recipes.create("Small", "for trying", recipes.DebianRecipe(release="trixie"), by=admin)
 
 
 def run(recipe: Recipe, host, *, seconds: float = 40, state: str = "succeeded", fresh=True, **fields) -> Job:
@@ -46,7 +46,7 @@ def run(recipe: Recipe, host, *, seconds: float = 40, state: str = "succeeded", 
 
 def test_an_empty_list_offers_starters(as_admin):
     page = text(as_admin.get(URL))
-    for name, _, _ in recipe_book.STARTERS.values():
+    for name, _, _ in saved_recipes.STARTERS.values():
         assert name in page
     assert "No recipes yet" in page
 
@@ -58,12 +58,12 @@ def test_a_viewer_sees_recipes_and_no_buttons(as_viewer, small):
         assert absent not in page
 
 
-@pytest.mark.parametrize("word", recipe_book.STARTERS)
+@pytest.mark.parametrize("word", saved_recipes.STARTERS)
 def test_a_starter_is_one_click(word, as_admin):
     assert as_admin.post(f"{URL}starters/", {"starter": word}).url == URL
     recipe = Recipe.objects.get()
     assert recipe.current.number == 1
-    assert recipe.current.content == recipe_book.STARTERS[word][2]
+    assert recipe.current.content == saved_recipes.STARTERS[word][2]
     assert as_admin.post(f"{URL}starters/", {"starter": word}).status_code == 409
     page = text(as_admin.get(URL))
     assert f'value="{word}"' not in page
@@ -104,8 +104,8 @@ def many(admin, alpha) -> list[Recipe]:
     found = []
     hosts = [make.host(f"host{number}") for number in range(12)]
     for number in range(12):
-        recipe = recipe_book.create(f"r{number}", "", recipes.ArchRecipe(), by=admin)
-        recipe_book.change(recipe, recipes.ArchRecipe(packages=("nano",)), by=admin, seen=1)
+        recipe = saved_recipes.create(f"r{number}", "", recipes.ArchRecipe(), by=admin)
+        saved_recipes.change(recipe, recipes.ArchRecipe(packages=("nano",)), by=admin, seen=1)
         found.append(recipe)
         for host in hosts if number else hosts * 4:
             run(recipe, host)

@@ -1,0 +1,128 @@
+"""`python -m machines.host.agent.unit_job JOB`: what runs inside nspawnpanel-job-<id>.service.
+
+It reads its order from the ledger, opens what is sealed in it with the host's key, works, and writes what it does and
+how it ends into its own log (job_log.py). The worker may die, restart or be upgraded meanwhile; it never matters here.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from machines.contract import envelope, orders
+from machines.contract.recipes import BuildSecrets
+from machines.host.agent import handlers
+from machines.host.context import keys, settings
+from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.job_output import Entry, Voice
+from machines.host.limits.limit_test import prove
+from machines.host.machine.remove import remove
+from machines.host.policy import policy
+from machines.host.reports import ledger
+from machines.host.reports.job_log import JobLog
+from machines.host.reports.ledger import Row
+from machines.host.rootfs import btrfs_pool
+from machines.host.rootfs.build import bake, build, discard
+from machines.host.rootfs.export import export
+from machines.host.system.bus import Bus
+from machines.host.system.faults import Stopped, TookTooLong, as_problem
+from machines.host.system.paths import Paths
+
+LOG = logging.getLogger(__name__)
+
+
+def _build(host: ThisHost, task: Task, sealed: str) -> dict[str, Any]:
+    return build(host, task, _opened(host, sealed))
+
+
+def _export(host: ThisHost, task: Task, sealed: str) -> dict[str, Any]:
+    return export(host, task, _opened(host, sealed))
+
+
+def _opened(host: ThisHost, sealed: str) -> BuildSecrets:
+    own = keys.load(host.paths.keys)
+    return BuildSecrets.model_validate_json(envelope.unseal_secret(sealed, own.box)) if sealed else BuildSecrets()
+
+
+def _remove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
+    return remove(host, task)
+
+
+def _prove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
+    return prove(host, task)
+
+
+# The operations of contract.orders.IN_A_UNIT. Each takes the host, the task and what is sealed in the order.
+TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
+    "build": _build,
+    "bake": lambda host, task, _: bake(host, task),
+    "discard": lambda host, task, _: discard(host, task),
+    "export": _export,
+    "pool": lambda host, task, _: btrfs_pool.make(host, task),
+    "remove": _remove,
+    "prove": _prove,
+}
+
+
+Ended = tuple[str, dict[str, Any] | None, dict[str, Any]]  # state, problem, result
+
+
+def work(host: ThisHost, task: Task, sealed: str, log: str) -> Ended:
+    """Do the job; nothing is raised. The command `log` shows what went wrong inside."""
+    return attempt(lambda: TABLE[task.order.op](host, task, sealed), log)
+
+
+def attempt(do: Callable[[], dict[str, Any]], log: str) -> Ended:
+    """Do it and say how it ended; nothing is raised."""
+    try:
+        return "succeeded", None, do()
+    except Exception as error:  # whatever it is, the panel shall be told
+        found = as_problem(error, log)
+        return (
+            {Stopped: "cancelled", TookTooLong: "timed_out"}.get(type(found), "failed"),
+            found.to_wire(),
+            getattr(found, "result", {}),
+        )
+
+
+def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
+    """Do the job and write its result; nothing is raised but what the log itself raises."""
+    where = f"journalctl -u nspawnpanel-job-{row.id}"
+    try:
+        host = ThisHost(paths, Bus(), policy.read(paths.policy))
+        order = orders.from_wire(row.wanted)
+    except Exception as error:
+        log.result("failed", as_problem(error, where).to_wire(), {})
+        return
+    begun = time.time()
+    task = Task(row.id, order, Voice(lambda entry: _tell(log, entry)), begun, handlers.deadline(order, begun))
+    log.result(*work(host, task, row.sealed, where))
+
+
+def _tell(log: JobLog, entry: Entry) -> None:
+    """Into the job's own log; our own words also into the journal, for whoever reads that.
+
+    What tools print stays out of it: twice the work, and the journal might drop some of it.
+    """
+    log.tell(entry)
+    if entry["k"] == "line" and entry["s"] == "p":
+        sys.stdout.write(f"{entry['t']}\n")
+
+
+def main() -> int:
+    """Carry out the job named on the command line; 0 even when it failed, for the result says so."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    job = UUID(sys.argv[1])
+    paths = Paths(state=settings.state())
+    row = ledger.read_job(paths.ledger, job)
+    if row is None or row.ended is not None:
+        LOG.error("The ledger knows no open job %s", job)
+        return 1
+    carry_out(paths, row, JobLog(paths.job(job)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

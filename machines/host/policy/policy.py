@@ -1,0 +1,255 @@
+"""What this host will ever allow, whoever asks: /etc/nspawnpanel/policy.toml, written by its root, never by us.
+
+The panel decides who may ask; the host decides what may happen. A missing file means the defaults below. Every refusal
+names the rule, so that an administrator of the host knows which line to change. An example with every rule explained
+lies beside this file as policy.toml.
+"""
+
+import fnmatch
+import os
+import stat
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from machines.contract import orders, recipes
+from machines.contract.configuration import command_line, egress_rules, file_policy, nspawn, protected
+from machines.contract.configuration.command_line import CommandLine
+from machines.contract.configuration.limits import PROPERTIES
+from machines.contract.permissions import RIGHT_FOR
+from machines.contract.problems import NotAllowed
+from machines.host.policy import protection
+from machines.host.policy.protection import Source
+from machines.host.system import guarded
+from machines.host.system.faults import Misconfigured
+from machines.host.system.paths import Paths
+
+# Keys a drop-in may hold. No Exec*=, no LoadCredential=, no Environment=: each of them would be root on the host. No Wants=
+# and its kin: they start any unit of the host with the machine, poweroff.target or debug-shell.service too.
+# What is guarded opens devices, the host's firewall or another slice.
+UNIT_SETTINGS = (*(key for key, prop in PROPERTIES.items() if not prop.guarded), "SetCredential")
+NETWORKS = ("veth", "zone", "bridge", "macvlan", "ipvlan", "host", "none", "other")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules. Lists of names may use shell patterns (fnmatch)."""
+
+    ops: tuple[str, ...] = tuple(sorted(RIGHT_FOR))
+    machines: tuple[str, ...] = ("*",)
+    bind_sources: tuple[str, ...] = ("/srv", "/mnt", "/media")
+    bind_sources_read_only: tuple[str, ...] = ("/usr/share", "/etc/ssl/certs", "/etc/resolv.conf")
+    networks: tuple[str, ...] = NETWORKS
+    interfaces: tuple[str, ...] = ("*",)  # for Interface=, MACVLAN=, IPVLAN=, Bridge=
+    capabilities: tuple[str, ...] = ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_NICE", "CAP_SYS_PTRACE")
+    system_calls: tuple[str, ...] = ()  # beyond systemd-nspawn's own set; some of those are root on the host
+    private_users: str = "optional"  # or "required": no ids that belong to this host itself
+    privileged_binds: str = "never"  # or "allowed": writable binds where ids inside are the host's own, root's too
+    linked_files: str = "refuse"  # settings files that are links; or "follow": what they lead to is written
+    port_lowest: int = 1
+    unit_settings: tuple[str, ...] = UNIT_SETTINGS
+    mirrors: tuple[str, ...] = ("*",)
+    pulls: tuple[str, ...] = ("https://*", "http://*")
+    pull_addresses: tuple[str, ...] = (
+        egress_rules.PUBLIC,
+        egress_rules.PRIVATE,
+    )  # and networks; never the host itself unless listed
+    unverified_pulls: str = "never"  # or "allowed"
+    panels: tuple[str, ...] = ()  # where archives come from and go to; empty: what this host was told when it joined
+    archive_gib: int = 50  # of an archive, and of what is unpacked from it
+    cache_gib: int = 4  # of packages kept for later builds; 0 keeps none
+    bases: int = 20  # kept at once; the least used goes
+    builds_at_once: int = 2
+    builds_in_memory: bool = True  # when half of what is available is enough
+
+    def facts(self) -> dict[str, Any]:
+        """The rules as the panel shows them."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def read(file: Path) -> Policy:
+    """The rules of a file. Raises Misconfigured when it cannot be trusted or read: better no worker than a guess."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return Policy()
+    except OSError as error:
+        raise Misconfigured(f"{file} cannot be opened: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as opened:
+        _check_owner(file, os.fstat(opened.fileno()))
+        try:
+            return _policy(tomllib.load(opened))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise Misconfigured(f"{file} cannot be used: {error}") from error
+
+
+def _check_owner(file: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+        raise Misconfigured(
+            f"{file} is not a file that only root can write.", hint=f"Run: chown root:root {file} && chmod 644 {file}"
+        )
+
+
+def _policy(rules: Mapping[str, Any]) -> Policy:
+    known = {field.name: field for field in fields(Policy)}
+    defaults = Policy()
+    given: dict[str, Any] = {}
+    for name, value in rules.items():
+        if name not in known:
+            raise ValueError(f"“{name}” is not a rule; known are {', '.join(known)}")
+        given[name] = _rule(name, value, type(getattr(defaults, name)))
+    for word in given.get(egress_rules.RULE, ()):
+        egress_rules.check_rule(word)
+    return Policy(**given)
+
+
+def _rule(name: str, value: object, wanted: type) -> object:
+    if wanted is tuple:
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise ValueError(f"“{name}” must be a list of texts")
+        return tuple(value)
+    if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
+        raise ValueError(f"“{name}” must be {'true or false' if wanted is bool else f'a {wanted.__name__}'}")
+    return value
+
+
+def _refuse(rule: str, message: str) -> NotAllowed:
+    return NotAllowed(
+        f"This host's policy does not allow it: {message}",
+        hint=f"Its administrator can change the rule “{rule}” in /etc/nspawnpanel/policy.toml.",
+        code="policy-refused",
+    )
+
+
+def allow(policy: Policy, order: orders.AnyOrder) -> None:
+    """Pass silently when the policy lets this order happen at all. Raises NotAllowed naming the rule.
+
+    The files of an Apply or Build are judged by allow_files() on their final text, by the code that writes them.
+    """
+    if order.op not in policy.ops:
+        raise _refuse("ops", f"the operation “{order.op}”.")
+    name = getattr(order, "name", None)
+    if name and not _matches(name, policy.machines):
+        raise _refuse("machines", f"the machine name “{name}”.")
+    if isinstance(order, orders.Build | orders.Bake):
+        _allow_recipe(policy, order.recipe)
+    if isinstance(order, orders.Export):
+        _allow_panel(policy, order.url)
+
+
+def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
+    for mirror in _mirrors_of(recipe):
+        if not _matches(mirror, policy.mirrors):
+            raise _refuse("mirrors", f"the mirror {mirror}.")
+    if isinstance(recipe, recipes.PullRecipe):
+        if not _matches(recipe.url, policy.pulls):
+            raise _refuse("pulls", f"images from {recipe.url}.")
+        number = egress_rules.literal(recipe.url)
+        if number and not egress_rules.may_reach(number, policy.pull_addresses):
+            raise egress_rules.refusal(
+                str(number), number
+            )  # others are judged when they have an address (rootfs/guard.py)
+        if recipe.verify == "none" and policy.unverified_pulls != "allowed":
+            raise _refuse("unverified_pulls", "an image that nothing vouches for.")
+    if isinstance(recipe, recipes.CloneRecipe) and not _matches(recipe.source, policy.machines):
+        raise _refuse("machines", f"a copy of the machine “{recipe.source}”.")
+    if isinstance(recipe, recipes.ArchiveRecipe):
+        _allow_panel(policy, recipe.url)
+        if recipe.size > policy.archive_gib * 1024**3:
+            raise _refuse("archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
+
+
+def _allow_panel(policy: Policy, url: str) -> None:
+    """Archives come from the panel and go to it, nowhere else. A host that was never told where that is (it joined before
+    that was said) refuses at least itself and the metadata services of clouds."""
+    host, number = (urlsplit(url).hostname or "").rstrip("."), egress_rules.literal(url)
+    if policy.panels:
+        is_right = "@" not in url and _matches(url, policy.panels)
+    elif number:
+        is_right = egress_rules.what(number) in {egress_rules.PUBLIC, egress_rules.PRIVATE}
+    else:
+        is_right = host != "localhost" and not host.endswith(".localhost")
+    if not is_right:
+        raise _refuse(
+            "panels",
+            f"archives from or to {url.split('/transfer/', maxsplit=1)[0]}, which is not the address of its panel.",
+        )
+
+
+def _mirrors_of(recipe: recipes.AnyRecipe) -> list[str]:
+    """Every address a recipe wants packages from. Through a proxy of its choice any of them would be another one."""
+    match recipe:
+        case recipes.DebianRecipe():
+            found = [recipe.proxy, recipe.mirror, *(repository.uri for repository in recipe.repositories)]
+        case recipes.DnfRecipe() | recipes.SuseRecipe():
+            found = [recipe.proxy, *(repository.url for repository in recipe.repositories)]
+        case recipes.ArchRecipe():
+            found = [recipe.proxy, recipe.mirror]
+        case _:
+            found = []
+    return [address for address in found if address]
+
+
+def allow_files(
+    policy: Policy,
+    paths: Paths,
+    wanted: nspawn.Document,
+    limits: nspawn.Document,
+    *,
+    found: Sequence[str] = (),
+    unit: CommandLine | None = None,
+) -> None:
+    """Judge a machine's final .nspawn file and drop-in. Raises NotAllowed naming the rule.
+
+    `found` are the texts of the files as they are on the host: a line that stands there already was written by
+    somebody with the right to, and passes the policy; but what gives root away (protection.py) does not. Paths are compared
+    by where they lead: /srv/x may lead to /etc. `unit` is what the machine's unit runs.
+    """
+    known = {(e.section, e.key, e.value) for text in found for e in nspawn.parse(text).settings()}
+    fresh = nspawn.Document([e for e in wanted.entries if (e.section, e.key, e.value) not in known])
+    dropin = nspawn.Document([e for e in limits.entries if (e.section, e.key, e.value) not in known])
+    users = file_policy.users_of(wanted, unit or command_line.stock())
+    _refuse_protected(paths, wanted, fresh, as_root=file_policy.are_the_hosts(users))
+    for source in protection.sources(fresh):
+        if why := outside(policy, source):
+            raise _refuse(rule_of(source), why)
+    for refusal in file_policy.refusals(file_policy.as_told(policy.facts()), fresh, dropin, wanted, users=users):
+        raise _refuse(refusal.rule, refusal.message)
+
+
+def _refuse_protected(paths: Paths, wanted: nspawn.Document, fresh: nspawn.Document, *, as_root: bool) -> None:
+    """Raises NotAllowed code protected-path. That a read-only bind is none without a user namespace is only held against a
+    line that is new."""
+    every, new = list(protection.sources(wanted)), list(protection.sources(fresh))
+    if not every:
+        return
+    guard = protection.Protection(protection.places(paths))
+    for broken in (*guard.judge(every, as_root=False), *guard.judge(new, as_root=as_root)):
+        raise NotAllowed(
+            f"{broken.source.key}={broken.source.value}: {broken.why}",
+            hint="Bind a folder that holds nothing but what the machine is to have, such as one below /srv.",
+            code="protected-path",
+        )
+
+
+def outside(policy: Policy, source: Source) -> str:
+    """Why the policy does not let a machine have this source; "" when it does."""
+    roots = policy.bind_sources
+    if source.key == "BindReadOnly":
+        roots = (*roots, *policy.bind_sources_read_only)
+    real = guarded.call(source.path, lambda: os.path.realpath(source.path))
+    if any(protected.is_in(real, os.path.realpath(root)) for root in roots):
+        return ""
+    leads = f" (it leads to {real})" if real != source.path else ""
+    return f"{source.key}= of {source.path}{leads}; allowed are {', '.join(roots)}."
+
+
+def rule_of(source: Source) -> str:
+    return "bind_sources_read_only" if source.key == "BindReadOnly" else "bind_sources"
+
+
+def _matches(word: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(word, pattern) for pattern in patterns)

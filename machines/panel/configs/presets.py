@@ -1,0 +1,194 @@
+"""Presets: put what one says into a machine's files, see what that would change, and carry it to many machines."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from machines.contract.configuration import limits, nspawn
+from machines.contract.configuration.setting import Setting
+from machines.contract.problems import BadValue
+from machines.models import Machine, Preset, PresetUse
+from machines.models.revision import as_settings
+from machines.panel.configs import diffs, drafts, validation
+from machines.panel.configs.diffs import Change, Files
+
+Says = Mapping[str, Any]  # Preset.says
+NOTHING: Says = {"network": ["", ""], "settings": {}}
+# What a preset may say one by one: the keys of a network's mode are said by the mode.
+OFFERED: dict[str, Setting] = {
+    name: setting
+    for name, setting in (nspawn.SETTINGS | limits.PROPERTIES).items()
+    if name not in {f"{nspawn.NETWORK}.{key}" for key in nspawn.MODE_KEYS}
+}
+
+STARTERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "ci": (
+        "CI runner",
+        "Forgets everything at power-off but one folder; 1 GiB of memory; user ids are the host's",
+        {
+            "Files.Volatile": "overlay",
+            "Exec.PrivateUsers": "identity",
+            "MemoryMax": "1G",
+            "TasksMax": "2048",
+            "Files.Bind": "/srv/ci-cache:/var/cache/ci:rootidmap",
+        },
+    ),
+    "hardened": (
+        "Hardened",
+        "No new privileges, fewer capabilities, a root that cannot be written, bounded memory and tasks",
+        {
+            "Exec.NoNewPrivileges": "yes",
+            "Exec.DropCapability": "CAP_AUDIT_CONTROL CAP_SYS_PTRACE CAP_MKNOD CAP_SYS_BOOT",
+            "Files.ReadOnly": "yes",
+            "MemoryMax": "2G",
+            "TasksMax": "1024",
+        },
+    ),
+    "nested": (
+        "Nested containers",
+        "Docker or Podman inside: the system calls they need. Weaker isolation; the host's policy must allow them",
+        {"Exec.SystemCallFilter": "add_key keyctl bpf", "Exec.PrivateUsers": "identity", "TasksMax": "16384"},
+    ),
+}
+
+
+def put(files: Files, says: Says, formerly: Says = NOTHING) -> Files:
+    """Both files with what a preset says. What it said `formerly` and no longer says goes, unless somebody changed it since.
+
+    Of a setting that may stand several times, its values are added to those that are there.
+    """
+    document, wanted = nspawn.parse(files.nspawn), limits.read(files.limits)
+    mode, target = says["network"]
+    if mode:
+        nspawn.put_network(document, mode, target)
+    for name in dict.fromkeys([*formerly["settings"], *says["settings"]]):
+        setting = OFFERED.get(name)
+        if setting is None:
+            continue
+        said = wanted.get(name, "") if setting.in_unit else document.said(setting)
+        text = _merged(setting, said, says["settings"].get(name), formerly["settings"].get(name))
+        if setting.in_unit:
+            wanted[name] = text
+        else:
+            document.put_setting(setting, text)
+    document.drop_empty_sections()
+    return Files(document.text(), limits.dropin(wanted, files.limits))
+
+
+def _merged(setting: Setting, said: str, says: str | None, formerly: str | None) -> str:
+    """The value a setting has afterwards; `says` None where the preset says nothing (any more)."""
+    if not setting.repeats:
+        if says is not None:
+            return setting.normal(says)
+        return "" if said == setting.normal(formerly or "") else said
+    old, new = _values(setting, formerly), _values(setting, says)
+    kept = [text for text in said.split("\n") if text and (text in new or text not in old)]
+    return "\n".join([*kept, *(text for text in new if text not in kept)])
+
+
+def _values(setting: Setting, text: str | None) -> list[str]:
+    return [setting.normal(line) for line in (text or "").split("\n") if line]
+
+
+def check(name: str, text: str) -> str:
+    """A value of a preset as systemd takes it, each line by its setting's own rule. Raises BadValue."""
+    setting = OFFERED.get(name)
+    if setting is None:
+        raise BadValue(f"There is no setting {name}.")
+    lines = [setting.typed(line) for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise BadValue("Give a value.")
+    if len(lines) > 1 and not setting.repeats:
+        raise BadValue(f"{setting.key}= has one value.")
+    for line in lines:
+        setting.check(line)
+    return "\n".join(lines)
+
+
+# --- what it would change
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a preset would change on one machine, or why it cannot be put there."""
+
+    machine: Machine
+    changes: list[Change]
+    refused: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_due(self) -> bool:
+        return not self.refused and bool(self.changes)
+
+
+def plan(says: Says, machines: Iterable[Machine], formerly: Mapping[int, Says]) -> list[Step]:
+    """One step for each machine; `formerly` is what was put on it last, by the machine's number."""
+    read: validation.Read = {}
+    return [_step(machine, says, formerly.get(machine.pk, NOTHING), read) for machine in machines]
+
+
+def _step(machine: Machine, says: Says, formerly: Says, read: validation.Read) -> Step:
+    before = drafts.files(machine.applied)
+    after = put(before, says, formerly)
+    changes = diffs.settings(before, after)
+    if drafts.is_foreign(machine):
+        return Step(machine, changes, "Its files on the host were not written here. Adopt them first.")
+    if drafts.current(machine):
+        return Step(machine, changes, "It has a draft. Apply or discard that first.")
+    findings = validation.findings(machine.host, machine.name, after, before, machine.next_command, read=read)
+    refused = next((f"{f.key}=: {f.message} {f.hint}".strip() for f in findings if f.refused), "")
+    return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
+
+
+def formerly(preset: Preset | None, *machines: Machine) -> dict[int, Says]:
+    """What the preset said when it was put on each machine that has it, or on those of these that have it."""
+    if preset is None:
+        return {}
+    uses = PresetUse.objects.filter(preset=preset)
+    return {use.machine_id: use.says for use in (uses.filter(machine__in=machines) if machines else uses)}
+
+
+def with_preset(preset: Preset) -> list[Machine]:
+    """The machines that have it."""
+    found = Machine.objects.listed().filter(presets__preset=preset)
+    return list(found.select_related("host", "applied").order_by("host__name", "name"))
+
+
+# --- where a machine's settings come from
+
+
+def notes(machine: Machine) -> dict[str, str]:
+    """setting → where it comes from: the preset's name, and what it says where the machine says otherwise."""
+    found: dict[str, str] = {}
+    now = as_settings(*_texts(machine))
+    for _, preset, settings in machine.preset_words:
+        for name, text in settings.items():
+            setting = OFFERED.get(name)
+            if setting is None:
+                continue
+            said = set(now.get(name, "").split("\n"))
+            same = all(any(line in {value, setting.normal(value)} for value in said) for line in text.split("\n"))
+            shown = text.replace("\n", ", ")
+            found[name] = f"from preset {preset}" if same else f"preset {preset} says {shown}"
+    return found
+
+
+def _texts(machine: Machine) -> tuple[str, str]:
+    files = drafts.files(machine.applied)
+    return files.nspawn, files.limits
+
+
+def retell(machines: Iterable[int]) -> None:
+    """Write anew into these machines' own rows which presets they have."""
+    words: dict[int, list[Any]] = {number: [] for number in machines}
+    for use in PresetUse.objects.filter(machine__in=words).select_related("preset"):
+        words[use.machine_id].append([use.preset_id, use.preset.name, use.says.get("settings", {})])
+    for number, said in words.items():
+        Machine.objects.filter(pk=number).update(preset_words=said)
+
+
+def differing(use: PresetUse) -> list[str]:
+    """The settings of a preset that its machine no longer has."""
+    before = drafts.files(use.machine.applied)
+    return [change.key for change in diffs.settings(before, put(before, use.preset.says, use.says))]

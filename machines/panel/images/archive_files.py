@@ -1,0 +1,279 @@
+"""The files behind archives: DATA/archives/<id>, brought in order in small parts, so that whatever stops an upload, it goes on
+from there, and neither a proxy nor this process ever holds a whole one.
+
+Facts: under ASGI Django keeps a request's body in a file before any view sees it, so one big body would be written twice and
+bounded by nobody. An answer made of a plain iterator is read into memory whole there; an asynchronous one is not.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Literal
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F, Q, Sum
+from django.utils import timezone
+
+from machines.contract.configuration import carried
+from machines.contract.problems import BadValue, Problem
+from machines.models import Archive, Job, User
+from machines.panel.images import archive_audit
+from machines.templatetags.panel_tags import size as shown_size
+
+log = logging.getLogger(__name__)
+
+PART = 8 * 1024 * 1024  # bytes of one part, at most
+RESERVE = 1024**3  # bytes that stay free for the database
+AT_ONCE = 64 * 1024 * 1024  # up to here the sum is made while the last part waits for its answer
+ABANDONED = timedelta(days=7)
+_PIECE = 1024 * 1024
+
+
+class OutOfStep(Problem):
+    """A part that does not follow what is there; `received` is where to go on."""
+
+    code = "out-of-step"
+
+    def __init__(self, received: int) -> None:
+        super().__init__("Another part is expected.")
+        self.received = received
+
+
+def path_of(archive: UUID) -> Path:
+    return Path(settings.DATA_DIR) / "archives" / str(archive)
+
+
+# --- room
+
+
+def room() -> int:
+    """Bytes that one more archive may take: what is free and not promised to others that are still arriving."""
+    free = shutil.disk_usage(_folder()).free - RESERVE
+    arriving = Archive.objects.filter(state=Archive.State.ARRIVING)
+    return free - (arriving.aggregate(rest=Sum(F("size") - F("received")))["rest"] or 0)
+
+
+def check_size(size: int) -> None:
+    """Raises BadValue when an archive of so many bytes is too large, Problem when the disk is too small for it."""
+    if size < 1:
+        raise BadValue("The file is empty.", field="size")
+    if size > settings.ARCHIVE_LIMIT:
+        raise BadValue(
+            f"The file has {shown_size(size)}; the panel takes archives up to {shown_size(settings.ARCHIVE_LIMIT)}.",
+            hint="NSPAWNPANEL_ARCHIVE_GIB sets the limit. Or pull the image from an address.",
+            field="size",
+        )
+    if size > room():
+        raise Problem(
+            f"The panel's disk has no room for {shown_size(size)}; {shown_size(max(0, room()))} can be taken.",
+            hint="Remove archives nobody needs.",
+            code="no-space",
+        )
+
+
+def _folder() -> Path:
+    folder = Path(settings.DATA_DIR) / "archives"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+# --- arriving
+
+
+def begin(title: str, form: str, size: int, *, by: User) -> Archive:
+    """A new archive to be sent in parts, or the one that this person began with the same file. Raises Problem."""
+    forget_abandoned()
+    same = {"title": title, "format": form, "size": size, "author": by, "job": None}
+    begun = Archive.objects.filter(state=Archive.State.ARRIVING, **same).first()
+    if begun is not None:
+        return begun
+    with transaction.atomic():
+        check_size(size)
+        return Archive.objects.create(**same, author_name=by.username)
+
+
+def announce(archive: Archive, size: int) -> None:
+    """How large an export turned out to be, said with its first part. Raises Problem."""
+    if archive.size == 0:
+        check_size(size)
+        Archive.objects.filter(pk=archive.pk, size=0).update(size=size)
+    elif archive.size != size:
+        raise BadValue("The size that was announced was another.", field="size")
+
+
+def add(archive: Archive, offset: int, part: bytes) -> Archive:
+    """Take the part that begins at `offset`; the archive as it is then. Raises OutOfStep, BadValue, Problem, OSError."""
+    with _open(archive.pk) as fd:
+        archive = arriving(archive.pk)
+        if offset != archive.received:
+            raise OutOfStep(archive.received)
+        end = offset + len(part)
+        if end > archive.size:
+            raise BadValue("That is more than the size that was announced.", field="size")
+        if os.fstat(fd).st_size < offset:
+            _spoilt(archive.pk)
+            raise Problem("What had arrived of this archive is gone from the panel's disk.", hint="Begin again.")
+        os.ftruncate(fd, offset)  # what a part left here that was cut off before it counted
+        _write(fd, part, offset)
+        ours = Archive.objects.filter(pk=archive.pk, state=Archive.State.ARRIVING, received=offset)
+        if not ours.update(received=end):
+            raise OutOfStep(arriving(archive.pk).received)
+        archive.received = end
+    return finish(archive)
+
+
+def arriving(archive: UUID) -> Archive:
+    """Raises Problem archive-gone when it was removed, or is complete."""
+    found = Archive.objects.filter(pk=archive, state=Archive.State.ARRIVING).first()
+    if found is None:
+        with contextlib.suppress(OSError):
+            if not Archive.objects.filter(pk=archive).exists():
+                path_of(archive).unlink()
+        raise Problem("This archive was removed meanwhile, or is complete.", code="archive-gone")
+    return found
+
+
+@contextlib.contextmanager
+def _open(archive: UUID) -> Iterator[int]:
+    """The archive's file for one writer at a time, whichever process it is in. Raises Problem archive-busy."""
+    _folder()
+    fd = os.open(path_of(archive), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fd
+    except BlockingIOError:
+        raise Problem("Another part is being written.", code="archive-busy", passing=True) from None
+    finally:
+        os.close(fd)
+
+
+def _write(fd: int, part: bytes, offset: int) -> None:
+    rest = memoryview(part)
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
+# --- complete
+
+
+def finish(archive: Archive) -> Archive:
+    """All is there: make its sum, at once or, for a large one, in a thread. Called again, it goes on where it stopped."""
+    if archive.state != Archive.State.ARRIVING or archive.sha256 or not 0 < archive.size == archive.received:
+        return archive
+    if archive.size > AT_ONCE:
+        threading.Thread(target=_sum_in_thread, args=(archive.pk,), name=f"sum-{archive.pk}", daemon=True).start()
+    else:
+        make_sum(archive.pk)
+        archive.refresh_from_db()
+    return archive
+
+
+def _sum_in_thread(archive: UUID) -> None:
+    try:
+        make_sum(archive)
+    except Exception:
+        log.exception("The sum of archive %s could not be made", archive)
+    finally:
+        connection.close()
+
+
+def make_sum(archive: UUID) -> None:
+    """The SHA-256 of a file that is all there and safe on disk. One that somebody brought by hand is ready with it, one of an
+    export when its job says so (archives.settle)."""
+    with contextlib.suppress(Problem), _open(archive) as fd, os.fdopen(os.dup(fd), "rb") as file:
+        os.fsync(fd)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        found = arriving(archive)
+        if os.fstat(fd).st_size != found.size:
+            _spoilt(archive)
+            return
+        state = Archive.State.READY if found.job_id is None else Archive.State.ARRIVING
+        settings = _settings(file) if found.job_id is None else {}
+        whole = Archive.objects.filter(pk=archive, state=Archive.State.ARRIVING, received=F("size"))
+        with transaction.atomic():
+            if whole.update(sha256=sha256, state=state, **settings) and state == Archive.State.READY:
+                found.sha256 = sha256
+                archive_audit.uploaded(found)
+
+
+def _settings(file: IO[bytes]) -> dict[str, str]:
+    """What an upload says of itself at its front; it is anybody's word until a person has seen it."""
+    file.seek(0)
+    said = carried.read(file.read(carried.LOOKED_AT))
+    return {"nspawn_text": said.nspawn, "limits_text": said.limits}
+
+
+def _spoilt(archive: UUID) -> None:
+    Archive.objects.filter(pk=archive, state=Archive.State.ARRIVING).update(state=Archive.State.FAILED)
+
+
+def settle(job: Job, result: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """An export has ended: its archive is ready when what arrived is what the host sent, else it goes."""
+    settings = {"nspawn_text": _told(result, "nspawn"), "limits_text": _told(result, "limits")}
+    for archive in job.archives.filter(state=Archive.State.ARRIVING):
+        if archive.sha256 and archive.sha256 == result.get("sha256"):
+            Archive.objects.filter(pk=archive.pk).update(state=Archive.State.READY, **settings)
+            archive_audit.exported(archive, job)
+        else:
+            remove(archive)
+
+
+def _told(result: Mapping[str, Any], name: Literal["nspawn", "limits"]) -> str:
+    """A text of the machine's settings that its host told; "" for what is none, or longer than one may be."""
+    text = result.get(name, "")
+    return text if isinstance(text, str) and len(text) <= carried.LONGEST[name] else ""
+
+
+# --- going
+
+
+def remove(archive: Archive) -> None:
+    """The row first: a file without one is nobody's (forget_abandoned)."""
+    Archive.objects.filter(pk=archive.pk).delete()
+    _unlink(path_of(archive.pk))
+
+
+def _unlink(file: Path) -> None:
+    """What cannot be removed keeps nothing else from going; it is tried again every hour."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s belongs to no archive and could not be removed: %s", file, error.strerror)
+
+
+def forget_abandoned() -> None:
+    """Remove uploads nobody goes on with, and files whose archive is gone: before each upload, and every hour."""
+    old = Archive.objects.filter(
+        Q(received__lt=F("size")) | Q(size=0),
+        state=Archive.State.ARRIVING, job=None, created_at__lt=timezone.now() - ABANDONED,
+    )  # fmt: skip
+    for archive in old:
+        log.info("Upload %s (%s) was never finished; it is removed.", archive.pk, archive.title)
+        remove(archive)
+    files = list(_folder().iterdir())  # before the rows are read: a row is there before its file
+    known = {str(pk) for pk in Archive.objects.values_list("pk", flat=True)}
+    for file in files:
+        if file.name not in known:
+            _unlink(file)
+
+
+async def pieces(archive: UUID, first: int, last: int) -> AsyncIterator[bytes]:
+    """Bytes `first` to `last` of the file, a piece at a time."""
+    with await asyncio.to_thread(path_of(archive).open, "rb") as file:
+        await asyncio.to_thread(file.seek, first)
+        left = last - first + 1
+        while left > 0 and (piece := await asyncio.to_thread(file.read, min(_PIECE, left))):
+            left -= len(piece)
+            yield piece

@@ -1,0 +1,150 @@
+"""Place an order: the job's row, and a poke for the courier once it is committed. No view ever talks to a host."""
+
+import json
+import logging
+from base64 import b64decode
+from datetime import timedelta
+from functools import cache
+from uuid import UUID
+
+import redis
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from nacl.public import PublicKey
+
+from machines.contract import envelope, orders, routes
+from machines.contract.permissions import authorize_operation
+from machines.contract.problems import Problem
+from machines.contract.recipes import BuildSecrets, is_unverified, key_of
+from machines.models import Event, Host, Job, RecipeVersion, Revision, User
+from machines.models.job import HOLDING, WAS_SENT
+from machines.panel.courier import intake
+
+log = logging.getLogger(__name__)
+
+SECRETS_LAST = timedelta(days=1)  # how long the sealed secrets of an ended job are kept for a retry
+
+
+class Busy(Problem):
+    """Another job holds the machine; `job` is that job."""
+
+    code = "machine-busy"
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"{job.actor_name} already ordered “{job.op}” for {job.machine_name} (job {job.pk}).")
+        self.job = job
+
+
+@transaction.atomic
+def place(
+    order: orders.AnyOrder,
+    *,
+    on: Host,
+    by: User,
+    key: UUID | None = None,
+    sealed: str = "",
+    revision: Revision | None = None,
+    retry_of: Job | None = None,
+    recipe_version: RecipeVersion | None = None,
+) -> Job:
+    """Make the job of an order and all that belongs to it, or nothing, and poke the courier after commit.
+
+    A second call with the same `key` returns the first job. Raises NotAllowed, or Busy while another job holds the
+    machine.
+    """
+    # Groups go on by themselves; not for somebody who was shut out since.
+    authorize_operation(by.role if by.is_active else "", order.op, restarts=orders.restarts(order))
+    earlier = Job.objects.filter(key=key).first() if key else None
+    if earlier:
+        return earlier
+    name = str(getattr(order, "name", ""))
+    try:
+        with transaction.atomic():
+            job = Job.objects.create(
+                host=on,
+                machine_name=name,
+                op=order.op,
+                order=orders.to_wire(order),
+                sealed=sealed,
+                actor=by,
+                actor_name=by.username,
+                actor_role=by.role,
+                key=key,
+                revision=revision,
+                retry_of=retry_of,
+                recipe_version=recipe_version,
+                recipe_key=key_of(order.recipe) if isinstance(order, orders.Build | orders.Bake) else "",
+            )
+    except IntegrityError:
+        holder = Job.objects.on(on, name).filter(state__in=HOLDING).first()
+        earlier = Job.objects.filter(key=key).first() if key else None
+        if earlier:
+            return earlier
+        if holder is None:
+            raise
+        raise Busy(holder) from None
+    _note_unverified(order, job)
+    transaction.on_commit(poke)
+    return job
+
+
+def _note_unverified(order: orders.AnyOrder, job: Job) -> None:
+    """That an image nobody vouches for was asked for is written down, whichever way it was ordered."""
+    if not isinstance(order, orders.Build) or not is_unverified(order.recipe):
+        return
+    again = f", as job {job.retry_of_id} had" if job.retry_of_id else ""
+    text = f"{job.actor_name} ordered {order.name} from {order.recipe.url} without verification{again} (job {job.pk})."
+    Event.objects.create(host=job.host, actor_name=job.actor_name, kind="unverified-pull", text=text)
+
+
+@transaction.atomic
+def cancel(job: Job, *, by: User) -> bool:
+    """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
+    authorize_operation(by.role, "cancel")
+    now = timezone.now()
+    unsent = Job.objects.filter(pk=job.pk, state="queued").update(
+        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now, owes_cancel=WAS_SENT
+    )
+    if unsent:
+        intake.never_done(job)
+    asked = (
+        Job.objects.unfinished()
+        .filter(pk=job.pk, cancel_asked_at=None)
+        .update(cancel_asked_at=now, cancelled_by=by.username)
+    )
+    transaction.on_commit(poke)
+    return bool(unsent or asked)
+
+
+def retry(job: Job, *, by: User, key: UUID | None = None) -> Job:
+    """A new job with the same order, which names the old one. Raises NotAllowed, Busy, BadValue."""
+    order = orders.from_wire(job.order)
+    return place(
+        order, on=job.host, by=by, key=key, sealed=job.sealed, revision=job.revision, retry_of=job,
+        recipe_version=job.recipe_version,
+    )  # fmt: skip
+
+
+def seal_secrets(secrets: BuildSecrets, host: Host) -> str:
+    """The secrets of a build, readable by that host alone; "" when there are none."""
+    data = secrets.model_dump()
+    return envelope.seal_secret(json.dumps(data), PublicKey(b64decode(host.box_key))) if any(data.values()) else ""
+
+
+@cache
+def _poker() -> redis.Redis:
+    return redis.Redis.from_url(settings.POKE_URL, socket_timeout=0.3, socket_connect_timeout=0.3)
+
+
+def poke() -> None:
+    """Say "there is work". The courier looks every second anyway, so a mailbox that is down costs only that."""
+    if not settings.POKE_URL:
+        return
+    try:
+        pipe = _poker().pipeline(transaction=False)
+        pipe.lpush(routes.POKE, "1")
+        pipe.ltrim(routes.POKE, 0, 9)
+        pipe.execute()
+    except redis.RedisError as error:
+        log.warning("The courier could not be poked (%s); it will look by itself.", error)

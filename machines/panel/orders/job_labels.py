@@ -1,0 +1,182 @@
+"""What a job is, why it waits, and what cancelling it means, in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
+from machines.contract.states import HostState, JobState
+from machines.models import Job
+from machines.models.host import host_state
+from machines.panel.hosts import clocks, epochs, quarantine, resync
+
+# op → what was ordered; the gap is the machine's name
+WHAT = {
+    "start": "Start {}",
+    "poweroff": "Power off {}",
+    "reboot": "Reboot {}",
+    "terminate": "Terminate {}",
+    "enable": "Start {} at boot",
+    "disable": "Do not start {} at boot",
+    "apply": "Configure {}",
+    "tidy": "Remove old limits of {}",
+    "build": "Build {}",
+    "bake": "Build a base",
+    "discard": "Remove a base",
+    "export": "Export {}",
+    "remove": "Remove {}",
+    "refresh": "Take inventory",
+    "resynchronise": "Resynchronize",
+    "examine": "Check {}",
+    "mend": "Fix {}",
+    "prove": "Load {} up to its limits",
+    "mark": "Make {} a template, or writable again",
+    "pool": "Make a btrfs pool",
+}
+
+# kind of recipe → what a phase of the same name does there
+PHASES_OF = {
+    "archive": {"bootstrap": "fetch", "packages": "unpack"},
+    "pull": {"bootstrap": "fetch", "packages": "unpack"},
+    "clone": {"bootstrap": "copy"},
+}
+
+
+def phase(order: Mapping[str, Any], name: str) -> str:
+    """A phase by what is done in it: packages are installed by some recipes only."""
+    recipe = order.get("recipe")
+    return PHASES_OF.get(str(recipe.get("kind")), {}).get(name, name) if isinstance(recipe, dict) else name
+
+
+# op → what stays of half-done work
+CANCELLED = {
+    "build": "The build is stopped and the half-built tree is removed. Packages stay in the host's cache.",
+    "bake": "The build is stopped and nothing of it is kept. The base that was there stays.",
+    "export": "What was packed is thrown away, on the host and here. The machine itself is not touched.",
+    "remove": "What is already removed stays removed: the machine may be left incomplete.",
+    "apply": "Files are exchanged in one step: they are either the old ones or the new ones. A machine that is being watched "
+    "after its restart goes back to the old ones.",
+    "start": "Its start is stopped: systemd ends what has begun of it. If it is up by then, it stays up.",
+    "poweroff": "The machine may go on powering off: its init was already asked.",
+    "reboot": "The machine may go on rebooting: its init was already asked.",
+    "prove": "The load ends at once; the machine goes on as it was.",
+    "pool": "Nothing changes: the images stay where they are, and what was copied is removed.",
+}
+
+# how it ended, after “has already”
+ENDED = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "been cancelled",
+    JobState.TIMED_OUT: "run out of time",
+    JobState.EXPIRED: "expired",
+}
+
+
+def what(op: str, name: str = "") -> str:
+    """What was ordered: “Power off web”, or “Power off” where the page says of what."""
+    return " ".join(WHAT.get(op, f"{op.capitalize()} {{}}").format(name).split())
+
+
+def _kind(op: str) -> str:
+    """What such a job waits for."""
+    return "builds" if op in RECIPE_OPS else "jobs"
+
+
+def cancelling(op: str, state: str) -> str:
+    """What happens to half-done work."""
+    if state == JobState.QUEUED:
+        return "Nothing has been sent yet. The order is withdrawn."
+    if state == JobState.SENT:
+        return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
+    if op in IN_A_UNIT and state == JobState.ACCEPTED:
+        return f"It waits for other {_kind(op)} and has not begun. The order is withdrawn."
+    return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
+
+
+def withdrawal(job: Job, host: str) -> str:
+    """What became on its host of an order that has ended here; "" for one that its host has ended."""
+    if job.state not in {JobState.CANCELLED, JobState.EXPIRED} or job.accepted_at is not None:
+        return ""
+    if job.withdrawn_at is not None:
+        return f"{host} has withdrawn it, so nothing was done there."
+    if job.owes_cancel:
+        return (
+            f"It may have reached {host}, which is told to withdraw it as soon as it can be reached. "
+            "Until it answers, it is not known whether anything was done."
+        )
+    if job.sends:
+        return f"It had been sent. Whether {host} got it is not known."
+    return "It was never sent, so nothing was done."
+
+
+# A host works on all its machines at once, and a machine has one job at a time; so a job waits for its host, not in a line.
+SILENT = {
+    HostState.JOINING: "has never spoken",
+    HostState.OFFLINE: "has been offline for",
+    HostState.LATE: "has said nothing for",
+}
+HELD = {  # by the code of what keeps an order back
+    epochs.RESTORED: "this panel was restored from an older copy, which is to be confirmed",
+    quarantine.CODE: "host {host} is quarantined",
+    resync.CODE: "{host} was put back to an older copy of itself and is being read anew",
+}
+PATIENCE = 5  # seconds an order may be on its way before that is worth a word
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a job has not begun: a sentence, since when (ticking), and how long until the order expires (if it can)."""
+
+    text: str
+    since: datetime | None = None
+    left: str = ""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a job that has not begun waits for."""
+
+    host: str
+    last_seen: datetime | None
+    sent_at: datetime | None
+    accepted_at: datetime | None
+    expires_at: datetime
+    op: str
+    place: str = ""  # its host's word on it: "number 2 in line"
+    skew: float | None = None  # seconds the host's clock is ahead
+    obstacle: str = ""  # why its host takes no orders, in a sentence of its own
+    problem: str = ""  # the code of what keeps it back
+
+    def reason(self, state: str, now: datetime) -> Reason | None:
+        """None when the job has begun or ended."""
+        if state == JobState.ACCEPTED:
+            if self.op in IN_A_UNIT and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
+                said = (
+                    f"{self.place} on {self.host}" if self.place else f"other {_kind(self.op)} on {self.host} go first"
+                )
+                return Reason(f"waiting: {said}, for", self.accepted_at)
+            return Reason(f"taken by {self.host}, about to begin")
+        if state not in {JobState.QUEUED, JobState.SENT}:
+            return None
+        return self._not_taken(now)
+
+    def _not_taken(self, now: datetime) -> Reason:
+        if held := HELD.get(self.problem):
+            return Reason(f"waiting: {held.format(host=self.host)}", None, self._left(now))
+        heard = host_state(self.last_seen, now)
+        if heard in SILENT:
+            return Reason(f"waiting: host {self.host} {SILENT[heard]}", self.last_seen, self._left(now))
+        if clocks.holds_back(self.skew, self.op):
+            how = clocks.in_words(self.skew or 0.0)
+            return Reason(f"waiting: the clock of {self.host} is {how}", None, self._left(now))
+        if self.obstacle:
+            return Reason(f"waiting for {self.host}: {self.obstacle.rstrip('.')}", None, self._left(now))
+        if self.sent_at and (now - self.sent_at).total_seconds() > PATIENCE:
+            return Reason(f"waiting: sent to {self.host}, not taken for", self.sent_at, self._left(now))
+        return Reason(f"on its way to {self.host}")
+
+    def _left(self, now: datetime) -> str:
+        minutes = max(int((self.expires_at - now).total_seconds() // 60), 0)
+        return f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,157 @@
+"""The proof of a machine's limits as its page shows it: a verdict in a sentence, a chart, and the figures behind it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from machines.contract import limit_test
+from machines.contract.limit_test import Trial
+from machines.contract.problems import BadValue
+from machines.contract.states import JobState
+from machines.models import Job, Machine
+from machines.panel.pages import machine_page, machine_rows
+from machines.panel.web import layout, responses
+from machines.panel.web.access import PanelRequest
+from machines.templatetags import panel_tags
+
+LOOKED_AT = 10  # jobs
+WIDTH, HEIGHT = 400, 120  # of a chart, in its own units
+TABLE_ROWS = 60
+
+TITLES = {"CPUQuota": "CPU time", "MemoryMax": "Memory"}
+VERDICTS = {  # verdict → (word, icon, colour)
+    "holds": ("holds", "check-circle-fill", "success"),
+    "broken": ("does not hold", "x-circle-fill", "danger"),
+    "unreached": ("not reached", "question-circle-fill", "warning"),
+    "none": ("no limit", "dash-circle", "secondary"),
+    "refused": ("not tried", "slash-circle", "warning"),
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Points of the line and of the filled area below it; heights in the units of the drawing, counted from the top."""
+
+    line: str
+    area: str
+    cap: float
+    top: str  # what the upper edge stands for
+    end: str  # what the right edge stands for
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One cap that was tried."""
+
+    key: str
+    title: str
+    word: str
+    icon: str
+    colour: str
+    sentence: str
+    asked: str
+    measured: str
+    chart: Chart | None
+    table: list[tuple[str, str]]
+
+
+def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
+    jobs = list(Job.objects.on(machine.host, machine.name).filter(op="prove").defer("order", "sealed")[:LOOKED_AT])
+    latest = jobs[0] if jobs else None
+    shown = next((job for job in jobs if job.state == JobState.SUCCEEDED), None)
+    actions = machine_page.actions(request, machine)
+    context = actions | {
+        "host_url": machine_rows.host_url(machine.host.name),
+        "is_silent": machine.host.is_silent,
+        "is_running": machine.shown_state.runs,
+        "has_draft": getattr(machine, "has_draft", False),
+        "running": latest if latest and not latest.is_final else None,
+        "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,
+        "shown": shown,
+        "trials": trials(shown) if shown else [],
+        "fragment": responses.wants_fragment(request),
+    }
+    facts = [(job.pk, job.state, job.progress, len(job.phases)) for job in jobs]
+    unfinished = layout.running_jobs(request)
+    return context | {"seen": machine_rows.version(facts, actions["state"], actions["doing"], unfinished)}
+
+
+def trials(job: Job) -> list[Shown]:
+    """What the host measured; nothing of what cannot be read."""
+    try:
+        return [shown(trial) for trial in limit_test.from_wire(job.result).trials]
+    except BadValue:
+        return []
+
+
+def shown(trial: Trial) -> Shown:
+    word, icon, colour = VERDICTS[trial.verdict]
+    table = [(f"{at:.2f} s", amount(trial, value)) for at, value in trial.samples[:TABLE_ROWS]]
+    return Shown(
+        trial.key, TITLES[trial.key], word, icon, colour, sentence(trial), amount(trial, trial.asked),
+        amount(trial, trial.measured), chart(trial), table,
+    )  # fmt: skip
+
+
+def amount(trial: Trial, value: float) -> str:
+    """19.8 % of one CPU's time, or 128 MiB."""
+    return f"{value:.3g}{panel_tags.NBSP}%" if trial.key == "CPUQuota" else panel_tags.size(value)
+
+
+def sentence(trial: Trial) -> str:
+    asked, measured, of = amount(trial, trial.asked), amount(trial, trial.measured), f"{trial.key}={{}}"
+    if trial.verdict == "none":
+        return f"It has no {trial.key}, so there is nothing to prove: it may take what the host has."
+    if trial.verdict == "refused":
+        return _refusal(trial, of.format(asked))
+    if trial.key == "CPUQuota":
+        return _cpu(trial, of.format(asked), measured)
+    return _memory(trial, of.format(asked), measured)
+
+
+def _cpu(trial: Trial, limit: str, measured: str) -> str:
+    over = f"{measured} over {trial.seconds:.0f} s"
+    return {
+        "holds": f"{limit} holds: {over}. The kernel held the load back {trial.throttled} times.",
+        "broken": f"{limit} does not hold: {over}.",
+        "unreached": f"The load came only to {over}; the host was too busy to reach {limit}. Try again when it is quieter.",
+    }[trial.verdict]
+
+
+def _memory(trial: Trial, limit: str, measured: str) -> str:
+    if trial.verdict == "holds" and trial.killed:
+        others = (
+            f" So were {trial.others} of its own processes." if trial.others else " Nothing of its own was touched."
+        )
+        return f"{limit} holds: the load was stopped at {measured} by the kernel.{others}"
+    return {
+        "holds": f"{limit} holds: the load asked for more and use stayed at {measured}; the rest went to swap.",
+        "broken": f"{limit} does not hold: use came to {measured}.",
+        "unreached": f"Use came only to {measured}: something slowed the load down before it reached {limit}, "
+        "MemoryHigh= for one.",
+    }[trial.verdict]
+
+
+def _refusal(trial: Trial, limit: str) -> str:
+    return {
+        "too-near": f"{limit} was not tried: its own processes hold {amount(trial, trial.own)}, too near to the limit to "
+        "be sure that none of them is hurt.",
+        "host-small": f"{limit} was not tried: it would take {amount(trial, trial.needed)}, more than half of what the host "
+        "has free.",
+        "more-than-host": f"{limit} was not tried: that is all the CPUs this host has, or more.",
+        "group-kill": f"{limit} was not tried: this unit is set to end altogether when one of its processes is killed "
+        "(OOMPolicy=).",
+        "no-meter": f"{limit} was not tried: the host's kernel does not count this for the machine.",
+        "": f"{limit} was not tried.",
+    }[trial.why]
+
+
+def chart(trial: Trial) -> Chart | None:
+    """The samples as a line below or over the cap."""
+    if len(trial.samples) < 2:
+        return None
+    end = max(at for at, _ in trial.samples) or 1.0
+    top = 1.25 * max(trial.asked, *(value for _, value in trial.samples)) or 1.0
+    points = [f"{WIDTH * at / end:.1f},{HEIGHT * (1 - value / top):.1f}" for at, value in trial.samples]
+    first, last = points[0].split(",")[0], points[-1].split(",")[0]
+    area = " ".join([f"{first},{HEIGHT}", *points, f"{last},{HEIGHT}"])
+    return Chart(" ".join(points), area, round(HEIGHT * (1 - trial.asked / top), 1), amount(trial, top), f"{end:.0f} s")

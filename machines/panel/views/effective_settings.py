@@ -1,0 +1,147 @@
+"""What holds for a machine: every setting wanted, on disk and in force; and what to do about files changed by hand."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from machines.contract.permissions import Right
+from machines.contract.problems import Problem
+from machines.models import Found, Machine
+from machines.models.found import File
+from machines.panel.configs import diffs, drafts, drift, effective_settings, external_limits
+from machines.panel.pages import config_page, machine_rows
+from machines.panel.pages.job_page import read_key
+from machines.panel.web import access, responses
+from machines.panel.web.access import PanelRequest, needs
+
+TEXTS_SHOWN = 100_000  # characters of all files of a machine together
+
+
+@require_GET
+@needs(Right.SEE)
+def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    machine = access.machine(request, host, name)
+    found = Found.objects.filter(machine=machine).first()
+    everything = request.GET.get("all") == "1"
+    shown = config_page.context(request, machine, drafts.current(machine), "holds")
+    shown |= _holding(machine, found, everything=everything) | {
+        "everything": everything,
+        "address": reverse("config-holds", args=[host, name]),
+        "fragment": responses.wants_fragment(request),
+    }
+    version = machine_rows.version(
+        [getattr(machine, field.attname) for field in Machine._meta.concrete_fields if field.name not in config_page.PASSING],
+        found and (found.told, found.shown, found.kernel, found.inside, found.needs_reload, found.lacks),
+        (everything, shown["state"], shown["holder"] and shown["holder"].pk, shown["seen"]),
+        (machine.host.trouble, [machine.host.facts.get(name) for name in ("policy", *effective_settings.DEPENDS_ON_HOST)]),
+    )  # fmt: skip
+    return responses.page(request, "configs/holds.html", shown, fragment="configs/_holds.html", version=version)
+
+
+def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict[str, Any]:
+    """What the page says beside its frame."""
+    there = effective_settings.there(found)
+    return {
+        "found": found,
+        "holds": effective_settings.read(machine, found, everything=everything),
+        "links": config_page.links(machine, found),
+        "is_up": effective_settings.is_up(machine),
+        "files": list(_shown(found.files)) if found else [],
+        "differs": machine.differs and machine.state != "missing",
+        "has_arrived": found is not None and drift.has_arrived(machine, found),
+        "diffs": config_page.file_diffs(machine, drafts.files(machine.applied), there) if machine.applied else [],
+        "changes": diffs.settings(drafts.files(machine.applied), there) if machine.applied else [],
+        "can_adopt": machine.applied is None
+        and found is not None
+        and any(file and file.target != os.devnull for file in (found.counting, found.ours)),
+        "left_out": effective_settings.left_out(found.counting) if found and found.counting else [],
+        "leftovers": external_limits.read(machine, found) if found else [],
+        "fingerprint": machine.fingerprint,
+        "key": uuid4(),
+    }
+
+
+def _shown(files: Sequence[File]) -> Iterator[tuple[File, str, str]]:
+    """Each file with its place and its text, as far as a page has room for all of them."""
+    room = TEXTS_SHOWN
+    for file in files:
+        text, left = file.text[: max(room, 0)], max(len(file.text) - max(room, 0), 0)
+        room -= len(file.text)
+        yield file, effective_settings.place_of(file), f"{text}\n… {left:,} more characters" if left else text
+
+
+def _back(host: str, name: str) -> str:
+    return reverse("config-holds", args=[host, name])
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def adopt(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Take over what is on the host as a revision. Nothing is written there."""
+    machine = access.machine(request, host, name)
+    try:
+        revision = drift.adopt(machine, by=request.user, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    said = f"What {host} has is revision {revision.number} now. Nothing was changed there."
+    return responses.done(request, said, back=_back(host, name))
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def reapply(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Put the applied revision over what is on the host."""
+    machine = access.machine(request, host, name)
+    key = read_key(request.POST.get("key", ""))
+    try:
+        job = drift.reapply(machine, by=request.user, seen=request.POST.get("seen", ""), key=key)
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    number = machine.applied.number if machine.applied else ""
+    return responses.placed(request, job, f"Applying revision {number} again.", back=_back(host, name))
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def ignore(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Leave the files as they are until one changes again."""
+    machine = access.machine(request, host, name)
+    try:
+        drift.ignore(machine, by=request.user, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    said = "Left as it is. It is said again when a file changes once more."
+    return responses.done(request, said, back=_back(host, name))
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def absorb(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Put the limits that others set into a draft of ours."""
+    machine = access.machine(request, host, name)
+    paths, sums = request.POST.getlist("path"), request.POST.getlist("sha256")
+    try:
+        external_limits.absorb(machine, by=request.user, paths=paths, sums=sums, seen=request.POST.get("seen", ""))
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    return redirect("config-review", host, name)
+
+
+@require_POST
+@needs(Right.CONFIGURE)
+def tidy(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    """Order away a file in which somebody set limits."""
+    machine = access.machine(request, host, name)
+    path, sha256 = request.POST.get("path", ""), request.POST.get("sha256", "")
+    key = read_key(request.POST.get("key", ""))
+    try:
+        job = external_limits.remove(machine, by=request.user, path=path, sha256=sha256, key=key)
+    except Problem as problem:
+        return responses.refused(request, problem, back=_back(host, name))
+    return responses.placed(request, job, f"Removing {path}.", back=_back(host, name))

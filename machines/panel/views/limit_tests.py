@@ -1,0 +1,50 @@
+"""Prove that a machine's limits hold: a page, and the button that orders it."""
+
+from django.db import transaction
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_POST
+
+from machines.contract import orders
+from machines.contract.permissions import Right
+from machines.contract.problems import Problem
+from machines.models import Machine
+from machines.panel.orders import dispatch
+from machines.panel.pages import limit_test_page, machine_page, machine_rows
+from machines.panel.web import access, responses
+from machines.panel.web.access import PanelRequest, needs
+
+
+@require_GET
+@needs(Right.SEE)
+def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    context = limit_test_page.context(request, machine_page.load(host, name))
+    return responses.page(
+        request, "proofs/detail.html", context, fragment="proofs/_proof.html", version=context["seen"]
+    )
+
+
+@require_POST
+@needs(Right.OPERATE)
+def prove(request: PanelRequest, host: str, name: str) -> HttpResponse:
+    machine = access.machine(request, host, name)
+    back = f"{machine_rows.machine_url(host, name)}proof/"
+    try:
+        _check(machine)
+        with transaction.atomic():
+            job = dispatch.place(orders.Prove(name=machine.name), on=machine.host, by=request.user)
+    except Problem as problem:
+        return responses.refused(request, problem, back=back)
+    fragment = None
+    if request.htmx:
+        context = limit_test_page.context(request, machine_page.load(host, name))
+        fragment = render(request, "proofs/_proof.html", context)
+    return responses.placed(request, job, f"Proving the limits of {machine.name}.", back=back, fragment=fragment)
+
+
+def _check(machine: Machine) -> None:
+    """A load is for now, not for when a host comes back. Raises Problem."""
+    if machine.host.is_silent:
+        raise Problem(f"{machine.host.name} is silent.", hint="Prove the limits when it is back.")
+    if not machine.shown_state.runs:
+        raise Problem(f"{machine.name} is not running.", hint="Start it, then prove its limits.")

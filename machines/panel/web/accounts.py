@@ -1,0 +1,87 @@
+"""Sign-in is allauth's; here is what the panel makes of it: nobody signs up uninvited, nothing is sent by mail."""
+
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.auth_backends import AuthenticationBackend
+from allauth.account.forms import ChangePasswordForm, LoginForm
+from allauth.core import context
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+
+from machines.models import User
+from machines.panel.web import attempts, layout
+
+
+class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyped
+    def get_user(self, user_id: int) -> User | None:
+        """Whoever the session names, with what the frame of every page shows: one query."""
+        user = (
+            User.objects.annotate(running_jobs=layout.count_of_unfinished(), **layout.restored_copy())
+            .filter(pk=user_id)
+            .first()
+        )
+        return user if user and self.user_can_authenticate(user) else None
+
+
+class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is untyped
+    def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002  # allauth's signature
+        return False
+
+    def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
+        """Both the sign-in and the page that asks for the password again come here."""
+        booked = _book(request, credentials.get("username") or credentials.get("email") or "")
+        user: User | None = super().authenticate(request, **credentials)
+        if user:
+            booked.take_back()
+        return user
+
+    def post_login(self, request: HttpRequest, user: User, **known: Any) -> HttpResponse:
+        request.remember = user  # type: ignore[attr-defined]  # devices.RememberDevice
+        response: HttpResponse = super().post_login(request, user, **known)
+        return response
+
+
+class SignInForm(LoginForm):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["login"].label = "User name"
+        self.fields["login"].widget.attrs = {"autocomplete": "username", "autocapitalize": "off", "autofocus": True}
+        _plain(self.fields["password"], "Password")
+
+
+class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, label in (
+            ("oldpassword", "Present password"),
+            ("password1", "New password"),
+            ("password2", "New password again"),
+        ):
+            _plain(self.fields[name], label)
+        self.fields["password1"].help_text = "At least 10 characters, not a common one, not like your name."
+
+    def clean_oldpassword(self) -> str:
+        booked = _book(context.request, self.user.username)
+        said: str = super().clean_oldpassword()
+        booked.take_back()
+        return said
+
+    def save(self) -> None:
+        super().save()
+        context.request.remember = self.user  # the old password's devices are strangers now; this one is not
+
+
+def _book(request: HttpRequest, name: str) -> attempts.Booked:
+    """Raises ValidationError with the seconds to wait."""
+    try:
+        return attempts.book(request, name)
+    except attempts.TooSoon as early:
+        request.wait = early.seconds  # type: ignore[attr-defined]  # devices.RememberDevice
+        raise ValidationError(str(early), code="too_soon") from early
+
+
+def _plain(field: Any, label: str) -> None:
+    """Without the link to a reset by mail, and without a placeholder that repeats the label."""
+    field.label, field.help_text = label, ""
+    field.widget.attrs.pop("placeholder", None)
