@@ -94,7 +94,7 @@ cd /var/lib/machines; btrfs -q subvolume snapshot origin bounded
 cd /opt/nspawnpanel/src; /opt/nspawnpanel/bin/python -c '
 from pathlib import Path
 from machines.contract.problems import Problem
-from machines.host.rootfs import btrfs, pool
+from machines.host.storage import btrfs, pool
 btrfs.MOST = 1
 try:
     btrfs.snapshot_nested(Path("/var/lib/machines/origin"), Path("/var/lib/machines/bounded"))

@@ -171,10 +171,10 @@ def test_the_puller_has_no_other_way_out(panel):
     """Without the door not even the loopback of the host is there, whatever the program does."""
     script = f"""
 import urllib.request
-from machines.host.rootfs import guard
+from machines.host.rootfs.steps import egress_proxy
 from machines.host.system.run import run
 TRY = ["python3", "-c", "import urllib.request as u; print(u.urlopen('{SERVER}/SHA256SUMS', timeout=5).status)"]
-with guard.around(["127.0.0.1"], "{SERVER}/") as door:
+with egress_proxy.around(["127.0.0.1"], "{SERVER}/") as door:
     print(run(door.command(TRY), extra=door.variables).out.strip())
     print(run(door.command(TRY), codes=(0, 1)).tail.splitlines()[-1])
     print(run(door.command(["ip", "-brief", "address"])).out)

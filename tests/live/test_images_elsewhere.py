@@ -122,7 +122,7 @@ def test_subvolumes_of_any_name_are_copied_and_those_that_were_read_only_stay_so
 
 CLEAR = """cd /opt/nspawnpanel/src; /opt/nspawnpanel/bin/python -c '
 from pathlib import Path
-from machines.host.rootfs import pool
+from machines.host.storage import pool
 pool.clear(Path("/var/lib/machines/.nspawnpanel-odd.tmp"))'
 """
 

@@ -10,8 +10,9 @@ from django.db.models import Exists, OuterRef
 from django.test import Client
 from django.urls import reverse
 
-from machines.contract import findings, orders, proofs, reports
-from machines.contract.rights import RIGHT_FOR
+from machines.contract import limit_test, orders, reports
+from machines.contract.configuration import findings
+from machines.contract.permissions import RIGHT_FOR
 from machines.models import (
     Archive,
     Found,
@@ -25,7 +26,7 @@ from machines.models import (
     Revision,
     User,
 )
-from machines.panel.verbs import VERBS
+from machines.panel.pages.actions import VERBS
 from tests.panel.migrations import older
 from tests.panel.test_access import TABLE, parts_of
 
@@ -70,7 +71,7 @@ def test_results_are_understood():
     examined = list(Job.objects.filter(op="examine", state="succeeded"))
     assert all(findings.from_wire(job.result["findings"]) for job in examined)
     proved = list(Job.objects.filter(op="prove", state="succeeded"))
-    assert all(proofs.from_wire(job.result).trials for job in proved)
+    assert all(limit_test.from_wire(job.result).trials for job in proved)
     assert examined
     assert proved
 
