@@ -17,7 +17,7 @@ from machines.contract.configuration import limits, nspawn, values
 from machines.contract.configuration.setting import Kind, Setting
 from machines.models import BindMount, Host, Machine, PortForward, Revision
 from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows
-from machines.panel.forms.setting_fields import MAX_ROWS, PLAIN_TYPING, field_of, help_of, lines_of, living, rows_of
+from machines.panel.forms.setting_fields import BOUNDED, PLAIN_TYPING, field_of, help_of, lines_of, living, rows_of
 
 OTHER = "other"
 OWN_RANGE = "private_users_range"
@@ -212,7 +212,7 @@ class PortForm(forms.ModelForm):  # type: ignore[type-arg]
                 validator.message = said  # type: ignore[attr-defined]  # MinValueValidator, MaxValueValidator
 
 
-_ROWS: dict[str, Any] = {"extra": 0, "can_delete": True, "can_order": True, "max_num": MAX_ROWS, "validate_max": True}
+_ROWS: dict[str, Any] = {"extra": 0, "can_delete": True, "can_order": True, **BOUNDED}
 BindFormSet = forms.formset_factory(BindForm, **_ROWS)
 PortFormSet = forms.formset_factory(PortForm, **_ROWS)
 RowForm = BindForm | PortForm

@@ -9,7 +9,7 @@ from machines.contract.configuration import nspawn, values
 from machines.contract.problems import BadValue
 from machines.models import Preset
 from machines.panel.configs import presets
-from machines.panel.forms.setting_fields import MAX_ROWS, PLAIN_TYPING
+from machines.panel.forms.setting_fields import BOUNDED, PLAIN_TYPING
 from machines.panel.forms.setting_sections import TITLES
 
 PREFIX = "says"
@@ -90,7 +90,7 @@ class SaysForm(forms.Form):
         return cleaned
 
 
-SaysFormSet = forms.formset_factory(SaysForm, extra=0, can_delete=True, max_num=MAX_ROWS, validate_max=True)
+SaysFormSet = forms.formset_factory(SaysForm, extra=0, can_delete=True, **BOUNDED)
 
 
 def rows_of(settings: dict[str, str], data: Any = None) -> "BaseFormSet[Any]":

@@ -130,7 +130,8 @@ def _fits(form: forms.Form, model: type[BaseModel], said: Mapping[str, str]) -> 
 
 
 _ROWS: dict[str, Any] = {
-    "extra": 0, "can_delete": True, "can_order": True, "max_num": REPOSITORIES_AT_MOST, "validate_max": True,
+    "extra": 0, "can_delete": True, "can_order": True,
+    "max_num": REPOSITORIES_AT_MOST, "validate_max": True, "absolute_max": 2 * REPOSITORIES_AT_MOST,
 }  # fmt: skip
 AptRepositories = forms.formset_factory(AptRepositoryForm, **_ROWS)
 RpmRepositories = forms.formset_factory(RpmRepositoryForm, **_ROWS)

@@ -18,6 +18,8 @@ from machines.contract.problems import BadValue
 
 PLAIN_TYPING = {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "off"}
 MAX_ROWS = 100
+# Rows of a kind, and how many more are drawn, with what is wrong; Django would draw a thousand for whoever asks for them.
+BOUNDED: dict[str, Any] = {"max_num": MAX_ROWS, "validate_max": True, "absolute_max": 2 * MAX_ROWS}
 LONGEST = 20_000
 
 
@@ -144,9 +146,7 @@ def _row_form(setting: Setting) -> Any:
             label=column, required=False, strip=not _row(setting).quotes, max_length=2048, widget=widget
         )
     made = type("SettingRowOf", (SettingRow,), fields)
-    return forms.formset_factory(
-        made, extra=0, can_delete=True, can_order=True, max_num=MAX_ROWS, validate_max=True
-    )  # fmt: skip
+    return forms.formset_factory(made, extra=0, can_delete=True, can_order=True, **BOUNDED)
 
 
 def rows_of(setting: Setting, current: str, data: Any = None) -> "forms.BaseFormSet[Any]":

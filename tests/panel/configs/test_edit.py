@@ -200,6 +200,15 @@ def test_nonsense_in_the_count_of_rows_is_no_error_of_ours(as_admin, web, total)
         assert as_admin.post(URL, data).status_code in {200, 302, 422}
 
 
+def test_more_rows_than_there_may_be_are_refused_and_not_drawn_without_end(as_admin, web):
+    answer = as_admin.post(URL, post(seen=cast.stamp(web)) | {"ports-TOTAL_FORMS": "1100"})
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert "Please submit at most 100 forms." in page
+    assert 'name="ports-199-host_port"' in page
+    assert 'name="ports-200-host_port"' not in page
+
+
 def test_a_stranger_machine_is_not_found(as_admin, web):
     assert as_admin.get("/hosts/beta/machines/web/config/").status_code == 404
     assert as_admin.get("/hosts/alpha/machines/db/config/").status_code == 404
