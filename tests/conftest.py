@@ -7,7 +7,7 @@ from machines.contract.permissions import Role
 from machines.models import Host, Machine, User
 from tests import make
 
-pytest_plugins = ["tests.real"]
+pytest_plugins = ["tests.sharing", "tests.real"]
 
 
 @pytest.fixture

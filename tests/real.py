@@ -3,21 +3,22 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from xdist.scheduler import LoadScopeScheduling
 
 from nspawnpanel.sandbox import CACHE, Sandbox, can_boot, can_emulate
 from nspawnpanel.stack import REPOSITORY, Stack
 from nspawnpanel.valkey import free_port
 from tests.person import Person
+from tests.sharing import ROOMS
 
 POLICY = REPOSITORY / "machines/host/policy/policy.toml"
 INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
-REAL = ("live", "journeys", "vm", "browser")  # folders, in the order in which they begin
+REAL = tuple(ROOMS)
 # Without these, Chromium calls home at every start
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -39,19 +40,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     stays raised until the machine boots again: there may be another run beside this one."""
     if not _is_worker(session.config) and can_boot() is None and int(INOTIFY.read_text()) < ENOUGH_INOTIFY:
         INOTIFY.write_text(str(ENOUGH_INOTIFY))
-
-
-class Shared(LoadScopeScheduling):
-    """How several processes share the work: units one by one, each of the real folders as a whole by whichever process is
-    free, for each needs hosts and perhaps a panel of its own, and many of those tests go on where the one before ended."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        folder = nodeid.split("/", 1)[0]
-        return folder if folder in REAL else nodeid
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shared:
-    return Shared(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -122,8 +110,9 @@ def ada(panel: Stack, alpha_host: Sandbox) -> Person:
     return Person(panel)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+@contextmanager
+def a_browser() -> Iterator[Browser]:
+    """Its event loop is in the way of whatever else the process does, so it is not there for a whole run."""
     with sync_playwright() as playwright:
         chrome = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
         yield chrome

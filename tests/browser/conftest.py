@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page
 from nspawnpanel.sandbox import Sandbox
 from nspawnpanel.stack import Stack
 from tests.person import Person
+from tests.real import a_browser
 
 WIDTHS = {"wide": 1280, "narrow": 360}
 
@@ -20,7 +21,13 @@ def sign_in(page: Page, panel: Stack, user: str = "admin", password: str = "") -
     page.wait_for_url(lambda url: "login" not in url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with a_browser() as chrome:
+        yield chrome
+
+
+@pytest.fixture(scope="package")
 def cookies(browser: Browser, panel: Stack, ada: Person) -> list:
     context = browser.new_context()
     page = context.new_page()

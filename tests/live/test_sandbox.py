@@ -15,14 +15,14 @@ import pytest
 from machines.contract import apt_sources
 from nspawnpanel.sandbox import CACHE, Sandbox, SandboxError, kill_group, pool
 
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+ME = f"{os.getpid()}-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
 UNIT = "systemd-nspawn@web.service"
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Sandbox]:
     """A host of this module's own, with one small machine running in it."""
-    with Sandbox(f"test-{WORKER}", CACHE) as host:
+    with Sandbox(f"test-{ME}", CACHE) as host:
         host.plant("web")
         host.run(["machinectl", "start", "web"])
         wait_for(lambda: "192.168." in addresses(host, "web"), "web got no address")
@@ -137,7 +137,7 @@ def test_a_clone_is_a_snapshot_where_the_pool_is_btrfs(host: Sandbox) -> None:
 
 
 def test_two_hosts_do_not_see_each_other(host: Sandbox) -> None:
-    with Sandbox(f"other-{WORKER}", CACHE) as other:
+    with Sandbox(f"other-{ME}", CACHE) as other:
         assert json.loads(other.run(["machinectl", "list", "--output=json"]).stdout or "[]") == []
         other.plant("web")
         other.run(["machinectl", "start", "web"])
@@ -151,7 +151,7 @@ def test_a_name_belongs_to_one_at_a_time(host: Sandbox) -> None:
 
 
 def test_nothing_is_left_after_the_end() -> None:
-    name = f"gone-{WORKER}"
+    name = f"gone-{ME}"
     with Sandbox(name, CACHE) as host:
         host.plant("web")
         host.run(["machinectl", "start", "web"])
@@ -160,7 +160,7 @@ def test_nothing_is_left_after_the_end() -> None:
 
 
 def test_a_kept_host_is_found_again_and_a_reboot_keeps_it() -> None:
-    host = Sandbox(f"kept-{WORKER}", CACHE, keep=True)
+    host = Sandbox(f"kept-{ME}", CACHE, keep=True)
     try:
         with host:
             host.write("/root/note", "still here")
@@ -175,7 +175,7 @@ def test_a_kept_host_is_found_again_and_a_reboot_keeps_it() -> None:
 
 
 def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"broken-{WORKER}"
+    name = f"broken-{ME}"
     host = Sandbox(name, CACHE)
     monkeypatch.setattr(Sandbox, "_argv", lambda self: ["sh", "-c", f"echo out of luck; exit 1 --machine {name} "])
     with pytest.raises(SandboxError, match=r"ended while booting\. Its console: out of luck"):
@@ -185,7 +185,7 @@ def test_a_boot_that_fails_says_why_and_leaves_nothing(monkeypatch: pytest.Monke
 
 
 def test_what_a_killed_run_left_is_cleared_by_the_next(host: Sandbox) -> None:
-    name = f"killed-{WORKER}"
+    name = f"killed-{ME}"
     code = f"from nspawnpanel.sandbox import *; Sandbox('{name}', CACHE).start(); print('up', flush=True); input()"
     run = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert run.stdout
@@ -194,7 +194,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(host: Sandbox) -> None:
     run.send_signal(signal.SIGKILL)
     run.communicate()
     assert traces(name)
-    with Sandbox(f"next-{WORKER}", CACHE):
+    with Sandbox(f"next-{ME}", CACHE):
         wait_for(lambda: traces(name) == [], f"left: {traces(name)}")
 
 

@@ -1,0 +1,94 @@
+"""How several processes share the tests of a run: units go on beside hosts, panels and the virtual machine."""
+
+import os
+from collections import Counter
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+from nspawnpanel.sandbox import can_boot
+
+# Folders of real parts, in the order in which one process alone would run them, and what they need: who has that goes on
+# with what else needs it. There is one virtual machine a run.
+ROOMS = {"live": "hosts", "journeys": "panel", "vm": "vm", "browser": "panel"}
+UNITS = "units"
+# Seconds that a file takes by itself, of the long ones; of others about what stands for their folder, of units for "".
+SECONDS = {
+    "vm": 330, "live": 40, "journeys": 25, "browser": 15, "": 2,
+    "test_postgresql.py": 150,
+}  # fmt: skip
+BEGINNING = 20  # seconds until there are hosts, or a panel with one
+MORE = 2  # processes beside one for each processor, for those with real parts mostly wait
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return len(os.sched_getaffinity(0)) + (MORE if can_boot() is None else 0)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Shared":
+    return Shared(config, log)
+
+
+def scope_of(nodeid: str) -> str:
+    """What one process does as a whole: a file, for many tests go on where the one before ended; the virtual machine."""
+    return "vm" if nodeid.startswith("vm/") else nodeid.partition("::")[0]
+
+
+def room_of(scope: str) -> str:
+    return ROOMS.get(scope.partition("/")[0], UNITS)
+
+
+def seconds_of(scope: str) -> float:
+    folder = scope.partition("/")[0]
+    return SECONDS.get(scope) or SECONDS[folder if folder in ROOMS else ""]
+
+
+def next_scope(waiting: list[str], here: str | None, others: list[str]) -> str | None:
+    """What of all that waits a process does next that was in the room `here`, while the `others` are in theirs; None if
+    it would only be in their way.
+
+    It stays where it is while something waits there. Then it goes to the virtual machine, which is one long wait and
+    should begin at once, or else where most is left for each, unless others end that before it has hosts of its own."""
+    rooms: dict[str, list[str]] = {}
+    for scope in waiting:
+        rooms.setdefault(room_of(scope), []).append(scope)
+    there = Counter(others)
+    share = {room: sum(map(seconds_of, scopes)) / (there[room] + 1) for room, scopes in rooms.items()}
+    worth = [room for room in rooms if room in (UNITS, here) or not there[room] or share[room] > BEGINNING]
+    if not worth:
+        return None
+    chosen = here if here in rooms else max(worth, key=lambda room: (room == "vm", share[room]))
+    return max(rooms[chosen], key=seconds_of)
+
+
+class Shared(LoadScopeScheduling):
+    """Hands out what `next_scope` says."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self.rooms: dict[WorkerController, str] = {}
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if not node.shutting_down and self._pending_of(self.assigned_work[node]) <= 2:  # with fewer it would wait
+            self._assign_work_unit(node)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Give it something to do, or let it end."""
+        others = [room for other, room in self.rooms.items() if other is not node]
+        scope = next_scope(list(self.workqueue), self.rooms.get(node), others)
+        if scope is None:
+            self.rooms.pop(node, None)
+            node.shutdown()
+            return
+        self.rooms[node] = room_of(scope)
+        self.workqueue.move_to_end(scope, last=False)
+        super()._assign_work_unit(node)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        self.rooms.pop(node, None)
+        return super().remove_node(node)
