@@ -343,6 +343,29 @@ def test_an_order_that_is_too_old_is_not_done_after_a_restart(carrier, spool, de
     assert deeds.done == []
 
 
+OLDER_WORDS = {"op": "bake", "recipe": {"kind": "debian", "release": "trixie"}, "anew": True}  # as no order is today
+
+
+@pytest.mark.parametrize(("cancelled", "state"), [(False, "failed"), (True, "cancelled")])
+def test_what_a_worker_of_another_version_took_on_is_stopped_and_ends_and_all_else_goes_on(
+    cancelled, state, carrier, spool, deeds
+):
+    jobs = [uuid4(), uuid4()]
+    for job, wanted in zip(jobs, (OLDER_WORDS, {"op": "poweroff", "name": "web"}), strict=True):
+        with spool.ledger.writing() as db:
+            spool.ledger.take(db, job, wanted, "ada", "accepted")
+        spool.ledger.begin(job)
+    if cancelled:
+        spool.ledger.cancel(jobs[0])
+    carrier.adopt()
+    ended = {outcome.job: outcome for outcome in spool.wait_for("outcome", 2)}
+    assert (ended[jobs[0]].state, ended[jobs[1]].state) == (state, "succeeded")
+    assert ended[jobs[0]].problem["code"] == ("cancelled" if cancelled else "order-unreadable")
+    assert carrier._units.cancelled == [jobs[0]], "its unit would go on unseen"
+    assert deeds.done == ["begin poweroff", "end poweroff"]
+    assert spool.ledger.unfinished() == []
+
+
 def test_refresh_asks_for_everything_anew(carrier, sealed):
     carrier.receive(sealed(orders.Refresh(), role="viewer")[1])
     assert carrier._watch.refreshed == 1

@@ -16,7 +16,7 @@ from nacl.signing import VerifyKey
 from machines.contract import envelope, orders, permissions, reports
 from machines.contract.envelope import Envelope
 from machines.contract.orders import AnyOrder
-from machines.contract.problems import EnvelopeRefused, Problem
+from machines.contract.problems import BadValue, EnvelopeRefused, Problem
 from machines.host.agent import handlers, message
 from machines.host.agent.queues import Lanes
 from machines.host.agent.unit_jobs import Units
@@ -299,19 +299,39 @@ class Carrier:
 
     def adopt(self) -> None:
         """Take up what an earlier worker left: jobs in units are followed on, converging orders are carried out again
-        while that still makes sense."""
+        while that still makes sense. What a worker of another version took on in words of its own is given up."""
         self._units.keep_sweeping()
         for row in self._ledger.unfinished():
-            if row.op in orders.IN_A_UNIT:
+            order = _order_of(row)
+            if order is None:
+                threads.begin(self._give_up, f"give up {row.id}", row)
+            elif row.op in orders.IN_A_UNIT:
                 self._units.adopt(row)
             else:
-                self._adopt_converging(row)
+                self._adopt_converging(row, order)
 
-    def _adopt_converging(self, row: Row) -> None:
+    def _give_up(self, row: Row) -> None:
+        """Its unit, if it has one, is stopped before its end is told; what it had half made goes with a later sweep."""
+        try:
+            self._units.cancel(row)
+        except Problem as problem:
+            LOG.warning("Job %s cannot be stopped: %s", row.id, problem)
+        if row.cancelled:
+            self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
+            return
+        unknown = Problem(
+            f"A worker of another version had taken the order “{row.op}”, which this one cannot read. It was not finished.",
+            hint="Order it again.",
+            code="order-unreadable",
+            passing=True,
+        )
+        self._end(row.id, row.name, "failed", unknown)
+
+    def _adopt_converging(self, row: Row, order: AnyOrder) -> None:
         if row.cancelled and not (row.op in GOES_ON and row.begun):
             self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
             return
-        order, since = orders.from_wire(row.wanted), row.begun or row.taken
+        since = row.begun or row.taken
         if row.cancelled:  # what it has begun is ended: both files are the old ones or the new ones, no start goes on
             self._lanes.put(row.name, lambda: self._converge(row.id, order, row.name, again=True, stopped=True))
             return
@@ -320,3 +340,11 @@ class Carrier:
             self._end(row.id, row.name, "failed", late)
         else:
             self._begin(row.id, order, again=row.begun is not None)
+
+
+def _order_of(row: Row) -> AnyOrder | None:
+    """The order of a job, or None where it cannot be read."""
+    try:
+        return orders.from_wire(row.wanted)
+    except BadValue:
+        return None
