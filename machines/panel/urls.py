@@ -5,7 +5,6 @@ from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
 from machines.contract.permissions import Right
-from machines.panel.configs import rollouts
 from machines.panel.pages.actions import VERBS
 from machines.panel.views import (
     accounts,
@@ -37,7 +36,6 @@ class Word(StringConverter):
 
 
 register_converter(Word, "word")
-rollouts.follow()
 
 home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
 

@@ -19,10 +19,10 @@ from nacl.signing import SigningKey
 from machines.contract import envelope, orders, reports, routes
 from machines.contract.states import JobState, MachineState
 from machines.models import Host, Job, Machine, Revision
-from machines.panel.courier import intake, mailbox
+from machines.panel.configs import rollouts
+from machines.panel.courier import completion, mailbox
 from machines.panel.courier.courier import REPORTS_AT_ONCE, Courier, load_key
 from machines.panel.courier.enrol import environment, register
-from machines.panel.orders import dispatch
 from nspawnpanel.valkey import Valkey
 from tests import make
 from tests.panel.test_intake import HostVoice
@@ -87,7 +87,7 @@ def test_a_silent_hosts_orders_wait_where_they_can_be_cancelled(courier, valkey,
     job = make.job(orders.Start(name="web"), on=voice.host, by=admin)
     courier.send_due(timezone.now())
     assert delivered(valkey, voice.host, key) == []
-    assert dispatch.cancel(job, by=admin)
+    assert completion.cancel(job, by=admin)
     job.refresh_from_db()
     assert job.state == JobState.CANCELLED
 
@@ -111,7 +111,7 @@ def test_an_apply_that_never_left_is_a_draft_again(how, courier, voice, admin):
         Job.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         courier.sweep(timezone.now())
     else:
-        dispatch.cancel(job, by=admin)
+        completion.cancel(job, by=admin)
     revision.refresh_from_db()
     assert (revision.state, revision.number) == ("draft", None)
 
@@ -195,7 +195,7 @@ def test_nothing_is_claimed_of_machines_their_host_no_longer_lists(courier, voic
 
 def test_a_cancel_is_sent_and_sent_again(courier, valkey, key, voice, admin):
     job = make.job(orders.Start(name="web"), on=voice.host, by=admin, state=JobState.RUNNING)
-    dispatch.cancel(job, by=admin)
+    completion.cancel(job, by=admin)
     courier.send_due(timezone.now())
     courier.send_due(timezone.now())
     courier.send_due(timezone.now() + timedelta(seconds=6))
@@ -317,7 +317,7 @@ def test_a_long_turn_is_cut_short_and_what_is_left_is_taken_next(courier, valkey
 
 def test_what_is_cancelled_while_it_leaves_is_not_sent(courier, valkey, key, voice, admin):
     job = make.job(orders.Start(name="web"), on=voice.host)
-    dispatch.cancel(job, by=admin)
+    completion.cancel(job, by=admin)
     courier._send(job, timezone.now())
     assert delivered(valkey, voice.host, key) == []
 
@@ -340,7 +340,7 @@ def test_an_order_too_large_for_an_envelope_fails_alone(courier, valkey, key, vo
     huge = orders.Apply(name="db", configuration=orders.Configuration(revision=1, nspawn=text, limits=""))
     failed, other = make.job(huge, on=voice.host), make.job(orders.Start(name="web"), on=voice.host)
     ended = []
-    monkeypatch.setattr(intake, "WHEN_ENDED", [ended.append])
+    monkeypatch.setattr(rollouts, "job_ended", ended.append)
     courier.send_due(timezone.now())
     failed.refresh_from_db()
     assert (failed.state, failed.problem["code"]) == (JobState.FAILED, "envelope-oversized")

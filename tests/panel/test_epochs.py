@@ -10,9 +10,9 @@ from django.utils import timezone
 from machines.contract import orders, reports
 from machines.contract.states import JobState
 from machines.models import Epoch, Event, Host, Job
+from machines.panel.courier import completion
 from machines.panel.courier.courier import Courier
 from machines.panel.hosts import epochs
-from machines.panel.orders import dispatch
 from tests import make
 from tests.panel.test_courier import delivered, key, valkey, voice  # noqa: F401  # fixtures
 from tests.panel.test_intake import HostVoice
@@ -233,7 +233,7 @@ def test_an_order_that_was_sent_and_ends_here_is_withdrawn_in_the_host_s_ledger(
     if how == "expires":
         Job.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     else:
-        dispatch.cancel(job, by=admin)
+        completion.cancel(job, by=admin)
         Host.objects.update(last_seen=timezone.now() - timedelta(minutes=5))
     courier.sweep(timezone.now())
     ended = Job.objects.get().state

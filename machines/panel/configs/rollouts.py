@@ -15,7 +15,6 @@ from machines.contract.problems import Problem
 from machines.models import GroupMember, Job, JobGroup, Machine, Preset, PresetUse, User
 from machines.panel.configs import drafts, presets
 from machines.panel.configs.presets import Says
-from machines.panel.courier import intake
 from machines.panel.hosts import epochs
 
 MOST = 500  # machines of one group
@@ -62,12 +61,6 @@ def job_ended(job: Job) -> None:
     """A job has ended: if it belongs to a group, the group goes on."""
     for group in GroupMember.objects.filter(job=job).values_list("group", flat=True):
         advance(group)
-
-
-def follow() -> None:
-    """From now on groups go on when jobs end in this process."""
-    if job_ended not in intake.WHEN_ENDED:
-        intake.WHEN_ENDED.append(job_ended)
 
 
 def advance(number: int) -> None:

@@ -31,8 +31,7 @@ from machines.contract.states import (
 )
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT, JobQuerySet
-from machines.panel.configs import rollouts
-from machines.panel.courier import database_file, intake
+from machines.panel.courier import completion, database_file, intake
 from machines.panel.courier.host_caps import Watch
 from machines.panel.courier.mailbox import TIMEOUT, Mailbox
 from machines.panel.courier.redis_users import Guard
@@ -70,7 +69,6 @@ class Courier:
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
         self._watch = Watch(Mailbox(url), Guard(guard_url, timeout=TIMEOUT) if guard_url else None)
         self._stop = threading.Event()
-        rollouts.follow()
         self._swept = self._looked = self._tidied = SOME_TIME_AGO
         self._asked: dict[UUID, datetime] = {}  # host → when it was asked to tell of files again
         self._greeted: dict[UUID, datetime] = {}  # host → when it was last told of the epoch
@@ -306,7 +304,7 @@ class Courier:
         """A job ends without a word of its host, and all that hangs on it with it."""
         with transaction.atomic():
             if Job.objects.move(job.pk, state, finished_at=now, **fields):
-                intake.never_done(job)
+                completion.abandoned(job)
 
     # --- reports in
 

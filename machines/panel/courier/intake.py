@@ -22,16 +22,15 @@ from django.utils import timezone
 from nacl.signing import VerifyKey
 
 from machines.contract import envelope, reports
-from machines.contract.configuration import nspawn
 from machines.contract.orders import IN_A_UNIT
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState, MachineState
-from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
+from machines.models import Event, Found, Host, Job, LogChunk, Machine
 from machines.models.machine import MachineQuerySet, rank_of
 from machines.panel.configs import drift, effective_settings
-from machines.panel.courier import machine_facts
+from machines.panel.courier import completion, machine_facts
 from machines.panel.hosts import budgets, clocks, epochs, freshness, resync
-from machines.panel.images import archive_files, base_images
+from machines.panel.images import base_images
 from machines.panel.orders import job_labels
 
 log = logging.getLogger(__name__)
@@ -55,10 +54,6 @@ WHERE_IT_STANDS = (
 FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard", "usage",
          "heard_epoch", "heard_sequence", "heard_latched")  # fmt: skip
 OVERTAKEN = 3  # sends after which an order that its host calls old was not merely overtaken by another courier's
-
-
-# What else is to be done when a job has ended, however it did; groups of jobs go on (groups.py).
-WHEN_ENDED: list[Callable[[Job], None]] = []
 
 
 class Taken(Enum):
@@ -511,8 +506,7 @@ def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
     if report.machine:
         machine_facts.refresh(host, report.machine)
     base_images.learn(host, job, report)
-    _settle(host, job, report)
-    _tell_ended(job)
+    completion.finalize(job, report)
 
 
 def _is_withdrawn(job: Job, report: reports.Outcome) -> bool:
@@ -523,130 +517,6 @@ def _is_withdrawn(job: Job, report: reports.Outcome) -> bool:
     if never_began and job.withdrawn_at is None:
         Job.objects.filter(pk=job.pk).update(withdrawn_at=timezone.now())
     return never_began
-
-
-def _settle(host: Host, job: Job, report: reports.Outcome) -> None:
-    """What the end of a job means for its machine's row and its revision."""
-    machine = Machine.objects.filter(host=host, name=job.machine_name).first()
-    succeeded = report.state == "succeeded"
-    if job.op == "export":
-        archive_files.settle(job, report.result if succeeded else {})
-    if machine is None:
-        return
-    if job.op == "remove" and succeeded:
-        machine.revisions.exclude(state=Revision.State.APPLIED).delete()
-        _forget(machine)
-    if job.revision and job.op == "apply":
-        _as_ordered(job.revision, job.order["configuration"])
-    written = succeeded or bool(
-        report.machine and job.revision and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
-    )
-    if job.revision and _kept_others(job, job.revision, report):
-        _not_ours(job.revision, machine)
-        job.revision = None
-    if written and job.revision:
-        job.revision.save(update_fields=["nspawn_text", "limits_text", "found_in"])
-    # A draft that was written all the same: its job had been given up here while the host was silent.
-    if job.revision and (written or job.revision.state == Revision.State.APPLYING):
-        if written and job.revision.number is None:
-            Revision.objects.filter(pk=job.revision.pk).update(number=job.order["configuration"]["revision"])
-        settle_revision(
-            job.revision, machine, written=written, at=machine_facts.moment(report.result.get("applied_at", report.at))
-        )
-    if job.op == "build" and succeeded:
-        Machine.objects.filter(pk=machine.pk).update(built_by=job)
-    if job.op == "build" and not succeeded and report.machine is None:
-        _forget(machine)  # its draft stays, for a retry
-
-
-def _kept_others(job: Job, revision: Revision, report: reports.Outcome) -> bool:
-    """Whether a machine was built with files that were there before, as somebody decided, in place of ours."""
-    if job.order.get("leftovers") != "keep" or report.state != "succeeded" or report.machine is None:
-        return False
-    there = (report.machine.nspawn_sha256, report.machine.limits_sha256)
-    return there != (revision.nspawn_sha256, revision.limits_sha256)
-
-
-def _not_ours(revision: Revision, machine: Machine) -> None:
-    """What was asked for was not written: the machine is one that was configured by hand, which can be taken over."""
-    Machine.objects.filter(pk=machine.pk).update(
-        applied=None, drifted=False, ignored="", restart_needed=False, changed_at=timezone.now()
-    )
-    revision.delete()
-    effective_settings.recount(machine.pk)
-
-
-def _as_ordered(revision: Revision, configuration: dict[str, Any]) -> None:
-    """What was written has our first line, also where the revision was taken over from a file without one."""
-    revision.nspawn_text, revision.limits_text = configuration["nspawn"], configuration["limits"]
-    revision.found_in = ""
-
-
-def _tell_ended(job: Job) -> None:
-    for tell in WHEN_ENDED:
-        tell(job)
-
-
-def never_done(job: Job) -> None:
-    """A job that ended without its host: its revision is a draft again, the machine it was to build is not there."""
-    if job.op == "export":
-        archive_files.settle(job)
-    _never_done_to(job)
-    _tell_ended(job)
-
-
-def _never_done_to(job: Job) -> None:
-    machine = Machine.objects.filter(host_id=job.host_id, name=job.machine_name).first()
-    if machine is None:
-        return
-    if job.revision and job.revision.state == Revision.State.APPLYING:
-        settle_revision(job.revision, machine, written=False, at=timezone.now())
-    if job.op == "build" and not machine.image_id:
-        _forget(machine)
-
-
-def _forget(machine: Machine) -> None:
-    Machine.objects.filter(pk=machine.pk).update(
-        removed_at=timezone.now(),
-        changed_at=timezone.now(),
-        applied=None,
-        built_by=None,
-        restart_needed=False,
-        drifted=False,
-        ignored="",
-        not_as_asked=0,
-        state=MachineState.MISSING,
-        image_id="",
-        nspawn_sha256="absent",
-        limits_sha256="absent",
-    )
-
-
-def settle_revision(revision: Revision, machine: Machine, *, written: bool, at: datetime) -> None:
-    """The files were written (the revision is the applied one now), or they were not (it is a draft again)."""
-    if not written:
-        Revision.objects.filter(pk=revision.pk).update(state=Revision.State.DRAFT, number=None)
-        return
-    Revision.objects.filter(pk=revision.pk).update(state=Revision.State.APPLIED, applied_at=at)
-    before = machine.applied.nspawn_text if machine.applied else ""
-    needs_restart = machine.was_up and _body(before) != _body(revision.nspawn_text)
-    # A machine that was started after the files were written runs with them.
-    started_since = machine.since is not None and machine.since >= at
-    Machine.objects.filter(pk=machine.pk).update(
-        applied=revision,
-        restart_needed=(machine.restart_needed or needs_restart) and not started_since,
-        nspawn_sha256=revision.nspawn_sha256,
-        limits_sha256=revision.limits_sha256,
-        drifted=False,
-        ignored="",
-        changed_at=timezone.now(),
-    )
-    effective_settings.recount(machine.pk)
-
-
-def _body(text: str) -> str:
-    """A file without our first line, which differs with every revision."""
-    return nspawn.unmark(text)
 
 
 # --- machines and hosts
@@ -756,7 +626,7 @@ def _give_up(job: Job) -> None:
     """Nobody will say how a lost job ended: whoever waits for it goes on."""
     job.state, job.finished_at = JobState.LOST, timezone.now()
     Job.objects.filter(pk=job.pk, state=JobState.LOST).update(finished_at=job.finished_at)
-    never_done(job)
+    completion.abandoned(job)
 
 
 def _heartbeat(host: Host, report: reports.Heartbeat, jobs: Jobs) -> None:

@@ -10,7 +10,6 @@ from uuid import UUID
 import redis
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 from nacl.public import PublicKey
 
 from machines.contract import envelope, orders, routes
@@ -18,8 +17,7 @@ from machines.contract.permissions import authorize_operation
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, is_unverified, key_of
 from machines.models import Event, Host, Job, RecipeVersion, Revision, User
-from machines.models.job import HOLDING, WAS_SENT
-from machines.panel.courier import intake
+from machines.models.job import HOLDING
 
 log = logging.getLogger(__name__)
 
@@ -96,25 +94,6 @@ def _note_unverified(order: orders.AnyOrder, job: Job) -> None:
     again = f", as job {job.retry_of_id} had" if job.retry_of_id else ""
     text = f"{job.actor_name} ordered {order.name} from {order.recipe.url} without verification{again} (job {job.pk})."
     Event.objects.create(host=job.host, actor_name=job.actor_name, kind="unverified-pull", text=text)
-
-
-@transaction.atomic
-def cancel(job: Job, *, by: User) -> bool:
-    """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
-    authorize_operation(by.role, "cancel")
-    now = timezone.now()
-    unsent = Job.objects.filter(pk=job.pk, state="queued").update(
-        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now, owes_cancel=WAS_SENT
-    )
-    if unsent:
-        intake.never_done(job)
-    asked = (
-        Job.objects.unfinished()
-        .filter(pk=job.pk, cancel_asked_at=None)
-        .update(cancel_asked_at=now, cancelled_by=by.username)
-    )
-    transaction.on_commit(poke)
-    return bool(unsent or asked)
 
 
 def retry(job: Job, *, by: User, key: UUID | None = None) -> Job:

@@ -19,7 +19,7 @@ from machines.contract.states import UNFINISHED_JOB_STATES, JobState, MachineSta
 from machines.models import Epoch, Event, GroupMember, Host, Job, JobGroup, Machine, User
 from machines.models.job import JobQuerySet
 from machines.panel.configs import rollouts
-from machines.panel.courier import intake
+from machines.panel.courier import completion
 from machines.panel.hosts import epochs
 from machines.panel.orders import dispatch, job_labels
 from machines.panel.pages.machine_rows import host_url, machine_url
@@ -156,7 +156,7 @@ def _withdraw(job: Job, by: User) -> None:
             owes_cancel=True,
         )  # fmt: skip
         if gone:
-            intake.never_done(job)
+            completion.abandoned(job)
 
 
 def _begin_epoch(copy: Epoch, by: User, withdrawn: int) -> None:

@@ -18,6 +18,7 @@ from machines.contract.permissions import Right
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.states import JobState
 from machines.models import Job
+from machines.panel.courier import completion
 from machines.panel.images import archives, builds
 from machines.panel.logs import log_lines, log_reader, log_stream
 from machines.panel.orders import dispatch, job_labels, removals
@@ -188,7 +189,7 @@ def cancel_ask(request: PanelRequest, pk: int) -> HttpResponse:
 def cancel(request: PanelRequest, pk: int) -> HttpResponse:
     job = access.job(request, pk)
     back = reverse("job-detail", args=[pk])
-    asked = dispatch.cancel(job, by=request.user)
+    asked = completion.cancel(job, by=request.user)
     job.refresh_from_db()
     if not asked:
         already = (

@@ -10,7 +10,7 @@ from django.utils import timezone
 from machines.contract import reports
 from machines.models import Found, Machine
 from machines.panel.configs import effective_settings
-from machines.panel.courier import intake, machine_facts
+from machines.panel.courier import completion, intake, machine_facts
 from tests.panel.configs import cast
 
 pytestmark = pytest.mark.django_db
@@ -329,7 +329,7 @@ def test_right_after_an_apply_nothing_is_held_against_files_that_are_on_their_wa
     find(web, STOCK, (ETC, before.nspawn_text), (OURS, before.limits_text), shown={"MemoryMax": str(512 << 20)})
     draft = cast.draft(web, admin, memory_max="1G", settings={"Exec.Hostname": "other"})
     draft.number_and_keep(2)
-    intake.settle_revision(draft, Machine.objects.get(), written=True, at=timezone.now())
+    completion.finalize_revision(draft, Machine.objects.get(), written=True, at=timezone.now())
     assert counted(web) == (0, 0)
 
 
@@ -376,7 +376,7 @@ def test_a_restart_is_needed_also_where_silence_came_before_the_outcome(web, adm
     draft = cast.draft(web, admin, memory_max="1G", settings={"Exec.Hostname": "other"})
     draft.number_and_keep(2)
     machine = Machine.objects.select_related("applied").get(pk=web.pk)
-    intake.settle_revision(draft, machine, written=True, at=timezone.now())
+    completion.finalize_revision(draft, machine, written=True, at=timezone.now())
     assert Machine.objects.get(pk=web.pk).restart_needed
 
 

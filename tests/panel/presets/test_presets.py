@@ -16,14 +16,8 @@ from machines.host.policy.policy import Policy
 from machines.models import GroupMember, Job, JobGroup, Machine, Preset, PresetUse, Revision
 from machines.panel.configs import drafts, presets, rollouts
 from machines.panel.configs.diffs import Files
-from machines.panel.courier import intake
+from machines.panel.courier import completion, intake
 from tests import make
-
-
-@pytest.fixture(autouse=True)
-def _following():
-    """As the courier and the web process do."""
-    rollouts.follow()
 
 
 def says(settings, network=("", "")):
@@ -187,10 +181,8 @@ class TestGroups:
         assert not PresetUse.objects.exists()
 
     def test_a_job_that_is_cancelled_unsent_stops_it_too(self, admin, fleet, small):
-        from machines.panel.orders import dispatch
-
         group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
-        dispatch.cancel(members(group)[0].job, by=admin)
+        completion.cancel(members(group)[0].job, by=admin)
         assert [m.state for m in members(group)][1:] == ["skipped", "skipped"]
 
     def test_what_cannot_be_done_is_said_and_what_is_done_already_is_no_failure(self, admin, fleet, small):

@@ -1,0 +1,165 @@
+"""What the end of a job means: for its revision, its machine's row, its archive, and the group it belongs to.
+
+A job ends in one of three ways: its host says so (finalize), nobody there took it or knows of it any more (abandoned), or a
+person cancels it before it was sent (cancel). Each is called in the transaction that moves the job.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from machines.contract import reports
+from machines.contract.configuration import nspawn
+from machines.contract.permissions import authorize_operation
+from machines.contract.states import MachineState
+from machines.models import Job, Machine, Revision, User
+from machines.models.job import WAS_SENT
+from machines.panel.configs import effective_settings, rollouts
+from machines.panel.courier import machine_facts
+from machines.panel.images import archive_files
+from machines.panel.orders import dispatch
+
+
+@transaction.atomic
+def cancel(job: Job, *, by: User) -> bool:
+    """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
+    authorize_operation(by.role, "cancel")
+    now = timezone.now()
+    unsent = Job.objects.filter(pk=job.pk, state="queued").update(
+        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now, owes_cancel=WAS_SENT
+    )
+    if unsent:
+        abandoned(job)
+    asked = (
+        Job.objects.unfinished()
+        .filter(pk=job.pk, cancel_asked_at=None)
+        .update(cancel_asked_at=now, cancelled_by=by.username)
+    )
+    transaction.on_commit(dispatch.poke)
+    return bool(unsent or asked)
+
+
+def finalize(job: Job, report: reports.Outcome) -> None:
+    """Its host has ended it; the job's row says so already."""
+    if job.op == "export":
+        archive_files.settle(job, report.result if report.state == "succeeded" else {})
+    _of_its_machine(job, report)
+    rollouts.job_ended(job)
+
+
+def abandoned(job: Job) -> None:
+    """A job that ended without its host: its revision is a draft again, the machine it was to build is not there."""
+    if job.op == "export":
+        archive_files.settle(job)
+    _not_done_to(job)
+    rollouts.job_ended(job)
+
+
+def _not_done_to(job: Job) -> None:
+    machine = Machine.objects.filter(host_id=job.host_id, name=job.machine_name).first()
+    if machine is None:
+        return
+    if job.revision and job.revision.state == Revision.State.APPLYING:
+        finalize_revision(job.revision, machine, written=False, at=timezone.now())
+    if job.op == "build" and not machine.image_id:
+        _forget(machine)
+
+
+def _of_its_machine(job: Job, report: reports.Outcome) -> None:
+    machine = Machine.objects.filter(host_id=job.host_id, name=job.machine_name).first()
+    succeeded = report.state == "succeeded"
+    if machine is None:
+        return
+    if job.op == "remove" and succeeded:
+        machine.revisions.exclude(state=Revision.State.APPLIED).delete()
+        _forget(machine)
+    if job.revision and job.op == "apply":
+        _as_ordered(job.revision, job.order["configuration"])
+    written = succeeded or bool(
+        report.machine and job.revision and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
+    )
+    if job.revision and _kept_others(job, job.revision, report):
+        _not_ours(job.revision, machine)
+        job.revision = None
+    if written and job.revision:
+        job.revision.save(update_fields=["nspawn_text", "limits_text", "found_in"])
+    # A draft that was written all the same: its job had been given up here while the host was silent.
+    if job.revision and (written or job.revision.state == Revision.State.APPLYING):
+        if written and job.revision.number is None:
+            Revision.objects.filter(pk=job.revision.pk).update(number=job.order["configuration"]["revision"])
+        finalize_revision(
+            job.revision, machine, written=written, at=machine_facts.moment(report.result.get("applied_at", report.at))
+        )
+    if job.op == "build" and succeeded:
+        Machine.objects.filter(pk=machine.pk).update(built_by=job)
+    if job.op == "build" and not succeeded and report.machine is None:
+        _forget(machine)  # its draft stays, for a retry
+
+
+def _kept_others(job: Job, revision: Revision, report: reports.Outcome) -> bool:
+    """Whether a machine was built with files that were there before, as somebody decided, in place of ours."""
+    if job.order.get("leftovers") != "keep" or report.state != "succeeded" or report.machine is None:
+        return False
+    there = (report.machine.nspawn_sha256, report.machine.limits_sha256)
+    return there != (revision.nspawn_sha256, revision.limits_sha256)
+
+
+def _not_ours(revision: Revision, machine: Machine) -> None:
+    """What was asked for was not written: the machine is one that was configured by hand, which can be taken over."""
+    Machine.objects.filter(pk=machine.pk).update(
+        applied=None, drifted=False, ignored="", restart_needed=False, changed_at=timezone.now()
+    )
+    revision.delete()
+    effective_settings.recount(machine.pk)
+
+
+def _as_ordered(revision: Revision, configuration: dict[str, Any]) -> None:
+    """What was written has our first line, also where the revision was taken over from a file without one."""
+    revision.nspawn_text, revision.limits_text = configuration["nspawn"], configuration["limits"]
+    revision.found_in = ""
+
+
+def _forget(machine: Machine) -> None:
+    Machine.objects.filter(pk=machine.pk).update(
+        removed_at=timezone.now(),
+        changed_at=timezone.now(),
+        applied=None,
+        built_by=None,
+        restart_needed=False,
+        drifted=False,
+        ignored="",
+        not_as_asked=0,
+        state=MachineState.MISSING,
+        image_id="",
+        nspawn_sha256="absent",
+        limits_sha256="absent",
+    )
+
+
+def finalize_revision(revision: Revision, machine: Machine, *, written: bool, at: datetime) -> None:
+    """The files were written (the revision is the applied one now), or they were not (it is a draft again)."""
+    if not written:
+        Revision.objects.filter(pk=revision.pk).update(state=Revision.State.DRAFT, number=None)
+        return
+    Revision.objects.filter(pk=revision.pk).update(state=Revision.State.APPLIED, applied_at=at)
+    before = machine.applied.nspawn_text if machine.applied else ""
+    needs_restart = machine.was_up and _body(before) != _body(revision.nspawn_text)
+    # A machine that was started after the files were written runs with them.
+    started_since = machine.since is not None and machine.since >= at
+    Machine.objects.filter(pk=machine.pk).update(
+        applied=revision,
+        restart_needed=(machine.restart_needed or needs_restart) and not started_since,
+        nspawn_sha256=revision.nspawn_sha256,
+        limits_sha256=revision.limits_sha256,
+        drifted=False,
+        ignored="",
+        changed_at=timezone.now(),
+    )
+    effective_settings.recount(machine.pk)
+
+
+def _body(text: str) -> str:
+    """A file without our first line, which differs with every revision."""
+    return nspawn.unmark(text)
