@@ -16,7 +16,6 @@ from machines.contract.problems import Problem
 from machines.models import Archive, BindMount, Found, Job, Machine, PortForward, Revision
 from machines.models.revision import as_settings, bind_rows, port_rows
 from machines.panel.configs.diffs import Files
-from machines.panel.forms.sources import Source
 
 SHOWN = 100  # lines
 
@@ -69,12 +68,11 @@ class Copied:
         return port_rows(self.files.nspawn)
 
 
-def of_source(source: Source) -> Copied | None:
-    """What comes with the chosen machine or archive; None when it has no settings, or nothing is chosen."""
-    chosen = source.chosen
-    if isinstance(chosen, Machine):
-        return _usable(of_machine(chosen))
-    return _usable(of_archive(chosen)) if isinstance(chosen, Archive) else None
+def of_original(original: Machine | Archive | None) -> Copied | None:
+    """What comes with what a machine is copied from; None when that has no settings, or nothing is copied."""
+    if isinstance(original, Machine):
+        return _usable(of_machine(original))
+    return _usable(of_archive(original)) if original else None
 
 
 def of_build(number: str) -> Copied | None:

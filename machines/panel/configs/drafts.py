@@ -4,6 +4,8 @@ Two people may edit at once, so whoever changes a draft says which one they saw 
 unseen. On the host the same is true of the files: an order names the hashes of what it may replace.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -21,7 +23,6 @@ from machines.models import BindMount, Job, Machine, PortForward, Revision, User
 from machines.models.revision import bind_rows, port_rows
 from machines.panel.configs import validation
 from machines.panel.configs.diffs import Files
-from machines.panel.forms.configs import Configurator
 from machines.panel.orders import dispatch
 from machines.panel.orders.dispatch import Busy
 
@@ -97,15 +98,6 @@ def files(revision: Revision | None) -> Files:
     return Files(nspawn.unmark(revision.nspawn_text), nspawn.unmark(revision.limits_text))
 
 
-def configurator(machine: Machine, draft: Revision | None, data: Any = None) -> Configurator:
-    """The form on the draft, or on a new one."""
-    if draft:
-        return Configurator(data, instance=draft, host=machine.host)
-    fresh = new(machine)
-    text = fresh.base_nspawn
-    return Configurator(data, instance=fresh, host=machine.host, bind_rows=bind_rows(text), port_rows=port_rows(text))
-
-
 def locked(machine: Machine, seen: str) -> Revision | None:
     """The draft, if it is the one that was seen and no job holds it. Call in a transaction.
 
@@ -121,21 +113,27 @@ def locked(machine: Machine, seen: str) -> Revision | None:
     return draft
 
 
-def save(machine: Machine, given: Configurator, *, by: User, seen: str) -> Revision:
-    """Keep a valid form as the draft. Raises Newer, Busy, Foreign."""
-    _refuse_foreign(machine)
+@contextmanager
+def saving(machine: Machine, *, seen: str) -> Iterator[Revision | None]:
+    """A transaction in which the draft that was seen, or one that is new, may be saved. Raises Newer, Busy, Foreign."""
+    if is_foreign(machine):
+        raise Foreign(f"{machine.host} has files for {machine.name} that were not written here.")
     with transaction.atomic():
-        locked(machine, seen)
-        return given.save(author=by, author_name=by.username, state=Revision.State.DRAFT, number=None)
+        yield locked(machine, seen)
+
+
+def authored(by: User) -> dict[str, Any]:
+    """The columns of a draft that `by` has saved."""
+    return {"author": by, "author_name": by.username, "state": Revision.State.DRAFT, "number": None}
 
 
 def save_texts(machine: Machine, texts: Files, *, by: User, seen: str) -> Revision:
     """Keep both files as the draft, word for word. Raises Newer, Busy, Foreign."""
-    _refuse_foreign(machine)
-    with transaction.atomic():
-        draft = locked(machine, seen) or new(machine)
+    with saving(machine, seen=seen) as there:
+        draft = there or new(machine)
         draft.take_files(texts.nspawn, texts.limits)
-        draft.author, draft.author_name, draft.state, draft.number = by, by.username, Revision.State.DRAFT, None
+        for column, value in authored(by).items():
+            setattr(draft, column, value)
         draft.save()
         draft.binds.all().delete()
         draft.ports.all().delete()
@@ -214,11 +212,6 @@ def apply(
         draft.save(update_fields=["reason"])
         order = orders.Apply(name=machine.name, configuration=configuration, **asdict(manner))
         return dispatch.place(order, on=machine.host, by=by, key=key, revision=draft)
-
-
-def _refuse_foreign(machine: Machine) -> None:
-    if is_foreign(machine):
-        raise Foreign(f"{machine.host} has files for {machine.name} that were not written here.")
 
 
 def findings(machine: Machine, wanted: Files) -> list[Finding]:

@@ -15,8 +15,9 @@ from django.forms.boundfield import BoundWidget
 
 from machines.contract.configuration import limits, nspawn, values
 from machines.contract.configuration.setting import Kind, Setting
-from machines.models import BindMount, Host, Machine, PortForward, Revision
-from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows
+from machines.models import BindMount, Host, Machine, PortForward, Revision, User
+from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows, port_rows
+from machines.panel.configs import drafts
 from machines.panel.forms.setting_fields import BOUNDED, PLAIN_TYPING, field_of, help_of, lines_of, living, rows_of
 
 OTHER = "other"
@@ -310,6 +311,11 @@ class Configurator:
             _replace(revision, PortForward, self.ports)
         return revision
 
+    def save_draft(self, machine: Machine, *, by: User, seen: str) -> Revision:
+        """Keep it as the machine's draft, in place of the one that was seen. Raises Newer, Busy, Foreign."""
+        with drafts.saving(machine, seen=seen):
+            return self.save(**drafts.authored(by))
+
     # --- what must hold across fields
 
     def _check_ages(self) -> None:
@@ -392,6 +398,15 @@ class Configurator:
 
     def _has_systemd(self) -> str:
         return f"{self.host} has {self.facts.get('systemd')}"
+
+
+def of_draft(machine: Machine, draft: Revision | None, data: Mapping[str, Any] | None = None) -> Configurator:
+    """The form on the draft, or on a new one."""
+    if draft:
+        return Configurator(data, instance=draft, host=machine.host)
+    fresh = drafts.new(machine)
+    text = fresh.base_nspawn
+    return Configurator(data, instance=fresh, host=machine.host, bind_rows=bind_rows(text), port_rows=port_rows(text))
 
 
 def _initial(row: BindMount | PortForward, form: type[RowForm]) -> dict[str, Any]:

@@ -27,14 +27,14 @@ class Settings:
     @classmethod
     def offered(cls, source: Source) -> "Settings":
         """As a new page has it."""
-        there = copied_settings.of_source(source)
+        there = copied_settings.of_original(source.chosen)
         return cls(there, there if there and there.offered else None)
 
     @classmethod
     def asked(cls, data: Mapping[str, Any], source: Source) -> "Settings":
         """As it was sent. Of an original that was not shown yet nothing was asked; whoever sends no word of settings
         has none to take over."""
-        there, key = copied_settings.of_source(source), data.get(KEY)
+        there, key = copied_settings.of_original(source.chosen), data.get(KEY)
         if key is None:
             return cls(there, None)
         wanted = bool(data.get(WANTED)) if there and data.get(SEEN) == there.origin else bool(there and there.offered)

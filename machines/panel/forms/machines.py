@@ -11,11 +11,11 @@ from machines.contract import names, orders, recipes
 from machines.contract.problems import BadValue
 from machines.contract.reports import Leftover
 from machines.contract.states import MachineState
-from machines.models import Host, Machine
+from machines.models import Host, Job, Machine
 from machines.models.machine import POOL
 from machines.panel.forms.validators import CODE, checked, each
 from machines.panel.hosts import name_files
-from machines.panel.images import passwords
+from machines.panel.images import builds, passwords
 
 LOCALE, ZONE = "C.UTF-8", "UTC"
 
@@ -205,15 +205,14 @@ class NewMachineForm(forms.Form):
             new_identity=given["new_identity"] if is_copy else True,
         )
 
-    def to_order(
-        self, configuration: orders.Configuration, recipe: recipes.AnyRecipe, *, is_copy: bool = False
-    ) -> orders.Build:
-        given = self.cleaned_data
+    def to_order(self, recipe: recipes.AnyRecipe) -> orders.Build:
+        """The order but for its configuration, which has a form of its own."""
+        given, is_copy = self.cleaned_data, recipe.kind not in recipes.WITH_BASE
         return orders.Build(
             name=given["name"],
             recipe=recipe,
             first_boot=self.to_first_boot(is_copy=is_copy),
-            configuration=configuration,
+            configuration=builds.UNNUMBERED,
             fresh=given["fresh"] and not is_copy,
             start=given["start"],
             enable=given["enable"],
@@ -226,6 +225,26 @@ class NewMachineForm(forms.Form):
         return recipes.BuildSecrets(
             root_password_hash=given["root_password"], user_password_hash=given["user_password"], token=token
         )
+
+
+def answers(job: Job) -> dict[str, Any]:
+    """What the form for a new machine was told for this build; its passwords are not among it."""
+    order = orders.from_wire(job.order)
+    assert isinstance(order, orders.Build)
+    boot = order.first_boot
+    return {
+        "host": job.host,
+        "name": order.name,
+        "fresh": order.fresh,
+        "new_identity": boot.new_identity,
+        "user": boot.user,
+        "hostname": "" if boot.hostname == order.name else boot.hostname,
+        "ssh_keys": "\n".join(boot.ssh_keys),
+        "locale": boot.locale or LOCALE,
+        "timezone": boot.timezone or ZONE,
+        "start": order.start,
+        "enable": order.enable,
+    }
 
 
 def _ssh_key(text: str) -> str:

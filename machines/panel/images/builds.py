@@ -11,50 +11,67 @@ from pydantic import ValidationError
 from machines.contract import orders
 from machines.contract.orders import ABSENT
 from machines.contract.problems import Problem
-from machines.contract.recipes import WITH_BASE
+from machines.contract.recipes import BuildSecrets
 from machines.contract.states import MachineState
-from machines.models import Host, Job, Machine, Revision, User
+from machines.models import Host, Job, Machine, RecipeVersion, Revision, User
 from machines.models.machine import NO_IMAGE
 from machines.panel.configs import drafts
-from machines.panel.forms.configs import Configurator
-from machines.panel.forms.machines import LOCALE, ZONE, NewMachineForm
-from machines.panel.forms.sources import Source
 from machines.panel.orders import dispatch
 
+UNNUMBERED = orders.Configuration(revision=1, nspawn="", limits="")  # in an order, until its revision has a number
 BUILDING_RANK = 0  # on top of the list until its host tells of it, or it is forgotten again
 
 
-def place(form: NewMachineForm, source: Source, configurator: Configurator, *, by: User) -> Job:
-    """The job that builds what all three say; a second call with the form's key returns the first job.
+def begin(host: Host, name: str, *, by: User) -> dict[str, Any]:
+    """Take a name on a host for a new machine, and throw away a draft that was left over there. Returns the columns of the
+    revision to build with, beside its settings. In the caller's transaction."""
+    machine = _take_name(host, name)
+    machine.revisions.filter(state__in=drafts.OPEN).delete()
+    return {
+        "machine": machine,
+        "author": by,
+        "author_name": by.username,
+        "reason": "built",
+        # of an earlier machine of the name nothing but our own, unchanged, is replaced without a word
+        "replaces_nspawn": machine.applied.nspawn_sha256 if machine.applied else ABSENT,
+        "replaces_limits": machine.applied.limits_sha256 if machine.applied else ABSENT,
+    }
+
+
+def place(
+    order: orders.Build,
+    revision: Revision,
+    *,
+    by: User,
+    key: UUID,
+    secrets: BuildSecrets,
+    version: RecipeVersion | None = None,
+) -> Job:
+    """The job that builds a machine whose row and first revision stand already (see begin); the order's
+    configuration is made of the revision here.
 
     Raises Busy, NotAllowed, and Problem when the order is too large.
     """
-    key: UUID = form.cleaned_data["key"]
-    earlier = Job.objects.filter(key=key).first()
-    if earlier:
-        return earlier
-    host: Host = form.cleaned_data["host"]
-    recipe = source.form.to_recipe()
-    sealed = dispatch.seal_secrets(form.secrets(source.token()), host)
-    with transaction.atomic():
-        machine = _row(host, form.cleaned_data["name"])
-        keep_time_zone(form, configurator)
-        revision = _revision(machine, configurator, by)
-        highest = machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
-        try:
-            kept = revision.number_and_keep(highest + 1)
-            order = form.to_order(kept, recipe, is_copy=recipe.kind not in WITH_BASE)
-        except ValidationError as error:  # each field was checked; only the whole can be too large
-            raise Problem("The configuration is larger than a host takes.") from error
-        return dispatch.place(
-            order, on=host, by=by, key=key, sealed=sealed, revision=revision, recipe_version=source.version
-        )
+    host = revision.machine.host
+    return dispatch.place(
+        _numbered(order, revision), on=host, by=by, key=key, sealed=dispatch.seal_secrets(secrets, host),
+        revision=revision, recipe_version=version,
+    )  # fmt: skip
 
 
-def keep_time_zone(form: NewMachineForm, configurator: Configurator) -> None:
-    """A machine that is given a zone of its own must be told to keep it, or it starts with its host's."""
-    if form.cleaned_data.get("timezone", "UTC") != "UTC":
-        configurator.unless_said["Exec.Timezone"] = "off"
+def _numbered(order: orders.Build, revision: Revision) -> orders.Build:
+    """With the next revision of its machine."""
+    highest = revision.machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
+    try:
+        configuration = revision.number_and_keep(highest + 1)
+    except ValidationError as error:  # each field was checked; only the whole can be too large
+        raise Problem("The configuration is larger than a host takes.") from error
+    return order.model_copy(update={"configuration": configuration})
+
+
+def zone_settings(zone: str) -> dict[str, str]:
+    """A machine that is given a time zone of its own must be told to keep it, or it starts with its host's."""
+    return {} if zone in {"", "UTC"} else {"Exec.Timezone": "off"}
 
 
 def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
@@ -70,37 +87,17 @@ def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
         raise Problem("The configuration of this build was replaced or dropped since.", hint="Build the machine anew.")
     if job.finished_at and timezone.now() - job.finished_at > dispatch.SECRETS_LAST:
         raise Problem("The secrets of this build were thrown away after a day.", hint="Build the machine anew.")
+    order = orders.from_wire(job.order)
+    assert isinstance(order, orders.Build)
     with transaction.atomic():
-        machine = _row(job.host, job.machine_name)
-        highest = machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
-        order = orders.from_wire(job.order).model_copy(update={"configuration": revision.number_and_keep(highest + 1)})
+        revision.machine = _take_name(job.host, job.machine_name)
         return dispatch.place(
-            order, on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job,
+            _numbered(order, revision), on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job,
             recipe_version=job.recipe_version,
         )  # fmt: skip
 
 
-def answers(job: Job) -> dict[str, Any]:
-    """What the form for a new machine was told for this build; its passwords are not among it."""
-    order = orders.from_wire(job.order)
-    assert isinstance(order, orders.Build)
-    boot = order.first_boot
-    return {
-        "host": job.host,
-        "name": order.name,
-        "fresh": order.fresh,
-        "new_identity": boot.new_identity,
-        "user": boot.user,
-        "hostname": "" if boot.hostname == order.name else boot.hostname,
-        "ssh_keys": "\n".join(boot.ssh_keys),
-        "locale": boot.locale or LOCALE,
-        "timezone": boot.timezone or ZONE,
-        "start": order.start,
-        "enable": order.enable,
-    }
-
-
-def _row(host: Host, name: str) -> Machine:
+def _take_name(host: Host, name: str) -> Machine:
     """The machine's row, missing until it is built. One that was removed, or whose image is gone, is used again."""
     machine, _ = Machine.objects.select_for_update().get_or_create(
         host=host, name=name, defaults={"state": MachineState.MISSING}
@@ -113,17 +110,3 @@ def _row(host: Host, name: str) -> Machine:
         )  # fmt: skip
         machine.refresh_from_db()
     return machine
-
-
-def _revision(machine: Machine, configurator: Configurator, by: User) -> Revision:
-    """The configuration to build with, in place of any draft that was left over."""
-    machine.revisions.filter(state__in=drafts.OPEN).delete()
-    return configurator.save(
-        machine=machine,
-        author=by,
-        author_name=by.username,
-        reason="built",
-        # of an earlier machine of the name nothing but our own, unchanged, is replaced without a word
-        replaces_nspawn=machine.applied.nspawn_sha256 if machine.applied else ABSENT,
-        replaces_limits=machine.applied.limits_sha256 if machine.applied else ABSENT,
-    )

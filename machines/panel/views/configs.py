@@ -15,7 +15,7 @@ from machines.contract.problems import NotAllowed, Problem
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
 from machines.panel.configs import apply_errors, diffs, drafts, presets, validation
-from machines.panel.forms import row_buttons, setting_sections
+from machines.panel.forms import configs, row_buttons, setting_sections
 from machines.panel.forms.apply import ApplyForm, offered
 from machines.panel.forms.configs import Configurator
 from machines.panel.pages import config_page
@@ -37,19 +37,19 @@ def edit(request: PanelRequest, host: str, name: str) -> HttpResponse:
         return render(request, "configs/foreign.html", config_page.context(request, machine, draft, "config"))
     if draft:
         prefetch_related_objects([draft], "binds", "ports")  # for the form and for what is judged of it
-    return _form(request, machine, draft, drafts.configurator(machine, draft))
+    return _form(request, machine, draft, configs.of_draft(machine, draft))
 
 
 def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> HttpResponse:
     back = _address(machine, "config-edit")
     data = row_buttons.shaped(request.POST)
     seen = data.get("seen", "")
-    given = drafts.configurator(machine, draft, data)
+    given = configs.of_draft(machine, draft, data)
     try:
         authorize(request.user.role, Right.CONFIGURE)
         if row_buttons.asked(data) or not given.is_valid():
             return _form(request, machine, draft, given, status=200 if row_buttons.asked(data) else 422, seen=seen)
-        drafts.save(machine, given, by=request.user, seen=seen)
+        given.save_draft(machine, by=request.user, seen=seen)
     except drafts.Newer as problem:
         return _conflict(request, machine, given, problem)
     except Problem as problem:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+from django.db import transaction
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -15,14 +16,14 @@ from machines.contract.configuration import nspawn
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, FirstBoot, key_of
-from machines.models import Host, Job, Machine
+from machines.models import Host, Job, Machine, User
 from machines.models.revision import LIMITS, SWITCHES, WORDS
 from machines.panel.configs import copied_settings, drafts
 from machines.panel.configs.diffs import Files
 from machines.panel.forms import row_buttons, sources
 from machines.panel.forms.configs import Configurator
 from machines.panel.forms.copied import Settings
-from machines.panel.forms.machines import NewMachineForm
+from machines.panel.forms.machines import NewMachineForm, answers
 from machines.panel.forms.sources import Source
 from machines.panel.forms.validators import errors_of
 from machines.panel.hosts import host_tools
@@ -63,6 +64,25 @@ class Parts:
         """(id of the control, label, sentence) for everything that is wrong, in the order of the page."""
         return [*errors_of(self.form), *self.source.errors(), *self.settings.errors(), *self.configurator.errors()]
 
+    def keep_time_zone(self) -> None:
+        self.configurator.unless_said |= builds.zone_settings(self.form.cleaned_data.get("timezone", ""))
+
+    def place(self, *, by: User) -> Job:
+        """The job that builds what all of them say; a second call with the form's key returns the first job.
+
+        Raises Busy, NotAllowed, and Problem when the order is too large.
+        """
+        key: UUID = self.form.cleaned_data["key"]
+        earlier = Job.objects.filter(key=key).first()
+        if earlier:
+            return earlier
+        order = self.form.to_order(self.source.form.to_recipe())
+        secrets = self.form.secrets(self.source.token())
+        self.keep_time_zone()
+        with transaction.atomic():
+            revision = self.configurator.save(**builds.begin(self.form.cleaned_data["host"], order.name, by=by))
+            return builds.place(order, revision, by=by, key=key, secrets=secrets, version=self.source.version)
+
 
 @sensitive_post_parameters(*NEVER_SHOWN)
 @require_http_methods(["GET", "POST"])
@@ -78,7 +98,7 @@ def new(request: PanelRequest) -> HttpResponse:
     if not parts.is_valid():
         return _page(request, parts, hosts, errors=parts.errors(), status=422)
     try:
-        return redirect("job-detail", builds.place(parts.form, parts.source, parts.configurator, by=request.user).pk)
+        return redirect("job-detail", parts.place(by=request.user).pk)
     except Problem as problem:
         holder = problem.job if isinstance(problem, Busy) else None
         return _page(request, parts, hosts, problem=problem, holder=holder, status=409)
@@ -89,9 +109,9 @@ def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
     ?clone=web. ?again=812 is a build with all it was told, ?like=812 only what it was made of."""
     again = _build(request.GET.get("again", ""))
     if again and again.op == "build":
-        form = NewMachineForm(initial={"key": uuid4(), **builds.answers(again)})
+        form = NewMachineForm(initial={"key": uuid4(), **answers(again)})
         source = _source_of(again, again.host)
-        settings = Settings(copied_settings.of_source(source), copied_settings.of_build(str(again.pk)))
+        settings = Settings(copied_settings.of_original(source.chosen), copied_settings.of_build(str(again.pk)))
         return _page(request, Parts(form, source, settings.fresh(again.host), settings), hosts)
     like = _build(request.GET.get("like", ""))
     host = _host(hosts, request.GET.get("host", like.host.name if like else ""))
@@ -227,7 +247,7 @@ def preview(request: PanelRequest) -> HttpResponse:
     context: dict[str, Any] = {"name": request.POST.get("name", "")[:64] or "NAME", "shown": True}
     if parts.settings.were_shown and configurator.is_valid():
         form.is_valid()
-        builds.keep_time_zone(form, configurator)
+        parts.keep_time_zone()
         files = Files(*configurator.preview())
         machine = Machine(host=configurator.host, name=context["name"]) if configurator.host else None
         context |= {"files": files, "warnings": drafts.warnings(machine, files) if machine else []}
