@@ -15,6 +15,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from machines.contract import envelope, orders, routes
 from machines.contract.reports import AnyReport, Outcome
+from machines.panel.courier.mailbox import after
 from nspawnpanel.sandbox import Sandbox
 from nspawnpanel.valkey import Valkey
 
@@ -104,7 +105,7 @@ class ScratchPanel:
             stream = routes.stream(str(self.host))
             found = admin.xread({stream: self.position}, count=500, block=max(1, int(wait * 1000)))
             if found:  # as the courier does: a worker waits while too much of what it said is not taken
-                admin.xtrim(stream, minid=found[0][1][-1][0])
+                admin.xtrim(stream, minid=after(found[0][1][-1][0]), approximate=False)
         fresh = []
         for position, fields in found[0][1] if found else []:
             self.position = position

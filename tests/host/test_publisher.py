@@ -55,7 +55,7 @@ def test_what_the_panel_does_not_take_waits_on_the_host(valkey, spool, stream, o
 
 
 def test_one_report_larger_than_what_may_wait_keeps_no_later_one_back(valkey, spool, stream, own, monkeypatch):
-    """The panel lets go of the last report it has taken with the next one only."""
+    """A panel of an older release lets go of the last report it has taken with the next one only."""
     monkeypatch.setattr(publisher, "WINDOW", 50_000)
     admin = valkey.admin()
     for number in range(4):
@@ -64,6 +64,24 @@ def test_one_report_larger_than_what_may_wait_keeps_no_later_one_back(valkey, sp
             own._publish_some()
         admin.xtrim(stream, minid=admin.xrevrange(stream, count=1)[0][0])
     assert admin.execute_command("XINFO", "STREAM", stream)["entries-added"] == 4
+
+
+def test_somebody_else_s_entry_keeps_it_silent_only_until_the_panel_has_read_it(valkey, spool, stream, own):
+    """Whoever has its password may put in more than it lets wait, and stop there."""
+    admin, panel = valkey.admin(), mailbox.Mailbox(valkey.admin_url)
+    for number in range(2):
+        admin.xadd(stream, {"r": "x" * 3_000_000})
+        say(spool, 1)
+        own._publish_some()  # sees then how full it is
+        last = admin.xadd(stream, {"r": "x" * 3_000_000})
+        say(spool, 1)
+        own._publish_some()
+        assert admin.xlen(stream) == 3, "it waits"
+        panel.forget(spool.host, last)
+        own._publish_some()
+        assert own._publish_some()
+        assert admin.xlen(stream) == 1, number
+        panel.begin_anew(spool.host)
 
 
 def test_it_publishes_all_the_same_where_it_may_not_ask_how_full_its_stream_is(valkey, spool, stream, own):

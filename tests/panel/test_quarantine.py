@@ -1,6 +1,7 @@
 """Whoever stole a host's Redis password, against a real Valkey with the panel's real users: what it may do, how long it may,
 and that no other host notices. The courier's turns are taken by hand."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from uuid import uuid4
@@ -92,7 +93,7 @@ def read_until(courier: Courier, done: Callable[[], bool]) -> None:
 
 
 def fill(client: redis.Redis, key: str) -> None:
-    for _ in range(12):
+    for _ in range(14):  # more than may lie there, also after a turn of the reader's
         client.xadd(key, {"r": "x" * 3_000_000})
 
 
@@ -150,10 +151,40 @@ def test_the_highest_id_mutes_no_host_for_longer_than_a_turn(attack: Attack, cou
     assert greedy.host.report_number == 1
 
 
+def test_a_stream_that_begins_anew_under_lower_ids_is_read_all_the_same(valkey, courier, greedy, thief):
+    """As after a start of Redis, where somebody chose an id of later today, or its clock was set back."""
+    thief.xadd(stream(greedy), {"r": "x"}, id=int((time.time() + 3000) * 1000))
+    courier._read_once()
+    valkey.flush()
+    thief.xadd(stream(greedy), {"r": greedy.say(reports.Heartbeat())})
+    courier._watch.look()
+    courier._read_once()
+    assert Host.objects.get(pk=greedy.host.pk).report_number == 1
+
+
+def test_what_was_taken_goes_from_redis_also_when_that_failed_at_the_moment(
+    valkey, courier, greedy, thief, monkeypatch
+):
+    """Its worker says nothing more while it lies there."""
+
+    def fail(*_: object) -> None:
+        raise redis.ConnectionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(courier._incoming, "forget", fail)
+        thief.xadd(stream(greedy), {"r": "x" * 3_000_000})
+        with pytest.raises(redis.ConnectionError):
+            courier._read_once()
+    unread = thief.xadd(stream(greedy), {"r": greedy.say(reports.Heartbeat())})
+    courier._watch.look()
+    assert [position for position, _ in valkey.admin().xrange(stream(greedy))] == [unread.decode()]
+
+
 def test_a_key_of_the_wrong_kind_keeps_nobodys_reports_from_being_read(valkey, courier, greedy, other):
     """No host's user can make one; whoever holds Redis can."""
-    valkey.admin().set(stream(greedy), "no stream")
+    valkey.admin().set(stream(greedy), "no stream" * 100_000)
     valkey.admin().xadd(stream(other), {"r": other.say(reports.Heartbeat())})
+    courier._watch.look()
     courier._read_once()
     other.host.refresh_from_db()
     assert other.host.report_number == 1
@@ -247,6 +278,34 @@ def test_released_it_is_heard_with_the_password_it_had_and_its_orders_leave(
     courier.send_due(timezone.now())
     job.refresh_from_db()
     assert (job.state, job.problem) == (JobState.SENT, None)
+
+
+def test_what_comes_until_its_user_is_off_does_not_count_when_it_is_released(
+    valkey, courier, greedy, thief, admin, monkeypatch
+):
+    """Nor do its strikes before that, though they were within a minute."""
+    follow = Guard.follow
+
+    def late(guard: Guard, off, hosts) -> None:
+        if off:
+            fill(thief, stream(greedy))
+        follow(guard, off, hosts)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(Guard, "follow", late)
+        for turn in range(3):
+            fill(thief, stream(greedy))
+            courier._watch.look()
+            if turn == 1:
+                Host.objects.update(paused_until=None)
+                Guard.follow(courier._watch._guard, [], [greedy.host.pk])
+    assert kinds() == ["stream-emptied", "host-paused", "host-quarantined"]
+    assert not valkey.admin().exists(stream(greedy))
+    quarantine.release(Host.objects.get(pk=greedy.host.pk), by=admin)
+    courier._watch.look()
+    fill(thief, stream(greedy))
+    courier._watch.look()
+    assert kinds()[3:] == ["host-released", "stream-emptied"]
 
 
 def test_a_users_rules_of_an_older_release_become_those_of_this_one_and_its_password_stays(
@@ -364,3 +423,11 @@ def test_a_host_that_goes_on_and_on_beyond_its_day_is_shut_out_and_released_it_m
 def test_a_pause_that_began_while_the_panel_s_clock_was_a_day_ahead_is_over_once_that_is_right():
     assert quarantine.is_shut(None, timezone.now() + timedelta(seconds=4))
     assert not quarantine.is_shut(None, timezone.now() + timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("position", "following"),
+    [("0", "0-1"), ("5-3", "5-4"), (f"5-{2**64 - 1}", "6-0"), (LAST, LAST)],
+)
+def test_the_id_that_follows_a_position(position, following):
+    assert mailbox.after(position) == following

@@ -42,7 +42,9 @@ class Publisher(threading.Thread):
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._filled = 0  # bytes of the stream, when last looked at
-        self._last = 0  # bytes of the report put in last: the panel lets go of it only with the next one
+        self._last = (
+            0  # bytes of the report put in last: a panel of an older release lets go of it only with the next one
+        )
         self._sent = books.published(self._db)
         self._set_back = 0  # how often
         self._noted = self._sent

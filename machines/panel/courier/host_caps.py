@@ -27,6 +27,7 @@ from machines.templatetags.panel_tags import size
 log = logging.getLogger(__name__)
 
 STREAM_BYTES = 32 * 1024 * 1024
+LEFT_BYTES = 256 * 1024  # of reports that were taken may lie there; a quarter of what its worker lets wait
 CLIENTS = 64
 CLIENT_BYTES = 16 * 1024 * 1024
 REFUSED, REFUSED_SECONDS = 100, 10.0  # reports that this host did not sign, and in what time
@@ -63,10 +64,23 @@ class Watch:
                     self._mailbox.begin_anew(host_id)
             elif why := breach(fills[host_id], position, clients.get(routes.user(str(host_id)), Clients())):
                 self.strike(host_id, why, most=2 if host_id in older and fills[host_id].size > STREAM_BYTES else 3)
+            else:
+                self._tidy(host_id, position, fills[host_id])
         for host in budgets.far_beyond():
             most = size(budgets.FAR_BEYOND * settings.REPORTS_PER_DAY)
             self._quarantine(host, f"has sent more than {most} of reports today")
         self._check()
+
+    def _tidy(self, host_id: UUID, position: str, fill: Fill) -> None:
+        """Whatever stands between a host and its next report, which neither it nor the reader would ever notice.
+
+        What was taken lies there still when Redis failed at that moment, and its worker waits for it to go. A stream that
+        begins anew has lower ids than were read where somebody chose those, or the clock of Redis was set back.
+        """
+        if 0 < fill.highest < time_of(position):
+            Host.objects.filter(pk=host_id, stream_position=position).update(stream_position="0")
+        elif fill.size > LEFT_BYTES:
+            self._mailbox.forget(host_id, position)
 
     def _steer(self, shut: Collection[UUID], hosts: Collection[UUID]) -> dict[str, Clients]:
         """Let Redis users follow, and see what they hold. Where the guard cannot work, what can be done without it is done."""
@@ -137,6 +151,7 @@ class Watch:
             self._quarantine(host, f"{why}, more than twice within a minute")
         if count > 1:
             self._steer({host_id}, {host_id})
+            self._empty(host_id)  # what came until its user was off, or that would count when it is on again
 
     def _count(self, host_id: UUID) -> int:
         """Which strike within a minute this is; 0 for one that has been counted."""
@@ -155,6 +170,9 @@ class Watch:
         Host.objects.filter(pk=host_id).update(stream_position="0")
 
     def _quarantine(self, host: Host, why: str) -> None:
+        """Its strikes are spent: one more after its release would quarantine it again."""
+        with self._lock:
+            self._strikes.pop(host.pk, None)
         fresh = Host.objects.filter(pk=host.pk, quarantined_at=None)
         if fresh.update(quarantined_at=timezone.now(), quarantine_why=f"{host.name} {why}.", paused_until=None):
             _tell(host, "host-quarantined", f"{host.name} {why}. It is quarantined.")

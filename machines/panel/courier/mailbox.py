@@ -23,6 +23,7 @@ BATCH = 200
 FEWER = (BATCH, 20, 1)  # reports of one host that are asked for, the next number where they are too large together
 ENTRY_BYTES = 2 * envelope.REPORT_LIMIT  # a report is written in base64
 SMALL = 1024 * 1024  # bytes of a stream whose first and last entry may be looked at
+HIGHEST = 2**64 - 1  # of each of the two numbers of a stream position
 Entries = list[tuple[str, str]]
 TIMEOUT = 5  # seconds; longer than any command takes, shorter than a person waits
 
@@ -87,8 +88,16 @@ class Mailbox:
         self._redis.delete(routes.stream(str(host_id)))
 
     def forget(self, host_id: UUID, position: str) -> None:
-        """Let go of the reports before this position. A host may put in more than Redis has room for; all hosts share it."""
-        self._redis.xtrim(routes.stream(str(host_id)), minid=position)
+        """Let go of the reports up to this position. A host may put in more than Redis has room for; all hosts share it.
+
+        The last of them goes too: its worker says nothing while more lies here than its own (host/reports/publisher.py), and
+        a large entry of somebody who has its password would silence it for ever.
+        """
+        try:
+            self._redis.xtrim(routes.stream(str(host_id)), minid=after(position), approximate=False)
+        except redis.ResponseError as error:
+            if not _is_wrong_type(error):  # of which the reader tells
+                raise
 
     def wait_for_poke(self) -> bool:
         """Return when the web process says there is work, or after a second: whether it has."""
@@ -172,6 +181,14 @@ class Fill:
 def time_of(position: str) -> int:
     """The milliseconds in a stream position."""
     return int(position.partition("-")[0])
+
+
+def after(position: str) -> str:
+    """The lowest id that comes after a stream position; that itself, where none does."""
+    first, _, second = position.partition("-")
+    if int(second or 0) < HIGHEST:
+        return f"{first}-{int(second or 0) + 1}"
+    return f"{int(first) + 1}-0" if int(first) < HIGHEST else position
 
 
 def _xread(streams: dict[str, str], count: int, block: int | None = None) -> Iterator[Any]:
