@@ -1,6 +1,8 @@
 """A machine: what its host last reported of it, and which configuration it should have."""
 
 from collections.abc import Mapping
+from copy import copy
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -9,18 +11,35 @@ from django.utils import timezone
 
 from machines.contract.configuration import command_line
 from machines.contract.configuration.command_line import CommandLine
+from machines.contract.orders import ABSENT
 from machines.contract.states import MachineState
 from machines.models.host import Host
 
 POOL = "/var/lib/machines/"
 FIXED = ("mount", "vendor")  # what makes an image read-only that no mark does
-# What a row says of an image, and of what runs it, where there is none
-NO_IMAGE: Mapping[str, Any] = MappingProxyType({
-    "addresses": [], "image_id": "", "image_type": "", "image_path": "", "read_only": False, "read_only_by": "",
+PROBLEM_STATES = (MachineState.FAILED, MachineState.RESTARTING, MachineState.DEGRADED, MachineState.UNKNOWN)
+
+
+def rank_of(state: str) -> int:
+    return 0 if state in PROBLEM_STATES else 1
+
+
+BUILDING_RANK = 0  # of a machine that is being built: on top of the list until its host reports it, or it is forgotten
+
+# The columns of a machine without an image: it is missing, and nothing runs it
+MISSING: Mapping[str, Any] = MappingProxyType({
+    "state": MachineState.MISSING, "rank": rank_of(MachineState.MISSING), "since": None, "leader": None, "drifted": False,
+    "not_as_asked": 0, "addresses": [], "image_id": "", "image_type": "", "image_path": "", "read_only": False, "read_only_by": "",
     "hidden_images": [], "disk_bytes": None, "enabled": False, "restart_needed": False, "why": "", "unreadable": "",
     "activity": {}, "run_command": [],
 })  # fmt: skip
-PROBLEM_STATES = (MachineState.FAILED, MachineState.RESTARTING, MachineState.DEGRADED, MachineState.UNKNOWN)
+NO_DRIFT: Mapping[str, Any] = MappingProxyType({"drifted": False, "ignored": ""})
+# … of one whose files were not written from here
+NOT_APPLIED: Mapping[str, Any] = MappingProxyType({**NO_DRIFT, "applied": None, "restart_needed": False})
+# … and of one that was never built
+NEVER_BUILT: Mapping[str, Any] = MappingProxyType({
+    **MISSING, **NOT_APPLIED, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
+})  # fmt: skip
 
 
 class MachineQuerySet(models.QuerySet["Machine"]):
@@ -30,6 +49,16 @@ class MachineQuerySet(models.QuerySet["Machine"]):
     def listed(self) -> "MachineQuerySet":
         """All but those that were removed by order or forgotten by a person."""
         return self.filter(removed_at=None)
+
+    def mark_missing(self) -> None:
+        """Their host has them no more."""
+        self.update(changed_at=timezone.now(), **MISSING)
+
+    def mark_unknown(self, why: str, now: datetime) -> None:
+        """Nothing may be claimed of these any more; `why` is for people, "" when their host says nothing at all."""
+        claimed = self.exclude(state=MachineState.MISSING).exclude(state=MachineState.UNKNOWN, why=why)
+        rank = rank_of(MachineState.UNKNOWN)
+        claimed.update(state=MachineState.UNKNOWN, rank=rank, why=why, activity={}, changed_at=now)
 
 
 class Machine(models.Model):
@@ -59,8 +88,8 @@ class Machine(models.Model):
     memory_bytes = models.PositiveBigIntegerField(null=True)
     cpu_ns = models.PositiveBigIntegerField(null=True)
     tasks = models.PositiveIntegerField(null=True)
-    nspawn_sha256 = models.CharField(max_length=64, default="absent")
-    limits_sha256 = models.CharField(max_length=64, default="absent")
+    nspawn_sha256 = models.CharField(max_length=64, default=ABSENT)
+    limits_sha256 = models.CharField(max_length=64, default=ABSENT)
     effective = models.JSONField(default=dict)
     why = models.TextField(default="")  # it failed, or is unknown
     unreadable = models.CharField(max_length=300, default="", blank=True)  # which of its files, and why
@@ -98,6 +127,40 @@ class Machine(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.rank = rank_of(self.state)
         super().save(*args, **kwargs)
+
+    def _write(self, **columns: Any) -> None:
+        """These columns alone, in the row and here: reports write the others meanwhile."""
+        Machine.objects.filter(pk=self.pk).update(**columns)
+        for column, value in columns.items():
+            setattr(self, column, copy(value))  # a list above is not this row's own
+
+    def _change(self, **columns: Any) -> None:
+        self._write(changed_at=timezone.now(), **columns)
+
+    def forget(self) -> None:
+        """It was removed by order, or its build came to nothing: it leaves the list, and nothing of it is left."""
+        self._change(removed_at=timezone.now(), **NEVER_BUILT)
+
+    def hide(self) -> None:
+        """A person takes it off the list, which its host can put it back on; only while it is missing."""
+        Machine.objects.filter(pk=self.pk, state=MachineState.MISSING).update(removed_at=timezone.now())
+
+    def begin_build(self) -> None:
+        """It is to be built: listed on top, and missing until it is. One that had left the list begins anew."""
+        anew = {**NEVER_BUILT, "removed_at": None} if self.removed_at else {}
+        self._write(**{**anew, "rank": BUILDING_RANK})
+
+    def mark_applied(self, revision: int, **columns: Any) -> None:
+        """Its files on the host are those of the revision of this key now."""
+        self._change(applied_id=revision, **NO_DRIFT, **columns)
+
+    def mark_not_applied(self) -> None:
+        """Its files are somebody else's: a machine that was configured by hand, which can be adopted."""
+        self._change(**NOT_APPLIED)
+
+    def ignore_drift(self, fingerprint: str) -> None:
+        """Its files may stay as this fingerprint has them."""
+        self._change(**{**NO_DRIFT, "ignored": fingerprint})
 
     @property
     def shown_state(self) -> MachineState:
@@ -149,7 +212,3 @@ class Machine(models.Model):
     def has_foreign_configuration(self) -> bool:
         """The host has files that are not the ones we applied last: they must not be overwritten unseen."""
         return self.drifted if self.applied_id else self.fingerprint != "absent.absent"
-
-
-def rank_of(state: str) -> int:
-    return 0 if state in PROBLEM_STATES else 1

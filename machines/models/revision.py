@@ -7,6 +7,7 @@ the contract stands in `settings`, by its id. What no field covers stays word fo
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -239,13 +240,34 @@ class Revision(models.Model):
             replaces_limits=self.replaces_limits,
         )
 
-    def number_and_keep(self, number: int) -> Configuration:
-        """Make this the revision `number`, on its way to the host, and keep what it writes word for word."""
+    def next_number(self) -> int:
+        """The number that is free for it among its machine's revisions."""
+        others = Revision.objects.filter(machine=self.machine_id).exclude(pk=self.pk)
+        return (others.aggregate(highest=models.Max("number"))["highest"] or 0) + 1
+
+    def begin_apply(self) -> Configuration:
+        """Give it the next number, on its way to the host, and keep what it writes word for word.
+
+        Raises OrderInvalid when the files are larger than an order takes.
+        """
+        number = self.next_number()
         configuration = self.configuration(number)
         self.number, self.state = number, Revision.State.APPLYING
         self.nspawn_text, self.limits_text = configuration.nspawn, configuration.limits
         self.save(update_fields=["number", "state", "nspawn_text", "limits_text", "changed_at"])
         return configuration
+
+    def mark_applied(self, at: datetime) -> None:
+        """Its files were written."""
+        Revision.objects.filter(pk=self.pk).update(state=Revision.State.APPLIED, applied_at=at)
+
+    def mark_draft(self) -> None:
+        """Its files were not written: it is a draft again, and its number is free."""
+        Revision.objects.filter(pk=self.pk).update(state=Revision.State.DRAFT, number=None)
+
+    def keep_written(self, nspawn_text: str, limits_text: str) -> None:
+        """What was written has our first line, also where the revision was adopted from a file without one."""
+        self.nspawn_text, self.limits_text, self.found_in = nspawn_text, limits_text, ""
 
     def take_files(self, nspawn_text: str, limits_text: str) -> None:
         """Set columns from the two files (not the child rows, see bind_rows and port_rows)."""

@@ -114,9 +114,10 @@ def test_an_order_carries_both_files_marked_and_what_they_replace(web):
     assert (configuration.replaces_nspawn, configuration.replaces_limits) == ("ab" * 32, ABSENT)
 
 
-def test_numbering_keeps_the_texts_word_for_word(web):
+def test_it_goes_to_its_host_under_the_next_number_and_keeps_the_texts_word_for_word(web):
+    Revision.objects.create(machine=web, number=4, state="applied")
     draft = taken(web)
-    configuration = draft.number_and_keep(5)
+    configuration = draft.begin_apply()
     draft.refresh_from_db()
     assert (draft.number, draft.state) == (5, "applying")
     assert (draft.nspawn_text, draft.limits_text) == (configuration.nspawn, configuration.limits)
@@ -126,7 +127,7 @@ def test_numbering_keeps_the_texts_word_for_word(web):
 def test_no_limits_no_file(web):
     draft = taken(web, limits_text="", memory_max="")
     assert draft.configuration(5).limits == ""
-    draft.number_and_keep(5)
+    draft.begin_apply()
     assert draft.limits_sha256 == ABSENT
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Max
 from pydantic import ValidationError as OrderInvalid
 
 from machines.contract import orders
@@ -204,9 +203,8 @@ def apply(
         refused = next((f for f in findings(machine, files(draft)) if f.refused), None)
         if refused:
             raise Problem(f"{refused.key}= cannot be so: {refused.message}", hint=refused.hint, code="config-refused")
-        highest = machine.revisions.exclude(pk=draft.pk).aggregate(highest=Max("number"))["highest"] or 0
         try:
-            configuration = draft.number_and_keep(highest + 1)
+            configuration = draft.begin_apply()
         except OrderInvalid as error:  # only its size is left to be wrong
             raise Problem("The configuration is larger than a host takes.") from error
         draft.save(update_fields=["reason"])

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Max
 from django.utils import timezone
 
 from machines.contract import orders
@@ -60,14 +59,14 @@ def adopt(machine: Machine, *, by: User, seen: str) -> Revision:
         found = Found.objects.filter(machine=fresh).first()
         file, ours = (found.counting, found.ours) if found else (None, None)
         _check_arrived(fresh, file, ours)
-        highest = fresh.revisions.aggregate(highest=Max("number"))["highest"] or 0
         now = timezone.now()
         revision = Revision(
-            machine=fresh, number=highest + 1, state=Revision.State.APPLIED, author_name=FOUND_ON_DISK, applied_at=now,
+            machine=fresh, state=Revision.State.APPLIED, author_name=FOUND_ON_DISK, applied_at=now,
             reason=f"taken over by {by.username}", found_in=file.path if file and not file.path.startswith(ETC) else "",
         )  # fmt: skip
+        revision.number = revision.next_number()
         _fill(revision, file.text if file else "", ours.text if ours else "")
-        Machine.objects.filter(pk=fresh.pk).update(applied=revision, drifted=False, ignored="", changed_at=now)
+        fresh.mark_applied(revision.pk)
         Event.objects.create(
             host=fresh.host, actor_name=by.username, kind="configuration-adopted",
             text=f"{by.username} took over the configuration of {fresh.name} as revision {revision.number}.",
@@ -144,7 +143,7 @@ def ignore(machine: Machine, *, by: User, seen: str) -> None:
     """Leave it at that until a file changes again. Raises Changed."""
     with transaction.atomic():
         fresh = _locked(machine, seen)
-        Machine.objects.filter(pk=fresh.pk).update(drifted=False, ignored=seen, changed_at=timezone.now())
+        fresh.ignore_drift(seen)
         Event.objects.create(
             host=fresh.host, actor_name=by.username, kind="drift-ignored",
             text=f"{by.username} left the files of {fresh.name} as somebody changed them by hand.",

@@ -5,7 +5,6 @@ person cancels it before it was sent (cancel). Each is called in the transaction
 """
 
 from datetime import datetime
-from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -13,7 +12,6 @@ from django.utils import timezone
 from machines.contract import reports
 from machines.contract.configuration import nspawn
 from machines.contract.permissions import authorize_operation
-from machines.contract.states import MachineState
 from machines.models import Job, Machine, Revision, User
 from machines.models.job import WAS_SENT
 from machines.panel.configs import effective_settings, rollouts
@@ -64,7 +62,7 @@ def _not_done_to(job: Job) -> None:
     if job.revision and job.revision.state == Revision.State.APPLYING:
         finalize_revision(job.revision, machine, written=False, at=timezone.now())
     if job.op == "build" and not machine.image_id:
-        _forget(machine)
+        machine.forget()
 
 
 def _of_its_machine(job: Job, report: reports.Outcome) -> None:
@@ -74,9 +72,10 @@ def _of_its_machine(job: Job, report: reports.Outcome) -> None:
         return
     if job.op == "remove" and succeeded:
         machine.revisions.exclude(state=Revision.State.APPLIED).delete()
-        _forget(machine)
+        machine.forget()
     if job.revision and job.op == "apply":
-        _as_ordered(job.revision, job.order["configuration"])
+        configuration = job.order["configuration"]
+        job.revision.keep_written(configuration["nspawn"], configuration["limits"])
     written = succeeded or bool(
         report.machine and job.revision and report.machine.nspawn_sha256 == job.revision.nspawn_sha256
     )
@@ -95,7 +94,7 @@ def _of_its_machine(job: Job, report: reports.Outcome) -> None:
     if job.op == "build" and succeeded:
         Machine.objects.filter(pk=machine.pk).update(built_by=job)
     if job.op == "build" and not succeeded and report.machine is None:
-        _forget(machine)  # its draft stays, for a retry
+        machine.forget()  # its draft stays, for a retry
 
 
 def _kept_others(job: Job, revision: Revision, report: reports.Outcome) -> bool:
@@ -108,54 +107,26 @@ def _kept_others(job: Job, revision: Revision, report: reports.Outcome) -> bool:
 
 def _not_ours(revision: Revision, machine: Machine) -> None:
     """What was asked for was not written: the machine is one that was configured by hand, which can be taken over."""
-    Machine.objects.filter(pk=machine.pk).update(
-        applied=None, drifted=False, ignored="", restart_needed=False, changed_at=timezone.now()
-    )
+    machine.mark_not_applied()
     revision.delete()
     effective_settings.recount(machine.pk)
-
-
-def _as_ordered(revision: Revision, configuration: dict[str, Any]) -> None:
-    """What was written has our first line, also where the revision was taken over from a file without one."""
-    revision.nspawn_text, revision.limits_text = configuration["nspawn"], configuration["limits"]
-    revision.found_in = ""
-
-
-def _forget(machine: Machine) -> None:
-    Machine.objects.filter(pk=machine.pk).update(
-        removed_at=timezone.now(),
-        changed_at=timezone.now(),
-        applied=None,
-        built_by=None,
-        restart_needed=False,
-        drifted=False,
-        ignored="",
-        not_as_asked=0,
-        state=MachineState.MISSING,
-        image_id="",
-        nspawn_sha256="absent",
-        limits_sha256="absent",
-    )
 
 
 def finalize_revision(revision: Revision, machine: Machine, *, written: bool, at: datetime) -> None:
     """The files were written (the revision is the applied one now), or they were not (it is a draft again)."""
     if not written:
-        Revision.objects.filter(pk=revision.pk).update(state=Revision.State.DRAFT, number=None)
+        revision.mark_draft()
         return
-    Revision.objects.filter(pk=revision.pk).update(state=Revision.State.APPLIED, applied_at=at)
+    revision.mark_applied(at)
     before = machine.applied.nspawn_text if machine.applied else ""
     needs_restart = machine.was_up and _body(before) != _body(revision.nspawn_text)
     # A machine that was started after the files were written runs with them.
     started_since = machine.since is not None and machine.since >= at
-    Machine.objects.filter(pk=machine.pk).update(
-        applied=revision,
+    machine.mark_applied(
+        revision.pk,
         restart_needed=(machine.restart_needed or needs_restart) and not started_since,
         nspawn_sha256=revision.nspawn_sha256,
         limits_sha256=revision.limits_sha256,
-        drifted=False,
-        ignored="",
-        changed_at=timezone.now(),
     )
     effective_settings.recount(machine.pk)
 

@@ -282,11 +282,11 @@ class Courier:
         for job in Job.objects.filter(state=JobState.QUEUED, cancel_asked_at__isnull=False)[:AT_ONCE]:
             self._end_here(job, JobState.CANCELLED, now, owes_cancel=WAS_SENT)
         claimed = Machine.objects.filter(host__in=silent).exclude(state=MachineState.UNKNOWN)
-        intake.make_unknown(claimed, "", now)
+        claimed.mark_unknown("", now)
         for host in Host.objects.unread(now):
             why = host.trouble.get("loop") or host.trouble.get("machines") or TOO_OLD
             old = now - timedelta(seconds=INVENTORY_STALE_SECONDS)
-            intake.make_unknown(Machine.objects.on(host).listed().filter(changed_at__lt=old), why, now)
+            Machine.objects.on(host).listed().filter(changed_at__lt=old).mark_unknown(why, now)
         quarantine.say_why_orders_wait(AT_ONCE)
         Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
 

@@ -24,9 +24,8 @@ from nacl.signing import VerifyKey
 from machines.contract import envelope, reports
 from machines.contract.orders import IN_A_UNIT
 from machines.contract.problems import Problem, ReportUnreadable
-from machines.contract.states import JobState, MachineState
+from machines.contract.states import JobState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine
-from machines.models.machine import MachineQuerySet, rank_of
 from machines.panel.configs import drift, effective_settings
 from machines.panel.courier import completion, machine_facts
 from machines.panel.hosts import budgets, clocks, epochs, freshness, resync
@@ -106,7 +105,7 @@ def take(host_id: UUID, entries: Sequence[tuple[str, str]]) -> list[Taken]:
             if time.monotonic() > began + TAKE_SECONDS:
                 break
         if host.last_seen and host.is_silent and _tells_of_machines(opened):  # old news of a host that says nothing now
-            make_unknown(Machine.objects.on(host).listed(), "", timezone.now())
+            Machine.objects.on(host).listed().mark_unknown("", timezone.now())
         host.save(update_fields=WHERE_IT_STANDS)
     _give_way(time.monotonic() - began)
     if _tells_of_machines(opened):
@@ -236,7 +235,7 @@ def _is_older_copy(host: Host) -> None:
     """Nothing that was known of it may be claimed any more."""
     note_refusal(host, resync.CODE, resync.words(host))
     resync.declare(host)
-    make_unknown(Machine.objects.on(host).listed(), resync.UNKNOWN, timezone.now())
+    Machine.objects.on(host).listed().mark_unknown(resync.UNKNOWN, timezone.now())
 
 
 def _begin_epoch(host: Host, sign: resync.Sign) -> None:
@@ -544,7 +543,7 @@ def _inventory(host: Host, report: reports.Inventory, jobs: Jobs) -> None:
     if report.partial:
         host.trouble = {**host.trouble, "machines": report.partial}
         listed = {fact.name for fact in report.machines}
-        make_unknown(Machine.objects.on(host).listed().exclude(name__in=listed), report.partial, now)
+        Machine.objects.on(host).listed().exclude(name__in=listed).mark_unknown(report.partial, now)
     else:
         host.trouble = {about: why for about, why in host.trouble.items() if about != "machines"}
         host.listed_at = now
@@ -554,13 +553,6 @@ def _inventory(host: Host, report: reports.Inventory, jobs: Jobs) -> None:
 def _check_distinct(facts: Sequence[reports.MachineFact]) -> None:
     if not machine_facts.are_distinct(facts):
         raise ValueError("A machine is told of twice.")
-
-
-def make_unknown(machines: MachineQuerySet, why: str, now: datetime) -> None:
-    """Nothing may be claimed of these any more; `why` is for people, "" when their host says nothing at all."""
-    claimed = machines.exclude(state=MachineState.MISSING).exclude(state=MachineState.UNKNOWN, why=why)
-    rank = rank_of(MachineState.UNKNOWN)
-    claimed.update(state=MachineState.UNKNOWN, rank=rank, why=why, activity={}, changed_at=now)
 
 
 def _found(host: Host, report: reports.Found, _: Jobs) -> None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from machines.contract.reports import LATEST, MachineFact
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, Revision
-from machines.models.machine import NO_IMAGE, MachineQuerySet, rank_of
+from machines.models.machine import MachineQuerySet, rank_of
 from machines.panel.configs import drift, effective_settings
 from machines.panel.hosts import budgets
 
@@ -166,13 +166,7 @@ def gone(machines: MachineQuerySet) -> None:
     kept = list(machines.filter(stays).values_list("pk", flat=True))
     newly = list(Machine.objects.filter(pk__in=kept).exclude(state=MachineState.MISSING).values_list("pk", flat=True))
     if newly:
-        _make_missing(Machine.objects.filter(pk__in=newly))
+        missing = Machine.objects.filter(pk__in=newly)
+        missing.mark_missing()
+        effective_settings.put_off(missing)
     machines.exclude(pk__in=kept).delete()
-
-
-def _make_missing(machines: MachineQuerySet) -> None:
-    machines.update(
-        state=MachineState.MISSING, rank=rank_of(MachineState.MISSING), since=None, leader=None, drifted=False,
-        not_as_asked=0, changed_at=timezone.now(), **NO_IMAGE,
-    )  # fmt: skip
-    effective_settings.put_off(machines)

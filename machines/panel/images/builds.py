@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Max
 from django.utils import timezone
 from pydantic import ValidationError
 
@@ -14,12 +13,10 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, RecipeVersion, Revision, User
-from machines.models.machine import NO_IMAGE
 from machines.panel.configs import drafts
 from machines.panel.orders import dispatch
 
 UNNUMBERED = orders.Configuration(revision=1, nspawn="", limits="")  # in an order, until its revision has a number
-BUILDING_RANK = 0  # on top of the list until its host tells of it, or it is forgotten again
 
 
 def begin(host: Host, name: str, *, by: User) -> dict[str, Any]:
@@ -61,9 +58,8 @@ def place(
 
 def _numbered(order: orders.Build, revision: Revision) -> orders.Build:
     """With the next revision of its machine."""
-    highest = revision.machine.revisions.aggregate(highest=Max("number"))["highest"] or 0
     try:
-        configuration = revision.number_and_keep(highest + 1)
+        configuration = revision.begin_apply()
     except ValidationError as error:  # each field was checked; only the whole can be too large
         raise Problem("The configuration is larger than a host takes.") from error
     return order.model_copy(update={"configuration": configuration})
@@ -102,11 +98,5 @@ def _take_name(host: Host, name: str) -> Machine:
     machine, _ = Machine.objects.select_for_update().get_or_create(
         host=host, name=name, defaults={"state": MachineState.MISSING}
     )
-    Machine.objects.filter(pk=machine.pk).update(rank=BUILDING_RANK)
-    if machine.removed_at:
-        Machine.objects.filter(pk=machine.pk).update(
-            removed_at=None, state=MachineState.MISSING, applied=None, built_by=None, os="",
-            nspawn_sha256=ABSENT, limits_sha256=ABSENT, **NO_IMAGE,
-        )  # fmt: skip
-        machine.refresh_from_db()
+    machine.begin_build()
     return machine

@@ -234,5 +234,5 @@ def forget(request: PanelRequest, host: str, name: str) -> HttpResponse:
     holder = Job.objects.on(machine.host, name).unfinished().first()
     if holder:
         return responses.refused(request, Busy(holder), back=machine_rows.machine_url(host, name))
-    Machine.objects.filter(pk=machine.pk, state=MachineState.MISSING).update(removed_at=timezone.now())
+    machine.hide()
     return responses.done(request, f"{name} is forgotten.", back="machine-index")

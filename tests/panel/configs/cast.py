@@ -10,9 +10,10 @@ from machines.panel.configs import drafts
 def applied(machine: Machine, number: int = 1, **fields: Any) -> Revision:
     """A revision that is in force on its host."""
     revision = Revision.objects.create(machine=machine, author_name="ada", **fields)
-    revision.number_and_keep(number)
-    Revision.objects.filter(pk=revision.pk).update(state="applied")
-    revision.refresh_from_db()
+    written = revision.configuration(number)
+    revision.number, revision.state = number, Revision.State.APPLIED
+    revision.keep_written(written.nspawn, written.limits)
+    revision.save()
     machine.applied = revision
     machine.nspawn_sha256, machine.limits_sha256 = revision.nspawn_sha256, revision.limits_sha256
     machine.save()

@@ -25,7 +25,7 @@ def test_a_draft_that_was_not_seen_stays(as_admin, admin, web):
 
 def test_a_draft_on_its_way_stays(as_admin, admin, web):
     made = cast.draft(web, admin)
-    configuration = made.number_and_keep(1)
+    configuration = made.begin_apply()
     make.job(orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made)
     assert as_admin.post(URL, {"seen": cast.stamp(web)}).status_code == 409
     assert Revision.objects.exists()

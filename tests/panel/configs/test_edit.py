@@ -119,7 +119,7 @@ def test_a_draft_that_was_applied_meanwhile_is_a_conflict_too(as_admin, admin, w
 
 def test_nothing_changes_while_a_revision_is_on_its_way(as_admin, admin, web):
     made = cast.draft(web, admin)
-    configuration = made.number_and_keep(1)
+    configuration = made.begin_apply()
     job = make.job(orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made)
     assert "on its way to alpha" in as_admin.get(URL).content.decode()
     answer = as_admin.post(URL, post(seen=cast.stamp(web)))
@@ -130,7 +130,7 @@ def test_nothing_changes_while_a_revision_is_on_its_way(as_admin, admin, web):
 def test_a_revision_whose_job_ended_unsettled_can_be_edited_again(as_admin, admin, web):
     """A cancelled or expired apply: nothing was written, whatever the revision's row says."""
     made = cast.draft(web, admin)
-    configuration = made.number_and_keep(1)
+    configuration = made.begin_apply()
     make.job(
         orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made, state="expired"
     )
@@ -156,7 +156,7 @@ def test_a_change_by_hand_is_told(as_admin, web):
 
 def test_a_failed_apply_leads_to_the_setting_it_is_about(as_admin, admin, web):
     made = cast.draft(web, admin, network_mode="zone", network_target="shop")
-    configuration = made.number_and_keep(1)
+    configuration = made.begin_apply()
     line = configuration.nspawn.splitlines().index("Zone=shop") + 1
     details = f"/run/systemd/nspawn/x.nspawn:{line}: Cannot use it <b>\nMemoryMax= is odd"
     problem = {"code": "config-refused", "message": "systemd does not take this.", "details": details}
@@ -174,7 +174,7 @@ def test_a_failed_apply_leads_to_the_setting_it_is_about(as_admin, admin, web):
 
 def test_an_old_failure_is_not_held_against_a_new_draft(as_admin, admin, web):
     made = cast.draft(web, admin)
-    configuration = made.number_and_keep(1)
+    configuration = made.begin_apply()
     make.job(
         orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made, state="failed",
         problem={"message": "No."}, finished_at=made.changed_at,
@@ -223,7 +223,7 @@ def test_it_costs_few_queries(as_admin, admin, web, django_assert_max_num_querie
 
 def test_a_refusal_in_one_sentence_leads_to_its_setting_too(as_admin, admin, web):
     made = cast.draft(web, admin)
-    configuration = made.number_and_keep(1)
+    configuration = made.begin_apply()
     make.job(
         orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made, state="failed",
         problem={"message": "Bind=/x: /x does not exist on this host."}, finished_at=made.changed_at,

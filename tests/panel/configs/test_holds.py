@@ -328,7 +328,7 @@ def test_right_after_an_apply_nothing_is_held_against_files_that_are_on_their_wa
     before = Machine.objects.get().applied
     find(web, STOCK, (ETC, before.nspawn_text), (OURS, before.limits_text), shown={"MemoryMax": str(512 << 20)})
     draft = cast.draft(web, admin, memory_max="1G", settings={"Exec.Hostname": "other"})
-    draft.number_and_keep(2)
+    draft.begin_apply()
     completion.finalize_revision(draft, Machine.objects.get(), written=True, at=timezone.now())
     assert counted(web) == (0, 0)
 
@@ -348,7 +348,7 @@ def test_they_have_one_number_too_after_the_silence_was_noted(as_viewer, web):
     ours = run(web).applied
     find(web, STOCK, (ETC, ours.nspawn_text), (OURS, ours.limits_text), shown={"MemoryMax": str(1 << 30)})
     effective_settings.recount(web.pk)
-    intake.make_unknown(Machine.objects.filter(pk=web.pk), "", timezone.now())
+    Machine.objects.filter(pk=web.pk).mark_unknown("", timezone.now())
     assert counted(web) == (1, 1)
     row = as_viewer.get("/machines/").content.decode()
     assert "not as asked" not in row  # nothing is claimed of it there
@@ -372,9 +372,9 @@ def test_they_have_one_number_when_the_host_says_that_a_limit_is_not_enforced_th
 def test_a_restart_is_needed_also_where_silence_came_before_the_outcome(web, admin):
     cast.applied(web, memory_max="512M")
     run(web)
-    intake.make_unknown(Machine.objects.filter(pk=web.pk), "", timezone.now())
+    Machine.objects.filter(pk=web.pk).mark_unknown("", timezone.now())
     draft = cast.draft(web, admin, memory_max="1G", settings={"Exec.Hostname": "other"})
-    draft.number_and_keep(2)
+    draft.begin_apply()
     machine = Machine.objects.select_related("applied").get(pk=web.pk)
     completion.finalize_revision(draft, machine, written=True, at=timezone.now())
     assert Machine.objects.get(pk=web.pk).restart_needed

@@ -35,7 +35,7 @@ def refused(web, admin):
     def refuse(nspawn: str = BY_HAND, limits: str = "") -> Revision:
         cast.applied(web, memory_max="512M")
         draft = cast.draft(web, admin, memory_max="1G")
-        configuration = draft.number_and_keep(2)
+        configuration = draft.begin_apply()
         make.job(
             orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=draft, state="failed",
             problem={"code": "config-changed", "message": "It was changed on the host."}, finished_at=draft.changed_at,

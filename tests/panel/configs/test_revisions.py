@@ -14,7 +14,7 @@ INDEX = "/hosts/alpha/machines/web/revisions/"
 def history(web):
     first = cast.applied(web, 1, memory_max="256M", reason="first <i>")
     PortForward.objects.create(revision=first, host_port=80)
-    first.number_and_keep(1)
+    first.begin_apply()
     Revision.objects.filter(pk=first.pk).update(state="applied")
     return first, cast.applied(web, 2, memory_max="512M", network_mode="zone", network_target="shop")
 
