@@ -1,0 +1,1 @@
+"""Root filesystems: built, cloned, pulled, unpacked, packed, and the pool made for them."""

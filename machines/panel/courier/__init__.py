@@ -1,0 +1,3 @@
+"""The process that holds the signing key: sends orders, takes reports, and keeps each host within its share of Redis.
+Imports no page and no form.
+"""

@@ -1,0 +1,1 @@
+"""What a page shows, as ready values: a template decides nothing."""

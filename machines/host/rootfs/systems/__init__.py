@@ -1,0 +1,1 @@
+"""Package managers, one kind of system each: apt, dnf, pacman, zypper."""
