@@ -1,7 +1,10 @@
 """Who may import whom, read from the imports themselves."""
 
 import ast
+import graphlib
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,17 @@ DOORS = {
         *(str(p.relative_to(ROOT)) for p in (ROOT / "nspawnpanel/sandbox").glob("*.py")),
     },
 }
+# What stands on what, the lowest first: a folder imports only folders that are named before it. README's map is this table.
+FLOORS = {
+    "machines/host": (
+        "system", "network", "policy", "context", "files", "storage", "reports", "observe", "limits", "machine", "doctor",
+        "rootfs/steps", "rootfs/systems", "rootfs", "agent", ".",
+    ),
+    "machines/panel": (
+        "hosts", "orders", "configs", "images", "courier", "web", "logs", "forms", "pages", "views", ".",
+    ),
+}  # fmt: skip
+MOST_MODULES = 20  # of one folder, beside its subfolders
 FILES = sorted(
     p
     for room in ("machines", "nspawnpanel")
@@ -76,3 +90,70 @@ def test_it_uses_no_shell(path: Path) -> None:
     assert "pickle" not in source
     if path.name not in {"ansi.py", "panel_tags.py"}:
         assert "mark_safe" not in source
+
+
+# --- floors
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+@cache
+def arrows() -> dict[str, set[str]]:
+    """Which module imports which others of ours."""
+    return {name: set(_known(path)) - {name} for name, path in MODULES.items()}
+
+
+def _known(path: Path) -> Iterator[str]:
+    for name in imported(ast.parse(path.read_text())):
+        found = name if name in MODULES else name.rpartition(".")[0]
+        if found in MODULES and MODULES[found].name != "__init__.py":
+            yield found
+
+
+def floor(name: str, house: str) -> int | None:
+    """On which floor of a house a module stands; None outside it."""
+    path = MODULES[name].relative_to(ROOT)
+    if not path.is_relative_to(house):
+        return None
+    return FLOORS[house].index(path.parent.relative_to(house).as_posix())
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_imports_go_downward(house: str) -> None:
+    upward = [
+        f"{name} imports {other}"
+        for name, others in arrows().items()
+        if (here := floor(name, house)) is not None
+        for other in others
+        if (there := floor(other, house)) is not None and there > here
+    ]
+    assert not upward
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graphlib.TopologicalSorter(arrows()).prepare()
+
+
+def test_no_folder_holds_more_than_can_be_looked_over() -> None:
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in FILES if path.name != "__init__.py")
+    assert {folder: count for folder, count in counts.items() if count > MOST_MODULES} == {}
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_each_folder_says_what_is_in_it(house: str) -> None:
+    for folder in FLOORS[house]:
+        said = ast.get_docstring(ast.parse((ROOT / house / folder / "__init__.py").read_text())) or ""
+        assert said, f"{house}/{folder}/__init__.py"
+        assert "\n\n" not in said, f"{house}/{folder}/__init__.py says more than a paragraph"
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_the_readme_s_map_is_the_house_as_it_is(house: str) -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = [line.split("`")[1] for line in lines if line.startswith(f"| `{house}/")]
+    assert rows == [f"{house}/{folder}" for folder in FLOORS[house] if folder != "."]

@@ -15,14 +15,16 @@ from machines.host.machine import apply, remove_dropins
 from machines.host.machine.lifecycle import (
     Result,
     check_gone,
+    disable_machine,
+    enable_machine,
     power_off_machine,
     reboot_machine,
     start_machine,
     terminate_machine,
 )
-from machines.host.observe import host_facts, inventory
+from machines.host.observe import inventory
 from machines.host.storage import images
-from machines.host.system import machinectl, systemctl
+from machines.host.system import machinectl
 
 Handler = Callable[[ThisHost, Task], Result]
 
@@ -58,23 +60,10 @@ def enable(host: ThisHost, task: Task) -> Result:
     return {}
 
 
-def enable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
-    """The same by name. Below systemd 253 machines.target must be enabled besides, else nothing starts."""
-    task.run(machinectl.enable(name))
-    if host_facts.systemd_version() < 253 and not autostart.has_target(host.paths):
-        task.run(systemctl.enable("machines.target"))
-    autostart.sync(host.paths)
-
-
 def disable(host: ThisHost, task: Task) -> Result:
     """No longer start the machine when the host boots."""
-    _disable_machine(host, task, _name(task))
+    disable_machine(host, task, _name(task))
     return {}
-
-
-def _disable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
-    task.run(machinectl.disable(name))
-    autostart.sync(host.paths)
 
 
 def mark(host: ThisHost, task: Task) -> Result:
@@ -89,7 +78,7 @@ def mark(host: ThisHost, task: Task) -> Result:
         task.run(["sync", "--file-system", "--", str(image.path.parent)])
         host.bus.do(inventory.read_lists(host))  # what is known of images is now old
     if read_only and name in autostart.linked(host.paths):
-        _disable_machine(host, task, name)
+        disable_machine(host, task, name)
         task.voice.line(f"{name} no longer starts with the host: a template is not started.")
     return {}
 

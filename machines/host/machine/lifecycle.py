@@ -21,7 +21,8 @@ from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host.context.host_context import Task, ThisHost
-from machines.host.observe import unit_state
+from machines.host.files import autostart
+from machines.host.observe import host_facts, unit_state
 from machines.host.observe.unit_state import UnitState
 from machines.host.system import journal, machinectl, systemctl
 from machines.host.system.bus import BusError
@@ -510,3 +511,17 @@ def _anew(machine: Machine, before: UnitState) -> Result:
     if result != "done":
         raise did_not_start(host, task, machine.name, result, before=before.invocation)
     return {}
+
+
+def enable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
+    """Start a machine when the host boots. Below systemd 253 machines.target must be enabled besides, else nothing starts."""
+    task.run(machinectl.enable(name))
+    if host_facts.systemd_version() < 253 and not autostart.has_target(host.paths):
+        task.run(systemctl.enable("machines.target"))
+    autostart.sync(host.paths)
+
+
+def disable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
+    """No longer start a machine when the host boots."""
+    task.run(machinectl.disable(name))
+    autostart.sync(host.paths)

@@ -23,7 +23,6 @@ from machines.contract.configuration import nspawn
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
-from machines.host.agent import handlers
 from machines.host.context.host_context import Task, ThisHost
 from machines.host.context.remnants import AGAIN
 from machines.host.files import name_files, nspawn_file
@@ -418,7 +417,7 @@ def _check_same_leftovers(building: Building, order: orders.Build) -> None:
 def run_as_ordered(host: ThisHost, task: Task, name: MachineName, order: orders.Build) -> None:
     """Enable and start a machine that is there. Twice does no harm."""
     if order.enable:
-        handlers.enable_machine(host, task, name)
+        lifecycle.enable_machine(host, task, name)
     if order.start:
         _start(host, task, name)
 
