@@ -47,6 +47,19 @@ FILES = sorted(
     if "migrations" not in p.parts
 )  # fmt: skip
 
+OF_PAGES = {
+    "machines.panel.pages",
+    "machines.panel.views",
+    "machines.panel.urls",
+    "machines.templatetags",
+    "django.shortcuts",
+}
+WITHOUT_PAGES = [
+    p
+    for room in ("hosts", "orders", "configs", "images", "courier", "logs")
+    for p in (ROOT / "machines/panel" / room).rglob("*.py")
+]
+
 
 def imported(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
@@ -68,6 +81,14 @@ def test_it_imports_only_what_its_room_may(path: Path) -> None:
     wrong = [name for name in names for stranger in strangers if is_of(name, stranger)]
     wrong += [name for name in names for tool, doors in DOORS.items() if is_of(name, tool) and relative not in doors]
     assert not wrong, f"{relative} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", WITHOUT_PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_needs_no_page_imports_none(path: Path) -> None:
+    """The courier takes reports and sends orders; what people see of them is composed by pages."""
+    names = list(imported(ast.parse(path.read_text())))
+    wrong = [name for name in names for page in OF_PAGES if is_of(name, page)]
+    assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -16,11 +16,13 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from machines.contract.quantities import NBSP, NOTHING, duration, roughly, size
+
 register = template.Library()
 
 ICONS = "img/icons.svg"
-NBSP = "\u00a0"
-NOTHING = "\u2013"
+register.filter("duration", duration)
+register.filter("size", size)
 
 
 class Look(NamedTuple):
@@ -130,20 +132,6 @@ def remarks(context: Context, field: "BoundField | str") -> list[str]:
     return [text for place in places for text in marks.get(place, [])]
 
 
-@register.filter
-def duration(value: float | timedelta | None) -> str:
-    """3 m 12 s: the two largest units, held together."""
-    if value is None:
-        return NOTHING
-    seconds = int(value.total_seconds() if isinstance(value, timedelta) else value)
-    parts: list[str] = []
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, seconds = divmod(max(seconds, 0), length)
-        if count or parts or unit == "s":
-            parts.append(f"{count}{NBSP}{unit}")
-    return NBSP.join(parts[:2])
-
-
 VALUES_SHOWN, VALUE_SHOWN = 50, 500
 
 
@@ -155,27 +143,12 @@ def few(values: Sequence[str]) -> list[str]:
 
 
 @register.filter
-def size(value: float | None) -> str:
-    """1.4 GiB: binary units, three figures at most."""
-    if value is None:
-        return NOTHING
-    number = float(value)
-    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while abs(number) >= 1000 and len(units) > 1:
-        number /= 1024
-        del units[0]
-    unit = units[0]
-    digits = 0 if unit == "B" or abs(number) >= 100 or number.is_integer() else 1
-    return f"{number:.{digits}f}{NBSP}{unit}"
-
-
-@register.filter
 def ago(moment: datetime | None) -> SafeString | str:
     """The moment as people say it; the browser keeps it true and shows the exact time on hover."""
     if moment is None:
         return NOTHING
     past = timezone.now() - moment
-    said = f"{_rough(past)} ago" if past >= timedelta(0) else f"in {_rough(-past)}"
+    said = f"{roughly(past)} ago" if past >= timedelta(0) else f"in {roughly(-past)}"
     return format_html(
         '<relative-time datetime="{}" format-style="narrow" title="{}">{}</relative-time>',
         moment.astimezone(UTC).isoformat(timespec="seconds"), _exact(moment), said,
@@ -202,13 +175,6 @@ def clock(moment: datetime | None) -> SafeString | str:
 
 def _exact(moment: datetime) -> str:
     return timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
-def _rough(span: timedelta) -> str:
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if span.total_seconds() >= length:
-            return f"{int(span.total_seconds() // length)}{NBSP}{unit}"
-    return f"{int(span.total_seconds())}{NBSP}s"
 
 
 @register.simple_tag

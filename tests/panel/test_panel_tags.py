@@ -51,31 +51,6 @@ def test_an_unheard_of_state_is_shown_as_it_is():
     assert "&lt;b&gt;" in panel_tags.state_badge("<b>")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(None, "–"), (0, "0 s"), (59.9, "59 s"), (192, "3 m 12 s"), (3600, "1 h 0 m"), (90_061, "1 d 1 h"), (-5, "0 s")],
-)
-def test_durations(seconds, said):
-    assert panel_tags.duration(seconds).replace("\u00a0", " ") == said
-
-
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [
-        (None, "–"),
-        (0, "0 B"),
-        (999, "999 B"),
-        (1024, "1 KiB"),
-        (1_503_238_553, "1.4 GiB"),
-        (1023 * 2**20, "1.0 GiB"),
-        (250 * 2**30, "250 GiB"),
-        (2**60, "1024 PiB"),
-    ],
-)
-def test_sizes(count, said):
-    assert panel_tags.size(count).replace("\u00a0", " ") == said
-
-
 def test_moments_are_said_and_exact():
     with time_machine.travel(NOW, tick=False):
         html = panel_tags.ago(NOW - timedelta(minutes=12))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from django.db import transaction
 from django.utils import timezone
 
+from machines.contract import quantities
 from machines.contract.configuration import command_line, compare_effective, limits, nspawn
 from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.setting import Group, Setting
@@ -20,7 +21,6 @@ from machines.models import Found, Host, Machine
 from machines.models.found import ETC, RUN, File
 from machines.models.machine import MachineQuerySet
 from machines.panel.configs.diffs import Files
-from machines.templatetags import panel_tags
 
 # The facts of a machine's row that the rows below are made of, beside its texts.
 DEPENDS_ON = frozenset({"state", "since", "unit", "restart_needed", "applied", "nspawn_sha256", "limits_sha256"})
@@ -596,7 +596,7 @@ def in_words(key: str, raw: str) -> str:
     if not raw.isdecimal():
         return raw
     if key.startswith("Memory"):
-        return panel_tags.size(int(raw))
+        return quantities.size(int(raw))
     if key == "ManagedOOMMemoryPressureLimit":
         return f"{int(raw) / (2**32 - 1) * 100:.0f}\u00a0%"
     if key.endswith("Sec") and int(raw) >= 1000:

@@ -17,12 +17,12 @@ from django.conf import settings
 from django.utils import timezone
 
 from machines.contract import routes
+from machines.contract.quantities import size
 from machines.models import Event, Host
 from machines.panel.courier import redis_check
 from machines.panel.courier.mailbox import Fill, Mailbox, time_of
 from machines.panel.courier.redis_users import STRANGER, STRANGERS_AT_MOST, Clients, Guard
 from machines.panel.hosts import budgets, quarantine
-from machines.templatetags.panel_tags import size
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from django.conf import settings
 from django.db.models import Sum
 from django.utils import timezone
 
+from machines.contract.quantities import size
 from machines.contract.reports import Line
 from machines.models import Found, Host, Job, Machine
 from machines.models.host import HostQuerySet
-from machines.templatetags.panel_tags import size
 
 # Reports that say in a few words how a job or a host is; all others are left out when the day's budget is spent
 ESSENTIAL = frozenset({"accepted", "outcome", "heartbeat", "refused", "inventory"})

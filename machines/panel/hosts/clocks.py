@@ -6,8 +6,8 @@ with clocks that differ by more than a minute none is sent, whichever of the two
 
 from machines.contract.envelope import CLOCK_SKEW
 from machines.contract.problems import Problem
+from machines.contract.quantities import duration
 from machines.models import Host
-from machines.templatetags.panel_tags import duration
 
 UNSEEN = 2.0  # seconds by which two clocks may differ without a word
 AGREED = 3.0  # seconds by which two measurements may differ

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from machines.contract.quantities import size
 from machines.models import Archive, Event, Host, Job, User
-from machines.templatetags.panel_tags import size
 
 GOES_ON = timedelta(days=1)  # within it, a part that is asked for belongs to the download before it
 

@@ -27,9 +27,9 @@ from django.utils import timezone
 
 from machines.contract.configuration import carried
 from machines.contract.problems import BadValue, Problem
+from machines.contract.quantities import size as shown_size
 from machines.models import Archive, Job, User
 from machines.panel.images import archive_audit
-from machines.templatetags.panel_tags import size as shown_size
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from django.db.models import F, QuerySet
 
+from machines.contract.quantities import duration
 from machines.contract.reports import LINES_AT_ONCE
 from machines.contract.states import JobState
 from machines.models import Job, LogChunk
 from machines.panel.logs import ansi
 from machines.panel.logs.log_lines import LINE_SHOWN, Row
-from machines.templatetags.panel_tags import duration
 
 SHOWN = 2000  # lines a page begins with, and what one event of a stream or one “earlier” brings at most
 SHOWN_CHARACTERS = 150_000  # of their text; at least one line comes

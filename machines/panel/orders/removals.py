@@ -2,10 +2,9 @@
 
 from uuid import UUID
 
-from machines.contract import orders
+from machines.contract import orders, quantities
 from machines.models import Found, Job, Machine, User
 from machines.panel.orders import dispatch
-from machines.templatetags import panel_tags
 
 NAMED = 6  # files, before the rest is only counted
 
@@ -28,7 +27,7 @@ def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
 
 
 def what_goes(machine: Machine) -> list[str]:
-    size = f", {panel_tags.size(machine.disk_bytes)}" if machine.disk_bytes else ""
+    size = f", {quantities.size(machine.disk_bytes)}" if machine.disk_bytes else ""
     kind = machine.image_type or "image"
     path = machine.image_path or f"/var/lib/machines/{machine.name}"
     return [

@@ -5,12 +5,12 @@ from typing import Any
 from django.conf import settings
 from django.urls import reverse
 
+from machines.contract.quantities import size
 from machines.contract.states import MachineState
 from machines.models import Archive, Machine
 from machines.panel.hosts import host_tools
 from machines.panel.images import archive_files, archives
 from machines.panel.pages.machine_rows import version as version_of
-from machines.templatetags.panel_tags import size
 
 SHOWN = 500
 

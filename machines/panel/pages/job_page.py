@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from machines.contract.orders import PHASES
 from machines.contract.permissions import RIGHT_FOR, Right
+from machines.contract.quantities import size
 from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
 from machines.panel.hosts import budgets, name_files
@@ -25,7 +26,7 @@ from machines.panel.pages import build_page
 from machines.panel.pages.machine_rows import host_url, machine_url, version
 from machines.panel.web import layout
 from machines.panel.web.access import PanelRequest
-from machines.templatetags.panel_tags import clock, size
+from machines.templatetags.panel_tags import clock
 
 TABS = {"log": "Log", "commands": "Commands", "order": "Order", "result": "Result"}
 RESULTS_SHOWN, RESULT_SHOWN = 100, 4000

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from machines.contract import limit_test
+from machines.contract import limit_test, quantities
 from machines.contract.limit_test import Trial
 from machines.contract.problems import BadValue
 from machines.contract.states import JobState
@@ -11,7 +11,6 @@ from machines.models import Job, Machine
 from machines.panel.pages import machine_page, machine_rows
 from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest
-from machines.templatetags import panel_tags
 
 LOOKED_AT = 10  # jobs
 WIDTH, HEIGHT = 400, 120  # of a chart, in its own units
@@ -94,7 +93,7 @@ def shown(trial: Trial) -> Shown:
 
 def amount(trial: Trial, value: float) -> str:
     """19.8 % of one CPU's time, or 128 MiB."""
-    return f"{value:.3g}{panel_tags.NBSP}%" if trial.key == "CPUQuota" else panel_tags.size(value)
+    return f"{value:.3g}{quantities.NBSP}%" if trial.key == "CPUQuota" else quantities.size(value)
 
 
 def sentence(trial: Trial) -> str:

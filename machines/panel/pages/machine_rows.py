@@ -11,6 +11,7 @@ from uuid import UUID
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
+from machines.contract import quantities
 from machines.contract.states import HostState, JobState, MachineState
 from machines.models.host import host_state
 from machines.models.machine import FIXED
@@ -57,10 +58,10 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "address": addresses[0] if addresses else "",
         "more": f"+{len(addresses) - 1}" if len(addresses) > 1 else "",
         "addresses": ", ".join(addresses),
-        "memory": panel_tags.size(given["memory_bytes"]) if since and given["memory_bytes"] else "",
-        "disk": panel_tags.size(given["disk_bytes"]) if given["disk_bytes"] else "",
+        "memory": quantities.size(given["memory_bytes"]) if since and given["memory_bytes"] else "",
+        "disk": quantities.size(given["disk_bytes"]) if given["disk_bytes"] else "",
         "since": since.isoformat(timespec="seconds") if since else "",
-        "up": panel_tags.duration(now - since) if since else "",
+        "up": quantities.duration(now - since) if since else "",
         "restart_needed": given["restart_needed"],
         "drifted": given["drifted"],
         "not_as_asked": "" if state == MachineState.UNKNOWN else given["not_as_asked"] or "",

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from machines.contract import quantities
 from machines.contract.states import MachineState
-from machines.templatetags import panel_tags
 
 NOTE = 80  # characters beside the state in a list
 SOON = 10  # seconds: nearer than that, when it starts next is not worth a word
@@ -99,7 +99,7 @@ def _details(state: str, known: dict[str, Any]) -> str:
     limit = known.get("start_limit")
     if limit is None:
         return f"{doing}Nothing limits how long that takes (TimeoutStartSec=infinity)."
-    return f"{doing}Its unit gives it {panel_tags.duration(limit)}."
+    return f"{doing}Its unit gives it {quantities.duration(limit)}."
 
 
 def _next_start(known: dict[str, Any], now: datetime) -> datetime | None:
