@@ -45,7 +45,7 @@ def machine(name: str, *, on: Host, state: str = MachineState.STOPPED, **fields:
     return Machine.objects.create(host=on, name=name, state=state, **fields)
 
 
-def job(order: orders.AnyOrder, *, on: Host, by: User | None = None, **fields: Any) -> Job:
+def job(order: orders.Order, *, on: Host, by: User | None = None, **fields: Any) -> Job:
     return Job.objects.create(
         host=on,
         machine_name=getattr(order, "name", ""),

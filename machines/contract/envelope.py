@@ -139,7 +139,7 @@ def seal(envelope: Envelope, key: SigningKey) -> str:
 
 def unseal(
     message: str, keys: Mapping[str, VerifyKey], *, host: UUID, generation: int, now: float | None = None
-) -> tuple[Envelope, orders.AnyOrder]:
+) -> tuple[Envelope, orders.Order]:
     """The envelope and its order, if it is genuine, for this host, and in time.
 
     Raises EnvelopeRefused (codes envelope-forged, -foreign, -expired, -early, -oversized, -unreadable); it names the

@@ -1,17 +1,21 @@
-"""What the panel may ask of a host: one model per operation, a tagged union.
+"""What the panel may ask of a host: one class per operation, with all that both sides know of it.
 
-Converging orders may be carried out twice without harm and run in the worker. Creating and destroying orders run as a
-transient unit of their own, so that they outlive the worker. Control orders speak about jobs and reports themselves.
+What an order says are the fields of its class; what is true of every such order are class variables, explained at Order.
+The words and icons people see are the panel's (panel/orders/operations.py), the functions that carry orders out the
+host's (host/agent/handlers.py).
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from machines.contract import permissions
 from machines.contract.configuration.findings import MendWord
 from machines.contract.names import machine_name, new_machine_name
+from machines.contract.permissions import Right
 from machines.contract.problems import BadValue
 from machines.contract.recipes import Based, FirstBoot, Mirror, Recipe
 
@@ -19,12 +23,63 @@ KnownName = Annotated[str, AfterValidator(machine_name)]
 NewName = Annotated[str, AfterValidator(new_machine_name)]
 
 
+# Seconds: how long an order waits for its host, and what a restart may take beyond an apply, and again the way back.
+EXPIRES_AFTER = 24 * 3600
+RESTART_LIMIT = 300
+
+
+class Runs(StrEnum):
+    """Where a host carries an order out."""
+
+    WORKER = "worker"  # converging: may be carried out twice without harm
+    UNIT = "unit"  # in a transient unit of its own, which outlives the worker: creates, destroys, or takes long
+    CONTROL = "control"  # at once, where messages arrive: speaks about jobs and reports, and is no job itself
+
+
 class Order(BaseModel):
+    """What is known of every operation. `permission` and `runs` have no default: each class says them."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    op: str
+
+    permission: ClassVar[Right]
+    runs: ClassVar[Runs]
+    phases: ClassVar[tuple[str, ...]] = ()  # the steps of its work, in order, so that a page can name those to come
+    time_limit: ClassVar[int] = 60  # seconds its work may take; see also work_seconds()
+    later: ClassVar[
+        Mapping[str, object]
+    ] = {}  # fields that came later, with what every host does where they are missing
+
+    reads_only: ClassVar[bool] = False  # a host obeys an older copy of the panel too
+    runs_recipe: ClassVar[bool] = False  # such orders wait for one another, as many at once as the host's policy says
+    at_once: ClassVar[int] = 4  # of others in units, how many of a kind run beside each other
+    overtakes: ClassVar[bool] = False  # does not wait for what its machine is busy with
+    runs_alone: ClassVar[bool] = False  # no other job of the whole host beside it
+    needs_clock: ClassVar[bool] = True  # waits until the clocks of host and panel agree
+    can_be_retried: ClassVar[bool] = True  # a person may order it again as it was
+    # What a host does after its worker was restarted:
+    stays_fresh: ClassVar[bool] = False  # carried out however late
+    undoes_when_cancelled: ClassVar[bool] = False  # what it had begun goes on by itself, so that it must be ended
+    goes_on_when_killed: ClassVar[bool] = False  # its unit is begun again where it was
+
+    def permissions(self) -> tuple[Right, ...]:
+        """All that whoever places this very order must hold."""
+        return (self.permission,)
+
+    def work_seconds(self) -> int:
+        """How long the work of this very order may take."""
+        return self.time_limit
 
 
 class Start(Order):
     """`reset` lets systemd forget earlier failures first, which lifts the start limit."""
+
+    permission = Right.OPERATE
+    runs = Runs.WORKER
+    time_limit = 3600  # where the unit itself sets no limit; a longer one of its own holds (host/machine/lifecycle.py)
+    later = {"reset": False}
+    undoes_when_cancelled = True
 
     op: Literal["start"] = "start"
     name: KnownName
@@ -34,17 +89,29 @@ class Start(Order):
 class Poweroff(Order):
     """Ask the machine's init to power off; succeeds when the machine is gone."""
 
+    permission = Right.OPERATE
+    runs = Runs.WORKER
+    time_limit = 120
+
     op: Literal["poweroff"] = "poweroff"
     name: KnownName
 
 
 class Reboot(Order):
+    permission = Right.OPERATE
+    runs = Runs.WORKER
+    time_limit = 120
+
     op: Literal["reboot"] = "reboot"
     name: KnownName
 
 
 class Terminate(Order):
     """Kill the machine's processes without asking its init."""
+
+    permission = Right.OPERATE
+    runs = Runs.WORKER
+    overtakes = True  # it is what a person orders when a poweroff hangs
 
     op: Literal["terminate"] = "terminate"
     name: KnownName
@@ -53,11 +120,17 @@ class Terminate(Order):
 class Enable(Order):
     """Start the machine when the host boots."""
 
+    permission = Right.OPERATE
+    runs = Runs.WORKER
+
     op: Literal["enable"] = "enable"
     name: KnownName
 
 
 class Disable(Order):
+    permission = Right.OPERATE
+    runs = Runs.WORKER
+
     op: Literal["disable"] = "disable"
     name: KnownName
 
@@ -91,6 +164,13 @@ class Apply(Order):
     running with an address); if it is not, the host itself puts back what it replaced. 0 never puts anything back.
     """
 
+    permission = Right.CONFIGURE
+    runs = Runs.WORKER
+    time_limit = 120
+    can_be_retried = False  # but pressed again: the draft is still there, and the file may have changed
+    stays_fresh = True
+    undoes_when_cancelled = True
+
     op: Literal["apply"] = "apply"
     name: KnownName
     configuration: Configuration
@@ -104,6 +184,16 @@ class Apply(Order):
             raise ValueError("Without a restart there is nothing to watch, so nothing can be put back.")
         return self
 
+    def permissions(self) -> tuple[Right, ...]:
+        """One that restarts the machine besides operates it."""
+        return (self.permission, Right.OPERATE) if self.restart else (self.permission,)
+
+    def work_seconds(self) -> int:
+        """One that restarts the machine and watches it takes longer."""
+        if not self.restart:
+            return self.time_limit
+        return self.time_limit + RESTART_LIMIT + (self.rollback_after + RESTART_LIMIT if self.rollback_after else 0)
+
 
 class OldDropin(BaseModel):
     """A drop-in somebody left, and the sum of what the person saw in it."""
@@ -116,6 +206,9 @@ class OldDropin(BaseModel):
 
 class Tidy(Order):
     """Remove drop-ins of the machine's unit that people left, while they are as they were seen. Copies stay."""
+
+    permission = Right.CONFIGURE
+    runs = Runs.WORKER
 
     op: Literal["tidy"] = "tidy"
     name: KnownName
@@ -140,6 +233,13 @@ class Build(Order):
     person decided about are `seen`; anything else is refused.
     """
 
+    permission = Right.BUILD
+    runs = Runs.UNIT
+    phases = ("prepare", "bootstrap", "packages", "configure", "finish", "import")
+    time_limit = 3600
+    later = {"leftovers": "refuse", "seen": []}
+    runs_recipe = True
+
     op: Literal["build"] = "build"
     name: NewName
     recipe: Recipe
@@ -157,6 +257,12 @@ class Bake(Order):
     """Build the base of a recipe anew, without a machine from it. `locale` and `timezone` as in FirstBoot: both decide
     which packages are in it."""
 
+    permission = Right.BUILD
+    runs = Runs.UNIT
+    phases = ("prepare", "bootstrap", "packages", "configure", "finish")
+    time_limit = 3600
+    runs_recipe = True
+
     op: Literal["bake"] = "bake"
     recipe: Based
     first_boot: FirstBoot = FirstBoot()
@@ -164,6 +270,10 @@ class Bake(Order):
 
 class Discard(Order):
     """Remove a base; machines made from it stay as they are. `base` is the id its host reported."""
+
+    permission = Right.BUILD
+    runs = Runs.UNIT
+    time_limit = 900
 
     op: Literal["discard"] = "discard"
     base: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -174,6 +284,11 @@ class Export(Order):
 
     At most `limit` bytes.
     """
+
+    permission = Right.BUILD
+    runs = Runs.UNIT
+    phases = ("check", "pack", "send")
+    time_limit = 7200
 
     op: Literal["export"] = "export"
     name: KnownName
@@ -186,6 +301,9 @@ class Export(Order):
 class Mark(Order):
     """Make an image read-only, which makes it a template, or writable again."""
 
+    permission = Right.BUILD
+    runs = Runs.WORKER
+
     op: Literal["mark"] = "mark"
     name: KnownName
     read_only: bool
@@ -195,6 +313,12 @@ class Pool(Order):
     """Give a host whose images lie on a plain file system a btrfs pool of `size` bytes in a file, and copy all images
     into it; what was there stays beside it until somebody removes it."""
 
+    permission = Right.ADMINISTER
+    runs = Runs.UNIT
+    phases = ("check", "make", "copy", "switch")
+    time_limit = 7200
+    runs_alone = True  # it moves all images
+
     op: Literal["pool"] = "pool"
     size: int = Field(ge=2 * 1024**3, le=2**50)
 
@@ -203,6 +327,13 @@ class Remove(Order):
     """Remove image and configuration. `image_id` is what the host last reported of the image (its creation time in µs
     and inode), so that a late order cannot remove a newer machine of the same name. `replaces_*` are the sums of its files
     as the person saw them, as in Configuration; "" for files nobody looked at."""
+
+    permission = Right.REMOVE
+    runs = Runs.UNIT
+    phases = ("check", "configuration", "image")
+    time_limit = 900
+    later = {"replaces_nspawn": "", "replaces_limits": ""}
+    goes_on_when_killed = True
 
     op: Literal["remove"] = "remove"
     name: KnownName
@@ -218,12 +349,20 @@ def _nobody_or_known(name: str) -> str:
 class Examine(Order):
     """Look for what is wrong with a machine, or with the host itself when `name` is "". Changes nothing."""
 
+    permission = Right.OPERATE
+    runs = Runs.WORKER
+    needs_clock = False
+
     op: Literal["examine"] = "examine"
     name: Annotated[str, AfterValidator(_nobody_or_known)] = ""
 
 
 class Mend(Order):
     """Mend one thing an examination found, by its word of findings.MENDS. `name` as in Examine."""
+
+    permission = Right.ADMINISTER
+    runs = Runs.WORKER
+    needs_clock = False
 
     op: Literal["mend"] = "mend"
     name: Annotated[str, AfterValidator(_nobody_or_known)] = ""
@@ -233,12 +372,21 @@ class Mend(Order):
 class Prove(Order):
     """Load a running machine's own control group with work up to its limits, for seconds, and measure that they hold."""
 
+    permission = Right.OPERATE
+    runs = Runs.UNIT
+    phases = ("check", "processor", "memory")
+    time_limit = 180
+    at_once = 1  # two would measure each other
+
     op: Literal["prove"] = "prove"
     name: KnownName
 
 
 class Cancel(Order):
     """Stop a job: its unit if it has one, or never begin it."""
+
+    permission = Right.OPERATE
+    runs = Runs.CONTROL
 
     op: Literal["cancel"] = "cancel"
     job: UUID
@@ -247,12 +395,20 @@ class Cancel(Order):
 class Resend(Order):
     """Send all reports after number `after` once more: some did not arrive."""
 
+    permission = Right.SEE
+    runs = Runs.CONTROL
+    reads_only = True
+
     op: Literal["resend"] = "resend"
     after: int = Field(ge=0)
 
 
 class Refresh(Order):
     """Send a full inventory now, and then once more what holds of every machine."""
+
+    permission = Right.SEE
+    runs = Runs.CONTROL
+    reads_only = True
 
     op: Literal["refresh"] = "refresh"
 
@@ -262,109 +418,64 @@ class Resynchronise(Order):
     `number` + 1 on, forget those that were not sent, and tell everything anew. With `if_behind` only where the ledger is
     behind indeed: in an earlier epoch than the one before, or not as far as `number`."""
 
+    permission = Right.ADMINISTER
+    runs = Runs.CONTROL
+
     op: Literal["resynchronise"] = "resynchronise"
     epoch: int = Field(ge=2, le=2**62)
     number: int = Field(ge=0, lt=2**62)
     if_behind: bool = False
 
 
-AnyOrder = Annotated[
-    Start
-    | Poweroff
-    | Reboot
-    | Terminate
-    | Enable
-    | Disable
-    | Apply
-    | Tidy
-    | Build
-    | Bake
-    | Discard
-    | Export
-    | Mark
-    | Pool
-    | Remove
-    | Cancel
-    | Resend
-    | Refresh
-    | Resynchronise
-    | Examine
-    | Mend
-    | Prove,
-    Field(discriminator="op"),
-]
-_ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
-
-IN_A_UNIT = frozenset({"build", "bake", "discard", "export", "pool", "remove", "prove"})
-CONTROL = frozenset({"cancel", "resend", "refresh", "resynchronise"})
-READS_ONLY = frozenset({"resend", "refresh"})  # of these a host obeys an older copy of the panel too
-RECIPE_OPS = frozenset({"build", "bake"})  # what runs a recipe
-
-# op → the steps of its work, in order, so that a page can name those to come.
-PHASES: dict[str, tuple[str, ...]] = {
-    "build": ("prepare", "bootstrap", "packages", "configure", "finish", "import"),
-    "bake": ("prepare", "bootstrap", "packages", "configure", "finish"),
-    "export": ("check", "pack", "send"),
-    "pool": ("check", "make", "copy", "switch"),
-    "remove": ("check", "configuration", "image"),
-    "prove": ("check", "processor", "memory"),
-}
-
-# Seconds: how long an order waits for its host, and how long its work may take.
-EXPIRES_AFTER = 24 * 3600
-TIME_LIMIT: dict[str, int] = {
-    "build": 3600,
-    "bake": 3600,
-    "export": 7200,
-    "pool": 7200,
-    "discard": 900,
-    "remove": 900,
-    "poweroff": 120,
-    "reboot": 120,
-    "start": 3600,  # where the unit itself sets no limit; a longer one of its own holds (host/machine/lifecycle.py)
-    "apply": 120,
-    "prove": 180,
-}
-DEFAULT_TIME_LIMIT = 60
-RESTART_LIMIT = 300  # what a restart may take beyond an apply, and again the way back
+def op_of(kind: type[Order]) -> str:
+    """The word for an operation on the wire, in the database and in a host's policy."""
+    return str(kind.model_fields["op"].default)
 
 
-def restarts(order: AnyOrder) -> bool:
-    """Whether an order restarts a machine besides what it is for."""
-    return isinstance(order, Apply) and order.restart
+# Every class above, by its word.
+KINDS: dict[str, type[Order]] = {op_of(kind): kind for kind in Order.__subclasses__()}
+RECIPE_OPS = frozenset(op for op, kind in KINDS.items() if kind.runs_recipe)
 
 
-def time_limit(order: AnyOrder) -> int:
-    """Seconds this order's work may take; an apply that restarts the machine and watches it takes longer."""
-    most = TIME_LIMIT.get(order.op, DEFAULT_TIME_LIMIT)
-    if isinstance(order, Apply) and order.restart:
-        most += RESTART_LIMIT + order.rollback_after + (RESTART_LIMIT if order.rollback_after else 0)
-    return most
+class _Unknown(Order):
+    """An operation of another version: nothing is known of it, so the most cautious is taken."""
+
+    permission = Right.ADMINISTER
+    runs = Runs.WORKER
 
 
-def from_wire(data: object) -> AnyOrder:
+def kind_of(op: str) -> type[Order]:
+    """What is known of an operation by its word, also of one that a database or a ledger has from another version."""
+    return KINDS.get(op, _Unknown)
+
+
+def authorize(role: str, order: Order) -> None:
+    """Pass silently when people of this role may place this order.
+
+    Called by the panel before a job is made and again by the host before it acts. Raises NotAllowed.
+    """
+    for right in order.permissions():
+        permissions.authorize(role, right)
+
+
+def from_wire(data: object) -> Order:
     """An order out of parsed JSON. Raises BadValue with the first thing that is wrong."""
+    op = data.get("op") if isinstance(data, dict) else None
+    if not isinstance(op, str) or op not in KINDS:
+        raise BadValue("The order cannot be read: no known operation is named in it.", field="op")
     try:
-        return _ORDER.validate_python(data)
+        return KINDS[op].model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join((op, *(str(part) for part in first["loc"])))
         raise BadValue(f"The order cannot be read: {where}: {first['msg']}", field=where) from error
 
 
-def to_wire(order: AnyOrder) -> dict[str, object]:
+def to_wire(order: Order) -> dict[str, object]:
     return order.model_dump(mode="json")
-
-
-# op → fields that came later, with what every host does where they are missing
-_LATER: dict[str, dict[str, object]] = {
-    "start": {"reset": False},
-    "build": {"leftovers": "refuse", "seen": []},
-    "remove": {"replaces_nspawn": "", "replaces_limits": ""},
-}
 
 
 def to_send(wire: Mapping[str, object]) -> dict[str, object]:
     """The same without later fields that ask for nothing: a host older than the panel refuses what it does not know."""
-    later = _LATER.get(str(wire.get("op")), {})
+    later = kind_of(str(wire.get("op"))).later
     return {name: value for name, value in wire.items() if name not in later or value != later[name]}

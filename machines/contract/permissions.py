@@ -1,4 +1,4 @@
-"""Who may do what. One `authorize()`, called by the panel before a job is made and again by the host before it acts."""
+"""Who may do what. Which of these an operation needs stands with its order (orders.py)."""
 
 from enum import StrEnum
 
@@ -24,32 +24,6 @@ RIGHTS: dict[Role, frozenset[Right]] = {
     Role.ADMINISTRATOR: frozenset(Right),
 }
 
-# The right each operation needs (contract/orders.py). An operation without a line here is refused.
-RIGHT_FOR: dict[str, Right] = {
-    "start": Right.OPERATE,
-    "poweroff": Right.OPERATE,
-    "reboot": Right.OPERATE,
-    "terminate": Right.OPERATE,
-    "enable": Right.OPERATE,
-    "disable": Right.OPERATE,
-    "apply": Right.CONFIGURE,
-    "tidy": Right.CONFIGURE,
-    "build": Right.BUILD,
-    "bake": Right.BUILD,
-    "discard": Right.BUILD,
-    "export": Right.BUILD,
-    "mark": Right.BUILD,
-    "pool": Right.ADMINISTER,
-    "remove": Right.REMOVE,
-    "examine": Right.OPERATE,
-    "mend": Right.ADMINISTER,
-    "prove": Right.OPERATE,
-    "cancel": Right.OPERATE,
-    "resend": Right.SEE,
-    "refresh": Right.SEE,
-    "resynchronise": Right.ADMINISTER,
-}
-
 
 def authorize(role: str, right: Right) -> None:
     """Pass silently when people of this role hold the right.
@@ -62,15 +36,3 @@ def authorize(role: str, right: Right) -> None:
             f"This needs the right to {right}, which the role “{role or 'none'}” does not have.",
             hint="An administrator can do it or change your role.",
         )
-
-
-def authorize_operation(role: str, operation: str, *, restarts: bool = False) -> None:
-    """The same for an operation of an order; one that restarts a machine besides needs the right to operate it.
-
-    Raises NotAllowed, also for an operation nobody has listed.
-    """
-    if operation not in RIGHT_FOR:
-        raise NotAllowed(f"Nobody may order “{operation}”: it is not a known operation.")
-    authorize(role, RIGHT_FOR[operation])
-    if restarts:
-        authorize(role, Right.OPERATE)

@@ -9,7 +9,8 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Case, Q, When
 from django.utils import timezone
 
-from machines.contract.orders import CONTROL, EXPIRES_AFTER
+from machines.contract import orders
+from machines.contract.orders import EXPIRES_AFTER, Runs
 from machines.contract.states import FINAL_JOB_STATES, MAY_BECOME, OUTCOMES, UNFINISHED_JOB_STATES, JobState
 from machines.models.host import Host
 
@@ -132,12 +133,11 @@ class Job(models.Model):
 
     @property
     def can_be_cancelled(self) -> bool:
-        return not self.is_final and self.cancel_asked_at is None and self.op not in CONTROL
+        return not self.is_final and self.cancel_asked_at is None and orders.kind_of(self.op).runs is not Runs.CONTROL
 
     @property
     def can_be_retried(self) -> bool:
-        """An apply is not retried but pressed again: the draft is still there, and the file may have changed."""
-        return self.is_final and self.state != JobState.SUCCEEDED and self.op != "apply"
+        return self.is_final and self.state != JobState.SUCCEEDED and orders.kind_of(self.op).can_be_retried
 
     def seconds(self, now: datetime | None = None) -> float | None:
         """How long the work took, or has taken so far; None before it began."""

@@ -1,6 +1,5 @@
 """Orders: there and back unchanged, and nothing that is not an order."""
 
-from typing import get_args
 from uuid import uuid4
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 
 from machines.contract import orders
 from machines.contract.orders import Configuration
+from machines.contract.permissions import Right
 from machines.contract.problems import BadValue
 from machines.contract.recipes import DebianRecipe, FirstBoot
 
@@ -24,11 +24,10 @@ ONE_OF_EACH = [
     orders.Resynchronise(epoch=2, number=7), orders.Examine(), orders.Examine(name="web"), orders.Mend(name="web", what="guest-networkd"), orders.Prove(name="web"),
     orders.Tidy(name="web", files=[orders.OldDropin(path="/etc/systemd/system.control/x.conf", sha256="ab" * 32)]),
 ]  # fmt: skip
-KINDS = get_args(get_args(orders.AnyOrder)[0])
 
 
 def test_there_is_one_of_each():
-    assert {type(order) for order in ONE_OF_EACH} == set(KINDS)
+    assert {type(order) for order in ONE_OF_EACH} == set(orders.KINDS.values())
 
 
 @pytest.mark.parametrize("order", ONE_OF_EACH, ids=lambda order: order.op)
@@ -79,9 +78,34 @@ def test_noise_raises_bad_value_and_nothing_else(data):
         order = orders.from_wire(data)
     except BadValue:
         return
-    assert type(order) in KINDS
+    assert type(order) in orders.KINDS.values()
 
 
-def test_every_operation_that_runs_in_a_unit_has_a_time_limit_of_its_own():
-    assert set(orders.TIME_LIMIT) >= orders.IN_A_UNIT
-    assert {kind.model_fields["op"].default for kind in KINDS} >= orders.CONTROL
+@pytest.mark.parametrize("op", orders.KINDS)
+def test_every_operation_says_who_may_order_it_and_where_it_runs(op):
+    said = vars(orders.KINDS[op])
+    assert isinstance(said["permission"], Right)
+    assert isinstance(said["runs"], orders.Runs)
+
+
+@pytest.mark.parametrize("op", [op for op, kind in orders.KINDS.items() if kind.runs is orders.Runs.UNIT])
+def test_an_operation_that_runs_in_a_unit_has_a_time_limit_of_its_own(op):
+    assert 0 < vars(orders.KINDS[op])["time_limit"] <= orders.EXPIRES_AFTER
+
+
+@pytest.mark.parametrize("op", orders.KINDS)
+def test_what_is_said_of_an_operation_can_be_so(op):
+    kind = orders.KINDS[op]
+    assert len(set(kind.phases)) == len(kind.phases)
+    assert set(kind.later) <= set(kind.model_fields)
+    assert kind.at_once > 0
+    assert not kind.reads_only or kind.runs is orders.Runs.CONTROL
+    assert not kind.goes_on_when_killed or kind.runs is orders.Runs.UNIT
+    assert not (kind.stays_fresh or kind.undoes_when_cancelled or kind.overtakes) or kind.runs is orders.Runs.WORKER
+
+
+def test_of_an_operation_of_another_version_the_most_cautious_is_taken():
+    kind = orders.kind_of("shell")
+    assert (kind.permission, kind.runs) == (Right.ADMINISTER, orders.Runs.WORKER)
+    with pytest.raises(BadValue):
+        orders.from_wire({"op": "shell"})

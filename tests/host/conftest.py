@@ -143,7 +143,7 @@ def panel_key() -> SigningKey:
 def sealed(spool: Spool, panel_key: SigningKey) -> Callable[..., tuple[UUID, str]]:
     """Seal an order as the courier does; keywords change what a test is about."""
 
-    def seal(order: orders.AnyOrder | dict[str, object], **changed: object) -> tuple[UUID, str]:
+    def seal(order: orders.Order | dict[str, object], **changed: object) -> tuple[UUID, str]:
         key = changed.pop("key", panel_key)
         role = changed.pop("role", "administrator")
         now = time.time()

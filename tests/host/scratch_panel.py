@@ -60,7 +60,7 @@ class ScratchPanel:
 
     # --- orders out
 
-    def seal(self, order: orders.AnyOrder, job: UUID | None = None, **changed: Any) -> tuple[UUID, str]:
+    def seal(self, order: orders.Order, job: UUID | None = None, **changed: Any) -> tuple[UUID, str]:
         job, key = job or uuid4(), changed.pop("key", self.key)
         values = {
             "host": self.host, "generation": 1, "job": job, "order": orders.to_wire(order), "issued": time.time(),
@@ -83,12 +83,12 @@ class ScratchPanel:
                 headers={"lang": "py", "task": task, "id": str(uuid4()), "argsrepr": "", "kwargsrepr": ""}, **options,
             )  # fmt: skip
 
-    def order(self, order: orders.AnyOrder, job: UUID | None = None) -> UUID:
+    def order(self, order: orders.Order, job: UUID | None = None) -> UUID:
         job, text = self.seal(order, job)
         self.push(text)
         return job
 
-    def do(self, order: orders.AnyOrder, seconds: float = 60) -> Outcome:
+    def do(self, order: orders.Order, seconds: float = 60) -> Outcome:
         """Sent until it is taken, as the courier does: Redis may hand it to the socket of a worker that was just killed."""
         job, text = self.seal(order)
         for _ in range(3):

@@ -9,7 +9,6 @@ import pytest
 
 from machines.contract import orders
 from machines.contract.configuration import nspawn
-from machines.contract.orders import PHASES
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host.rootfs import build
 from machines.host.storage import base_images
@@ -17,7 +16,7 @@ from machines.host.storage.base_images import Base
 
 
 def test_its_steps_are_those_the_panel_names_before_they_begin():
-    assert tuple(step.__name__.rstrip("_") for step in build.STEPS) == PHASES["build"]
+    assert tuple(step.__name__.rstrip("_") for step in build.STEPS) == orders.Build.phases
 
 
 @pytest.mark.parametrize(

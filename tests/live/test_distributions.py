@@ -72,7 +72,7 @@ def test_rpm_finds_its_database_where_the_machine_looks(fleet, built):
 def test_phases_progress_and_the_command_are_told(fleet, built):
     job, _ = built
     phases = [report.name for report in told(fleet, job, "phase")]
-    assert phases == list(orders.PHASES["build"])
+    assert phases == list(orders.Build.phases)
     notes = [report.note for report in told(fleet, job, "progress")]
     assert any("of 4 packages installed" in note for note in notes), notes
     commands = [report.argv for report in told(fleet, job, "command")]
@@ -192,7 +192,7 @@ def test_zyppers_machine_boots_with_an_address_and_its_own_rpm_knows_what_is_ins
 
 
 def test_zyppers_phases_and_progress_are_told_and_nothing_of_the_job_stays(fleet, green):
-    assert [report.name for report in told(fleet, green[0], "phase")] == list(orders.PHASES["build"])
+    assert [report.name for report in told(fleet, green[0], "phase")] == list(orders.Build.phases)
     notes = [report.note for report in told(fleet, green[0], "progress")]
     assert any("of 4 packages installed" in note for note in notes), notes
     tree = "/var/lib/machines/green"
@@ -258,7 +258,7 @@ def test_pacstraps_machine_boots_with_an_address_and_has_what_was_ordered(fleet,
 
 
 def test_pacstraps_phases_and_progress_are_told(fleet, blue):
-    assert [report.name for report in told(fleet, blue[0], "phase")] == list(orders.PHASES["build"])
+    assert [report.name for report in told(fleet, blue[0], "phase")] == list(orders.Build.phases)
     notes = [report.note for report in told(fleet, blue[0], "progress")]
     assert any("of 3 packages" in note for note in notes), notes
     kept = fleet.host.run(["ls", "/var/lib/nspawnpanel/cache/pacman"]).stdout

@@ -68,7 +68,7 @@ def test_it_boots_with_an_address_and_has_what_was_ordered(fleet, built):
 def test_it_was_dnf_5_and_its_phases_and_progress_are_told(fleet, built):
     job, _ = built
     assert "Building with dnf5." in fleet.panel.lines(job)
-    assert [report.name for report in told(fleet, job, "phase")] == list(orders.PHASES["build"])
+    assert [report.name for report in told(fleet, job, "phase")] == list(orders.Build.phases)
     notes = [report.note for report in told(fleet, job, "progress")]
     assert any(note.endswith("of 4 packages installed") for note in notes), notes
     assert not any("of 6 packages" in note for note in notes), notes  # its two checks are no packages

@@ -129,7 +129,7 @@ class House:
         listed = self.host.run(["ls", "-A", "/var/lib/machines"]).stdout.split()
         return name in listed or f"{name}.raw" in listed
 
-    def order(self, kind: str, name: str) -> orders.AnyOrder:
+    def order(self, kind: str, name: str) -> orders.Order:
         """For a removal with the machine that is to go."""
         if kind in {"remove", "apply"}:
             made = self.panel.do(build(name, CloneRecipe(source="origin")), 120)

@@ -54,7 +54,7 @@ def voice() -> HostVoice:
     return HostVoice()
 
 
-def delivered(valkey: Valkey, host: Host, key: SigningKey) -> list[tuple[envelope.Envelope, orders.AnyOrder]]:
+def delivered(valkey: Valkey, host: Host, key: SigningKey) -> list[tuple[envelope.Envelope, orders.Order]]:
     """What lies in the host's mailbox, opened as the host would open it; oldest first."""
     admin = valkey.admin()
     raw = admin.lrange(routes.prefix(str(host.id)) + routes.queue(str(host.id)), 0, -1)

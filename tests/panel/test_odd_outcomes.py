@@ -19,7 +19,7 @@ from tests.panel.test_intake import HostVoice, fact
 
 pytestmark = pytest.mark.django_db
 
-ORDERS = [order for order in ONE_OF_EACH if order.op not in orders.CONTROL]
+ORDERS = [order for order in ONE_OF_EACH if order.runs is not orders.Runs.CONTROL]
 BASE = {"id": "0123456789abcdef", "fresh": True, "built": 1.0}
 
 

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from nacl.signing import VerifyKey
 
-from machines.contract import envelope, orders, permissions, reports
+from machines.contract import envelope, orders, reports
 from machines.contract.envelope import Envelope
-from machines.contract.orders import AnyOrder
+from machines.contract.orders import Order, Runs
 from machines.contract.problems import BadValue, EnvelopeRefused, Problem
 from machines.host.agent import handlers, message
 from machines.host.agent.queues import Lanes
@@ -38,8 +38,6 @@ REFUSALS = 20  # reports of refused messages at once; one more per REFUSAL_SECON
 REFUSAL_SECONDS = 5.0
 AGAIN_SECONDS = 2.0
 STALE_SECONDS = 600.0  # an order accepted longer ago than this is not carried out by a worker that comes back
-
-GOES_ON = frozenset({"apply", "start"})  # what they have begun goes on without a worker, and is ended when cancelled
 
 
 class Carrier:
@@ -71,11 +69,11 @@ class Carrier:
         host, generation = self._identity
         try:
             sealed, order = envelope.unseal(sealed_order, self._keys, host=host, generation=generation)
-            permissions.authorize_operation(sealed.actor.role, order.op) if order.op in orders.CONTROL else None
+            orders.authorize(sealed.actor.role, order) if order.runs is Runs.CONTROL else None
         except Problem as problem:
             self.refuse(problem)
             return
-        if order.op in orders.CONTROL:
+        if order.runs is Runs.CONTROL:
             self._control(sealed, order)
         else:
             self._take(sealed, order)
@@ -103,7 +101,7 @@ class Carrier:
             self.refuse(problem)
             return None
 
-    def _take(self, sealed: Envelope, order: AnyOrder) -> None:
+    def _take(self, sealed: Envelope, order: Order) -> None:
         """Write the job down before anything is done, and say so; then begin it."""
         accepted = reports.Accepted(job=sealed.job)
         actor = f"{sealed.actor.name} ({sealed.actor.role})"
@@ -121,7 +119,7 @@ class Carrier:
             return
         LOG.info("Job %s: %s %s, ordered by %s", sealed.job, order.op, getattr(order, "name", ""), actor)
         try:
-            permissions.authorize_operation(sealed.actor.role, order.op, restarts=orders.restarts(order))
+            orders.authorize(sealed.actor.role, order)
             policy.allow(self._host.policy, order)
         except Problem as problem:
             self._end(sealed.job, "", "failed", problem)
@@ -141,12 +139,12 @@ class Carrier:
         if row.outcome is not None:
             self._reporter.send(reports.Outcome.model_validate(row.outcome))
 
-    def _begin(self, job: UUID, order: AnyOrder, *, again: bool = False) -> None:
+    def _begin(self, job: UUID, order: Order, *, again: bool = False) -> None:
         name = str(getattr(order, "name", ""))
-        if order.op in orders.IN_A_UNIT:
+        if order.runs is Runs.UNIT:
             self._lanes.put(name, lambda: self._place(job, name))
         else:
-            lane = f"terminate {name}" if order.op == "terminate" else name
+            lane = f"{order.op} {name}" if order.overtakes else name
             self._lanes.put(lane, lambda: self._converge(job, order, name, again))
 
     def _place(self, job: UUID, name: str) -> None:
@@ -167,7 +165,10 @@ class Carrier:
         if moving := self._mover(job, every, own):
             return moving
         rows = [row for row in every if row.name == name] if name else []
-        first = next((r for r in rows if r.op in orders.IN_A_UNIT and r.id != job and (r.taken < own or r.begun)), None)
+        first = next(
+            (r for r in rows if orders.kind_of(r.op).runs is Runs.UNIT and r.id != job and (r.taken < own or r.begun)),
+            None,
+        )
         if first is None:
             return None
         return MachineBusy(
@@ -179,8 +180,10 @@ class Carrier:
     @staticmethod
     def _mover(job: UUID, rows: list[Row], own: float) -> MachineBusy | None:
         """All images are moved into a new pool alone: neither beside other jobs nor they beside it."""
-        is_move = any(row.op == "pool" and row.id == job for row in rows)
-        first = next((r for r in rows if r.id != job and r.taken < own and (is_move or r.op == "pool")), None)
+        is_move = any(orders.kind_of(row.op).runs_alone and row.id == job for row in rows)
+        first = next(
+            (r for r in rows if r.id != job and r.taken < own and (is_move or orders.kind_of(r.op).runs_alone)), None
+        )
         if first is None:
             return None
         if is_move:
@@ -191,7 +194,7 @@ class Carrier:
 
     # --- converging orders
 
-    def _converge(self, job: UUID, order: AnyOrder, name: str, again: bool, *, stopped: bool = False) -> None:
+    def _converge(self, job: UUID, order: Order, name: str, again: bool, *, stopped: bool = False) -> None:
         """`stopped`: an earlier worker had begun it and a person has cancelled it since."""
         row = self._ledger.job(job)
         begun = row.begun if again and row is not None and row.begun is not None else time.time()
@@ -243,9 +246,9 @@ class Carrier:
 
     # --- control orders
 
-    def _control(self, sealed: Envelope, order: AnyOrder) -> None:
+    def _control(self, sealed: Envelope, order: Order) -> None:
         with self._ledger.writing() as db:
-            follows = order_sequence.hear(db, sealed, reads_only=order.op in orders.READS_ONLY)
+            follows = order_sequence.hear(db, sealed, reads_only=order.reads_only)
         if not follows:
             self._refuse_superseded(sealed)
         elif isinstance(order, orders.Resend):
@@ -292,7 +295,7 @@ class Carrier:
         task = self._active.get(job)
         if task is not None:
             task.stop.set()
-        elif row.op in orders.IN_A_UNIT:  # beside this thread, in which orders are taken in one by one
+        elif orders.kind_of(row.op).runs is Runs.UNIT:  # beside this thread, in which orders are taken in one by one
             threads.begin(self._units.cancel, f"cancel {job}", row)
 
     # --- after a start of the worker
@@ -305,7 +308,7 @@ class Carrier:
             order = _order_of(row)
             if order is None:
                 threads.begin(self._give_up, f"give up {row.id}", row)
-            elif row.op in orders.IN_A_UNIT:
+            elif orders.kind_of(row.op).runs is Runs.UNIT:
                 self._units.adopt(row)
             else:
                 self._adopt_converging(row, order)
@@ -327,22 +330,22 @@ class Carrier:
         )
         self._end(row.id, row.name, "failed", unknown)
 
-    def _adopt_converging(self, row: Row, order: AnyOrder) -> None:
-        if row.cancelled and not (row.op in GOES_ON and row.begun):
+    def _adopt_converging(self, row: Row, order: Order) -> None:
+        if row.cancelled and not (orders.kind_of(row.op).undoes_when_cancelled and row.begun):
             self._end(row.id, row.name, "cancelled", Stopped("The job was cancelled."))
             return
         since = row.begun or row.taken
         if row.cancelled:  # what it has begun is ended: both files are the old ones or the new ones, no start goes on
             self._lanes.put(row.name, lambda: self._converge(row.id, order, row.name, again=True, stopped=True))
             return
-        if order.op != "apply" and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
+        if not order.stays_fresh and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
             late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")
             self._end(row.id, row.name, "failed", late)
         else:
             self._begin(row.id, order, again=row.begun is not None)
 
 
-def _order_of(row: Row) -> AnyOrder | None:
+def _order_of(row: Row) -> Order | None:
     """The order of a job, or None where it cannot be read."""
     try:
         return orders.from_wire(row.wanted)

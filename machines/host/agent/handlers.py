@@ -98,6 +98,6 @@ TABLE: Mapping[str, Handler] = {
 }
 
 
-def deadline(order: orders.AnyOrder, begun: float) -> float:
+def deadline(order: orders.Order, begun: float) -> float:
     """Until when an order's work may take, seconds since the epoch."""
-    return begun + orders.time_limit(order)
+    return begun + order.work_seconds()

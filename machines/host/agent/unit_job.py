@@ -54,7 +54,7 @@ def _prove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
     return prove(host, task)
 
 
-# The operations of contract.orders.IN_A_UNIT. Each takes the host, the task and what is sealed in the order.
+# The operations of contract.orders that run in a unit. Each takes the host, the task and what is sealed in the order.
 TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
     "build": _build,
     "bake": lambda host, task, _: bake(host, task),

@@ -48,9 +48,8 @@ CLEAR_TRIES = 3
 TRIES = 5  # of a removal that is killed again and again
 OUR_LOG = "journalctl -u nspawnpanel-host"
 STOP_SECONDS = 4  # between SIGTERM and SIGKILL
-OTHERS_AT_ONCE = 4
+RECIPES = "recipes"  # what all orders that run a recipe wait for
 UNPACKING = 2 * 1024**3  # bytes; the tools that unpack are held to 512 MiB themselves
-AT_ONCE = {"prove": 1}  # two would measure each other
 SOURCE = Path(machines.__file__).parents[1]
 
 
@@ -60,7 +59,7 @@ def argv(row: Row, state: Path, surroundings: Path | None = None) -> list[str]:
     unit = job_unit(row.id)
     properties = [
         "KillMode=control-group", "SendSIGKILL=yes", f"TimeoutStopSec={STOP_SECONDS}",
-        f"RuntimeMaxSec={orders.TIME_LIMIT[row.op]}", "OOMPolicy=stop",
+        f"RuntimeMaxSec={orders.kind_of(row.op).time_limit}", "OOMPolicy=stop",
         "CPUWeight=20", "IOWeight=20", f"MemoryMax={_memory(row)}", "TasksMax=4096", "CPUAccounting=yes",
         "PrivateMounts=yes", "LogRateLimitIntervalSec=0",
     ]  # fmt: skip
@@ -104,7 +103,7 @@ def _memory(row: Row) -> str:
 
 def _gate(op: str) -> str:
     """What a job waits with others for: builds of machines and of bases are one kind."""
-    return "build" if op == "bake" else op
+    return RECIPES if orders.kind_of(op).runs_recipe else op
 
 
 def weigh_slice() -> None:
@@ -141,7 +140,7 @@ class Units:
         self._launch(row)
 
     def _is_full(self, gate: str) -> bool:
-        most = self._host.policy.builds_at_once if gate == "build" else AT_ONCE.get(gate, OTHERS_AT_ONCE)
+        most = self._host.policy.builds_at_once if gate == RECIPES else orders.kind_of(gate).at_once
         return sum(busy == gate for busy in self._busy.values()) >= most
 
     def _say_positions(self, gate: str) -> None:
@@ -297,7 +296,7 @@ class Units:
         if known is not None and known.cancelled:
             self._end(row, "cancelled", Stopped("A person cancelled the job.").to_wire(), {})
         elif how == "timeout":
-            limit = orders.TIME_LIMIT[row.op] // 60
+            limit = orders.kind_of(row.op).time_limit // 60
             self._end(row, "timed_out", TookTooLong(f"The job took longer than {limit} minutes.").to_wire(), {})
         elif self._is_made(row):
             self._end(row, *self._run_as_ordered(row))
@@ -322,7 +321,9 @@ class Units:
     def _goes_on(self, row: Row, *, was_ended: bool) -> bool:
         """Half a machine is no machine: a removal that was killed goes on where it was, some times. One that was ended on
         purpose does so when its machine cannot start any more: then there is nothing to go back to."""
-        if row.op != "remove" or (was_ended and not os.path.lexists(self._host.paths.aside(row.id))):
+        if not orders.kind_of(row.op).goes_on_when_killed or (
+            was_ended and not os.path.lexists(self._host.paths.aside(row.id))
+        ):
             return False
         folder = self._host.paths.job(row.id)
         try:

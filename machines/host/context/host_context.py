@@ -75,7 +75,7 @@ class Task:
     `again` says that an earlier worker had begun it before it died."""
 
     job: UUID
-    order: orders.AnyOrder
+    order: orders.Order
     voice: Voice
     begun: float
     deadline: float

@@ -355,7 +355,7 @@ def _tell(machine: Machine, state: UnitState, told: str) -> str:
 def patience(task: Task, state: UnitState) -> float:
     """Until when we wait for a start, in seconds since the epoch: as long as systemd does, and where it sets no limit as
     long as a start order may take."""
-    limit = orders.TIME_LIMIT["start"] if state.start_limit is None else state.start_limit + _SPARE
+    limit = orders.Start.time_limit if state.start_limit is None else state.start_limit + _SPARE
     return max(task.deadline, max(task.begun, state.began) + limit)
 
 

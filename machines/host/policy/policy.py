@@ -19,7 +19,6 @@ from machines.contract import orders, recipes
 from machines.contract.configuration import command_line, egress_rules, file_policy, nspawn, protected
 from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.limits import PROPERTIES
-from machines.contract.permissions import RIGHT_FOR
 from machines.contract.problems import NotAllowed
 from machines.host.policy import protection
 from machines.host.policy.protection import Source
@@ -38,7 +37,7 @@ NETWORKS = ("veth", "zone", "bridge", "macvlan", "ipvlan", "host", "none", "othe
 class Policy:
     """The rules. Lists of names may use shell patterns (fnmatch)."""
 
-    ops: tuple[str, ...] = tuple(sorted(RIGHT_FOR))
+    ops: tuple[str, ...] = tuple(sorted(orders.KINDS))
     machines: tuple[str, ...] = ("*",)
     bind_sources: tuple[str, ...] = ("/srv", "/mnt", "/media")
     bind_sources_read_only: tuple[str, ...] = ("/usr/share", "/etc/ssl/certs", "/etc/resolv.conf")
@@ -124,7 +123,7 @@ def _refuse(rule: str, message: str) -> NotAllowed:
     )
 
 
-def allow(policy: Policy, order: orders.AnyOrder) -> None:
+def allow(policy: Policy, order: orders.Order) -> None:
     """Pass silently when the policy lets this order happen at all. Raises NotAllowed naming the rule.
 
     The files of an Apply or Build are judged by allow_files() on their final text, by the code that writes them.

@@ -78,7 +78,7 @@ def _carry_out(building: Building, *, fresh: bool) -> dict[str, Any]:
     with building.undo, contextlib.ExitStack() as turn:
         for step in STEPS:
             phase = step.__name__.rstrip("_")
-            if phase in orders.PHASES[building.task.order.op]:
+            if phase in building.task.order.phases:
                 building.enter(phase)
                 step(building)
             if step is prepare:

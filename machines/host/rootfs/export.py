@@ -20,7 +20,6 @@ from machines.contract.configuration import nspawn as contract_nspawn
 from machines.contract.configuration.carried import Carried, Remark
 from machines.contract.configuration.command_line import TRUSTED, CommandLine
 from machines.contract.names import MachineName
-from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
 from machines.contract.reports import FoundFile
@@ -69,7 +68,7 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
 
 
 def _enter(task: Task, phase: str) -> None:
-    steps = PHASES["export"]
+    steps = task.order.phases
     task.voice.phase(phase, steps.index(phase) + 1, len(steps))
 
 

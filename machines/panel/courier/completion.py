@@ -9,9 +9,9 @@ from datetime import datetime
 from django.db import transaction
 from django.utils import timezone
 
-from machines.contract import reports
+from machines.contract import orders, reports
 from machines.contract.configuration import nspawn
-from machines.contract.permissions import authorize_operation
+from machines.contract.permissions import authorize
 from machines.models import Job, Machine, Revision, User
 from machines.models.job import WAS_SENT
 from machines.panel.configs import effective_settings, rollouts
@@ -23,7 +23,7 @@ from machines.panel.orders import dispatch
 @transaction.atomic
 def cancel(job: Job, *, by: User) -> bool:
     """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
-    authorize_operation(by.role, "cancel")
+    authorize(by.role, orders.Cancel.permission)
     now = timezone.now()
     unsent = Job.objects.filter(pk=job.pk, state="queued").update(
         state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now, owes_cancel=WAS_SENT

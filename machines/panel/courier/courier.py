@@ -215,7 +215,7 @@ class Courier:
     def _control(
         self,
         host: Host,
-        order: orders.AnyOrder,
+        order: orders.Order,
         *,
         by: tuple[str, str] = ITSELF,
         mailbox: Mailbox | None = None,
@@ -245,7 +245,7 @@ class Courier:
         by another one that may be its own, `also_by` seconds ahead."""
         ahead = host.clock_skew or 0.0
         other = ahead if also_by is None else also_by
-        place = epochs.present_place if order["op"] in orders.READS_ONLY else epochs.next_place
+        place = epochs.present_place if orders.kind_of(str(order["op"])).reads_only else epochs.next_place
         epoch, sequence = place(host, self._keeper.number)
         return envelope.seal(
             envelope.Envelope(

@@ -22,7 +22,7 @@ from django.utils import timezone
 from nacl.signing import VerifyKey
 
 from machines.contract import envelope, reports
-from machines.contract.orders import IN_A_UNIT
+from machines.contract.orders import Runs, kind_of
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState
 from machines.models import Event, Found, Host, Job, LogChunk, Machine
@@ -442,7 +442,7 @@ def _lines(host: Host, job: Job, report: reports.Lines, began: datetime) -> tupl
     says; what is beyond a budget is left out, with all that follows."""
     if job.log_cut or report.first > settings.LOG_LINES_PER_JOB:
         return [], _cut(job, budgets.OF_JOB) if not job.log_cut else set()
-    if job.op in IN_A_UNIT and not job.phases:  # it says that it waits for others
+    if kind_of(job.op).runs is Runs.UNIT and not job.phases:  # it says that it waits for others
         _wait(job, began)
     else:
         _running(job, began)

@@ -5,13 +5,13 @@ with clocks that differ by more than a minute none is sent, whichever of the two
 """
 
 from machines.contract.envelope import CLOCK_SKEW
+from machines.contract.orders import kind_of
 from machines.contract.problems import Problem
 from machines.contract.quantities import duration
 from machines.models import Host
 
 UNSEEN = 2.0  # seconds by which two clocks may differ without a word
 AGREED = 3.0  # seconds by which two measurements may differ
-DESPITE = frozenset({"examine", "mend"})
 
 
 def measure(host: Host, ahead: float) -> None:
@@ -32,7 +32,7 @@ def is_wrong(skew: float | None) -> bool:
 
 def holds_back(skew: float | None, op: str) -> bool:
     """Whether an order waits until the clocks agree."""
-    return is_wrong(skew) and op not in DESPITE
+    return is_wrong(skew) and kind_of(op).needs_clock
 
 
 def in_words(skew: float) -> str:

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from machines.contract import orders
-from machines.contract.orders import EXPIRES_AFTER, TIME_LIMIT
+from machines.contract.orders import EXPIRES_AFTER, KINDS
 from machines.contract.problems import Problem
 from machines.contract.recipes import ArchiveRecipe, BuildSecrets
 from machines.models import Archive, Host, Job, Machine, User
@@ -26,7 +26,7 @@ from machines.panel.orders.dispatch import SECRETS_LAST
 Purpose = Literal["get", "put"]
 
 _SALT = "nspawnpanel.archive"
-TOKEN_LASTS = timedelta(seconds=2 * EXPIRES_AFTER + max(TIME_LIMIT.values())) + SECRETS_LAST
+TOKEN_LASTS = timedelta(seconds=2 * EXPIRES_AFTER + max(kind.time_limit for kind in KINDS.values())) + SECRETS_LAST
 
 
 def has_address() -> bool:

@@ -147,7 +147,9 @@ def _made(job: Job, report: reports.Outcome) -> dict[str, Any] | None:
         return None
     packages = report.result.get("packages")
     try:
-        recipe = orders.from_wire(job.order).recipe  # type: ignore[union-attr]
+        order = orders.from_wire(job.order)
+        assert isinstance(order, orders.Build | orders.Bake)  # as its op says
+        recipe = order.recipe
         fact = reports.BaseFact(
             id=str(told.get("id")), key="", title=_title(recipe), built=float(told.get("built") or 0),
             used=report.at, bytes=int(report.result.get("bytes") or 0), job=job.uuid,

@@ -13,7 +13,6 @@ from django.db import IntegrityError, transaction
 from nacl.public import PublicKey
 
 from machines.contract import envelope, orders, routes
-from machines.contract.permissions import authorize_operation
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, is_unverified, key_of
 from machines.models import Event, Host, Job, RecipeVersion, Revision, User
@@ -36,7 +35,7 @@ class Busy(Problem):
 
 @transaction.atomic
 def place(
-    order: orders.AnyOrder,
+    order: orders.Order,
     *,
     on: Host,
     by: User,
@@ -52,7 +51,7 @@ def place(
     machine.
     """
     # Groups go on by themselves; not for somebody who was shut out since.
-    authorize_operation(by.role if by.is_active else "", order.op, restarts=orders.restarts(order))
+    orders.authorize(by.role if by.is_active else "", order)
     earlier = Job.objects.filter(key=key).first() if key else None
     if earlier:
         return earlier
@@ -87,7 +86,7 @@ def place(
     return job
 
 
-def _note_unverified(order: orders.AnyOrder, job: Job) -> None:
+def _note_unverified(order: orders.Order, job: Job) -> None:
     """That an image nobody vouches for was asked for is written down, whichever way it was ordered."""
     if not isinstance(order, orders.Build) or not is_unverified(order.recipe):
         return

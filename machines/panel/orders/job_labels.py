@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from machines.contract.orders import IN_A_UNIT, RECIPE_OPS
+from machines.contract import orders
+from machines.contract.orders import RECIPE_OPS, Runs
 from machines.contract.states import HostState, JobState
 from machines.models import Job
 from machines.models.host import host_state
@@ -90,7 +91,7 @@ def cancelling(op: str, state: str) -> str:
         return "Nothing has been sent yet. The order is withdrawn."
     if state == JobState.SENT:
         return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
-    if op in IN_A_UNIT and state == JobState.ACCEPTED:
+    if orders.kind_of(op).runs is Runs.UNIT and state == JobState.ACCEPTED:
         return f"It waits for other {_kind(op)} and has not begun. The order is withdrawn."
     return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
 
@@ -152,7 +153,11 @@ class Wait:
     def reason(self, state: str, now: datetime) -> Reason | None:
         """None when the job has begun or ended."""
         if state == JobState.ACCEPTED:
-            if self.op in IN_A_UNIT and self.accepted_at and (now - self.accepted_at).total_seconds() > PATIENCE:
+            if (
+                orders.kind_of(self.op).runs is Runs.UNIT
+                and self.accepted_at
+                and (now - self.accepted_at).total_seconds() > PATIENCE
+            ):
                 said = (
                     f"{self.place} on {self.host}" if self.place else f"other {_kind(self.op)} on {self.host} go first"
                 )

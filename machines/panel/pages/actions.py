@@ -18,7 +18,7 @@ class Verb:
     """`asks` is what the dialog says before the act; "" for acts that need no asking. `careful` puts the focus on Cancel."""
 
     op: str
-    order: Callable[..., orders.AnyOrder]
+    order: Callable[..., orders.Order]
     title: str
     icon: str
     asks: str = ""

@@ -14,8 +14,8 @@ from django.db.models import Q, Value
 from django.http import QueryDict
 from django.urls import reverse
 
-from machines.contract.orders import CONTROL
-from machines.contract.permissions import RIGHT_FOR
+from machines.contract import orders
+from machines.contract.orders import Runs
 from machines.contract.states import FINAL_JOB_STATES, UNFINISHED_JOB_STATES, JobState
 from machines.models import Host, Job, User
 from machines.models.job import JobQuerySet
@@ -28,7 +28,7 @@ WORDS_AT_MOST = 12
 CHOICES_OFFERED = 300
 UNFINISHED = "unfinished"  # not a state: all that have not ended
 STATES = (UNFINISHED, *(s.value for s in JobState))
-OPS = tuple(op for op in RIGHT_FOR if op not in CONTROL)
+OPS = tuple(op for op, kind in orders.KINDS.items() if kind.runs is not Runs.CONTROL)
 TERMS = ("state", "op", "host", "who")
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
 COLUMNS = (
@@ -70,7 +70,7 @@ class Wish:
     @property
     def strange(self) -> list[str]:
         """States and operations that do not exist; nothing can match them."""
-        known = {"state": STATES, "op": tuple(RIGHT_FOR)}
+        known = {"state": STATES, "op": tuple(orders.KINDS)}
         return [
             f"{key}:{value}" for key, words in known.items() for value in self.terms.get(key, ()) if value not in words
         ]
@@ -179,7 +179,9 @@ def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
         "why": _wait(given).reason(state, now),
         "doing": _doing(given) if state == JobState.RUNNING else "",
         "problem": str(given["problem__message"] or "")[:200] if state in BAD_ENDS else "",
-        "can_cancel": not state.is_final and not given["cancel_asked_at"] and given["op"] not in CONTROL,
+        "can_cancel": not state.is_final
+        and not given["cancel_asked_at"]
+        and orders.kind_of(given["op"]).runs is not Runs.CONTROL,
         "is_final": state in FINAL_JOB_STATES,
     }
 

@@ -13,8 +13,8 @@ from django.http import Http404
 from django.urls import reverse
 from django.utils import timezone
 
-from machines.contract.orders import PHASES
-from machines.contract.permissions import RIGHT_FOR, Right
+from machines.contract.orders import kind_of
+from machines.contract.permissions import Right
 from machines.contract.quantities import size
 from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
@@ -53,7 +53,7 @@ def load(pk: int) -> Job:
 def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     """What the live head of the page shows."""
     now = timezone.now()
-    may = request.user.may(RIGHT_FOR.get(job.op, Right.ADMINISTER))
+    may = request.user.may(kind_of(job.op).permission)
     wait = job_labels.Wait(
         job.host.name,
         job.host.last_seen,
@@ -172,7 +172,7 @@ def phases(job: Job, now: datetime) -> list[Phase]:
             )
         )
     to_come = range(found[-1].number + 1, job.phases_of + 1) if job.state != JobState.SUCCEEDED else ()
-    names = tuple(job_labels.phase(job.order, name) for name in PHASES.get(job.op, ()))
+    names = tuple(job_labels.phase(job.order, name) for name in kind_of(job.op).phases)
     named = names if len(names) == job.phases_of else ("",) * job.phases_of  # an older host may go other ways
     return [*found, *(Phase(named[number - 1], "later", number=number) for number in to_come)]
 

@@ -151,7 +151,7 @@ def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     )
 
 
-def _place(request: PanelRequest, machine: Machine, order: orders.AnyOrder) -> Job:
+def _place(request: PanelRequest, machine: Machine, order: orders.Order) -> Job:
     """The job of this order; of a second press the job of the first. Raises Problem."""
     try:
         with transaction.atomic():

@@ -11,7 +11,7 @@ from tests import make
 AT = 1_760_000_000.0
 
 
-def job(on: Host, by: User | None = None, order: orders.AnyOrder | None = None, **fields: Any) -> Job:
+def job(on: Host, by: User | None = None, order: orders.Order | None = None, **fields: Any) -> Job:
     return make.job(order or orders.Start(name="web"), on=on, by=by, **fields)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from machines.contract.names import MachineName
-from machines.contract.orders import PHASES
 from machines.contract.problems import Problem
 from machines.contract.recipes import AnyRecipe, BuildSecrets, FirstBoot
 from machines.host.context.host_context import Task, ThisHost
@@ -75,7 +74,7 @@ class Building:
 
     def enter(self, phase: str) -> None:
         """The named step begins; a second time does nothing, so that a tool's own words may say it earlier."""
-        steps = PHASES[self.task.order.op]
+        steps = self.task.order.phases
         if phase == self.phase or (self.phase in steps and steps.index(phase) < steps.index(self.phase)):
             return
         self.leave()
