@@ -340,7 +340,7 @@ def test_who_holds_redis_commands_nothing(panel):
 
 
 def test_junk_in_the_queue_ends_no_worker_and_hides_no_order(panel):
-    """tests/host/test_queue.py tries thousands; here it is the worker as it is installed."""
+    """tests/host/agent/test_queue.py tries thousands; here it is the worker as it is installed."""
     shown = ["systemctl", "show", "--property=MainPID,NRestarts", SERVICE]
     before, told = panel.sandbox.run(shown).stdout, len(panel.reports)
     key = routes.prefix(str(panel.host)) + routes.queue(str(panel.host))

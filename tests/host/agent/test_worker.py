@@ -28,9 +28,9 @@ from machines.host.system import threads
 from machines.host.system.bus import Bus
 from machines.host.system.faults import Misconfigured
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOST = UUID("12345678-1234-5678-1234-567812345678")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def env(**changed: str) -> dict[str, str]:

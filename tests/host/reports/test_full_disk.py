@@ -16,7 +16,7 @@ from machines.host.reports.ledger import Ledger
 from machines.host.storage import base_images
 from machines.host.system import faults
 from tests.host import disks
-from tests.host.test_bases import BASE
+from tests.host.storage.test_base_images import BASE
 
 WITHOUT = {"space": [], "inodes": ["-N", "128"]}
 BEFORE, LONG = Files("[Exec]\nBoot=yes\n", "[Service]\nMemoryMax=1G\n"), "#" * 60_000

@@ -32,7 +32,7 @@ from machines.host.reports import resp
 from machines.panel.courier.mailbox import Mailbox
 from nspawnpanel.valkey import Valkey
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PANEL = SigningKey(b"p" * 32)
 KEYS = {key_id(PANEL.verify_key): PANEL.verify_key}
 
