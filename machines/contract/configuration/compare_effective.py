@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from machines.contract.configuration import limits, values
 from machines.contract.problems import BadValue
 
-PAGE = 4096
+UNLIMITED = frozenset({"infinity", "[not set]", str(2**64 - 1)})  # what systemd shows where there is no limit
 ANY_MEMORY = 64 * 1024  # percentages and pages are rounded
 _SPANS = {
     "us": 1, "usec": 1, "µs": 1, "ms": 1000, "msec": 1000, "": 10**6, "s": 10**6, "sec": 10**6, "second": 10**6,
@@ -41,7 +41,7 @@ def holds(key: str, wanted: str, seen: str, total_memory: int = 0) -> bool | Non
     try:
         if key.startswith("Memory") and wanted.endswith("%") and not total_memory:
             return None
-        return _comparison(key, total_memory)(wanted, seen)
+        return _comparison(key, total_memory)(wanted, "infinity" if seen in UNLIMITED else seen)
     except (BadValue, ValueError, IndexError, KeyError):
         return None
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from machines.contract import orders
-from machines.contract.configuration import limits
+from machines.contract.configuration import compare_effective, limits
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host.context.host_context import Task, ThisHost
@@ -273,8 +273,8 @@ def _prove(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     for key, value in wanted.items():
         if key not in limits.PROVEN:
             continue
-        due = limits.effective(key, value, total)
-        if not cgroup.same(key, due, found.get(key, "")):
+        if compare_effective.holds(key, value, found.get(key, ""), total) is not True:
+            due = limits.effective(key, value, total)
             raise Problem(
                 f"{key}={value} was written but does not hold: wanted {due}, found {found.get(key) or 'nothing'}.",
                 code="not-effective",

@@ -29,7 +29,6 @@ CATCH_UP_SECONDS, CAUGHT_UP_AT_ONCE = 0.5, 200
 UNKNOWN_AT_MOST = 100
 RAISED = {"LimitNOFILE", "LimitMEMLOCK"}  # a systemd inside raises them for itself
 NOTHING_ASKED = {"auto", "none", "no"}
-UNLIMITED = {"infinity", "[not set]", str(2**64 - 1)}
 LIMITS, UNIT = "Limits", "Unit"
 OK, DIFFERS, WAITS, IGNORED = "", "differs", "waits", "ignored"
 LOUD = {DIFFERS, IGNORED}
@@ -522,7 +521,7 @@ def _lacks(machine: Machine, found: Found, key: str) -> str:
 
 def _is_unenforced(machine: Machine, found: Found, key: str, due: str) -> bool:
     """Whether a machine runs with a limit that nothing there enforces."""
-    no_limit = {"", *UNLIMITED, *NOTHING_ASKED, limits.PROPERTIES[key].default}
+    no_limit = {"", *compare_effective.UNLIMITED, *NOTHING_ASKED, limits.PROPERTIES[key].default}
     return is_up(machine) and not is_by_hand(machine) and due not in no_limit and bool(_lacks(machine, found, key))
 
 
@@ -591,7 +590,7 @@ def place_of(file: File) -> str:
 
 def in_words(key: str, raw: str) -> str:
     """134217728 → 128 MiB, 200000 µs per second → 20 %."""
-    if raw in UNLIMITED:
+    if raw in compare_effective.UNLIMITED:
         return "no limit"
     if not raw.isdecimal():
         return raw

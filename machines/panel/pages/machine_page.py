@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db.models import Exists, F, OuterRef
 from django.http import Http404
 from django.utils import timezone
 
-from machines.contract.configuration import limits, nspawn
+from machines.contract.configuration import compare_effective, limits, nspawn
 from machines.contract.orders import ABSENT
 from machines.contract.permissions import Right
 from machines.contract.states import JobState, MachineState
@@ -25,10 +26,8 @@ from machines.panel.web.access import PanelRequest
 
 JOBS_SHOWN = 5
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
-UNLIMITED = {"", "infinity", str(2**64 - 1), "[not set]"}
 NOT_ENFORCED = "nothing enforces it here"
 STALE_SECONDS = 90  # an inventory comes every 60 s
-SAME_MEMORY = 64 * 1024  # percentages and pages are rounded
 
 
 # Of the build a machine came from: what its page tells, and not the long rest of that job.
@@ -206,51 +205,34 @@ def _outside(machine: Machine) -> dict[str, str] | None:
     return held
 
 
+def _is_default(key: str, raw: str) -> bool:
+    """Whether this is what systemd shows where nobody has set the limit."""
+    default = limits.PROPERTIES[key].default
+    return raw in {"", *compare_effective.UNLIMITED, default, limits.effective(key, default) if default else ""}
+
+
 def limit_rows(machine: Machine, outside: Mapping[str, str] | None = None) -> list[LimitRow]:
     """The limits that are wanted, in force, or will be at the next start because of files that are not the panel's."""
-    found, lacks = [], validation.lacking(machine.host)
+    rows = []
     for column, key in LIMITS.items():
-        prop = limits.PROPERTIES[key]
         wanted = getattr(machine.applied, column) if machine.applied else ""
         waits = (outside or {}).get(key, "")
-        raw = str(machine.effective.get(prop.shown_as, machine.effective.get(key, "")))
-        if (
-            not wanted
-            and not waits
-            and raw
-            in UNLIMITED
-            | {
-                prop.default,
-                limits.effective(key, prop.default) if prop.default else "",
-            }
-        ):
-            continue
-        known = bool(raw) and machine.shown_state.is_up
-        if known and key in lacks and (wanted or raw) not in UNLIMITED:
-            found.append(
-                LimitRow(prop.title, key, effective_settings.readable(key, wanted), NOT_ENFORCED, holds=False, waits="")
-            )
-            continue
-        total = int(machine.host.facts.get("memory_total") or 0)
-        is_so = _same(key, wanted, raw, total) if known and wanted else None
-        really = effective_settings.in_words(key, raw) if known else ""
-        found.append(
-            LimitRow(
-                prop.title,
-                key,
-                effective_settings.readable(key, wanted),
-                really,
-                is_so,
-                effective_settings.readable(key, waits),
-            )
-        )
-    return found
+        raw = str(machine.effective.get(limits.PROPERTIES[key].shown_as, machine.effective.get(key, "")))
+        if wanted or waits or not _is_default(key, raw):
+            rows.append(_limit_row(machine, key, wanted, raw, waits))
+    return rows
 
 
-def _same(key: str, wanted: str, raw: str, total_memory: int) -> bool:
-    expected = limits.effective(key, wanted, total_memory)
-    if expected in UNLIMITED or raw in UNLIMITED:
-        return (expected in UNLIMITED) == (raw in UNLIMITED)
-    if key.startswith("Memory") and raw.isdecimal() and expected.isdecimal():
-        return abs(int(raw) - int(expected)) <= SAME_MEMORY
-    return raw == expected
+def _limit_row(machine: Machine, key: str, wanted: str, raw: str, waits: str) -> LimitRow:
+    row = partial(
+        LimitRow, title=limits.PROPERTIES[key].title, key=key, wanted=effective_settings.readable(key, wanted)
+    )
+    known = bool(raw) and machine.shown_state.is_up
+    if known and key in validation.lacking(machine.host) and (wanted or raw) not in compare_effective.UNLIMITED:
+        return row(really=NOT_ENFORCED, holds=False)
+    total = int(machine.host.facts.get("memory_total") or 0)
+    return row(
+        really=effective_settings.in_words(key, raw) if known else "",
+        holds=compare_effective.holds(key, wanted, raw, total) if known and wanted else None,
+        waits=effective_settings.readable(key, waits),
+    )

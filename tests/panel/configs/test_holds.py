@@ -8,9 +8,11 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import reports
+from machines.contract.configuration import limits
 from machines.models import Found, Machine
 from machines.panel.configs import effective_settings
 from machines.panel.courier import completion, intake, machine_facts
+from machines.panel.pages import machine_page
 from tests.panel.configs import cast
 
 pytestmark = pytest.mark.django_db
@@ -95,6 +97,31 @@ def test_a_limit_that_is_not_what_was_asked_says_why_and_what_mends_it(web, file
     assert found.flag == "differs"
     assert cause in found.cause
     assert found.command.startswith(command)
+
+
+@pytest.mark.parametrize(
+    ("key", "column", "wanted", "raw"),
+    [
+        ("MemoryMax", "memory_max", "512M", str(512 << 20)),
+        ("MemoryMax", "memory_max", "512M", str((512 << 20) - 4096)),
+        ("MemoryMax", "memory_max", "512M", "infinity"),
+        ("MemoryMax", "memory_max", "infinity", "infinity"),
+        ("MemoryHigh", "memory_high", "50%", str(4 << 30)),
+        ("CPUQuota", "cpu_quota", "150%", "1500000"),
+        ("CPUQuota", "cpu_quota", "150%", "1000000"),
+        ("CPUWeight", "cpu_weight", "idle", "0"),
+        ("TasksMax", "tasks_max", "512", "16384"),
+        ("IOWeight", "io_weight", "200", "200"),
+    ],
+)
+def test_the_machine_s_page_and_this_one_have_one_verdict_of_a_limit(web, key, column, wanted, raw):
+    cast.applied(web, **{column: wanted})
+    web.host.facts |= {"memory_total": 8 << 30}
+    web.host.save()
+    run(web, effective={limits.PROPERTIES[key].shown_as: raw})
+    find(web, STOCK, (OURS, f"[Service]\n{key}={wanted}\n"), shown={key: raw})
+    summary = next(each for each in machine_page.limit_rows(run(web)) if each.key == key)
+    assert summary.holds is (row(web, key).flag == "")
 
 
 def test_the_kernel_has_the_last_word(web):
