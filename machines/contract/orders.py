@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from machines.contract import permissions
-from machines.contract.configuration.findings import MendWord
+from machines.contract.configuration.findings import FixWord
 from machines.contract.names import machine_name, new_machine_name
 from machines.contract.permissions import Right
 from machines.contract.problems import BadValue
@@ -204,13 +204,13 @@ class OldDropin(BaseModel):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Tidy(Order):
+class RemoveDropins(Order):
     """Remove drop-ins of the machine's unit that people left, while they are as they were seen. Copies stay."""
 
     permission = Right.CONFIGURE
     runs = Runs.WORKER
 
-    op: Literal["tidy"] = "tidy"
+    op: Literal["remove_dropins"] = "remove_dropins"
     name: KnownName
     files: list[OldDropin] = Field(min_length=1, max_length=50)
 
@@ -253,7 +253,7 @@ class Build(Order):
     sealed: str = Field(default="", max_length=8192)
 
 
-class Bake(Order):
+class BuildBase(Order):
     """Build the base of a recipe anew, without a machine from it. `locale` and `timezone` as in FirstBoot: both decide
     which packages are in it."""
 
@@ -263,19 +263,19 @@ class Bake(Order):
     time_limit = 3600
     runs_recipe = True
 
-    op: Literal["bake"] = "bake"
+    op: Literal["build_base"] = "build_base"
     recipe: Based
     first_boot: FirstBoot = FirstBoot()
 
 
-class Discard(Order):
+class RemoveBase(Order):
     """Remove a base; machines made from it stay as they are. `base` is the id its host reported."""
 
     permission = Right.BUILD
     runs = Runs.UNIT
     time_limit = 900
 
-    op: Literal["discard"] = "discard"
+    op: Literal["remove_base"] = "remove_base"
     base: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
@@ -298,13 +298,13 @@ class Export(Order):
     sealed: str = Field(default="", max_length=8192)
 
 
-class Mark(Order):
+class SetReadOnly(Order):
     """Make an image read-only, which makes it a template, or writable again."""
 
     permission = Right.BUILD
     runs = Runs.WORKER
 
-    op: Literal["mark"] = "mark"
+    op: Literal["set_read_only"] = "set_read_only"
     name: KnownName
     read_only: bool
 
@@ -346,30 +346,30 @@ def _nobody_or_known(name: str) -> str:
     return machine_name(name) if name else ""
 
 
-class Examine(Order):
+class Diagnose(Order):
     """Look for what is wrong with a machine, or with the host itself when `name` is "". Changes nothing."""
 
     permission = Right.OPERATE
     runs = Runs.WORKER
     needs_clock = False
 
-    op: Literal["examine"] = "examine"
+    op: Literal["diagnose"] = "diagnose"
     name: Annotated[str, AfterValidator(_nobody_or_known)] = ""
 
 
-class Mend(Order):
-    """Mend one thing an examination found, by its word of findings.MENDS. `name` as in Examine."""
+class Fix(Order):
+    """Fix one thing a diagnosis found, by its word of findings.FIXES. `name` as in Diagnose."""
 
     permission = Right.ADMINISTER
     runs = Runs.WORKER
     needs_clock = False
 
-    op: Literal["mend"] = "mend"
+    op: Literal["fix"] = "fix"
     name: Annotated[str, AfterValidator(_nobody_or_known)] = ""
-    what: MendWord
+    what: FixWord
 
 
-class Prove(Order):
+class LimitTest(Order):
     """Load a running machine's own control group with work up to its limits, for seconds, and measure that they hold."""
 
     permission = Right.OPERATE
@@ -378,7 +378,7 @@ class Prove(Order):
     time_limit = 180
     at_once = 1  # two would measure each other
 
-    op: Literal["prove"] = "prove"
+    op: Literal["limit_test"] = "limit_test"
     name: KnownName
 
 

@@ -18,11 +18,11 @@ ONE_OF_EACH = [
     orders.Enable(name="Old.Name"), orders.Disable(name="web"), orders.Apply(name="web", configuration=CONFIGURATION),
     orders.Build(name="web", recipe=DebianRecipe(release="bookworm", packages=("nginx",)), first_boot=FirstBoot(),
                  configuration=CONFIGURATION),
-    orders.Bake(recipe=DebianRecipe(release="trixie", prime=True)), orders.Discard(base="0123456789abcdef"),
-    orders.Export(name="web", url="https://panel.example/archives/1/", limit=10**9), orders.Mark(name="web", read_only=True),
+    orders.BuildBase(recipe=DebianRecipe(release="trixie", prime=True)), orders.RemoveBase(base="0123456789abcdef"),
+    orders.Export(name="web", url="https://panel.example/archives/1/", limit=10**9), orders.SetReadOnly(name="web", read_only=True),
     orders.Pool(size=10 * 1024**3), orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
-    orders.Resynchronise(epoch=2, number=7), orders.Examine(), orders.Examine(name="web"), orders.Mend(name="web", what="guest-networkd"), orders.Prove(name="web"),
-    orders.Tidy(name="web", files=[orders.OldDropin(path="/etc/systemd/system.control/x.conf", sha256="ab" * 32)]),
+    orders.Resynchronise(epoch=2, number=7), orders.Diagnose(), orders.Diagnose(name="web"), orders.Fix(name="web", what="guest-networkd"), orders.LimitTest(name="web"),
+    orders.RemoveDropins(name="web", files=[orders.OldDropin(path="/etc/systemd/system.control/x.conf", sha256="ab" * 32)]),
 ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_a_field_too_many_is_refused(order):
     "data", [None, [], "start", {}, {"op": "shell"}, {"op": "start"}, {"op": "start", "name": ""}, {"op": "start", "name": 7},
              {"op": "start", "name": "../../etc"}, {"op": "start", "name": "a b"}, {"op": "start", "name": ".host"},
              {"op": "cancel", "job": "7"}, {"op": "resend", "after": -1},
-             {"op": "mend", "what": "reboot"}, {"op": "mend", "name": "web"}, {"op": "examine", "name": "../x"}]
+             {"op": "fix", "what": "reboot"}, {"op": "fix", "name": "web"}, {"op": "diagnose", "name": "../x"}]
 )  # fmt: skip
 def test_what_is_no_order_is_refused(data):
     with pytest.raises(BadValue):

@@ -184,6 +184,6 @@ def test_an_unknown_package_fails_with_the_tools_own_line_and_leaves_nothing(scr
 
 
 def test_a_base_is_discarded_and_its_machines_stay(scratch, first):
-    assert scratch.do(orders.Discard(base=first.result["base"]["id"]), 60).state == "succeeded"
+    assert scratch.do(orders.RemoveBase(base=first.result["base"]["id"]), 60).state == "succeeded"
     assert first.result["base"]["id"] not in scratch.sandbox.run(["ls", "-A", "/var/lib/machines"]).stdout
     assert read(scratch, "second", "etc/hostname").strip() == "second"

@@ -159,7 +159,7 @@ def test_a_machine_that_an_older_worker_gave_such_a_bind_starts_as_before(panel)
     assert panel.do(orders.Start(name="bound"), 120).state == "succeeded"
     assert not sh(panel, f"ls {DROPIN} 2>/dev/null")
     for name in ("bound", ""):
-        examined = panel.do(orders.Examine(name=name)).result["findings"]
+        examined = panel.do(orders.Diagnose(name=name)).result["findings"]
         assert [each["facts"]["line"] for each in examined if each["code"] == "binds-protected"] == [
             "Bind=/srv/bound/link:/mnt"
         ]

@@ -160,13 +160,13 @@ def test_without_repositories_the_hosts_own_are_taken_and_if_there_are_none_it_i
         "/etc/yum.repos.d/tiny.repo",
         f"[tiny]\nname=tiny\nbaseurl={HTTP}/tiny\ngpgcheck=0\ngpgkey=file:///etc/pki/tiny.asc\n",
     )
-    outcome = fleet.panel.do(orders.Bake(recipe=bare), 60)
+    outcome = fleet.panel.do(orders.BuildBase(recipe=bare), 60)
     assert outcome.state == "succeeded", outcome.problem
     assert "hello 2.0-3" in outcome.result["packages"]
     fleet.host.write(
         "/etc/yum.repos.d/stranger.repo", "[stranger]\nname=stranger\nbaseurl=file:///srv/unsigned\ngpgcheck=0\n"
     )
-    refused = fleet.panel.do(orders.Bake(recipe=DnfRecipe(release="43", packages=("stranger",))), 60)
+    refused = fleet.panel.do(orders.BuildBase(recipe=DnfRecipe(release="43", packages=("stranger",))), 60)
     assert refused.problem["code"] == "key-unknown", refused.problem
 
 
@@ -219,7 +219,7 @@ def test_zypper_believes_no_key_that_lies_beside_an_index(fleet):
 
 def test_zypper_takes_an_index_signed_by_a_key_it_was_given_or_the_host_trusts(fleet):
     small.make_signed_index(fleet.host, "/srv/signed", "tiny")
-    given = fleet.panel.do(orders.Bake(recipe=fleet.suse("hello", url=f"{HTTP}/signed")), 60)
+    given = fleet.panel.do(orders.BuildBase(recipe=fleet.suse("hello", url=f"{HTTP}/signed")), 60)
     assert given.state == "succeeded", given.problem
     bare = SuseRecipe(release="15.6", packages=("hello",))
     fleet.host.write("/srv/tiny.asc", fleet.key)
@@ -229,7 +229,7 @@ def test_zypper_takes_an_index_signed_by_a_key_it_was_given_or_the_host_trusts(f
     )
     assert fleet.fails(bare)["code"] == "key-unknown"
     fleet.host.run(["rpm", "--import", "/srv/tiny.asc"])
-    trusted = fleet.panel.do(orders.Bake(recipe=bare), 60)
+    trusted = fleet.panel.do(orders.BuildBase(recipe=bare), 60)
     assert trusted.state == "succeeded", trusted.problem
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from machines.contract import limit_test, orders
 from machines.contract.configuration import findings
-from machines.contract.configuration.findings import Finding, Level, MendWord
+from machines.contract.configuration.findings import Finding, FixWord, Level
 from machines.contract.reports import Outcome
 from tests.host.scratch_panel import ScratchPanel
 
@@ -50,7 +50,7 @@ def start(panel: ScratchPanel) -> None:
 
 
 def examine(panel: ScratchPanel, name: str = NAME) -> dict[str, Finding]:
-    return told(panel.do(orders.Examine(name=name)))
+    return told(panel.do(orders.Diagnose(name=name)))
 
 
 def told(outcome: Outcome) -> dict[str, Finding]:
@@ -61,8 +61,8 @@ def told(outcome: Outcome) -> dict[str, Finding]:
     return {finding.code: finding for finding in found}
 
 
-def mend(panel: ScratchPanel, what: MendWord, name: str = "") -> Outcome:
-    return panel.do(orders.Mend(name=name, what=what))
+def mend(panel: ScratchPanel, what: FixWord, name: str = "") -> Outcome:
+    return panel.do(orders.Fix(name=name, what=what))
 
 
 def sees(panel: ScratchPanel, enough: Callable[[dict[str, Finding]], bool]) -> dict[str, Finding]:
@@ -106,7 +106,7 @@ def test_networkd_that_was_stopped_is_found_and_mended(panel):
     found = sees(panel, lambda found: "inside-networkd" in found)
     assert troubles(found) == {"networkd-stopped", "link-down", "address-none"}
     assert findings.commands(found["networkd-stopped"]) == ["systemctl enable --now systemd-networkd.service"]
-    assert found["networkd-stopped"].can_mend
+    assert found["networkd-stopped"].can_fix
     assert "networkd-runs" in told(mend(panel, "networkd"))
     assert not troubles(addressed(panel))
 
@@ -117,7 +117,7 @@ def test_forwarding_that_was_switched_off_is_found_and_mended(one):
     one.sandbox.run(["sh", "-c", f"echo 0 > {switch}"])
     for found in (examine(one), examine(one, "")):
         assert troubles(found) == {"forwarding-off"}
-        assert found["forwarding-off"].can_mend
+        assert found["forwarding-off"].can_fix
     try:
         assert "forwarding-on" in told(mend(one, "forwarding"))
         assert one.sandbox.read(switch).strip() == "1"
@@ -130,7 +130,7 @@ def test_networkd_masked_inside_is_the_reason_and_the_command_mends_it(one):
     restarted(one, "systemctl", f"--root=/var/lib/machines/{NAME}", "mask", NETWORKD)
     found = sees(one, lambda found: "resolve-ok" in found)
     assert troubles(found) == {"link-down-inside", "inside-masked", "address-none"}
-    assert not found["inside-masked"].can_mend
+    assert not found["inside-masked"].can_fix
     refused = mend(one, "guest-networkd", NAME)
     assert (refused.state, refused.problem["code"]) == ("failed", "not-safe")
     for command in findings.commands(found["inside-masked"]):
@@ -140,7 +140,7 @@ def test_networkd_masked_inside_is_the_reason_and_the_command_mends_it(one):
 
 def test_networkd_not_enabled_inside_is_mended_through_the_machine_s_bus(panel):
     restarted(panel, "systemctl", f"--root=/var/lib/machines/{NAME}", "disable", NETWORKD)
-    found = sees(panel, lambda found: "inside-off" in found and found["inside-off"].can_mend)
+    found = sees(panel, lambda found: "inside-off" in found and found["inside-off"].can_fix)
     assert troubles(found) == {"link-down-inside", "inside-off", "address-none"}
     assert "inside-networkd" in told(mend(panel, "guest-networkd", NAME))
     assert not troubles(addressed(panel))
@@ -166,7 +166,7 @@ def test_a_machine_that_is_off_says_so_and_a_name_nobody_has_breaks_nothing(one)
     one.do(orders.Terminate(name=NAME))
     assert "not-running" in examine(one)
     assert "not-running" in examine(one, "nobody")
-    outcome = one.do(orders.Prove(name=NAME))
+    outcome = one.do(orders.LimitTest(name=NAME))
     assert (outcome.state, outcome.problem["code"]) == ("failed", "machine-missing")
 
 
@@ -192,7 +192,7 @@ def loads(panel: ScratchPanel) -> str:
 
 
 def prove(panel: ScratchPanel) -> dict[str, limit_test.Trial]:
-    outcome = panel.do(orders.Prove(name=NAME), 90)
+    outcome = panel.do(orders.LimitTest(name=NAME), 90)
     assert outcome.state == "succeeded", outcome.problem
     return {trial.key: trial for trial in limit_test.from_wire(outcome.result).trials}
 
@@ -226,7 +226,7 @@ def test_without_limits_there_is_nothing_to_prove_and_a_cap_too_near_is_not_trie
 
 def test_the_load_dies_with_its_job(one):
     limit(one, "CPUQuota=20%")
-    job = one.order(orders.Prove(name=NAME))
+    job = one.order(orders.LimitTest(name=NAME))
     deadline = time.monotonic() + 20
     while not loads(one):
         assert time.monotonic() < deadline

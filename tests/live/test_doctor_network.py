@@ -8,7 +8,7 @@ import pytest
 
 from machines.contract import orders
 from machines.contract.configuration import compare_effective, findings
-from machines.contract.configuration.findings import Finding, Level, MendWord
+from machines.contract.configuration.findings import Finding, FixWord, Level
 from machines.contract.reports import FoundMachine, Outcome
 from tests.live.traffic import GATE, OUTSIDE, Traffic
 from tests.person import until
@@ -31,11 +31,11 @@ def told(outcome: Outcome) -> dict[str, Finding]:
 
 
 def examine(net: Traffic, name: str = "left") -> dict[str, Finding]:
-    return told(net.panel.do(orders.Examine(name=name)))
+    return told(net.panel.do(orders.Diagnose(name=name)))
 
 
-def mend(net: Traffic, what: MendWord, name: str = "left") -> dict[str, Finding]:
-    return told(net.panel.do(orders.Mend(name=name, what=what)))
+def mend(net: Traffic, what: FixWord, name: str = "left") -> dict[str, Finding]:
+    return told(net.panel.do(orders.Fix(name=name, what=what)))
 
 
 def troubles(found: dict[str, Finding]) -> set[str]:
@@ -100,7 +100,7 @@ def test_ports_and_nat_that_a_flushed_rule_set_took_are_found_and_come_back_with
     assert net.talk_from("left", OUTSIDE) != before[2]
     found = sees(net, lambda found: "port-lost" in found)
     assert troubles(found) == {"masquerade-off", "port-lost"}
-    assert found["port-lost"].can_mend
+    assert found["port-lost"].can_fix
     in_effect(net, "Network.Port", ["tcp:8081:7000"], False)
     assert "masquerade-off" in examine(net, "")
     assert not {"masquerade-off", "port-lost"} & mend(net, "nat").keys()
@@ -116,7 +116,7 @@ def test_ports_and_nat_that_a_flushed_rule_set_took_are_found_and_come_back_with
     assert net.talk_from_outside(GATE, 8081).startswith("right ")
     found = examine(net)
     assert found["port-taken"].facts["owner"] == "right"
-    assert not found["port-taken"].can_mend
+    assert not found["port-taken"].can_fix
     lead(net, "tcp . 8081 : 192.0.2.9 . 7000")
     assert "nothing" in net.talk_from_outside(GATE, 8081)
     assert "port-astray" in examine(net)
@@ -154,7 +154,7 @@ def test_an_address_the_host_sends_elsewhere_is_found_and_a_new_lease_asked_for(
         until(lambda: "nothing" in net.talk(one), 20)
         found = sees(net, lambda found: "address-astray" in found)
         assert found["address-astray"].facts["address"] == one
-        assert found["address-astray"].can_mend
+        assert found["address-astray"].can_fix
         assert "address-astray" not in mend(net, "guest-renew")
         found = sees(net, lambda found: "host-reaches" in found and not troubles(found))
         address = found["host-reaches"].facts["address"]
@@ -313,7 +313,7 @@ def in_order(net: Traffic) -> None:
     """Press what is offered until nothing is wrong any more, as somebody at the page does."""
     for _ in range(4):
         found = sees(net, lambda found: bool({"host-reaches", "address-astray", "port-lost"} & found.keys()))
-        offered = [findings.WORDS[code].mend for code in troubles(found) if found[code].can_mend]
+        offered = [findings.WORDS[code].mend for code in troubles(found) if found[code].can_fix]
         if not offered:
             break
         mend(net, offered[0])
@@ -373,7 +373,7 @@ def test_enabled_machines_start_with_the_host_once_the_target_is_enabled(net):
     net.host.run(["systemctl", "enable", "systemd-nspawn@left.service"])
     net.host.run(["systemctl", "disable", "machines.target"])
     try:
-        assert examine(net)["autostart-dead"].can_mend
+        assert examine(net)["autostart-dead"].can_fix
         assert "autostart-dead" not in mend(net, "autostart", "")
         wanted = net.host.run(["systemctl", "list-dependencies", "--plain", "multi-user.target"]).stdout
         assert "systemd-nspawn@left.service" in wanted

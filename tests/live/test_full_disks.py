@@ -120,7 +120,7 @@ def test_jobs_on_a_full_disk_fail_with_a_sentence_leave_nothing_and_succeed_with
     before = left(panel)
     tried = {
         "pull": build("pulled", pulled), "clone": build("cloned", CloneRecipe(source="origin")),
-        "bake": orders.Bake(recipe=DebianRecipe(release="bookworm")), "export": orders.Export(name="origin", url=url, limit=2**30),
+        "build_base": orders.BuildBase(recipe=DebianRecipe(release="bookworm")), "export": orders.Export(name="origin", url=url, limit=2**30),
     }  # fmt: skip
     if lacks == "inodes":
         del tried["export"]  # takes one inode
@@ -132,7 +132,10 @@ def test_jobs_on_a_full_disk_fail_with_a_sentence_leave_nothing_and_succeed_with
         assert " in /var/lib/machines: " in outcome.problem["message"]
         assert ("inodes left" if lacks == "inodes" else "MiB are free") in outcome.problem["message"]
         assert left(panel) == before, name
-    for order in (orders.Mark(name="origin", read_only=True), orders.Mark(name="origin", read_only=False)):
+    for order in (
+        orders.SetReadOnly(name="origin", read_only=True),
+        orders.SetReadOnly(name="origin", read_only=False),
+    ):
         assert panel.do(order).state == "succeeded"
     host.run(["bash", "-c", ROOM, disk])
     made = panel.do(build("pulled", pulled), 120)

@@ -137,13 +137,13 @@ X
 
 def test_a_template_is_not_written_to_and_machines_are_made_from_it(panel):
     panel.do(orders.Enable(name="origin"))
-    marked = panel.do(orders.Mark(name="origin", read_only=True))
+    marked = panel.do(orders.SetReadOnly(name="origin", read_only=True))
     assert (marked.state, marked.machine.read_only, marked.machine.enabled) == ("succeeded", True, False)
-    assert panel.do(orders.Mark(name="origin", read_only=True)).state == "succeeded"
+    assert panel.do(orders.SetReadOnly(name="origin", read_only=True)).state == "succeeded"
     made = panel.do(clone("from-template", start=True))
     assert (made.state, made.machine.read_only, made.machine.state) == ("succeeded", False, "running")
-    assert panel.do(orders.Mark(name="origin", read_only=False)).machine.read_only is False
-    running = panel.do(orders.Mark(name="from-template", read_only=True))
+    assert panel.do(orders.SetReadOnly(name="origin", read_only=False)).machine.read_only is False
+    running = panel.do(orders.SetReadOnly(name="from-template", read_only=True))
     assert running.problem["code"] == "machine-running"
 
 

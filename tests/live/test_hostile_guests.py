@@ -120,7 +120,7 @@ def test_a_guest_without_a_process_left_can_still_be_ended(which, request):
     try:
         assert panel.do(orders.Start(name=name)).state == "succeeded"
         deadline = time.monotonic() + 20
-        while "tasks-full" not in (found := str(panel.do(orders.Examine(name=name)).result)):
+        while "tasks-full" not in (found := str(panel.do(orders.Diagnose(name=name)).result)):
             assert time.monotonic() < deadline, found
             time.sleep(0.5)
         assert int(unit(panel, name, "TasksCurrent")) <= 60

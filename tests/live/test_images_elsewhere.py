@@ -68,7 +68,7 @@ def test_an_image_elsewhere_is_listed_with_its_place_and_can_be_cloned(panel, na
 
 
 def test_what_lies_below_usr_is_not_made_writable_and_the_page_is_told_why(panel):
-    problem = panel.do(orders.Mark(name="vendor", read_only=False)).problem
+    problem = panel.do(orders.SetReadOnly(name="vendor", read_only=False)).problem
     assert problem["code"] == "image-read-only"
     assert "/usr/lib/machines/vendor cannot be made writable" in problem["message"]
 
@@ -81,8 +81,8 @@ def test_an_image_elsewhere_is_not_removed_and_its_own_path_is_named(panel, name
 
 
 def test_an_image_elsewhere_is_marked_where_it_is(panel):
-    assert panel.do(orders.Mark(name="admin", read_only=True)).machine.read_only is True
-    assert panel.do(orders.Mark(name="admin", read_only=False)).machine.read_only is False
+    assert panel.do(orders.SetReadOnly(name="admin", read_only=True)).machine.read_only is True
+    assert panel.do(orders.SetReadOnly(name="admin", read_only=False)).machine.read_only is False
 
 
 def test_a_link_is_cloned_from_where_it_leads_and_its_mark_is_left_alone(panel):
@@ -90,7 +90,7 @@ def test_a_link_is_cloned_from_where_it_leads_and_its_mark_is_left_alone(panel):
     job = panel.order(clone("linked"))
     assert panel.outcome(job, 120).state == "succeeded"
     assert "/var/lib/machines/linked is a link: what is copied is /srv/big/linked." in panel.lines(job)
-    problem = panel.do(orders.Mark(name="linked", read_only=True)).problem
+    problem = panel.do(orders.SetReadOnly(name="linked", read_only=True)).problem
     assert problem["code"] == "image-is-link"
     assert "/srv/big/linked" in problem["message"]
 
@@ -137,7 +137,7 @@ def test_a_missing_tool_stops_an_export_before_it_begins_and_the_doctor_names_it
     sh(panel, "mv /usr/bin/zstd /usr/bin/zstd.away")
     try:
         problem = panel.do(orders.Export(name="web", url="https://panel.example/transfer/x/", limit=2**30)).problem
-        examined = panel.do(orders.Examine())
+        examined = panel.do(orders.Diagnose())
     finally:
         sh(panel, "mv /usr/bin/zstd.away /usr/bin/zstd")
     assert (problem["code"], problem["hint"]) == ("tool-missing", "Install what is missing there: apt install zstd")

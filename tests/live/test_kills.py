@@ -41,7 +41,7 @@ KINDS = {
         "apply",
         "started",
         "disk",
-        "bake",
+        "build_base",
         "remove",
     ),
     "ext4": (
@@ -53,7 +53,7 @@ KINDS = {
         "build",
         "copy",
         "clone",
-        "bake",
+        "build_base",
         "export",
         "started",
         "remove",
@@ -62,8 +62,8 @@ KINDS = {
 if only := os.environ.get("KINDS", ""):
     KINDS = dict.fromkeys(os.environ.get("DISKS", "btrfs,ext4").split(","), tuple(only.split(",")))
 SWIFT = {"copy", "started", "clone"}  # what the worker does itself where it is a snapshot
-BARE = {"remove", "export", "bake"}  # what leaves no machine of the job's name
-WITH_BASE = {"build", "copy", "started", "bake"}
+BARE = {"remove", "export", "build_base"}  # what leaves no machine of the job's name
+WITH_BASE = {"build", "copy", "started", "build_base"}
 ORIGIN = """
 mkdir -p /srv/images; cp -a /var/lib/machines/web /srv/web
 """
@@ -139,8 +139,8 @@ class House:
             return build(name, CloneRecipe(source="origin"))
         if kind == "export":
             return orders.Export(name="origin", url=self.taker, limit=2**32)
-        if kind == "bake":
-            return orders.Bake(recipe=DebianRecipe(release="bookworm"), first_boot=FirstBoot())
+        if kind == "build_base":
+            return orders.BuildBase(recipe=DebianRecipe(release="bookworm"), first_boot=FirstBoot())
         if kind in {"pull", "disk"}:
             file = "tree.tar.gz" if kind == "pull" else "disk.raw.gz"
             sha256 = self.host.run(["sha256sum", f"/srv/images/{file}"]).stdout.split()[0]

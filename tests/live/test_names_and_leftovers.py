@@ -184,7 +184,7 @@ def test_a_machine_that_a_link_of_somebody_starts_is_told_as_starting_with_the_h
         ln -s /usr/lib/systemd/system/systemd-nspawn@.service /etc/systemd/system/multi-user.target.wants/systemd-nspawn@linked.service
     """)  # fmt: skip
     with machines_target(panel, "disable"):
-        fact = panel.do(orders.Mark(name="linked", read_only=False)).machine
+        fact = panel.do(orders.SetReadOnly(name="linked", read_only=False)).machine
         assert fact.enabled
         outcome = panel.do(orders.Disable(name="linked"))
     assert (outcome.state, outcome.machine.enabled) == ("succeeded", False)

@@ -122,7 +122,7 @@ def test_a_host_whose_clock_is_wrong_gets_the_doctors_orders_by_its_own_time_and
 ):
     Host.objects.update(clock_skew=skew)
     waiting = make.job(orders.Start(name="web"), on=voice.host)
-    make.job(orders.Examine(), on=voice.host)
+    make.job(orders.Diagnose(), on=voice.host)
     now = timezone.now()
     courier.send_due(now)
     waiting.refresh_from_db()
@@ -131,7 +131,7 @@ def test_a_host_whose_clock_is_wrong_gets_the_doctors_orders_by_its_own_time_and
     monkeypatch.setattr(time, "time", lambda: clock() + skew)
     [(sealed, order)] = delivered(valkey, voice.host, key)
     monkeypatch.undo()
-    assert order == orders.Examine()
+    assert order == orders.Diagnose()
     assert sealed.expires - sealed.issued == pytest.approx(orders.EXPIRES_AFTER, abs=5)
     valkey.flush()
     Host.objects.update(clock_skew=0.2)

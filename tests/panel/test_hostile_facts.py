@@ -33,17 +33,17 @@ RESULT = (
 PROBLEM = ("code", "message", "hint", "details", "field", "passing", "job")
 ORDERS = (
     orders.Start(name="web"),
-    orders.Examine(name="web"),
-    orders.Examine(),
-    orders.Prove(name="web"),
-    orders.Mend(what="networkd"),
+    orders.Diagnose(name="web"),
+    orders.Diagnose(),
+    orders.LimitTest(name="web"),
+    orders.Fix(what="networkd"),
     orders.Export(name="web", url="https://panel.example/transfer/x/", limit=1),
     orders.Pool(size=2**32),
-    orders.Bake(recipe=recipes.DebianRecipe(release="trixie")),
-    orders.Discard(base="0" * 16),
+    orders.BuildBase(recipe=recipes.DebianRecipe(release="trixie")),
+    orders.RemoveBase(base="0" * 16),
     orders.Apply(name="web", configuration=orders.Configuration(revision=1, nspawn="", limits="")),
-    orders.Tidy(name="web", files=[orders.OldDropin(path="/etc/x.conf", sha256="0" * 64)]),
-    orders.Mark(name="web", read_only=True),
+    orders.RemoveDropins(name="web", files=[orders.OldDropin(path="/etc/x.conf", sha256="0" * 64)]),
+    orders.SetReadOnly(name="web", read_only=True),
     make.build_order(),
 )
 HOST = "/hosts/alpha/"
@@ -107,7 +107,7 @@ def test_a_draft_can_be_judged(odd):
 @pytest.mark.parametrize("ahead", [1e300, -1e300, 2e10, -1e9])
 def test_every_page_opens_whatever_its_clock_says(ahead):
     voice, someone = HostVoice(), make.client(make.user("ada", Role.ADMINISTRATOR))
-    make.job(orders.Examine(), on=voice.host, state="succeeded", result={"findings": []}, finished_at=timezone.now())
+    make.job(orders.Diagnose(), on=voice.host, state="succeeded", result={"findings": []}, finished_at=timezone.now())
     job = make.job(orders.Start(name="web"), on=voice.host, state=JobState.SENT)
     for number in (1, 2):
         sane = envelope.SignedReport(

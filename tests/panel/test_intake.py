@@ -90,7 +90,9 @@ def test_a_report_taken_twice_changes_nothing(voice, job):
 
 
 @pytest.mark.parametrize(
-    "order", [make.build_order("db"), orders.Bake(recipe=DebianRecipe(release="trixie"))], ids=["build", "bake"]
+    "order",
+    [make.build_order("db"), orders.BuildBase(recipe=DebianRecipe(release="trixie"))],
+    ids=["build", "build_base"],
 )
 def test_a_build_that_waits_for_its_turn_has_not_begun(order, voice):
     build = make.job(order, on=voice.host, state=JobState.SENT)

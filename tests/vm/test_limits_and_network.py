@@ -55,7 +55,7 @@ def ordered(ada: Person, page: str, button: str) -> dict:
 
 
 def examine(ada: Person, of: str = MACHINE) -> dict[str, Finding]:
-    found = findings.from_wire(json.loads(ordered(ada, f"{of}doctor/", "examine")["result"])["findings"])
+    found = findings.from_wire(json.loads(ordered(ada, f"{of}doctor/", "diagnose")["result"])["findings"])
     return {finding.code: finding for finding in found}
 
 
@@ -123,7 +123,7 @@ def test_few_inotify_instances_are_found_and_raised_with_the_button(ada, alpha_h
     before = alpha_host.read(limit).strip()
     alpha_host.run(["sh", "-c", f"echo 25 > {limit}"])
     try:
-        assert examine(ada, "/hosts/alpha/")["inotify-low"].can_mend
+        assert examine(ada, "/hosts/alpha/")["inotify-low"].can_fix
         told = json.loads(ordered(ada, "/hosts/alpha/doctor/", "mend/inotify")["result"])["findings"]
         assert "inotify-enough" in {each["code"] for each in told}
         assert alpha_host.read(limit).strip() == str(findings.INOTIFY_INSTANCES)

@@ -1,6 +1,6 @@
 """What an examination of a host or a machine may find: every finding in words, as one table.
 
-A host reports codes and a few facts (a link's name, an address, a count); the sentences and the commands that mend a
+A host reports codes and a few facts (a link's name, an address, a count); the sentences and the commands that fix a
 trouble stand here. So no host, however hostile, can put a command of its own into somebody's clipboard.
 """
 
@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from machines.contract.problems import BadValue
 
-MendWord = Literal["networkd", "forwarding", "autostart", "inotify", "guest-networkd", "guest-renew", "nat"]
-MENDS: tuple[MendWord, ...] = get_args(MendWord)
+FixWord = Literal["networkd", "forwarding", "autostart", "inotify", "guest-networkd", "guest-renew", "nat"]
+FIXES: tuple[FixWord, ...] = get_args(FixWord)
 
 
 class Level(StrEnum):
@@ -27,7 +27,7 @@ class Level(StrEnum):
 
 
 class Finding(BaseModel):
-    """One thing looked at. `code` is a key of WORDS, `can_mend` says that here and now the mend would be safe."""
+    """One thing looked at. `code` is a key of WORDS, `can_fix` says that here and now the fix would be safe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +35,7 @@ class Finding(BaseModel):
     facts: dict[Annotated[str, Field(max_length=20)], Annotated[str, Field(max_length=300)]] = Field(
         default={}, max_length=8
     )
-    can_mend: bool = False
+    can_fix: bool = False
 
 
 MOST = 100
@@ -64,7 +64,7 @@ class Words:
     title: str
     means: str = ""
     commands: tuple[str, ...] = ()
-    mend: MendWord | None = None
+    fix: FixWord | None = None
 
 
 STATE, NETWORK, LIMITS, SYSTEM, BINDS, ROOM, TOOLS = "state", "network", "limits", "system", "binds", "room", "tools"
@@ -77,7 +77,7 @@ GROUPS = {
     ROOM: "Disk, memory, kernel limits, time",
     TOOLS: "Tools",
 }
-MEND_TITLES: dict[MendWord, str] = {
+FIX_TITLES: dict[FixWord, str] = {
     "networkd": "Start and enable systemd-networkd",
     "forwarding": "Forward packets, now and at boot",
     "autostart": "Enable machines.target",
@@ -606,7 +606,7 @@ def means(finding: Finding) -> str:
 
 
 def commands(finding: Finding) -> list[str]:
-    """What mends it, as lines for a shell of the host's root."""
+    """What fixes it, as lines for a shell of the host's root."""
     quoted = _Blank({name: _quoted(name, value) for name, value in finding.facts.items()})
     return [line.format_map(quoted) for line in WORDS[finding.code].commands]
 

@@ -66,9 +66,9 @@ def disable(host: ThisHost, task: Task) -> Result:
     return {}
 
 
-def mark(host: ThisHost, task: Task) -> Result:
+def set_read_only(host: ThisHost, task: Task) -> Result:
     """Make an image read-only, which makes it a template, or writable again. Raises MachineMissing or Problem."""
-    assert isinstance(task.order, orders.Mark)
+    assert isinstance(task.order, orders.SetReadOnly)
     name, read_only = _name(task), task.order.read_only
     image = images.find(host, name)
     if image.read_only != read_only:
@@ -91,10 +91,10 @@ TABLE: Mapping[str, Handler] = {
     "enable": enable,
     "disable": disable,
     "apply": apply.apply,
-    "tidy": remove_dropins.tidy,
-    "mark": mark,
-    "examine": diagnose.examine,
-    "mend": diagnose.mend_one,
+    "remove_dropins": remove_dropins.remove,
+    "set_read_only": set_read_only,
+    "diagnose": diagnose.run,
+    "fix": diagnose.fix,
 }
 
 

@@ -17,14 +17,14 @@ from machines.host.agent import handlers
 from machines.host.context import keys, settings
 from machines.host.context.host_context import Task, ThisHost
 from machines.host.context.job_output import Entry, Voice
-from machines.host.limits.limit_test import prove
+from machines.host.limits.limit_test import measure
 from machines.host.machine.remove import remove
 from machines.host.policy import policy
 from machines.host.reports import ledger
 from machines.host.reports.job_log import JobLog
 from machines.host.reports.ledger import Row
 from machines.host.rootfs import btrfs_pool
-from machines.host.rootfs.build import bake, build, discard
+from machines.host.rootfs.build import build, build_base, remove_base
 from machines.host.rootfs.export import export
 from machines.host.system.bus import Bus
 from machines.host.system.faults import Stopped, TookTooLong, as_problem
@@ -50,19 +50,19 @@ def _remove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
     return remove(host, task)
 
 
-def _prove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
-    return prove(host, task)
+def _limit_test(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
+    return measure(host, task)
 
 
 # The operations of contract.orders that run in a unit. Each takes the host, the task and what is sealed in the order.
 TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
     "build": _build,
-    "bake": lambda host, task, _: bake(host, task),
-    "discard": lambda host, task, _: discard(host, task),
+    "build_base": lambda host, task, _: build_base(host, task),
+    "remove_base": lambda host, task, _: remove_base(host, task),
     "export": _export,
     "pool": lambda host, task, _: btrfs_pool.make(host, task),
     "remove": _remove,
-    "prove": _prove,
+    "limit_test": _limit_test,
 }
 
 

@@ -1,4 +1,4 @@
-"""The orders `examine` and `mend`: look at everything, and mend the few things that are safe to mend from afar."""
+"""The orders `diagnose` and `fix`: look at everything, and fix the few things that are safe to fix from afar."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 from machines.contract import orders
 from machines.contract.configuration import findings
-from machines.contract.configuration.findings import WORDS, Finding, MendWord
+from machines.contract.configuration.findings import WORDS, Finding, FixWord
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host.context.host_context import Task, ThisHost
@@ -15,19 +15,19 @@ from machines.host.doctor.facts import Scene
 
 LOG = logging.getLogger(__name__)
 
-SETTLES = 15.0  # seconds what was mended may take to show
+SETTLES = 15.0  # seconds what was fixed may take to show
 PAUSE = 0.5
 PASSING = {
     "address-none",
     "lease-none",
     "dhcp-silent",
     "link-down",
-}  # what goes away by itself once the cause is mended
+}  # what goes away by itself once the cause is fixed
 
 
-def examine(host: ThisHost, task: Task) -> dict[str, Any]:
+def run(host: ThisHost, task: Task) -> dict[str, Any]:
     """Look, change nothing."""
-    assert isinstance(task.order, orders.Examine)
+    assert isinstance(task.order, orders.Diagnose)
     return _told(look(host, task, task.order.name))
 
 
@@ -51,18 +51,21 @@ def look(host: ThisHost, task: Task, name: str) -> list[Finding]:
     return told
 
 
-def mend_one(host: ThisHost, task: Task) -> dict[str, Any]:
-    """Mend what the order names, if that is still safe, and look again. Raises Problem not-safe."""
-    assert isinstance(task.order, orders.Mend)
+def fix(host: ThisHost, task: Task) -> dict[str, Any]:
+    """Fix what the order names, if that is still safe, and look again. Raises Problem not-safe."""
+    assert isinstance(task.order, orders.Fix)
     order = task.order
     fixes.TABLE[order.what](Scene(host, task, MachineName(order.name) if order.name else None))
     until = min(time.time() + SETTLES, task.deadline - 5)
     while True:
         told = look(host, task, order.name)
-        if not any(finding.code in PASSING or _mends(finding, order.what) for finding in told) or time.time() > until:
+        if (
+            not any(finding.code in PASSING or _is_fixed_by(finding, order.what) for finding in told)
+            or time.time() > until
+        ):
             return _told(told)
         time.sleep(PAUSE)
 
 
-def _mends(finding: Finding, what: MendWord) -> bool:
-    return finding.code in WORDS and WORDS[finding.code].mend == what
+def _is_fixed_by(finding: Finding, what: FixWord) -> bool:
+    return finding.code in WORDS and WORDS[finding.code].fix == what

@@ -1,4 +1,4 @@
-"""The few things that are mended by a button: each can be taken back, and none touches what belongs to others.
+"""The few things that are fixed by a button: each can be taken back, and none touches what belongs to others.
 
 Whether it is safe was asked when it was found; it is asked again here, for the host may have changed since.
 """
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from machines.contract.configuration.findings import FORWARDING_FILE, INOTIFY_FILE, MendWord
+from machines.contract.configuration.findings import FORWARDING_FILE, INOTIFY_FILE, FixWord
 from machines.contract.problems import Problem
 from machines.host.doctor import host_checks, inside_checks, limit_checks, nat_checks, network_checks
 from machines.host.doctor.facts import Scene
@@ -125,7 +125,7 @@ def nat(scene: Scene) -> None:
     run(["nft", "-f", "-"], stdin="".join(f"{line}\n" for line in lines).encode(), timeout=20)
 
 
-TABLE: Mapping[MendWord, Callable[[Scene], None]] = {
+TABLE: Mapping[FixWord, Callable[[Scene], None]] = {
     "networkd": networkd,
     "forwarding": forwarding,
     "autostart": autostart,

@@ -40,12 +40,10 @@ TIME_PACKAGES = {
 }
 
 
-def found(
-    code: str, several: Mapping[str, object] | None = None, *, can_mend: bool = False, **facts: object
-) -> Finding:
+def found(code: str, several: Mapping[str, object] | None = None, *, can_fix: bool = False, **facts: object) -> Finding:
     given = {**(several or {}), **facts}
     return Finding(
-        code=code, facts={name: printable(str(value))[:300] for name, value in given.items()}, can_mend=can_mend
+        code=code, facts={name: printable(str(value))[:300] for name, value in given.items()}, can_fix=can_fix
     )
 
 
@@ -61,7 +59,7 @@ def networkd(scene: Scene) -> Iterator[Finding]:
     elif about.get("LoadState") == "masked":
         yield found("networkd-masked")
     elif may_start_networkd(scene):
-        yield found("networkd-stopped", can_mend=True)
+        yield found("networkd-stopped", can_fix=True)
     elif manager := other_manager(scene):
         yield found("networkd-beside", manager=manager)
     else:
@@ -105,7 +103,7 @@ def forwarding(scene: Scene) -> Iterator[Finding]:
     if forwards == "1":
         yield found("forwarding-on")
     elif scene.networkd_runs and any(link.name.startswith(("ve-", "vz-")) for link in scene.host_links.values()):
-        yield found("forwarding-off", can_mend=not is_forbidden("net.ipv4.ip_forward", "1"))
+        yield found("forwarding-off", can_fix=not is_forbidden("net.ipv4.ip_forward", "1"))
     else:
         yield found("forwarding-later")
 
@@ -209,7 +207,7 @@ def autostarts(scene: Scene) -> Iterator[Finding]:
     if not wanted or autostart.has_target(scene.host.paths):
         yield found("autostart-works")
     else:
-        yield found("autostart-dead", machines=", ".join(sorted(wanted)), can_mend=True)
+        yield found("autostart-dead", machines=", ".join(sorted(wanted)), can_fix=True)
 
 
 def control_groups(_: Scene) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ def inside(scene: Scene) -> Iterator[Finding]:
     elif (code := _not_asking(scene)) == "inside-stopped" and scene.seconds_up < BOOTS:
         yield found("inside-soon", seconds=round(scene.seconds_up))
     elif code:
-        yield found(code, name=scene.machine, can_mend=may_enable_inside(scene))
+        yield found(code, name=scene.machine, can_fix=may_enable_inside(scene))
 
 
 def _not_asking(scene: Scene) -> str:

@@ -113,7 +113,7 @@ def inotify(scene: Scene) -> Iterator[Finding]:
         target = instances_wanted()
         may = not scene.is_container and not is_forbidden("fs.inotify.max_user_instances", str(target))
         facts = {"limit": limit, "used": used.instances, "machines": machines, "target": target}
-        yield found("inotify-low", facts, can_mend=may)
+        yield found("inotify-low", facts, can_fix=may)
     else:
         yield found("inotify-enough", used=used.instances, limit=limit)
     watches = Use("fs.inotify.max_user_watches", "inotify watches", used.watches, _limit("fs.inotify.max_user_watches"))

@@ -66,7 +66,7 @@ def _translated(scene: Scene, cable: Cable, ip: IPv4Address) -> Iterator[Finding
     if firewall.translates(scene.rules, ip):
         yield found("masquerade-on")
     elif scene.networkd_runs and asks_masquerade(scene, link):
-        yield found("masquerade-off", link=link.name, can_mend=True)
+        yield found("masquerade-off", link=link.name, can_fix=True)
     elif scene.networkd_runs:
         yield found("masquerade-unasked", link=link.name)
 
@@ -123,7 +123,7 @@ def _port(scene: Scene, port: Port, own: list[IPv4Address]) -> Iterator[Finding]
         if owner and owner != scene.name:
             yield found("port-taken", facts, leads=leads, owner=owner)
         else:
-            yield found("port-astray", facts, leads=leads, can_mend=True)
+            yield found("port-astray", facts, leads=leads, can_fix=True)
     else:
         yield _tried(scene, led, facts)
 
@@ -141,7 +141,7 @@ def _missing(scene: Scene, facts: dict[str, object]) -> Finding:
         return found("port-later", facts)
     if scene.seconds_up < SETTLES:
         return found("port-soon", facts)
-    return found("port-lost", facts, can_mend=True)
+    return found("port-lost", facts, can_fix=True)
 
 
 def _tried(scene: Scene, led: Forward, facts: dict[str, object]) -> Finding:
@@ -178,7 +178,7 @@ def host_masquerade(scene: Scene) -> Iterator[Finding]:
         return
     bare = sorted({link.name for link, _ in bare_networks(scene, scene.rules)})
     if bare:
-        yield found("masquerade-off", link=", ".join(bare), can_mend=True)
+        yield found("masquerade-off", link=", ".join(bare), can_fix=True)
     else:
         yield found("masquerade-on")
 

@@ -194,7 +194,7 @@ def _place(scene: Scene, cable: Cable, ip: IPv4Address) -> Iterator[Finding]:
         if cable.is_bridged:
             yield found("address-apart", facts)
         else:
-            yield found("address-astray", sent, can_mend=cable.is_main and may_ask_inside(scene))
+            yield found("address-astray", sent, can_fix=cable.is_main and may_ask_inside(scene))
     elif way is None or way.index != link.index:
         yield found("address-shadowed", sent)
     else:

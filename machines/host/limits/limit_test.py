@@ -1,4 +1,4 @@
-"""The order `prove`: a bounded load inside a machine's own control group shows that its caps hold, then it is gone.
+"""The order `limit_test`: a bounded load inside a machine's own control group shows that its caps hold, then it is gone.
 
 The load is a process of ours in the machine's group: to the kernel it is one of the machine's, to the machine it is
 invisible. It is killed first when memory ends, waits behind the machine's own processes, dies with this job, and ends by
@@ -43,9 +43,9 @@ UNLIMITED = 2**64 - 1
 Meter = Callable[[], float]
 
 
-def prove(host: ThisHost, task: Task) -> dict[str, Any]:
+def measure(host: ThisHost, task: Task) -> dict[str, Any]:
     """Try both caps, one after the other. Raises MachineMissing, Stopped or Problem."""
-    assert isinstance(task.order, orders.Prove)
+    assert isinstance(task.order, orders.LimitTest)
     name = MachineName(task.order.name)
     task.voice.phase("check", 1, 3)
     unit = _unit(host, name)

@@ -1,6 +1,6 @@
 """The load of a proof: `python load_generator.py cpu SECONDS` or `… memory BYTES SECONDS`. It ends by itself.
 
-It runs alone in a machine's control group, so it imports little and keeps little. Who starts it (prove.py) has made it
+It runs alone in a machine's control group, so it imports little and keeps little. Who starts it (limit_test.py) has made it
 the first to be killed, and tied its life to its own.
 """
 

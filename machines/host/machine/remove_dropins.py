@@ -20,9 +20,9 @@ from machines.host.system import guarded, systemctl
 from machines.host.system.paths import BINDS_DROPIN, DROPIN, Paths, unit_of
 
 
-def tidy(host: ThisHost, task: Task) -> dict[str, Any]:
-    """The handler of a Tidy order; a file that is gone already is fine. Raises Problem dropin-refused, dropin-changed."""
-    assert isinstance(task.order, orders.Tidy)
+def remove(host: ThisHost, task: Task) -> dict[str, Any]:
+    """The handler of a RemoveDropins order; a file that is gone already is fine. Raises Problem dropin-refused, dropin-changed."""
+    assert isinstance(task.order, orders.RemoveDropins)
     name = MachineName(task.order.name)
     there = [(file, text) for old in task.order.files if (text := _read(file := _check(host.paths, name, old), old))]
     held = {key: value for _, text in there for key, value in limits.read(text).items()}

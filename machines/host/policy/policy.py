@@ -133,7 +133,7 @@ def allow(policy: Policy, order: orders.Order) -> None:
     name = getattr(order, "name", None)
     if name and not _matches(name, policy.machines):
         raise _refuse("machines", f"the machine name “{name}”.")
-    if isinstance(order, orders.Build | orders.Bake):
+    if isinstance(order, orders.Build | orders.BuildBase):
         _allow_recipe(policy, order.recipe)
     if isinstance(order, orders.Export):
         _allow_panel(policy, order.url)

@@ -61,17 +61,17 @@ def build(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
     return _carry_out(building, fresh=order.fresh)
 
 
-def bake(host: ThisHost, task: Task) -> dict[str, Any]:
-    """Carry out a Bake order: a new base and nothing else."""
+def build_base(host: ThisHost, task: Task) -> dict[str, Any]:
+    """Carry out a BuildBase order: a new base and nothing else."""
     order = task.order
-    assert isinstance(order, orders.Bake)
+    assert isinstance(order, orders.BuildBase)
     return _carry_out(Building(host, task, order.recipe, order.first_boot, BuildSecrets()), fresh=True)
 
 
-def discard(host: ThisHost, task: Task) -> dict[str, Any]:
-    """Carry out a Discard order."""
-    assert isinstance(task.order, orders.Discard)
-    return {"removed": base_images.discard(host.paths, task.order.base)}
+def remove_base(host: ThisHost, task: Task) -> dict[str, Any]:
+    """Carry out a RemoveBase order."""
+    assert isinstance(task.order, orders.RemoveBase)
+    return {"removed": base_images.remove(host.paths, task.order.base)}
 
 
 def _carry_out(building: Building, *, fresh: bool) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def trim(paths: Paths, newest: Base, most: int) -> list[tuple[Base, str]]:
 def _discarded(paths: Paths, base: str) -> str:
     """Remove a base; why something of it is left."""
     try:
-        discard(paths, base)
+        remove(paths, base)
     except Problem as problem:
         return problem.message
     except OSError as error:
@@ -169,7 +169,7 @@ def _discarded(paths: Paths, base: str) -> str:
     return ""
 
 
-def discard(paths: Paths, base: str) -> bool:
+def remove(paths: Paths, base: str) -> bool:
     """Remove a base. False when there is none. Raises Problem discard-unfinished or OSError.
 
     First it gets a name under which nothing finds it, on disk, and what is known of it goes; so that half a tree is never

@@ -83,6 +83,6 @@ def remove(machine: Machine, *, by: User, path: str, sha256: str, key: UUID | No
     [file] = _seen(machine, [path], [sha256])
     if not file.only_limits:
         raise Problem(f"{path} holds more than limits, so it is not removed from here.", hint="Look at it on the host.")
-    order = orders.Tidy(name=machine.name, files=[orders.OldDropin(path=path, sha256=sha256)])
+    order = orders.RemoveDropins(name=machine.name, files=[orders.OldDropin(path=path, sha256=sha256)])
     with transaction.atomic():
         return dispatch.place(order, on=machine.host, by=by, key=key)

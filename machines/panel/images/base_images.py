@@ -131,7 +131,7 @@ def learn(host: Host, job: Job, report: reports.Outcome) -> None:
         return
     bases = host.facts.get("bases")
     kept = [base for base in bases if isinstance(base, dict)] if isinstance(bases, list) else []
-    if job.op == "discard":
+    if job.op == "remove_base":
         gone = str(job.order.get("base", ""))
         host.facts = {**host.facts, "bases": [base for base in kept if base.get("id") != gone]}
     elif made := _made(job, report):
@@ -148,7 +148,7 @@ def _made(job: Job, report: reports.Outcome) -> dict[str, Any] | None:
     packages = report.result.get("packages")
     try:
         order = orders.from_wire(job.order)
-        assert isinstance(order, orders.Build | orders.Bake)  # as its op says
+        assert isinstance(order, orders.Build | orders.BuildBase)  # as its op says
         recipe = order.recipe
         fact = reports.BaseFact(
             id=str(told.get("id")), key="", title=_title(recipe), built=float(told.get("built") or 0),

@@ -71,7 +71,7 @@ def place(
                 revision=revision,
                 retry_of=retry_of,
                 recipe_version=recipe_version,
-                recipe_key=key_of(order.recipe) if isinstance(order, orders.Build | orders.Bake) else "",
+                recipe_key=key_of(order.recipe) if isinstance(order, orders.Build | orders.BuildBase) else "",
             )
     except IntegrityError:
         holder = Job.objects.on(on, name).filter(state__in=HOLDING).first()

@@ -21,18 +21,18 @@ WHAT = {
     "enable": "Start {} at boot",
     "disable": "Do not start {} at boot",
     "apply": "Configure {}",
-    "tidy": "Remove old limits of {}",
+    "remove_dropins": "Remove old limits of {}",
     "build": "Build {}",
-    "bake": "Build a base",
-    "discard": "Remove a base",
+    "build_base": "Build a base",
+    "remove_base": "Remove a base",
     "export": "Export {}",
     "remove": "Remove {}",
     "refresh": "Take inventory",
     "resynchronise": "Resynchronize",
-    "examine": "Check {}",
-    "mend": "Fix {}",
-    "prove": "Load {} up to its limits",
-    "mark": "Make {} a template, or writable again",
+    "diagnose": "Check {}",
+    "fix": "Fix {}",
+    "limit_test": "Load {} up to its limits",
+    "set_read_only": "Make {} a template, or writable again",
     "pool": "Make a btrfs pool",
 }
 
@@ -53,7 +53,7 @@ def phase(order: Mapping[str, Any], name: str) -> str:
 # op → what stays of half-done work
 CANCELLED = {
     "build": "The build is stopped and the half-built tree is removed. Packages stay in the host's cache.",
-    "bake": "The build is stopped and nothing of it is kept. The base that was there stays.",
+    "build_base": "The build is stopped and nothing of it is kept. The base that was there stays.",
     "export": "What was packed is thrown away, on the host and here. The machine itself is not touched.",
     "remove": "What is already removed stays removed: the machine may be left incomplete.",
     "apply": "Files are exchanged in one step: they are either the old ones or the new ones. A machine that is being watched "
@@ -61,7 +61,7 @@ CANCELLED = {
     "start": "Its start is stopped: systemd ends what has begun of it. If it is up by then, it stays up.",
     "poweroff": "The machine may go on powering off: its init was already asked.",
     "reboot": "The machine may go on rebooting: its init was already asked.",
-    "prove": "The load ends at once; the machine goes on as it was.",
+    "limit_test": "The load ends at once; the machine goes on as it was.",
     "pool": "Nothing changes: the images stay where they are, and what was copied is removed.",
 }
 

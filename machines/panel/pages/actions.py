@@ -64,13 +64,13 @@ VERBS: dict[str, Verb] = {
         Verb("enable", orders.Enable, "Start at boot", "toggle-on"),
         Verb("disable", orders.Disable, "Do not start at boot", "toggle-off"),
         Verb(
-            "template", partial(orders.Mark, read_only=True), "Make it a template", "copy",
+            "template", partial(orders.SetReadOnly, read_only=True), "Make it a template", "copy",
             sentence="Make {} a template", doing="making a template of",
             asks="Its image becomes read-only. It can then not be started, also not at boot, and new machines are made from it "
             "as copies with an identity of their own. It can be made writable again at any time.",
         ),
         Verb(
-            "writable", partial(orders.Mark, read_only=False), "Make it writable again", "pencil",
+            "writable", partial(orders.SetReadOnly, read_only=False), "Make it writable again", "pencil",
             sentence="Make {} writable again", doing="making writable",
         ),
     )

@@ -27,7 +27,7 @@ TOLD_APART = {"base", "packages", "bytes", "seconds", "sha256"}  # of a result: 
 
 @dataclass(frozen=True)
 class Made:
-    """What a build or a bake has made, as far as its host told; nothing of it can be relied on to be there."""
+    """What a build of a machine or of a base has made, as far as its host told; nothing of it can be relied on to be there."""
 
     bytes: int | None
     packages: list[str]

@@ -1,11 +1,11 @@
-"""What the last examination of a host or a machine found, in words, with what mends each trouble."""
+"""What the last examination of a host or a machine found, in words, with what fixes each trouble."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from machines.contract.configuration import findings
-from machines.contract.configuration.findings import GROUPS, MEND_TITLES, NETWORK, WORDS, Finding, Level
+from machines.contract.configuration.findings import FIX_TITLES, GROUPS, NETWORK, WORDS, Finding, Level
 from machines.contract.permissions import Right
 from machines.contract.problems import BadValue
 from machines.contract.states import JobState
@@ -32,7 +32,7 @@ ICONS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One finding, ready to be shown. `mend` is the word of a mend that would be safe now, or ""."""
+    """One finding, ready to be shown. `fix` is the word of a fix that would be safe now, or ""."""
 
     level: str
     icon: str
@@ -40,8 +40,8 @@ class Row:
     title: str
     means: str
     commands: list[str]
-    mend: str
-    mend_title: str
+    fix: str
+    fix_title: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Group:
 def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
     """For the machine of this name, or the host itself when it is ""."""
     jobs = list(
-        Job.objects.on(host, name).filter(op__in=["examine", "mend"]).defer("order", "commands", "sealed")[:LOOKED_AT]
+        Job.objects.on(host, name).filter(op__in=["diagnose", "fix"]).defer("order", "commands", "sealed")[:LOOKED_AT]
     )
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED and "findings" in job.result), None)
@@ -133,19 +133,19 @@ def groups(found: list[Finding]) -> list[Group]:
 
 def _once(row: Row, offered: set[str]) -> Row:
     """The same fix of several findings is one button, at the first of them."""
-    if row.mend in offered:
-        return replace(row, mend="", mend_title="")
-    offered.add(row.mend)
+    if row.fix in offered:
+        return replace(row, fix="", fix_title="")
+    offered.add(row.fix)
     return row
 
 
 def row(finding: Finding) -> Row:
     words = WORDS[finding.code]
     icon, word = ICONS[words.level]
-    mend = words.mend if words.mend and finding.can_mend else None
+    fix = words.fix if words.fix and finding.can_fix else None
     return Row(
         words.level.value, icon, word, findings.title(finding), findings.means(finding), findings.commands(finding),
-        mend or "", MEND_TITLES[mend] if mend else "",
+        fix or "", FIX_TITLES[fix] if fix else "",
     )  # fmt: skip
 
 

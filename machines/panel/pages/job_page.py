@@ -115,7 +115,7 @@ def _draft_url(job: Job) -> str:
 
 
 # op → the page that says what came of it
-SHOWS = {"examine": "doctor", "mend": "doctor", "prove": "proof"}
+SHOWS = {"diagnose": "doctor", "fix": "doctor", "limit_test": "proof"}
 
 
 def _found_url(job: Job) -> str:

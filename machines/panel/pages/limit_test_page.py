@@ -54,7 +54,7 @@ class Shown:
 
 
 def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
-    jobs = list(Job.objects.on(machine.host, machine.name).filter(op="prove").defer("order", "sealed")[:LOOKED_AT])
+    jobs = list(Job.objects.on(machine.host, machine.name).filter(op="limit_test").defer("order", "sealed")[:LOOKED_AT])
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED), None)
     actions = machine_page.actions(request, machine)

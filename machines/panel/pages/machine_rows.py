@@ -93,13 +93,13 @@ DOING = {
     "enable": "enabling",
     "disable": "disabling",
     "apply": "applying",
-    "tidy": "tidying",
+    "remove_dropins": "tidying",
     "build": BUILDING,
     "remove": "removing",
-    "examine": "running diagnostics",
-    "mend": "fixing",
-    "prove": "proving limits",
-    "mark": "marking",
+    "diagnose": "running diagnostics",
+    "fix": "fixing",
+    "limit_test": "proving limits",
+    "set_read_only": "marking",
     "pool": "making a pool",
 }
 

@@ -41,16 +41,16 @@ def of_job(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 def place(request: PanelRequest, job: Job, *, back: str) -> HttpResponse:
-    """Bake what this build or bake was of, with the same needs of the first boot."""
+    """Build the base of what this job built, with the same needs of the first boot."""
     try:
         order = orders.from_wire(job.order)
-        if not isinstance(order, orders.Build | orders.Bake) or not is_based(order):
+        if not isinstance(order, orders.Build | orders.BuildBase) or not is_based(order):
             raise Problem("That job made nothing that has a base.")
         boot = order.first_boot
         kept = FirstBoot(locale=boot.locale, timezone=boot.timezone, user=boot.user)
-        bake = orders.Bake(recipe=order.recipe, first_boot=kept)
+        anew = orders.BuildBase(recipe=order.recipe, first_boot=kept)
         made = dispatch.place(
-            bake,
+            anew,
             on=job.host,
             by=request.user,
             key=read_key(request.POST.get("key", "")),
@@ -61,13 +61,13 @@ def place(request: PanelRequest, job: Job, *, back: str) -> HttpResponse:
     return redirect("job-detail", made.pk)
 
 
-def is_based(order: orders.Build | orders.Bake) -> bool:
+def is_based(order: orders.Build | orders.BuildBase) -> bool:
     return order.recipe.kind in WITH_BASE
 
 
 @require_http_methods(["GET", "POST"])
 @needs(Right.BUILD)
-def discard(request: PanelRequest, host: str, base: str) -> HttpResponse:
+def remove(request: PanelRequest, host: str, base: str) -> HttpResponse:
     """Say what is lost, then order the removal of a base."""
     found = access.host(request, host)
     there = _base(found, base)
@@ -76,7 +76,7 @@ def discard(request: PanelRequest, host: str, base: str) -> HttpResponse:
         context = {"host": found, "base": there, "back": back}
         return responses.page(request, "recipes/discard.html", context, fragment="recipes/_discard_dialog.html")
     try:
-        job = dispatch.place(orders.Discard(base=there.id), on=found, by=request.user)
+        job = dispatch.place(orders.RemoveBase(base=there.id), on=found, by=request.user)
     except (NotAllowed, Problem) as problem:
         return responses.refused(request, problem, back=back)
     return responses.placed(request, job, f"Removing base {there.id} of {host}.", back=back)

@@ -1,4 +1,4 @@
-"""The doctor: what is wrong with a host or a machine, why it has no address, and the few things mended by a button."""
+"""The doctor: what is wrong with a host or a machine, why it has no address, and the few things fixed by a button."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract import orders
-from machines.contract.configuration.findings import MENDS
+from machines.contract.configuration.findings import FIXES
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.models import Host, Job
@@ -52,41 +52,41 @@ def _machine_context(request: PanelRequest, host_name: str, name: str) -> dict[s
 
 @require_POST
 @needs(Right.OPERATE)
-def examine_host(request: PanelRequest, host: str) -> HttpResponse:
+def diagnose_host(request: PanelRequest, host: str) -> HttpResponse:
     found = access.host(request, host)
-    return _ordered(request, found, orders.Examine(), f"Running diagnostics on {found.name}.")
+    return _ordered(request, found, orders.Diagnose(), f"Running diagnostics on {found.name}.")
 
 
 @require_POST
 @needs(Right.OPERATE)
-def examine_machine(request: PanelRequest, host: str, name: str) -> HttpResponse:
+def diagnose_machine(request: PanelRequest, host: str, name: str) -> HttpResponse:
     found = access.machine(request, host, name)
-    return _ordered(request, found.host, orders.Examine(name=found.name), f"Running diagnostics on {found.name}.")
+    return _ordered(request, found.host, orders.Diagnose(name=found.name), f"Running diagnostics on {found.name}.")
 
 
 @require_POST
 @needs(Right.ADMINISTER)
-def mend_host(request: PanelRequest, host: str, what: str) -> HttpResponse:
+def fix_host(request: PanelRequest, host: str, what: str) -> HttpResponse:
     found = access.host(request, host)
-    return _ordered(request, found, _mend("", what), f"Fixing {found.name}, then checking again.")
+    return _ordered(request, found, _fix("", what), f"Fixing {found.name}, then checking again.")
 
 
 @require_POST
 @needs(Right.ADMINISTER)
-def mend_machine(request: PanelRequest, host: str, name: str, what: str) -> HttpResponse:
+def fix_machine(request: PanelRequest, host: str, name: str, what: str) -> HttpResponse:
     found = access.machine(request, host, name)
-    return _ordered(request, found.host, _mend(found.name, what), f"Fixing {found.name}, then checking again.")
+    return _ordered(request, found.host, _fix(found.name, what), f"Fixing {found.name}, then checking again.")
 
 
-def _mend(name: str, what: str) -> orders.Mend:
+def _fix(name: str, what: str) -> orders.Fix:
     """Raises Http404 for a word that is none."""
-    word = next((mend for mend in MENDS if mend == what), None)
+    word = next((fix for fix in FIXES if fix == what), None)
     if word is None:
         raise Http404("Nothing of that name can be fixed.")
-    return orders.Mend(name=name, what=word)
+    return orders.Fix(name=name, what=word)
 
 
-def _ordered(request: PanelRequest, on: Host, order: orders.Examine | orders.Mend, said: str) -> HttpResponse:
+def _ordered(request: PanelRequest, on: Host, order: orders.Diagnose | orders.Fix, said: str) -> HttpResponse:
     back = f"{machine_rows.machine_url(on.name, order.name) if order.name else machine_rows.host_url(on.name)}doctor/"
     try:
         job = _place(request, on, order)
@@ -99,7 +99,7 @@ def _ordered(request: PanelRequest, on: Host, order: orders.Examine | orders.Men
     return responses.placed(request, job, said, back=back, fragment=fragment)
 
 
-def _place(request: PanelRequest, on: Host, order: orders.Examine | orders.Mend) -> Job:
+def _place(request: PanelRequest, on: Host, order: orders.Diagnose | orders.Fix) -> Job:
     """The job of this order; of a second press while the first goes on, that one's. Raises Problem."""
     if not order.name:  # a machine's jobs keep each other out in the database
         under_way = Job.objects.unfinished().filter(host=on, machine_name="", op=order.op, actor=request.user).first()

@@ -135,7 +135,7 @@ def absorb(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 @require_POST
 @needs(Right.CONFIGURE)
-def tidy(request: PanelRequest, host: str, name: str) -> HttpResponse:
+def remove_dropin(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Order away a file in which somebody set limits."""
     machine = access.machine(request, host, name)
     path, sha256 = request.POST.get("path", ""), request.POST.get("sha256", "")

@@ -26,13 +26,13 @@ def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 @require_POST
 @needs(Right.OPERATE)
-def prove(request: PanelRequest, host: str, name: str) -> HttpResponse:
+def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     back = f"{machine_rows.machine_url(host, name)}proof/"
     try:
         _check(machine)
         with transaction.atomic():
-            job = dispatch.place(orders.Prove(name=machine.name), on=machine.host, by=request.user)
+            job = dispatch.place(orders.LimitTest(name=machine.name), on=machine.host, by=request.user)
     except Problem as problem:
         return responses.refused(request, problem, back=back)
     fragment = None

@@ -127,7 +127,7 @@ def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
 
 def _source_of(job: Job, host: Host | None) -> Source:
     order = orders.from_wire(job.order)
-    assert isinstance(order, orders.Build | orders.Bake)
+    assert isinstance(order, orders.Build | orders.BuildBase)
     return sources.of_recipe(order.recipe, job.recipe_version, host)
 
 
@@ -183,7 +183,7 @@ def _first_boot(form: NewMachineForm) -> FirstBoot:
 
 
 def _build(number: str) -> Job | None:
-    """The build (or bake) of this number, if there is one."""
+    """The build (of a machine or of a base) of this number, if there is one."""
     if not number.isascii() or not number.isdigit() or len(number) > 15:
         return None
     jobs = Job.objects.select_related("host", "revision", "recipe_version__recipe__current")

@@ -308,7 +308,7 @@ def bring_back(request: PanelRequest, pk: int) -> HttpResponse:
 
 @require_POST
 @needs(Right.BUILD)
-def bake(request: PanelRequest, pk: int) -> HttpResponse:
+def build_base(request: PanelRequest, pk: int) -> HttpResponse:
     """Build the recipe's base on a host, without a machine."""
     recipe = _recipe(pk)
     back = reverse("recipe-detail", args=[pk])
@@ -317,7 +317,7 @@ def bake(request: PanelRequest, pk: int) -> HttpResponse:
     if host is None or content is None or content.kind not in WITH_BASE:
         said = "Choose a host." if host is None else "A recipe of this kind has no base."
         return responses.refused(request, Problem(said), back=back)
-    order = orders.Bake(recipe=content, first_boot=FirstBoot())
+    order = orders.BuildBase(recipe=content, first_boot=FirstBoot())
     try:
         job = dispatch.place(
             order, on=host, by=request.user, key=read_key(request.POST.get("key", "")), recipe_version=recipe.current

@@ -6,7 +6,7 @@ import string
 import pytest
 
 from machines.contract.configuration import findings
-from machines.contract.configuration.findings import GROUPS, MEND_TITLES, MENDS, WORDS, Finding, Level
+from machines.contract.configuration.findings import FIX_TITLES, FIXES, GROUPS, WORDS, Finding, Level
 from machines.contract.problems import BadValue
 
 HOSTILE = "x; rm -rf / #'\"$(reboot)`"
@@ -23,12 +23,12 @@ def test_every_code_has_a_group_a_sentence_and_a_mend_with_a_title(code):
     assert words.group in GROUPS
     assert words.title
     assert not words.title.endswith(".")
-    assert words.mend is None or words.commands
-    assert words.mend is None or words.mend in MEND_TITLES
+    assert words.fix is None or words.commands
+    assert words.fix is None or words.fix in FIX_TITLES
 
 
 def test_every_mend_is_offered_by_some_finding():
-    assert {words.mend for words in WORDS.values() if words.mend} == set(MENDS) == set(MEND_TITLES)
+    assert {words.fix for words in WORDS.values() if words.fix} == set(FIXES) == set(FIX_TITLES)
 
 
 @pytest.mark.parametrize("code", [code for code, words in WORDS.items() if words.commands])
@@ -63,7 +63,7 @@ def test_the_package_manager_is_one_we_know():
 
 
 def test_there_and_back():
-    found = [Finding(code="link-up", facts={"link": "ve-web"}), Finding(code="networkd-stopped", can_mend=True)]
+    found = [Finding(code="link-up", facts={"link": "ve-web"}), Finding(code="networkd-stopped", can_fix=True)]
     assert findings.from_wire(findings.to_wire(found)) == found
 
 

@@ -343,7 +343,7 @@ def test_an_order_that_is_too_old_is_not_done_after_a_restart(carrier, spool, de
     assert deeds.done == []
 
 
-OLDER_WORDS = {"op": "bake", "recipe": {"kind": "debian", "release": "trixie"}, "anew": True}  # as no order is today
+OLDER_WORDS = {"op": "bake", "recipe": {"kind": "debian", "release": "trixie"}}  # as no order is today
 
 
 @pytest.mark.parametrize(("cancelled", "state"), [(False, "failed"), (True, "cancelled")])

@@ -384,9 +384,9 @@ def test_few_inotify_instances_are_said_by_use_and_by_machines(monkeypatch, proc
     monkeypatch.setattr(limit_checks, "sysctl", lambda name: str(limit) if "instances" in name else "1000")
     [found] = limit_checks.inotify(SimpleNamespace(running=["m"] * running, is_container=False))
     assert found.code == code
-    assert found.can_mend is (code == "inotify-low")
+    assert found.can_fix is (code == "inotify-low")
     [inside] = limit_checks.inotify(SimpleNamespace(running=["m"] * running, is_container=True))
-    assert not inside.can_mend
+    assert not inside.can_fix
     assert found.facts.get("target", "1024") == "1024"
 
 

@@ -231,7 +231,7 @@ def test_facts_can_cross_the_wire():
 
 
 def _bake(recipe):
-    return orders.Bake(recipe=recipe)
+    return orders.BuildBase(recipe=recipe)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_half_a_tree_is_never_taken_for_a_base_and_can_be_made_anew(paths):
     while killed:
         change += 1
         make(paths)
-        killed = dies_before(change, lambda: base_images.discard(paths, ID))
+        killed = dies_before(change, lambda: base_images.remove(paths, ID))
         found = base_images.find(paths, "key")
         assert found is None or len(list((paths.base(ID) / "usr").iterdir())) == 5, change
         if found is None:
@@ -31,7 +31,7 @@ def test_half_a_tree_is_never_taken_for_a_base_and_can_be_made_anew(paths):
             (aside / "whole").mkdir(parents=True)
             base_images.publish(paths, BASE, aside)
             assert [path.name for path in paths.base(ID).iterdir()] == ["whole"], change
-        assert base_images.discard(paths, ID) is True
+        assert base_images.remove(paths, ID) is True
         assert list(paths.machines.iterdir()) == []
     assert change > 3
-    assert base_images.discard(paths, ID) is False
+    assert base_images.remove(paths, ID) is False

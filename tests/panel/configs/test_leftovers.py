@@ -60,7 +60,7 @@ def test_what_changed_since_it_was_shown_is_not_taken(as_admin, left, web):
 def test_removing_orders_that_very_file_away(as_admin, left):
     as_admin.post(f"{URL}tidy/", {"path": LEFT, "sha256": cast.sha(HELD)})
     job = Job.objects.get()
-    assert (job.op, job.order["files"]) == ("tidy", [{"path": LEFT, "sha256": cast.sha(HELD)}])
+    assert (job.op, job.order["files"]) == ("remove_dropins", [{"path": LEFT, "sha256": cast.sha(HELD)}])
 
 
 @pytest.mark.parametrize("path", [OURS, LATE, "/etc/passwd"])

@@ -24,7 +24,7 @@ def examined(alpha, found: list[dict], name: str = "", **fields) -> Job:
     now = timezone.now()
     result = {"findings": found, "at": now.timestamp()} | fields.pop("result", {})
     return make.job(
-        orders.Examine(name=name), on=alpha, **{"state": "succeeded", "result": result, "finished_at": now} | fields
+        orders.Diagnose(name=name), on=alpha, **{"state": "succeeded", "result": result, "finished_at": now} | fields
     )
 
 
@@ -39,7 +39,7 @@ def test_pressing_examine_places_the_order(as_admin, alpha, web, path, name):
     answer = as_admin.post(f"{path}examine/")
     assert (answer.status_code, answer.url) == (302, path)
     [job] = Job.objects.all()
-    assert (job.op, job.machine_name, job.order) == ("examine", name, {"op": "examine", "name": name})
+    assert (job.op, job.machine_name, job.order) == ("diagnose", name, {"op": "diagnose", "name": name})
     assert "Running diagnostics" in text(as_admin.get(path))
 
 
@@ -58,7 +58,7 @@ def test_htmx_gets_the_part_back(as_admin, web):
 def test_it_says_what_was_found_what_it_means_and_the_command(as_viewer, alpha):
     alpha.clock_skew = 0.1
     alpha.save()
-    examined(alpha, [{"code": "networkd-stopped", "can_mend": True}, {"code": "tools-there"}])
+    examined(alpha, [{"code": "networkd-stopped", "can_fix": True}, {"code": "tools-there"}])
     page = text(as_viewer.get(HOST))
     assert "systemd-networkd does not run on the host" in page
     assert "Without it they have neither." in page
@@ -88,17 +88,17 @@ def test_nothing_is_called_in_order_while_something_could_not_be_checked(as_view
 
 
 def test_a_mend_is_a_button_only_where_the_host_calls_it_safe(as_admin, alpha):
-    examined(alpha, [{"code": "networkd-stopped", "can_mend": False}])
+    examined(alpha, [{"code": "networkd-stopped", "can_fix": False}])
     assert "mend/networkd/" not in text(as_admin.get(HOST))
-    examined(alpha, [{"code": "networkd-stopped", "can_mend": True}])
+    examined(alpha, [{"code": "networkd-stopped", "can_fix": True}])
     assert "Start and enable systemd-networkd" in text(as_admin.get(HOST))
-    examined(alpha, [{"code": "link-down", "can_mend": True}])  # nothing that has a mend
+    examined(alpha, [{"code": "link-down", "can_fix": True}])  # nothing that has a mend
     assert "/mend/" not in text(as_admin.get(HOST))
 
 
 def test_one_fix_for_several_findings_is_one_button(as_admin, web):
     lost = [
-        {"code": code, "can_mend": True, "facts": {"port": port}}
+        {"code": code, "can_fix": True, "facts": {"port": port}}
         for code, port in (("masquerade-off", ""), ("port-lost", "tcp 80"), ("port-lost", "tcp 81"))
     ]
     examined(web.host, lost, "web")
@@ -110,7 +110,7 @@ def test_one_fix_for_several_findings_is_one_button(as_admin, web):
 @pytest.mark.parametrize(("path", "name", "what"), [(HOST, "", "networkd"), (MACHINE, "web", "guest-networkd")])
 def test_pressing_it_places_the_order(as_admin, alpha, web, path, name, what):
     assert as_admin.post(f"{path}mend/{what}/").status_code == 302
-    assert Job.objects.get().order == {"op": "mend", "name": name, "what": what}
+    assert Job.objects.get().order == {"op": "fix", "name": name, "what": what}
 
 
 def test_nothing_else_can_be_mended(as_admin, alpha, web):
@@ -163,7 +163,7 @@ def test_what_a_hostile_host_says_stays_text(as_viewer, web):
 
 def test_the_last_that_succeeded_is_shown_under_one_that_failed(as_viewer, alpha):
     examined(alpha, [{"code": "tools-there"}])
-    make.job(orders.Examine(), on=alpha, state="failed", problem={"message": "The bus is away.", "hint": ""})
+    make.job(orders.Diagnose(), on=alpha, state="failed", problem={"message": "The bus is away.", "hint": ""})
     page = text(as_viewer.get(HOST))
     assert "Check failed" in page
     assert "The bus is away." in page
@@ -215,8 +215,8 @@ def test_a_machine_without_an_address_leads_here(as_viewer, alpha):
     assert 'href="/hosts/alpha/machines/lost/doctor/">Why?' in text(as_viewer.get("/hosts/alpha/machines/lost/"))
 
 
-@pytest.mark.parametrize(("order", "leads"), [(orders.Examine(), HOST), (orders.Examine(name="web"), MACHINE),
-                                              (orders.Prove(name="web"), "/hosts/alpha/machines/web/proof/")])  # fmt: skip
+@pytest.mark.parametrize(("order", "leads"), [(orders.Diagnose(), HOST), (orders.Diagnose(name="web"), MACHINE),
+                                              (orders.LimitTest(name="web"), "/hosts/alpha/machines/web/proof/")])  # fmt: skip
 def test_the_job_leads_to_what_it_found(as_viewer, web, order, leads):
     job = make.job(order, on=web.host, state="succeeded")
     assert f'href="{leads}"' in text(as_viewer.get(f"/jobs/{job.pk}/"))

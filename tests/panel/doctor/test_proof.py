@@ -38,7 +38,7 @@ def web(alpha):
 
 def proved(web, *trials: Trial, **fields) -> Job:
     return make.job(
-        orders.Prove(name="web"), on=web.host,
+        orders.LimitTest(name="web"), on=web.host,
         **{"state": "succeeded", "result": limit_test.to_wire(list(trials)), "finished_at": timezone.now()} | fields,
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ def proved(web, *trials: Trial, **fields) -> Job:
 def test_pressing_it_places_the_order(as_admin, web):
     assert "Not proved yet" in text(as_admin.get(URL))
     assert as_admin.post(f"{URL}run/").status_code == 302
-    assert Job.objects.get().order == {"op": "prove", "name": "web"}
+    assert Job.objects.get().order == {"op": "limit_test", "name": "web"}
     assert "A load is at work" in text(as_admin.get(URL))
 
 

@@ -209,7 +209,7 @@ def test_the_panel_knows_a_new_base_at_once(alpha):
     known = {base.id: base for base in base_images.of_host("alpha", alpha.facts["bases"])}
     assert set(known) == {BASE, "f" * 16}
     assert (known["f" * 16].title, known["f" * 16].packages, known["f" * 16].uuid) == ("Debian trixie", 3, job.uuid)
-    told(alpha, make.job(orders.Discard(base=BASE), on=alpha))
+    told(alpha, make.job(orders.RemoveBase(base=BASE), on=alpha))
     assert [base["id"] for base in alpha.facts["bases"]] == ["f" * 16]
 
 

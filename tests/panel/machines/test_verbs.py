@@ -183,7 +183,7 @@ def test_making_one_says_what_it_means_before(as_admin, web):
     assert "Make web a template" in page
     assert "new machines are made from it" in page
     as_admin.post(url("template"))
-    assert Job.objects.get().order == {"op": "mark", "name": "web", "read_only": True}
+    assert Job.objects.get().order == {"op": "set_read_only", "name": "web", "read_only": True}
 
 
 def test_a_template_is_not_started_and_says_why(as_admin, template):
@@ -203,7 +203,7 @@ def test_a_template_offers_a_machine_from_it_and_no_start(as_admin, template):
     assert "?host=alpha&amp;clone=web" in page
     assert "/web/writable/" in page
     as_admin.post(url("writable"))
-    assert Job.objects.get().order == {"op": "mark", "name": "web", "read_only": False}
+    assert Job.objects.get().order == {"op": "set_read_only", "name": "web", "read_only": False}
 
 
 def test_a_viewer_cannot_make_one(as_viewer, web):

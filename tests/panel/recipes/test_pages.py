@@ -291,7 +291,7 @@ def test_its_base_is_built_on_a_host(as_admin, small, alpha):
     job = Job.objects.get()
     assert answer.url == f"/jobs/{job.pk}/"
     order = orders.from_wire(job.order)
-    assert (order.op, order.recipe, job.recipe_version) == ("bake", small.current.content, small.current)
+    assert (order.op, order.recipe, job.recipe_version) == ("build_base", small.current.content, small.current)
     assert job.recipe_key == recipes.key_of(small.current.content)
     assert as_admin.post(f"{URL}{small.pk}/bake/", {"host": "nowhere"}).status_code == 409
 
@@ -301,9 +301,9 @@ def test_a_base_is_built_anew_by_one_click(as_admin, small, alpha):
     alpha.facts["bases"] = [{"id": "0123456789abcdef", "key": "k", "job": str(job.uuid)}]
     alpha.save()
     as_admin.post("/hosts/alpha/bases/0123456789abcdef/rebuild/")
-    assert (Job.objects.first().op, Job.objects.first().recipe_version) == ("bake", small.current)
+    assert (Job.objects.first().op, Job.objects.first().recipe_version) == ("build_base", small.current)
     as_admin.post(f"/jobs/{job.pk}/bake/")
-    assert Job.objects.filter(op="bake").count() == 2
+    assert Job.objects.filter(op="build_base").count() == 2
 
 
 def test_a_base_of_nobody_knows_what_cannot_be_rebuilt(as_admin, alpha):

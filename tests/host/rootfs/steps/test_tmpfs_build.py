@@ -41,7 +41,7 @@ class Filler:
 def building(paths):
     paths.machines.mkdir(parents=True, exist_ok=True)
     recipe = DebianRecipe(release="bookworm")
-    order = orders.Bake(recipe=recipe, first_boot=FirstBoot())
+    order = orders.BuildBase(recipe=recipe, first_boot=FirstBoot())
     task = Task(uuid4(), order, Voice(lambda _: None), time.time(), time.time() + 60)
     host = ThisHost(paths, None, Policy())  # type: ignore[arg-type]
     made = Building(host, task, recipe, FirstBoot(), BuildSecrets())

@@ -1,0 +1,68 @@
+"""What the database holds is said in the field's standard words. No host and no page knows the old ones any more."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.apps.registry import Apps
+from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+OPERATIONS = {
+    "bake": "build_base",
+    "discard": "remove_base",
+    "examine": "diagnose",
+    "mark": "set_read_only",
+    "mend": "fix",
+    "prove": "limit_test",
+    "tidy": "remove_dropins",
+}
+KEYS = {"can_mend": "can_fix"}  # of findings
+AT_ONCE = 500  # rows
+
+
+def _job(job: Any) -> None:
+    job.op = OPERATIONS.get(job.op, job.op)
+    if isinstance(job.order, dict) and "op" in job.order:
+        job.order["op"] = OPERATIONS.get(job.order["op"], job.order["op"])
+    job.result = _renamed(job.result)
+
+
+def _host(host: Any) -> None:
+    policy = host.facts.get("policy") if isinstance(host.facts, dict) else None
+    if isinstance(policy, dict) and isinstance(policy.get("ops"), list):
+        policy["ops"] = sorted(OPERATIONS.get(op, op) for op in policy["ops"])
+
+
+def _renamed(data: Any) -> Any:
+    """The same with new names for keys, however deep."""
+    if isinstance(data, dict):
+        return {KEYS.get(key, key): _renamed(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_renamed(each) for each in data]
+    return data
+
+
+def _change(change: Callable[[Any], None], model: str, *fields: str) -> Callable[[Apps, BaseDatabaseSchemaEditor], None]:
+    """A step that changes all rows of a model, some at once."""
+
+    def step(apps: Apps, editor: BaseDatabaseSchemaEditor) -> None:
+        rows = apps.get_model("machines", model).objects.using(editor.connection.alias)
+        some: list[Any] = []
+        for row in rows.only(*fields).order_by("pk").iterator(AT_ONCE):
+            change(row)
+            some.append(row)
+            if len(some) == AT_ONCE:
+                rows.bulk_update(some, fields)
+                some.clear()
+        rows.bulk_update(some, fields)
+
+    return step
+
+
+class Migration(migrations.Migration):
+    dependencies = [("machines", "0021_hosts_believed")]
+
+    operations = [
+        migrations.RunPython(_change(_job, "Job", "op", "order", "result"), migrations.RunPython.noop),
+        migrations.RunPython(_change(_host, "Host", "facts"), migrations.RunPython.noop),
+    ]
