@@ -1,4 +1,4 @@
-"""`python -m tests.takers streams|passwords`: twenty threads of one web process that want the same at the same moment.
+"""`python -m tests.takers streams|passwords|machine|host`: twenty threads of one web process that want the same at the same moment.
 
 Says "ready", begins when a line comes in, and prints how many got it. With DATABASE_URL and SECRET_KEY in the environment.
 """
@@ -6,6 +6,7 @@ Says "ready", begins when a line comes in, and prints how many got it. With DATA
 import os
 import sys
 import threading
+from uuid import UUID
 
 import django
 
@@ -15,11 +16,14 @@ django.setup()
 from django.db import connections  # noqa: E402  # needs the settings
 from django.test import RequestFactory  # noqa: E402
 
-from machines.models import User  # noqa: E402
+from machines.contract import orders  # noqa: E402
+from machines.models import Host, Job, User  # noqa: E402
 from machines.panel.logs import log_stream  # noqa: E402
+from machines.panel.orders import dispatch  # noqa: E402
 from machines.panel.web import attempts  # noqa: E402
 
 THREADS = 20
+KEY = UUID("11111111-1111-4111-8111-111111111111")
 
 
 def streams() -> bool:
@@ -34,8 +38,24 @@ def passwords() -> bool:
     return True
 
 
+def machine_press() -> bool:
+    """Of one machine, whose jobs keep each other out as well."""
+    return _press(orders.Start(name="web"))
+
+
+def host_press() -> bool:
+    return _press(orders.Diagnose())
+
+
+def _press(order: orders.Order) -> bool:
+    """Whether it led to the one job of the key."""
+    by, on = User.objects.get(), Host.objects.get()
+    job = dispatch.place_once(KEY, lambda key: dispatch.place(order, on=on, by=by, key=key))
+    return job.pk == Job.objects.get().pk
+
+
 def main() -> None:
-    take = {"streams": streams, "passwords": passwords}[sys.argv[1]]
+    take = {"streams": streams, "passwords": passwords, "machine": machine_press, "host": host_press}[sys.argv[1]]
     start, won = threading.Barrier(THREADS + 1), []
 
     def one() -> None:

@@ -13,12 +13,12 @@ from machines.panel.web import attempts
 from tests import postgres
 
 ROOT = Path(__file__).parent.parent
-MAKE_EVE = "from machines.models import User; User.objects.create(username='eve')"
+MAKE_EVE = "from machines.models import *; User.objects.create(username='eve', role='administrator'); Host.objects.create(name='alpha')"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Of processes with one database, where Eve is the only user."""
+    """Of processes with one database, where Eve is the only user, with one host."""
     kept = {"SECRET_KEY": "of this test", "NSPAWNPANEL_ENV": "/nonexistent", "PATH": os.environ["PATH"]}
     if request.param == "sqlite":
         yield prepared(kept | {"DATABASE_URL": f"sqlite:///{tmp_path_factory.mktemp('web')}/panel.sqlite3"})
@@ -56,3 +56,12 @@ def test_of_forty_streams_asked_for_at_once_five_are_given(environment):
 
 def test_of_forty_passwords_tried_at_once_no_more_are_looked_at_than_are_free(environment):
     assert winners("passwords", environment) == attempts.PAIR
+
+
+@pytest.mark.parametrize("what", ["machine", "host"])
+def test_forty_presses_of_one_button_at_once_make_one_job_and_all_lead_to_it(environment, what):
+    subprocess.run(
+        [sys.executable, "manage.py", "shell", "-v0", "-c", "from machines.models import Job; Job.objects.all().delete()"],
+        cwd=ROOT, env=environment, check=True,
+    )  # fmt: skip
+    assert winners(what, environment) == 40

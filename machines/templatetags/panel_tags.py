@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from typing import NamedTuple
+from uuid import uuid4
 
 from django import template
 from django.conf import settings
@@ -79,6 +80,12 @@ UNHEARD_OF = Look("question-circle", "dark")
 def icon(name: str, label: str = "") -> SafeString:
     """A Bootstrap icon by its name. With a label it speaks for itself, without one it is decoration."""
     return _drawing(name, label)
+
+
+@register.simple_tag
+def press_key() -> SafeString:
+    """In the form of each button that makes a job: by it a second press finds the job of the first (panel/web/press.py)."""
+    return format_html('<input type="hidden" name="key" value="{}">', uuid4())
 
 
 @register.simple_tag

@@ -188,13 +188,10 @@ def apply(
     key: UUID | None = None,
     manner: Manner = Manner(),
 ) -> Job:
-    """Number the draft and order it onto the host. A second call with the same key returns the first job.
+    """Number the draft and order it onto the host.
 
     Raises Newer, Busy, NotAllowed, and Problem when there is nothing to apply or it would not hold.
     """
-    earlier = Job.objects.filter(key=key).first() if key else None
-    if earlier:
-        return earlier
     with transaction.atomic():
         draft = locked(machine, seen)
         if draft is None:

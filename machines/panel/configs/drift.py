@@ -116,9 +116,6 @@ def _fill(revision: Revision, nspawn_text: str, limits_text: str) -> None:
 
 def reapply(machine: Machine, *, by: User, seen: str, key: UUID | None = None) -> Job:
     """Order the applied revision onto the host once more, over what is there now. Raises Changed, Busy, NotAllowed."""
-    earlier = Job.objects.filter(key=key).first() if key else None
-    if earlier:
-        return earlier
     with transaction.atomic():
         fresh = _locked(machine, seen)
         revision = fresh.applied

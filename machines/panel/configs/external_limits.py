@@ -2,8 +2,8 @@
 ours, and their files taken away."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import transaction
 
@@ -26,7 +26,6 @@ class Leftover:
     held: dict[str, str]
     only_limits: bool
     same: bool
-    key: UUID = field(default_factory=uuid4)  # of the button that removes it
 
 
 def read(machine: Machine, found: Found) -> list[Leftover]:
@@ -84,5 +83,4 @@ def remove(machine: Machine, *, by: User, path: str, sha256: str, key: UUID | No
     if not file.only_limits:
         raise Problem(f"{path} holds more than limits, so it is not removed from here.", hint="Look at it on the host.")
     order = orders.RemoveDropins(name=machine.name, files=[orders.OldDropin(path=path, sha256=sha256)])
-    with transaction.atomic():
-        return dispatch.place(order, on=machine.host, by=by, key=key)
+    return dispatch.place(order, on=machine.host, by=by, key=key)

@@ -31,16 +31,13 @@ def roll_out(
     restart: bool,
     key: UUID | None = None,
 ) -> JobGroup:
-    """Put a preset on these machines. A second call with the same key returns the first group.
+    """Put a preset on these machines.
 
     Raises NotAllowed, and Problem when no machine was chosen.
     """
     authorize(by.role, Right.CONFIGURE)
     if restart:
         authorize(by.role, Right.OPERATE)
-    earlier = JobGroup.objects.filter(key=key).first() if key else None
-    if earlier:
-        return earlier
     chosen = list(machines)[:MOST]
     if not chosen:
         raise Problem("Choose at least one machine.")

@@ -87,9 +87,6 @@ def export(machine: Machine, *, by: User, key: UUID | None = None, retry_of: Job
     Raises Busy, NotAllowed, and Problem when there is no room, or the host could not reach the panel.
     """
     form: Literal["tar", "raw"] = "raw" if machine.image_type == "raw" else "tar"
-    earlier = Job.objects.filter(key=key).first() if key else None
-    if earlier:
-        return earlier
     limit = min(settings.ARCHIVE_LIMIT, archive_files.room())
     if limit < 1:
         raise Problem("The panel's disk has no room for another archive.", hint="Remove some.", code="no-space")

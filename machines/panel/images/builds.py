@@ -71,13 +71,10 @@ def zone_settings(zone: str) -> dict[str, str]:
 
 
 def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
-    """Build once more what a failed job was to build, with the configuration and the sealed secrets it had; a second call
-    with the key returns the job of the first.
+    """Build once more what a failed job was to build, with the configuration and the sealed secrets it had.
 
     Raises Busy, NotAllowed, and Problem when either is gone.
     """
-    if key and (earlier := Job.objects.filter(key=key).first()):
-        return earlier
     revision = job.revision
     if revision is None or revision.state != Revision.State.DRAFT:
         raise Problem("The configuration of this build was replaced or dropped since.", hint="Build the machine anew.")

@@ -3,8 +3,10 @@
 import json
 import logging
 from base64 import b64decode
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
+from typing import TypeVar
 from uuid import UUID
 
 import redis
@@ -15,11 +17,12 @@ from nacl.public import PublicKey
 from machines.contract import envelope, orders, routes
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, is_unverified, key_of
-from machines.models import Event, Host, Job, RecipeVersion, Revision, User
+from machines.models import Event, Host, Job, JobGroup, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
 
 log = logging.getLogger(__name__)
 
+Keyed = TypeVar("Keyed", Job, JobGroup)
 SECRETS_LAST = timedelta(days=1)  # how long the sealed secrets of an ended job are kept for a retry
 
 
@@ -31,6 +34,29 @@ class Busy(Problem):
     def __init__(self, job: Job) -> None:
         super().__init__(f"{job.actor_name} already ordered “{job.op}” for {job.machine_name} (job {job.pk}).")
         self.job = job
+
+
+def place_once(key: UUID | None, make: Callable[[UUID | None], Job]) -> Job:
+    """The job that `make` places with this key, in a transaction; of a second press of the same button, the job of the
+    first, whatever has become of it by then. Every view that makes a job goes through here. Raises what `make` raises."""
+    return once(Job, key, make)
+
+
+def once(kind: type[Keyed], key: UUID | None, make: Callable[[UUID | None], Keyed]) -> Keyed:
+    """The same for records of another kind that have a key."""
+    if first := _with_key(kind, key):
+        return first
+    try:
+        with transaction.atomic():
+            return make(key)
+    except (Problem, IntegrityError):
+        if first := _with_key(kind, key):  # the other press was faster
+            return first
+        raise
+
+
+def _with_key(kind: type[Keyed], key: UUID | None) -> Keyed | None:
+    return kind.objects.filter(key=key).first() if key else None
 
 
 @transaction.atomic
@@ -47,14 +73,13 @@ def place(
 ) -> Job:
     """Make the job of an order and all that belongs to it, or nothing, and poke the courier after commit.
 
-    A second call with the same `key` returns the first job. Raises NotAllowed, or Busy while another job holds the
-    machine.
+    Without a `key`, the same order that the same person gave before and that has not ended is this one.
+    Raises NotAllowed, Busy while another job holds the machine, and IntegrityError for a key that was used (place_once).
     """
     # Groups go on by themselves; not for somebody who was shut out since.
     orders.authorize(by.role if by.is_active else "", order)
-    earlier = Job.objects.filter(key=key).first() if key else None
-    if earlier:
-        return earlier
+    if key is None and (first := _under_way(order, on, by)):
+        return first
     name = str(getattr(order, "name", ""))
     try:
         with transaction.atomic():
@@ -75,15 +100,20 @@ def place(
             )
     except IntegrityError:
         holder = Job.objects.on(on, name).filter(state__in=HOLDING).first()
-        earlier = Job.objects.filter(key=key).first() if key else None
-        if earlier:
-            return earlier
         if holder is None:
             raise
+        if key is None and (first := _under_way(order, on, by)):
+            return first
         raise Busy(holder) from None
     _note_unverified(order, job)
     transaction.on_commit(poke)
     return job
+
+
+def _under_way(order: orders.Order, on: Host, by: User) -> Job | None:
+    """The job of a press a moment ago of a button without a key."""
+    jobs = Job.objects.on(on, str(getattr(order, "name", ""))).unfinished().filter(actor=by, op=order.op)
+    return next((job for job in jobs if job.order == orders.to_wire(order)), None)
 
 
 def _note_unverified(order: orders.Order, job: Job) -> None:

@@ -19,6 +19,11 @@ def order(machine: Machine, image_id: str | None = None) -> orders.Remove:
     )
 
 
+def place(machine: Machine, by: User, key: UUID | None) -> Job:
+    """Raises NotAllowed, Busy."""
+    return dispatch.place(order(machine), on=machine.host, by=by, key=key)
+
+
 def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
     """A new try to remove the same image, with its files as they are known now. Raises NotAllowed, Busy, BadValue."""
     machine = Machine.objects.filter(host=job.host, name=job.machine_name).first()

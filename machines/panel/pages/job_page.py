@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Subquery
 from django.http import Http404
@@ -260,11 +259,3 @@ def _worded(key: str, value: Any) -> str:
 
 def _said(value: Any) -> str:
     return (value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))[:RESULT_SHOWN]
-
-
-def read_key(text: str) -> UUID | None:
-    """The key of a form, by which a second press of its button finds the first one's job."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -2,7 +2,7 @@
 
 import re
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -19,8 +19,9 @@ from machines.models import Archive, Host
 from machines.panel.forms.archives import BeginForm
 from machines.panel.images import archive_audit, archive_files, archives
 from machines.panel.images.archive_files import PART, OutOfStep
-from machines.panel.pages import archive_list, job_page, machine_rows
-from machines.panel.web import access, layout, responses
+from machines.panel.orders import dispatch
+from machines.panel.pages import archive_list, machine_rows
+from machines.panel.web import access, layout, press, responses
 from machines.panel.web.access import PUBLIC, PanelRequest, needs
 
 RANGE_REFUSED = 416
@@ -178,11 +179,13 @@ def export(request: PanelRequest, host: str, name: str) -> HttpResponse:
     back = machine_rows.machine_url(host, name)
     if request.method == "POST":
         try:
-            job = archives.export(machine, by=request.user, key=job_page.read_key(request.POST.get("key", "")))
+            job = dispatch.place_once(
+                press.key(request), lambda key: archives.export(machine, by=request.user, key=key)
+            )
         except Problem as problem:
             return responses.refused(request, problem, back=back)
         return redirect("job-detail", job.pk)
-    context = {"machine": machine, "url": back, "key": uuid4()} | archive_list.export_words(machine)
+    context = {"machine": machine, "url": back} | archive_list.export_words(machine)
     return responses.page(request, "machines/export.html", context, fragment="machines/_export_dialog.html")
 
 

@@ -1,5 +1,8 @@
 """Bases of a host: built anew, or thrown away."""
 
+from collections.abc import Callable
+from uuid import UUID
+
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -7,13 +10,12 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from machines.contract import orders
 from machines.contract.permissions import Right
-from machines.contract.problems import NotAllowed, Problem
+from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, FirstBoot
-from machines.models import Host, Job
+from machines.models import Host, Job, User
 from machines.panel.images import base_images
 from machines.panel.orders import dispatch
-from machines.panel.pages.job_page import read_key
-from machines.panel.web import access, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 
@@ -22,43 +24,45 @@ from machines.panel.web.access import PanelRequest, needs
 def rebuild(request: PanelRequest, host: str, base: str) -> HttpResponse:
     """What made this base once more; the host then removes the old one."""
     found = access.host(request, host)
-    uuid = _base(found, base).uuid
-    job = Job.objects.filter(uuid=uuid, op__in=orders.RECIPE_OPS).first() if uuid else None
-    if job is None:
-        said = Problem(
-            f"The panel does not know what base {base} was made of.",
-            hint="Build a machine of the same recipe anew instead.",
-        )
-        return responses.refused(request, said, back=reverse("host-detail", args=[host]))
-    return place(request, job, back=reverse("host-detail", args=[host]))
+    return _placed(request, lambda: _maker(found, base), back=reverse("host-detail", args=[host]))
 
 
 @require_POST
 @needs(Right.BUILD)
 def of_job(request: PanelRequest, pk: int) -> HttpResponse:
     """The base of what a job built, anew on the same host."""
-    return place(request, access.job(request, pk), back=reverse("job-detail", args=[pk]))
+    return _placed(request, lambda: access.job(request, pk), back=reverse("job-detail", args=[pk]))
 
 
-def place(request: PanelRequest, job: Job, *, back: str) -> HttpResponse:
-    """Build the base of what this job built, with the same needs of the first boot."""
-    try:
-        order = orders.from_wire(job.order)
-        if not isinstance(order, orders.Build | orders.BuildBase) or not is_based(order):
-            raise Problem("That job made nothing that has a base.")
-        boot = order.first_boot
-        kept = FirstBoot(locale=boot.locale, timezone=boot.timezone, user=boot.user)
-        anew = orders.BuildBase(recipe=order.recipe, first_boot=kept)
-        made = dispatch.place(
-            anew,
-            on=job.host,
-            by=request.user,
-            key=read_key(request.POST.get("key", "")),
-            recipe_version=job.recipe_version,
+def _maker(host: Host, base: str) -> Job:
+    """The job that made a base. Raises Http404 for a base that is not there, Problem for one of an unknown job."""
+    uuid = _base(host, base).uuid
+    job = Job.objects.filter(uuid=uuid, op__in=orders.RECIPE_OPS).first() if uuid else None
+    if job is None:
+        raise Problem(
+            f"The panel does not know what base {base} was made of.",
+            hint="Build a machine of the same recipe anew instead.",
         )
-    except (NotAllowed, Problem) as problem:
+    return job
+
+
+def _placed(request: PanelRequest, maker: Callable[[], Job], *, back: str) -> HttpResponse:
+    try:
+        made = dispatch.place_once(press.key(request), lambda key: _place(maker(), request.user, key))
+    except Problem as problem:
         return responses.refused(request, problem, back=back)
     return redirect("job-detail", made.pk)
+
+
+def _place(job: Job, by: User, key: UUID | None) -> Job:
+    """Build the base of what this job built, with the same needs of the first boot. Raises NotAllowed, Problem."""
+    order = orders.from_wire(job.order)
+    if not isinstance(order, orders.Build | orders.BuildBase) or not is_based(order):
+        raise Problem("That job made nothing that has a base.")
+    boot = order.first_boot
+    kept = FirstBoot(locale=boot.locale, timezone=boot.timezone, user=boot.user)
+    anew = orders.BuildBase(recipe=order.recipe, first_boot=kept)
+    return dispatch.place(anew, on=job.host, by=by, key=key, recipe_version=job.recipe_version)
 
 
 def is_based(order: orders.Build | orders.BuildBase) -> bool:
@@ -70,16 +74,19 @@ def is_based(order: orders.Build | orders.BuildBase) -> bool:
 def remove(request: PanelRequest, host: str, base: str) -> HttpResponse:
     """Say what is lost, then order the removal of a base."""
     found = access.host(request, host)
-    there = _base(found, base)
     back = reverse("host-detail", args=[host])
     if request.method == "GET":
-        context = {"host": found, "base": there, "back": back}
+        context = {"host": found, "base": _base(found, base), "back": back}
         return responses.page(request, "recipes/discard.html", context, fragment="recipes/_discard_dialog.html")
     try:
-        job = dispatch.place(orders.RemoveBase(base=there.id), on=found, by=request.user)
-    except (NotAllowed, Problem) as problem:
+        job = dispatch.place_once(press.key(request), lambda key: _place_removal(found, base, request.user, key))
+    except Problem as problem:
         return responses.refused(request, problem, back=back)
-    return responses.placed(request, job, f"Removing base {there.id} of {host}.", back=back)
+    return responses.placed(request, job, f"Removing base {base} of {host}.", back=back)
+
+
+def _place_removal(host: Host, base: str, by: User, key: UUID | None) -> Job:
+    return dispatch.place(orders.RemoveBase(base=_base(host, base).id), on=host, by=by, key=key)
 
 
 def _base(host: Host, name: str) -> base_images.Base:

@@ -1,7 +1,6 @@
 """A machine's configuration: edit the draft, review it, apply it, or throw it away."""
 
 from typing import Any
-from uuid import uuid4
 
 from django.db.models import prefetch_related_objects
 from django.http import HttpResponse
@@ -18,10 +17,10 @@ from machines.panel.configs import apply_errors, diffs, drafts, presets, validat
 from machines.panel.forms import configs, row_buttons, setting_sections
 from machines.panel.forms.apply import ApplyForm, offered
 from machines.panel.forms.configs import Configurator
+from machines.panel.orders import dispatch
 from machines.panel.pages import config_page
-from machines.panel.pages.job_page import read_key
 from machines.panel.pages.machine_rows import machine_url
-from machines.panel.web import access, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 
@@ -129,7 +128,6 @@ def _review(
         "form": sent or offered(machine, changes, after),
         "can_restart": machine.shown_state.is_up and any(change.effect == "restart" for change in changes),
         "may_operate": request.user.may(Right.OPERATE),
-        "key": uuid4(),
         "hours": orders.EXPIRES_AFTER // 3600,
     }
     return render(request, "configs/review.html", shown, status=status)
@@ -161,9 +159,12 @@ def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
         return _review(request, machine, draft, form, status=422)
     reason = form.cleaned_data.get("reason", "") if form.is_valid() else ""
     manner = form.manner(restart=request.POST.get("then") == "restart")
-    seen, key = request.POST.get("seen", ""), read_key(request.POST.get("key", ""))
+    seen = request.POST.get("seen", "")
     try:
-        job = drafts.apply(machine, by=request.user, seen=seen, reason=reason, key=key, manner=manner)
+        job = dispatch.place_once(
+            press.key(request),
+            lambda key: drafts.apply(machine, by=request.user, seen=seen, reason=reason, key=key, manner=manner),
+        )
     except Problem as problem:
         return responses.refused(request, problem, back=_address(machine, "config-review"))
     return redirect("job-detail", job.pk)

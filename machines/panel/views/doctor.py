@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.db import transaction
 from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
@@ -11,11 +10,10 @@ from machines.contract import orders
 from machines.contract.configuration.findings import FIXES
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
-from machines.models import Host, Job
+from machines.models import Host
 from machines.panel.orders import dispatch
-from machines.panel.orders.dispatch import Busy
 from machines.panel.pages import doctor_page, machine_page, machine_rows
-from machines.panel.web import access, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 
@@ -89,7 +87,9 @@ def _fix(name: str, what: str) -> orders.Fix:
 def _ordered(request: PanelRequest, on: Host, order: orders.Diagnose | orders.Fix, said: str) -> HttpResponse:
     back = f"{machine_rows.machine_url(on.name, order.name) if order.name else machine_rows.host_url(on.name)}doctor/"
     try:
-        job = _place(request, on, order)
+        job = dispatch.place_once(
+            press.key(request), lambda key: dispatch.place(order, on=on, by=request.user, key=key)
+        )
     except Problem as problem:
         return responses.refused(request, problem, back=back)
     fragment = None
@@ -97,18 +97,3 @@ def _ordered(request: PanelRequest, on: Host, order: orders.Diagnose | orders.Fi
         context = _machine_context(request, on.name, order.name) if order.name else _host_context(request, on)
         fragment = render(request, "doctor/_doctor.html", context)
     return responses.placed(request, job, said, back=back, fragment=fragment)
-
-
-def _place(request: PanelRequest, on: Host, order: orders.Diagnose | orders.Fix) -> Job:
-    """The job of this order; of a second press while the first goes on, that one's. Raises Problem."""
-    if not order.name:  # a machine's jobs keep each other out in the database
-        under_way = Job.objects.unfinished().filter(host=on, machine_name="", op=order.op, actor=request.user).first()
-        if under_way:
-            return under_way
-    try:
-        with transaction.atomic():
-            return dispatch.place(order, on=on, by=request.user)
-    except Busy as busy:
-        if busy.job.op == order.op and busy.job.actor_id == request.user.pk:
-            return busy.job
-        raise

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
-from uuid import uuid4
 
 from django.http import HttpResponse
 from django.shortcuts import redirect
@@ -15,9 +14,9 @@ from machines.contract.problems import Problem
 from machines.models import Found, Machine
 from machines.models.found import File
 from machines.panel.configs import diffs, drafts, drift, effective_settings, external_limits
+from machines.panel.orders import dispatch
 from machines.panel.pages import config_page, machine_rows
-from machines.panel.pages.job_page import read_key
-from machines.panel.web import access, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 TEXTS_SHOWN = 100_000  # characters of all files of a machine together
@@ -63,7 +62,6 @@ def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict
         "left_out": effective_settings.left_out(found.counting) if found and found.counting else [],
         "leftovers": external_limits.read(machine, found) if found else [],
         "fingerprint": machine.fingerprint,
-        "key": uuid4(),
     }
 
 
@@ -98,9 +96,11 @@ def adopt(request: PanelRequest, host: str, name: str) -> HttpResponse:
 def reapply(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Put the applied revision over what is on the host."""
     machine = access.machine(request, host, name)
-    key = read_key(request.POST.get("key", ""))
+    seen = request.POST.get("seen", "")
     try:
-        job = drift.reapply(machine, by=request.user, seen=request.POST.get("seen", ""), key=key)
+        job = dispatch.place_once(
+            press.key(request), lambda key: drift.reapply(machine, by=request.user, seen=seen, key=key)
+        )
     except Problem as problem:
         return responses.refused(request, problem, back=_back(host, name))
     number = machine.applied.number if machine.applied else ""
@@ -139,9 +139,11 @@ def remove_dropin(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Order away a file in which somebody set limits."""
     machine = access.machine(request, host, name)
     path, sha256 = request.POST.get("path", ""), request.POST.get("sha256", "")
-    key = read_key(request.POST.get("key", ""))
     try:
-        job = external_limits.remove(machine, by=request.user, path=path, sha256=sha256, key=key)
+        job = dispatch.place_once(
+            press.key(request),
+            lambda key: external_limits.remove(machine, by=request.user, path=path, sha256=sha256, key=key),
+        )
     except Problem as problem:
         return responses.refused(request, problem, back=_back(host, name))
     return responses.placed(request, job, f"Removing {path}.", back=_back(host, name))

@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from django.contrib import messages
 from django.db.models import Count, Q
@@ -103,7 +102,6 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "remnants": _remnants(found.facts.get("remnants")),
         "bad_binds": _texts(found.facts.get("bad_binds")),
         "protected": _protected(found),
-        "key": uuid4(),
         "may_administer": may_administer,
         "redis_faults": faults if may_administer else [],
         "is_user_off": redis_check.NO_GUARD not in faults,

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
-from uuid import uuid4
 
 from asgiref.sync import sync_to_async
 from django.http import HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
@@ -23,7 +22,7 @@ from machines.panel.images import archives, builds
 from machines.panel.logs import log_lines, log_reader, log_stream
 from machines.panel.orders import dispatch, job_labels, removals
 from machines.panel.pages import build_page, job_list, job_page
-from machines.panel.web import access, layout, responses
+from machines.panel.web import access, layout, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 WORDS_AT_MOST = 500  # characters of a search
@@ -84,7 +83,7 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
     job = job_page.load(pk)
     tab = request.GET.get("tab", "log")
     tab = tab if tab in job_page.TABS else "log"
-    context = job_page.context(request, job) | {"tab": tab, "tabs": job_page.TABS, "key": uuid4()}
+    context = job_page.context(request, job) | {"tab": tab, "tabs": job_page.TABS}
     context |= _tab(job, tab)
     return render(request, "jobs/detail.html", context)
 
@@ -109,7 +108,7 @@ def status(request: PanelRequest, pk: int) -> HttpResponse:
     if not responses.wants_fragment(request):
         return redirect("job-detail", pk)
     job = job_page.load(pk)
-    context = job_page.context(request, job) | {"key": uuid4(), "fragment": True}
+    context = job_page.context(request, job) | {"fragment": True}
     return responses.page(request, "jobs/_status.html", context, fragment="jobs/_status.html", version=context["seen"])
 
 
@@ -157,7 +156,7 @@ def log_older(request: PanelRequest, pk: int) -> HttpResponse:
     if "X-Log" in request.headers:
         rows = log_reader.before(job.pk, min(line, job.line_count + 1))
         return HttpResponse(log_lines.lines(rows, log_reader.began(job)))
-    context = job_page.context(request, job) | {"tab": "log", "tabs": job_page.TABS, "key": uuid4()}
+    context = job_page.context(request, job) | {"tab": "log", "tabs": job_page.TABS}
     return render(request, "jobs/detail.html", context | job_page.log_before(job, line))
 
 
@@ -212,7 +211,7 @@ def retry(request: PanelRequest, pk: int) -> HttpResponse:
         return responses.refused(request, Problem(f"Job {pk} cannot be retried.", hint=hint), back=back)
     try:
         place_again = AGAIN.get(job.op, dispatch.retry)
-        again = place_again(job, by=request.user, key=job_page.read_key(request.POST.get("key", "")))
+        again = dispatch.place_once(press.key(request), lambda key: place_again(job, by=request.user, key=key))
     except NotAllowed as problem:
         return responses.refused(request, problem, back=back, status=403)
     except Problem as problem:

@@ -1,6 +1,8 @@
 """Prove that a machine's limits hold: a page, and the button that orders it."""
 
-from django.db import transaction
+from functools import partial
+from uuid import UUID
+
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
@@ -8,10 +10,10 @@ from django.views.decorators.http import require_GET, require_POST
 from machines.contract import orders
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
-from machines.models import Machine
+from machines.models import Job, Machine
 from machines.panel.orders import dispatch
 from machines.panel.pages import limit_test_page, machine_page, machine_rows
-from machines.panel.web import access, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 
@@ -30,9 +32,7 @@ def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     back = f"{machine_rows.machine_url(host, name)}proof/"
     try:
-        _check(machine)
-        with transaction.atomic():
-            job = dispatch.place(orders.LimitTest(name=machine.name), on=machine.host, by=request.user)
+        job = dispatch.place_once(press.key(request), partial(_place, request, machine))
     except Problem as problem:
         return responses.refused(request, problem, back=back)
     fragment = None
@@ -42,9 +42,10 @@ def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
     return responses.placed(request, job, f"Proving the limits of {machine.name}.", back=back, fragment=fragment)
 
 
-def _check(machine: Machine) -> None:
+def _place(request: PanelRequest, machine: Machine, key: UUID | None) -> Job:
     """A load is for now, not for when a host comes back. Raises Problem."""
     if machine.host.is_silent:
         raise Problem(f"{machine.host.name} is silent.", hint="Prove the limits when it is back.")
     if not machine.shown_state.runs:
         raise Problem(f"{machine.name} is not running.", hint="Start it, then prove its limits.")
+    return dispatch.place(orders.LimitTest(name=machine.name), on=machine.host, by=request.user, key=key)

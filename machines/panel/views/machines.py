@@ -1,9 +1,9 @@
 """Machines: the list, one machine, the verbs, and removal."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
+from uuid import UUID
 
-from django.db import transaction
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.backends.utils import csrf_input
@@ -13,7 +13,6 @@ from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from machines.contract import orders
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.contract.states import MachineState
@@ -22,8 +21,8 @@ from machines.panel.forms.machines import RemoveMachineForm
 from machines.panel.orders import dispatch, removals
 from machines.panel.orders.dispatch import Busy
 from machines.panel.pages import actions, machine_list, machine_page, machine_rows
-from machines.panel.pages.actions import VERBS
-from machines.panel.web import access, layout, responses
+from machines.panel.pages.actions import VERBS, Verb
+from machines.panel.web import access, layout, press, responses
 from machines.panel.web.access import PanelRequest, needs
 from machines.templatetags import panel_tags
 
@@ -141,8 +140,7 @@ def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     verb = VERBS[op]
     try:
-        actions.check(verb, machine)
-        job = _place(request, machine, verb.order(name=machine.name))
+        job = dispatch.place_once(press.key(request), partial(_place, request, machine, verb))
     except Problem as problem:
         return responses.refused(request, problem, back=machine_rows.machine_url(host, name))
     fragment = _part(request, machine) if request.htmx else None
@@ -151,15 +149,10 @@ def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     )
 
 
-def _place(request: PanelRequest, machine: Machine, order: orders.Order) -> Job:
-    """The job of this order; of a second press the job of the first. Raises Problem."""
-    try:
-        with transaction.atomic():
-            return dispatch.place(order, on=machine.host, by=request.user)
-    except Busy as busy:
-        if busy.job.op == order.op and busy.job.actor_id == request.user.pk:
-            return busy.job
-        raise
+def _place(request: PanelRequest, machine: Machine, verb: Verb, key: UUID | None) -> Job:
+    """Raises Problem for what this machine cannot do as it is."""
+    actions.check(verb, machine)
+    return dispatch.place(verb.order(name=machine.name), on=machine.host, by=request.user, key=key)
 
 
 def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
@@ -208,7 +201,7 @@ def remove(request: PanelRequest, host: str, name: str) -> HttpResponse:
     form = RemoveMachineForm(request.POST or None, machine=machine)
     if request.method == "POST" and form.is_valid():
         try:
-            job = _place(request, machine, removals.order(machine))
+            job = dispatch.place_once(press.key(request), partial(removals.place, machine, request.user))
         except Problem as problem:
             return responses.refused(request, problem, back=machine_rows.machine_url(host, name))
         return redirect("job-detail", job.pk)

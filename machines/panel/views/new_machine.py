@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import transaction
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -28,9 +27,10 @@ from machines.panel.forms.sources import Source
 from machines.panel.forms.validators import errors_of
 from machines.panel.hosts import host_tools
 from machines.panel.images import base_images, builds, recipe_runs
+from machines.panel.orders import dispatch
 from machines.panel.orders.dispatch import Busy
 from machines.panel.pages import host_rows
-from machines.panel.web import responses
+from machines.panel.web import press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 HOSTS_OFFERED = 500
@@ -45,6 +45,12 @@ FOLDS = {
     "limits": tuple(LIMITS),
     "boot": tuple({*SWITCHES, *WORDS, "private_users_range"} - {"boot", "notify_ready"}),
 }
+
+
+class Incomplete(Problem):
+    """A form of the page has errors, which it knows itself."""
+
+    code = "incomplete"
 
 
 @dataclass(frozen=True)
@@ -67,21 +73,19 @@ class Parts:
     def keep_time_zone(self) -> None:
         self.configurator.unless_said |= builds.zone_settings(self.form.cleaned_data.get("timezone", ""))
 
-    def place(self, *, by: User) -> Job:
-        """The job that builds what all of them say; a second call with the form's key returns the first job.
+    def place(self, by: User) -> Job:
+        """The job that builds what all of them say, with the form's key.
 
-        Raises Busy, NotAllowed, and Problem when the order is too large.
+        Raises Incomplete where something is wrong in them, Busy, NotAllowed, and Problem when the order is too large.
         """
-        key: UUID = self.form.cleaned_data["key"]
-        earlier = Job.objects.filter(key=key).first()
-        if earlier:
-            return earlier
+        if not self.is_valid():
+            raise Incomplete("Something in the form cannot be so.")
         order = self.form.to_order(self.source.form.to_recipe())
         secrets = self.form.secrets(self.source.token())
         self.keep_time_zone()
-        with transaction.atomic():
-            revision = self.configurator.save(**builds.begin(self.form.cleaned_data["host"], order.name, by=by))
-            return builds.place(order, revision, by=by, key=key, secrets=secrets, version=self.source.version)
+        revision = self.configurator.save(**builds.begin(self.form.cleaned_data["host"], order.name, by=by))
+        key: UUID = self.form.cleaned_data["key"]
+        return builds.place(order, revision, by=by, key=key, secrets=secrets, version=self.source.version)
 
 
 @sensitive_post_parameters(*NEVER_SHOWN)
@@ -95,10 +99,11 @@ def new(request: PanelRequest) -> HttpResponse:
     parts = _bound(data, hosts)
     if "choose" in data or row_buttons.asked(data):
         return _reshaped(request, parts, hosts)
-    if not parts.is_valid():
-        return _page(request, parts, hosts, errors=parts.errors(), status=422)
     try:
-        return redirect("job-detail", parts.place(by=request.user).pk)
+        job = dispatch.place_once(press.key(request), lambda _: parts.place(request.user))
+        return redirect("job-detail", job.pk)
+    except Incomplete:
+        return _page(request, parts, hosts, errors=parts.errors(), status=422)
     except Problem as problem:
         holder = problem.job if isinstance(problem, Busy) else None
         return _page(request, parts, hosts, problem=problem, holder=holder, status=409)

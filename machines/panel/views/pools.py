@@ -1,21 +1,18 @@
 """A btrfs pool for a host whose images lie on a plain file system: offered with what it means, never forced."""
 
-from uuid import uuid4
-
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from machines.contract.permissions import Right
-from machines.contract.problems import NotAllowed, Problem
+from machines.contract.problems import Problem
 from machines.models import Job
 from machines.panel.forms import pools
 from machines.panel.forms.pools import PoolForm
 from machines.panel.hosts import host_tools
 from machines.panel.orders import dispatch
 from machines.panel.pages import machine_rows
-from machines.panel.pages.job_page import read_key
-from machines.panel.web import access, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 
@@ -30,8 +27,10 @@ def new(request: PanelRequest, host: str) -> HttpResponse:
     form = PoolForm(request.POST or None, room=room)
     if request.method == "POST" and form.is_valid():
         try:
-            job = dispatch.place(form.to_order(), on=found, by=request.user, key=read_key(request.POST.get("key", "")))
-        except (NotAllowed, Problem) as problem:
+            job = dispatch.place_once(
+                press.key(request), lambda key: dispatch.place(form.to_order(), on=found, by=request.user, key=key)
+            )
+        except Problem as problem:
             return responses.refused(request, problem, back=machine_rows.host_url(host))
         return redirect("job-detail", job.pk)
     under_way = Job.objects.unfinished().filter(host=found, op="pool").first()
@@ -40,7 +39,6 @@ def new(request: PanelRequest, host: str) -> HttpResponse:
         "url": machine_rows.host_url(host),
         "form": form,
         "room": room,
-        "key": uuid4(),
         "job": under_way,
     }
     context["lacking"] = host_tools.lacking_for(found, "pool")

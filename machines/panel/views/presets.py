@@ -1,7 +1,6 @@
 """Presets: the list, one with its machines, the editor, the preview of a roll-out, and groups of jobs."""
 
 from typing import Any
-from uuid import uuid4
 
 from django.db import IntegrityError, transaction
 from django.http import HttpResponse
@@ -15,8 +14,8 @@ from machines.models import GroupMember, JobGroup, Machine, Preset, PresetUse
 from machines.panel.configs import presets, rollouts
 from machines.panel.forms import row_buttons
 from machines.panel.forms.presets import PresetForm, rows_of, settings_of
-from machines.panel.pages.job_page import read_key
-from machines.panel.web import responses
+from machines.panel.orders import dispatch
+from machines.panel.web import press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 200
@@ -151,9 +150,13 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
     }
     if ordered and not changed:
         try:
-            group = rollouts.roll_out(
-                preset, chosen, by=request.user, stop_at_failure="stop" in given, restart=given.get("then") == "restart",
-                key=read_key(given.get("key", "")),
+            group = dispatch.once(
+                JobGroup,
+                press.key(request),
+                lambda key: rollouts.roll_out(
+                    preset, chosen, by=request.user, stop_at_failure="stop" in given,
+                    restart=given.get("then") == "restart", key=key,
+                ),
             )  # fmt: skip
         except Problem as problem:
             return responses.refused(request, problem, back=reverse("preset-roll-out", args=[pk]))
@@ -168,7 +171,6 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
         "due": sum(step.is_due for step in steps),
         "others": [machine for machine in everything[: rollouts.MOST] if machine.pk not in picked],
         "may_operate": request.user.may(Right.OPERATE),
-        "key": uuid4(),
     }
     return render(request, "presets/roll_out.html", context, status=409 if changed else 200)
 

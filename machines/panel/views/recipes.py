@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
 from django.db import transaction
 from django.http import Http404, HttpResponse
@@ -12,7 +11,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from machines.contract import orders
 from machines.contract.permissions import Right
-from machines.contract.problems import BadValue, NotAllowed, Problem
+from machines.contract.problems import BadValue, Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, FirstBoot, key_of, title_of
 from machines.models import Host, Job, Recipe, RecipeVersion
 from machines.panel.configs import diffs
@@ -21,8 +20,7 @@ from machines.panel.forms.recipe_names import RecipeNameForm
 from machines.panel.forms.recipes import SYSTEMS, SourceForm, filled, form_for, system_of
 from machines.panel.images import base_images, recipe_runs, saved_recipes
 from machines.panel.orders import dispatch
-from machines.panel.pages.job_page import read_key
-from machines.panel.web import responses
+from machines.panel.web import press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 300
@@ -222,7 +220,6 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
         "bases": _bases_of(recipe, content, base_images.known(there, jobs)),
         "has_base": bool(content and content.kind in WITH_BASE),
         "hosts": [name for name, _ in hosts[:HOSTS_OFFERED]],
-        "key": uuid4(),
         "may_build": request.user.may(Right.BUILD),
     }
     return render(request, "recipes/detail.html", context)
@@ -319,10 +316,11 @@ def build_base(request: PanelRequest, pk: int) -> HttpResponse:
         return responses.refused(request, Problem(said), back=back)
     order = orders.BuildBase(recipe=content, first_boot=FirstBoot())
     try:
-        job = dispatch.place(
-            order, on=host, by=request.user, key=read_key(request.POST.get("key", "")), recipe_version=recipe.current
+        job = dispatch.place_once(
+            press.key(request),
+            lambda key: dispatch.place(order, on=host, by=request.user, key=key, recipe_version=recipe.current),
         )
-    except (NotAllowed, Problem) as problem:
+    except Problem as problem:
         return responses.refused(request, problem, back=back)
     return redirect("job-detail", job.pk)
 

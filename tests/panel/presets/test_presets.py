@@ -198,13 +198,6 @@ class TestGroups:
         assert "draft" in members(group)[1].problem
         assert PresetUse.objects.get().machine == fleet[1]
 
-    def test_a_second_press_finds_the_first_group(self, admin, fleet, small):
-        from uuid import uuid4
-
-        key = uuid4()
-        first = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key)
-        assert rollouts.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False, key=key) == first
-
 
 class TestPages:
     def test_a_preset_is_made_changed_and_previewed(self, as_admin, fleet):

@@ -302,7 +302,7 @@ def test_a_base_is_built_anew_by_one_click(as_admin, small, alpha):
     alpha.save()
     as_admin.post("/hosts/alpha/bases/0123456789abcdef/rebuild/")
     assert (Job.objects.first().op, Job.objects.first().recipe_version) == ("build_base", small.current)
-    as_admin.post(f"/jobs/{job.pk}/bake/")
+    as_admin.post(f"/jobs/{job.pk}/bake/", {"key": "11111111-1111-4111-8111-111111111111"})
     assert Job.objects.filter(op="build_base").count() == 2
 
 
