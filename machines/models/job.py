@@ -10,7 +10,7 @@ from django.db.models import Case, Q, When
 from django.utils import timezone
 
 from machines.contract import orders
-from machines.contract.orders import EXPIRES_AFTER, Runs
+from machines.contract.orders import EXPIRES_AFTER, Order, Runs, op_of
 from machines.contract.states import FINAL_JOB_STATES, MAY_BECOME, OUTCOMES, UNFINISHED_JOB_STATES, JobState
 from machines.models.host import Host
 
@@ -27,6 +27,10 @@ def _expiry() -> datetime:
 class JobQuerySet(models.QuerySet["Job"]):
     def on(self, host: Host, name: str) -> "JobQuerySet":
         return self.filter(host=host, machine_name=name)
+
+    def of(self, *kinds: type[Order]) -> "JobQuerySet":
+        """Those of these operations."""
+        return self.filter(op__in=[op_of(kind) for kind in kinds])
 
     def unfinished(self) -> "JobQuerySet":
         return self.filter(state__in=[s.value for s in UNFINISHED_JOB_STATES])

@@ -5,7 +5,7 @@ from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
 from machines.contract.permissions import Right
-from machines.panel.pages.actions import VERBS
+from machines.panel.orders.operations import ACTIONS
 from machines.panel.views import (
     accounts,
     archives,
@@ -52,7 +52,7 @@ one_machine_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/…
     path("export/", archives.export, name="machine-export"),
     path("remove/", machines.remove, name="machine-remove"),
     path("forget/", machines.forget, name="machine-forget"),
-    *(path(f"{op}/", machines.act, {"op": op}, name=f"machine-{op}") for op in VERBS),
+    *(path(f"{op}/", machines.act, {"op": op}, name=f"machine-{op}") for op in ACTIONS),
 ]
 doctor_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/doctor/… and …/proof/…
     path("doctor/", doctor.machine, name="machine-doctor"),

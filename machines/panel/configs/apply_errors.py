@@ -14,6 +14,7 @@ from django.db import transaction
 from machines.contract.configuration import nspawn
 from machines.contract.configuration.setting import Kind
 from machines.contract.configuration.validate import Finding
+from machines.contract.orders import Apply
 from machines.contract.problems import Problem
 from machines.contract.states import JobState
 from machines.models import BindMount, Found, Job, Machine, PortForward, Revision, User
@@ -51,7 +52,7 @@ def trouble(draft: Revision | None) -> Trouble | None:
     """Of the last apply of this draft, until somebody saves it anew."""
     if draft is None or not draft.pk:
         return None
-    job = draft.jobs.filter(op="apply").order_by("-id").first()
+    job = draft.jobs.of(Apply).order_by("-id").first()
     if not job or not job.is_final or job.state == JobState.SUCCEEDED or not job.problem:
         return None
     if job.finished_at and draft.changed_at > job.finished_at:
@@ -128,7 +129,7 @@ def replaced(machine: Machine, draft: Revision) -> Files:
     """What applying the draft would replace: what was applied last, or what was found on the host and accepted."""
     if machine.applied and draft.replaces_nspawn == machine.applied.nspawn_sha256:
         return files(machine.applied)
-    for job in draft.jobs.filter(op="apply").order_by("-id")[:5]:
+    for job in draft.jobs.of(Apply).order_by("-id")[:5]:
         there = _found(job)
         if there and sha256(there.nspawn) == draft.replaces_nspawn:
             return Files(nspawn.unmark(there.nspawn), nspawn.unmark(there.limits))

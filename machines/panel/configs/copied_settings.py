@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 
 from machines.contract.configuration import carried, limits, nspawn
 from machines.contract.configuration.carried import Remark
+from machines.contract.orders import Build
 from machines.contract.problems import Problem
 from machines.models import Archive, BindMount, Found, Job, Machine, PortForward, Revision
 from machines.models.revision import as_settings, bind_rows, port_rows
@@ -78,9 +79,7 @@ def of_original(original: Machine | Archive | None) -> Copied | None:
 def of_build(number: str) -> Copied | None:
     """What an earlier build was to have."""
     job = (
-        Job.objects.filter(op="build", pk=int(number)).select_related("revision").first()
-        if _is_number(number)
-        else None
+        Job.objects.of(Build).filter(pk=int(number)).select_related("revision").first() if _is_number(number) else None
     )
     revision = job.revision if job else None
     if revision is None:

@@ -17,7 +17,7 @@ from machines.models.job import WAS_SENT
 from machines.panel.configs import effective_settings, rollouts
 from machines.panel.courier import machine_facts
 from machines.panel.images import archive_files
-from machines.panel.orders import dispatch
+from machines.panel.orders import dispatch, operations
 
 
 @transaction.atomic
@@ -41,7 +41,7 @@ def cancel(job: Job, *, by: User) -> bool:
 
 def finalize(job: Job, report: reports.Outcome) -> None:
     """Its host has ended it; the job's row says so already."""
-    if job.op == "export":
+    if operations.of(job.op).brings_archive:
         archive_files.settle(job, report.result if report.state == "succeeded" else {})
     _of_its_machine(job, report)
     rollouts.job_ended(job)
@@ -49,7 +49,7 @@ def finalize(job: Job, report: reports.Outcome) -> None:
 
 def abandoned(job: Job) -> None:
     """A job that ended without its host: its revision is a draft again, the machine it was to build is not there."""
-    if job.op == "export":
+    if operations.of(job.op).brings_archive:
         archive_files.settle(job)
     _not_done_to(job)
     rollouts.job_ended(job)
@@ -61,7 +61,7 @@ def _not_done_to(job: Job) -> None:
         return
     if job.revision and job.revision.state == Revision.State.APPLYING:
         finalize_revision(job.revision, machine, written=False, at=timezone.now())
-    if job.op == "build" and not machine.image_id:
+    if operations.of(job.op).makes_machine and not machine.image_id:
         machine.forget()
 
 
@@ -70,10 +70,10 @@ def _of_its_machine(job: Job, report: reports.Outcome) -> None:
     succeeded = report.state == "succeeded"
     if machine is None:
         return
-    if job.op == "remove" and succeeded:
+    if operations.of(job.op).removes_machine and succeeded:
         machine.revisions.exclude(state=Revision.State.APPLIED).delete()
         machine.forget()
-    if job.revision and job.op == "apply":
+    if job.revision and operations.of(job.op).applies_draft:
         configuration = job.order["configuration"]
         job.revision.keep_written(configuration["nspawn"], configuration["limits"])
     written = succeeded or bool(
@@ -91,9 +91,9 @@ def _of_its_machine(job: Job, report: reports.Outcome) -> None:
         finalize_revision(
             job.revision, machine, written=written, at=machine_facts.moment(report.result.get("applied_at", report.at))
         )
-    if job.op == "build" and succeeded:
+    if operations.of(job.op).makes_machine and succeeded:
         Machine.objects.filter(pk=machine.pk).update(built_by=job)
-    if job.op == "build" and not succeeded and report.machine is None:
+    if operations.of(job.op).makes_machine and not succeeded and report.machine is None:
         machine.forget()  # its draft stays, for a retry
 
 

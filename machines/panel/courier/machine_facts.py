@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from machines.contract.orders import Apply, Build
 from machines.contract.reports import LATEST, MachineFact
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, Revision
@@ -84,7 +85,7 @@ def _applying(host: Host, known: Collection[Machine]) -> frozenset[str]:
     """Names of machines whose files are being written. One query, or none where no file is ours."""
     if not any(machine.applied_id for machine in known):
         return frozenset()
-    jobs = Job.objects.filter(host=host, op__in=["apply", "build"]).unfinished()
+    jobs = Job.objects.of(Apply, Build).filter(host=host).unfinished()
     return frozenset(jobs.values_list("machine_name", flat=True))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from machines.contract.names import machine_name
-from machines.contract.orders import ABSENT, SeenFile
+from machines.contract.orders import ABSENT, Build, SeenFile
 from machines.contract.problems import BadValue
 from machines.contract.reports import Leftover
 from machines.contract.states import MachineState
@@ -31,7 +31,7 @@ def known(host: Host, name: str) -> list[Leftover]:
         machine_name(name)
     except BadValue:
         return []
-    refused = Job.objects.filter(host=host, machine_name=name, op="build", problem__code=CODE).order_by("-id")
+    refused = Job.objects.of(Build).filter(host=host, machine_name=name, problem__code=CODE).order_by("-id")
     last = (refused.filter(finished_at__gt=host.inventory_at) if host.inventory_at else refused).first()
     if last is not None:
         return of_job(last)

@@ -131,7 +131,7 @@ def learn(host: Host, job: Job, report: reports.Outcome) -> None:
         return
     bases = host.facts.get("bases")
     kept = [base for base in bases if isinstance(base, dict)] if isinstance(bases, list) else []
-    if job.op == "remove_base":
+    if job.op == orders.op_of(orders.RemoveBase):
         gone = str(job.order.get("base", ""))
         host.facts = {**host.facts, "bases": [base for base in kept if base.get("id") != gone]}
     elif made := _made(job, report):

@@ -14,7 +14,7 @@ from django.db.models.functions import RowNumber
 from machines.contract.orders import RECIPE_OPS
 from machines.contract.states import FINAL_JOB_STATES, JobState
 from machines.models import Job
-from machines.panel.orders import job_labels
+from machines.panel.orders import operations
 
 SHOWN = 30
 COUNTED = 5  # of the last succeeded runs, for what is usual
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def what(self) -> str:
-        return job_labels.what(self.op, self.machine)
+        return operations.of(self.op).of(self.machine)
 
 
 def _run(given: dict[str, Any]) -> Run:

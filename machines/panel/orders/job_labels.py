@@ -1,4 +1,4 @@
-"""What a job is, why it waits, and what cancelling it means, in words."""
+"""Why a job waits, how it ended, and what cancelling it means, in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,35 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from machines.contract import orders
-from machines.contract.orders import RECIPE_OPS, Runs
+from machines.contract.orders import Runs
 from machines.contract.states import HostState, JobState
 from machines.models import Job
 from machines.models.host import host_state
 from machines.panel.hosts import clocks, epochs, quarantine, resync
-
-# op → what was ordered; the gap is the machine's name
-WHAT = {
-    "start": "Start {}",
-    "poweroff": "Power off {}",
-    "reboot": "Reboot {}",
-    "terminate": "Terminate {}",
-    "enable": "Start {} at boot",
-    "disable": "Do not start {} at boot",
-    "apply": "Configure {}",
-    "remove_dropins": "Remove old limits of {}",
-    "build": "Build {}",
-    "build_base": "Build a base",
-    "remove_base": "Remove a base",
-    "export": "Export {}",
-    "remove": "Remove {}",
-    "refresh": "Take inventory",
-    "resynchronise": "Resynchronize",
-    "diagnose": "Check {}",
-    "fix": "Fix {}",
-    "limit_test": "Load {} up to its limits",
-    "set_read_only": "Make {} a template, or writable again",
-    "pool": "Make a btrfs pool",
-}
+from machines.panel.orders import operations
 
 # kind of recipe → what a phase of the same name does there
 PHASES_OF = {
@@ -50,21 +27,6 @@ def phase(order: Mapping[str, Any], name: str) -> str:
     return PHASES_OF.get(str(recipe.get("kind")), {}).get(name, name) if isinstance(recipe, dict) else name
 
 
-# op → what stays of half-done work
-CANCELLED = {
-    "build": "The build is stopped and the half-built tree is removed. Packages stay in the host's cache.",
-    "build_base": "The build is stopped and nothing of it is kept. The base that was there stays.",
-    "export": "What was packed is thrown away, on the host and here. The machine itself is not touched.",
-    "remove": "What is already removed stays removed: the machine may be left incomplete.",
-    "apply": "Files are exchanged in one step: they are either the old ones or the new ones. A machine that is being watched "
-    "after its restart goes back to the old ones.",
-    "start": "Its start is stopped: systemd ends what has begun of it. If it is up by then, it stays up.",
-    "poweroff": "The machine may go on powering off: its init was already asked.",
-    "reboot": "The machine may go on rebooting: its init was already asked.",
-    "limit_test": "The load ends at once; the machine goes on as it was.",
-    "pool": "Nothing changes: the images stay where they are, and what was copied is removed.",
-}
-
 # how it ended, after “has already”
 ENDED = {
     JobState.SUCCEEDED: "succeeded",
@@ -75,14 +37,9 @@ ENDED = {
 }
 
 
-def what(op: str, name: str = "") -> str:
-    """What was ordered: “Power off web”, or “Power off” where the page says of what."""
-    return " ".join(WHAT.get(op, f"{op.capitalize()} {{}}").format(name).split())
-
-
 def _kind(op: str) -> str:
     """What such a job waits for."""
-    return "builds" if op in RECIPE_OPS else "jobs"
+    return "builds" if orders.kind_of(op).runs_recipe else "jobs"
 
 
 def cancelling(op: str, state: str) -> str:
@@ -93,7 +50,7 @@ def cancelling(op: str, state: str) -> str:
         return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
     if orders.kind_of(op).runs is Runs.UNIT and state == JobState.ACCEPTED:
         return f"It waits for other {_kind(op)} and has not begun. The order is withdrawn."
-    return CANCELLED.get(op, "The host stops as soon as it can; what is done stays done.")
+    return operations.of(op).cancelling
 
 
 def withdrawal(job: Job, host: str) -> str:

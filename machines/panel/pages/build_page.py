@@ -10,7 +10,7 @@ from django.db.models import Q, Subquery
 from django.urls import reverse
 from pydantic import TypeAdapter, ValidationError
 
-from machines.contract.orders import RECIPE_OPS
+from machines.contract.orders import RECIPE_OPS, kind_of
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, Recipe, title_of
@@ -18,6 +18,7 @@ from machines.contract.reports import LATEST
 from machines.contract.states import JobState
 from machines.models import Job
 from machines.panel.images import base_images, recipe_runs
+from machines.panel.orders import operations
 from machines.panel.web.access import PanelRequest
 
 PACKAGES_SHOWN = 5000
@@ -68,7 +69,7 @@ def _uuid(text: Any) -> UUID | None:
 
 def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     """For the head of the page. One query while the job goes on, none when it has ended."""
-    if job.op not in RECIPE_OPS:
+    if not kind_of(job.op).runs_recipe:
         return {}
     version, recipe = job.recipe_version, job.order.get("recipe") or {}
     kind = recipe.get("kind", "debian")
@@ -87,7 +88,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
 def usual(job: Job) -> recipe_runs.Usual | None:
     """How long such a run usually takes on its host: a copy, where the host has a base that one of them has made."""
     there = {base.uuid for base in base_images.of_host(job.host.name, job.host.facts.get("bases"))}
-    may_copy = job.op == "build" and not job.order.get("fresh")
+    may_copy = operations.of(job.op).makes_machine and not job.order.get("fresh")
     return recipe_runs.usual(job.recipe_key, job.host_id, op=job.op, bases=there if may_copy else set())
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from machines.contract.configuration import findings
 from machines.contract.configuration.findings import FIX_TITLES, GROUPS, NETWORK, WORDS, Finding, Level
+from machines.contract.orders import Diagnose, Fix
 from machines.contract.permissions import Right
 from machines.contract.problems import BadValue
 from machines.contract.states import JobState
 from machines.models import Host, Job
 from machines.panel.hosts import clocks
-from machines.panel.orders import job_labels
+from machines.panel.orders import operations
 from machines.panel.pages import machine_rows
 from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest
@@ -52,9 +53,7 @@ class Group:
 
 def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
     """For the machine of this name, or the host itself when it is ""."""
-    jobs = list(
-        Job.objects.on(host, name).filter(op__in=["diagnose", "fix"]).defer("order", "commands", "sealed")[:LOOKED_AT]
-    )
+    jobs = list(Job.objects.on(host, name).of(Diagnose, Fix).defer("order", "commands", "sealed")[:LOOKED_AT])
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED and "findings" in job.result), None)
     time = clock(host) if shown and not name else []
@@ -72,8 +71,9 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
         "verdict": verdict(counts),
         "verdict_rest": verdict_rest(counts),
         "running": latest if latest and not latest.is_final else None,
+        "running_doing": operations.of(latest.op).doing if latest else "",
         "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,
-        "failed_what": job_labels.what(latest.op) if latest else "",
+        "failed_what": operations.of(latest.op).title if latest else "",
         "may_operate": request.user.may(Right.OPERATE),
         "may_mend": request.user.may(Right.ADMINISTER),
         "fragment": responses.wants_fragment(request),

@@ -19,7 +19,7 @@ from machines.contract.orders import Runs
 from machines.contract.states import FINAL_JOB_STATES, UNFINISHED_JOB_STATES, JobState
 from machines.models import Host, Job, User
 from machines.models.job import JobQuerySet
-from machines.panel.orders import job_labels
+from machines.panel.orders import job_labels, operations
 from machines.panel.pages.machine_rows import host_url, machine_url
 from machines.templatetags import panel_tags
 
@@ -166,7 +166,7 @@ def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
         "url": reverse("job-detail", args=[given["id"]]),
         "state": state.value,
         "badge": panel_tags.state_badge(state.value, "job"),
-        "what": job_labels.what(given["op"], given["machine_name"]),
+        "what": operations.of(given["op"]).of(given["machine_name"]),
         "machine_url": machine_url(given["host__name"], given["machine_name"]) if given["machine_name"] else "",
         "host": given["host__name"],
         "host_url": host_url(given["host__name"]),

@@ -19,7 +19,7 @@ from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
 from machines.panel.hosts import budgets, name_files
 from machines.panel.logs import ansi, log_lines, log_reader
-from machines.panel.orders import job_labels
+from machines.panel.orders import job_labels, operations
 from machines.panel.orders.dispatch import SECRETS_LAST
 from machines.panel.pages import build_page
 from machines.panel.pages.machine_rows import host_url, machine_url, version
@@ -65,9 +65,11 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         job.host.trouble.get("spool", ""),
         str((job.problem or {}).get("code", "")),
     )
+    operation = operations.of(job.op)
     shown = {
         "job": job,
-        "what": job_labels.what(job.op, job.machine_name),
+        "operation": operation,
+        "what": operation.of(job.machine_name),
         "machine_url": machine_url(job.host.name, job.machine_name) if getattr(job, "has_machine", False) else "",
         "archive": _archive(job) if request.user.may(Right.BUILD) else None,
         "again_url": _again_url(job) if request.user.may(Right.BUILD) else "",
@@ -79,13 +81,17 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "may_cancel": job.can_be_cancelled and request.user.may(Right.OPERATE),
         "may_operate": request.user.may(Right.OPERATE),
         "may_retry": job.can_be_retried and may,
-        "secrets_gone": job.op == "build" and job.finished_at is not None and now - job.finished_at > SECRETS_LAST,
+        "secrets_gone": operation.makes_machine
+        and job.finished_at is not None
+        and now - job.finished_at > SECRETS_LAST,
         "withdrawal": job_labels.withdrawal(job, job.host.name),
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
         "log_cut": budgets.why_cut(job),
-        "found_url": _found_url(job),
+        "result_url": _result_url(job),
         "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
-        "needs_restart": job.op == "apply" and job.state == JobState.SUCCEEDED and getattr(job, "needs_restart", False),
+        "needs_restart": operation.applies_draft
+        and job.state == JobState.SUCCEEDED
+        and getattr(job, "needs_restart", False),
         "must_decide": _found_other_files(job),
         "name_files": [(file.path, name_files.words(file)) for file in name_files.of_job(job)],
         "times": times(job),
@@ -100,30 +106,26 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
 
 def _archive(job: Job) -> Archive | None:
     """What an export has brought, unless it was removed since."""
-    if job.op != "export" or job.state != JobState.SUCCEEDED:
+    if not operations.of(job.op).brings_archive or job.state != JobState.SUCCEEDED:
         return None
     return job.archives.filter(state=Archive.State.READY).first()
 
 
 def _draft_url(job: Job) -> str:
     """Where the draft that could not be applied is waiting to be mended."""
-    if job.op != "apply" or not job.is_final or job.state == JobState.SUCCEEDED:
+    if not operations.of(job.op).applies_draft or not job.is_final or job.state == JobState.SUCCEEDED:
         return ""
     page = "config-review" if _found_other_files(job) else "config-edit"
     return reverse(page, args=[job.host.name, job.machine_name])
 
 
-# op → the page that says what came of it
-SHOWS = {"diagnose": "doctor", "fix": "doctor", "limit_test": "proof"}
-
-
-def _found_url(job: Job) -> str:
+def _result_url(job: Job) -> str:
     """Where the result is shown in words or as a chart."""
-    if job.op not in SHOWS or job.state != JobState.SUCCEEDED:
+    result = operations.of(job.op).result
+    if result is None or job.state != JobState.SUCCEEDED:
         return ""
-    if not job.machine_name:
-        return f"{host_url(job.host.name)}{SHOWS[job.op]}/"
-    return f"{machine_url(job.host.name, job.machine_name)}{SHOWS[job.op]}/"
+    below = machine_url(job.host.name, job.machine_name) if job.machine_name else host_url(job.host.name)
+    return f"{below}{result.page}/"
 
 
 def _found_other_files(job: Job) -> bool:
@@ -133,7 +135,12 @@ def _found_other_files(job: Job) -> bool:
 
 def _again_url(job: Job) -> str:
     """The form with what a failed build was told, to change what was wrong."""
-    if job.op != "build" or not job.is_final or job.state == JobState.SUCCEEDED or getattr(job, "has_machine", False):
+    if (
+        not operations.of(job.op).makes_machine
+        or not job.is_final
+        or job.state == JobState.SUCCEEDED
+        or getattr(job, "has_machine", False)
+    ):
         return ""
     return f"{reverse('machine-new')}?again={job.pk}"
 

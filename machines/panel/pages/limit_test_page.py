@@ -5,6 +5,7 @@ from typing import Any
 
 from machines.contract import limit_test, quantities
 from machines.contract.limit_test import Trial
+from machines.contract.orders import LimitTest
 from machines.contract.problems import BadValue
 from machines.contract.states import JobState
 from machines.models import Job, Machine
@@ -54,7 +55,7 @@ class Shown:
 
 
 def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
-    jobs = list(Job.objects.on(machine.host, machine.name).filter(op="limit_test").defer("order", "sealed")[:LOOKED_AT])
+    jobs = list(Job.objects.on(machine.host, machine.name).of(LimitTest).defer("order", "sealed")[:LOOKED_AT])
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED), None)
     actions = machine_page.actions(request, machine)

@@ -18,6 +18,7 @@ from machines.contract.states import OFFLINE_SECONDS, HostState, MachineState
 from machines.models import Machine
 from machines.models.host import host_state
 from machines.models.machine import MachineQuerySet
+from machines.panel.orders import operations
 from machines.panel.pages.machine_rows import BUILDING, COLUMNS, Busy, row, version
 
 PER_PAGE = (25, 50, 100, 200)
@@ -90,7 +91,7 @@ def _in_state(state: str, busy: Busy, now: datetime) -> Q:
     silent = Q(host__last_seen=None) | Q(host__last_seen__lt=now - timedelta(seconds=OFFLINE_SECONDS))
     building = Q(pk__in=[])
     for (host_id, name), job in busy.items():
-        if job["op"] == "build":
+        if operations.of(job["op"]).makes_machine:
             building |= Q(host_id=host_id, name=name)
     if state == BUILDING:
         return building

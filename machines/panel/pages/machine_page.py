@@ -18,9 +18,10 @@ from machines.models import Found, Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
 from machines.panel.configs import effective_settings, validation
 from machines.panel.forms.configs import FILE_MODES
-from machines.panel.orders import job_labels
+from machines.panel.orders import job_labels, operations
+from machines.panel.orders.operations import ACTIONS
 from machines.panel.pages import build_page, config_page, machine_rows, unit_activity
-from machines.panel.pages.actions import CAN_START, FIXED_BECAUSE, VERBS, is_template, power_off_of, reboot_of, start_of
+from machines.panel.pages.actions import CAN_START, FIXED_BECAUSE, is_template, power_off_of, reboot_of, start_of
 from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest
 
@@ -63,11 +64,11 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "activity": unit_activity.told(machine.shown_state, machine.activity, now),
         "host_state": machine.host.state(now).value,
         "host_url": machine_rows.host_url(machine.host.name),
-        "jobs": [(job, job_labels.what(job.op)) for job in jobs],
+        "jobs": [(job, operations.of(job.op).title) for job in jobs],
         "failed": jobs[0] if jobs and jobs[0].state in BAD_ENDS else None,
         "is_same_failure": bool(jobs) and _is_same_failure(machine, jobs[0]),
         "failed_withdrawal": job_labels.withdrawal(jobs[0], machine.host.name) if jobs else "",
-        "failed_what": job_labels.what(jobs[0].op) if jobs else "",
+        "failed_what": operations.of(jobs[0].op).title if jobs else "",
         "has_draft": getattr(machine, "has_draft", False),
         "is_silent": machine.host.is_silent,
         "is_up": machine.shown_state.is_up,
@@ -122,7 +123,8 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "state": state.value,
         "url": machine_rows.machine_url(machine.host.name, machine.name),
         "doing": machine_rows.doing(job, waits=machine.host.is_silent),
-        "verbs": VERBS | {"start": start_of(machine), "poweroff": power_off_of(machine), "reboot": reboot_of(machine)},
+        "verbs": ACTIONS
+        | {"start": start_of(machine), "poweroff": power_off_of(machine), "reboot": reboot_of(machine)},
         "cannot": cannot,
         "may_reboot": "reboot" not in cannot and state not in unit_activity.STARTS,
         "start_text": f"Start when {machine.host.name} is back" if machine.host.is_silent else "",
@@ -187,7 +189,7 @@ def _shares_network(machine: Machine) -> bool:
 
 def _is_same_failure(machine: Machine, job: Job) -> bool:
     """Whether the unit failed in the job that failed: one trouble, told once."""
-    return job.state in BAD_ENDS and job.op in {"start", "reboot"} and machine.shown_state == MachineState.FAILED
+    return job.state in BAD_ENDS and operations.of(job.op).starts_machine and machine.shown_state == MachineState.FAILED
 
 
 def _outside(machine: Machine) -> dict[str, str] | None:

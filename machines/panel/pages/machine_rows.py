@@ -15,6 +15,8 @@ from machines.contract import quantities
 from machines.contract.states import HostState, JobState, MachineState
 from machines.models.host import host_state
 from machines.models.machine import FIXED
+from machines.panel.orders import operations
+from machines.panel.orders.operations import ACTIONS
 from machines.panel.pages import unit_activity
 from machines.templatetags import panel_tags
 
@@ -68,7 +70,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "template": template,
         "can_start": not job and state in DOWN and not template,
         "start": start,
-        "start_text": "Reset and start" if start == "reset" else "Start",
+        "start_text": ACTIONS[start].title,
         "can_stop": not job and state in UP and "poweroff" not in given["activity"].get("cannot", {}),
         "stop_text": "Stop" if state in unit_activity.STARTS else "Power off",
     }
@@ -84,37 +86,17 @@ def badge(state: str) -> SafeString:
     return panel_tags.state_badge(state)
 
 
-# op → what the state cell says while the job is under way
-DOING = {
-    "start": "starting",
-    "poweroff": "powering off",
-    "reboot": "rebooting",
-    "terminate": "terminating",
-    "enable": "enabling",
-    "disable": "disabling",
-    "apply": "applying",
-    "remove_dropins": "tidying",
-    "build": BUILDING,
-    "remove": "removing",
-    "diagnose": "running diagnostics",
-    "fix": "fixing",
-    "limit_test": "proving limits",
-    "set_read_only": "marking",
-    "pool": "making a pool",
-}
-
-
 def doing(job: Job | None, *, waits: bool = False) -> dict[str, Any] | None:
     """The job that holds a machine, in the words of a row: its verb, and for a build its phase and percent."""
     if job is None:
         return None
-    phases = job["phases"] or []
+    phases, operation = job["phases"] or [], operations.of(job["op"])
     return {
         "id": job["id"],
-        "op": job["op"],
         "url": reverse("job-detail", args=[job["id"]]),
-        "verb": DOING.get(job["op"], job["op"]),
-        "builds": job["op"] == "build",
+        "verb": operation.doing,
+        "builds": operation.makes_machine,
+        "can_be_stopped": operation.can_be_stopped and not waits,
         "phase": str(phases[-1].get("name", "")) if phases else "waiting",
         "percent": round(100 * job["progress"]) if job["progress"] is not None else None,
         "who": job["actor_name"],

@@ -21,7 +21,7 @@ from machines.models.job import JobQuerySet
 from machines.panel.configs import rollouts
 from machines.panel.courier import completion
 from machines.panel.hosts import epochs
-from machines.panel.orders import dispatch, job_labels
+from machines.panel.orders import dispatch, operations
 from machines.panel.pages.machine_rows import host_url, machine_url
 
 MOST = 200  # rows of each kind that the page shows
@@ -70,7 +70,7 @@ def _order(job: Job) -> dict[str, Any]:
     sent = f"sent {job.sends} time{'s' if job.sends > 1 else ''}, not taken" if job.sends else "not sent"
     return {
         "job": job,
-        "what": job_labels.what(job.op, job.machine_name),
+        "what": operations.of(job.op).of(job.machine_name),
         "host_url": host_url(job.host.name),
         "sent": sent,
     }

@@ -6,12 +6,12 @@ from typing import Any
 
 from machines.contract import quantities
 from machines.contract.states import MachineState
+from machines.panel.orders.operations import OPERATIONS
 
 NOTE = 80  # characters beside the state in a list
 SOON = 10  # seconds: nearer than that, when it starts next is not worth a word
 STARTS = {MachineState.STARTING.value, MachineState.RESTARTING.value}
 SYSTEMD = {"", "systemd", "systemd-nspawn"}  # the last one is the stub of ProcessTwo=, which knows the same signals
-VERBS = {"start": "Start", "poweroff": "Power off", "reboot": "Reboot", "terminate": "Terminate"}
 
 
 def nth(number: int) -> str:
@@ -73,7 +73,7 @@ def told(state: str, known: dict[str, Any], now: datetime) -> Told:
         next_start=_next_start(known, now) if state == MachineState.RESTARTING else None,
         refused=state == MachineState.FAILED and bool(known.get("refused")),
         init="" if init in SYSTEMD else init,
-        cannot=tuple((VERBS[verb], why) for verb, why in known.get("cannot", {}).items() if verb in VERBS),
+        cannot=tuple((OPERATIONS[op].title, why) for op, why in known.get("cannot", {}).items() if op in OPERATIONS),
     )
 
 

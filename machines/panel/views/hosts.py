@@ -20,7 +20,7 @@ from machines.panel.courier import redis_check
 from machines.panel.forms import pools
 from machines.panel.hosts import budgets, clocks, name_files, quarantine
 from machines.panel.images import base_images
-from machines.panel.orders import dispatch, job_labels
+from machines.panel.orders import dispatch, operations
 from machines.panel.pages import host_rows, machine_rows
 from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest, needs
@@ -162,7 +162,7 @@ def _said(value: Any) -> str:
 
 def _queued(job: machine_rows.Job) -> dict[str, Any]:
     said = machine_rows.doing(job) or {}
-    return said | {"machine": job["machine_name"], "state": job["state"], "what": job_labels.what(job["op"])}
+    return said | {"machine": job["machine_name"], "state": job["state"], "what": operations.of(job["op"]).title}
 
 
 def _protected(host: Host) -> list[tuple[str, list[Place]]]:

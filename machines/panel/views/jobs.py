@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_POST
 
-from machines.contract.orders import RECIPE_OPS
+from machines.contract import orders
 from machines.contract.permissions import Right
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.states import JobState
@@ -20,14 +20,18 @@ from machines.models import Job
 from machines.panel.courier import completion
 from machines.panel.images import archives, builds
 from machines.panel.logs import log_lines, log_reader, log_stream
-from machines.panel.orders import dispatch, job_labels, removals
+from machines.panel.orders import dispatch, job_labels, operations, removals
 from machines.panel.pages import build_page, job_list, job_page
 from machines.panel.web import access, layout, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 WORDS_AT_MOST = 500  # characters of a search
 # What is more than placing the same order again
-AGAIN = {"build": builds.again, "export": archives.export_again, "remove": removals.again}
+AGAIN = {
+    orders.Build: builds.again,
+    orders.Export: archives.export_again,
+    orders.Remove: removals.again,
+}
 
 
 @require_GET
@@ -95,7 +99,7 @@ def _tab(job: Job, tab: str) -> dict[str, Any]:
         return {"order": job_page.order(job)}
     if tab == "log":
         return job_page.log(job)
-    if job.op not in RECIPE_OPS:
+    if not orders.kind_of(job.op).runs_recipe:
         return {"result": job_page.result(job.result)}
     told = build_page.result(job)
     return told | {"result": job_page.result(told["rest"])}
@@ -177,7 +181,7 @@ def cancel_ask(request: PanelRequest, pk: int) -> HttpResponse:
     job = access.job(request, pk)
     context = {
         "job": job,
-        "what": job_labels.what(job.op, job.machine_name),
+        "what": operations.of(job.op).of(job.machine_name),
         "means": job_labels.cancelling(job.op, job.state),
     }
     return responses.page(request, "jobs/cancel.html", context, fragment="jobs/_cancel_dialog.html")
@@ -207,10 +211,10 @@ def retry(request: PanelRequest, pk: int) -> HttpResponse:
     job = access.job(request, pk)
     back = reverse("job-detail", args=[pk])
     if not job.can_be_retried:
-        hint = "Its draft is still there: apply that again." if job.op == "apply" else ""
+        hint = operations.of(job.op).instead_of_retry
         return responses.refused(request, Problem(f"Job {pk} cannot be retried.", hint=hint), back=back)
     try:
-        place_again = AGAIN.get(job.op, dispatch.retry)
+        place_again = AGAIN.get(orders.kind_of(job.op), dispatch.retry)
         again = dispatch.place_once(press.key(request), lambda key: place_again(job, by=request.user, key=key))
     except NotAllowed as problem:
         return responses.refused(request, problem, back=back, status=403)

@@ -18,16 +18,16 @@ from machines.contract.problems import Problem
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine
 from machines.panel.forms.machines import RemoveMachineForm
-from machines.panel.orders import dispatch, removals
+from machines.panel.orders import dispatch, operations, removals
 from machines.panel.orders.dispatch import Busy
+from machines.panel.orders.operations import ACTIONS, Action
 from machines.panel.pages import actions, machine_list, machine_page, machine_rows
-from machines.panel.pages.actions import VERBS, Verb
 from machines.panel.web import access, layout, press, responses
 from machines.panel.web.access import PanelRequest, needs
 from machines.templatetags import panel_tags
 
 HOSTS_OFFERED = 500
-ICONS = {"more": "three-dots", "start": VERBS["start"].icon, "poweroff": VERBS["poweroff"].icon}
+ICONS = {"more": "three-dots", "start": ACTIONS["start"].icon, "poweroff": ACTIONS["poweroff"].icon}
 
 
 @require_GET
@@ -119,8 +119,10 @@ def _gone(request: PanelRequest, host: str, name: str) -> HttpResponse:
         raise Http404(f"There is no machine {name} on {host}.")
     if responses.wants_fragment(request):  # the page of a machine that went away meanwhile
         return HttpResponseClientRefresh()
-    again = f"{reverse('machine-new')}?again={job.pk}" if job.op == "build" and request.user.may(Right.BUILD) else ""
-    context = {"job": job, "name": name, "again_url": again}
+    operation = operations.of(job.op)
+    may_build_again = operation.makes_machine and request.user.may(Right.BUILD)
+    again = f"{reverse('machine-new')}?again={job.pk}" if may_build_again else ""
+    context = {"job": job, "operation": operation, "name": name, "what": operation.of(name), "again_url": again}
     return render(request, "machines/gone.html", context, status=404)
 
 
@@ -136,27 +138,27 @@ def menu(request: PanelRequest, host: str, name: str) -> HttpResponse:
 @require_POST
 @needs(Right.OPERATE)
 def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
-    """One verb of VERBS."""
+    """One of ACTIONS."""
     machine = access.machine(request, host, name)
-    verb = VERBS[op]
+    action = ACTIONS[op]
     try:
-        job = dispatch.place_once(press.key(request), partial(_place, request, machine, verb))
+        job = dispatch.place_once(press.key(request), partial(_place, request, machine, action))
     except Problem as problem:
         return responses.refused(request, problem, back=machine_rows.machine_url(host, name))
     fragment = _part(request, machine) if request.htmx else None
     return responses.placed(
-        request, job, verb.said(machine), back=machine_rows.machine_url(host, name), fragment=fragment
+        request, job, actions.said(action, machine), back=machine_rows.machine_url(host, name), fragment=fragment
     )
 
 
-def _place(request: PanelRequest, machine: Machine, verb: Verb, key: UUID | None) -> Job:
+def _place(request: PanelRequest, machine: Machine, action: Action, key: UUID | None) -> Job:
     """Raises Problem for what this machine cannot do as it is."""
-    actions.check(verb, machine)
-    return dispatch.place(verb.order(name=machine.name), on=machine.host, by=request.user, key=key)
+    actions.check(action, machine)
+    return dispatch.place(action.to_order(machine.name), on=machine.host, by=request.user, key=key)
 
 
 def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
-    """The part of the page that the verb was pressed in: the machine's own page, or its row of the list."""
+    """The part of the page that the action was pressed in: the machine's own page, or its row of the list."""
     if request.htmx.target == "machine":
         return render(request, "machines/_machine.html", machine_page.context(request, machine))
     busy = machine_rows.by_machine(layout.unfinished_jobs(request))
@@ -168,18 +170,18 @@ def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
 @require_GET
 @needs(Right.OPERATE)
 def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
-    """What a verb will do, before it is done: a dialog, or a page of its own without JavaScript."""
+    """What an action will do, before it is done: a dialog, or a page of its own without JavaScript."""
     machine = access.machine(request, host, name)
-    verb = VERBS.get(op)
-    if verb is None or not verb.asks:
+    action = ACTIONS.get(op)
+    if action is None or not action.asks:
         raise Http404(f"Nothing is asked before “{op}”.")
     if spoken := actions.SPOKEN.get(op):
-        verb = spoken(machine)
+        action = spoken(machine)
     context = {
         "machine": machine,
-        "verb": verb,
+        "verb": action,
         "url": machine_rows.machine_url(host, name),
-        "title": verb.of(machine.name),
+        "title": action.of(machine.name),
     }
     context |= {"action": f"{context['url']}{op}/", "target": _asker(request, machine)}
     return responses.page(request, "machines/ask.html", context, fragment="machines/_ask_dialog.html")

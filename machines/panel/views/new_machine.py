@@ -27,7 +27,7 @@ from machines.panel.forms.sources import Source
 from machines.panel.forms.validators import errors_of
 from machines.panel.hosts import host_tools
 from machines.panel.images import base_images, builds, recipe_runs
-from machines.panel.orders import dispatch
+from machines.panel.orders import dispatch, operations
 from machines.panel.orders.dispatch import Busy
 from machines.panel.pages import host_rows
 from machines.panel.web import press, responses
@@ -113,7 +113,7 @@ def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
     """The form with the defaults, and with what the address says instead: ?host=alpha&name=web&memory_max=1G, ?recipe=7,
     ?clone=web. ?again=812 is a build with all it was told, ?like=812 only what it was made of."""
     again = _build(request.GET.get("again", ""))
-    if again and again.op == "build":
+    if again and operations.of(again.op).makes_machine:
         form = NewMachineForm(initial={"key": uuid4(), **answers(again)})
         source = _source_of(again, again.host)
         settings = Settings(copied_settings.of_original(source.chosen), copied_settings.of_build(str(again.pk)))

@@ -4,6 +4,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
+from machines.contract import orders
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.models import Job
@@ -33,7 +34,7 @@ def new(request: PanelRequest, host: str) -> HttpResponse:
         except Problem as problem:
             return responses.refused(request, problem, back=machine_rows.host_url(host))
         return redirect("job-detail", job.pk)
-    under_way = Job.objects.unfinished().filter(host=found, op="pool").first()
+    under_way = Job.objects.unfinished().of(orders.Pool).filter(host=found).first()
     context = {
         "host": found,
         "url": machine_rows.host_url(host),

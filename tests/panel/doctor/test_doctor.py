@@ -165,7 +165,7 @@ def test_the_last_that_succeeded_is_shown_under_one_that_failed(as_viewer, alpha
     examined(alpha, [{"code": "tools-there"}])
     make.job(orders.Diagnose(), on=alpha, state="failed", problem={"message": "The bus is away.", "hint": ""})
     page = text(as_viewer.get(HOST))
-    assert "Check failed" in page
+    assert "Diagnostics failed" in page
     assert "The bus is away." in page
     assert "Every tool is installed" in page
 

@@ -8,7 +8,7 @@ from django.utils import timezone
 from machines.contract import orders
 from machines.contract.permissions import Role
 from machines.models import Job
-from machines.panel.pages.actions import VERBS
+from machines.panel.orders.operations import ACTIONS
 from tests import make
 
 ROW, PAGE = "m-{}", "machine"
@@ -22,24 +22,24 @@ def htmx(target: str) -> dict[str, str]:
     return {"HX-Request": "true", "HX-Target": target}
 
 
-@pytest.mark.parametrize("op", VERBS)
+@pytest.mark.parametrize("op", ACTIONS)
 def test_it_places_the_order(op, as_admin, admin, web):
     answer = as_admin.post(url(op), follow=True)
     job = Job.objects.get()
-    order = orders.to_wire(VERBS[op].order(name="web"))
+    order = orders.to_wire(ACTIONS[op].to_order("web"))
     assert (job.op, job.machine_name, job.host, job.actor) == (order["op"], "web", web.host, admin)
     assert job.order == order
     assert answer.redirect_chain == [("/hosts/alpha/machines/web/", 302)]
     assert f"/jobs/{job.pk}/" in answer.content.decode()
 
 
-@pytest.mark.parametrize("op", VERBS)
+@pytest.mark.parametrize("op", ACTIONS)
 def test_it_rejects_get(op, as_admin, web):
     assert as_admin.get(url(op)).status_code == 405
     assert not Job.objects.exists()
 
 
-@pytest.mark.parametrize("op", VERBS)
+@pytest.mark.parametrize("op", ACTIONS)
 def test_it_needs_the_right_to_operate(op, as_viewer, client, web):
     assert as_viewer.post(url(op)).status_code == 403
     assert client.post(url(op)).url.startswith("/accounts/login/")
@@ -116,7 +116,7 @@ def test_a_name_that_no_order_may_carry_is_refused(as_admin, alpha):
 def test_it_asks_before(op, as_admin, web):
     page = as_admin.get(url(f"ask/{op}")).content.decode()
     assert "<html" in page
-    assert VERBS[op].asks in page
+    assert ACTIONS[op].asks in page
     assert f'action="{url(op)}"' in page
     assert not Job.objects.exists()
 
@@ -180,7 +180,7 @@ def template(web):
 
 def test_making_one_says_what_it_means_before(as_admin, web):
     page = as_admin.get(url("ask/template")).content.decode()
-    assert "Make web a template" in page
+    assert "Convert web to a template" in page
     assert "new machines are made from it" in page
     as_admin.post(url("template"))
     assert Job.objects.get().order == {"op": "set_read_only", "name": "web", "read_only": True}

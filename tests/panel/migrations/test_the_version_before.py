@@ -27,7 +27,7 @@ from machines.models import (
     Revision,
     User,
 )
-from machines.panel.pages.actions import VERBS
+from machines.panel.orders.operations import ACTIONS
 from tests.panel.migrations import older
 from tests.panel.test_access import TABLE, parts_of
 
@@ -143,7 +143,7 @@ def arguments(name: str) -> list[dict[str, Any]]:
         case ["host", "name"]:
             return [{"host": machine.host.name, "name": machine.name} for machine in machines()]
         case ["host", "name", "op"]:
-            return [{"host": m.host.name, "name": m.name, "op": op} for m in machines()[:1] for op in VERBS]
+            return [{"host": m.host.name, "name": m.name, "op": op} for m in machines()[:1] for op in ACTIONS]
         case ["host", "name", "number"]:
             numbered = Revision.objects.exclude(number=None).select_related("machine__host")
             return [{"host": r.machine.host.name, "name": r.machine.name, "number": r.number} for r in numbered]
