@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from machines.contract import routes
 from machines.host.agent import worker
-from machines.host.agent.executor import Carrier
+from machines.host.agent.executor import Executor
 from machines.host.agent.tasks import doorway
 from machines.host.agent.transport import guarded
 from machines.host.context import keys, settings
-from machines.host.context.host_context import ThisHost
+from machines.host.context.host_context import HostContext
 from machines.host.policy.policy import Policy
 from machines.host.reports import reporting
 from machines.host.reports.ledger import Ledger
@@ -23,16 +23,16 @@ from machines.host.system.bus import Bus
 class Nothing:
     """Stands where the watcher and the units are."""
 
-    def settle(self, _: str, report: Callable[[None], None]) -> None:
+    def report_final(self, _: str, report: Callable[[None], None]) -> None:
         report(None)
 
-    def hold(self, _: str) -> None:
+    def suppress(self, _: str) -> None:
         return
 
     def adopt(self, _row) -> None:
         return
 
-    sweep = tell_anew = lambda _self: None
+    sweep = resend_all = lambda _self: None
 
 
 def main() -> None:
@@ -43,14 +43,14 @@ def main() -> None:
     secret = keys.make(own.paths.keys)
     reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
     Bus._stay_connected = _never  # type: ignore[method-assign]
-    host = ThisHost(own.paths, Bus(), Policy())
-    carrier = Carrier(
+    host = HostContext(own.paths, Bus(), Policy())
+    executor = Executor(
         host, identity=(own.host, own.generation), panel_keys=own.panel_keys, ledger=ledger, reporter=reporter,
         publisher=publisher, watch=Nothing(), units=Nothing(), table={"start": lambda _host, _task: {}},
     )  # fmt: skip
     pulse = worker.Pulse()
-    app = worker.make_app(own, pulse, guarded(carrier.admit, host.trouble.queue))
-    doorway(app, carrier.receive, carrier.refuse)
+    app = worker.make_app(own, pulse, guarded(executor.admit, host.trouble.queue))
+    doorway(app, executor.receive, executor.refuse)
     worker.only_our_task(app)
     publisher.start()
     threads.every(1, lambda: worker.beat(host, reporter, ledger), "heartbeat")

@@ -1,6 +1,6 @@
 """From a sealed message to its outcome: refuse, write down, acknowledge, carry out, report the end.
 
-Control orders act at once. Converging orders run in lanes, one per machine name; terminate overtakes its lane, for it is
+Control orders act at once. Converging orders run in queues, one per machine name; terminate overtakes its queue, for it is
 what a person orders when a poweroff hangs. Creating and destroying orders become units (units.py). An earlier worker's
 unfinished orders are taken up again at start.
 """
@@ -18,9 +18,9 @@ from machines.contract.envelope import Envelope
 from machines.contract.orders import Order, Runs
 from machines.contract.problems import BadValue, EnvelopeRefused, Problem
 from machines.host.agent import handlers, message
-from machines.host.agent.queues import Lanes
+from machines.host.agent.queues import Queues
 from machines.host.agent.unit_jobs import Units
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.observe import host_facts
 from machines.host.observe.watch import Watch
 from machines.host.policy import policy
@@ -40,10 +40,10 @@ AGAIN_SECONDS = 2.0
 STALE_SECONDS = 600.0  # an order accepted longer ago than this is not carried out by a worker that comes back
 
 
-class Carrier:
+class Executor:
     def __init__(
         self,
-        host: ThisHost,
+        host: HostContext,
         *,
         identity: tuple[UUID, int],
         panel_keys: Mapping[str, VerifyKey],
@@ -57,7 +57,7 @@ class Carrier:
         self._host, self._watch, self._units, self._table = host, watch, units, table
         self._identity, self._keys = identity, panel_keys
         self._ledger, self._reporter, self._publisher = ledger, reporter, publisher
-        self._lanes = Lanes()
+        self._queues = Queues()
         self._active: dict[UUID, Task] = {}
         self._refusals = Budget(REFUSALS, REFUSAL_SECONDS)
         self._junk = Budget(REFUSALS, REFUSAL_SECONDS)
@@ -142,10 +142,10 @@ class Carrier:
     def _begin(self, job: UUID, order: Order, *, again: bool = False) -> None:
         name = str(getattr(order, "name", ""))
         if order.runs is Runs.UNIT:
-            self._lanes.put(name, lambda: self._place(job, name))
+            self._queues.put(name, lambda: self._place(job, name))
         else:
-            lane = f"{order.op} {name}" if order.overtakes else name
-            self._lanes.put(lane, lambda: self._converge(job, order, name, again))
+            queue = f"{order.op} {name}" if order.overtakes else name
+            self._queues.put(queue, lambda: self._converge(job, order, name, again))
 
     def _place(self, job: UUID, name: str) -> None:
         """Hand a creating or destroying order to a unit, unless another one holds the name."""
@@ -198,11 +198,11 @@ class Carrier:
         """`stopped`: an earlier worker had begun it and a person has cancelled it since."""
         row = self._ledger.job(job)
         begun = row.begun if again and row is not None and row.begun is not None else time.time()
-        task = Task(job, order, self._reporter.voice(job), begun, handlers.deadline(order, time.time()), again)
+        task = Task(job, order, self._reporter.output(job), begun, handlers.deadline(order, time.time()), again)
         if stopped:
             task.stop.set()
         self._active[job] = task
-        self._watch.hold(name)
+        self._watch.suppress(name)
         try:
             if busy := self._holder(job, name):
                 raise busy
@@ -235,7 +235,7 @@ class Carrier:
         while True:
             try:
                 if name:
-                    self._watch.settle(name, report)
+                    self._watch.report_final(name, report)
                 else:
                     report(None)
             except (sqlite3.Error, OSError):
@@ -254,7 +254,7 @@ class Carrier:
         elif isinstance(order, orders.Resend):
             self._resend(order.after)
         elif isinstance(order, orders.Refresh):
-            self._watch.tell_anew()
+            self._watch.resend_all()
         elif isinstance(order, orders.Resynchronise):
             self._resynchronise(order)
         elif isinstance(order, orders.Cancel):
@@ -277,7 +277,7 @@ class Carrier:
         lives = host_facts.heartbeat(paths, told, self._ledger.heard())
         if self._reporter.begin_epoch(order, lives, *ends):
             LOG.warning("The ledger was put back to an older copy; it goes on in epoch %d", order.epoch)
-            self._watch.tell_anew()
+            self._watch.resend_all()
 
     def _cancel(self, job: UUID, actor: str) -> None:
         """Stop a job wherever it is: running here, in a unit, waiting, or not even arrived."""
@@ -336,7 +336,7 @@ class Carrier:
             return
         since = row.begun or row.taken
         if row.cancelled:  # what it has begun is ended: both files are the old ones or the new ones, no start goes on
-            self._lanes.put(row.name, lambda: self._converge(row.id, order, row.name, again=True, stopped=True))
+            self._queues.put(row.name, lambda: self._converge(row.id, order, row.name, again=True, stopped=True))
             return
         if not order.stays_fresh and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
             late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from machines.contract import orders
 from machines.contract.names import MachineName
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.doctor import diagnose
 from machines.host.files import autostart
 from machines.host.machine import apply, remove_dropins
@@ -26,47 +26,47 @@ from machines.host.observe import inventory
 from machines.host.storage import images
 from machines.host.system import machinectl
 
-Handler = Callable[[ThisHost, Task], Result]
+Handler = Callable[[HostContext, Task], Result]
 
 
 def _name(task: Task) -> MachineName:
     return MachineName(str(getattr(task.order, "name")))  # noqa: B009 - every converging order has one
 
 
-def start(host: ThisHost, task: Task) -> Result:
+def start(host: HostContext, task: Task) -> Result:
     """Start a machine and wait until systemd says it is up (with NotifyReady: until it has booted)."""
     assert isinstance(task.order, orders.Start)
     return start_machine(host, task, _name(task), reset=task.order.reset)
 
 
-def poweroff(host: ThisHost, task: Task) -> Result:
+def poweroff(host: HostContext, task: Task) -> Result:
     """Ask the machine's init to power off and wait until the machine is gone for good. Never kills by itself."""
     return power_off_machine(host, task, _name(task))
 
 
-def reboot(host: ThisHost, task: Task) -> Result:
+def reboot(host: HostContext, task: Task) -> Result:
     """Ask the machine's init to reboot; the unit ends with status 133 and systemd starts it again."""
     return reboot_machine(host, task, _name(task))
 
 
-def terminate(host: ThisHost, task: Task) -> Result:
+def terminate(host: HostContext, task: Task) -> Result:
     """Kill the machine's processes without asking its init, and wait until nothing is left."""
     return terminate_machine(host, task, _name(task))
 
 
-def enable(host: ThisHost, task: Task) -> Result:
+def enable(host: HostContext, task: Task) -> Result:
     """Start the machine when the host boots."""
     enable_machine(host, task, _name(task))
     return {}
 
 
-def disable(host: ThisHost, task: Task) -> Result:
+def disable(host: HostContext, task: Task) -> Result:
     """No longer start the machine when the host boots."""
     disable_machine(host, task, _name(task))
     return {}
 
 
-def set_read_only(host: ThisHost, task: Task) -> Result:
+def set_read_only(host: HostContext, task: Task) -> Result:
     """Make an image read-only, which makes it a template, or writable again. Raises MachineMissing or Problem."""
     assert isinstance(task.order, orders.SetReadOnly)
     name, read_only = _name(task), task.order.read_only
@@ -79,7 +79,7 @@ def set_read_only(host: ThisHost, task: Task) -> Result:
         host.bus.do(inventory.read_lists(host))  # what is known of images is now old
     if read_only and name in autostart.linked(host.paths):
         disable_machine(host, task, name)
-        task.voice.line(f"{name} no longer starts with the host: a template is not started.")
+        task.output.line(f"{name} no longer starts with the host: a template is not started.")
     return {}
 
 

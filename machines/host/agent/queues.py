@@ -1,4 +1,4 @@
-"""One lane per machine name: work on one name is done in the order it came, work on different names at once."""
+"""One queue per machine name: work on one name is done in the order it came, work on different names at once."""
 
 import logging
 import threading
@@ -13,9 +13,9 @@ READY = 4  # threads that are there from the start: on a host that has no more, 
 Work = Callable[[], None]
 
 
-class Lanes:
+class Queues:
     def __init__(self, width: int = WIDTH) -> None:
-        self._pool = ThreadPoolExecutor(width, thread_name_prefix="lane")
+        self._pool = ThreadPoolExecutor(width, thread_name_prefix="queue")
         self._queues: dict[str, deque[Work]] = {}
         self._lock = threading.Lock()
         ready = threading.Barrier(min(width, READY))

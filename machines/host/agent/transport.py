@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with a door: Celery gets messages that this module wrote, and nothing else.
+"""kombu's Redis transport, guarded: Celery gets messages that this module wrote, and nothing else.
 
 Why: Celery and kombu trust whoever can write to the queue. Tried on Celery 5.7: three bytes that are no JSON end the
 worker, and so do 27 of 72 malformed messages; one with an `eta` of 2099 is kept in memory until then. So each message is
@@ -37,8 +37,8 @@ _tags = itertools.count(1)
 
 def guarded(admit: Admit, tell: Tell) -> type[Transport]:
     """The transport for one worker."""
-    door = type("HostChannel", (GuardedChannel,), {"admit": staticmethod(admit), "tell": staticmethod(tell)})
-    return type("HostTransport", (Transport,), {"Channel": door})
+    channel = type("HostChannel", (GuardedChannel,), {"admit": staticmethod(admit), "tell": staticmethod(tell)})
+    return type("HostTransport", (Transport,), {"Channel": channel})
 
 
 def clean(sealed: str, queue: str) -> dict[str, Any]:

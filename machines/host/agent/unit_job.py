@@ -15,8 +15,8 @@ from machines.contract import envelope, orders
 from machines.contract.recipes import BuildSecrets
 from machines.host.agent import handlers
 from machines.host.context import keys, settings
-from machines.host.context.host_context import Task, ThisHost
-from machines.host.context.job_output import Entry, Voice
+from machines.host.context.host_context import HostContext, Task
+from machines.host.context.job_output import Entry, JobOutput
 from machines.host.limits.limit_test import measure
 from machines.host.machine.remove import remove
 from machines.host.policy import policy
@@ -33,29 +33,29 @@ from machines.host.system.paths import Paths
 LOG = logging.getLogger(__name__)
 
 
-def _build(host: ThisHost, task: Task, sealed: str) -> dict[str, Any]:
+def _build(host: HostContext, task: Task, sealed: str) -> dict[str, Any]:
     return build(host, task, _opened(host, sealed))
 
 
-def _export(host: ThisHost, task: Task, sealed: str) -> dict[str, Any]:
+def _export(host: HostContext, task: Task, sealed: str) -> dict[str, Any]:
     return export(host, task, _opened(host, sealed))
 
 
-def _opened(host: ThisHost, sealed: str) -> BuildSecrets:
+def _opened(host: HostContext, sealed: str) -> BuildSecrets:
     own = keys.load(host.paths.keys)
     return BuildSecrets.model_validate_json(envelope.unseal_secret(sealed, own.box)) if sealed else BuildSecrets()
 
 
-def _remove(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
+def _remove(host: HostContext, task: Task, _: str) -> dict[str, Any]:
     return remove(host, task)
 
 
-def _limit_test(host: ThisHost, task: Task, _: str) -> dict[str, Any]:
+def _limit_test(host: HostContext, task: Task, _: str) -> dict[str, Any]:
     return measure(host, task)
 
 
 # The operations of contract.orders that run in a unit. Each takes the host, the task and what is sealed in the order.
-TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
+TABLE: Mapping[str, Callable[[HostContext, Task, str], dict[str, Any]]] = {
     "build": _build,
     "build_base": lambda host, task, _: build_base(host, task),
     "remove_base": lambda host, task, _: remove_base(host, task),
@@ -69,7 +69,7 @@ TABLE: Mapping[str, Callable[[ThisHost, Task, str], dict[str, Any]]] = {
 Ended = tuple[str, dict[str, Any] | None, dict[str, Any]]  # state, problem, result
 
 
-def work(host: ThisHost, task: Task, sealed: str, log: str) -> Ended:
+def work(host: HostContext, task: Task, sealed: str, log: str) -> Ended:
     """Do the job; nothing is raised. The command `log` shows what went wrong inside."""
     return attempt(lambda: TABLE[task.order.op](host, task, sealed), log)
 
@@ -91,13 +91,13 @@ def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
     """Do the job and write its result; nothing is raised but what the log itself raises."""
     where = f"journalctl -u nspawnpanel-job-{row.id}"
     try:
-        host = ThisHost(paths, Bus(), policy.read(paths.policy))
+        host = HostContext(paths, Bus(), policy.read(paths.policy))
         order = orders.from_wire(row.wanted)
     except Exception as error:
         log.result("failed", as_problem(error, where).to_wire(), {})
         return
     begun = time.time()
-    task = Task(row.id, order, Voice(lambda entry: _tell(log, entry)), begun, handlers.deadline(order, begun))
+    task = Task(row.id, order, JobOutput(lambda entry: _tell(log, entry)), begun, handlers.deadline(order, begun))
     log.result(*work(host, task, row.sealed, where))
 
 

@@ -27,7 +27,7 @@ from machines.contract.problems import Problem
 from machines.host.agent import cleanup, handlers, unit_job
 from machines.host.agent.unit_job import Ended
 from machines.host.context import remnants
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.context.job_output import Entry
 from machines.host.observe.watch import Watch
 from machines.host.reports import job_log
@@ -74,7 +74,7 @@ def argv(row: Row, state: Path, surroundings: Path | None = None) -> list[str]:
     ]  # fmt: skip
 
 
-def hand_over(folder: Path, environ: Mapping[str, str]) -> Path | None:
+def write_environment_file(folder: Path, environ: Mapping[str, str]) -> Path | None:
     """Proxies and the like of our own environment, which units do not inherit, as a file only root can read; None when
     there are none. A proxy's address may hold a password, so it never stands in a command. Raises OSError."""
     known = {name: environ[name] for name in PASSED_ON if environ.get(name)}
@@ -106,7 +106,7 @@ def _gate(op: str) -> str:
     return RECIPES if orders.kind_of(op).runs_recipe else op
 
 
-def weigh_slice() -> None:
+def set_slice_weight() -> None:
     """Jobs give way to machines when CPU or disk are short; the weight counts between slices, so it is the slice's."""
     try:
         run(systemctl.set_property(SLICE, ["CPUWeight=50", "IOWeight=50"]), timeout=30)
@@ -115,7 +115,7 @@ def weigh_slice() -> None:
 
 
 class Units:
-    def __init__(self, host: ThisHost, ledger: Ledger, reporter: Reporter, watch: Watch) -> None:
+    def __init__(self, host: HostContext, ledger: Ledger, reporter: Reporter, watch: Watch) -> None:
         self._host, self._ledger, self._reporter, self._watch = host, ledger, reporter, watch
         self._lock, self._sweeping = threading.Lock(), threading.Lock()
         self._busy: dict[UUID, str] = {}
@@ -126,14 +126,14 @@ class Units:
 
     def place(self, row: Row) -> None:
         """Begin a job now, or when fewer of its kind are under way."""
-        if self._is_swift(row):
+        if self._is_instant(row):
             self._do_here(row)
             return
         gate = _gate(row.op)
         with self._lock:
             if self._is_full(gate):
                 self._queue.append(row)
-                self._reporter.voice(row.id).line("Waiting for other jobs of this kind on this host to end.")
+                self._reporter.output(row.id).line("Waiting for other jobs of this kind on this host to end.")
                 self._say_positions(gate)
                 return
             self._busy[row.id] = gate
@@ -145,13 +145,13 @@ class Units:
 
     def _say_positions(self, gate: str) -> None:
         for position, row in enumerate((row for row in self._queue if _gate(row.op) == gate), 1):
-            self._reporter.voice(row.id).progress(0, f"number {position} in line")
+            self._reporter.output(row.id).progress(0, f"number {position} in line")
 
     def _launch(self, row: Row, *, again: bool = False) -> None:
         try:
             if not again and not self._ledger.begin(row.id):
                 raise Stopped("The job was cancelled before it began.")
-            surroundings = hand_over(self._host.paths.job(row.id), os.environ)
+            surroundings = write_environment_file(self._host.paths.job(row.id), os.environ)
             run(argv(row, self._host.paths.state, surroundings), timeout=30)
         except (Problem, OSError) as error:
             problem = as_problem(error, OUR_LOG)
@@ -174,15 +174,15 @@ class Units:
 
     # --- in this process
 
-    def _is_swift(self, row: Row) -> bool:
+    def _is_instant(self, row: Row) -> bool:
         order = orders.from_wire(row.wanted)
-        return isinstance(order, orders.Build) and build.is_swift(self._host, order)
+        return isinstance(order, orders.Build) and build.is_instant(self._host, order)
 
     def _do_here(self, row: Row) -> None:
         order, begun = orders.from_wire(row.wanted), time.time()
-        task = Task(row.id, order, self._reporter.voice(row.id), begun, handlers.deadline(order, begun))
+        task = Task(row.id, order, self._reporter.output(row.id), begun, handlers.deadline(order, begun))
         self._here[row.id] = task
-        self._watch.hold(row.name)
+        self._watch.suppress(row.name)
         try:
             if not self._ledger.begin(row.id):
                 raise Stopped("The job was cancelled before it began.")
@@ -216,7 +216,7 @@ class Units:
     def _run_as_ordered(self, row: Row) -> Ended:
         order = orders.from_wire(row.wanted)
         assert isinstance(order, orders.Build)
-        task = Task(row.id, order, self._reporter.voice(row.id), time.time(), handlers.deadline(order, time.time()))
+        task = Task(row.id, order, self._reporter.output(row.id), time.time(), handlers.deadline(order, time.time()))
 
         def run_it() -> dict[str, Any]:
             build.run_as_ordered(self._host, task, MachineName(order.name), order)
@@ -289,7 +289,7 @@ class Units:
         known = self._ledger.job(row.id)
         how = self._result_of(row)
         if self._goes_on(row, was_ended=how == "timeout" or (known is not None and known.cancelled)):
-            self._reporter.voice(row.id).line("The removal was interrupted; what it has left is removed now.")
+            self._reporter.output(row.id).line("The removal was interrupted; what it has left is removed now.")
             self._forget_unit(row)
             self._launch(row, again=True)
             return
@@ -366,7 +366,7 @@ class Units:
             except (Problem, OSError, ValueError) as error:
                 LOG.warning("What job %s has left could not be removed: %s", row.id, error)
                 said = f"Something of it could not be removed: {remnants.reason(error)}. {remnants.AGAIN}"
-        self._reporter.voice(row.id).line(said)
+        self._reporter.output(row.id).line(said)
         return said
 
     def _report(self, row: Row, state: str, problem: Any, result: Any) -> None:
@@ -377,7 +377,7 @@ class Units:
             }))  # fmt: skip
 
         if row.name:
-            self._watch.settle(row.name, report, image_too=True)
+            self._watch.report_final(row.name, report, image_too=True)
         else:
             report(None)
 

@@ -30,12 +30,12 @@ from kombu.transport.redis import Transport
 from machines.contract import routes
 from machines.contract.problems import Problem
 from machines.contract.states import HEARTBEAT_SECONDS
-from machines.host.agent.executor import Carrier
+from machines.host.agent.executor import Executor
 from machines.host.agent.tasks import doorway
 from machines.host.agent.transport import guarded
-from machines.host.agent.unit_jobs import Units, weigh_slice
+from machines.host.agent.unit_jobs import Units, set_slice_weight
 from machines.host.context import keys, settings, trouble
-from machines.host.context.host_context import ThisHost
+from machines.host.context.host_context import HostContext
 from machines.host.context.settings import Settings
 from machines.host.files import nspawn_file
 from machines.host.observe import disk_use, host_facts
@@ -52,7 +52,7 @@ from machines.host.system.run import run
 
 LOG = logging.getLogger(__name__)
 
-THREADS = 1  # orders are only taken in here, in the order they were sent; the work is done in lanes and units
+THREADS = 1  # orders are only taken in here, in the order they were sent; the work is done in queues and units
 STUCK_SECONDS = 30.0  # after which the loop of the bus hangs
 RECONNECT = {"interval_start": 0.2, "interval_step": 0.4, "interval_max": 2.0}  # seconds
 
@@ -142,22 +142,22 @@ def consumer(app: Celery, pulse: Pulse) -> Any:
     return worker
 
 
-def assemble(own: Settings) -> tuple[ThisHost, Carrier, Reporter, Publisher, Watch, Ledger]:
+def assemble(own: Settings) -> tuple[HostContext, Executor, Reporter, Publisher, Watch, Ledger]:
     """Everything but Celery, wired together. Raises Misconfigured."""
     secret = keys.load(own.paths.keys)
     rules = policy.read(own.paths.policy)
-    host = ThisHost(own.paths, Bus(), replace(rules, panels=rules.panels or own.panels))
+    host = HostContext(own.paths, Bus(), replace(rules, panels=rules.panels or own.panels))
     ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
     publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)))
     reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
     watch = Watch(host, ledger, reporter)
     units = Units(host, ledger, reporter, watch)
-    carrier = Carrier(
+    executor = Executor(
         host, identity=(own.host, own.generation), panel_keys=own.panel_keys, ledger=ledger, reporter=reporter,
         publisher=publisher, watch=watch, units=units,
     )  # fmt: skip
     disk_use.start(host.slow)
-    return host, carrier, reporter, publisher, watch, ledger
+    return host, executor, reporter, publisher, watch, ledger
 
 
 def notify(state: str) -> None:
@@ -180,7 +180,7 @@ def watchdog(pulse: Pulse, bus: Bus) -> None:
         threads.every(limit / 4, ping, "watchdog")
 
 
-def beat(host: ThisHost, reporter: Reporter, ledger: Ledger) -> None:
+def beat(host: HostContext, reporter: Reporter, ledger: Ledger) -> None:
     """Say that the worker lives; where nothing can be written any more, that too."""
     try:
         reporter.send_passing(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
@@ -194,7 +194,7 @@ def beat(host: ThisHost, reporter: Reporter, ledger: Ledger) -> None:
         reporter.send_unspooled(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
 
 
-def look_at_loop(host: ThisHost) -> None:
+def look_at_loop(host: HostContext) -> None:
     """A loop of the bus that hangs is told of, and where it hangs is logged; systemd's watchdog ends it at last."""
     if host.bus.stuck_for() < STUCK_SECONDS:
         host.trouble.over(trouble.LOOP)
@@ -219,14 +219,14 @@ def guard_binds(paths: Paths) -> None:
 def serve(own: Settings) -> NoReturn:
     """Run until stopped, then end the process."""
     pulse = Pulse()
-    host, carrier, reporter, publisher, watch, ledger = assemble(own)
-    app = make_app(own, pulse, guarded(carrier.admit, host.trouble.queue))
-    doorway(app, carrier.receive, carrier.refuse)
+    host, executor, reporter, publisher, watch, ledger = assemble(own)
+    app = make_app(own, pulse, guarded(executor.admit, host.trouble.queue))
+    doorway(app, executor.receive, executor.refuse)
     only_our_task(app)
     publisher.start()
-    weigh_slice()
+    set_slice_weight()
     guard_binds(host.paths)
-    carrier.adopt()
+    executor.adopt()
     watch.start()
     threads.every(HEARTBEAT_SECONDS, lambda: beat(host, reporter, ledger), "heartbeat")
     threads.every(5, lambda: look_at_loop(host), "bus-watch")

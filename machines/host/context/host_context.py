@@ -9,7 +9,7 @@ from uuid import UUID
 
 from machines.contract import orders
 from machines.host.context.guest_bus import Guest
-from machines.host.context.job_output import Voice
+from machines.host.context.job_output import JobOutput
 from machines.host.context.remnants import Remnants
 from machines.host.context.trouble import Trouble
 from machines.host.policy.policy import Policy
@@ -60,7 +60,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class ThisHost:
+class HostContext:
     paths: Paths
     bus: Bus
     policy: Policy
@@ -76,7 +76,7 @@ class Task:
 
     job: UUID
     order: orders.Order
-    voice: Voice
+    output: JobOutput
     begun: float
     deadline: float
     again: bool = False
@@ -84,8 +84,8 @@ class Task:
 
     def run(self, argv: Sequence[str], *, timeout: float = 60) -> Answer:
         """Run a command, say that it runs, and keep what it prints. Raises CommandFailed, TookTooLong, Stopped."""
-        self.voice.command(argv)
-        return run(argv, timeout=timeout, heard=self.voice.heard, stop=self.stop)
+        self.output.command(argv)
+        return run(argv, timeout=timeout, heard=self.output.heard, stop=self.stop)
 
     def check_stop(self) -> None:
         """Raises Stopped when a person has cancelled the job."""

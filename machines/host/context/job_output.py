@@ -7,10 +7,10 @@ from typing import Any
 
 from machines.contract.problems import printable
 
-Entry = dict[str, Any]  # something a job says about itself; see Voice
+Entry = dict[str, Any]  # something a job says about itself; see JobOutput
 
 
-class Voice:
+class JobOutput:
     """How a job speaks about itself. `tell` takes one entry: {"k": kind, "at": seconds, …}."""
 
     def __init__(self, tell: Callable[[Entry], None]) -> None:

@@ -10,7 +10,7 @@ from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.findings import Finding
 from machines.contract.configuration.nspawn import Document
 from machines.contract.names import MachineName
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 from machines.host.doctor.host_checks import found
 from machines.host.files import files_on_disk
 from machines.host.machine import lint
@@ -23,15 +23,15 @@ LOOKED_AT = 500  # machines of a host
 TOLD = 20  # of them, with a finding each
 
 
-def of_host(scene: Scene) -> Iterator[Finding]:
+def of_host(observed: Facts) -> Iterator[Finding]:
     """All machines with an image, whoever made them."""
-    paths, bus = scene.host.paths, scene.host.bus
+    paths, bus = observed.host.paths, observed.host.bus
     guard = Protection(protection.places(paths))
     told = 0
     for name, image in islice(lint.images_of(paths).items(), LOOKED_AT):
-        scene.task.check_stop()
+        observed.task.check_stop()
         line = command_line.read(bus, name)
-        for finding in _judge(scene, guard, name, lint.settings_of(paths, name, image, line), line):
+        for finding in _judge(observed, guard, name, lint.settings_of(paths, name, image, line), line):
             yield finding
             told += 1
             if told >= TOLD:
@@ -40,21 +40,21 @@ def of_host(scene: Scene) -> Iterator[Finding]:
         yield found("binds-fine")
 
 
-def of_machine(scene: Scene) -> Iterator[Finding]:
-    guard = Protection(protection.places(scene.host.paths))
-    told = list(islice(_judge(scene, guard, scene.machine, scene.settings, scene.command_line), TOLD))
+def of_machine(observed: Facts) -> Iterator[Finding]:
+    guard = Protection(protection.places(observed.host.paths))
+    told = list(islice(_judge(observed, guard, observed.machine, observed.settings, observed.command_line), TOLD))
     yield from told or [found("binds-fine")]
 
 
 def _judge(
-    scene: Scene, guard: Protection, name: MachineName, settings: Document, line: CommandLine
+    observed: Facts, guard: Protection, name: MachineName, settings: Document, line: CommandLine
 ) -> Iterator[Finding]:
     each = list(protection.sources(settings))
     bad = {broken.source: broken.why for broken in guard.judge(each, as_root=False)}
     file = next(
-        files_on_disk.nspawn_files(scene.host.paths, files_on_disk.Places(name, scene.host.paths.machines)), None
+        files_on_disk.nspawn_files(observed.host.paths, files_on_disk.Places(name, observed.host.paths.machines)), None
     )
-    about = {"name": name, "unit": unit_of(name), "file": file or Path(scene.host.paths.nspawn_file(name))}
+    about = {"name": name, "unit": unit_of(name), "file": file or Path(observed.host.paths.nspawn_file(name))}
     for source, why in bad.items():
         yield found("binds-protected", about, line=f"{source.key}={source.value}", why=why)
     if file_policy.are_the_hosts(file_policy.users_of(settings, line)):

@@ -9,9 +9,9 @@ from machines.contract.configuration import findings
 from machines.contract.configuration.findings import WORDS, Finding, FixWord
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.doctor import checks, fixes, host_checks
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 
 LOG = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ PASSING = {
 }  # what goes away by itself once the cause is fixed
 
 
-def run(host: ThisHost, task: Task) -> dict[str, Any]:
+def run(host: HostContext, task: Task) -> dict[str, Any]:
     """Look, change nothing."""
     assert isinstance(task.order, orders.Diagnose)
     return _told(look(host, task, task.order.name))
@@ -36,14 +36,14 @@ def _told(told: list[Finding]) -> dict[str, Any]:
     return {"findings": findings.to_wire(told), "at": time.time()}
 
 
-def look(host: ThisHost, task: Task, name: str) -> list[Finding]:
+def look(host: HostContext, task: Task, name: str) -> list[Finding]:
     """Every check once; one that fails says so and does not keep the others from looking."""
-    scene = Scene(host, task, MachineName(name) if name else None)
+    observed = Facts(host, task, MachineName(name) if name else None)
     told: list[Finding] = []
     for check in checks.OF_MACHINE if name else checks.OF_HOST:
         task.check_stop()
         try:
-            for finding in check(scene):
+            for finding in check(observed):
                 told += [] if finding in told else [finding]
         except (Problem, OSError, ValueError, LookupError, TypeError) as error:
             LOG.warning("The check %s failed", check.__name__, exc_info=error)
@@ -51,11 +51,11 @@ def look(host: ThisHost, task: Task, name: str) -> list[Finding]:
     return told
 
 
-def fix(host: ThisHost, task: Task) -> dict[str, Any]:
+def fix(host: HostContext, task: Task) -> dict[str, Any]:
     """Fix what the order names, if that is still safe, and look again. Raises Problem not-safe."""
     assert isinstance(task.order, orders.Fix)
     order = task.order
-    fixes.TABLE[order.what](Scene(host, task, MachineName(order.name) if order.name else None))
+    fixes.TABLE[order.what](Facts(host, task, MachineName(order.name) if order.name else None))
     until = min(time.time() + SETTLES, task.deadline - 5)
     while True:
         told = look(host, task, order.name)

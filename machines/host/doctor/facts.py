@@ -13,7 +13,7 @@ from machines.contract.configuration import nspawn
 from machines.contract.configuration.command_line import CommandLine, parse
 from machines.contract.names import MachineName, is_usable
 from machines.contract.states import MachineState
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.doctor.guest import Guest
 from machines.host.files import files_on_disk
 from machines.host.network import firewall, links, netlink
@@ -41,10 +41,10 @@ PROCESSES = 4000  # of one machine; the rest is not looked at
 
 
 @dataclass
-class Scene:
+class Facts:
     """`name` is None when it is about the host alone."""
 
-    host: ThisHost
+    host: HostContext
     task: Task
     name: MachineName | None = None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from machines.contract.configuration.findings import FORWARDING_FILE, INOTIFY_FILE, FixWord
 from machines.contract.problems import Problem
 from machines.host.doctor import host_checks, inside_checks, limit_checks, nat_checks, network_checks
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 from machines.host.doctor.guest import NETWORKD
 from machines.host.files import autostart as links
 from machines.host.files import nspawn_file
@@ -33,79 +33,79 @@ def in_a_unit(*argv: str) -> list[str]:
     return ["systemd-run", *options, "--", *argv]
 
 
-def networkd(scene: Scene) -> None:
+def networkd(observed: Facts) -> None:
     """Start it, at boot too. Enabling it also enables waiting for its links, which holds up the boot where it has none."""
-    if not scene.networkd_runs and not host_checks.may_start_networkd(scene):
+    if not observed.networkd_runs and not host_checks.may_start_networkd(observed):
         raise _not_safe("something else manages this host's network, or .network files would come into force.")
-    waited = scene.unit(WAIT_ONLINE).get("UnitFileState") == "enabled"
-    scene.task.run(["systemctl", "enable", "--now", "--", NETWORKD], timeout=40)
-    if not waited and scene.unit(WAIT_ONLINE).get("UnitFileState") == "enabled":
-        scene.task.run(["systemctl", "disable", "--", WAIT_ONLINE], timeout=20)
-    links.sync(scene.host.paths)
+    waited = observed.unit(WAIT_ONLINE).get("UnitFileState") == "enabled"
+    observed.task.run(["systemctl", "enable", "--now", "--", NETWORKD], timeout=40)
+    if not waited and observed.unit(WAIT_ONLINE).get("UnitFileState") == "enabled":
+        observed.task.run(["systemctl", "disable", "--", WAIT_ONLINE], timeout=20)
+    links.sync(observed.host.paths)
 
 
-def forwarding(scene: Scene) -> None:
-    _sysctl(scene, "net.ipv4.ip_forward", "1", FORWARDING_FILE)
+def forwarding(observed: Facts) -> None:
+    _sysctl(observed, "net.ipv4.ip_forward", "1", FORWARDING_FILE)
 
 
-def inotify(scene: Scene) -> None:
-    _sysctl(scene, "fs.inotify.max_user_instances", str(limit_checks.instances_wanted()), INOTIFY_FILE)
+def inotify(observed: Facts) -> None:
+    _sysctl(observed, "fs.inotify.max_user_instances", str(limit_checks.instances_wanted()), INOTIFY_FILE)
 
 
-def _sysctl(scene: Scene, name: str, value: str, file: str) -> None:
+def _sysctl(observed: Facts, name: str, value: str, file: str) -> None:
     if host_checks.is_forbidden(name, value):
         raise _not_safe(f"a file in /etc/sysctl.d sets {name} to something else.")
-    scene.task.voice.line(f"{name} = {value}, at boot by {file} and now")
+    observed.task.output.line(f"{name} = {value}, at boot by {file} and now")
     text = f"# Written by nspawnpanel. Remove this file to take it back.\n{name} = {value}\n"
     nspawn_file.write_one(Path(file), text)
-    scene.task.run(in_a_unit("/usr/lib/systemd/systemd-sysctl", file), timeout=30)
+    observed.task.run(in_a_unit("/usr/lib/systemd/systemd-sysctl", file), timeout=30)
 
 
-def autostart(scene: Scene) -> None:
-    scene.task.run(["systemctl", "enable", "--", "machines.target"], timeout=20)
-    links.sync(scene.host.paths)
+def autostart(observed: Facts) -> None:
+    observed.task.run(["systemctl", "enable", "--", "machines.target"], timeout=20)
+    links.sync(observed.host.paths)
 
 
-def guest_networkd(scene: Scene) -> None:
-    if not scene.name or not inside_checks.may_enable_inside(scene):
+def guest_networkd(observed: Facts) -> None:
+    if not observed.name or not inside_checks.may_enable_inside(observed):
         raise _not_safe("it is masked inside, something else manages the network there, or nothing answers.")
-    _inside(scene, "systemctl", f"--machine={scene.name}", "enable", "--now", "--", NETWORKD)
+    _inside(observed, "systemctl", f"--machine={observed.name}", "enable", "--now", "--", NETWORKD)
 
 
-def guest_renew(scene: Scene) -> None:
+def guest_renew(observed: Facts) -> None:
     """Setting its link up anew asks for another lease; renewing the old one would only be refused."""
-    cable = next((cable for cable in network_checks.cables(scene) if cable.is_main and cable.inside), None)
-    if cable is None or not inside_checks.may_ask_inside(scene):
+    cable = next((cable for cable in network_checks.cables(observed) if cable.is_main and cable.inside), None)
+    if cable is None or not inside_checks.may_ask_inside(observed):
         raise _not_safe("systemd-networkd does not run inside, or nothing answers there.")
-    _ask_anew(scene)
-    if _is_astray(scene):  # the DHCP server itself gives addresses of a network that is not the link's
-        scene.task.run(["networkctl", "reconfigure", cable.server.name], timeout=20)
-        _ask_anew(scene)
+    _ask_anew(observed)
+    if _is_astray(observed):  # the DHCP server itself gives addresses of a network that is not the link's
+        observed.task.run(["networkctl", "reconfigure", cable.server.name], timeout=20)
+        _ask_anew(observed)
 
 
-def _ask_anew(scene: Scene) -> None:
-    ask = ["systemd-run", f"--machine={scene.name}", "--quiet", "--wait", "--", "networkctl", "reconfigure", "host0"]
-    _inside(scene, *ask)
+def _ask_anew(observed: Facts) -> None:
+    ask = ["systemd-run", f"--machine={observed.name}", "--quiet", "--wait", "--", "networkctl", "reconfigure", "host0"]
+    _inside(observed, *ask)
 
 
-def _is_astray(scene: Scene) -> bool:
+def _is_astray(observed: Facts) -> bool:
     """Whether it keeps an address that is not in its link's network, or gets such a one again."""
     until = time.monotonic() + RENEWS
     while time.monotonic() < until:
-        told = list(network_checks.placed(Scene(scene.host, scene.task, scene.name)))
+        told = list(network_checks.placed(Facts(observed.host, observed.task, observed.name)))
         if told and not any(finding.code == "address-astray" for finding in told):
             return False
-        scene.task.check_stop()
+        observed.task.check_stop()
         time.sleep(0.5)
     return True
 
 
-def _inside(scene: Scene, *words: str) -> None:
+def _inside(observed: Facts, *words: str) -> None:
     """Run a tool that speaks to the machine's bus."""
     argv = in_a_unit(*words)
     for last in (False,) * TRIES + (True,):
         try:
-            scene.task.run(argv, timeout=20)
+            observed.task.run(argv, timeout=20)
         except CommandFailed as failed:
             if last or "connect" not in failed.tail:
                 raise
@@ -114,18 +114,18 @@ def _inside(scene: Scene, *words: str) -> None:
             return
 
 
-def nat(scene: Scene) -> None:
+def nat(observed: Facts) -> None:
     """What systemd's own table lost, by the lines systemd itself would send: no link and no address is touched by it, as
     a restart of systemd-networkd would."""
-    lines = nat_checks.to_restore(scene)
+    lines = nat_checks.to_restore(observed)
     if not lines:
         raise _not_safe("nothing is missing any more.")
     for line in lines:
-        scene.task.voice.line(f"nft {line}")
+        observed.task.output.line(f"nft {line}")
     run(["nft", "-f", "-"], stdin="".join(f"{line}\n" for line in lines).encode(), timeout=20)
 
 
-TABLE: Mapping[FixWord, Callable[[Scene], None]] = {
+TABLE: Mapping[FixWord, Callable[[Facts], None]] = {
     "networkd": networkd,
     "forwarding": forwarding,
     "autostart": autostart,

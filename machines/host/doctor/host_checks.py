@@ -9,14 +9,14 @@ from pathlib import Path
 from machines.contract import tools as tool_table
 from machines.contract.configuration.findings import Finding
 from machines.contract.problems import printable
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 from machines.host.files import autostart
 from machines.host.network import firewall
 from machines.host.observe import host_facts
 from machines.host.system import tools as host_tools
 from machines.host.system.run import run
 
-Check = Callable[[Scene], Iterator[Finding]]
+Check = Callable[[Facts], Iterator[Finding]]
 
 MANAGERS = {
     "NetworkManager.service": "NetworkManager", "connman.service": "ConnMan", "dhcpcd.service": "dhcpcd",
@@ -50,34 +50,34 @@ def found(code: str, several: Mapping[str, object] | None = None, *, can_fix: bo
 # --- network
 
 
-def networkd(scene: Scene) -> Iterator[Finding]:
-    about = scene.networkd
-    if scene.networkd_runs:
+def networkd(observed: Facts) -> Iterator[Finding]:
+    about = observed.networkd
+    if observed.networkd_runs:
         yield found("networkd-runs")
     elif about.get("LoadState") == "not-found":
         yield found("networkd-missing")
     elif about.get("LoadState") == "masked":
         yield found("networkd-masked")
-    elif may_start_networkd(scene):
+    elif may_start_networkd(observed):
         yield found("networkd-stopped", can_fix=True)
-    elif manager := other_manager(scene):
+    elif manager := other_manager(observed):
         yield found("networkd-beside", manager=manager)
     else:
         yield found("networkd-stopped")
 
 
-def may_start_networkd(scene: Scene) -> bool:
+def may_start_networkd(observed: Facts) -> bool:
     """It was meant to run and only stands still; or it would touch nobody's links but those of machines."""
-    about = scene.networkd
+    about = observed.networkd
     if about.get("LoadState") != "loaded":
         return False
-    return about.get("UnitFileState") == "enabled" or (not other_manager(scene) and not _own_network_files())
+    return about.get("UnitFileState") == "enabled" or (not other_manager(observed) and not _own_network_files())
 
 
-def other_manager(scene: Scene) -> str:
+def other_manager(observed: Facts) -> str:
     """The program that manages this host's network instead, or ""."""
     for unit, title in MANAGERS.items():
-        if scene.unit(unit).get("ActiveState") == "active" and (title != "ifupdown" or _ifupdown_has_links()):
+        if observed.unit(unit).get("ActiveState") == "active" and (title != "ifupdown" or _ifupdown_has_links()):
             return title
     return ""
 
@@ -96,13 +96,13 @@ def _own_network_files() -> bool:
     return any(True for folder in NETWORK_FILES if folder.is_dir() for _ in folder.glob("*.network"))
 
 
-def forwarding(scene: Scene) -> Iterator[Finding]:
+def forwarding(observed: Facts) -> Iterator[Finding]:
     forwards = sysctl("net.ipv4.ip_forward")
     if not forwards:
         raise ValueError("net.ipv4.ip_forward cannot be read.")
     if forwards == "1":
         yield found("forwarding-on")
-    elif scene.networkd_runs and any(link.name.startswith(("ve-", "vz-")) for link in scene.host_links.values()):
+    elif observed.networkd_runs and any(link.name.startswith(("ve-", "vz-")) for link in observed.host_links.values()):
         yield found("forwarding-off", can_fix=not is_forbidden("net.ipv4.ip_forward", "1"))
     else:
         yield found("forwarding-later")
@@ -124,15 +124,15 @@ def is_forbidden(name: str, value: str) -> bool:
     return any(each != value for each in said)
 
 
-def packet_filter(scene: Scene) -> Iterator[Finding]:
-    rules = scene.rules
+def packet_filter(observed: Facts) -> Iterator[Finding]:
+    rules = observed.rules
     if rules is None:
         yield found("firewall-unread", install=host_tools.manager())
         return
-    link = scene.cables[0].server.name if scene.name and scene.cables else "ve-+"
+    link = observed.cables[0].server.name if observed.name and observed.cables else "ve-+"
     yield from (_dhcp(rules, chain, link) for chain in firewall.closed(rules, "input", passes="67"))
     refused = [_forward(rules, chain, link) for chain in firewall.closed(rules, "forward")]
-    if scene.unit("firewalld.service").get("ActiveState") == "active":
+    if observed.unit("firewalld.service").get("ActiveState") == "active":
         refused = [] if _firewalld_knows(link) else [found("firewalld", links=link)]
     yield from refused or [found("forward-open")]
 
@@ -160,11 +160,11 @@ def _firewalld_knows(link: str) -> bool:
 # --- systemd
 
 
-def systemd(scene: Scene) -> Iterator[Finding]:
+def systemd(observed: Facts) -> Iterator[Finding]:
     version = full_version()
     if not version:
         raise LookupError("systemctl does not say its version.")
-    files = beside(scene)
+    files = beside(observed)
     if may_escape(version):
         yield (
             found("beside-danger", version=version, files=", ".join(f.name for f in files[:5]), file=files[0])
@@ -192,25 +192,25 @@ def may_escape(version: str) -> bool:
     return 233 <= major <= 259 and minor < mended.get(major, 1 << 30)
 
 
-def beside(scene: Scene) -> list[Path]:
+def beside(observed: Facts) -> list[Path]:
     """Settings files beside images: of every machine, or of the one that is examined."""
-    folder = scene.host.paths.machines
-    pattern = f"{scene.name}.nspawn" if scene.name else "*.nspawn"
+    folder = observed.host.paths.machines
+    pattern = f"{observed.name}.nspawn" if observed.name else "*.nspawn"
     return sorted(folder.glob(pattern))[:50]
 
 
-def autostarts(scene: Scene) -> Iterator[Finding]:
-    wanted = autostart.linked(scene.host.paths)
-    if scene.name:
-        wanted &= {scene.name}
-    wanted -= autostart.enabled(scene.host.paths)
-    if not wanted or autostart.has_target(scene.host.paths):
+def autostarts(observed: Facts) -> Iterator[Finding]:
+    wanted = autostart.linked(observed.host.paths)
+    if observed.name:
+        wanted &= {observed.name}
+    wanted -= autostart.enabled(observed.host.paths)
+    if not wanted or autostart.has_target(observed.host.paths):
         yield found("autostart-works")
     else:
         yield found("autostart-dead", machines=", ".join(sorted(wanted)), can_fix=True)
 
 
-def control_groups(_: Scene) -> Iterator[Finding]:
+def control_groups(_: Facts) -> Iterator[Finding]:
     kind = host_facts.cgroup_layout()
     if not kind:
         raise LookupError("No control groups are mounted on /sys/fs/cgroup.")
@@ -242,11 +242,11 @@ def space_of(place: Path) -> Space:
     )  # fmt: skip
 
 
-def disk(scene: Scene) -> Iterator[Finding]:
+def disk(observed: Facts) -> Iterator[Finding]:
     """The images' file system, and the others a machine or this worker cannot do without."""
-    pool, seen = scene.host.paths.machines, set()
+    pool, seen = observed.host.paths.machines, set()
     pool = pool if pool.exists() else pool.parent
-    for place in (pool, scene.host.paths.state, Path("/var/log"), Path("/etc"), Path("/run"), Path("/tmp")):  # noqa: S108
+    for place in (pool, observed.host.paths.state, Path("/var/log"), Path("/etc"), Path("/run"), Path("/tmp")):  # noqa: S108
         if place.exists() and (device := place.stat().st_dev) not in seen:
             seen.add(device)
             yield from judge_space(space_of(place), is_pool=place == pool)
@@ -274,7 +274,7 @@ def _inodes(space: Space) -> Iterator[Finding]:
         yield found("files-few", counts)
 
 
-def memory(_: Scene) -> Iterator[Finding]:
+def memory(_: Facts) -> Iterator[Finding]:
     ram = host_facts.memory()
     free, total = ram.get("MemAvailable", 0), ram.get("MemTotal", 0)
     low = free < max(GIB // 8, total // 20)
@@ -290,13 +290,13 @@ def size(count: int) -> str:
     return f"{number:.3g} {units[0]}"
 
 
-def clock(scene: Scene) -> Iterator[Finding]:
+def clock(observed: Facts) -> Iterator[Finding]:
     """timedated says it; the worker itself may not even ask the kernel's clock."""
-    said = scene.host.bus.do(scene.host.bus.properties(TIMEDATED, f"/{TIMEDATED.replace('.', '/')}", TIMEDATED))
-    service, runs = time_service(scene)
+    said = observed.host.bus.do(observed.host.bus.properties(TIMEDATED, f"/{TIMEDATED.replace('.', '/')}", TIMEDATED))
+    service, runs = time_service(observed)
     if said.get("NTPSynchronized"):
         yield found("clock-kept")
-    elif scene.is_container:
+    elif observed.is_container:
         yield found("clock-outer")
     elif said.get("NTP") or runs:
         yield found("clock-unsynced", service=service or "systemd-timesyncd.service")
@@ -309,9 +309,9 @@ def clock(scene: Scene) -> Iterator[Finding]:
         yield found("clock-missing", install=host_tools.manager(), packages=package, service=service)
 
 
-def time_service(scene: Scene) -> tuple[str, bool]:
+def time_service(observed: Facts) -> tuple[str, bool]:
     """(a service of this host that keeps the clock, whether it runs); ("", False) when none is installed."""
-    there = {name: scene.unit(name) for name in TIME_SERVICES}
+    there = {name: observed.unit(name) for name in TIME_SERVICES}
     loaded = [name for name, about in there.items() if about.get("LoadState") == "loaded"]
     running = [name for name in loaded if there[name].get("ActiveState") == "active"]
     return next(iter(running or loaded), ""), bool(running)
@@ -320,7 +320,7 @@ def time_service(scene: Scene) -> tuple[str, bool]:
 # --- tools
 
 
-def tools(_: Scene) -> Iterator[Finding]:
+def tools(_: Facts) -> Iterator[Finding]:
     missing = host_tools.missing()
     if missing:
         packages, what = " ".join(sorted(set(missing.values()))), ", ".join(map(_with_works, sorted(missing)))

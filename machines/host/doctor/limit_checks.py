@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machines.contract.configuration.findings import INOTIFY_INSTANCES, Finding
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 from machines.host.doctor.host_checks import found, is_forbidden, sysctl
 
 PROC = Path("/proc")
@@ -106,12 +106,12 @@ def _watches(info: Path) -> int:
         return 0
 
 
-def inotify(scene: Scene) -> Iterator[Finding]:
-    used, machines = inotify_of_root(), len(scene.running)
+def inotify(observed: Facts) -> Iterator[Finding]:
+    used, machines = inotify_of_root(), len(observed.running)
     limit = _limit("fs.inotify.max_user_instances")
     if used.instances >= NEAR * limit or limit < BESIDES + PER_MACHINE * machines:
         target = instances_wanted()
-        may = not scene.is_container and not is_forbidden("fs.inotify.max_user_instances", str(target))
+        may = not observed.is_container and not is_forbidden("fs.inotify.max_user_instances", str(target))
         facts = {"limit": limit, "used": used.instances, "machines": machines, "target": target}
         yield found("inotify-low", facts, can_fix=may)
     else:
@@ -128,7 +128,7 @@ def instances_wanted() -> int:
 # --- the rest
 
 
-def kernel_limits(_: Scene) -> Iterator[Finding]:
+def kernel_limits(_: Facts) -> Iterator[Finding]:
     """Open files, processes, terminals and keys."""
     uses = [*_counts(), *keys((PROC / "key-users").read_text())]
     near = [use for use in uses if use.is_near]

@@ -13,7 +13,7 @@ from typing import Any
 
 from machines.contract.configuration.findings import Finding
 from machines.host.doctor import host_checks, probe
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 from machines.host.doctor.host_checks import found
 from machines.host.doctor.inside_checks import may_ask_inside
 from machines.host.network import listeners, netlink
@@ -26,34 +26,36 @@ CABLES = 4  # looked at
 DHCP_SERVER = ("udp", 67)
 
 
-def has_own_cable(scene: Scene) -> bool:
+def has_own_cable(observed: Facts) -> bool:
     """Whether the host serves it: a network of its own, and the other end here."""
-    return bool(scene.leader) and not scene.shares_network and bool(scene.cables)
+    return bool(observed.leader) and not observed.shares_network and bool(observed.cables)
 
 
-def cables(scene: Scene) -> list[Cable]:
-    return scene.cables[:CABLES] if has_own_cable(scene) else []
+def cables(observed: Facts) -> list[Cable]:
+    return observed.cables[:CABLES] if has_own_cable(observed) else []
 
 
-def network(scene: Scene) -> Iterator[Finding]:
-    if not scene.leader:
+def network(observed: Facts) -> Iterator[Finding]:
+    if not observed.leader:
         yield found("not-running")
-    elif scene.shares_network:
+    elif observed.shares_network:
         yield found("network-host")
-    elif not scene.links_inside:
+    elif not observed.links_inside:
         yield found("network-none")
     else:
-        led = {cable.inside.name: f"{cable.inside.name} ({cable.host.name})" for cable in scene.cables if cable.inside}
-        said = ", ".join(led.get(name, name) for name in scene.links_inside)
-        yield found("network-own" if scene.cables else "network-given", links=said)
-    if scene.leader and not scene.shares_network:
-        yield from _on_cards(scene)
+        led = {
+            cable.inside.name: f"{cable.inside.name} ({cable.host.name})" for cable in observed.cables if cable.inside
+        }
+        said = ", ".join(led.get(name, name) for name in observed.links_inside)
+        yield found("network-own" if observed.cables else "network-given", links=said)
+    if observed.leader and not observed.shares_network:
+        yield from _on_cards(observed)
 
 
-def _on_cards(scene: Scene) -> Iterator[Finding]:
+def _on_cards(observed: Facts) -> Iterator[Finding]:
     """Links that sit on a card of the host's: mv- or iv- and the card's name, as nspawn calls them."""
-    by_name = {link.name: link for link in scene.host_links.values()}
-    for name in scene.links_inside:
+    by_name = {link.name: link for link in observed.host_links.values()}
+    for name in observed.links_inside:
         card = by_name.get(name[3:]) if name.startswith(("mv-", "iv-")) else None
         if card and not card.has_carrier:
             yield found("card-down", card=card.name, link=name)
@@ -61,19 +63,19 @@ def _on_cards(scene: Scene) -> Iterator[Finding]:
             yield found("card-apart", card=card.name, link=name)
 
 
-def bridge_exists(scene: Scene) -> Iterator[Finding]:
-    mode, target = scene.configured
-    if mode == "bridge" and target and all(link.name != target for link in scene.host_links.values()):
+def bridge_exists(observed: Facts) -> Iterator[Finding]:
+    mode, target = observed.configured
+    if mode == "bridge" and target and all(link.name != target for link in observed.host_links.values()):
         yield found("bridge-absent", bridge=target)
 
 
-def host_networkd(scene: Scene) -> Iterator[Finding]:
-    if any(cable.is_main and not cable.is_bridged for cable in cables(scene)):
-        yield from host_checks.networkd(scene)
+def host_networkd(observed: Facts) -> Iterator[Finding]:
+    if any(cable.is_main and not cable.is_bridged for cable in cables(observed)):
+        yield from host_checks.networkd(observed)
 
 
-def cable(scene: Scene) -> Iterator[Finding]:
-    for each in cables(scene):
+def cable(observed: Facts) -> Iterator[Finding]:
+    for each in cables(observed):
         if not each.host.is_up:
             yield found("link-down" if each.is_main else "extra-down", link=each.host.name)
         elif not each.host.has_carrier:
@@ -81,11 +83,11 @@ def cable(scene: Scene) -> Iterator[Finding]:
         else:
             yield found("link-up", link=each.host.name)
         if each.is_main:
-            yield from _bridge(scene, each)
+            yield from _bridge(observed, each)
 
 
-def _bridge(scene: Scene, cable: Cable) -> Iterator[Finding]:
-    mode, target = scene.configured
+def _bridge(observed: Facts, cable: Cable) -> Iterator[Finding]:
+    mode, target = observed.configured
     wanted = f"vz-{target}" if mode == "zone" else target if mode == "bridge" else ""
     link, bridge = cable.host.name, cable.bridge
     if bridge is None:
@@ -102,16 +104,16 @@ def _bridge(scene: Scene, cable: Cable) -> Iterator[Finding]:
 # --- addresses from the host
 
 
-def dhcp(scene: Scene) -> Iterator[Finding]:
-    for each in cables(scene) if scene.networkd_runs else []:
+def dhcp(observed: Facts) -> Iterator[Finding]:
+    for each in cables(observed) if observed.networkd_runs else []:
         if each.is_main and each.host.has_carrier:  # else what hangs on it would only repeat that
-            yield from _served(scene, each)
+            yield from _served(observed, each)
 
 
-def _served(scene: Scene, cable: Cable) -> Iterator[Finding]:
-    link, leases = cable.server, leases_of(scene, cable.server)
-    pool = scene.networks_of(link)
-    own = _usable(scene, cable)
+def _served(observed: Facts, cable: Cable) -> Iterator[Finding]:
+    link, leases = cable.server, leases_of(observed, cable.server)
+    pool = observed.networks_of(link)
+    own = _usable(observed, cable)
     if leases is not None and pool:
         yield found("dhcp-serves", link=link.name, pool=", ".join(str(each) for each in pool[:4]))
         yield from _lease(cable, leases, own)
@@ -120,7 +122,9 @@ def _served(scene: Scene, cable: Cable) -> Iterator[Finding]:
     elif inode := listeners.taken().get(DHCP_SERVER, ""):
         yield found("dhcp-other", program=listeners.who(inode), link=link.name)
     else:
-        yield found("dhcp-silent", link=link.name, state=_told_by_networkd(scene, link).get("AdministrativeState", "?"))
+        yield found(
+            "dhcp-silent", link=link.name, state=_told_by_networkd(observed, link).get("AdministrativeState", "?")
+        )
 
 
 def _lease(cable: Cable, leases: list[str], own: list[IPv4Address]) -> Iterator[Finding]:
@@ -133,11 +137,11 @@ def _lease(cable: Cable, leases: list[str], own: list[IPv4Address]) -> Iterator[
         yield found("lease-none", link=cable.server.name)
 
 
-def leases_of(scene: Scene, link: Link) -> list[str] | None:
+def leases_of(observed: Facts, link: Link) -> list[str] | None:
     """The addresses systemd-networkd has leased out on a link, by 257 also in an earlier life; None when it serves none
     there. Raises BusError when it does not answer."""
     try:
-        said = scene.host.bus.do(scene.host.bus.properties(NETWORK1, _object(link), f"{NETWORK1}.DHCPServer"))
+        said = observed.host.bus.do(observed.host.bus.properties(NETWORK1, _object(link), f"{NETWORK1}.DHCPServer"))
     except BusError as error:
         if "Unknown" in error.name:  # object, interface or property: no server there
             return None
@@ -149,10 +153,10 @@ def _object(link: Link) -> str:
     return f"/org/freedesktop/network1/link/{escape(str(link.index))}"
 
 
-def _told_by_networkd(scene: Scene, link: Link) -> dict[str, Any]:
+def _told_by_networkd(observed: Facts, link: Link) -> dict[str, Any]:
     """What systemd-networkd says of a link: its state, its file; {} of one it does not know. Raises BusError."""
     try:
-        text = scene.host.bus.do(scene.host.bus.call(NETWORK1, _object(link), f"{NETWORK1}.Link.Describe"))[0]
+        text = observed.host.bus.do(observed.host.bus.call(NETWORK1, _object(link), f"{NETWORK1}.Link.Describe"))[0]
     except BusError as error:
         if "Unknown" in error.name:
             return {}
@@ -161,40 +165,40 @@ def _told_by_networkd(scene: Scene, link: Link) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def network_files(scene: Scene, link: Link) -> list[str]:
+def network_files(observed: Facts, link: Link) -> list[str]:
     """The .network file systemd-networkd set a link up by, and its drop-ins. Raises BusError."""
-    said = _told_by_networkd(scene, link)
+    said = _told_by_networkd(observed, link)
     return [str(name) for name in (said.get("NetworkFile"), *(said.get("NetworkFileDropins") or [])) if name]
 
 
-def _usable(scene: Scene, cable: Cable) -> list[IPv4Address]:
+def _usable(observed: Facts, cable: Cable) -> list[IPv4Address]:
     """Its IPv4 addresses on that cable, those left out that reach no further than the cable."""
     inside = cable.inside.index if cable.inside else 0
-    fours = (each.ip for index, each in scene.addresses_inside if index == inside)
+    fours = (each.ip for index, each in observed.addresses_inside if index == inside)
     return [ip for ip in fours if isinstance(ip, IPv4Address) and not ip.is_link_local][:8]
 
 
 # --- whether the address is one the host can use
 
 
-def placed(scene: Scene) -> Iterator[Finding]:
+def placed(observed: Facts) -> Iterator[Finding]:
     """Its addresses against the networks of the link it hangs on, and one packet there."""
-    for each in cables(scene):
-        pool = scene.networks_of(each.server)
-        for ip in _usable(scene, each) if pool else []:
-            yield from _place(scene, each, ip)
+    for each in cables(observed):
+        pool = observed.networks_of(each.server)
+        for ip in _usable(observed, each) if pool else []:
+            yield from _place(observed, each, ip)
 
 
-def _place(scene: Scene, cable: Cable, ip: IPv4Address) -> Iterator[Finding]:
-    link, pool = cable.server, scene.networks_of(cable.server)
+def _place(observed: Facts, cable: Cable, ip: IPv4Address) -> Iterator[Finding]:
+    link, pool = cable.server, observed.networks_of(cable.server)
     facts = {"address": ip, "link": link.name, "pool": ", ".join(map(str, pool[:4]))}
-    way = scene.host_links.get(netlink.way_to(ip))
-    sent = {**facts, "way": way.name if way else "no link", "name": scene.machine}
+    way = observed.host_links.get(netlink.way_to(ip))
+    sent = {**facts, "way": way.name if way else "no link", "name": observed.machine}
     if not any(ip in each for each in pool):
         if cable.is_bridged:
             yield found("address-apart", facts)
         else:
-            yield found("address-astray", sent, can_fix=cable.is_main and may_ask_inside(scene))
+            yield found("address-astray", sent, can_fix=cable.is_main and may_ask_inside(observed))
     elif way is None or way.index != link.index:
         yield found("address-shadowed", sent)
     else:
@@ -211,21 +215,21 @@ def _reach(facts: dict[str, Any], ip: IPv4Address) -> Iterator[Finding]:
         yield found("host-unreached", facts)
 
 
-def packet_filter(scene: Scene) -> Iterator[Finding]:
-    if has_own_cable(scene):
-        yield from host_checks.packet_filter(scene)
+def packet_filter(observed: Facts) -> Iterator[Finding]:
+    if has_own_cable(observed):
+        yield from host_checks.packet_filter(observed)
 
 
-def forwarding(scene: Scene) -> Iterator[Finding]:
-    if any(scene.networks_of(each.server) for each in cables(scene)):
-        yield from host_checks.forwarding(scene)
+def forwarding(observed: Facts) -> Iterator[Finding]:
+    if any(observed.networks_of(each.server) for each in cables(observed)):
+        yield from host_checks.forwarding(observed)
 
 
-def answers_for(scene: Scene) -> list[tuple[Cable, IPv4Address]]:
+def answers_for(observed: Facts) -> list[tuple[Cable, IPv4Address]]:
     """The addresses the host can send to, with the cable each is on."""
     return [
         (each, ip)
-        for each in cables(scene)
-        for ip in _usable(scene, each)
-        if any(ip in pool for pool in scene.networks_of(each.server))
+        for each in cables(observed)
+        for ip in _usable(observed, each)
+        if any(ip in pool for pool in observed.networks_of(each.server))
     ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from machines.contract.configuration.findings import Finding
 from machines.contract.problems import printable
 from machines.contract.states import MachineState
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 from machines.host.doctor.host_checks import found
 from machines.host.observe import unit_state
 from machines.host.observe.unit_state import UnitState
@@ -28,13 +28,13 @@ CODES = {
 FROZEN = ("Freezing execution", "Failed to allocate manager object")
 
 
-def state(scene: Scene) -> Iterator[Finding]:
+def state(observed: Facts) -> Iterator[Finding]:
     """Whether it runs, and if not why; then what its console says of its init."""
-    now, lines = scene.state, scene.console
+    now, lines = observed.state, observed.console
     yield _judged(now, lines)
     frozen = next((line for line in lines if any(word in line for word in FROZEN)), "")
     if frozen and now.is_up:
-        yield found("state-frozen", line=printable(frozen), name=scene.machine)
+        yield found("state-frozen", line=printable(frozen), name=observed.machine)
     if short := next((line for line in reversed(lines) if TOO_MANY in line), ""):
         yield found("state-files", line=printable(short), unit=now.unit)
 

@@ -9,7 +9,7 @@ from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import printable
 from machines.contract.reports import Leftover, NameWithFiles
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files import belongings, nspawn_file
 from machines.host.files.belongings import Belonging
 from machines.host.files.nspawn_file import Files
@@ -79,20 +79,22 @@ def to_replace(paths: Paths, order: orders.Build, there: Sequence[Belonging]) ->
     )
 
 
-def settle(host: ThisHost, task: Task, order: orders.Build, there: Sequence[Belonging]) -> None:
+def settle(host: HostContext, task: Task, order: orders.Build, there: Sequence[Belonging]) -> None:
     """Do with them as was decided: they stay, or copies are kept and they go. Raises OSError or CommandFailed."""
     for each in there:
-        task.voice.line(f"{'Keeping' if order.leftovers == 'keep' else 'Removing'} {each.said}, which was there before")
+        task.output.line(
+            f"{'Keeping' if order.leftovers == 'keep' else 'Removing'} {each.said}, which was there before"
+        )
     if order.leftovers == "keep" or not there:
         return
     keep = host.paths.removed(MachineName(order.name), task.job)
     belongings.remove(there, keep)
-    task.voice.line(f"Copies are kept in {keep}")
+    task.output.line(f"Copies are kept in {keep}")
     task.run(systemctl.daemon_reload())
 
 
 def put_back(paths: Paths, order: orders.Build, task: Task) -> None:
     """The way back of settle(), also when the job was cancelled. Raises OSError or CommandFailed."""
     if belongings.put_back(paths.removed(MachineName(order.name), task.job)):
-        task.voice.command(systemctl.daemon_reload())
+        task.output.command(systemctl.daemon_reload())
         run(systemctl.daemon_reload(), timeout=60)

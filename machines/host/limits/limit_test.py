@@ -21,7 +21,7 @@ from machines.contract import limit_test, orders
 from machines.contract.limit_test import Trial, Verdict, Why
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.limits import load_group
 from machines.host.limits.load_group import Group
 from machines.host.observe import host_facts, unit_state
@@ -43,25 +43,25 @@ UNLIMITED = 2**64 - 1
 Meter = Callable[[], float]
 
 
-def measure(host: ThisHost, task: Task) -> dict[str, Any]:
+def measure(host: HostContext, task: Task) -> dict[str, Any]:
     """Try both caps, one after the other. Raises MachineMissing, Stopped or Problem."""
     assert isinstance(task.order, orders.LimitTest)
     name = MachineName(task.order.name)
-    task.voice.phase("check", 1, 3)
+    task.output.phase("check", 1, 3)
     unit = _unit(host, name)
     group = Group(str(unit["ControlGroup"]))
     trials = []
     invocation = bytes(host.bus.do(host.bus.unit(unit_of(name))).get("InvocationID", b""))
     for number, (step, trial) in enumerate((("processor", cpu), ("memory", memory)), 2):
-        task.voice.phase(step, number, 3)
+        task.output.phase(step, number, 3)
         trials.append(trial(task, group, unit))
         if trials[-1].killed:
             load_group.note_kills(host.paths, invocation, 1)
-        task.voice.line(in_words(trials[-1]))
+        task.output.line(in_words(trials[-1]))
     return limit_test.to_wire(trials)
 
 
-def _unit(host: ThisHost, name: MachineName) -> dict[str, Any]:
+def _unit(host: HostContext, name: MachineName) -> dict[str, Any]:
     """Properties of the running machine's unit. Raises MachineMissing, or Problem foreign-unit."""
     try:
         path = host.bus.do(host.bus.machined("GetMachine", "s", [name]))[0]
@@ -185,7 +185,7 @@ def _loads(
     with group.place() as files, ThreadPoolExecutor(len(argvs)) as waiting:
         prepare = load_group.entering(files, cpu_seconds=cpu_seconds, memory=memory)
         for argv in argvs[:1]:
-            task.voice.command(argv)
+            task.output.command(argv)
         try:
             yield [waiting.submit(_run, argv, over, prepare) for argv in argvs]
         finally:
@@ -215,7 +215,7 @@ def _watch(
         done = all(load.done() for load in loads)
         passed = time.monotonic() - begun
         samples.append((round(passed, 2), meter()))
-        task.voice.progress(min(1.0, passed / expected))
+        task.output.progress(min(1.0, passed / expected))
         if done or passed > expected + PATIENCE:
             return samples[:400]
         task.check_stop()

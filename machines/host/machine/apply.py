@@ -18,7 +18,7 @@ from machines.contract import orders
 from machines.contract.configuration import compare_effective, limits
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files import generations, nspawn_file
 from machines.host.files.generations import Record
 from machines.host.files.nspawn_file import Files, Prepared
@@ -31,7 +31,7 @@ from machines.host.system.faults import ConfigChanged, RolledBack, Stopped
 from machines.host.system.paths import unit_of
 
 
-def apply(host: ThisHost, task: Task) -> dict[str, Any]:
+def apply(host: HostContext, task: Task) -> dict[str, Any]:
     """The handler of an Apply order. Raises ConfigChanged, NotAllowed, RolledBack, or Problem config-refused or
     not-effective."""
     assert isinstance(task.order, orders.Apply)
@@ -42,7 +42,7 @@ def apply(host: ThisHost, task: Task) -> dict[str, Any]:
     if record is None:
         record, prepared = judge_and_keep(host, task, name, found, wanted)
     if record.reason:
-        raise put_back(host, task, record)
+        raise roll_back(host, task, record)
     result = write_and_prove(host, task, name, record.files, wanted, prepared=prepared)
     if not task.order.restart:
         return result
@@ -50,7 +50,7 @@ def apply(host: ThisHost, task: Task) -> dict[str, Any]:
 
 
 def judge_and_keep(
-    host: ThisHost, task: Task, name: MachineName, found: Files, wanted: Files
+    host: HostContext, task: Task, name: MachineName, found: Files, wanted: Files
 ) -> tuple[Record, Prepared]:
     """Everything before the first effect. The disk syncs the new files while systemd's parsers read them: either takes
     its time. Raises ConfigChanged, NotAllowed, Stopped or Problem config-refused; then nothing is left of it."""
@@ -62,7 +62,7 @@ def judge_and_keep(
         try:
             runs = partial(command_line.read, host.bus)
             for word in lint.check(host.paths, host.policy, name, wanted, found, unit_runs=runs):
-                task.voice.line(f"As before: {word}")
+                task.output.line(f"As before: {word}")
             task.check_stop()
             now = Record(job=str(task.job))
             if order.restart:
@@ -76,7 +76,7 @@ def judge_and_keep(
 
 
 def write_and_prove(
-    host: ThisHost, task: Task, name: MachineName, before: Files, wanted: Files, *, prepared: Prepared | None
+    host: HostContext, task: Task, name: MachineName, before: Files, wanted: Files, *, prepared: Prepared | None
 ) -> dict[str, Any]:
     """Write both files and make the limits live, or leave everything as it was. Raises Problem not-effective."""
     found = nspawn_file.read(host.paths, name)
@@ -102,14 +102,14 @@ def write_and_prove(
 # --- with a restart
 
 
-def restart(host: ThisHost, task: Task, record: Record) -> dict[str, Any]:
+def restart(host: HostContext, task: Task, record: Record) -> dict[str, Any]:
     """Restart a machine that ran, and watch it if that was asked for. Raises RolledBack, Problem start-failed …"""
     order = task.order
     assert isinstance(order, orders.Apply)
     name = MachineName(order.name)
     machine = Machine(host, task, name)
     if not record.was_up:
-        task.voice.line(f"{name} did not run in its unit, so nothing was restarted: all of it acts at its next start.")
+        task.output.line(f"{name} did not run in its unit, so nothing was restarted: all of it acts at its next start.")
         return {"restarted": False}
     try:
         guarded_restart.restart(machine, record)
@@ -123,12 +123,12 @@ def restart(host: ThisHost, task: Task, record: Record) -> dict[str, Any]:
             raise
         reason = problem.message.rstrip(".")
         record = generations.note(host.paths, name, order.configuration.revision, record, reason=reason)
-        undone = put_back(host, task, record)
+        undone = roll_back(host, task, record)
         raise Stopped(undone.message) if isinstance(problem, Stopped) else undone from problem
     return {"restarted": True, "effective": read_limits(host, name).effective()}
 
 
-def put_back(host: ThisHost, task: Task, record: Record) -> RolledBack:
+def roll_back(host: HostContext, task: Task, record: Record) -> RolledBack:
     """Both files as they were, and a run with them; as the problem that tells of it. May be done twice.
 
     Files that somebody changed meanwhile are left alone.
@@ -139,7 +139,7 @@ def put_back(host: ThisHost, task: Task, record: Record) -> RolledBack:
     found = nspawn_file.read(host.paths, name)
     if found.nspawn not in {wanted.nspawn, before.nspawn} or found.limits not in {wanted.limits, before.limits}:
         return RolledBack(name, record.reason, "its files were changed by hand meanwhile, so nothing was put back.")
-    task.voice.line(f"{record.reason}: putting back what was there before.")
+    task.output.line(f"{record.reason}: putting back what was there before.")
     write(host, task, name, found, before)
     make_live(host, task, name, limits.read(wanted.limits), limits.read(before.limits), strict=False)
     if not record.back_at:
@@ -161,13 +161,13 @@ def check_unchanged(name: MachineName, configuration: orders.Configuration, foun
         raise ConfigChanged(name, found.nspawn, found.limits)
 
 
-def prepare(host: ThisHost, name: MachineName, wanted: Files, found: Files) -> Prepared:
+def prepare(host: HostContext, name: MachineName, wanted: Files, found: Files) -> Prepared:
     """Raises OSError or Problem file-is-link."""
     return Prepared(host.paths, name, wanted, found, follow=host.policy.linked_files == "follow")
 
 
 def write(
-    host: ThisHost, task: Task, name: MachineName, found: Files, wanted: Files, *, prepared: Prepared | None = None
+    host: HostContext, task: Task, name: MachineName, found: Files, wanted: Files, *, prepared: Prepared | None = None
 ) -> None:
     """Write both files in place of `found` and let systemd read the drop-in. Raises OSError, CommandFailed, or Problem
     files-changed or file-is-link."""
@@ -176,7 +176,7 @@ def write(
         (host.paths.limits_file(name), found.limits, wanted.limits),
     ):
         if before != after:
-            task.voice.line(f"{'Writing' if after else 'Removing'} {file}")
+            task.output.line(f"{'Writing' if after else 'Removing'} {file}")
     prepared = prepared or prepare(host, name, wanted, found)
     prepared.put()
     with ThreadPoolExecutor(1) as beside:
@@ -186,10 +186,10 @@ def write(
         synced.result()
 
 
-def reload(host: ThisHost, task: Task) -> None:
+def reload(host: HostContext, task: Task) -> None:
     """Over the open connection, which saves a process. Raises CommandFailed."""
     try:
-        task.voice.command(systemctl.daemon_reload())
+        task.output.command(systemctl.daemon_reload())
         host.bus.do(host.bus.systemd("Reload"))
     except Problem:  # a large host may take longer than a call
         task.run(systemctl.daemon_reload())
@@ -215,14 +215,14 @@ class Limits:
         }
 
 
-def read_limits(host: ThisHost, name: MachineName) -> Limits:
+def read_limits(host: HostContext, name: MachineName) -> Limits:
     properties = host.bus.do(host.bus.unit(unit_of(name), "Service"))
     group = str(properties.get("ControlGroup", ""))
     return Limits(inventory.effective(properties), cgroup.enforced(group), runs=bool(group))
 
 
 def make_live(
-    host: ThisHost,
+    host: HostContext,
     task: Task,
     name: MachineName,
     before: Mapping[str, str],
@@ -258,7 +258,7 @@ def _assignment(key: str, shown: Mapping[str, str]) -> str:
     return f"{key}={value}"
 
 
-def _forget_runtime(host: ThisHost, task: Task, name: MachineName, keys: list[str]) -> None:
+def _forget_runtime(host: HostContext, task: Task, name: MachineName, keys: list[str]) -> None:
     """set-property leaves files below /run that would outrank later changes of people; ours says it all already."""
     folder = host.paths.control / f"{unit_of(name)}.d"
     for key in keys:

@@ -39,12 +39,12 @@ def restart(machine: Machine, record: Record) -> None:
     state = machine.state()
     if state.began > record.started:
         return
-    machine.task.voice.line(f"Restarting {machine.name}.")
+    machine.task.output.line(f"Restarting {machine.name}.")
     if state.is_registered and state.has_systemd and state.active == "active":
         machine.within(GOING_DOWN).ask(machinectl.reboot(machine.name), _next_or_gone(record.started), _deaf(machine))
         if machine.comes_to(lambda now: now.began > record.started, within=PAUSE):
             return
-        machine.task.voice.line(f"{machine.name} powered off instead; starting it.")
+        machine.task.output.line(f"{machine.name} powered off instead; starting it.")
     _anew(machine, record.started)
 
 
@@ -96,14 +96,14 @@ def watch(machine: Machine, order: orders.Apply, record: Record) -> None:
     """Look until all has been well for a moment. Raises Problem not-alive when the seconds given are over, or
     start-failed as soon as the unit has failed."""
     until = machine.run_began() + order.rollback_after
-    machine.task.voice.line(f"Waiting up to {order.rollback_after} s for {machine.name} to {_WORDS[order.expects]}.")
+    machine.task.output.line(f"Waiting up to {order.rollback_after} s for {machine.name} to {_WORDS[order.expects]}.")
     well_since = 0.0
     while True:
         machine.task.check_stop()
         lack = _lack(machine, order.expects, record)
         well_since = 0.0 if lack else well_since or time.time()
         if well_since and time.time() - well_since >= STEADY:
-            machine.task.voice.line(f"{machine.name} runs{_address(machine)}.")
+            machine.task.output.line(f"{machine.name} runs{_address(machine)}.")
             return
         if lack and time.time() > until:
             raise Problem(f"{lack} {order.rollback_after} s after its restart", code="not-alive")

@@ -20,7 +20,7 @@ from typing import Any
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files import autostart
 from machines.host.observe import host_facts, unit_state
 from machines.host.observe.unit_state import UnitState
@@ -54,7 +54,7 @@ class Machine:
     """A machine an order is about, as it really is at the moment of asking. `unit` is the one it was seen in, which counts
     while machined does not know it."""
 
-    host: ThisHost
+    host: HostContext
     task: Task
     name: MachineName
     unit: str = ""
@@ -133,7 +133,7 @@ class Machine:
         try:
             self.task.run(argv)
         except (CommandFailed, TookTooLong) as problem:
-            self.task.voice.line(problem.message, "e")
+            self.task.output.line(problem.message, "e")
             return False
         return True
 
@@ -201,7 +201,7 @@ _INSTEAD = {
 }
 
 
-def check_gone(host: ThisHost, task: Task, name: MachineName) -> None:
+def check_gone(host: HostContext, task: Task, name: MachineName) -> None:
     """Raises Problem machine-running for a machine that runs, comes, goes, or that systemd is about to start again."""
     state = Machine(host, task, name).state()
     if state.is_gone:
@@ -216,7 +216,7 @@ def check_gone(host: ThisHost, task: Task, name: MachineName) -> None:
 # --- starting
 
 
-def start_machine(host: ThisHost, task: Task, name: MachineName, *, reset: bool = False) -> Result:
+def start_machine(host: HostContext, task: Task, name: MachineName, *, reset: bool = False) -> Result:
     """Start a machine and wait until systemd says it is up. With `reset` systemd first forgets how often it failed.
 
     Raises MachineMissing, TookTooLong, Stopped, or Problem start-failed or cannot-do.
@@ -230,13 +230,13 @@ def start_machine(host: ThisHost, task: Task, name: MachineName, *, reset: bool 
     machine, state = Machine(host, task, name).seen()
     refuse(state, "start")
     if state.is_registered and not state.is_template:
-        task.voice.line(f"{name} runs already, in {state.unit}.")
+        task.output.line(f"{name} runs already, in {state.unit}.")
         return {"already": "running"}
     if reset:
         task.run(systemctl.reset_failed(unit_of(name)))
     if state.is_gone:
         _tidy_up(machine)
-    task.voice.command(machinectl.start(name))
+    task.output.command(machinectl.start(name))
     result = _start_unit(machine)
     if result not in {"done", "skipped"}:
         raise did_not_start(host, task, name, result, before=state.invocation)
@@ -249,13 +249,13 @@ def _tidy_up(machine: Machine) -> None:
     unmounted by systemd, for a worker has mounts of its own. Raises CommandFailed."""
     left = f"run-systemd-nspawn-unix\\x2dexport-{machine.name.replace('-', _DASH)}.mount"
     if machine.host.bus.do(machine.host.bus.unit(left)).get("ActiveState") == "active":
-        machine.task.voice.line(
+        machine.task.output.line(
             f"An earlier run of {machine.name} was killed; what it left mounted is unmounted first."
         )
         machine.task.run(systemctl.stop(left))
 
 
-def did_not_start(host: ThisHost, task: Task, name: MachineName, result: str, before: bytes = b"") -> Problem:
+def did_not_start(host: HostContext, task: Task, name: MachineName, result: str, before: bytes = b"") -> Problem:
     """Why it did not, in the unit's own words of this run, which also go into the job's log. `before` is the run before:
     where no new one has begun, its words are no reason."""
     state = host.bus.do(unit_state.of_template(host.bus, name))
@@ -263,7 +263,7 @@ def did_not_start(host: ThisHost, task: Task, name: MachineName, result: str, be
     if state.invocation == before:
         return _no_run(name, state, result, refused=unit_state.was_refused(lines))
     for line in lines:
-        task.voice.line(line, "e")
+        task.output.line(line, "e")
     if result == "timeout" or state.result == "timeout":
         return TookTooLong(
             f"{name} did not come up within {_span(state.start_limit)}, the limit of its unit.",
@@ -298,7 +298,7 @@ def _no_run(name: MachineName, state: UnitState, result: str, *, refused: bool) 
     )
 
 
-def _has_image(host: ThisHost, name: MachineName) -> bool:
+def _has_image(host: HostContext, name: MachineName) -> bool:
     """machined knows more search paths than one, and which image counts there."""
     try:
         host.bus.do(host.bus.machined("GetImage", "s", [name]))
@@ -347,8 +347,8 @@ def _tell(machine: Machine, state: UnitState, told: str) -> str:
     """What a start is doing, each thing once; returns what was told."""
     said = state.status or (f"{state.part}" if state.part not in {"", "ExecStart"} else "")
     if said and said != told:
-        machine.task.voice.progress(0.0, said)
-        machine.task.voice.line(said)
+        machine.task.output.progress(0.0, said)
+        machine.task.output.line(said)
     return said or told
 
 
@@ -376,7 +376,7 @@ def _give_up(machine: Machine) -> None:
         raise Stopped(f"A person cancelled the job when {machine.name} was up already; it runs.")
     if state.is_gone:
         raise Stopped("A person cancelled the job.")
-    machine.task.voice.line(f"Cancelled: the start of {machine.name} is stopped.")
+    machine.task.output.line(f"Cancelled: the start of {machine.name} is stopped.")
     if calm.stop():
         raise Stopped(f"A person cancelled the job; {machine.name} does not start any more.")
     raise Stopped(f"A person cancelled the job; {machine.name} is still stopping.")
@@ -401,7 +401,7 @@ def _wait_for_stop(task: Task, name: MachineName, error: BusError) -> None:
 # --- ending
 
 
-def power_off_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
+def power_off_machine(host: HostContext, task: Task, name: MachineName) -> Result:
     """Ask its init to power off and wait until it is gone for good. Where there is nobody to ask (a start under way, a wait
     for the next start, another init than systemd), its unit is stopped, as by systemctl stop.
 
@@ -416,7 +416,7 @@ def power_off_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
     if (now := machine.state()).is_gone:
         return _gone(machine, state)
     if now.may_stop_unit:
-        task.voice.line(_why_stopped(now))
+        task.output.line(_why_stopped(now))
         return _gone(_as_long_as_its_unit(machine, now), state)
     raise _deaf(name)
 
@@ -454,7 +454,7 @@ def _deaf(name: MachineName) -> TookTooLong:
     )
 
 
-def terminate_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
+def terminate_machine(host: HostContext, task: Task, name: MachineName) -> Result:
     """Kill its processes without asking its init, and wait until nothing is left and nothing will come.
 
     Raises TookTooLong, Stopped, or Problem cannot-do.
@@ -468,7 +468,7 @@ def terminate_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
     return {}
 
 
-def reboot_machine(host: ThisHost, task: Task, name: MachineName) -> Result:
+def reboot_machine(host: HostContext, task: Task, name: MachineName) -> Result:
     """Ask the machine's init to reboot and wait until it is back: the unit ends with status 133 and systemd starts it
     again. One with another init is stopped and started. Raises MachineMissing, TookTooLong, or Problem start-failed or
     cannot-do."""
@@ -505,15 +505,15 @@ def _not_back(name: MachineName) -> TookTooLong:
 def _anew(machine: Machine, before: UnitState) -> Result:
     """Stop and start the unit of a machine whose init cannot be asked. Raises Problem start-failed, TookTooLong."""
     host, task = machine.host, machine.task
-    task.voice.line(f"Its first process is {before.init}, not systemd: its unit is stopped and started.")
-    task.voice.command(systemctl.restart(before.unit))
+    task.output.line(f"Its first process is {before.init}, not systemd: its unit is stopped and started.")
+    task.output.command(systemctl.restart(before.unit))
     result = _follow(machine, host.bus.begin(host.bus.unit_job("RestartUnit", before.unit)))
     if result != "done":
         raise did_not_start(host, task, machine.name, result, before=before.invocation)
     return {}
 
 
-def enable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
+def enable_machine(host: HostContext, task: Task, name: MachineName) -> None:
     """Start a machine when the host boots. Below systemd 253 machines.target must be enabled besides, else nothing starts."""
     task.run(machinectl.enable(name))
     if host_facts.systemd_version() < 253 and not autostart.has_target(host.paths):
@@ -521,7 +521,7 @@ def enable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
     autostart.sync(host.paths)
 
 
-def disable_machine(host: ThisHost, task: Task, name: MachineName) -> None:
+def disable_machine(host: HostContext, task: Task, name: MachineName) -> None:
     """No longer start a machine when the host boots."""
     task.run(machinectl.disable(name))
     autostart.sync(host.paths)

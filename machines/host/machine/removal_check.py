@@ -16,7 +16,7 @@ from pathlib import Path
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files import belongings
 from machines.host.machine.lifecycle import Machine
 from machines.host.observe import inventory
@@ -27,7 +27,7 @@ from machines.host.system import guarded
 SHOWN = 5  # of many, in a sentence
 
 
-def look(host: ThisHost, task: Task, name: MachineName) -> Path | None:
+def look(host: HostContext, task: Task, name: MachineName) -> Path | None:
     """The image, when nothing stands in the way of removing it and all that belongs to its name; None when there is none.
 
     Raises Problem with what stands in the way; then nothing was changed. A unit that only waits to start its machine
@@ -45,7 +45,7 @@ def look(host: ThisHost, task: Task, name: MachineName) -> Path | None:
             f"{name} does not stop. Nothing was removed.", code="machine-running", hint="“Terminate” ends it."
         )
     for other in image.hidden if image else ():
-        task.voice.line(f"{other} has the same name and counts from now on.")
+        task.output.line(f"{other} has the same name and counts from now on.")
     return image.path if image else None
 
 
@@ -75,7 +75,7 @@ def lock_of(image: Path) -> Path:
 # --- does it run
 
 
-def _check_stopped(host: ThisHost, task: Task, name: MachineName) -> bool:
+def _check_stopped(host: HostContext, task: Task, name: MachineName) -> bool:
     """Whether its unit waits for its next try to start it. Raises Problem machine-running."""
     state = Machine(host, task, name).state()
     if state.is_gone:
@@ -90,7 +90,7 @@ def _check_stopped(host: ThisHost, task: Task, name: MachineName) -> bool:
 # --- its image
 
 
-def _check_image(host: ThisHost, order: orders.Remove, image: Location) -> None:
+def _check_image(host: HostContext, order: orders.Remove, image: Location) -> None:
     """Raises Problem with the first thing that stands in the way."""
     name = order.name
     if image.is_link:
@@ -157,7 +157,7 @@ def _links_to(image: Path) -> list[str]:
 # --- its files
 
 
-def _check_files(host: ThisHost, order: orders.Remove) -> None:
+def _check_files(host: HostContext, order: orders.Remove) -> None:
     """Raises Problem files-changed when they are not what the person saw, or read-only."""
     name = MachineName(order.name)
     for each in belongings.of(host.paths, name):

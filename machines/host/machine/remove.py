@@ -13,7 +13,7 @@ from typing import Any
 from machines.contract import orders
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.context.remnants import AGAIN, reason
 from machines.host.files import belongings, nspawn_file
 from machines.host.files.belongings import Belonging
@@ -26,22 +26,22 @@ from machines.host.system.run import run
 from machines.host.system.undo import Undo
 
 
-def remove(host: ThisHost, task: Task) -> dict[str, Any]:
+def remove(host: HostContext, task: Task) -> dict[str, Any]:
     """Carry out a Remove order. Raises Problem of doomed.look(), CommandFailed or OSError; then nothing is removed, or
     the problem says what is."""
     assert isinstance(task.order, orders.Remove)
     name, aside = MachineName(task.order.name), host.paths.aside(task.job)
-    task.voice.phase("check", 1, 3)
+    task.output.phase("check", 1, 3)
     begun = os.path.lexists(aside)
     if begun:
-        task.voice.line("An earlier try was interrupted after the machine could not start any more; this is the rest.")
+        task.output.line("An earlier try was interrupted after the machine could not start any more; this is the rest.")
     image = None if begun else removal_check.look(host, task, name)
-    task.voice.phase("configuration", 2, 3)
+    task.output.phase("configuration", 2, 3)
     if image is not None:
         _make_unstartable(host, task, name, image)
     if not begun or not _is_there(host.paths, name):  # somebody may have made another one of that name since
         _remove_files(host, task, name)
-    task.voice.phase("image", 3, 3)
+    task.output.phase("image", 3, 3)
     _delete(task, aside)
     return {"removed": image is not None or begun}
 
@@ -50,7 +50,7 @@ def _is_there(paths: Paths, name: MachineName) -> bool:
     return any(map(os.path.lexists, (paths.image(name), paths.raw_image(name))))
 
 
-def _make_unstartable(host: ThisHost, task: Task, name: MachineName, image: Path) -> None:
+def _make_unstartable(host: HostContext, task: Task, name: MachineName, image: Path) -> None:
     """No link starts it, and what a unit of its name would start is not there. Raises CommandFailed or OSError; then it
     is as it was."""
     with removal_check.locked(image, name), Undo() as undo:
@@ -60,7 +60,7 @@ def _make_unstartable(host: ThisHost, task: Task, name: MachineName, image: Path
         _take(host, task, name, links)
         pool.allow_rename(image)
         aside = host.paths.aside(task.job)
-        task.voice.line(f"Hiding {image} as {aside}, so that nothing can start it")
+        task.output.line(f"Hiding {image} as {aside}, so that nothing can start it")
         image.rename(aside)
         undo.keep()
         nspawn_file.sync_folder(host.paths.machines)
@@ -72,7 +72,7 @@ def _link_again(link: Belonging) -> None:
         link.path.symlink_to(link.target)
 
 
-def _remove_files(host: ThisHost, task: Task, name: MachineName) -> None:
+def _remove_files(host: HostContext, task: Task, name: MachineName) -> None:
     """All that would act on the next machine of that name, and the generations kept of this one."""
     nspawn_file.forget_prepared(host.paths, name)
     _take(host, task, name, belongings.of(host.paths, name))
@@ -90,17 +90,17 @@ def _forget_generations(task: Task, kept: Path) -> None:
         rmtree.remove(kept)
     except OSError as error:
         if os.path.lexists(kept):
-            task.voice.line(f"{kept} stays, with earlier configurations: {reason(error)}", "e")
+            task.output.line(f"{kept} stays, with earlier configurations: {reason(error)}", "e")
 
 
-def _take(host: ThisHost, task: Task, name: MachineName, gone: list[Belonging]) -> None:
+def _take(host: HostContext, task: Task, name: MachineName, gone: list[Belonging]) -> None:
     if not gone:
         return
     for each in gone:
-        task.voice.line(f"Removing {each.said}")
+        task.output.line(f"Removing {each.said}")
     keep = host.paths.removed(name, task.job)
     if belongings.remove(gone, keep, image_too=True):
-        task.voice.line(f"Copies are kept in {keep}")
+        task.output.line(f"Copies are kept in {keep}")
     task.run(systemctl.daemon_reload())
 
 
@@ -108,7 +108,7 @@ def _delete(task: Task, aside: Path) -> None:
     """Raises Problem remove-unfinished."""
     if not os.path.lexists(aside):
         return
-    task.voice.line(f"Deleting {aside}")
+    task.output.line(f"Deleting {aside}")
     try:
         pool.clear(aside)
     except (Problem, OSError) as error:

@@ -13,14 +13,14 @@ from machines.contract import orders
 from machines.contract.configuration import limits
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files import nspawn_file
 from machines.host.machine import apply
 from machines.host.system import guarded, systemctl
 from machines.host.system.paths import BINDS_DROPIN, DROPIN, Paths, unit_of
 
 
-def remove(host: ThisHost, task: Task) -> dict[str, Any]:
+def remove(host: HostContext, task: Task) -> dict[str, Any]:
     """The handler of a RemoveDropins order; a file that is gone already is fine. Raises Problem dropin-refused, dropin-changed."""
     assert isinstance(task.order, orders.RemoveDropins)
     name = MachineName(task.order.name)
@@ -28,7 +28,7 @@ def remove(host: ThisHost, task: Task) -> dict[str, Any]:
     held = {key: value for _, text in there for key, value in limits.read(text).items()}
     for file, text in there:
         _keep(host.paths, name, file, text)
-        task.voice.line(f"Removing {file}")
+        task.output.line(f"Removing {file}")
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others lie in there
             file.parent.rmdir()

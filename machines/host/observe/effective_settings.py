@@ -17,7 +17,7 @@ from machines.contract.configuration import compare_effective, limits
 from machines.contract.configuration.command_line import CommandLine, parse
 from machines.contract.names import MachineName
 from machines.contract.reports import AT_ONCE, Found, FoundFile, FoundMachine
-from machines.host.context.host_context import ThisHost
+from machines.host.context.host_context import HostContext
 from machines.host.files import files_on_disk
 from machines.host.observe import command_line, inventory, proc_settings
 from machines.host.observe.inventory import Lists
@@ -34,7 +34,7 @@ _FAMILIES = {0: "", 2: "ipv4", 10: "ipv6"}
 _PROTOCOLS = {0: "", 6: "tcp", 17: "udp"}
 
 
-async def read(host: ThisHost, names: Iterable[str]) -> tuple[list[FoundMachine], list[str]]:
+async def read(host: HostContext, names: Iterable[str]) -> tuple[list[FoundMachine], list[str]]:
     """(these machines, those of them that could not be read); one that is gone is left out. Raises BusError when the bus
     does not answer."""
     lists = await inventory.read_what_answers(host)
@@ -50,7 +50,7 @@ async def read(host: ThisHost, names: Iterable[str]) -> tuple[list[FoundMachine]
     return [each for each in told if isinstance(each, FoundMachine)], odd
 
 
-async def _one(host: ThisHost, lists: Lists, name: MachineName) -> FoundMachine:
+async def _one(host: HostContext, lists: Lists, name: MachineName) -> FoundMachine:
     machine, unit, (about, properties) = await inventory.machine_and_unit(host, lists, name)
     own = properties if unit == unit_of(name) and properties else await command_line.about(host.bus, name)
     image = lists.images.get(name)
@@ -65,7 +65,7 @@ class _Seen:
     """What the bus has said of one machine: machined of the machine, systemd of the unit it runs in, and what its own unit
     would run. `beside` is the folder of its image."""
 
-    host: ThisHost
+    host: HostContext
     name: MachineName
     machine: dict[str, Any]
     about: dict[str, Any]

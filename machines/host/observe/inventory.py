@@ -21,7 +21,7 @@ from machines.contract.reports import MachineFact
 from machines.contract.states import MachineState
 from machines.host.context import guest_bus
 from machines.host.context.guest_bus import Guest
-from machines.host.context.host_context import Image, Slow, ThisHost, Why
+from machines.host.context.host_context import HostContext, Image, Slow, Why
 from machines.host.files import autostart
 from machines.host.network import addresses
 from machines.host.observe import unit_state
@@ -53,7 +53,7 @@ class Lists:
     partial: str = ""
 
 
-async def read_lists(host: ThisHost) -> Lists:
+async def read_lists(host: HostContext) -> Lists:
     """Raises BusError when machined or systemd does not answer: an answer we cannot read is no empty list."""
     lists = await read_what_answers(host)
     if lists.partial:
@@ -61,7 +61,7 @@ async def read_lists(host: ThisHost) -> Lists:
     return lists
 
 
-async def read_what_answers(host: ThisHost) -> Lists:
+async def read_what_answers(host: HostContext) -> Lists:
     """The same without machined when that does not answer. Raises BusError when systemd does not."""
     machines, found, units = await asyncio.gather(
         host.bus.machined("ListMachines"), images.listed(host), _units(host.bus), return_exceptions=True
@@ -94,12 +94,12 @@ async def _why_silent(bus: Bus, error: BusError) -> str:
     ]
 
 
-async def read_image(host: ThisHost, name: MachineName) -> Image | None:
+async def read_image(host: HostContext, name: MachineName) -> Image | None:
     """One image, or None when machined knows none of that name."""
     return (await images.listed(host)).get(name)
 
 
-async def read_all(host: ThisHost) -> tuple[list[MachineFact], str]:
+async def read_all(host: HostContext) -> tuple[list[MachineFact], str]:
     """(every machine of this host, why not everything could be read). Raises BusError when systemd does not answer."""
     lists = await read_what_answers(host)
     return await _facts(host, lists, names(lists)), lists.partial
@@ -116,7 +116,7 @@ def is_there(lists: Lists, name: str) -> bool:
     return name in lists.images or name in lists.running or is_up(unit)
 
 
-async def read_one(host: ThisHost, name: MachineName) -> MachineFact | None:
+async def read_one(host: HostContext, name: MachineName) -> MachineFact | None:
     """One machine whose image is known and has not changed: three calls at once, no list. None when it is unknown.
 
     For the end of an order that moved nothing but the machine's state.
@@ -131,7 +131,7 @@ async def read_one(host: ThisHost, name: MachineName) -> MachineFact | None:
     return await _fact(host, lists, name, disk[name])
 
 
-async def read_some(host: ThisHost, names: Collection[str]) -> tuple[list[MachineFact], list[str]]:
+async def read_some(host: HostContext, names: Collection[str]) -> tuple[list[MachineFact], list[str]]:
     """These machines, and which of the names belong to none any more."""
     lists = await read_lists(host)
     there = [name for name in names if is_there(lists, name)]
@@ -147,7 +147,7 @@ def _instance(unit: str) -> str:
     return unit.removeprefix("systemd-nspawn@").removesuffix(".service")
 
 
-async def _facts(host: ThisHost, lists: Lists, names: Collection[str]) -> list[MachineFact]:
+async def _facts(host: HostContext, lists: Lists, names: Collection[str]) -> list[MachineFact]:
     disk = await guarded.aside(_on_disk, host, {name: lists.images.get(name) for name in names})
     wanted = [_fact(host, lists, MachineName(name), disk[name]) for name in names]
     found = await asyncio.gather(*wanted, return_exceptions=True)
@@ -179,13 +179,13 @@ class OnDisk:
     unreadable: str
 
 
-def _on_disk(host: ThisHost, images: Mapping[str, Image | None]) -> dict[str, OnDisk]:
+def _on_disk(host: HostContext, images: Mapping[str, Image | None]) -> dict[str, OnDisk]:
     """Of the machines of these names. Not for the bus's loop: any of the files may let us wait."""
     links = autostart.enabled(host.paths)
     return {name: _files_of(host, MachineName(name), image, name in links) for name, image in images.items()}
 
 
-def _files_of(host: ThisHost, name: MachineName, image: Image | None, enabled: bool) -> OnDisk:
+def _files_of(host: HostContext, name: MachineName, image: Image | None, enabled: bool) -> OnDisk:
     settings, limits_ = host.paths.nspawn_file(name), host.paths.limits_file(name)
     digests = [sha256(settings), sha256(limits_)]
     reasons = [why for _, why in digests if why]
@@ -195,7 +195,7 @@ def _files_of(host: ThisHost, name: MachineName, image: Image | None, enabled: b
     )  # fmt: skip
 
 
-async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -> MachineFact:
+async def _fact(host: HostContext, lists: Lists, name: MachineName, disk: OnDisk) -> MachineFact:
     slow, image = host.slow, lists.images.get(name)
     machine, unit, (about, properties) = await machine_and_unit(host, lists, name)
     job = await unit_state.job_type(host.bus, about)
@@ -234,7 +234,7 @@ async def _fact(host: ThisHost, lists: Lists, name: MachineName, disk: OnDisk) -
 
 
 async def machine_and_unit(
-    host: ThisHost, lists: Lists, name: MachineName
+    host: HostContext, lists: Lists, name: MachineName
 ) -> tuple[dict[str, Any], str, tuple[dict[str, Any], dict[str, Any]]]:
     """(what machined says, name of the unit, what systemd says of it); in one go for machines of the template unit.
 

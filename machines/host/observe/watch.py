@@ -20,7 +20,7 @@ from machines.contract.names import MachineName, is_usable
 from machines.contract.problems import Problem
 from machines.contract.reports import Inventory, LinkFact, MachineFact, Observed
 from machines.host.context import trouble
-from machines.host.context.host_context import ThisHost
+from machines.host.context.host_context import HostContext
 from machines.host.files import name_files
 from machines.host.network import addresses
 from machines.host.network.link_changes import LinkChanges
@@ -50,7 +50,7 @@ _PASSING = {"memory_bytes", "cpu_ns", "tasks"}  # what alone is no change worth 
 
 
 class Watch:
-    def __init__(self, host: ThisHost, ledger: Ledger, reporter: Reporter) -> None:
+    def __init__(self, host: HostContext, ledger: Ledger, reporter: Reporter) -> None:
         self._host, self._ledger, self._reporter = host, ledger, reporter
         self._dirty: set[str] = set()
         self._wanted = asyncio.Event()
@@ -93,7 +93,7 @@ class Watch:
 
         self._host.bus.later(ask())
 
-    def tell_anew(self) -> None:
+    def resend_all(self) -> None:
         """The same, and after it what holds of every machine, as if nothing of it had been told."""
 
         async def forget() -> None:
@@ -102,11 +102,11 @@ class Watch:
         self._host.bus.later(forget())
         self.refresh()
 
-    def hold(self, name: str) -> None:
+    def suppress(self, name: str) -> None:
         """An order on this machine begins: its outcome will say how the machine is, so for a moment no signal need."""
         self._held[name] = time.monotonic() + HOLD_SECONDS
 
-    def settle(self, name: str, report: Callable[[MachineFact | None], None], *, image_too: bool = False) -> None:
+    def report_final(self, name: str, report: Callable[[MachineFact | None], None], *, image_too: bool = False) -> None:
         """Read one machine and hand the fact to `report`, before or after every other report about it, never between.
 
         `report` gets None when there is no such machine or the bus does not answer; it is always called once.
@@ -147,7 +147,7 @@ class Watch:
             name = str(message.body[0])
             self._mark(name)
             if message.member == "MachineNew":
-                self._chase(name)
+                self._poll_address(name)
         elif whose := self._whose_state(message):
             self._mark(whose)
         elif message.path == NETWORKD and message.member == "PropertiesChanged" and "ActiveState" in message.body[1]:
@@ -295,7 +295,7 @@ class Watch:
 
     # --- addresses
 
-    def _chase(self, name: str) -> None:
+    def _poll_address(self, name: str) -> None:
         """A guest gets its address seconds after it is registered, and nobody signals it."""
         if name in self._chased:
             return
@@ -368,7 +368,7 @@ class Watch:
             self._look_at(self._told)
         for fact in facts:
             if fact.leader and not fact.addresses:
-                self._chase(fact.name)
+                self._poll_address(fact.name)
 
 
 def _unescape(label: str) -> str:

@@ -87,14 +87,14 @@ class Ledger:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.file = file
         self._lock = threading.RLock()
-        self._ballast = file.with_name("ballast")
+        self._reserve = file.with_name("ballast")
         _refuse_lost(file, host, generation)
         self._db = connect(file)
         file.chmod(0o600)
         self._db.executescript(_TABLES)
         self._begin_generation(host, generation)
         _remember(file, host, generation)
-        self._lay_ballast()
+        self._lay_reserve()
 
     def _begin_generation(self, host: UUID, generation: int) -> None:
         """Reports are numbered from 1 in each generation of the host."""
@@ -124,16 +124,16 @@ class Ledger:
     def _make_room(self) -> None:
         """Before a transaction, not after: SQLite rolls one back by itself when it does not fit."""
         if self._free() < ROOM:
-            self._ballast.unlink(missing_ok=True)
+            self._reserve.unlink(missing_ok=True)
 
     def is_short(self) -> bool:
         """Whether it lives on the ballast's place."""
-        return not self._ballast.exists()
+        return not self._reserve.exists()
 
-    def _lay_ballast(self) -> None:
-        if not self._ballast.exists() and self._free() > 4 * BALLAST:
+    def _lay_reserve(self) -> None:
+        if not self._reserve.exists() and self._free() > 4 * BALLAST:
             with contextlib.suppress(OSError):
-                self._ballast.write_bytes(os.urandom(BALLAST))  # zeros might be compressed away
+                self._reserve.write_bytes(os.urandom(BALLAST))  # zeros might be compressed away
 
     def _free(self) -> int:
         disk = os.statvfs(self.file.parent)
@@ -232,7 +232,7 @@ class Ledger:
             )
             while (size := db.execute("select total(length(body)) from spool").fetchone()[0]) > SPOOL_BYTES:
                 self._drop_oldest(db, size - SPOOL_BYTES, last)
-        self._lay_ballast()
+        self._lay_reserve()
 
     @staticmethod
     def _drop_oldest(db: sqlite3.Connection, excess: float, last: int) -> None:

@@ -19,7 +19,7 @@ from nacl.signing import SigningKey
 from machines.contract import envelope, reports
 from machines.contract.orders import Resynchronise
 from machines.contract.reports import AnyReport, Part
-from machines.host.context.job_output import Entry, Voice
+from machines.host.context.job_output import Entry, JobOutput
 from machines.host.reports import ledger as books
 from machines.host.reports.job_log import CUT, LINES
 from machines.host.reports.ledger import Ledger
@@ -142,11 +142,11 @@ class Reporter:
         self._something = threading.Event()
         threading.Thread(target=self._keep_flushing, name="log-lines", daemon=True).start()
 
-    def send(self, *what: AnyReport, also: Callable[[sqlite3.Connection], None] | None = None) -> None:
+    def send(self, *what: AnyReport, extra_packages: Callable[[sqlite3.Connection], None] | None = None) -> None:
         """Spool reports in one durable transaction, together with what `also` writes, and publish them at once."""
         with self._ledger.writing() as db:
-            if also is not None:
-                also(db)
+            if extra_packages is not None:
+                extra_packages(db)
             self.spool(db, *what)
         self._publisher.wake()
 
@@ -196,9 +196,9 @@ class Reporter:
         """For callers of spool(): their transaction is done, so it can be published."""
         self._publisher.wake()
 
-    def voice(self, job: UUID) -> Voice:
-        """The voice of a job that runs in this process."""
-        return Voice(lambda entry: self._tell(job, entry))
+    def output(self, job: UUID) -> JobOutput:
+        """The output of a job that runs in this process."""
+        return JobOutput(lambda entry: self._tell(job, entry))
 
     def _tell(self, job: UUID, entry: Entry) -> None:
         with self._order:

@@ -13,7 +13,7 @@ from machines.host.storage.decompress import KEEP_FREE, Limits
 from machines.host.system.faults import no_space
 
 
-def also(_: ArchiveRecipe, __: FirstBoot) -> tuple[str, ...]:
+def extra_packages(_: ArchiveRecipe, __: FirstBoot) -> tuple[str, ...]:
     return ()
 
 
@@ -49,21 +49,21 @@ def bootstrap(building: Building) -> None:
         return
     limits = _limits(building)
     with decompress.opened(file, limits) as stream:
-        size = decompress.unpack_raw(stream, building.raw_file, limits, building.task.voice.progress)
-    building.task.voice.line(f"A disk image of {size // 1024**2} MiB.")
+        size = decompress.unpack_raw(stream, building.raw_file, limits, building.task.output.progress)
+    building.task.output.line(f"A disk image of {size // 1024**2} MiB.")
     file.unlink()
 
 
 def _fetch(building: Building, recipe: ArchiveRecipe, file: Path) -> None:
-    whole, voice = recipe.size, building.task.voice
+    whole, output = recipe.size, building.task.output
     where = recipe.url.split("/transfer/")[0]
-    voice.line(f"Fetching {recipe.title or 'the archive'}, {whole / 1024**2:.1f} MiB, from {where}")
+    output.line(f"Fetching {recipe.title or 'the archive'}, {whole / 1024**2:.1f} MiB, from {where}")
 
     def told(size: int) -> None:
-        voice.progress(size / whole, f"{size // 1024**2} of {whole // 1024**2} MiB fetched")
+        output.progress(size / whole, f"{size // 1024**2} of {whole // 1024**2} MiB fetched")
 
     building.state.fetch(file, whole, recipe.sha256, told)
-    voice.line(f"SHA-256 {recipe.sha256}, as ordered.")
+    output.line(f"SHA-256 {recipe.sha256}, as ordered.")
 
 
 def _limits(building: Building) -> Limits:
@@ -77,22 +77,22 @@ def packages(building: Building) -> None:
     file, limits = building.host.paths.download(building.task.job), _limits(building)
     pool.make(building.tree)
     with decompress.opened(file, limits) as stream:
-        say(building, unpack.unpack(stream, building.tree, limits, building.task.voice.progress))
+        say(building, unpack.unpack(stream, building.tree, limits, building.task.output.progress))
     file.unlink()
     if count := uid_shift.reset(building.tree):
-        building.task.voice.line(f"The tree had ids of its own; {count} files begin at 0 again.")
+        building.task.output.line(f"The tree had ids of its own; {count} files begin at 0 again.")
 
 
 def say(building: Building, tally: unpack.Tally) -> None:
     """What came out and what did not, in the job's log."""
-    voice = building.task.voice
-    voice.line(f"{tally.entries} files, {tally.bytes / 1024**2:.1f} MiB.")
+    output = building.task.output
+    output.line(f"{tally.entries} files, {tally.bytes / 1024**2:.1f} MiB.")
     if tally.settings:
-        voice.line(f"Not part of the tree: {', '.join(tally.settings)}; the machine gets the settings of this order.")
+        output.line(f"Not part of the tree: {', '.join(tally.settings)}; the machine gets the settings of this order.")
     if tally.left_out:
-        voice.line(f"{tally.left_out} device nodes are left out: systemd-nspawn gives every machine its own.")
+        output.line(f"{tally.left_out} device nodes are left out: systemd-nspawn gives every machine its own.")
     if tally.dropped:
-        voice.line(f"Left out, as they belong to the host it comes from: {', '.join(sorted(tally.dropped))}.")
+        output.line(f"Left out, as they belong to the host it comes from: {', '.join(sorted(tally.dropped))}.")
 
 
 def configure(_: Building) -> None:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from machines.contract import orders
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files import nspawn_file
 from machines.host.observe import inventory
 from machines.host.storage import disk_image, pool
@@ -55,7 +55,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class _Pool:
     """One conversion under way."""
 
-    host: ThisHost
+    host: HostContext
     task: Task
     size: int
     used: int = 0
@@ -81,20 +81,20 @@ def _mount_point(paths: Paths, job: UUID) -> Path:
     return paths.scratch / f"pool-{job}"
 
 
-def make(host: ThisHost, task: Task) -> dict[str, Any]:
+def make(host: HostContext, task: Task) -> dict[str, Any]:
     """Carry out a Pool order. Raises Problem or OSError; then everything is as it was."""
     assert isinstance(task.order, orders.Pool)
     work = _Pool(host, task, task.order.size)
     with Undo() as undo:
         for number, step in enumerate((_check, _make, _copy, _switch), 1):
-            task.voice.phase(step.__name__.lstrip("_"), number, 4)
+            task.output.phase(step.__name__.lstrip("_"), number, 4)
             step(work, undo)
         undo.keep()
     before = work.paths.before_pool
-    task.voice.line(
+    task.output.line(
         f"{host.paths.machines} is a btrfs pool of {work.size / GIB:.0f} GiB now, in {host.paths.pool_file}."
     )
-    task.voice.line(
+    task.output.line(
         f"What was there before stays in {before}. When everything works, remove it: rm -rf --one-file-system {before}"
     )
     return {"size": work.size, "images": len(work.names), "before": str(before)}
@@ -198,7 +198,7 @@ def _copy(work: _Pool, _: Undo) -> None:
     images = work.host.bus.do(inventory.read_lists(work.host)).images
     for name in work.names:
         source, target = work.paths.machines / name, work.mounted / name
-        work.task.voice.progress(
+        work.task.output.progress(
             work.copied / max(1, work.used), f"{work.copied // 1024**2} of {work.used // 1024**2} MiB, {name}"
         )
         if name.startswith(_BASE) and name.endswith(PACKED):
@@ -209,7 +209,7 @@ def _copy(work: _Pool, _: Undo) -> None:
         if name.startswith(_BASE) or (name in images and images[name].read_only and target.is_dir()):
             work.task.run(["btrfs", "property", "set", "-ts", "--", str(target), "ro", "true"])
         work.copied += pool.size(source)
-    work.task.voice.progress(1.0, f"{len(work.names)} copied and compared")
+    work.task.output.progress(1.0, f"{len(work.names)} copied and compared")
 
 
 def _copy_one(work: _Pool, source: Path, target: Path) -> None:
@@ -229,7 +229,7 @@ def _unpack_base(work: _Pool, source: Path) -> Path:
 
 def _compare(source: Path, target: Path) -> None:
     """Raises Problem when a copy is not like its original."""
-    (before, was), (after, now) = census(source), census(target)
+    (before, was), (after, now) = tree_digest(source), tree_digest(target)
     if was != now:
         raise Problem(
             f"The copy of {source.name} is not like the original ({before} files there, {after} here).",
@@ -237,7 +237,7 @@ def _compare(source: Path, target: Path) -> None:
         )  # fmt: skip
 
 
-def census(top: Path) -> tuple[int, str]:
+def tree_digest(top: Path) -> tuple[int, str]:
     """(how many files, a digest of every name, kind, owner, mode, size, link, time and attribute) of a tree or file."""
     digest, count = hashlib.sha256(), 0
     for path in _walk(top):
@@ -284,7 +284,7 @@ def _switch(work: _Pool, undo: Undo) -> None:
     paths.before_pool.mkdir(mode=0o700)
     work.aside.rename(paths.pool_file)
     exchange(paths.machines, paths.before_pool)
-    task.voice.line(f"{paths.before_pool} holds what was in {paths.machines}.")
+    task.output.line(f"{paths.before_pool} holds what was in {paths.machines}.")
     undo.push(_stop, work)
     task.run(["systemctl", "start", "--", UNIT], timeout=120)
     if not os.path.ismount(paths.machines) or not pool.is_btrfs(paths.machines):

@@ -23,7 +23,7 @@ from machines.contract.configuration import nspawn
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, BuildSecrets, CloneRecipe, FirstBoot, key_of, title_of
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.context.remnants import AGAIN
 from machines.host.files import name_files, nspawn_file
 from machines.host.machine import apply, lifecycle, lint
@@ -53,7 +53,7 @@ _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def build(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
+def build(host: HostContext, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
     """Carry out a Build order, step by step. Raises Problem or OSError; then nothing of it is left."""
     order = task.order
     assert isinstance(order, orders.Build)
@@ -61,14 +61,14 @@ def build(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
     return _carry_out(building, fresh=order.fresh)
 
 
-def build_base(host: ThisHost, task: Task) -> dict[str, Any]:
+def build_base(host: HostContext, task: Task) -> dict[str, Any]:
     """Carry out a BuildBase order: a new base and nothing else."""
     order = task.order
     assert isinstance(order, orders.BuildBase)
     return _carry_out(Building(host, task, order.recipe, order.first_boot, BuildSecrets()), fresh=True)
 
 
-def remove_base(host: ThisHost, task: Task) -> dict[str, Any]:
+def remove_base(host: HostContext, task: Task) -> dict[str, Any]:
     """Carry out a RemoveBase order."""
     assert isinstance(task.order, orders.RemoveBase)
     return {"removed": base_images.remove(host.paths, task.order.base)}
@@ -99,13 +99,13 @@ def builder_of(recipe: AnyRecipe) -> Builder:
 
 def recipe_key(recipe: AnyRecipe, answers: FirstBoot) -> str:
     """What a base of this recipe is found by."""
-    return key_of(recipe, builder_of(recipe).also(recipe, answers))
+    return key_of(recipe, builder_of(recipe).extra_packages(recipe, answers))
 
 
-def is_swift(host: ThisHost, order: orders.Build) -> bool:
+def is_instant(host: HostContext, order: orders.Build) -> bool:
     """Whether a build is nothing but a snapshot; the tree's own tools, which may have to make a locale, are more."""
     if isinstance(order.recipe, CloneRecipe):
-        return clone.is_swift(host, order.recipe)
+        return clone.is_instant(host, order.recipe)
     if order.fresh or order.recipe.kind not in WITH_BASE or order.recipe.kind not in BUILDERS:
         return False
     base = base_images.find(host.paths, recipe_key(order.recipe, order.first_boot))
@@ -119,7 +119,7 @@ def is_of_region(base: Base, answers: FirstBoot) -> bool:
     return (base.locale, base.timezone) == (answers.locale, answers.timezone)
 
 
-def is_made_by(host: ThisHost, order: orders.Build, job: UUID) -> bool:
+def is_made_by(host: HostContext, order: orders.Build, job: UUID) -> bool:
     """Whether the image of that name is the one this very job has made."""
     name = MachineName(order.name)
     return any(is_complete(image, job) for image in (host.paths.image(name), host.paths.raw_image(name)))
@@ -167,7 +167,7 @@ def find_base(building: Building, turn: contextlib.ExitStack, *, fresh: bool) ->
 
     Builds of one recipe take turns until the end of the job, so that the second finds what the first has made.
     """
-    recipe, paths, voice = building.recipe, building.host.paths, building.task.voice
+    recipe, paths, output = building.recipe, building.host.paths, building.task.output
     if recipe.kind in WITH_BASE:
         key = recipe_key(recipe, building.first_boot)
         known = base_images.find(paths, key)
@@ -179,7 +179,7 @@ def find_base(building: Building, turn: contextlib.ExitStack, *, fresh: bool) ->
         builder_of(recipe).prepare(building)
         return
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(building.base.built))
-    voice.line(f"From base {building.base.id}, made on {made} with {len(building.base.packages)} packages.")
+    output.line(f"From base {building.base.id}, made on {made} with {len(building.base.packages)} packages.")
     building.found |= _told(building.base, fresh=False)
 
 
@@ -191,7 +191,7 @@ def _told(base: Base, *, fresh: bool) -> dict[str, Any]:
     }
 
 
-def check_name_free(host: ThisHost, name: MachineName) -> None:
+def check_name_free(host: HostContext, name: MachineName) -> None:
     """Raises Problem name-taken when an image, a running machine or a folder has the name."""
     taken = ""
     for method, what in (("GetImage", "an image"), ("GetMachine", "a running machine")):
@@ -215,8 +215,8 @@ def check_room(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < ROOM:
         raise no_space(str(folder), needs=f"A build needs at least {ROOM // 1024**2:,} MiB.")
-    room = look(str(folder))
-    if room is not None and room.lacks_inodes:
+    free_space = look(str(folder))
+    if free_space is not None and free_space.lacks_inodes:
         raise no_space(str(folder))
 
 
@@ -254,7 +254,7 @@ def _fill(building: Building, step: Step, after: Sequence[Step] = ()) -> None:
         problem = from_os_error(error) if isinstance(error, OSError) else error
         if not building.in_memory or not isinstance(problem, NoSpace):
             raise
-        building.task.voice.line("The tree does not fit into that memory: once more, on the disk.")
+        building.task.output.line("The tree does not fit into that memory: once more, on the disk.")
         tmpfs_build.leave(building)
         pool.make(building.tree)
         for again in (*after, step):
@@ -283,7 +283,7 @@ def _say_of_timezone(building: Building) -> None:
     order = building.task.order
     assert isinstance(order, orders.Build)
     if order.first_boot.timezone and nspawn.parse(order.configuration.nspawn).last(nspawn.EXEC, "Timezone") != "off":
-        building.task.voice.line(
+        building.task.output.line(
             "At every start systemd-nspawn gives the machine this host's time zone; Timezone=off keeps the recipe's."
         )
 
@@ -311,12 +311,12 @@ def _polish(building: Building) -> None:
     task, recipe = building.task, building.recipe
     if getattr(recipe, "trim", False):
         masked = boot_tuning.trim(building.tree)
-        task.voice.line(
+        task.output.line(
             f"Trimmed: {len(masked)} units and generators are masked, logind waits for the first login: {' '.join(masked)}"
         )
     if getattr(recipe, "prime", False):
         boot_tuning.prime(task, building.tree)
-        task.voice.line("Primed: it has booted once; what that boot made its own is gone again.")
+        task.output.line("Primed: it has booted once; what that boot made its own is gone again.")
 
 
 def _title(recipe: AnyRecipe) -> str:
@@ -343,9 +343,9 @@ def finish(building: Building) -> None:
         return
     base_images.publish(paths, base, paths.unfinished_base(building.task.job))
     for gone, left in base_images.trim(paths, base, building.host.policy.bases):
-        building.task.voice.line(f"Base {gone.id} ({gone.title}) is removed; machines made from it stay as they are.")
+        building.task.output.line(f"Base {gone.id} ({gone.title}) is removed; machines made from it stay as they are.")
         if left:
-            building.task.voice.line(f"Not all of it could be deleted: {left}. {AGAIN}", "e")
+            building.task.output.line(f"Not all of it could be deleted: {left}. {AGAIN}", "e")
     if building.name is None:
         pool.clear(building.tree)
 
@@ -403,7 +403,7 @@ def import_(building: Building) -> None:
     building.undo.keep()
     if building.base is None or building.base.job == str(task.job):
         sync(host.paths.machines)  # of a copy, which costs nothing, the file system's own next commit is soon enough
-    task.voice.line(f"{name} is there.")
+    task.output.line(f"{name} is there.")
     run_as_ordered(host, task, name, order)
 
 
@@ -414,7 +414,7 @@ def _check_same_leftovers(building: Building, order: orders.Build) -> None:
         raise NameHasFiles(order.name, name_files.told(found), changed=True)
 
 
-def run_as_ordered(host: ThisHost, task: Task, name: MachineName, order: orders.Build) -> None:
+def run_as_ordered(host: HostContext, task: Task, name: MachineName, order: orders.Build) -> None:
     """Enable and start a machine that is there. Twice does no harm."""
     if order.enable:
         lifecycle.enable_machine(host, task, name)
@@ -435,7 +435,7 @@ def rename_into_place(source: Path, target: Path) -> None:
     raise OSError(number, os.strerror(number), str(target))
 
 
-def _start(host: ThisHost, task: Task, name: MachineName) -> None:
+def _start(host: HostContext, task: Task, name: MachineName) -> None:
     try:
         lifecycle.start_machine(host, task, name)
     except Problem as problem:

@@ -12,7 +12,7 @@ from pathlib import Path
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import CloneRecipe, FirstBoot
-from machines.host.context.host_context import ThisHost
+from machines.host.context.host_context import HostContext
 from machines.host.machine.lifecycle import Machine
 from machines.host.rootfs.steps.building import Building
 from machines.host.storage import btrfs, disk_image, images, pool, uid_shift
@@ -44,11 +44,11 @@ class Original:
     began: float = 0.0
 
 
-def also(_: CloneRecipe, __: FirstBoot) -> tuple[str, ...]:
+def extra_packages(_: CloneRecipe, __: FirstBoot) -> tuple[str, ...]:
     return ()
 
 
-def is_swift(host: ThisHost, recipe: CloneRecipe) -> bool:
+def is_instant(host: HostContext, recipe: CloneRecipe) -> bool:
     """Whether the clone is a snapshot with owners as they shall be; the worker cannot give a file its capabilities back.
 
     What stands in the way of a copy is said by the job itself.
@@ -65,10 +65,10 @@ def is_swift(host: ThisHost, recipe: CloneRecipe) -> bool:
 def prepare(building: Building) -> None:
     """The original is there, and can be copied as it is now."""
     assert isinstance(building.recipe, CloneRecipe)
-    host, voice = building.host, building.task.voice
+    host, output = building.host, building.task.output
     image = images.find(host, MachineName(building.recipe.source))
     images.check_readable(host, image)
-    images.say(voice, image, "copied")
+    images.say(output, image, "copied")
     building.raw = image.is_disk
     if building.raw:
         disk_image.check_host()
@@ -78,7 +78,7 @@ def prepare(building: Building) -> None:
     if state.is_gone:
         original.began = state.began
     elif original.is_snapshot:
-        voice.line(f"{image.name} is running: the clone is as it was at this moment, like after a power cut.")
+        output.line(f"{image.name} is running: the clone is as it was at this moment, like after a power cut.")
     else:
         raise Problem(
             f"{image.name} is {state.state}, and here a copy takes time, so it would be neither its state of now nor of then.",
@@ -100,7 +100,7 @@ def bootstrap(building: Building) -> None:
         pool.copy(building.task, real, building.tree, one_file_system=apart)
     _check_still(building, original)
     if not building.raw and (count := uid_shift.reset(building.tree)):
-        building.task.voice.line(f"The original has ids of its own; {count} files of the clone begin at 0 again.")
+        building.task.output.line(f"The original has ids of its own; {count} files of the clone begin at 0 again.")
 
 
 def _snapshot(building: Building, source: Path) -> None:
@@ -109,7 +109,7 @@ def _snapshot(building: Building, source: Path) -> None:
     building.read_only = nested.read_only
     if nested.paths:
         fixed = f", {len(nested.read_only)} of them read-only" if nested.read_only else ""
-        building.task.voice.line(f"{len(nested.paths)} subvolumes inside it are copied too{fixed}.")
+        building.task.output.line(f"{len(nested.paths)} subvolumes inside it are copied too{fixed}.")
 
 
 def _copy_file(building: Building, source: Path) -> None:
@@ -139,7 +139,7 @@ def packages(_: Building) -> None:
 def configure(building: Building) -> None:
     """A machine already. What of it would be on the network twice is said, and left to whoever knows the network."""
     for line in fixed_addresses(building.tree):
-        building.task.voice.line(f"{line}: the original and the clone would both have it. Change one of them.", "e")
+        building.task.output.line(f"{line}: the original and the clone would both have it. Change one of them.", "e")
 
 
 def fixed_addresses(root: Path) -> list[str]:

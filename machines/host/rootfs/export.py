@@ -23,7 +23,7 @@ from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
 from machines.contract.reports import FoundFile
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files import files_on_disk
 from machines.host.machine.lifecycle import Machine
 from machines.host.observe import command_line
@@ -42,7 +42,7 @@ RECORD = 10_240  # bytes tar counts in
 CHECKPOINT = 500  # records between two words of tar on how far it is
 
 
-def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
+def export(host: HostContext, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
     """Carry out an Export order. Raises Problem or OSError; nothing of it is left on this host in any case."""
     order = task.order
     assert isinstance(order, orders.Export)
@@ -57,11 +57,11 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
         limit, short = _limit(host, order)
         _pack(task, source, file, limit, front, short=short)
         size = file.stat().st_size
-        task.voice.line(f"Packed: {size / 1024**2:.1f} MiB.")
+        task.output.line(f"Packed: {size / 1024**2:.1f} MiB.")
         _enter(task, "send")
         panel = Panel(order.url, secrets.token, task.deadline)
         sha256 = panel.bring(file, lambda sent: _progress(task, sent, size, "sent"))
-        task.voice.line(f"The panel has it: SHA-256 {sha256}.")
+        task.output.line(f"The panel has it: SHA-256 {sha256}.")
         first = uid_shift.first_id(source.path) if source.path.is_dir() else 0
     told = {"nspawn": settings.nspawn, "limits": settings.limits, "first_id": first}
     return {"sha256": sha256, "bytes": size} | {name: value for name, value in told.items() if value}
@@ -69,11 +69,11 @@ def export(host: ThisHost, task: Task, secrets: BuildSecrets) -> dict[str, Any]:
 
 def _enter(task: Task, phase: str) -> None:
     steps = task.order.phases
-    task.voice.phase(phase, steps.index(phase) + 1, len(steps))
+    task.output.phase(phase, steps.index(phase) + 1, len(steps))
 
 
 def _progress(task: Task, done: float, whole: float, verb: str) -> None:
-    task.voice.progress(min(1.0, done / max(1.0, whole)), f"{done / 1024**2:.0f} of {whole / 1024**2:.0f} MiB {verb}")
+    task.output.progress(min(1.0, done / max(1.0, whole)), f"{done / 1024**2:.0f} of {whole / 1024**2:.0f} MiB {verb}")
 
 
 # --- check
@@ -88,14 +88,14 @@ class Source:
     apart: bool = False
 
 
-def _check(host: ThisHost, task: Task, undo: Undo) -> Source:
+def _check(host: HostContext, task: Task, undo: Undo) -> Source:
     """What is to be packed: the image itself, or a snapshot of it. Raises Problem."""
     order = task.order
     assert isinstance(order, orders.Export)
     name = MachineName(order.name)
     tools.need("export")
     image = _find(host, name, order.format)
-    images.say(task.voice, image, "packed")
+    images.say(task.output, image, "packed")
     running = not Machine(host, task, name).state().is_gone
     if image.is_disk or not pool.can_snapshot(image.real, host.paths.machines):
         if running:
@@ -109,11 +109,11 @@ def _check(host: ThisHost, task: Task, undo: Undo) -> Source:
     pool.snapshot(task, image.real, snapshot)
     btrfs.snapshot_nested(image.real, snapshot)
     if running:
-        task.voice.line(f"{name} is running: the archive is as it was at this moment, like after a power cut.")
+        task.output.line(f"{name} is running: the archive is as it was at this moment, like after a power cut.")
     return Source(image, snapshot)
 
 
-def _find(host: ThisHost, name: MachineName, form: str) -> Location:
+def _find(host: HostContext, name: MachineName, form: str) -> Location:
     image = images.find(host, name)
     if image.is_disk != (form == "raw"):
         what = "a disk image" if image.is_disk else "a tree"
@@ -126,7 +126,7 @@ def _find(host: ThisHost, name: MachineName, form: str) -> Location:
     return image
 
 
-def _limit(host: ThisHost, order: orders.Export) -> tuple[int, bool]:
+def _limit(host: HostContext, order: orders.Export) -> tuple[int, bool]:
     """Bytes the file may have, what the panel takes and what this disk can spare; and whether the disk is the less."""
     spare = shutil.disk_usage(host.paths.machines).free - KEEP_FREE
     if spare < 1024**2:
@@ -140,7 +140,7 @@ def _limit(host: ThisHost, order: orders.Export) -> tuple[int, bool]:
 # --- its settings
 
 
-def _settings(host: ThisHost, task: Task, image: Location) -> Carried:
+def _settings(host: HostContext, task: Task, image: Location) -> Carried:
     """Both files of the machine as they hold on this host, and in the log what is not among them."""
     nspawn, limits, name = "", "", image.name
     line = command_line.read(host.bus, name)
@@ -151,29 +151,29 @@ def _settings(host: ThisHost, task: Task, image: Location) -> Carried:
         if file.path == str(host.paths.limits_file(name)):
             limits = _text_of(task, file)
         elif file.kind == "dropin" and f"{unit_of(name)}.d/" in file.path:
-            task.voice.line(f"{file.path} stays here: only the settings the panel writes go with the archive.")
+            task.output.line(f"{file.path} stays here: only the settings the panel writes go with the archive.")
     if nspawn or limits:
-        task.voice.line("The settings of the machine go with the archive.")
+        task.output.line("The settings of the machine go with the archive.")
     return Carried(contract_nspawn.unmark(nspawn), contract_nspawn.unmark(limits))
 
 
-def _what_counts(host: ThisHost, task: Task, file: FoundFile, line: CommandLine) -> str:
+def _what_counts(host: HostContext, task: Task, file: FoundFile, line: CommandLine) -> str:
     """Of a .nspawn file the text that has an effect."""
     if not line.reads_files:
-        task.voice.line(f"{file.path} stays here: the machine's unit reads no settings file.")
+        task.output.line(f"{file.path} stays here: the machine's unit reads no settings file.")
         return ""
     text, left_out = _text_of(task, file), list[Remark]()
     if Path(file.path).parent not in {host.paths.nspawn, host.paths.probes} and line.reads != TRUSTED:
         text, left_out = carried.trusted_part(text)
     for remark in left_out:
-        task.voice.line(f"{remark.line} of {file.path} is left out: {remark.why}.")
+        task.output.line(f"{remark.line} of {file.path} is left out: {remark.why}.")
     return text
 
 
 def _text_of(task: Task, file: FoundFile) -> str:
     if file.form == "text":
         return file.text
-    task.voice.line(f"{file.path} cannot be taken along: {file.error or 'it is too long, or no text'}.", "e")
+    task.output.line(f"{file.path} cannot be taken along: {file.error or 'it is too long, or no text'}.", "e")
     return ""
 
 
@@ -209,7 +209,7 @@ def _pack(task: Task, source: Source, file: Path, limit: int, front: bytes = b""
     tree = source.path.is_dir()
     whole = pool.size(source.path) if tree else source.path.stat().st_size
     argv = tar(source) if tree else zstd(source.path)
-    task.voice.command(argv)
+    task.output.command(argv)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as out:
             out.write(front)
@@ -227,7 +227,7 @@ def _listener(task: Task, whole: int) -> Callable[[str, str], None]:
         if word.isdecimal():
             _progress(task, min(whole, int(word) * RECORD), whole, "packed")
         else:
-            task.voice.heard(source, text)
+            task.output.heard(source, text)
 
     return heard
 

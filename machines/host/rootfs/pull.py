@@ -47,7 +47,7 @@ TIGHT = 1024**3  # bytes of room; with less, a write that fails is first of all 
 CUT_SHORT = "Failed to write file: Input/output error"  # of a write that fits only in part, too (252 and 257)
 
 
-def also(_: PullRecipe, __: FirstBoot) -> tuple[str, ...]:
+def extra_packages(_: PullRecipe, __: FirstBoot) -> tuple[str, ...]:
     return ()
 
 
@@ -66,7 +66,7 @@ def prepare(building: Building) -> None:
     if building.raw:
         disk_image.check_host()
     tools.need("pull", *(["disk-images"] if building.raw else []))
-    building.task.voice.line(_voucher(recipe))
+    building.task.output.line(_voucher(recipe))
 
 
 def _voucher(recipe: PullRecipe) -> str:
@@ -98,10 +98,10 @@ def bootstrap(building: Building) -> None:
     """Fetch and verify; a disk image is then complete."""
     recipe, task = _recipe(building), building.task
     file = building.raw_file if building.raw else building.host.paths.download(task.job)
-    heard = Heard(recipe.url, task.voice.line, task.voice.progress)
+    heard = Heard(recipe.url, task.output.line, task.output.progress)
     limit = _limit(building)
     argv = command(recipe, file, limit)
-    task.voice.command(argv)
+    task.output.command(argv)
     try:
         _fetch(building, argv, heard)
     except Problem as problem:
@@ -112,10 +112,10 @@ def bootstrap(building: Building) -> None:
             needs += ", or the disk fails: systemd-pull says “Input/output error” of both."
             raise no_space(str(file.parent), problem.details, needs=needs) from problem
         raise
-    task.voice.progress(1.0, "fetched and verified" if recipe.verify != "none" else "fetched")
+    task.output.progress(1.0, "fetched and verified" if recipe.verify != "none" else "fetched")
     if heard.sum:
         building.found["sha256"] = heard.sum
-        task.voice.line(f"Its SHA-256 sum is {heard.sum}.")
+        task.output.line(f"Its SHA-256 sum is {heard.sum}.")
     if building.raw:
         _check_raw(file)
         building.found["bytes"] = file.stat().st_blocks * 512
@@ -132,19 +132,19 @@ def _limit(building: Building) -> int:
 def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
     """Run the puller where it reaches only what the policy allows. Raises Problem."""
     policy, task, recipe = building.host.policy, building.task, _recipe(building)
-    with egress_proxy.around(policy.pull_addresses, recipe.url) as door:
+    with egress_proxy.around(policy.pull_addresses, recipe.url) as listener:
         try:
             run(
-                door.command(argv), timeout=building.seconds_left, heard=heard.line, stop=task.stop,
-                extra={**_SPEAK, **door.variables},
+                listener.command(argv), timeout=building.seconds_left, heard=heard.line, stop=task.stop,
+                extra={**_SPEAK, **listener.variables},
             )  # fmt: skip
         except CommandFailed as failed:
-            if door.refused:
-                task.voice.line(door.refused[0].message)
-                raise door.refused[0] from failed
-            for away in dict.fromkeys(door.failures):
-                task.voice.line(f"No connection: {away}.")
-            raise explain(failed, heard.said, recipe, policy.archive_gib, door.failures) from failed
+            if listener.refused:
+                task.output.line(listener.refused[0].message)
+                raise listener.refused[0] from failed
+            for away in dict.fromkeys(listener.failures):
+                task.output.line(f"No connection: {away}.")
+            raise explain(failed, heard.said, recipe, policy.archive_gib, listener.failures) from failed
 
 
 def command(recipe: PullRecipe, file: Path, limit: int) -> list[str]:
@@ -279,7 +279,7 @@ def packages(building: Building) -> None:
     limits = Limits(file.stat().st_size, building.host.policy.archive_gib * 1024**3)
     pool.make(building.tree)
     with decompress.opened(file, limits) as stream:
-        archive.say(building, unpack.unpack(stream, building.tree, limits, building.task.voice.progress))
+        archive.say(building, unpack.unpack(stream, building.tree, limits, building.task.output.progress))
     file.unlink()
     uid_shift.reset(building.tree)
 

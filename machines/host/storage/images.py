@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from machines.contract.names import MachineName, is_usable
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Image, ThisHost
-from machines.host.context.job_output import Voice
+from machines.host.context.host_context import HostContext, Image
+from machines.host.context.job_output import JobOutput
 from machines.host.storage import pool
 from machines.host.system import guarded, tree
 from machines.host.system.bus import MACHINED, BusError
@@ -63,7 +63,7 @@ class Location:
         return self.type in {DISK, "block"}
 
 
-def locate(host: ThisHost, name: MachineName) -> Location | None:
+def locate(host: HostContext, name: MachineName) -> Location | None:
     """The image of that name, None when machined knows none. Not in the bus loop: it looks at the disk.
 
     Raises BusError when machined does not answer, OSError when the image went away just now.
@@ -89,7 +89,7 @@ def locate(host: ThisHost, name: MachineName) -> Location | None:
     )
 
 
-def find(host: ThisHost, name: MachineName) -> Location:
+def find(host: HostContext, name: MachineName) -> Location:
     """The same for work that needs an image. Raises MachineMissing besides."""
     found = locate(host, name)
     if found is None:
@@ -99,7 +99,7 @@ def find(host: ThisHost, name: MachineName) -> Location:
     return found
 
 
-async def _about(host: ThisHost, name: str) -> dict[str, Any]:
+async def _about(host: HostContext, name: str) -> dict[str, Any]:
     path = (await host.bus.machined("GetImage", "s", [name]))[0]
     return await host.bus.properties(MACHINED, path, IMAGE_IFACE)
 
@@ -151,7 +151,7 @@ def check_changeable(image: Location, *, to: str) -> None:
         )
 
 
-def check_readable(host: ThisHost, image: Location) -> None:
+def check_readable(host: HostContext, image: Location) -> None:
     """Before a copy is made or packed. Raises Problem image-unusable or OSError."""
     if host.paths.machines.is_relative_to(image.real):
         raise Problem(
@@ -170,23 +170,23 @@ def check_readable(host: ThisHost, image: Location) -> None:
         )  # fmt: skip
 
 
-def say(voice: Voice, image: Location, verb: str) -> None:
+def say(output: JobOutput, image: Location, verb: str) -> None:
     """What of an image's place a person might not expect, in the log of the job that has it "copied" or "packed"."""
     if image.real != image.path:
-        voice.line(f"{image.path} is a link: what is {verb} is {image.real}.")
+        output.line(f"{image.path} is a link: what is {verb} is {image.real}.")
     elif not image.in_pool:
-        voice.line(f"The image is {image.path}.")
+        output.line(f"The image is {image.path}.")
     for other in image.hidden:
-        voice.line(f"{other} has the same name and is not {verb}: systemd finds {image.path} first.")
+        output.line(f"{other} has the same name and is not {verb}: systemd finds {image.path} first.")
     for mount in image.mounts:
         if mount != image.real:
-            voice.line(f"What is mounted at {mount} is not {verb}.")
+            output.line(f"What is mounted at {mount} is not {verb}.")
 
 
 # --- all of them
 
 
-async def listed(host: ThisHost) -> dict[str, Image]:
+async def listed(host: HostContext) -> dict[str, Image]:
     """Every image that can be a machine, by name. Raises BusError."""
     everything = (await host.bus.machined("ListImages"))[0]
     found = [image for image in everything if is_usable(image[0])]
@@ -210,7 +210,7 @@ def _images(paths: Paths, found: Sequence[tuple[Sequence[Any], Path]]) -> dict[s
     return {about[0]: _image(about, path, namesakes) for about, path in found if path != Path()}
 
 
-async def _path(host: ThisHost, about: Sequence[Any], image: str, still: Mapping[tuple[Any, ...], Path]) -> Path:
+async def _path(host: HostContext, about: Sequence[Any], image: str, still: Mapping[tuple[Any, ...], Path]) -> Path:
     """Where an image lies, asked once; Path() when it went away meanwhile.
 
     An image that comes to count instead of it was made at another time; where no such times are known, it is asked

@@ -54,7 +54,7 @@ def snapshot(task: Task, source: Path, tree: Path) -> None:
 
     Raises OSError.
     """
-    task.voice.command(["btrfs", "subvolume", "snapshot", "--", str(source), str(tree)])
+    task.output.command(["btrfs", "subvolume", "snapshot", "--", str(source), str(tree)])
     with files.directory(source, ".") as original, files.directory(tree.parent, ".") as folder:
         btrfs.snapshot(original, folder, tree.name)
 

@@ -1,3 +1,3 @@
-"""The host itself, as every other room uses it: the one door to other programs, the one connection to the bus, guarded
+"""The host itself, as every other room uses it: the one place that starts other programs, the one connection to the bus, guarded
 reads of paths that others can shape, the host's paths, faults. Knows nothing of machines.
 """

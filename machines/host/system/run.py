@@ -1,4 +1,4 @@
-"""The only door to other programs (style R31).
+"""The only way to other programs (style R31).
 
 argv is a list and never meets a shell; the environment is built here; standard input is closed or given bytes; every
 call has a time limit; lines go to a callback as they come; the child and its process group are always reaped.

@@ -1,44 +1,44 @@
-"""One lane per name: in order within, at once between, and a fault stops nobody."""
+"""One queue per name: in order within, at once between, and a fault stops nobody."""
 
 import threading
 import time
 
 import pytest
 
-from machines.host.agent.queues import Lanes
+from machines.host.agent.queues import Queues
 from machines.host.system import guarded, threads
 
 
 def test_work_on_one_name_keeps_its_order(eventually):
-    lanes, done = Lanes(8), []
+    queues, done = Queues(8), []
     for number in range(50):
-        lanes.put("web", lambda n=number: done.append(n))
+        queues.put("web", lambda n=number: done.append(n))
     eventually(lambda: len(done) == 50)
     assert done == list(range(50))
 
 
 def test_names_do_not_wait_for_each_other(eventually):
-    lanes, both = Lanes(8), threading.Barrier(2)
+    queues, both = Queues(8), threading.Barrier(2)
     done = []
     for name in ("web", "db"):
-        lanes.put(name, lambda n=name: (both.wait(2), done.append(n)))
+        queues.put(name, lambda n=name: (both.wait(2), done.append(n)))
     eventually(lambda: sorted(done) == ["db", "web"])
 
 
 def test_a_fault_does_not_stop_the_lane(eventually):
-    lanes, done = Lanes(2), []
-    lanes.put("web", lambda: 1 / 0)
-    lanes.put("web", lambda: done.append(1))
+    queues, done = Queues(2), []
+    queues.put("web", lambda: 1 / 0)
+    queues.put("web", lambda: done.append(1))
     eventually(lambda: done)
     time.sleep(0.02)
-    assert lanes.waiting("web") == 0
+    assert queues.waiting("web") == 0
 
 
 # --- a host that has no thread left
 
 
 @pytest.fixture
-def no_threads(monkeypatch) -> tuple[Lanes, list[str]]:
+def no_threads(monkeypatch) -> tuple[Queues, list[str]]:
     """Lanes, and the names of the threads that were asked for in vain; none begins until that list is emptied."""
     asked, start = ["on"], threading.Thread.start
 
@@ -48,25 +48,25 @@ def no_threads(monkeypatch) -> tuple[Lanes, list[str]]:
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    lanes = Lanes(8)
+    queues = Queues(8)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     monkeypatch.setattr(threads, "AGAIN_SECONDS", 0.01)
-    return lanes, asked
+    return queues, asked
 
 
 def test_work_goes_on_when_no_new_thread_can_be_had(no_threads, eventually):
-    lanes, _ = no_threads
+    queues, _ = no_threads
     done: list[int] = []
     for number in range(40):
-        lanes.put(f"web{number}", lambda n=number: done.append(n))
-        lanes.put("db", lambda n=number: done.append(n))
+        queues.put(f"web{number}", lambda n=number: done.append(n))
+        queues.put("db", lambda n=number: done.append(n))
     eventually(lambda: len(done) == 80)
 
 
 def test_a_thread_begins_as_soon_as_there_is_room_again(no_threads, eventually):
-    lanes, asked = no_threads
+    queues, asked = no_threads
     done = threading.Event()
-    lanes.put("room", lambda: (eventually(lambda: len(asked) > 3), asked.clear()))
+    queues.put("room", lambda: (eventually(lambda: len(asked) > 3), asked.clear()))
     threads.begin(done.set, "late")
     assert done.wait(5)
 

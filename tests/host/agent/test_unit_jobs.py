@@ -9,7 +9,7 @@ from machines.contract import orders
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host.agent import unit_job, unit_jobs
-from machines.host.context.host_context import ThisHost
+from machines.host.context.host_context import HostContext
 from machines.host.reports.ledger import Row
 from machines.host.rootfs import build
 from machines.host.system.faults import Stopped, TookTooLong
@@ -44,14 +44,14 @@ def test_one_that_only_unpacks_may_hold_less_memory(kind):
 
 def test_proxies_reach_it_by_a_file_of_root_and_never_by_its_command(tmp_path):
     environ = {"https_proxy": 'http://ada:se"cr$et@proxy:3128', "NO_PROXY": "", "REDIS_PASSWORD": "x"}
-    file = unit_jobs.hand_over(tmp_path / "job", environ)
+    file = unit_jobs.write_environment_file(tmp_path / "job", environ)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_text() == 'https_proxy="http://ada:se\\"cr\\$et@proxy:3128"\n'
     argv = unit_jobs.argv(row(), Path("/s"), file)
     assert f"--property=EnvironmentFile={file}" in argv
     assert argv.index(f"--property=EnvironmentFile={file}") < argv.index("--")
     assert "ada" not in str(argv)
-    assert unit_jobs.hand_over(tmp_path / "none", {"REDIS_PASSWORD": "x"}) is None
+    assert unit_jobs.write_environment_file(tmp_path / "none", {"REDIS_PASSWORD": "x"}) is None
 
 
 def test_no_secret_is_in_it():
@@ -81,7 +81,7 @@ def test_whatever_is_raised_in_a_job_the_panel_is_told(error, state, words):
 class Watch:
     """Stands where the watcher is."""
 
-    def settle(self, _: str, report, *, image_too: bool) -> None:
+    def report_final(self, _: str, report, *, image_too: bool) -> None:
         report(None)
 
     def refresh(self) -> None:
@@ -104,7 +104,7 @@ def taken_up(paths, spool, monkeypatch, error: Exception | None) -> None:
     with spool.ledger.writing() as db:
         spool.ledger.take(db, JOB, orders.to_wire(order), "ada", "accepted")
     spool.ledger.begin(JOB)
-    host = ThisHost(paths, None, None)  # type: ignore[arg-type]
+    host = HostContext(paths, None, None)  # type: ignore[arg-type]
     made = unit_jobs.Units(host, spool.ledger, spool.reporter, Watch())  # type: ignore[arg-type]
     made._persist(spool.ledger.job(JOB), made._take_up)
 

@@ -22,7 +22,7 @@ from machines.host.agent.enrol import line
 from machines.host.agent.tasks import doorway
 from machines.host.agent.worker import Pulse
 from machines.host.context import keys, settings
-from machines.host.context.host_context import ThisHost
+from machines.host.context.host_context import HostContext
 from machines.host.policy.policy import Policy
 from machines.host.system import threads
 from machines.host.system.bus import Bus
@@ -156,7 +156,7 @@ def wait_until(true) -> None:
 
 
 def test_a_loop_of_the_bus_that_hangs_is_told_and_where(stuck, paths, caplog):
-    host = ThisHost(paths, stuck, Policy())
+    host = HostContext(paths, stuck, Policy())
     wait_until(lambda: stuck.stuck_for() > 0.3)
     worker.look_at_loop(host)
     assert "hangs" in host.trouble.told()["loop"]
@@ -164,7 +164,7 @@ def test_a_loop_of_the_bus_that_hangs_is_told_and_where(stuck, paths, caplog):
 
 
 def test_a_loop_that_turns_again_is_no_trouble(paths):
-    host = ThisHost(paths, TURNING, Policy())
+    host = HostContext(paths, TURNING, Policy())
     host.trouble.note("loop", "It hung.")
     worker.look_at_loop(host)
     assert host.trouble.told() == {}
@@ -211,7 +211,7 @@ def test_a_worker_whose_disk_is_full_says_so_past_its_ledger(paths):
     def full(_report):
         raise sqlite3.OperationalError("database or disk is full")
 
-    host = ThisHost(paths, TURNING, Policy())
+    host = HostContext(paths, TURNING, Policy())
     reporter = SimpleNamespace(send_passing=full, send_unspooled=told.append)
     worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True, heard=reports.Heard))
     assert told[0].trouble["spool"] == (

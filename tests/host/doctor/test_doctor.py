@@ -428,7 +428,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("scene", "code", "command"),
+    ("observed", "code", "command"),
     [
         (Clock({"NTPSynchronized": True}, {}), "clock-kept", None),
         (Clock({"CanNTP": True, "NTP": False}, {"systemd-timesyncd.service": "inactive"}), "clock-loose", "timedatectl set-ntp true"),
@@ -438,9 +438,9 @@ class Clock:
         (Clock({"CanNTP": False}, {}, is_container=True), "clock-outer", None),
     ],
 )  # fmt: skip
-def test_the_fix_for_a_clock_is_one_this_host_can_carry_out(monkeypatch, scene, code, command):
+def test_the_fix_for_a_clock_is_one_this_host_can_carry_out(monkeypatch, observed, code, command):
     monkeypatch.setattr(host_checks.host_tools, "manager", lambda: "apt")
-    [found] = host_checks.clock(scene)
+    [found] = host_checks.clock(observed)
     assert found.code == code
     assert (findings.commands(found) or [None])[0] == command
 
@@ -495,7 +495,7 @@ def test_ports_count_wherever_they_are_asked_for_and_on_the_command_line_too(pat
     folder.mkdir(exist_ok=True)
     (folder / "web.nspawn").write_text("[Exec]\nTimezone=off\n" if place == "machines" else "[Network]\nPort=8080:80\n")
     host = SimpleNamespace(paths=paths, slow=SimpleNamespace(images={}))
-    seen = facts.Scene(host=host, task=None, name=MachineName("web"))
+    seen = facts.Facts(host=host, task=None, name=MachineName("web"))
     said = [] if place == "probes" else ["--port=tcp:8080:80"]
     vars(seen)["command_line"] = parse([*STOCK_ARGV, *said])
     assert [(port.host, port.machine) for port in nat_checks.asked_ports(seen)] == [(8080, 80)]

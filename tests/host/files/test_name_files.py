@@ -12,8 +12,8 @@ from machines.contract.names import MachineName
 from machines.contract.orders import SeenFile
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.contract.reports import Leftover
-from machines.host.context.host_context import Task, ThisHost
-from machines.host.context.job_output import Voice
+from machines.host.context.host_context import HostContext, Task
+from machines.host.context.job_output import JobOutput
 from machines.host.files import belongings, name_files, nspawn_file
 from machines.host.files.nspawn_file import Files
 from machines.host.system.faults import NameHasFiles
@@ -43,10 +43,10 @@ def there(paths):
     return belongings.of(paths, WEB)
 
 
-def work(paths, order: orders.Build) -> tuple[ThisHost, Task, list[str]]:
+def work(paths, order: orders.Build) -> tuple[HostContext, Task, list[str]]:
     said: list[str] = []
-    task = Task(JOB, order, Voice(lambda entry: said.append(entry.get("t", ""))), time.time(), time.time() + 60)
-    return ThisHost(paths, SimpleNamespace(), SimpleNamespace()), task, said
+    task = Task(JOB, order, JobOutput(lambda entry: said.append(entry.get("t", ""))), time.time(), time.time() + 60)
+    return HostContext(paths, SimpleNamespace(), SimpleNamespace()), task, said
 
 
 def test_nothing_there_is_nothing_to_decide(paths):

@@ -20,7 +20,7 @@ class Machine:
     """One of which systemd says that it runs as before; the job for its restart has ended."""
 
     name = BEFORE.name
-    task = SimpleNamespace(voice=SimpleNamespace(line=lambda *_: None))
+    task = SimpleNamespace(output=SimpleNamespace(line=lambda *_: None))
 
     def __init__(self, job: Future) -> None:
         bus = SimpleNamespace(unit_job=lambda *_: None, begin=lambda _: job, do=lambda work: work)

@@ -18,8 +18,8 @@ from machines.contract import orders
 from machines.contract.configuration import nspawn
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
-from machines.host.context.host_context import Task, ThisHost
-from machines.host.context.job_output import Voice
+from machines.host.context.host_context import HostContext, Task
+from machines.host.context.job_output import JobOutput
 from machines.host.files import belongings
 from machines.host.machine import remove
 from machines.host.system import guarded
@@ -66,7 +66,7 @@ class Bus:
 @pytest.fixture
 def host(paths, programs):
     programs.says("systemctl")
-    return ThisHost(paths, Bus(paths), SimpleNamespace())
+    return HostContext(paths, Bus(paths), SimpleNamespace())
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def make(paths):
 
 def task(said: list[str] | None = None, **order: str) -> Task:
     heard = [] if said is None else said
-    voice = Voice(lambda entry: heard.append(entry.get("t", "")))
-    return Task(JOB, orders.Remove(name="web", **order), voice, time.time(), time.time() + 60)
+    output = JobOutput(lambda entry: heard.append(entry.get("t", "")))
+    return Task(JOB, orders.Remove(name="web", **order), output, time.time(), time.time() + 60)
 
 
 def is_whole(tree) -> bool:

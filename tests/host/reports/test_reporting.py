@@ -4,7 +4,7 @@ import json
 from uuid import uuid4
 
 from machines.contract import envelope, reports
-from machines.host.context.job_output import Voice
+from machines.host.context.job_output import JobOutput
 from machines.host.reports import ledger as books
 from machines.host.reports import reporting
 from machines.host.reports.reporting import batch
@@ -91,9 +91,9 @@ def test_an_outcome_comes_after_the_last_line_and_counts_them(spool):
     job = uuid4()
     with spool.ledger.writing() as db:
         spool.ledger.take(db, job, {"op": "start", "name": "web"}, "ada", "accepted")
-    voice = spool.reporter.voice(job)
-    voice.command(["machinectl", "start", "--", "web"])
-    voice.line("one")
+    output = spool.reporter.output(job)
+    output.command(["machinectl", "start", "--", "web"])
+    output.line("one")
     spool.reporter.finish(reports.Outcome(job=job, state="succeeded", at=1.0))
     assert [r.kind for r in spool.reports()] == ["command", "lines", "outcome"]
     assert spool.of("outcome")[0].lines == 1
@@ -103,7 +103,7 @@ def test_what_is_said_goes_out_by_itself(spool):
     job = uuid4()
     with spool.ledger.writing() as db:
         spool.ledger.take(db, job, {"op": "start", "name": "web"}, "ada", "accepted")
-    spool.reporter.voice(job).line("hello")
+    spool.reporter.output(job).line("hello")
     assert spool.wait_for("lines", seconds=2)[0].lines[0].text == "hello"
 
 
@@ -134,9 +134,9 @@ def test_a_gap_that_cannot_be_filled_is_closed_with_heartbeats(spool):
 
 def test_progress_is_throttled():
     told: list[dict] = []
-    voice = Voice(told.append)
+    output = JobOutput(told.append)
     for number in range(100):
-        voice.progress(number / 100)
-    voice.progress(1.0)
+        output.progress(number / 100)
+    output.progress(1.0)
     assert len(told) <= 3
     assert told[-1]["fraction"] == 1.0

@@ -36,10 +36,10 @@ def image(folder: Path) -> Path:
 )
 def test_a_copy_that_differs_in_anything_is_found(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
     one, other = image(tmp_path / "one"), image(tmp_path / "other")
-    assert btrfs_pool.census(one) == btrfs_pool.census(other)
-    assert btrfs_pool.census(one)[0] == 5
+    assert btrfs_pool.tree_digest(one) == btrfs_pool.tree_digest(other)
+    assert btrfs_pool.tree_digest(one)[0] == 5
     change(other)
-    assert btrfs_pool.census(one) != btrfs_pool.census(other)
+    assert btrfs_pool.tree_digest(one) != btrfs_pool.tree_digest(other)
 
 
 # --- killed in the middle

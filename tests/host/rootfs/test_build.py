@@ -28,7 +28,7 @@ def test_its_steps_are_those_the_panel_names_before_they_begin():
         (FirstBoot(), True),
     ],
 )
-def test_a_copy_of_a_base_in_whose_tree_a_locale_must_be_made_is_no_swift_one(paths, monkeypatch, answers, is_swift):
+def test_a_copy_of_a_base_in_whose_tree_a_locale_must_be_made_is_no_swift_one(paths, monkeypatch, answers, is_instant):
     recipe = DebianRecipe(release="bookworm")
     key = build.recipe_key(recipe, answers)
     base = Base("0", key, "", time.time(), 1, [], "", locale="de_DE.UTF-8", timezone="UTC")
@@ -38,4 +38,4 @@ def test_a_copy_of_a_base_in_whose_tree_a_locale_must_be_made_is_no_swift_one(pa
     monkeypatch.setattr(base_images, "is_snapshot", lambda *_: True)
     files = orders.Configuration(revision=1, nspawn=nspawn.mark("", 1), limits="")
     order = orders.Build(name="web", recipe=recipe, first_boot=answers, configuration=files)
-    assert build.is_swift(SimpleNamespace(paths=paths), order) is is_swift
+    assert build.is_instant(SimpleNamespace(paths=paths), order) is is_instant

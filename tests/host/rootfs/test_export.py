@@ -15,7 +15,7 @@ from machines.contract.configuration.carried import Carried
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host.context.host_context import Task
-from machines.host.context.job_output import Entry, Voice
+from machines.host.context.job_output import Entry, JobOutput
 from machines.host.rootfs import export
 from machines.host.rootfs.export import Source
 from machines.host.storage import decompress, unpack
@@ -42,7 +42,7 @@ def source_of(path: Path) -> Source:
 def task(said) -> Task:
     order = orders.Export(name="web", url="https://panel.example/transfer/x/", limit=GIB)
     now = time.time()
-    return Task(uuid4(), order, Voice(said.append), now, now + 60)
+    return Task(uuid4(), order, JobOutput(said.append), now, now + 60)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import AnyRecipe, BuildSecrets, FirstBoot
-from machines.host.context.host_context import Task, ThisHost
+from machines.host.context.host_context import HostContext, Task
 from machines.host.files.belongings import Belonging
 from machines.host.files.nspawn_file import Prepared
 from machines.host.rootfs.steps import suppress_fsync
@@ -34,7 +34,7 @@ class Building:
     mounted until it is finished. `read_only` are subvolumes in the tree that are marked so when all is written.
     """
 
-    host: ThisHost
+    host: HostContext
     task: Task
     recipe: AnyRecipe
     first_boot: FirstBoot
@@ -79,7 +79,7 @@ class Building:
             return
         self.leave()
         self.phase, self._entered = phase, time.monotonic()
-        self.task.voice.phase(phase, steps.index(phase) + 1, len(steps))
+        self.task.output.phase(phase, steps.index(phase) + 1, len(steps))
 
     def leave(self) -> None:
         """The step under way has ended; how long it took goes into the outcome."""
@@ -116,9 +116,9 @@ class Building:
             heard(text)
             if talks_on_errors and not text.startswith(("E:", "W:", "dpkg: error", "dpkg: warning")):
                 source = "o"
-            self.task.voice.heard(source, text)
+            self.task.output.heard(source, text)
 
-        self.task.voice.command(argv)
+        self.task.output.command(argv)
         try:
             run(
                 argv,
@@ -148,7 +148,7 @@ class Builder(Protocol):
     installed   "name version" of every package in a finished tree; [] where nobody counts them
     """
 
-    def also(self, recipe: Any, first_boot: FirstBoot, /) -> tuple[str, ...]: ...
+    def extra_packages(self, recipe: Any, first_boot: FirstBoot, /) -> tuple[str, ...]: ...
     def prepare(self, building: Building, /) -> None: ...
     def bootstrap(self, building: Building, /) -> None: ...
     def packages(self, building: Building, /) -> None: ...

@@ -27,7 +27,7 @@ def folder(paths: Paths, tool: str) -> Path:
     return kept
 
 
-def lend(paths: Paths, tool: str, into: Path, names: Mapping[str, str] | None = None) -> Path:
+def link_cached(paths: Paths, tool: str, into: Path, names: Mapping[str, str] | None = None) -> Path:
     """A new folder with a link to every package that is kept, for apt to each that `names` knows by its sum. Raises
     OSError."""
     shutil.rmtree(into, ignore_errors=True)
@@ -42,7 +42,7 @@ def lend(paths: Paths, tool: str, into: Path, names: Mapping[str, str] | None = 
     return into
 
 
-def take_back(paths: Paths, tool: str, lent: Path, gib: int, names: Mapping[str, str] | None = None) -> None:
+def collect(paths: Paths, tool: str, lent: Path, gib: int, names: Mapping[str, str] | None = None) -> None:
     """Keep what a build has fetched besides, within the bound of all tools together; the folder of links goes."""
     kept = folder(paths, tool)
     for package in _packages(lent) if gib else []:

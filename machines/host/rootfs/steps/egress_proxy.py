@@ -1,7 +1,7 @@
-"""The only way out of a pull: a network of its own that holds nothing, and one door in it, which is here.
+"""The only way out of a pull: a network of its own that holds nothing, and one listener in it, which is here.
 
-The puller runs in an empty network namespace, so the kernel lets it reach this door and nothing else, wherever redirects
-and name servers send it. The door is an HTTP proxy on that namespace's loopback: it looks a name up once, judges every
+The puller runs in an empty network namespace, so the kernel lets it reach this listener and nothing else, wherever redirects
+and name servers send it. It is an HTTP proxy on that namespace's loopback: it looks a name up once, judges every
 address by the host's policy (contract/configuration/egress_rules.py), and connects to the very address it has judged. Nothing is looked up a
 second time, so there is nothing to change in between; TLS goes through as it is.
 
@@ -47,8 +47,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
-class Guard:
-    """A door that is open. `command` puts a program behind it; `refused` is what it asked for and did not get."""
+class EgressProxy:
+    """An open proxy. `command` puts a program behind it; `refused` is what it asked for and did not get."""
 
     rules: Sequence[str]
     namespace: int
@@ -62,10 +62,10 @@ class Guard:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """For the program's environment: the door in place of whatever the host has, which the door uses by itself."""
-        door = f"http://127.0.0.1:{self.port}"
+        """For the program's environment: this proxy in place of whatever the host has, which this proxy uses by itself."""
+        listener = f"http://127.0.0.1:{self.port}"
         names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-        return {**dict.fromkeys(names, door), "no_proxy": "", "NO_PROXY": ""}
+        return {**dict.fromkeys(names, listener), "no_proxy": "", "NO_PROXY": ""}
 
     def connect(self, scheme: str, name: str, port: int) -> tuple[socket.socket, bool]:
         """A connection to where the policy allows, and whether it is to the host's own proxy. Raises NotAllowed, OSError."""
@@ -133,23 +133,23 @@ def _bracketed(name: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
-# --- the namespace and its door
+# --- the namespace and its listener
 
 
 @contextlib.contextmanager
-def around(rules: Sequence[str], url: str) -> Iterator[Guard]:
-    """Open the door for as long as a pull of `url` lasts. Raises Problem where the kernel gives no network namespace."""
-    namespace, door = _empty_network()
-    guard = Guard(rules, namespace, door.getsockname()[1], urlsplit(url).hostname or "")
-    served = threading.Thread(target=_serve, args=(guard, door), name="guard", daemon=True)
+def around(rules: Sequence[str], url: str) -> Iterator[EgressProxy]:
+    """Open the proxy for as long as a pull of `url` lasts. Raises Problem where the kernel gives no network namespace."""
+    namespace, listener = _empty_network()
+    guard = EgressProxy(rules, namespace, listener.getsockname()[1], urlsplit(url).hostname or "")
+    served = threading.Thread(target=_serve, args=(guard, listener), name="egress-proxy", daemon=True)
     served.start()
     try:
         yield guard
     finally:
         with contextlib.suppress(OSError):
-            door.shutdown(socket.SHUT_RDWR)
+            listener.shutdown(socket.SHUT_RDWR)
         served.join()
-        door.close()
+        listener.close()
         os.close(namespace)
 
 
@@ -162,11 +162,11 @@ def _empty_network() -> tuple[int, socket.socket]:
         try:
             if _libc.unshare(_CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            _bring_up(door)
-            door.bind(("127.0.0.1", 0))
-            door.listen(AT_ONCE)
-            made.append((os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY), door))
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            _bring_up(listener)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(AT_ONCE)
+            made.append((os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY), listener))
         except OSError as error:
             failed.append(error)
 
@@ -188,18 +188,18 @@ def _bring_up(any_socket: socket.socket) -> None:
     fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | _IFF_UP) + bytes(22))
 
 
-def _serve(guard: Guard, door: socket.socket) -> None:
+def _serve(guard: EgressProxy, listener: socket.socket) -> None:
     places = threading.BoundedSemaphore(AT_ONCE)
     while True:
         places.acquire()
         try:
-            client, _ = door.accept()
+            client, _ = listener.accept()
         except OSError:
-            return  # the door is shut
-        threading.Thread(target=_attend, args=(guard, client, places), name="guard-of-one", daemon=True).start()
+            return  # the listener is closed
+        threading.Thread(target=_attend, args=(guard, client, places), name="egress-proxy-client", daemon=True).start()
 
 
-def _attend(guard: Guard, client: socket.socket, places: threading.BoundedSemaphore) -> None:
+def _attend(guard: EgressProxy, client: socket.socket, places: threading.BoundedSemaphore) -> None:
     with contextlib.closing(client):
         try:
             _carry(guard, client)
@@ -219,8 +219,8 @@ def _answer(client: socket.socket, status: str) -> None:
 # --- one request
 
 
-def _carry(guard: Guard, client: socket.socket) -> None:
-    """One request through the door, and its answer back. Raises NotAllowed, OSError, ValueError."""
+def _carry(guard: EgressProxy, client: socket.socket) -> None:
+    """One request through the proxy, and its answer back. Raises NotAllowed, OSError, ValueError."""
     head, rest = _head(client)
     method, target, *_ = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
     tunnel = method == "CONNECT"

@@ -32,7 +32,9 @@ def enable(building: Building) -> None:
     if NETWORK_SERVICES[1] in services:
         tree.symlink(root, "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
     if not {NETWORK_SERVICES[0], MANAGER} & set(services):
-        building.task.voice.line("Neither systemd-networkd nor NetworkManager is in the tree, so no address will come.")
+        building.task.output.line(
+            "Neither systemd-networkd nor NetworkManager is in the tree, so no address will come."
+        )
 
 
 def _has(building: Building, service: str) -> bool:

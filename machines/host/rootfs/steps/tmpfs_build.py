@@ -19,7 +19,7 @@ SPARE = 1.5  # times the size a tree of this recipe had before
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def room(at_once: int, meminfo: Path = Path("/proc/meminfo")) -> int:
+def free_space(at_once: int, meminfo: Path = Path("/proc/meminfo")) -> int:
     """Bytes one build may fill: half of what is available, shared by the builds this host does at once; 0 for too few."""
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
     share = int(lines["MemAvailable"].split()[0]) * 1024 // 2 // at_once
@@ -29,7 +29,7 @@ def room(at_once: int, meminfo: Path = Path("/proc/meminfo")) -> int:
 def use(building: Building) -> bool:
     """Let the tree grow in memory, if there is enough of it. Raises OSError."""
     policy = building.host.policy
-    bytes_ = room(policy.builds_at_once) if policy.builds_in_memory else 0
+    bytes_ = free_space(policy.builds_at_once) if policy.builds_in_memory else 0
     if not bytes_ or building.expected * SPARE > bytes_:
         return False
     building.in_memory = True
@@ -38,7 +38,7 @@ def use(building: Building) -> bool:
     if _libc.mount(b"tmpfs", target, b"tmpfs", 0, f"size={bytes_},mode=0755".encode()) != 0:
         building.in_memory = False
         return False
-    building.task.voice.line(f"Filling the tree in memory, where it may take {bytes_ // 1024**2} MiB.")
+    building.task.output.line(f"Filling the tree in memory, where it may take {bytes_ // 1024**2} MiB.")
     return True
 
 

@@ -28,7 +28,7 @@ _PACKAGE = re.compile(
 )
 
 
-def lend(paths: Paths, task: Task, sources: Sequence[str], options: Path | None, job: Path) -> Path | None:
+def link_cached(paths: Paths, task: Task, sources: Sequence[str], options: Path | None, job: Path) -> Path | None:
     """A folder with a link to each list of these sources (lines of sources.list(5)) as the mirrors have them now.
 
     `options` is a file of apt settings, `job` the job's own folder. None when apt cannot fetch every one of them: why, the
@@ -44,10 +44,10 @@ def lend(paths: Paths, task: Task, sources: Sequence[str], options: Path | None,
             "-o", "Acquire::GzipIndexes=false", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=1",
             "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15",
         ]  # fmt: skip
-        task.voice.command(argv)
+        task.output.command(argv)
         extra = {"APT_CONFIG": str(options)} if options else {}
         try:
-            run(argv, timeout=180, heard=task.voice.heard, stop=task.stop, extra=extra)
+            run(argv, timeout=180, heard=task.output.heard, stop=task.stop, extra=extra)
         except CommandFailed:
             return None
         return _links(kept, job / cache.LISTS)

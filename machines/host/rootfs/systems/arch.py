@@ -45,7 +45,7 @@ WantedBy=multi-user.target
 
 
 @dataclass
-class Way:
+class Preparation:
     """What prepare() found out."""
 
     servers: list[str]
@@ -54,7 +54,7 @@ class Way:
     extra: dict[str, str] = field(default_factory=dict)
 
 
-def also(_: ArchRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
+def extra_packages(_: ArchRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
     """Packages that the answers of the first boot need."""
     return ("sudo",) if first_boot.user else ()
 
@@ -62,7 +62,7 @@ def also(_: ArchRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
 def packages_for(recipe: ArchRecipe, first_boot: FirstBoot) -> list[str]:
     """The base, what the first boot needs, then the recipe's own, each once; groups have plain names here."""
     own = [package.removeprefix("@") for package in recipe.packages]
-    return list(dict.fromkeys([*BASE, *also(recipe, first_boot), *own]))
+    return list(dict.fromkeys([*BASE, *extra_packages(recipe, first_boot), *own]))
 
 
 # --- prepare
@@ -70,18 +70,18 @@ def packages_for(recipe: ArchRecipe, first_boot: FirstBoot) -> list[str]:
 
 def prepare(building: Building) -> None:
     """The tools, the mirror, the keys, and whether the mirror answers: its indexes are fetched now."""
-    recipe, voice = _recipe(building), building.task.voice
+    recipe, output = _recipe(building), building.task.output
     tools.need("arch")
-    voice.line("Building with pacstrap.")
+    output.line("Building with pacstrap.")
     servers = servers_for(recipe)
     for server in servers[:3]:
-        voice.line(f"Packages from {server}")
+        output.line(f"Packages from {server}")
     gib = building.host.policy.cache_gib
-    lent = cache.lend(building.host.paths, "pacman", building.folder / cache.LENT) if gib else None
+    lent = cache.link_cached(building.host.paths, "pacman", building.folder / cache.LENT) if gib else None
     building.undo.push(cache.forget, building.folder)
     config = _config(building, servers, make_keyring(building), lent or building.folder / "cache")
     proxy = {"http_proxy": recipe.proxy, "https_proxy": recipe.proxy} if recipe.proxy else {}
-    building.state = Way(servers, config, lent, proxy)
+    building.state = Preparation(servers, config, lent, proxy)
     probe = building.folder / "probe"
     shutil.rmtree(probe, ignore_errors=True)
     (probe / "var/lib/pacman").mkdir(parents=True)
@@ -176,12 +176,12 @@ def bootstrap(building: Building) -> None:
     """Everything in one go; pacstrap mounts what scripts need, in a namespace of its own."""
     way = building.state
     wanted = packages_for(_recipe(building), building.first_boot)
-    progress = Progress(building.task.voice.progress, building.enter)
+    progress = PacstrapProgress(building.task.output.progress, building.enter)
     argv = ["pacstrap", "-C", str(way.config), "-c", "-G", "-M", str(building.tree), *wanted]
     building.install(argv, progress.line, _explain(building), extra=way.extra, within=mounts.alone)
-    building.task.voice.progress(1.0, "all packages installed")
+    building.task.output.progress(1.0, "all packages installed")
     if way.packages:
-        cache.take_back(building.host.paths, "pacman", way.packages, building.host.policy.cache_gib)
+        cache.collect(building.host.paths, "pacman", way.packages, building.host.policy.cache_gib)
 
 
 def packages(building: Building) -> None:
@@ -222,7 +222,7 @@ _FETCHED = re.compile(r"^\s*\S+ downloading\.\.\.$")
 _DONE = re.compile(r"^(?:\(\s*\d+/\d+\) )?installing (\S+?)\.{3}")
 
 
-class Progress:
+class PacstrapProgress:
     """How far it is, out of pacman's lines. Feed it every line."""
 
     def __init__(self, progress: Callable[[float, str], None], enter: Callable[[str], None]) -> None:

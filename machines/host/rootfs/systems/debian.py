@@ -37,7 +37,7 @@ KEYS = {
 
 
 @dataclass
-class Way:
+class Preparation:
     """What prepare() found out: the tool, the release's own archives, and the recipe's further ones with their keys."""
 
     tool: str
@@ -48,7 +48,7 @@ class Way:
     lists: Path | None = None
 
 
-def also(_: DebianRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
+def extra_packages(_: DebianRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
     """Packages that the answers of the first boot need."""
     wanted = []
     if needs_locales(first_boot.locale):
@@ -62,7 +62,7 @@ def also(_: DebianRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
 
 def packages_for(recipe: DebianRecipe, first_boot: FirstBoot, sources: Sequence[Source]) -> list[str]:
     """The base, what the mirror and the first boot need, then the recipe's own, each once."""
-    wanted = [*_base_packages(recipe, sources), *also(recipe, first_boot), *recipe.packages]
+    wanted = [*_base_packages(recipe, sources), *extra_packages(recipe, first_boot), *recipe.packages]
     return list(dict.fromkeys(wanted))
 
 
@@ -99,14 +99,14 @@ def sources_for(recipe: DebianRecipe) -> list[Source]:
 
 def prepare(building: Building) -> None:
     """The tool, the keys, the sources, and whether the mirror has the release."""
-    recipe, voice = _recipe(building), building.task.voice
-    way = building.state = Way(bootstrappers.tool(recipe.tool), bootstrappers.keyring(recipe.distribution))
-    voice.line(f"Building with {way.tool}.")
+    recipe, output = _recipe(building), building.task.output
+    way = building.state = Preparation(bootstrappers.tool(recipe.tool), bootstrappers.keyring(recipe.distribution))
+    output.line(f"Building with {way.tool}.")
     _check_variant(recipe, way.tool)
     sources = sources_for(recipe)
     _check_keyring(recipe, way.keyring)
     for source in sources:
-        voice.line(f"Packages from {source.uri} {source.suite} {' '.join(source.components)}")
+        output.line(f"Packages from {source.uri} {source.suite} {' '.join(source.components)}")
     way.extra = [(r, _key_file(building, number, r)) for number, r in enumerate(recipe.repositories, 1)]
     way.options = _apt_options(building)
     way.lists = _lists(building, sources)
@@ -117,7 +117,7 @@ def prepare(building: Building) -> None:
     if len(way.sources) < len(sources):
         way.lists = _lists(building, way.sources)
     for repository in recipe.repositories:
-        voice.line(f"Packages also from {repository.uri} {repository.suite} {' '.join(repository.components)}")
+        output.line(f"Packages also from {repository.uri} {repository.suite} {' '.join(repository.components)}")
 
 
 def _recipe(building: Building) -> DebianRecipe:
@@ -150,7 +150,7 @@ def _lists(building: Building, sources: Sequence[Source]) -> Path | None:
     remote = all("http://" in line or "https://" in line for line in lines)
     if way.tool != "mmdebstrap" or not host.policy.cache_gib or not remote:
         return None
-    return apt_lists.lend(host.paths, building.task, lines, way.options, building.folder)
+    return apt_lists.link_cached(host.paths, building.task, lines, way.options, building.folder)
 
 
 def _key_file(building: Building, number: int, repository: AptRepository) -> Path | None:
@@ -184,7 +184,7 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
             or ("No such file" in failed.tail)
         )
         if missing and not needed:
-            building.task.voice.line(f"{source.uri} has no {source.suite}; going on without it.")
+            building.task.output.line(f"{source.uri} has no {source.suite}; going on without it.")
             return False
         if missing:
             raise Problem(
@@ -201,8 +201,8 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
 def bootstrap(building: Building) -> None:
     """mmdebstrap installs everything in one go, and its words say when the second part begins; debootstrap only makes
     the smallest system."""
-    recipe, way, voice = _recipe(building), building.state, building.task.voice
-    progress = bootstrappers.Progress(voice.progress, building.enter)
+    recipe, way, output = _recipe(building), building.state, building.task.output
+    progress = bootstrappers.Progress(output.progress, building.enter)
     plan = Plan(recipe.release, recipe.variant, _base_packages(recipe, way.sources), way.sources,
                 keyring=way.keyring, options=way.options, distribution=recipe.distribution,
                 merge_usr=recipe.release in OLD)  # fmt: skip
@@ -212,7 +212,7 @@ def bootstrap(building: Building) -> None:
         return
     gib = building.host.policy.cache_gib
     names = apt_lists.names(way.lists) if way.lists else {}
-    lent = cache.lend(building.host.paths, "apt", building.folder / cache.LENT, names) if gib else None
+    lent = cache.link_cached(building.host.paths, "apt", building.folder / cache.LENT, names) if gib else None
     building.undo.push(cache.forget, building.folder)
     include = packages_for(recipe, building.first_boot, way.sources)
     plan = replace(
@@ -223,9 +223,9 @@ def bootstrap(building: Building) -> None:
     argv, extra = bootstrappers.mmdebstrap(plan, building.tree), {"TMPDIR": str(scratch)}
     building.install(argv, progress.line, _explain(building), extra=extra, talks_on_errors=True)
     if lent:
-        cache.take_back(building.host.paths, "apt", lent, gib, names)
+        cache.collect(building.host.paths, "apt", lent, gib, names)
         cache.forget(building.folder)
-    voice.progress(1.0, "all packages installed")
+    output.progress(1.0, "all packages installed")
 
 
 def _source(repository: AptRepository, key: Path | None) -> str:
@@ -258,7 +258,7 @@ def packages(building: Building) -> None:
     # systemd-resolved has made it a link to a service that does not run here.
     tree.write_text(root, "etc/resolv.conf", RESOLV_CONF.read_text())
     tree.write_text(root, POLICY_RC, "#!/bin/sh\nexit 101\n", 0o755)  # no service starts during a build
-    progress = bootstrappers.Progress(building.task.voice.progress, building.enter)
+    progress = bootstrappers.Progress(building.task.output.progress, building.enter)
     apt = ["chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
     try:
         building.install([*apt, "update"], progress.line, _explain(building))

@@ -45,7 +45,7 @@ NEW_PLACE_SINCE = {"fedora": 36, "centos": 10, "almalinux": 10, "rocky": 10}
 
 
 @dataclass
-class Way:
+class Preparation:
     """What prepare() found out: the tool, the options of every command, what it needs in its environment."""
 
     tool: str
@@ -53,7 +53,7 @@ class Way:
     extra: dict[str, str]
 
 
-def also(_: DnfRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
+def extra_packages(_: DnfRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
     """Packages that the answers of the first boot need."""
     wanted = []
     if needs_locales(first_boot.locale):
@@ -67,7 +67,9 @@ def also(_: DnfRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
 
 def packages_for(recipe: DnfRecipe, first_boot: FirstBoot) -> list[str]:
     """The base, what the first boot needs, then the recipe's own, each once."""
-    return list(dict.fromkeys([*BASE, *ALSO[recipe.distribution], *also(recipe, first_boot), *recipe.packages]))
+    return list(
+        dict.fromkeys([*BASE, *ALSO[recipe.distribution], *extra_packages(recipe, first_boot), *recipe.packages])
+    )
 
 
 def database(recipe: DnfRecipe) -> Database:
@@ -86,12 +88,12 @@ def database(recipe: DnfRecipe) -> Database:
 
 def prepare(building: Building) -> None:
     """The tools, the repositories, and whether these answer: their indexes are fetched now."""
-    recipe, voice = _recipe(building), building.task.voice
+    recipe, output = _recipe(building), building.task.output
     tools.need("dnf")
     tool = "dnf5" if tools.which("dnf5") else "dnf"
-    voice.line(f"Building with {tool}.")
+    output.line(f"Building with {tool}.")
     extra = rpms.home(building, database(recipe))
-    building.state = Way(tool, [*_common(building, tool), *_repositories(building)], extra)
+    building.state = Preparation(tool, [*_common(building, tool), *_repositories(building)], extra)
     probe = building.folder / "probe"
     shutil.rmtree(probe, ignore_errors=True)
     probe.mkdir()
@@ -152,14 +154,14 @@ def _repositories(building: Building) -> list[str]:
         return [f"--setopt=reposdir={rpms.write_repositories(building, recipe.repositories)}"]
     if not rpms.has_repositories(HOST_REPOSITORIES):
         raise rpms.no_repositories("rpm packages")
-    building.task.voice.line("Packages from the repositories of this host itself")
+    building.task.output.line("Packages from the repositories of this host itself")
     return [f"--setopt=reposdir={','.join(str(folder) for folder in HOST_REPOSITORIES if folder.is_dir())}"]
 
 
 def _dnf(building: Building, words: list[str], root: Path, within: Callable[[], None] | None = None) -> None:
     way = building.state
     argv = [way.tool, *way.common, f"--installroot={root}", *words]
-    progress = Progress(building.task.voice.progress, building.enter)
+    progress = DnfProgress(building.task.output.progress, building.enter)
     building.install(
         argv, progress.line, lambda failed, said: rpms.explain(failed, said, root), extra=way.extra, within=within
     )
@@ -173,7 +175,7 @@ def bootstrap(building: Building) -> None:
     mounts.make_points(building.tree)
     wanted = packages_for(_recipe(building), building.first_boot)
     _dnf(building, ["install", *wanted], building.tree, mounts.around(building.tree))
-    building.task.voice.progress(1.0, "all packages installed")
+    building.task.output.progress(1.0, "all packages installed")
     rpms.trim_cache(building)
 
 
@@ -209,7 +211,7 @@ _DONE = re.compile(r"^\s+(?:Installing|Upgrading|Reinstalling)\s*: (\S+)\s+(\d+)
 _FIVE = re.compile(r"^\[\s*(\d+)/\s*(\d+)\] (Installing |Upgrading |Reinstalling )?\S.* 100% ")
 
 
-class Progress:
+class DnfProgress:
     """How far it is, out of the lines of dnf 4 or 5. Feed it every line."""
 
     def __init__(self, progress: Callable[[float, str], None], enter: Callable[[str], None]) -> None:

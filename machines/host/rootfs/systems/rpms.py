@@ -65,7 +65,7 @@ def hand_over(building: Building, database: Database) -> None:
     """The database anew, by the tree's own rpm and in its own format. Raises CommandFailed or OSError."""
     root, exported = building.tree, building.folder / "packages.hdrs"
     if not any(tree.exists(root, f"{folder}/rpmdb") for folder in ("usr/bin", "bin")):
-        building.task.voice.line("There is no rpm in the tree, so its package database stays as this host wrote it.")
+        building.task.output.line("There is no rpm in the tree, so its package database stays as this host wrote it.")
         return
     argv = [
         "rpmdb",
@@ -78,7 +78,7 @@ def hand_over(building: Building, database: Database) -> None:
         run(argv, timeout=120, to=file)
     for name in tree.names(root, database.path):
         tree.unlink(root, f"{database.path}/{name}")
-    building.task.voice.line("The machine's own rpm takes over its package database.")
+    building.task.output.line("The machine's own rpm takes over its package database.")
     run(["chroot", str(root), "rpmdb", "--importdb"], timeout=300, stdin=exported.read_bytes())
     exported.unlink()
 
@@ -101,7 +101,7 @@ def write_repositories(
         key = folder / f"{repository.id}.asc"
         key.write_text(repository.key + "\n")
         (folder / f"{repository.id}.repo").write_text(stanza(repository, f"file://{key}", more))
-        building.task.voice.line(f"Packages from {repository.url} ({repository.id})")
+        building.task.output.line(f"Packages from {repository.url} ({repository.id})")
     return folder
 
 
@@ -145,7 +145,7 @@ def keep_repositories(
     """Into the tree, so that the machine can update itself; a file:// of this host is nothing to the machine."""
     for repository in repositories:
         if repository.url.startswith("file:"):
-            building.task.voice.line(f"{repository.id} lies on this host itself, so the machine is not given it.")
+            building.task.output.line(f"{repository.id} lies on this host itself, so the machine is not given it.")
             continue
         key = f"{KEYS}/nspawnpanel-{repository.id}.asc"
         tree.write_text(building.tree, key, repository.key + "\n")

@@ -38,7 +38,7 @@ SUDO_RULE = "Defaults:%wheel !targetpw\n%wheel ALL=(ALL:ALL) ALL\n"
 
 
 @dataclass
-class Way:
+class Preparation:
     """What prepare() found out: the options of every command, its environment, whether rpm can write openSUSE's format;
     `keys` are the files of the only keys that packages may be signed with."""
 
@@ -48,7 +48,7 @@ class Way:
     direct: bool = True
 
 
-def also(_: SuseRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
+def extra_packages(_: SuseRecipe, first_boot: FirstBoot) -> tuple[str, ...]:
     """Packages that the answers of the first boot need."""
     wanted = []
     if needs_locales(first_boot.locale):
@@ -65,7 +65,9 @@ def packages_for(recipe: SuseRecipe, first_boot: FirstBoot) -> list[str]:
     leap_16 = recipe.release[:2].isdigit() and int(recipe.release[:2]) >= 16
     brand = "Leap-release" if leap_16 else "openSUSE-release"
     own = [f"pattern:{word[1:]}" if word.startswith("@") else word for word in recipe.packages]
-    return list(dict.fromkeys([*BASE, brand, MANAGER if leap_16 else NETWORKD, *also(recipe, first_boot), *own]))
+    return list(
+        dict.fromkeys([*BASE, brand, MANAGER if leap_16 else NETWORKD, *extra_packages(recipe, first_boot), *own])
+    )
 
 
 # --- prepare
@@ -73,16 +75,16 @@ def packages_for(recipe: SuseRecipe, first_boot: FirstBoot) -> list[str]:
 
 def prepare(building: Building) -> None:
     """The tools, the repositories, and whether these answer: their indexes are fetched now."""
-    recipe, voice = _recipe(building), building.task.voice
+    recipe, output = _recipe(building), building.task.output
     tools.need("suse")
-    voice.line("Building with zypper.")
-    way = building.state = Way()
+    output.line("Building with zypper.")
+    way = building.state = Preparation()
     if recipe.repositories:
         repositories = rpms.write_repositories(building, recipe.repositories, ZYPPER_ONLY)
     else:
         if not rpms.has_repositories([HOST_REPOSITORIES]):
             raise rpms.no_repositories("openSUSE")
-        voice.line("Packages from the repositories of this host itself")
+        output.line("Packages from the repositories of this host itself")
         repositories = _of_the_host(building)
     way.direct = rpms.can_write(building, FORMAT)
     way.extra = rpms.home(building, Database(NEW_PLACE, FORMAT if way.direct else "sqlite")) | _settings(building)
@@ -142,14 +144,14 @@ def _zypper(building: Building, words: list[str], root: Path, within: Callable[[
     for key in way.keys:
         _trust(way, key, root)
     argv = ["zypper", *way.common, f"--root={root}", *words]
-    progress = Progress(building.task.voice.progress, building.enter)
+    progress = ZypperProgress(building.task.output.progress, building.enter)
     building.install(
         argv, progress.line, lambda failed, said: rpms.explain(failed, said, root),
         extra=way.extra, within=within, codes=(0, SCRIPT_FAILED),
     )  # fmt: skip
 
 
-def _trust(way: Way, key: Path, root: Path) -> None:
+def _trust(way: Preparation, key: Path, root: Path) -> None:
     """Into the tree's own database. Raises Problem key-unknown for a key that rpm cannot use."""
     try:
         run(["rpm", f"--root={root}", "--import", "--", str(key)], extra=way.extra)
@@ -169,7 +171,7 @@ def bootstrap(building: Building) -> None:
     wanted = packages_for(_recipe(building), building.first_boot)
     options = ["--no-recommends", "--auto-agree-with-licenses", "--download-in-advance"]
     _zypper(building, ["install", *options, *wanted], building.tree, mounts.around(building.tree))
-    building.task.voice.progress(1.0, "all packages installed")
+    building.task.output.progress(1.0, "all packages installed")
     rpms.trim_cache(building)
 
 
@@ -207,7 +209,7 @@ _FETCHED = re.compile(r"^Retrieving(?: package|:) (\S+) .*?\((\d+)/(\d+)\)")
 _DONE = re.compile(r"^\(\s*(\d+)/(\d+)\) Installing: (\S+)")
 
 
-class Progress:
+class ZypperProgress:
     """How far it is, out of the lines of zypper. Feed it every line."""
 
     def __init__(self, progress: Callable[[float, str], None], enter: Callable[[str], None]) -> None:

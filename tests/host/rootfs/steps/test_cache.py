@@ -38,11 +38,11 @@ def names(tmp_path):
 
 def build(paths, tmp_path, names, fetches):
     """What a build was lent; it fetches these files besides."""
-    lent = cache.lend(paths, "apt", tmp_path / "job/packages", names)
+    lent = cache.link_cached(paths, "apt", tmp_path / "job/packages", names)
     found = {file.name: file.read_bytes() for file in lent.iterdir()}
     for name, data in fetches.items():
         (lent / name).write_bytes(data)
-    cache.take_back(paths, "apt", lent, 1, names)
+    cache.collect(paths, "apt", lent, 1, names)
     return found
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from machines.contract.problems import NotAllowed
 from machines.host.rootfs.steps import egress_proxy
-from machines.host.rootfs.steps.egress_proxy import Guard
+from machines.host.rootfs.steps.egress_proxy import EgressProxy
 
 HERE = ("127.0.0.1",)
 
@@ -52,10 +52,10 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 
 @contextlib.contextmanager
-def door(rules: tuple[str, ...], asked: str = "") -> Iterator[Guard]:
+def listener(rules: tuple[str, ...], asked: str = "") -> Iterator[EgressProxy]:
     """One in this very network."""
     listener = socket.create_server(("127.0.0.1", 0))
-    made = Guard(rules, os.open("/proc/self/ns/net", os.O_RDONLY), listener.getsockname()[1], asked)
+    made = EgressProxy(rules, os.open("/proc/self/ns/net", os.O_RDONLY), listener.getsockname()[1], asked)
     thread = threading.Thread(target=egress_proxy._serve, args=(made, listener))
     thread.start()
     yield made
@@ -65,7 +65,7 @@ def door(rules: tuple[str, ...], asked: str = "") -> Iterator[Guard]:
     os.close(made.namespace)
 
 
-def get(through: Guard, url: str) -> bytes:
+def get(through: EgressProxy, url: str) -> bytes:
     proxies = ProxyHandler({"http": through.variables["http_proxy"], "https": through.variables["https_proxy"]})
     with build_opener(proxies).open(url, timeout=10) as answer:
         return answer.read()
@@ -80,7 +80,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_request_goes_through_and_its_connection_is_not_used_again(server: ThreadingHTTPServer) -> None:
     port = server.server_port
-    with door(HERE) as opened:
+    with listener(HERE) as opened:
         assert get(opened, f"http://127.0.0.1:{port}/a?b=c") == b"/a?b=c" * 1000
     assert server.seen == [("/a?b=c", "close", f"127.0.0.1:{port}")]  # type: ignore[attr-defined]
     assert (opened.refused, opened.failures) == ([], [])
@@ -88,7 +88,7 @@ def test_a_request_goes_through_and_its_connection_is_not_used_again(server: Thr
 
 def test_what_the_policy_leaves_out_is_refused_before_anything_is_connected(server: ThreadingHTTPServer) -> None:
     url = f"http://127.0.0.1:{server.server_port}/"
-    with door(("public", "private"), "images.example") as opened, pytest.raises(HTTPError, match="403"):
+    with listener(("public", "private"), "images.example") as opened, pytest.raises(HTTPError, match="403"):
         get(opened, url)
     assert "images.example redirects to 127.0.0.1, the host itself" in opened.refused[0].message
     assert server.seen == []  # type: ignore[attr-defined]
@@ -96,14 +96,14 @@ def test_what_the_policy_leaves_out_is_refused_before_anything_is_connected(serv
 
 def test_a_name_is_judged_by_the_address_it_has(server: ThreadingHTTPServer) -> None:
     url = f"http://localhost:{server.server_port}/"
-    with door(("public",), "localhost") as opened, pytest.raises(HTTPError, match="403"):
+    with listener(("public",), "localhost") as opened, pytest.raises(HTTPError, match="403"):
         get(opened, url)
     assert "localhost leads to" in opened.refused[0].message
 
 
 @pytest.mark.parametrize("spelt", ["2130706433", "0x7f000001", "127.1", "017700000001", "[::ffff:127.0.0.1]", "0"])
 def test_no_spelling_of_a_number_gets_past(spelt: str, server: ThreadingHTTPServer) -> None:
-    with door(("public", "private")) as opened, pytest.raises(HTTPError, match="403"):
+    with listener(("public", "private")) as opened, pytest.raises(HTTPError, match="403"):
         get(opened, f"http://{spelt}:{server.server_port}/")
     assert opened.refused
     assert server.seen == []  # type: ignore[attr-defined]
@@ -117,13 +117,13 @@ def test_an_address_this_host_has_is_the_host_itself() -> None:
 def test_a_name_with_one_address_that_is_refused_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(2, 1, 6, "", (address, 80)) for address in ("192.0.2.1", "169.254.169.254")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    asked = Guard(("public", "private"), 0, 0, "two.example")
+    asked = EgressProxy(("public", "private"), 0, 0, "two.example")
     with pytest.raises(NotAllowed, match=r"two\.example leads to 169\.254\.169\.254"):
         asked.connect("http", "two.example", 80)
 
 
 def test_a_tunnel_is_judged_and_carried_as_it_is(server: ThreadingHTTPServer) -> None:
-    with door(HERE) as opened:
+    with listener(HERE) as opened:
         with socket.create_connection(("127.0.0.1", opened.port), 10) as line:
             line.sendall(f"CONNECT 127.0.0.1:{server.server_port} HTTP/1.1\r\n\r\n".encode())
             assert line.recv(1000).startswith(b"HTTP/1.1 200")
@@ -144,7 +144,7 @@ def test_a_tunnel_is_judged_and_carried_as_it_is(server: ThreadingHTTPServer) ->
     ],
 )  # fmt: skip
 def test_it_answers_nonsense_and_lives_on(head: bytes, server: ThreadingHTTPServer) -> None:
-    with door(HERE) as opened:
+    with listener(HERE) as opened:
         with socket.create_connection(("127.0.0.1", opened.port), 10) as line, contextlib.suppress(ConnectionError):
             line.sendall(head + b"\r\n\r\n")
             assert line.recv(100).startswith(b"HTTP/1.1 502")
@@ -152,7 +152,7 @@ def test_it_answers_nonsense_and_lives_on(head: bytes, server: ThreadingHTTPServ
 
 
 def test_what_could_not_be_reached_is_told_in_words() -> None:
-    with door((*HERE, "public")) as opened:
+    with listener((*HERE, "public")) as opened:
         for url in ("http://127.0.0.1:1/", "http://no-such-name.invalid/"):
             with pytest.raises(HTTPError, match="502"):
                 get(opened, url)
@@ -164,7 +164,7 @@ def test_the_host_s_own_proxy_is_asked_and_numbers_are_judged_all_the_same(
     server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
-    with door(("public",)) as opened:
+    with listener(("public",)) as opened:
         assert get(opened, "http://images.example/i")
         with pytest.raises(HTTPError, match="403"):
             get(opened, "http://169.254.169.254/")

@@ -11,8 +11,8 @@ import pytest
 from machines.contract import orders
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
-from machines.host.context.host_context import Task, ThisHost
-from machines.host.context.job_output import Voice
+from machines.host.context.host_context import HostContext, Task
+from machines.host.context.job_output import JobOutput
 from machines.host.policy.policy import Policy
 from machines.host.rootfs import build
 from machines.host.rootfs.steps import tmpfs_build
@@ -42,15 +42,15 @@ def building(paths):
     paths.machines.mkdir(parents=True, exist_ok=True)
     recipe = DebianRecipe(release="bookworm")
     order = orders.BuildBase(recipe=recipe, first_boot=FirstBoot())
-    task = Task(uuid4(), order, Voice(lambda _: None), time.time(), time.time() + 60)
-    host = ThisHost(paths, None, Policy())  # type: ignore[arg-type]
+    task = Task(uuid4(), order, JobOutput(lambda _: None), time.time(), time.time() + 60)
+    host = HostContext(paths, None, Policy())  # type: ignore[arg-type]
     made = Building(host, task, recipe, FirstBoot(), BuildSecrets())
     yield made
     build.clear(paths, task.job)
 
 
-def fill(building: Building, filler: Filler, monkeypatch, room: int) -> Filler:
-    monkeypatch.setattr(tmpfs_build, "room", lambda _: room)
+def fill(building: Building, filler: Filler, monkeypatch, free_space: int) -> Filler:
+    monkeypatch.setattr(tmpfs_build, "room", lambda _: free_space)
     monkeypatch.setattr(build, "builder_of", lambda _: filler)
     build.bootstrap(building)
     build.packages(building)
@@ -105,7 +105,7 @@ def test_a_host_may_forbid_it(building, monkeypatch):
     ("available", "at_once", "room"),
     [(16, 2, 4), (8, 2, 2), (7, 2, 0), (7, 1, 3.5), (1, 1, 0)],
 )
-def test_one_build_gets_its_share_of_half_of_what_is_available(tmp_path, available, at_once, room):
+def test_one_build_gets_its_share_of_half_of_what_is_available(tmp_path, available, at_once, free_space):
     meminfo: Path = tmp_path / "meminfo"
     meminfo.write_text(f"MemTotal:  64000000 kB\nMemAvailable: {available * 1024**2} kB\nHugePages_Total: 0\n")
-    assert tmpfs_build.room(at_once, meminfo) == room * 1024**3
+    assert tmpfs_build.free_space(at_once, meminfo) == free_space * 1024**3

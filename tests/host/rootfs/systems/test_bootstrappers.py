@@ -75,8 +75,8 @@ def test_a_mirror_without_updates_gives_its_lists_for_what_it_has(monkeypatch, t
     monkeypatch.setattr(debian, "_apt_options", lambda _: None)
     monkeypatch.setattr(debian, "_lists", lambda _, sources: tmp_path if len(sources) == 1 else None)
     monkeypatch.setattr(debian, "check_mirror", lambda *_, needed: needed)
-    recipe, voice = DebianRecipe(release="bookworm", mirror="http://m/debian"), SimpleNamespace(line=lambda _: None)
-    building = SimpleNamespace(recipe=recipe, task=SimpleNamespace(voice=voice), state=None)
+    recipe, output = DebianRecipe(release="bookworm", mirror="http://m/debian"), SimpleNamespace(line=lambda _: None)
+    building = SimpleNamespace(recipe=recipe, task=SimpleNamespace(output=output), state=None)
     debian.prepare(building)
     assert (building.state.sources, building.state.lists) == ([MAIN], tmp_path)
 

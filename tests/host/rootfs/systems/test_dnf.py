@@ -64,7 +64,7 @@ Complete!
 def test_progress_counts_packages_and_says_when_the_second_part_begins(text):
     told: list[tuple[float, str]] = []
     phases: list[str] = []
-    progress = dnf.Progress(lambda fraction, note: told.append((fraction, note)), phases.append)
+    progress = dnf.DnfProgress(lambda fraction, note: told.append((fraction, note)), phases.append)
     for line in text.splitlines():
         progress.line(line)
     assert phases == ["packages"]
