@@ -20,7 +20,7 @@ def test_its_steps_are_those_the_panel_names_before_they_begin():
 
 
 @pytest.mark.parametrize(
-    ("answers", "is_swift"),
+    ("answers", "is_instant"),
     [
         (FirstBoot(locale="de_DE.UTF-8"), True),
         (FirstBoot(locale="fr_FR.UTF-8"), False),

@@ -50,7 +50,7 @@ def building(paths):
 
 
 def fill(building: Building, filler: Filler, monkeypatch, free_space: int) -> Filler:
-    monkeypatch.setattr(tmpfs_build, "room", lambda _: free_space)
+    monkeypatch.setattr(tmpfs_build, "free_space", lambda _: free_space)
     monkeypatch.setattr(build, "builder_of", lambda _: filler)
     build.bootstrap(building)
     build.packages(building)
@@ -102,7 +102,7 @@ def test_a_host_may_forbid_it(building, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("available", "at_once", "room"),
+    ("available", "at_once", "free_space"),
     [(16, 2, 4), (8, 2, 2), (7, 2, 0), (7, 1, 3.5), (1, 1, 0)],
 )
 def test_one_build_gets_its_share_of_half_of_what_is_available(tmp_path, available, at_once, free_space):

@@ -34,7 +34,7 @@ Retrieving: tiny-system-1-1.x86_64 (tiny) (2/3),  41.1 MiB
 
 
 @pytest.mark.parametrize(
-    ("make", "text", "fetched"), [(arch.PacstrapProgress, SAID, "3 of 3 packages fetched"), (suse.PacstrapProgress, ZYPPER, "2 of 3 packages fetched")]
+    ("make", "text", "fetched"), [(arch.PacstrapProgress, SAID, "3 of 3 packages fetched"), (suse.ZypperProgress, ZYPPER, "2 of 3 packages fetched")]
 )  # fmt: skip
 def test_progress_counts_packages_and_says_when_the_second_part_begins(make, text, fetched):
     told: list[tuple[float, str]] = []
