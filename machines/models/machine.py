@@ -209,6 +209,6 @@ class Machine(models.Model):
         return applied is not None and self.fingerprint != f"{applied.nspawn_sha256}.{applied.limits_sha256}"
 
     @property
-    def has_foreign_configuration(self) -> bool:
+    def has_unmanaged_files(self) -> bool:
         """The host has files that are not the ones we applied last: they must not be overwritten unseen."""
         return self.drifted if self.applied_id else self.fingerprint != "absent.absent"

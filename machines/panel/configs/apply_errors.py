@@ -147,7 +147,7 @@ class Way(StrEnum):
 def rebase(machine: Machine, *, by: User, seen: str, way: Way) -> None:
     """Base the draft on what the host has.
 
-    Raises Newer, Busy, and Problem when nothing was found or a form cannot hold it.
+    Raises StaleDraft, Busy, and Problem when nothing was found or a form cannot hold it.
     """
     with transaction.atomic():
         draft = locked(machine, seen)

@@ -28,7 +28,7 @@ from machines.panel.orders.dispatch import Busy
 OPEN = (Revision.State.DRAFT, Revision.State.APPLYING)
 
 
-class Newer(Problem):
+class StaleDraft(Problem):
     """Somebody saved, applied or discarded the draft meanwhile. `draft` is theirs, if there is one."""
 
     code = "draft-newer"
@@ -41,7 +41,7 @@ class Newer(Problem):
         self.draft = draft
 
 
-class Foreign(Problem):
+class UnmanagedFiles(Problem):
     code = "config-foreign"
 
 
@@ -65,7 +65,7 @@ def stamp(machine: Machine, draft: Revision | None) -> str:
     return f"{draft.pk}.{draft.changed_at.isoformat()}" if draft and draft.pk else f"none.{machine.applied_id or 0}"
 
 
-def is_foreign(machine: Machine) -> bool:
+def is_unmanaged(machine: Machine) -> bool:
     """The host has files of somebody else for a machine that we never configured."""
     return machine.applied is None and {machine.nspawn_sha256, machine.limits_sha256} != {ABSENT}
 
@@ -100,7 +100,7 @@ def files(revision: Revision | None) -> Files:
 def locked(machine: Machine, seen: str) -> Revision | None:
     """The draft, if it is the one that was seen and no job holds it. Call in a transaction.
 
-    Raises Newer, or Busy.
+    Raises StaleDraft, or Busy.
     """
     fresh = Machine.objects.select_for_update(of=("self",)).select_related("applied").get(pk=machine.pk)
     draft = current(fresh)
@@ -108,15 +108,15 @@ def locked(machine: Machine, seen: str) -> Revision | None:
     if job:
         raise Busy(job)
     if stamp(fresh, draft) != seen:
-        raise Newer(draft)
+        raise StaleDraft(draft)
     return draft
 
 
 @contextmanager
 def saving(machine: Machine, *, seen: str) -> Iterator[Revision | None]:
-    """A transaction in which the draft that was seen, or one that is new, may be saved. Raises Newer, Busy, Foreign."""
-    if is_foreign(machine):
-        raise Foreign(f"{machine.host} has files for {machine.name} that were not written here.")
+    """A transaction in which the draft that was seen, or one that is new, may be saved. Raises StaleDraft, Busy, UnmanagedFiles."""
+    if is_unmanaged(machine):
+        raise UnmanagedFiles(f"{machine.host} has files for {machine.name} that were not written here.")
     with transaction.atomic():
         yield locked(machine, seen)
 
@@ -127,7 +127,7 @@ def authored(by: User) -> dict[str, Any]:
 
 
 def save_texts(machine: Machine, texts: Files, *, by: User, seen: str) -> Revision:
-    """Keep both files as the draft, word for word. Raises Newer, Busy, Foreign."""
+    """Keep both files as the draft, word for word. Raises StaleDraft, Busy, UnmanagedFiles."""
     with saving(machine, seen=seen) as there:
         draft = there or new(machine)
         draft.take_files(texts.nspawn, texts.limits)
@@ -141,7 +141,7 @@ def save_texts(machine: Machine, texts: Files, *, by: User, seen: str) -> Revisi
 
 
 def restore(machine: Machine, source: Revision, *, by: User, seen: str) -> Revision:
-    """Make the draft out of an older revision; the draft that was seen goes. Raises Newer, Busy."""
+    """Make the draft out of an older revision; the draft that was seen goes. Raises StaleDraft, Busy."""
     with transaction.atomic():
         old = locked(machine, seen)
         if old:
@@ -163,7 +163,7 @@ def keep_rows(draft: Revision, binds: list[BindMount], ports: list[PortForward])
 
 
 def discard(machine: Machine, *, seen: str) -> None:
-    """Raises Newer, Busy."""
+    """Raises StaleDraft, Busy."""
     with transaction.atomic():
         draft = locked(machine, seen)
         if draft:
@@ -190,7 +190,7 @@ def apply(
 ) -> Job:
     """Number the draft and order it onto the host.
 
-    Raises Newer, Busy, NotAllowed, and Problem when there is nothing to apply or it would not hold.
+    Raises StaleDraft, Busy, NotAllowed, and Problem when there is nothing to apply or it would not hold.
     """
     with transaction.atomic():
         draft = locked(machine, seen)

@@ -59,7 +59,7 @@ def _seen(machine: Machine, paths: Sequence[str], sums: Sequence[str]) -> list[L
 def absorb(machine: Machine, *, by: User, paths: Sequence[str], sums: Sequence[str], seen: str) -> Revision:
     """Put what these files hold into the draft, or into a new one; the last file wins, as with systemd.
 
-    Raises Changed, Newer, Busy.
+    Raises Changed, StaleDraft, Busy.
     """
     files = _seen(machine, paths, sums)
     with transaction.atomic():

@@ -132,7 +132,7 @@ def _step(machine: Machine, says: Says, formerly: Says, read: validation.Read) -
     before = drafts.files(machine.applied)
     after = put(before, says, formerly)
     changes = diffs.settings(before, after)
-    if drafts.is_foreign(machine):
+    if drafts.is_unmanaged(machine):
         return Step(machine, changes, "Its files on the host were not written here. Adopt them first.")
     if drafts.current(machine):
         return Step(machine, changes, "It has a draft. Apply or discard that first.")

@@ -35,14 +35,14 @@ def cancel(job: Job, *, by: User) -> bool:
         .filter(pk=job.pk, cancel_asked_at=None)
         .update(cancel_asked_at=now, cancelled_by=by.username)
     )
-    transaction.on_commit(dispatch.poke)
+    transaction.on_commit(dispatch.wake)
     return bool(unsent or asked)
 
 
 def finalize(job: Job, report: reports.Outcome) -> None:
     """Its host has ended it; the job's row says so already."""
     if operations.of(job.op).brings_archive:
-        archive_files.settle(job, report.result if report.state == "succeeded" else {})
+        archive_files.finalize(job, report.result if report.state == "succeeded" else {})
     _of_its_machine(job, report)
     rollouts.job_ended(job)
 
@@ -50,7 +50,7 @@ def finalize(job: Job, report: reports.Outcome) -> None:
 def abandoned(job: Job) -> None:
     """A job that ended without its host: its revision is a draft again, the machine it was to build is not there."""
     if operations.of(job.op).brings_archive:
-        archive_files.settle(job)
+        archive_files.finalize(job)
     _not_done_to(job)
     rollouts.job_ended(job)
 

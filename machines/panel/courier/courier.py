@@ -267,7 +267,7 @@ class Courier:
 
     def sweep(self, now: datetime) -> None:
         """Orders nobody accepted in time, and what may no longer be claimed of silent hosts."""
-        freshness.bring_back(now)
+        freshness.clamp_future(now)
         overdue = Job.objects.waiting().filter(expires_at__lte=now)
         for job in overdue[:AT_ONCE]:
             if job.sends:

@@ -18,7 +18,15 @@ from machines.contract.configuration.setting import Kind, Setting
 from machines.models import BindMount, Host, Machine, PortForward, Revision, User
 from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows, port_rows
 from machines.panel.configs import drafts
-from machines.panel.forms.setting_fields import BOUNDED, PLAIN_TYPING, field_of, help_of, lines_of, living, rows_of
+from machines.panel.forms.setting_fields import (
+    BOUNDED,
+    PLAIN_TYPING,
+    active_forms,
+    field_of,
+    help_of,
+    lines_of,
+    rows_of,
+)
 
 OTHER = "other"
 OWN_RANGE = "private_users_range"
@@ -245,7 +253,7 @@ class Configurator:
             ports = self.instance.ports.all() if port_rows is None else ports
         self.binds = BindFormSet(data, prefix="binds", initial=[_initial(row, BindForm) for row in binds] or None)
         self.ports = PortFormSet(data, prefix="ports", initial=[_initial(row, PortForm) for row in ports] or None)
-        self.unless_said: dict[str, str] = {}  # setting → what it shall be where the form says nothing of it
+        self.defaults: dict[str, str] = {}  # setting → what it shall be where the form says nothing of it
         self.rows = {name: rows_of(setting, self.instance.value(name), data) for name, setting in IN_ROWS.items()}
 
     @property
@@ -274,12 +282,12 @@ class Configurator:
         found = _errors_of(self.form)
         for title, rows in (("Bind", self.binds), ("Port", self.ports)):
             found += [("", f"{title}s", str(text)) for text in rows.non_form_errors()] if rows.is_bound else []
-            for number, row in enumerate(living(rows), 1):
+            for number, row in enumerate(active_forms(rows), 1):
                 found += [(at, f"{title} {number}, {label}", text) for at, label, text in _errors_of(row)]
         for name, rows in self.rows.items():
             title = PLAIN[name].title
             found += [("", title, str(text)) for text in rows.non_form_errors()] if rows.is_bound else []
-            for number, row in enumerate(living(rows), 1):
+            for number, row in enumerate(active_forms(rows), 1):
                 found += [(at, f"{title} {number}, {label}", text) for at, label, text in _errors_of(row)]
         return found
 
@@ -287,15 +295,15 @@ class Configurator:
         """Every setting that is no column, as it was typed or as it was."""
         said = self.form.plain()
         for name, rows in self.rows.items():
-            said[name] = lines_of(living(rows)) if rows.is_bound else self.instance.value(name)
-        said |= {name: text for name, text in self.unless_said.items() if not said[name]}
+            said[name] = lines_of(active_forms(rows)) if rows.is_bound else self.instance.value(name)
+        said |= {name: text for name, text in self.defaults.items() if not said[name]}
         return {name: said[name] for name in PLAIN if said[name]}
 
     def preview(self) -> tuple[str, str]:
         """Both files as they would be written, without saving anything. The form must be valid."""
         revision: Revision = self.form.save(commit=False)
         revision.settings = self.settings()
-        binds, ports = ([row.instance for row in living(rows)] for rows in (self.binds, self.ports))
+        binds, ports = ([row.instance for row in active_forms(rows)] for rows in (self.binds, self.ports))
         return revision.render_nspawn(binds, ports), revision.render_limits()
 
     def save(self, **fields: Any) -> Revision:
@@ -312,7 +320,7 @@ class Configurator:
         return revision
 
     def save_draft(self, machine: Machine, *, by: User, seen: str) -> Revision:
-        """Keep it as the machine's draft, in place of the one that was seen. Raises Newer, Busy, Foreign."""
+        """Keep it as the machine's draft, in place of the one that was seen. Raises StaleDraft, Busy, UnmanagedFiles."""
         with drafts.saving(machine, seen=seen):
             return self.save(**drafts.authored(by))
 
@@ -323,7 +331,7 @@ class Configurator:
         for name, setting in PLAIN.items():
             before = self.instance.value(name).split("\n")
             if name in self.rows:
-                for row in living(self.rows[name]):
+                for row in active_forms(self.rows[name]):
                     if self._is_new(setting, row.value(), before):
                         row.add_error("part0", self._too_old(setting, row.value()))
                 continue
@@ -360,7 +368,7 @@ class Configurator:
 
     def _check_binds(self) -> None:
         seen: set[str] = set()
-        for row in living(self.binds):
+        for row in active_forms(self.binds):
             target = row.cleaned_data.get("target") or row.cleaned_data.get("source", "")
             if target and target.rstrip("/") in seen:
                 at = "target" if row.cleaned_data.get("target") else "source"
@@ -372,7 +380,7 @@ class Configurator:
                 row.add_error("ownership", f"{option} needs systemd {needs}; {self._has_systemd()}.")
 
     def _check_ports(self) -> None:
-        rows = [row for row in living(self.ports) if row.cleaned_data.get("host_port")]
+        rows = [row for row in active_forms(self.ports) if row.cleaned_data.get("host_port")]
         mode = nspawn.NETWORK_MODES.get(self.form.data.get(self.form.add_prefix("network_mode"), ""))
         taken = self._ports_of_others([row.cleaned_data["host_port"] for row in rows])
         seen: set[tuple[str, int]] = set()
@@ -425,7 +433,7 @@ def _errors_of(form: "forms.BaseForm") -> list[tuple[str, str, str]]:
 
 def _replace(revision: Revision, model: type[BindMount] | type[PortForward], rows: "forms.BaseFormSet[Any]") -> None:
     model._default_manager.filter(revision=revision).delete()
-    kept = [row.instance for row in living(rows)]
+    kept = [row.instance for row in active_forms(rows)]
     for position, instance in enumerate(kept):
         instance.pk, instance.revision, instance.position = None, revision, position
     model._default_manager.bulk_create(kept)

@@ -181,10 +181,10 @@ class SourceForm(forms.Form, Generic[_Recipe]):
                 found += errors_of(row, f"Repository {number}, ")
         return found
 
-    def hush(self) -> None:
+    def clear_errors(self) -> None:
         """Say nothing of what is wrong: the page was sent to change its shape, not to be taken."""
         self.errors.clear()
-        self.keep_fitting()
+        self.reset_incompatible()
         if self.repositories is not None and self.repositories.is_bound:
             for row in self.repositories.forms:
                 row.errors.clear()
@@ -196,7 +196,7 @@ class SourceForm(forms.Form, Generic[_Recipe]):
         rows = bool(self.repositories is not None and self.folds_rows and self.repositories.forms)
         return rows or any(f.errors or (f.value() or "") != (f.field.initial or "") for f in fields)
 
-    def keep_fitting(self) -> None:
+    def reset_incompatible(self) -> None:
         """Drop what another system's form had in a field of the same name."""
 
     def _living(self) -> list[Any]:
@@ -304,7 +304,7 @@ class RpmForm(_OtherPackages, SourceForm[recipes.DnfRecipe]):
         self.fields["release"].initial = usual
         self.fields["release"].help_text = f"Such as {usual}."
 
-    def keep_fitting(self) -> None:
+    def reset_incompatible(self) -> None:
         of_others = {*RELEASES, *RPM_RELEASES.values()}
         if self.data.get("release", "") in {"", *of_others}:
             self.data = {**{name: self.data[name] for name in self.data}, "release": RPM_RELEASES[self.system]}

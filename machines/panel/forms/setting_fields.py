@@ -160,7 +160,7 @@ def rows_of(setting: Setting, current: str, data: Any = None) -> "forms.BaseForm
     return rows
 
 
-def living(rows: "forms.BaseFormSet[Any]") -> list[Any]:
+def active_forms(rows: "forms.BaseFormSet[Any]") -> list[Any]:
     """The rows that were filled in and not taken away, in the order of the page."""
     if not rows.is_bound:
         return []

@@ -37,7 +37,7 @@ class _Choice(forms.Form):
     def trouble(self) -> list[tuple[str, str, str]]:
         return errors_of(self)
 
-    def hush(self) -> None:
+    def clear_errors(self) -> None:
         self.errors.clear()
 
     @property
@@ -234,13 +234,13 @@ class Source:
     def errors(self) -> list[tuple[str, str, str]]:
         return [*self.form.trouble(), *self._wrong]
 
-    def hush(self) -> None:
-        self.form.hush()
+    def clear_errors(self) -> None:
+        self.form.clear_errors()
 
     def fit(self) -> None:
         """What was typed for another source shall not stand in the way of this one."""
         if isinstance(self.form, SourceForm):
-            self.form.keep_fitting()
+            self.form.reset_incompatible()
 
     def token(self) -> str:
         """What the host needs to fetch an archive; "" for every other source."""

@@ -46,7 +46,7 @@ def note(host: Host, at: float) -> bool:
     return True
 
 
-def bring_back(now: datetime) -> None:
+def clamp_future(now: datetime) -> None:
     """What was kept while our own clock was ahead is in the future once that is right again: no dead host may be taken for
     one that lives until then."""
     latest = now + timedelta(seconds=FRESH_SECONDS)

@@ -191,7 +191,7 @@ def _sum_in_thread(archive: UUID) -> None:
 
 def make_sum(archive: UUID) -> None:
     """The SHA-256 of a file that is all there and safe on disk. One that somebody brought by hand is ready with it, one of an
-    export when its job says so (archives.settle)."""
+    export when its job says so (finalize)."""
     with contextlib.suppress(Problem), _open(archive) as fd, os.fdopen(os.dup(fd), "rb") as file:
         os.fsync(fd)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -219,7 +219,7 @@ def _spoilt(archive: UUID) -> None:
     Archive.objects.filter(pk=archive, state=Archive.State.ARRIVING).update(state=Archive.State.FAILED)
 
 
-def settle(job: Job, result: Mapping[str, Any] = MappingProxyType({})) -> None:
+def finalize(job: Job, result: Mapping[str, Any] = MappingProxyType({})) -> None:
     """An export has ended: its archive is ready when what arrived is what the host sent, else it goes."""
     settings = {"nspawn_text": _told(result, "nspawn"), "limits_text": _told(result, "limits")}
     for archive in job.archives.filter(state=Archive.State.ARRIVING):

@@ -1,4 +1,4 @@
-"""Place an order: the job's row, and a poke for the courier once it is committed. No view ever talks to a host."""
+"""Place an order: the job's row, and a wake-up for the courier once it is committed. No view ever talks to a host."""
 
 import json
 import logging
@@ -71,7 +71,7 @@ def place(
     retry_of: Job | None = None,
     recipe_version: RecipeVersion | None = None,
 ) -> Job:
-    """Make the job of an order and all that belongs to it, or nothing, and poke the courier after commit.
+    """Make the job of an order and all that belongs to it, or nothing, and wake the courier after commit.
 
     Without a `key`, the same order that the same person gave before and that has not ended is this one.
     Raises NotAllowed, Busy while another job holds the machine, and IntegrityError for a key that was used (place_once).
@@ -106,7 +106,7 @@ def place(
             return first
         raise Busy(holder) from None
     _note_unverified(order, job)
-    transaction.on_commit(poke)
+    transaction.on_commit(wake)
     return job
 
 
@@ -141,16 +141,16 @@ def seal_secrets(secrets: BuildSecrets, host: Host) -> str:
 
 
 @cache
-def _poker() -> redis.Redis:
+def _wake_connection() -> redis.Redis:
     return redis.Redis.from_url(settings.POKE_URL, socket_timeout=0.3, socket_connect_timeout=0.3)
 
 
-def poke() -> None:
+def wake() -> None:
     """Say "there is work". The courier looks every second anyway, so a mailbox that is down costs only that."""
     if not settings.POKE_URL:
         return
     try:
-        pipe = _poker().pipeline(transaction=False)
+        pipe = _wake_connection().pipeline(transaction=False)
         pipe.lpush(routes.POKE, "1")
         pipe.ltrim(routes.POKE, 0, 9)
         pipe.execute()

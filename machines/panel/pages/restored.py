@@ -138,7 +138,7 @@ def confirm(*, by: User, seen: str, keep: Collection[int], shown: Collection[int
         _begin_epoch(copy, by, len(unwanted))
     for number in JobGroup.objects.filter(ended_at=None).values_list("pk", flat=True):
         rollouts.advance(number)
-    dispatch.poke()
+    dispatch.wake()
     return len(unwanted)
 
 

@@ -32,7 +32,7 @@ def edit(request: PanelRequest, host: str, name: str) -> HttpResponse:
     draft = drafts.current(machine)
     if request.method == "POST":
         return _save(request, machine, draft)
-    if drafts.is_foreign(machine):
+    if drafts.is_unmanaged(machine):
         return render(request, "configs/foreign.html", config_page.context(request, machine, draft, "config"))
     if draft:
         prefetch_related_objects([draft], "binds", "ports")  # for the form and for what is judged of it
@@ -49,7 +49,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> Ht
         if row_buttons.asked(data) or not given.is_valid():
             return _form(request, machine, draft, given, status=200 if row_buttons.asked(data) else 422, seen=seen)
         given.save_draft(machine, by=request.user, seen=seen)
-    except drafts.Newer as problem:
+    except drafts.StaleDraft as problem:
         return _conflict(request, machine, given, problem)
     except Problem as problem:
         return responses.refused(request, problem, back=back, status=403 if isinstance(problem, NotAllowed) else 409)
@@ -77,7 +77,7 @@ def _form(
     return render(request, "configs/edit.html", shown, status=status)
 
 
-def _conflict(request: PanelRequest, machine: Machine, given: Configurator, problem: drafts.Newer) -> HttpResponse:
+def _conflict(request: PanelRequest, machine: Machine, given: Configurator, problem: drafts.StaleDraft) -> HttpResponse:
     """Both versions, theirs against what was typed here. Saving again is then a decision."""
     machine = access.machine(request, machine.host.name, machine.name)
     theirs = problem.draft

@@ -131,7 +131,7 @@ def release(request: PanelRequest, host: str) -> HttpResponse:
     """Let a quarantined host in again; pressed twice, it is free all the same."""
     found = get_object_or_404(Host, name=host)
     if quarantine.release(found, by=request.user):
-        dispatch.poke()
+        dispatch.wake()
         messages.success(request, f"{found.name} is released. Its worker connects again by itself within seconds.")
     return redirect(machine_rows.host_url(found.name))
 

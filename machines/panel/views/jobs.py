@@ -201,7 +201,7 @@ def cancel(request: PanelRequest, pk: int) -> HttpResponse:
         return responses.refused(request, Problem(f"Job {pk} {already}."), back=back)
     if job.is_final:
         return responses.done(request, f"Job {pk} is withdrawn. {job_labels.withdrawal(job, job.host.name)}", back=back)
-    return responses.led_to(request, back)  # where it says that it is being cancelled
+    return responses.redirect_to(request, back)  # where it says that it is being cancelled
 
 
 @require_POST

@@ -189,7 +189,7 @@ def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
 
 def _asker(request: PanelRequest, machine: Machine) -> str:
     """Which part of the page below the dialog shows the machine; "" for a page that shows it nowhere."""
-    path = responses.came_from(request)
+    path = responses.referer_path(request)
     if path == machine_rows.machine_url(machine.host.name, machine.name):
         return "#machine"
     return f"#m-{machine.pk}" if path == reverse("machine-index") else ""

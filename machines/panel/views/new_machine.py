@@ -71,7 +71,7 @@ class Parts:
         return [*errors_of(self.form), *self.source.errors(), *self.settings.errors(), *self.configurator.errors()]
 
     def keep_time_zone(self) -> None:
-        self.configurator.unless_said |= builds.zone_settings(self.form.cleaned_data.get("timezone", ""))
+        self.configurator.defaults |= builds.zone_settings(self.form.cleaned_data.get("timezone", ""))
 
     def place(self, by: User) -> Job:
         """The job that builds what all of them say, with the form's key.
@@ -163,7 +163,7 @@ def _about(form: NewMachineForm, source: Source) -> dict[str, Any]:
     host, content = source.host, source.content
     found: dict[str, Any] = {"source": source, "saved": source.version}
     if content is None or host is None:
-        source.hush()
+        source.clear_errors()
         return found
     based = content.kind in WITH_BASE
     base = base_images.fitting(_bases(host), content, _first_boot(form)) if based else None

@@ -27,7 +27,7 @@ def raw(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Saving needs the right to configure."""
     machine = access.machine(request, host, name)
     draft = drafts.current(machine)
-    if drafts.is_foreign(machine):
+    if drafts.is_unmanaged(machine):
         return redirect("config-edit", host, name)
     now = drafts.files(draft) if draft else diffs.Files(*_texts_of(drafts.new(machine)))
     if request.method == "POST":
@@ -49,7 +49,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None, now: 
             return _page(request, machine, draft, given, status=422, seen=seen)
         texts = diffs.Files(given.cleaned_data["nspawn"], given.cleaned_data["limits"])
         drafts.save_texts(machine, texts, by=request.user, seen=seen)
-    except drafts.Newer as problem:
+    except drafts.StaleDraft as problem:
         return _conflict(request, machine, given, problem)
     except Problem as problem:
         return responses.refused(request, problem, back=here, status=403 if isinstance(problem, NotAllowed) else 409)
@@ -75,7 +75,7 @@ def _page(
     return render(request, "configs/raw.html", shown | more, status=status)
 
 
-def _conflict(request: PanelRequest, machine: Machine, given: RawForm, problem: drafts.Newer) -> HttpResponse:
+def _conflict(request: PanelRequest, machine: Machine, given: RawForm, problem: drafts.StaleDraft) -> HttpResponse:
     """Both versions, theirs against what was typed here. Saving again is then a decision."""
     machine = access.machine(request, machine.host.name, machine.name)
     theirs = problem.draft

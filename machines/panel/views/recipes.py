@@ -175,7 +175,7 @@ def _reshaped(
 ) -> HttpResponse:
     """The same page in another shape; nothing is judged yet."""
     names.errors.clear()
-    form.hush()
+    form.clear_errors()
     if responses.wants_fragment(request):
         return render(request, "recipes/_system.html", _systems(form))
     return _editor(request, names, form, recipe)

@@ -67,7 +67,7 @@ def refused(request: PanelRequest, problem: Problem, *, back: str, status: int =
     return render(request, "machines/refused.html", context, status=status)
 
 
-def came_from(request: PanelRequest) -> str:
+def referer_path(request: PanelRequest) -> str:
     """The path of the page that asked by htmx; "" for a plain request, and for an address that is none of ours."""
     path = urlsplit(request.htmx.current_url_abs_path or "").path if request.htmx else ""
     return path if access.is_page(path) else ""
@@ -76,10 +76,10 @@ def came_from(request: PanelRequest) -> str:
 def done(request: PanelRequest, said: str, *, back: str) -> HttpResponse:
     """Something was done at once, without a job."""
     messages.success(request, said)
-    return led_to(request, back)
+    return redirect_to(request, back)
 
 
-def led_to(request: PanelRequest, page: str) -> HttpResponse:
+def redirect_to(request: PanelRequest, page: str) -> HttpResponse:
     """To another page, whose address or name this is."""
     address = resolve_url(page)
     return HttpResponseClientRedirect(address) if request.htmx else redirect(address)

@@ -63,6 +63,6 @@ def test_an_export_has_what_its_host_told(told, kept, db):
     host = make.host("alpha")
     job = make.job(orders.Export(name="web", url="https://x.example/y", limit=1), on=host)
     archive = Archive.objects.create(title="web", state="arriving", sha256="a" * 64, size=1, received=1, job=job)
-    archive_files.settle(job, {"sha256": "a" * 64, **told})
+    archive_files.finalize(job, {"sha256": "a" * 64, **told})
     archive.refresh_from_db()
     assert (archive.state, archive.nspawn_text, archive.limits_text) == ("ready", *kept)

@@ -73,7 +73,7 @@ def test_a_host_s_fetch_is_told_with_the_host(client, alpha, ready):
 def test_an_export_is_told_with_who_ordered_it(admin, alpha):
     job = make.job(orders.Export(name="web", url="https://p/", limit=100), on=alpha, by=admin, state="running")
     archive = cast.archive(CONTENT, title="web.tar.zst", state="arriving", job=job)
-    archive_files.settle(job, {"sha256": archive.sha256})
+    archive_files.finalize(job, {"sha256": archive.sha256})
     assert told() == [
         ("archive-exported", "ada", said("alpha brought web.tar.zst") + f", exported by ada (job {job.pk}).")
     ]

@@ -116,7 +116,7 @@ def test_another_systems_release_is_not_carried_over():
     given = QueryDict(mutable=True)
     given.update({"release": "trixie", "packages": "vim", "system": "fedora"})
     form = form_for("fedora", given)
-    form.hush()
+    form.clear_errors()
     assert (form["release"].value(), form["packages"].value(), form.errors) == ("44", "vim", {})
 
 
