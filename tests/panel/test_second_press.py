@@ -16,7 +16,7 @@ from django.utils import timezone
 from machines.contract import orders
 from machines.contract.recipes import DebianRecipe
 from machines.models import Host, Job, JobGroup, Machine, Preset, Recipe, RecipeVersion, User
-from machines.panel.pages.actions import VERBS
+from machines.panel.orders.operations import ACTIONS
 from tests import make
 from tests.panel.configs import cast
 from tests.panel.configs.test_holds import ETC, LEFT, OURS, find
@@ -125,7 +125,7 @@ def _roll_out(house: House) -> Button:
 
 
 MAKES_A_JOB: list[tuple[str, Callable[[House], Button]]] = [
-    *((f"machine-{op}", _nothing) for op in VERBS),
+    *((f"machine-{op}", _nothing) for op in ACTIONS),
     ("machine-new", _new),
     ("machine-remove", _remove),
     ("machine-export", _nothing),
