@@ -1,7 +1,8 @@
 # What people do here, by name. The work itself is in nspawnpanel/setup.sh and in Python.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench chaos lint screenshots clean
+.PHONY: help setup demo check test bench chaos lint screenshots clean
 MAKEFLAGS += --no-print-directory
+unexport PYTHONDONTWRITEBYTECODE # or each process of a run would translate all tests anew
 
 PYTHON := .venv/bin/python
 PORT ?= 8000
@@ -19,6 +20,10 @@ setup: ## install what is missing on this machine and in this checkout (as root)
 demo: ## the whole panel with a real host of its own, until Ctrl-C (PORT=8000 DATA=… HOST=sandbox|local)
 	@nspawnpanel/setup.sh demo
 	@exec $(PYTHON) -m nspawnpanel.demo --port $(PORT) --data '$(DATA)' --host $(HOST)
+
+check: ## what needs no root and no host: style, types and units, in two minutes (ARGS= goes to pytest)
+	@nspawnpanel/setup.sh check
+	@$(PYTHON) -m pytest tests -m 'not (live or journeys or vm or browser or postgresql)' $(ARGS)
 
 test: setup ## every test this machine can run (ARGS= goes to pytest)
 	@$(PYTHON) -m pytest tests $(ARGS)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install what is missing, and nothing else: `setup.sh demo` for make demo, `setup.sh all` for tests and tools as well.
+# Install what is missing, and nothing else: `setup.sh demo` for make demo, `setup.sh all` for tests and tools as well,
+# `setup.sh check` for what needs neither root nor a host.
 # For Debian 12 and 13 and Ubuntu 24.04. Says nothing when all is there; then it takes a fraction of a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -124,9 +125,10 @@ collect_static() {
 # ---
 
 case "${1:-all}" in
+  check) ;;
   demo) install_packages "${for_demo[@]}" ;;
   all) install_packages "${for_demo[@]}"; install_test_packages ;;
-  *) fail "usage: setup.sh demo | all" ;;
+  *) fail "usage: setup.sh demo | check | all" ;;
 esac
 environment
 front_end

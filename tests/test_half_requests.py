@@ -1,13 +1,17 @@
 """A real server, and senders of half requests: they are sent away, and others get their pages."""
 
+import atexit
 import http.client
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from machines.panel.web import connections
@@ -22,6 +26,15 @@ ENDLESS = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
 GONE = connections.WINDOW * 2 + 10  # seconds, at most
 
 
+@cache
+def empty() -> Path:
+    """The data of a panel that nobody has used yet."""
+    data = Path(tempfile.mkdtemp(prefix="nspawnpanel-tests-"))
+    atexit.register(shutil.rmtree, data)
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment_of(data), check=True)
+    return data
+
+
 def environment_of(data: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "SECRET_KEY": "of this test", "NSPAWNPANEL_ENV": "/nonexistent",
             "NSPAWNPANEL_DATA": str(data)}  # fmt: skip
@@ -32,7 +45,7 @@ def server(data: Path, proxies: str, mib: int = 0) -> Iterator[tuple[int, int]]:
     """Its port and process id. With `mib`, no more of memory than that: the kernel refuses it any."""
     port = free_port()
     environment = environment_of(data) | {"TRUSTED_PROXIES": proxies}
-    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=environment, check=True)
+    shutil.copytree(empty(), data, dirs_exist_ok=True)
     argv = [sys.executable, "manage.py", "web", "--port", str(port), "--patience", "1"]
     if mib:  # a thread's stack counts as a whole: 8 MiB each, but for the second limit
         argv = ["prlimit", f"--data={mib * MIB}", f"--stack={MIB}", *argv]

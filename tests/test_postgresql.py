@@ -22,6 +22,7 @@ def cluster() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.postgresql
 def test_models_and_pages_work_on_postgresql(cluster: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *SUITES, "-q", "-n0", "-p", "no:cacheprovider", "--reuse-db"],
