@@ -8,7 +8,6 @@ Problem
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -87,9 +86,3 @@ class ReportUnreadable(EnvelopeRefused):
     def __init__(self, number: int, at: float = 0.0, epoch: int = 0) -> None:
         super().__init__("A signed report that cannot be read.")
         self.number, self.at, self.epoch = number, at, epoch
-
-
-def describe(problem: Mapping[str, Any]) -> str:
-    """The one-line form of a problem as it stands in a report or a job row."""
-    hint = str(problem.get("hint") or "")
-    return f"{problem.get('message', '')} {hint}".strip()

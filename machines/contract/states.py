@@ -55,10 +55,6 @@ class JobState(StrEnum):
     def is_final(self) -> bool:
         return self in FINAL_JOB_STATES
 
-    @property
-    def is_waiting(self) -> bool:
-        return self in {self.QUEUED, self.SENT}
-
 
 OUTCOMES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT})
 FINAL_JOB_STATES = OUTCOMES | {JobState.EXPIRED}

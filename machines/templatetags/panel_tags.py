@@ -46,7 +46,6 @@ LOOKS = {
         "failed": Look("x-circle-fill", "danger"),
         "building": Look("hammer", "info"),
         "missing": Look("slash-circle", "secondary"),
-        "unmanaged": Look("diamond", "secondary"),
         "unknown": Look("question-circle", "dark"),
     },
     "job": {

@@ -20,8 +20,7 @@
  * data-autosubmit         form that is sent when a field of it changes
  *
  * In lists.js:
- * data-list               table: j k move, x select, Enter opens [data-row-link] · data-filter  the field that "/" jumps to
- * data-select-all, data-select, and outside the table [data-selection-bar] with [data-selection-count], data-select-clear
+ * data-list               table: j k move, Enter opens [data-row-link] · data-filter  the field that "/" jumps to
  */
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
@@ -249,7 +248,7 @@
       if (how === "remove" && attribute.startsWith("hx-")) bare.add(node);
       if (attribute === "open" && node.matches("details, dialog")) return false;
       if (["class", "style", "aria-expanded", "data-popper-placement", "disabled", "data-busy"].includes(attribute) && keeps(node)) return false;
-      return !(attribute === "checked" && node.matches("[data-select]"));
+      return true;
     };
   }
 

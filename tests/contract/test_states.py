@@ -42,7 +42,6 @@ def test_expiry_is_only_for_what_no_host_took():
 @pytest.mark.parametrize("state", JobState)
 def test_predicates_of_jobs(state):
     assert state.is_final == (state in FINAL_JOB_STATES)
-    assert state.is_waiting == (state in {"queued", "sent"})
 
 
 def test_unknown_is_neither_up_nor_stopped():

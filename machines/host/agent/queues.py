@@ -35,11 +35,6 @@ class Queues:
         except RuntimeError as error:  # no new thread can be had; it stands in the line of those that are there
             LOG.warning("Work on %s waits for a thread: %s", name, error)
 
-    def waiting(self, name: str) -> int:
-        """How much is put and not done under a name."""
-        with self._lock:
-            return len(self._queues.get(name, ()))
-
     def _drain(self, name: str) -> None:
         while True:
             with self._lock:

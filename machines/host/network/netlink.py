@@ -44,7 +44,6 @@ class Link:
     master: int = 0
     peer: int = 0
     peer_space: int | None = None
-    mac: str = ""
 
     @property
     def has_carrier(self) -> bool:
@@ -81,7 +80,6 @@ def _link(body: bytes) -> Link:
         master=_number(said, 10, 0),
         peer=_number(said, 5, 0),
         peer_space=space if space >= 0 else None,
-        mac=said.get(1, b"").hex(":"),
     )
 
 

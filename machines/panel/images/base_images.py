@@ -39,7 +39,6 @@ class Base:
     recipe_key: str = ""
     needs: tuple[str, str, bool] | None = None
     recipe: int | None = None
-    recipe_name: str = ""
     version: int | None = None
 
 
@@ -78,7 +77,6 @@ def of_hosts(told: Iterable[tuple[str, Any]]) -> list[Base]:
 
 JOB_COLUMNS = (
     "id", "uuid", "recipe_key", "order__first_boot", "recipe_version__number", "recipe_version__recipe_id",
-    "recipe_version__recipe__name",
 )  # fmt: skip
 
 
@@ -100,7 +98,6 @@ def _known(base: Base, job: dict[str, Any]) -> Base:
         "recipe_key": job["recipe_key"],
         "needs": needs(job["order__first_boot"]),
         "recipe": job["recipe_version__recipe_id"],
-        "recipe_name": job["recipe_version__recipe__name"] or "",
         "version": job["recipe_version__number"],
     }
     return Base(**(base.__dict__ | more))
