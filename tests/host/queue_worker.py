@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from machines.contract import routes
+from machines.contract.orders import Start
 from machines.host.agent import worker
 from machines.host.agent.executor import Executor
 from machines.host.agent.tasks import doorway
@@ -46,7 +47,7 @@ def main() -> None:
     host = HostContext(own.paths, Bus(), Policy())
     executor = Executor(
         host, identity=(own.host, own.generation), panel_keys=own.panel_keys, ledger=ledger, reporter=reporter,
-        publisher=publisher, watch=Nothing(), units=Nothing(), table={"start": lambda _host, _task: {}},
+        publisher=publisher, watch=Nothing(), units=Nothing(), table={Start: lambda _host, _task: {}},
     )  # fmt: skip
     pulse = worker.Pulse()
     app = worker.make_app(own, pulse, guarded(executor.admit, host.trouble.queue))

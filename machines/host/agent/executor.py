@@ -52,7 +52,7 @@ class Executor:
         publisher: Publisher,
         watch: Watch,
         units: Units,
-        table: Mapping[str, handlers.Handler] = handlers.TABLE,
+        table: Mapping[type[Order], handlers.Handler] = handlers.TABLE,
     ) -> None:
         self._host, self._watch, self._units, self._table = host, watch, units, table
         self._identity, self._keys = identity, panel_keys
@@ -208,7 +208,7 @@ class Executor:
                 raise busy
             if not stopped and not self._ledger.begin(job):
                 raise Stopped("The job was cancelled before it began.")
-            result = self._table[order.op](self._host, task)
+            result = self._table[type(order)](self._host, task)
         except Exception as error:  # the one place where everything a handler raises becomes an outcome
             self._failed(job, name, error)
         else:

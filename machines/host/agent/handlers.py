@@ -1,17 +1,21 @@
-"""The visible table: which function carries out which converging order.
+"""The visible table: which function carries out which order.
 
-Each may be carried out twice without harm and checks the real state. Start goes over the open bus connection, which
-saves a process; the other verbs are machinectl's own, as people type them.
+Those of the worker may be carried out twice without harm and check the real state. Start goes over the open bus
+connection, which saves a process; the other verbs are machinectl's own, as people type them.
 """
 
 from collections.abc import Callable, Mapping
 
-from machines.contract import orders
+from machines.contract import envelope, orders
 from machines.contract.names import MachineName
+from machines.contract.orders import Order
+from machines.contract.recipes import BuildSecrets
+from machines.host.context import keys
 from machines.host.context.host_context import HostContext, Task
 from machines.host.doctor import diagnose
 from machines.host.files import autostart
-from machines.host.machine import apply, remove_dropins
+from machines.host.limits import limit_test
+from machines.host.machine import apply, remove, remove_dropins
 from machines.host.machine.lifecycle import (
     Result,
     check_gone,
@@ -23,6 +27,9 @@ from machines.host.machine.lifecycle import (
     terminate_machine,
 )
 from machines.host.observe import inventory
+from machines.host.rootfs import btrfs_pool
+from machines.host.rootfs import build as builds
+from machines.host.rootfs import export as exports
 from machines.host.storage import images
 from machines.host.system import machinectl
 
@@ -83,21 +90,49 @@ def set_read_only(host: HostContext, task: Task) -> Result:
     return {}
 
 
-TABLE: Mapping[str, Handler] = {
-    "start": start,
-    "poweroff": poweroff,
-    "reboot": reboot,
-    "terminate": terminate,
-    "enable": enable,
-    "disable": disable,
-    "apply": apply.apply,
-    "remove_dropins": remove_dropins.remove,
-    "set_read_only": set_read_only,
-    "diagnose": diagnose.run,
-    "fix": diagnose.fix,
+def build(host: HostContext, task: Task) -> Result:
+    """Build a machine from a recipe."""
+    return builds.build(host, task, _opened(host, task))
+
+
+def export(host: HostContext, task: Task) -> Result:
+    """Pack an image and send it to the panel."""
+    return exports.export(host, task, _opened(host, task))
+
+
+def _opened(host: HostContext, task: Task) -> BuildSecrets:
+    """What is sealed in the order. Raises EnvelopeRefused."""
+    if not task.sealed:
+        return BuildSecrets()
+    own = keys.load(host.paths.keys)
+    return BuildSecrets.model_validate_json(envelope.unseal_secret(task.sealed, own.box))
+
+
+# Control orders are not here: the executor carries them out itself.
+TABLE: Mapping[type[Order], Handler] = {
+    # in the worker
+    orders.Start: start,
+    orders.Poweroff: poweroff,
+    orders.Reboot: reboot,
+    orders.Terminate: terminate,
+    orders.Enable: enable,
+    orders.Disable: disable,
+    orders.Apply: apply.apply,
+    orders.RemoveDropins: remove_dropins.remove,
+    orders.SetReadOnly: set_read_only,
+    orders.Diagnose: diagnose.run,
+    orders.Fix: diagnose.fix,
+    # in a unit
+    orders.Build: build,
+    orders.BuildBase: builds.build_base,
+    orders.RemoveBase: builds.remove_base,
+    orders.Export: export,
+    orders.Pool: btrfs_pool.make,
+    orders.Remove: remove.remove,
+    orders.LimitTest: limit_test.measure,
 }
 
 
-def deadline(order: orders.Order, begun: float) -> float:
+def deadline(order: Order, begun: float) -> float:
     """Until when an order's work may take, seconds since the epoch."""
     return begun + order.work_seconds()

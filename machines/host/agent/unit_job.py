@@ -7,25 +7,19 @@ how it ends into its own log (job_log.py). The worker may die, restart or be upg
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from machines.contract import envelope, orders
-from machines.contract.recipes import BuildSecrets
+from machines.contract import orders
 from machines.host.agent import handlers
-from machines.host.context import keys, settings
+from machines.host.context import settings
 from machines.host.context.host_context import HostContext, Task
 from machines.host.context.job_output import Entry, JobOutput
-from machines.host.limits.limit_test import measure
-from machines.host.machine.remove import remove
 from machines.host.policy import policy
 from machines.host.reports import ledger
 from machines.host.reports.job_log import JobLog
 from machines.host.reports.ledger import Row
-from machines.host.rootfs import btrfs_pool
-from machines.host.rootfs.build import build, build_base, remove_base
-from machines.host.rootfs.export import export
 from machines.host.system.bus import Bus
 from machines.host.system.faults import Stopped, TookTooLong, as_problem
 from machines.host.system.paths import Paths
@@ -33,45 +27,12 @@ from machines.host.system.paths import Paths
 LOG = logging.getLogger(__name__)
 
 
-def _build(host: HostContext, task: Task, sealed: str) -> dict[str, Any]:
-    return build(host, task, _opened(host, sealed))
-
-
-def _export(host: HostContext, task: Task, sealed: str) -> dict[str, Any]:
-    return export(host, task, _opened(host, sealed))
-
-
-def _opened(host: HostContext, sealed: str) -> BuildSecrets:
-    own = keys.load(host.paths.keys)
-    return BuildSecrets.model_validate_json(envelope.unseal_secret(sealed, own.box)) if sealed else BuildSecrets()
-
-
-def _remove(host: HostContext, task: Task, _: str) -> dict[str, Any]:
-    return remove(host, task)
-
-
-def _limit_test(host: HostContext, task: Task, _: str) -> dict[str, Any]:
-    return measure(host, task)
-
-
-# The operations of contract.orders that run in a unit. Each takes the host, the task and what is sealed in the order.
-TABLE: Mapping[str, Callable[[HostContext, Task, str], dict[str, Any]]] = {
-    "build": _build,
-    "build_base": lambda host, task, _: build_base(host, task),
-    "remove_base": lambda host, task, _: remove_base(host, task),
-    "export": _export,
-    "pool": lambda host, task, _: btrfs_pool.make(host, task),
-    "remove": _remove,
-    "limit_test": _limit_test,
-}
-
-
 Ended = tuple[str, dict[str, Any] | None, dict[str, Any]]  # state, problem, result
 
 
-def work(host: HostContext, task: Task, sealed: str, log: str) -> Ended:
+def work(host: HostContext, task: Task, log: str) -> Ended:
     """Do the job; nothing is raised. The command `log` shows what went wrong inside."""
-    return attempt(lambda: TABLE[task.order.op](host, task, sealed), log)
+    return attempt(lambda: handlers.TABLE[type(task.order)](host, task), log)
 
 
 def attempt(do: Callable[[], dict[str, Any]], log: str) -> Ended:
@@ -97,8 +58,15 @@ def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
         log.result("failed", as_problem(error, where).to_wire(), {})
         return
     begun = time.time()
-    task = Task(row.id, order, JobOutput(lambda entry: _tell(log, entry)), begun, handlers.deadline(order, begun))
-    log.result(*work(host, task, row.sealed, where))
+    task = Task(
+        row.id,
+        order,
+        JobOutput(lambda entry: _tell(log, entry)),
+        begun,
+        handlers.deadline(order, begun),
+        sealed=row.sealed,
+    )
+    log.result(*work(host, task, where))
 
 
 def _tell(log: JobLog, entry: Entry) -> None:

@@ -180,13 +180,15 @@ class Units:
 
     def _do_here(self, row: Row) -> None:
         order, begun = orders.from_wire(row.wanted), time.time()
-        task = Task(row.id, order, self._reporter.output(row.id), begun, handlers.deadline(order, begun))
+        task = Task(
+            row.id, order, self._reporter.output(row.id), begun, handlers.deadline(order, begun), sealed=row.sealed
+        )
         self._here[row.id] = task
         self._watch.suppress(row.name)
         try:
             if not self._ledger.begin(row.id):
                 raise Stopped("The job was cancelled before it began.")
-            ended = unit_job.work(self._host, task, row.sealed, OUR_LOG)
+            ended = unit_job.work(self._host, task, OUR_LOG)
         except Problem as problem:
             ended = "cancelled" if isinstance(problem, Stopped) else "failed", problem.to_wire(), {}
         finally:

@@ -72,7 +72,7 @@ class HostContext:
 @dataclass
 class Task:
     """One order being carried out. `deadline` in time.time() seconds; `begun` is when its effects may have begun, and
-    `again` says that an earlier worker had begun it before it died."""
+    `again` says that an earlier worker had begun it before it died; `sealed` are the order's secrets, for this host's key."""
 
     job: UUID
     order: orders.Order
@@ -80,6 +80,7 @@ class Task:
     begun: float
     deadline: float
     again: bool = False
+    sealed: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, argv: Sequence[str], *, timeout: float = 60) -> Answer:

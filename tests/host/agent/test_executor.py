@@ -13,6 +13,7 @@ from machines.contract.envelope import key_id
 from machines.contract.problems import Problem
 from machines.contract.recipes import DebianRecipe, FirstBoot
 from machines.host.agent import executor as doors
+from machines.host.agent import handlers
 from machines.host.agent.executor import Executor
 from machines.host.context.host_context import HostContext, Task
 from machines.host.policy.policy import Policy
@@ -95,7 +96,7 @@ def executor(paths, spool, panel_key, deeds):
         publisher=spool.mailbox,
         watch=Watch(),
         units=Units(),
-        table=dict.fromkeys(("start", "poweroff", "reboot", "terminate", "apply", "enable"), deeds.act),
+        table=dict.fromkeys(handlers.TABLE, deeds.act),
     )
     made.mailbox = spool.mailbox
     return made
