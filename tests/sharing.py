@@ -17,9 +17,9 @@ UNITS = "units"
 # Seconds that a file takes by itself, of the long ones; of others about what stands for their folder, of units for "".
 SECONDS = {
     "vm": 330, "live": 40, "journeys": 25, "browser": 15, "": 2,
-    "test_postgresql.py": 140, "test_floods.py": 50, "test_half_requests.py": 35, "host/test_queue.py": 25,
+    "test_postgresql.py": 140, "test_floods.py": 50, "test_half_requests.py": 35, "host/agent/test_queue.py": 25,
     "panel/test_hostile_facts.py": 18, "test_style.py": 15, "panel/test_odd_fields.py": 15, "panel/test_access.py": 15,
-    "panel/configs/test_every_setting.py": 12, "panel/test_resync.py": 10, "host/test_remove.py": 10,
+    "panel/configs/test_every_setting.py": 12, "panel/test_resync.py": 10, "host/machine/test_remove.py": 10,
     "panel/test_greedy_pages.py": 10, "panel/test_courier.py": 8,
 }  # fmt: skip
 BEGINNING = 20  # seconds until there are hosts, or a panel with one

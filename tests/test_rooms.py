@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -178,3 +179,15 @@ def test_the_readme_s_map_is_the_house_as_it_is(house: str) -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     rows = [line.split("`")[1] for line in lines if line.startswith(f"| `{house}/")]
     assert rows == [f"{house}/{folder}" for folder in FLOORS[house] if folder != "."]
+
+
+# --- what is said of files
+
+NAMED = re.compile(r"[\w/]*\w\.py\b")
+OURS = {f"/{path.relative_to(ROOT)}" for path in (*FILES, *ROOT.glob("*.py"), *(ROOT / "tests").rglob("*.py"))}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_that_it_names_is_there(path: Path) -> None:
+    named = set(NAMED.findall(path.read_text()))
+    assert not {name for name in named if not any(ours.endswith(f"/{name}") for ours in OURS)}

@@ -19,7 +19,7 @@ from tests.live import archive_taker
 
 CAUTION = r"""
 cd /opt/nspawnpanel/src/machines/host
-for file in rootfs/build.py rootfs/packed.py new_pool.py; do
+for file in rootfs/build.py storage/decompress.py rootfs/btrfs_pool.py; do
     copy=/srv/$(basename $file); sed -E 's/^(ROOM|KEEP_FREE) = .*/\1 = 4096/' $file >$copy
     grep -qE '^(ROOM|KEEP_FREE) = 4096$' $copy; mount --bind $copy $file
 done

@@ -1,7 +1,7 @@
 """From a sealed message to its outcome: refuse, write down, acknowledge, carry out, report the end.
 
 Control orders act at once. Converging orders run in queues, one per machine name; terminate overtakes its queue, for it is
-what a person orders when a poweroff hangs. Creating and destroying orders become units (units.py). An earlier worker's
+what a person orders when a poweroff hangs. Creating and destroying orders become units (unit_jobs.py). An earlier worker's
 unfinished orders are taken up again at start.
 """
 

@@ -1,4 +1,4 @@
-"""What should be gone from this host and could not be removed, with the reason. Each sweep tries it again (half_made.py), and
+"""What should be gone from this host and could not be removed, with the reason. Each sweep tries it again (agent/cleanup.py), and
 every inventory tells of it until it is gone."""
 
 import threading

@@ -6,7 +6,7 @@ What cannot be imported judges nothing and fails nothing: nobody but root can br
 down because the worker's python was upgraded.
 
 What remains: between this look and systemd-nspawn's own mounting some milliseconds pass, in which whoever can write to a folder
-on the way can put a link there. No machine can, for a bind below what another machine writes to is refused (judge.py);
+on the way can put a link there. No machine can, for a bind below what another machine writes to is refused (validate.py);
 users of this host to whom such a folder belongs could. Without the policy's privileged_binds they gain nothing by it.
 """
 

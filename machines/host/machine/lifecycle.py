@@ -1,6 +1,6 @@
 """One machine being started, rebooted or ended, and the wait until it really is so.
 
-What orders name a machine for (handlers.py) and what an apply with a restart needs (trial.py) is the same work. All of it
+What orders name a machine for (handlers.py) and what an apply with a restart needs (guarded_restart.py) is the same work. All of it
 looks at the unit machined names (unit_state.py) and ends in a state that lasts: nothing runs, and systemd will not start
 it again by itself.
 

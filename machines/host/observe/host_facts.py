@@ -155,7 +155,7 @@ def _bases(paths: Paths) -> list[BaseFact]:
 
 
 def pool_type(paths: Paths) -> str:
-    """The file system that holds the images; it may change, see new_pool.py."""
+    """The file system that holds the images; it may change, see rootfs/btrfs_pool.py."""
     try:
         where = _pool(paths)
         return guarded.call(where, lambda: pool.type_of(where))

@@ -150,7 +150,7 @@ def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
         if number and not egress_rules.may_reach(number, policy.pull_addresses):
             raise egress_rules.refusal(
                 str(number), number
-            )  # others are judged when they have an address (rootfs/guard.py)
+            )  # others are judged when they have an address (rootfs/steps/egress_proxy.py)
         if recipe.verify == "none" and policy.unverified_pulls != "allowed":
             raise _refuse("unverified_pulls", "an image that nothing vouches for.")
     if isinstance(recipe, recipes.CloneRecipe) and not _matches(recipe.source, policy.machines):

@@ -2,7 +2,7 @@
 
 The places are those of contract/configuration/protected.py and this host's own: the worker's programs, state and settings wherever they
 really are, folders of machines, what leads out of these by a link, programs of root's units, swap files, and files that a
-protected file system lies in. A bind is judged by everything it reaches (reached.py): the folder itself, what is mounted
+protected file system lies in. A bind is judged by everything it reaches (real_paths.py): the folder itself, what is mounted
 below it, and through overlays. It is judged when a configuration is applied and again at each start (bind_check.py).
 
 Facts, tried on 252 and 257: of an Overlay= with two parts the second is a folder of the host as well, the one that is written

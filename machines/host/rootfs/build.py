@@ -1,7 +1,7 @@
 """The named steps of every build, in order. Each half-made thing knows its way back (undo.py).
 
 The tree grows under a name machined does not show and is renamed into place only when it is complete and on disk, so
-that no half machine is ever listed. What a distribution's tools made is kept as a base first (bases.py), before the tree
+that no half machine is ever listed. What a distribution's tools made is kept as a base first (storage/base_images.py), before the tree
 becomes one machine: the next build of the recipe copies it.
 """
 

@@ -173,7 +173,7 @@ def remove(paths: Paths, base: str) -> bool:
     """Remove a base. False when there is none. Raises Problem discard-unfinished or OSError.
 
     First it gets a name under which nothing finds it, on disk, and what is known of it goes; so that half a tree is never
-    taken for a base, whatever happens while it is deleted. half_made.sweep() deletes what is left then.
+    taken for a base, whatever happens while it is deleted. cleanup.sweep() deletes what is left then.
     """
     there, file = where(paths, base), paths.bases / f"{base}.json"
     for old in paths.machines.glob(paths.base(f"{base}-*{GONE}").name):

@@ -402,7 +402,7 @@ def _say(host: Host, job: Job | None, parts: Sequence[reports.Part], jobs: Jobs)
 
 
 def _chunks(job: Job, first: int, lines: list[reports.Line]) -> Iterator[LogChunk]:
-    """Of LINES_AT_ONCE lines and CHUNK_CHARACTERS at most (or one line), which whoever reads a log relies on (logs.py)."""
+    """Of LINES_AT_ONCE lines and CHUNK_CHARACTERS at most (or one line), which whoever reads a log relies on (logs/log_reader.py)."""
     some, size = list[list[Any]](), 0
     for line in lines:
         if len(some) == reports.LINES_AT_ONCE or (some and size + len(line.text) > budgets.CHUNK_CHARACTERS):

@@ -3,7 +3,7 @@
 Facts (Django 5.2, asgiref 3.13): under ASGI each request has a thread and a database connection of its own, as many as come;
 when its client goes away, the application returns only after the thread has ended.
 A place is taken when a request's body is whole (half of one holds none) and given back when its answer begins: streams and
-downloads hold none, their bounds are of connections (wire.py) and of people (stream.py).
+downloads hold none, their bounds are of connections (connections.py) and of people (logs/log_stream.py).
 """
 
 import asyncio
