@@ -30,17 +30,17 @@ class Preset(models.Model):
         return self.name
 
     @property
-    def says(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """Everything it says, as one thing that can be kept: contract settings, and the network's mode and target."""
         return {"network": [self.network_mode, self.network_target], "settings": dict(self.settings)}
 
 
 class PresetUse(models.Model):
-    """A machine has a preset; `says` is what the preset said when it was put there last."""
+    """A machine has a preset; `content` is what the preset had when it was put there last."""
 
     preset = models.ForeignKey(Preset, on_delete=models.CASCADE, related_name="uses")
     machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="presets")
-    says = models.JSONField(default=dict)
+    content = models.JSONField(default=dict)
     at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -56,7 +56,7 @@ class JobGroup(models.Model):
 
     title = models.CharField(max_length=200)
     preset = models.ForeignKey(Preset, null=True, on_delete=models.SET_NULL, related_name="groups")
-    says = models.JSONField(default=dict)
+    content = models.JSONField(default=dict)
     restart = models.BooleanField(default=False)
     stop_at_failure = models.BooleanField(default=True)
     author = models.ForeignKey(django_settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")

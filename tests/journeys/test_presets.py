@@ -19,8 +19,8 @@ def two(ada: Person, alpha_host: Sandbox) -> list[int]:
 
 def save(ada: Person, path: str, memory: str) -> str:
     fields = {
-        "name": "Small", "says-TOTAL_FORMS": 2, "says-INITIAL_FORMS": 0, "says-0-setting": "MemoryMax", "says-0-value": memory,
-        "says-1-setting": "Exec.NoNewPrivileges", "says-1-value": "yes",
+        "name": "Small", "settings-TOTAL_FORMS": 2, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": memory,
+        "settings-1-setting": "Exec.NoNewPrivileges", "settings-1-value": "yes",
     }  # fmt: skip
     return ada.post(path, fields)
 

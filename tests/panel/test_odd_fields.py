@@ -15,8 +15,8 @@ FIELDS = {
     *(name for file in PANEL.rglob("*.py") for name in READ.findall(file.read_text())),
     "name", "title", "size", "format", "confirm", "reason", "machine", "value", "setting", "row", "add", "choose", "copied",
     "source", "recipe", "archive", "clone", "url", "release", "distribution", "mirror", "packages", "memory_max",
-    "network_mode", "network_target", "binds-TOTAL_FORMS", "ports-TOTAL_FORMS", "says-TOTAL_FORMS", "binds-INITIAL_FORMS",
-    "ports-0-host_port", "says-0-setting",
+    "network_mode", "network_target", "binds-TOTAL_FORMS", "ports-TOTAL_FORMS", "settings-TOTAL_FORMS", "binds-INITIAL_FORMS",
+    "ports-0-host_port", "settings-0-setting",
 }  # fmt: skip
 ODD = ["²", "\0", "9" * 40]
 ODD_HEADERS = {

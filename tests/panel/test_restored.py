@@ -156,7 +156,9 @@ def test_another_copy_than_the_one_shown_is_not_confirmed(as_admin, old, copy):
 
 
 def test_a_change_of_several_machines_goes_on_with_none_of_an_older_copy(as_admin, old, copy, alpha, admin):
-    group = JobGroup.objects.create(title="Preset x", says={}, stop_at_failure=False, author=admin, author_name="ada")
+    group = JobGroup.objects.create(
+        title="Preset x", content={}, stop_at_failure=False, author=admin, author_name="ada"
+    )
     for position, (name, job) in enumerate((("m5", old), ("m6", None))):
         machine = make.machine(name, on=alpha)
         state = GroupMember.State.PLACED if job else GroupMember.State.WAITING

@@ -12,8 +12,8 @@ from machines.models.revision import as_settings
 from machines.panel.configs import diffs, drafts, validation
 from machines.panel.configs.diffs import Change, Files
 
-Says = Mapping[str, Any]  # Preset.says
-NOTHING: Says = {"network": ["", ""], "settings": {}}
+PresetContent = Mapping[str, Any]  # Preset.content
+NOTHING: PresetContent = {"network": ["", ""], "settings": {}}
 # What a preset may say one by one: the keys of a network's mode are said by the mode.
 OFFERED: dict[str, Setting] = {
     name: setting
@@ -52,21 +52,21 @@ STARTERS: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
-def put(files: Files, says: Says, formerly: Says = NOTHING) -> Files:
-    """Both files with what a preset says. What it said `formerly` and no longer says goes, unless somebody changed it since.
+def put(files: Files, content: PresetContent, previous: PresetContent = NOTHING) -> Files:
+    """Both files with what a preset has. What `previous` had and it no longer has goes, unless somebody changed it since.
 
     Of a setting that may stand several times, its values are added to those that are there.
     """
     document, wanted = nspawn.parse(files.nspawn), limits.read(files.limits)
-    mode, target = says["network"]
+    mode, target = content["network"]
     if mode:
         nspawn.put_network(document, mode, target)
-    for name in dict.fromkeys([*formerly["settings"], *says["settings"]]):
+    for name in dict.fromkeys([*previous["settings"], *content["settings"]]):
         setting = OFFERED.get(name)
         if setting is None:
             continue
-        said = wanted.get(name, "") if setting.in_unit else document.said(setting)
-        text = _merged(setting, said, says["settings"].get(name), formerly["settings"].get(name))
+        current = wanted.get(name, "") if setting.in_unit else document.said(setting)
+        text = _merged(setting, current, content["settings"].get(name), previous["settings"].get(name))
         if setting.in_unit:
             wanted[name] = text
         else:
@@ -75,15 +75,15 @@ def put(files: Files, says: Says, formerly: Says = NOTHING) -> Files:
     return Files(document.text(), limits.dropin(wanted, files.limits))
 
 
-def _merged(setting: Setting, said: str, says: str | None, formerly: str | None) -> str:
-    """The value a setting has afterwards; `says` None where the preset says nothing (any more)."""
+def _merged(setting: Setting, current: str, new: str | None, previous: str | None) -> str:
+    """The value a setting has afterwards; `new` None where the preset does not have it (any more)."""
     if not setting.repeats:
-        if says is not None:
-            return setting.normal(says)
-        return "" if said == setting.normal(formerly or "") else said
-    old, new = _values(setting, formerly), _values(setting, says)
-    kept = [text for text in said.split("\n") if text and (text in new or text not in old)]
-    return "\n".join([*kept, *(text for text in new if text not in kept)])
+        if new is not None:
+            return setting.normal(new)
+        return "" if current == setting.normal(previous or "") else current
+    before, after = _values(setting, previous), _values(setting, new)
+    kept = [text for text in current.split("\n") if text and (text in after or text not in before)]
+    return "\n".join([*kept, *(text for text in after if text not in kept)])
 
 
 def _values(setting: Setting, text: str | None) -> list[str]:
@@ -122,15 +122,15 @@ class Step:
         return not self.refused and bool(self.changes)
 
 
-def plan(says: Says, machines: Iterable[Machine], formerly: Mapping[int, Says]) -> list[Step]:
-    """One step for each machine; `formerly` is what was put on it last, by the machine's number."""
+def plan(content: PresetContent, machines: Iterable[Machine], previous: Mapping[int, PresetContent]) -> list[Step]:
+    """One step for each machine; `previous` is what was put on it last, by the machine's number."""
     read: validation.Read = {}
-    return [_step(machine, says, formerly.get(machine.pk, NOTHING), read) for machine in machines]
+    return [_step(machine, content, previous.get(machine.pk, NOTHING), read) for machine in machines]
 
 
-def _step(machine: Machine, says: Says, formerly: Says, read: validation.Read) -> Step:
+def _step(machine: Machine, content: PresetContent, previous: PresetContent, read: validation.Read) -> Step:
     before = drafts.files(machine.applied)
-    after = put(before, says, formerly)
+    after = put(before, content, previous)
     changes = diffs.settings(before, after)
     if drafts.is_unmanaged(machine):
         return Step(machine, changes, "Its files on the host were not written here. Adopt them first.")
@@ -141,12 +141,12 @@ def _step(machine: Machine, says: Says, formerly: Says, read: validation.Read) -
     return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
 
 
-def formerly(preset: Preset | None, *machines: Machine) -> dict[int, Says]:
+def previous(preset: Preset | None, *machines: Machine) -> dict[int, PresetContent]:
     """What the preset said when it was put on each machine that has it, or on those of these that have it."""
     if preset is None:
         return {}
     uses = PresetUse.objects.filter(preset=preset)
-    return {use.machine_id: use.says for use in (uses.filter(machine__in=machines) if machines else uses)}
+    return {use.machine_id: use.content for use in (uses.filter(machine__in=machines) if machines else uses)}
 
 
 def with_preset(preset: Preset) -> list[Machine]:
@@ -179,11 +179,11 @@ def _texts(machine: Machine) -> tuple[str, str]:
     return files.nspawn, files.limits
 
 
-def retell(machines: Iterable[int]) -> None:
+def update_notes(machines: Iterable[int]) -> None:
     """Write anew into these machines' own rows which presets they have."""
     words: dict[int, list[Any]] = {number: [] for number in machines}
     for use in PresetUse.objects.filter(machine__in=words).select_related("preset"):
-        words[use.machine_id].append([use.preset_id, use.preset.name, use.says.get("settings", {})])
+        words[use.machine_id].append([use.preset_id, use.preset.name, use.content.get("settings", {})])
     for number, said in words.items():
         Machine.objects.filter(pk=number).update(preset_words=said)
 
@@ -191,4 +191,4 @@ def retell(machines: Iterable[int]) -> None:
 def differing(use: PresetUse) -> list[str]:
     """The settings of a preset that its machine no longer has."""
     before = drafts.files(use.machine.applied)
-    return [change.key for change in diffs.settings(before, put(before, use.preset.says, use.says))]
+    return [change.key for change in diffs.settings(before, put(before, use.preset.content, use.content))]

@@ -14,7 +14,7 @@ from machines.contract.permissions import Right, authorize
 from machines.contract.problems import Problem
 from machines.models import GroupMember, Job, JobGroup, Machine, Preset, PresetUse, User
 from machines.panel.configs import drafts, presets
-from machines.panel.configs.presets import Says
+from machines.panel.configs.presets import PresetContent
 from machines.panel.hosts import epochs
 
 MOST = 500  # machines of one group
@@ -43,7 +43,7 @@ def roll_out(
         raise Problem("Choose at least one machine.")
     with transaction.atomic():
         group = JobGroup.objects.create(
-            title=f"Preset {preset.name}", preset=preset, says=preset.says, restart=restart, key=key,
+            title=f"Preset {preset.name}", preset=preset, content=preset.content, restart=restart, key=key,
             stop_at_failure=stop_at_failure, author=by, author_name=by.username,
         )  # fmt: skip
         GroupMember.objects.bulk_create(
@@ -89,12 +89,12 @@ def _try(group: JobGroup, member: GroupMember, members: list[GroupMember]) -> No
 
 def _place(group: JobGroup, member: GroupMember) -> None:
     machine = member.machine
-    says = presets.formerly(group.preset, machine).get(machine.pk, presets.NOTHING)
+    previous = presets.previous(group.preset, machine).get(machine.pk, presets.NOTHING)
     try:
         with transaction.atomic():
-            step = presets.plan(group.says, [machine], {machine.pk: says})[0]
+            step = presets.plan(group.content, [machine], {machine.pk: previous})[0]
             if step.changes and not step.refused:
-                member.job = _order(group, machine, says)
+                member.job = _order(group, machine, previous)
     except Problem as problem:
         _become(member, State.REFUSED, f"{problem.message} {problem.hint}".strip())
         return
@@ -107,11 +107,11 @@ def _place(group: JobGroup, member: GroupMember) -> None:
         _become(member, State.UNCHANGED)
 
 
-def _order(group: JobGroup, machine: Machine, formerly: Says) -> Job:
+def _order(group: JobGroup, machine: Machine, previous: PresetContent) -> Job:
     """The draft with the preset in it, and the job that applies it."""
     if group.author is None:
         raise Problem("Whoever ordered this is not known here any more.")
-    wanted = presets.put(drafts.files(machine.applied), group.says, formerly)
+    wanted = presets.put(drafts.files(machine.applied), group.content, previous)
     drafts.save_texts(machine, wanted, by=group.author, seen=drafts.stamp(machine, None))
     seen = drafts.stamp(machine, drafts.current(machine))
     return drafts.apply(
@@ -123,9 +123,9 @@ def _remember(group: JobGroup, machine: Machine) -> None:
     """The preset is one of the machine's."""
     if group.preset:
         PresetUse.objects.update_or_create(
-            preset=group.preset, machine=machine, defaults={"says": group.says, "at": timezone.now()}
+            preset=group.preset, machine=machine, defaults={"content": group.content, "at": timezone.now()}
         )
-        presets.retell([machine.pk])
+        presets.update_notes([machine.pk])
 
 
 def _become(member: GroupMember, state: GroupMember.State, problem: str = "") -> None:

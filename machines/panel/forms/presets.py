@@ -12,7 +12,7 @@ from machines.panel.configs import presets
 from machines.panel.forms.setting_fields import BOUNDED, PLAIN_TYPING
 from machines.panel.forms.setting_sections import TITLES
 
-PREFIX = "says"
+PREFIX = "settings"
 LIST_LINES, MOST_LINES = 3, 12  # of the box of a setting that may stand several times
 
 

@@ -27,11 +27,11 @@ def index(request: PanelRequest) -> HttpResponse:
     found = list(Preset.objects.prefetch_related("uses")[:SHOWN])
     names = {preset.name for preset in found}
     starters = [
-        {"word": word, "name": name, "says": says}
-        for word, (name, says, _) in presets.STARTERS.items()
+        {"word": word, "name": name, "description": description}
+        for word, (name, description, _) in presets.STARTERS.items()
         if name not in names
     ]
-    rows = [{"preset": preset, "says": _words(preset), "machines": len(preset.uses.all())} for preset in found]
+    rows = [{"preset": preset, "words": _words(preset), "machines": len(preset.uses.all())} for preset in found]
     context = {"rows": rows, "starters": starters, "may_configure": request.user.may(Right.CONFIGURE)}
     return render(request, "presets/index.html", context)
 
@@ -49,8 +49,8 @@ def add_starter(request: PanelRequest) -> HttpResponse:
     word = request.POST.get("starter", "")
     if word not in presets.STARTERS:
         return responses.refused(request, Problem("There is no such preset."), back=reverse("preset-index"))
-    name, says, settings = presets.STARTERS[word]
-    values = {"description": says, "settings": settings, "author_name": request.user.username}
+    name, description, settings = presets.STARTERS[word]
+    values = {"description": description, "settings": settings, "author_name": request.user.username}
     preset, is_new = Preset.objects.get_or_create(name=name, defaults=values)
     said = f"{name} is there. Change it as you like; no machine has it yet." if is_new else f"{name} was there already."
     return responses.done(request, said, back=reverse("preset-detail", args=[preset.pk]))
@@ -85,7 +85,7 @@ def _edit(request: PanelRequest, preset: Preset) -> HttpResponse:
         preset.author_name = request.user.username
         with transaction.atomic():
             form.save()
-            presets.retell(preset.uses.values_list("machine", flat=True))
+            presets.update_notes(preset.uses.values_list("machine", flat=True))
     except BadValue as problem:
         return _editor(request, preset, form, rows, problem=problem, status=422)
     except IntegrityError:
@@ -109,7 +109,7 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
     uses = PresetUse.objects.filter(preset=preset).select_related("preset", "machine__host", "machine__applied")
     context = {
         "preset": preset,
-        "says": [(name, presets.OFFERED.get(name), text.splitlines()) for name, text in preset.settings.items()],
+        "settings": [(name, presets.OFFERED.get(name), text.splitlines()) for name, text in preset.settings.items()],
         "uses": [
             (use, presets.differing(use)) for use in uses.order_by("machine__host__name", "machine__name")[:SHOWN]
         ],
@@ -126,7 +126,7 @@ def remove(request: PanelRequest, pk: int) -> HttpResponse:
     preset = get_object_or_404(Preset, pk=pk)
     machines = list(preset.uses.values_list("machine", flat=True))
     preset.delete()
-    presets.retell(machines)
+    presets.update_notes(machines)
     said = f"Preset {preset.name} is removed. Machines keep the settings they have."
     return responses.done(request, said, back=reverse("preset-index"))
 
@@ -161,7 +161,7 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
         except Problem as problem:
             return responses.refused(request, problem, back=reverse("preset-roll-out", args=[pk]))
         return redirect("job-group", group.pk)
-    steps = presets.plan(preset.says, chosen, presets.formerly(preset))
+    steps = presets.plan(preset.content, chosen, presets.previous(preset))
     picked = {machine.pk for machine in chosen}
     everything = Machine.objects.listed().exclude(image_type="").select_related("host").order_by("host__name", "name")
     context = {

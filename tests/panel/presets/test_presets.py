@@ -48,11 +48,11 @@ class TestPut:
         )
 
     def test_what_it_no_longer_says_goes_unless_somebody_changed_it(self):
-        formerly = says({"MemoryMax": "1G", "Exec.NoNewPrivileges": "yes"})
-        had = presets.put(Files(), formerly)
-        assert presets.put(had, presets.NOTHING, formerly) == Files()
+        previous = says({"MemoryMax": "1G", "Exec.NoNewPrivileges": "yes"})
+        had = presets.put(Files(), previous)
+        assert presets.put(had, presets.NOTHING, previous) == Files()
         changed = Files(had.nspawn, had.limits.replace("1G", "2G"))
-        assert "MemoryMax=2G" in presets.put(changed, presets.NOTHING, formerly).limits
+        assert "MemoryMax=2G" in presets.put(changed, presets.NOTHING, previous).limits
 
     def test_a_network_mode_is_put_whole(self):
         after = presets.put(Files("[Network]\nZone=old\n"), says({}, ("none", "")))
@@ -152,7 +152,7 @@ class TestGroups:
         fleet[0].refresh_from_db()
         end(members(rollouts.roll_out(small, fleet[:1], by=admin, stop_at_failure=False, restart=False))[0])
         end(members(older)[1])
-        said = {use.machine_id: use.says["settings"]["MemoryMax"] for use in PresetUse.objects.all()}
+        said = {use.machine_id: use.content["settings"]["MemoryMax"] for use in PresetUse.objects.all()}
         assert said == {fleet[0].pk: "2G", fleet[1].pk: "1G"}
 
     def test_one_after_the_other(self, admin, fleet, small):
@@ -202,7 +202,7 @@ class TestGroups:
 class TestPages:
     def test_a_preset_is_made_changed_and_previewed(self, as_admin, fleet):
         answer = as_admin.post(reverse("preset-new"), {
-            "name": "Small", "says-TOTAL_FORMS": 1, "says-INITIAL_FORMS": 0, "says-0-setting": "MemoryMax", "says-0-value": "1G",
+            "name": "Small", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": "1G",
         })  # fmt: skip
         assert answer.status_code == 302
         preset = Preset.objects.get()
@@ -220,20 +220,21 @@ class TestPages:
         settings = {"MemoryMax": "1G", "Files.Bind": "/srv/a\n/srv/b\n/srv/c"}
         lists = Preset.objects.create(name="Lists", settings=settings)
         page = as_admin.get(reverse("preset-edit", args=[lists.pk])).content.decode()
-        assert [int(n) for n in re.findall(r'name="says-\d-value"[^>]* rows="(\d+)"', page)] == [1, 4]
+        assert [int(n) for n in re.findall(r'name="settings-\d-value"[^>]* rows="(\d+)"', page)] == [1, 4]
 
     def test_a_wrong_value_is_said_on_its_own_row(self, as_admin):
         answer = as_admin.post(reverse("preset-new"), {
-            "name": "Small", "says-TOTAL_FORMS": 1, "says-INITIAL_FORMS": 0, "says-0-setting": "MemoryMax", "says-0-value": "lots",
+            "name": "Small", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": "lots",
         })  # fmt: skip
         assert answer.status_code == 422
-        assert 'id="id_says-0-value_error"' in answer.content.decode()
+        assert 'id="id_settings-0-value_error"' in answer.content.decode()
 
     def test_a_row_can_be_added_without_a_script(self, as_admin):
         answer = as_admin.post(
-            reverse("preset-new"), {"name": "", "says-TOTAL_FORMS": 1, "says-INITIAL_FORMS": 0, "add": "says"}
+            reverse("preset-new"),
+            {"name": "", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "add": "settings"},
         )
-        assert 'name="says-1-setting"' in answer.content.decode()
+        assert 'name="settings-1-setting"' in answer.content.decode()
         assert answer.status_code == 200
 
     def test_a_machine_s_form_says_what_comes_from_a_preset_and_what_does_not(self, as_admin, fleet, small):
@@ -242,8 +243,8 @@ class TestPages:
         )
         fleet[0].applied = revision
         fleet[0].save()
-        PresetUse.objects.create(preset=small, machine=fleet[0], says=small.says)
-        presets.retell([fleet[0].pk])
+        PresetUse.objects.create(preset=small, machine=fleet[0], content=small.content)
+        presets.update_notes([fleet[0].pk])
         page = as_admin.get(reverse("config-edit", args=["alpha", "one"])).content.decode()
         assert "preset Small says 1G" in page
         assert "differs in MemoryMax" in as_admin.get(reverse("preset-detail", args=[small.pk])).content.decode()
