@@ -14,7 +14,7 @@ from nspawnpanel.sandbox import CACHE, Sandbox, can_boot, can_emulate
 from nspawnpanel.stack import REPOSITORY, Stack
 from nspawnpanel.valkey import free_port
 from tests.person import Person
-from tests.sharing import ROOMS
+from tests.sharing import ROOMS, folder_of
 
 POLICY = REPOSITORY / "machines/host/policy/policy.toml"
 INOTIFY, ENOUGH_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
@@ -46,23 +46,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is real by its folder, and leave out, with the reason, what cannot run here. What fails soonest runs
     first: units (the one long one before all others), then hosts, hosts with a panel, the virtual machine, then browsers
     (whose event loop would be in the way of others)."""
-    real = {folder: Path(__file__).parent / folder for folder in REAL}
-    items.sort(key=lambda item: (
-        *(item.path.is_relative_to(real[folder]) for folder in reversed(REAL)), item.path.name != "test_postgresql.py",
-    ))  # fmt: skip
-    no_host = can_boot()
-    no_browser = None if chromium() else "no Chromium is installed"
+    no_host, no_browser = can_boot(), None if chromium() else "no Chromium is installed"
+    reasons = {"live": no_host, "journeys": no_host, "vm": can_emulate(), "browser": no_host or no_browser}
+    order = {folder: place for place, folder in enumerate(REAL, start=1)}
+    items.sort(key=lambda item: (order.get(folder_of(item.nodeid), 0), item.path.name != "test_postgresql.py"))
     for item in items:
-        for folder, mark, reason in (
-            ("live", pytest.mark.live, no_host),
-            ("journeys", pytest.mark.journeys, no_host),
-            ("vm", pytest.mark.vm, can_emulate()),
-            ("browser", pytest.mark.browser, no_host or no_browser),
-        ):
-            if item.path.is_relative_to(real[folder]):
-                item.add_marker(mark)
-                if reason:
-                    item.add_marker(pytest.mark.skip(reason=reason))
+        folder = folder_of(item.nodeid)
+        if folder in REAL:
+            item.add_marker(getattr(pytest.mark, folder))
+            if reasons[folder]:
+                item.add_marker(pytest.mark.skip(reason=reasons[folder]))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -34,18 +34,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Shared":
     return Shared(config, log)
 
 
+def folder_of(nodeid: str) -> str:
+    return nodeid.partition("/")[0]
+
+
 def scope_of(nodeid: str) -> str:
     """What one process does as a whole: a file, for many tests go on where the one before ended; the virtual machine."""
     return "vm" if nodeid.startswith("vm/") else nodeid.partition("::")[0]
 
 
 def room_of(scope: str) -> str:
-    return ROOMS.get(scope.partition("/")[0], UNITS)
+    return ROOMS.get(folder_of(scope), UNITS)
 
 
 def seconds_of(scope: str) -> float:
-    folder = scope.partition("/")[0]
-    return SECONDS.get(scope) or SECONDS[folder if folder in ROOMS else ""]
+    return SECONDS.get(scope) or SECONDS.get(folder_of(scope) if room_of(scope) != UNITS else "", SECONDS[""])
 
 
 def next_scope(waiting: list[str], here: str | None, others: list[str]) -> str | None:
