@@ -13,7 +13,7 @@ from machines.contract.configuration import nspawn
 from machines.contract.configuration.findings import Level, level, means, title
 from machines.host.agent import worker
 from machines.host.doctor import bind_checks
-from machines.host.doctor.facts import Scene
+from machines.host.doctor.facts import Facts
 from machines.host.files import bind_check, nspawn_file
 from machines.host.files.nspawn_file import Files
 from machines.host.observe import command_line
@@ -272,7 +272,7 @@ def examined(paths, monkeypatch):
         line = lines.parse([*lines.STOCK_ARGV, *command.split()])
         monkeypatch.setattr(command_line, "read", lambda _bus, _name: line)
         host = SimpleNamespace(paths=paths, bus=None, slow=SimpleNamespace(images={}))
-        return list(bind_checks.of_host(Scene(host=host, task=SimpleNamespace(check_stop=lambda: None))))
+        return list(bind_checks.of_host(Facts(host=host, task=SimpleNamespace(check_stop=lambda: None))))
 
     return of
 
