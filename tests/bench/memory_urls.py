@@ -16,22 +16,22 @@ from machines.panel.web import access, layout, responses
 from nspawnpanel import urls
 
 memory_url = "/memory/"
-_kept: list[tuple[machine_list.Page, list[dict[str, Any]]]] = []
+_kept: list[tuple[machine_list.MachineListPage, list[dict[str, Any]]]] = []
 
 
 @access.needs(Right.SEE)
 def memory(request: access.PanelRequest) -> HttpResponse:
     """The list view word for word, but the 50 rows and their number are held in memory instead of asked for."""
     now = timezone.now()
-    wish = machine_list.read_wish(request.GET)
+    query = machine_list.parse_query(request.GET)
     if not _kept:
-        found, _ = machine_list._rows(machine_list.matching(wish.filter, {}, now), wish)
-        _kept.append((machine_list.page(wish, {}, now), found))
+        found, _ = machine_list._rows(machine_list.matching(query.filter, {}, now), query)
+        _kept.append((machine_list.page(query, {}, now), found))
     kept, found = _kept[0]
     jobs = layout.unfinished_jobs(request)
     busy = machine_rows.by_machine(jobs)
     page = replace(kept, rows=[machine_rows.row(values, busy, now) for values in found])
-    context = machines.index_context(request, wish, page)
+    context = machines.index_context(request, query, page)
     return responses.page(request, "machines/index.html", context, version=f"{page.version}{len(jobs)}")
 
 

@@ -300,7 +300,7 @@ def test_files_that_would_take_minutes_to_compare_are_shown_as_taken_out_and_put
     lines = diffs.unified(before, after)
     assert [line.sign for line in lines[:3]] == [" ", "-", "-"]
     assert len(lines) == diffs.SHOWN_LINES + 1
-    assert lines[-1] == diffs.Line("@", [("78,002 more lines", False)])
+    assert lines[-1] == diffs.DiffLine("@", [("78,002 more lines", False)])
 
 
 def test_a_small_change_of_a_long_file_is_found_all_the_same():

@@ -10,7 +10,7 @@ from tests import make
 from tests.panel.test_access import TABLE, address  # noqa: F401  # a fixture
 
 PANEL = Path(__file__).parent.parent.parent / "machines/panel"
-READ = re.compile(r"""(?:GET|POST|data|wish|query)(?:\.get|\.getlist)?[\(\[]\s*"([a-z_-]+)\"""")
+READ = re.compile(r"""(?:GET|POST|data|query|params)(?:\.get|\.getlist)?[\(\[]\s*"([a-z_-]+)\"""")
 FIELDS = {
     *(name for file in PANEL.rglob("*.py") for name in READ.findall(file.read_text())),
     "name", "title", "size", "format", "confirm", "reason", "machine", "value", "setting", "row", "add", "choose", "copied",

@@ -41,14 +41,14 @@ LINES_SHOWN = 40
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ApplyError:
     """Why the draft could not be applied; `lines` are systemd's own words with the part of the form each is about."""
 
     job: Job
     lines: list[tuple[str, str, str]]  # text, id of the control, the setting
 
 
-def trouble(draft: Revision | None) -> Trouble | None:
+def latest(draft: Revision | None) -> ApplyError | None:
     """Of the last apply of this draft, until somebody saves it anew."""
     if draft is None or not draft.pk:
         return None
@@ -60,8 +60,8 @@ def trouble(draft: Revision | None) -> Trouble | None:
     said = [line for line in str(job.problem.get("details") or "").splitlines()[:LINES_SHOWN] if line.strip()]
     if not said:  # then the message alone says which setting it is about
         place, key = _place(str(job.problem.get("message")), draft)
-        return Trouble(job, [("", place, key)] if place else [])
-    return Trouble(job, [(line, *_place(line, draft)) for line in said])
+        return ApplyError(job, [("", place, key)] if place else [])
+    return ApplyError(job, [(line, *_place(line, draft)) for line in said])
 
 
 def place_of(key: str) -> str:
@@ -82,15 +82,15 @@ def _place(line: str, draft: Revision) -> tuple[str, str]:
     return _PLACES.get(key, ""), key if key in _PLACES else ""
 
 
-def marks(trouble_: Trouble | None, findings: list[Finding]) -> dict[str, list[str]]:
+def marks(error: ApplyError | None, findings: list[Finding]) -> dict[str, list[str]]:
     """id of a part of the form → what is wrong there: by our own judgement, and by the host's when it refused the draft."""
     found: dict[str, list[str]] = {}
     for finding in findings:
         if finding.refused and place_of(finding.key):
             found.setdefault(place_of(finding.key), []).append(f"{finding.message} {finding.hint}".strip())
-    for text, place, _ in trouble_.lines if trouble_ else []:
+    for text, place, _ in error.lines if error else []:
         if place:
-            found.setdefault(place, []).append(text or str(trouble_.job.problem.get("message")))  # type: ignore[union-attr]
+            found.setdefault(place, []).append(text or str(error.job.problem.get("message")))  # type: ignore[union-attr]
     return found
 
 
@@ -102,8 +102,8 @@ def found(machine: Machine, draft: Revision | None) -> Files | None:
     as it told them when they changed. None when they are as the draft takes them to be, or nothing is known."""
     if draft is None or not draft.pk:
         return None
-    trouble_ = trouble(draft)
-    there = _found(trouble_.job) if trouble_ else None
+    error = latest(draft)
+    there = _found(error.job) if error else None
     return there or _told(machine, draft)
 
 
@@ -136,7 +136,7 @@ def replaced(machine: Machine, draft: Revision) -> Files:
     return files(machine.applied)
 
 
-class Way(StrEnum):
+class RebaseMode(StrEnum):
     """What becomes of a draft whose files were changed on the host meanwhile."""
 
     MERGE = "merge"  # its own changes, put onto what the host has
@@ -144,7 +144,7 @@ class Way(StrEnum):
     THEIRS = "theirs"  # what the host has is the draft now
 
 
-def rebase(machine: Machine, *, by: User, seen: str, way: Way) -> None:
+def rebase(machine: Machine, *, by: User, seen: str, mode: RebaseMode) -> None:
     """Base the draft on what the host has.
 
     Raises StaleDraft, Busy, and Problem when nothing was found or a form cannot hold it.
@@ -154,9 +154,9 @@ def rebase(machine: Machine, *, by: User, seen: str, way: Way) -> None:
         there = found(machine, draft)
         if draft is None or there is None:
             raise Problem("The host has told of no other files for this draft.")
-        if way is Way.MERGE:
+        if mode is RebaseMode.MERGE:
             _take(draft, merged(replaced(machine, draft), there, files(draft)))
-        elif way is Way.THEIRS:
+        elif mode is RebaseMode.THEIRS:
             _take(draft, there)
         draft.replaces_nspawn, draft.replaces_limits = sha256(there.nspawn), sha256(there.limits)
         draft.author, draft.author_name, draft.state, draft.number = by, by.username, Revision.State.DRAFT, None

@@ -102,31 +102,31 @@ def _title(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Line:
+class DiffLine:
     """A line of a file diff; `sign` is + - or a space, @ for what was left out between."""
 
     sign: str
     parts: list[Part]
 
 
-def unified(before: str, after: str) -> list[Line]:
+def unified(before: str, after: str) -> list[DiffLine]:
     """The lines that differ, with three of what surrounds them; [] when nothing does. A host may have sent files that
     would take minutes to compare: of these, and of what no page can show, the last line says how much is left out."""
     old, new = before.splitlines(), after.splitlines()
-    lines: list[Line] = []
+    lines: list[DiffLine] = []
     pairs = [PAIRS_MARKED]
     for group in _groups(old, new):
         if group[0][1] > 0 or group[0][3] > 0 or lines:
-            lines.append(Line("@", [(f"line {group[0][3] + 1}", False)]))
+            lines.append(DiffLine("@", [(f"line {group[0][3] + 1}", False)]))
         for tag, a, b, c, d in group:
             lines += _block(tag, old[a:b], new[c:d], pairs)
     return _short(lines)
 
 
-Group = list[tuple[str, int, int, int, int]]
+DiffGroup = list[tuple[str, int, int, int, int]]
 
 
-def _groups(old: list[str], new: list[str]) -> Iterable[Group]:
+def _groups(old: list[str], new: list[str]) -> Iterable[DiffGroup]:
     """As difflib tells them."""
     alike = _alike(old, new)
     at_end = _alike(old[alike:][::-1], new[alike:][::-1])
@@ -144,25 +144,25 @@ def _alike(old: list[str], new: list[str]) -> int:
     return next((place for place, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
 
 
-def _short(lines: list[Line]) -> list[Line]:
+def _short(lines: list[DiffLine]) -> list[DiffLine]:
     """As many as a page shows."""
     room = SHOWN_CHARACTERS
     for place, line in enumerate(lines):
         room -= sum(len(text) for text, _ in line.parts)
         if place == SHOWN_LINES or (room < 0 and place):
-            return [*lines[:place], Line("@", [(f"{len(lines) - place:,} more lines", False)])]
+            return [*lines[:place], DiffLine("@", [(f"{len(lines) - place:,} more lines", False)])]
     return lines
 
 
-def _block(tag: str, old: list[str], new: list[str], pairs: list[int]) -> Iterator[Line]:
+def _block(tag: str, old: list[str], new: list[str], pairs: list[int]) -> Iterator[DiffLine]:
     """`pairs` holds how many pairs of lines may still have their words marked."""
     if tag == "equal":
-        yield from (Line(" ", [(text, False)]) for text in old)
+        yield from (DiffLine(" ", [(text, False)]) for text in old)
         return
     marked = [words(a, b) for a, b in zip(old[: pairs[0]], new[: pairs[0]], strict=False)]
     pairs[0] -= len(marked)
-    yield from (Line("-", marked[i][0] if i < len(marked) else [(text, False)]) for i, text in enumerate(old))
-    yield from (Line("+", marked[i][1] if i < len(marked) else [(text, False)]) for i, text in enumerate(new))
+    yield from (DiffLine("-", marked[i][0] if i < len(marked) else [(text, False)]) for i, text in enumerate(old))
+    yield from (DiffLine("+", marked[i][1] if i < len(marked) else [(text, False)]) for i, text in enumerate(new))
 
 
 def words(old: str, new: str) -> tuple[list[Part], list[Part]]:

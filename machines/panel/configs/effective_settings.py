@@ -35,7 +35,7 @@ LOUD = {DIFFERS, IGNORED}
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """One setting. `flag` is "" where it holds as asked, else differs, waits (for the next start) or ignored."""
 
     section: str
@@ -67,11 +67,11 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Holds:
-    sections: list[tuple[str, list[Row]]] = field(default_factory=list)
+    sections: list[tuple[str, list[SettingRow]]] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
 
     @property
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SettingRow]:
         for _, rows in self.sections:
             yield from rows
 
@@ -245,7 +245,7 @@ def _is_trusted(line: CommandLine, file: File) -> bool:
 # --- the .nspawn file
 
 
-def _nspawn_rows(machine: Machine, found: Found) -> Iterator[Row]:
+def _nspawn_rows(machine: Machine, found: Found) -> Iterator[SettingRow]:
     line, file = machine.command, found.counting
     disk = _by_key(file.text if file and file.is_plain else "")
     wanted = _by_key(nspawn.unmark(machine.applied.nspawn_text) if machine.applied else "")
@@ -306,12 +306,12 @@ def _by_key(text: str) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def _nspawn_row(case: Case, *, by_unit: bool) -> Row:
+def _nspawn_row(case: Case, *, by_unit: bool) -> SettingRow:
     (section, key), setting, file = case.place, case.setting, case.file
     due = case.held or case.said
     agrees = compare_effective.inside(case.name, due, case.seen) if is_up(case.machine) else None
     why = _why(case, agrees)
-    return Row(
+    return SettingRow(
         section=section,
         key=key,
         title=setting.title if setting else "Not a setting of systemd’s",
@@ -446,7 +446,7 @@ class Said:
     value: str
 
 
-def _limit_rows(machine: Machine, found: Found) -> Iterator[Row]:
+def _limit_rows(machine: Machine, found: Found) -> Iterator[SettingRow]:
     asked = limits.read(machine.applied.limits_text) if machine.applied else {}
     files = [file for file in found.files if file.kind != "nspawn" and file.is_plain]
     texts = [(file, limits.read(file.text)) for file in files]
@@ -455,12 +455,12 @@ def _limit_rows(machine: Machine, found: Found) -> Iterator[Row]:
         yield _limit_row(machine, found, key, asked.get(key, ""), said)
 
 
-def _limit_row(machine: Machine, found: Found, key: str, asked: str, said: list[Said]) -> Row:
+def _limit_row(machine: Machine, found: Found, key: str, asked: str, said: list[Said]) -> SettingRow:
     setting, last = limits.PROPERTIES[key], said[-1] if said else None
     real = "" if _lacks(machine, found, key) else in_force(found, key)
     flag, cause, command = _limit_why(machine, found, key, asked, said)
     others = [each for each in said if each.file.kind == "dropin"]
-    return Row(
+    return SettingRow(
         section=LIMITS if setting.group == Group.RESOURCES else UNIT,
         key=key,
         title=setting.title,

@@ -14,12 +14,12 @@ from machines.panel.logs import ansi
 BLOCK = 500  # lines the browser may skip drawing together
 LINE_SHOWN = 4000  # characters of one line; the download has all of it
 GROWS = 6  # how many characters one of a line may become; a line of colours alone is shown without them
-Row = tuple[int, float, str, str]  # number, the host's clock, source (o, e, p), text
+LogRow = tuple[int, float, str, str]  # number, the host's clock, source (o, e, p), text
 ERROR_MARK = SafeString('<b title="error output">!</b>')
 
 
 @dataclass(frozen=True)
-class Group:
+class LogGroup:
     """A phase and those of its lines that the page holds; the lines before the first phase have no name."""
 
     name: str
@@ -56,14 +56,14 @@ def _inside(text: str) -> SafeString:
     return format_html("{} <i>… {} more characters are in the download</i>", html, f"{len(text) - len(shown):,}")
 
 
-def lines(rows: Iterable[Row], began: float) -> SafeString:
+def lines(rows: Iterable[LogRow], began: float) -> SafeString:
     """Lines to append, without a newline between them, so that they fit in one event of a stream."""
     return SafeString("".join(line(number, at, source, text, began) for number, at, source, text in rows))
 
 
 def groups(
-    rows: Sequence[Row], phases: Sequence[Mapping[str, Any]], *, state: str, began: float, ended: float | None
-) -> list[Group]:
+    rows: Sequence[LogRow], phases: Sequence[Mapping[str, Any]], *, state: str, began: float, ended: float | None
+) -> list[LogGroup]:
     """The rows under their phases, as Job.phases tells them; a phase is over when the next one begins."""
     marks = [{"name": "", "line": 0, "at": began}, *phases]
     found = []
@@ -72,7 +72,7 @@ def groups(
         mine = [row for row in rows if mark["line"] <= row[0] and (after is None or row[0] < after["line"])]
         end = after["at"] if after else ended
         found.append(
-            Group(
+            LogGroup(
                 name=mark["name"],
                 state=JobState.SUCCEEDED if after else state,
                 first=mark["line"],

@@ -12,7 +12,7 @@ from machines.contract.reports import LINES_AT_ONCE
 from machines.contract.states import JobState
 from machines.models import Job, LogChunk
 from machines.panel.logs import ansi
-from machines.panel.logs.log_lines import LINE_SHOWN, Row
+from machines.panel.logs.log_lines import LINE_SHOWN, LogRow
 
 SHOWN = 2000  # lines a page begins with, and what one event of a stream or one “earlier” brings at most
 SHOWN_CHARACTERS = 150_000  # of their text; at least one line comes
@@ -24,7 +24,7 @@ AT_ONCE, PIECE = 200, 512 * 1024  # chunks and characters that a download or a s
 _COMPLAINS = re.compile(r"^\W{0,4}(E:|(\w+: )?(error|fatal|failed|failure|cannot|unable)\b)", re.IGNORECASE)
 
 
-def after(job_id: int, line: int, limit: int = SHOWN) -> list[Row]:
+def after(job_id: int, line: int, limit: int = SHOWN) -> list[LogRow]:
     """The lines after one, in order, as many as a page takes. Two queries, one for a few."""
     chunks = _chunks(job_id).filter(first__gt=line - LINES_AT_ONCE, first__lte=line + limit).order_by("first")
     chunks = chunks.annotate(next=F("first") + F("count")).filter(next__gt=line + 1)
@@ -32,7 +32,7 @@ def after(job_id: int, line: int, limit: int = SHOWN) -> list[Row]:
     return list(_as_shown(row for row in numbered if line < row[0] <= line + limit))
 
 
-def before(job_id: int, line: int, limit: int = SHOWN) -> list[Row]:
+def before(job_id: int, line: int, limit: int = SHOWN) -> list[LogRow]:
     """The last lines before one, in order, as many as a page takes. Two queries."""
     chunks = _chunks(job_id).filter(first__lt=line, first__gt=line - limit - LINES_AT_ONCE).order_by("-first")
     numbered = _read(_chunks(job_id).filter(first__in=_some(chunks, line, limit)))
@@ -55,12 +55,12 @@ def _some(chunks: QuerySet[LogChunk], line: int, limit: int) -> list[int]:
     return wanted
 
 
-def _read(chunks: QuerySet[LogChunk]) -> list[Row]:
+def _read(chunks: QuerySet[LogChunk]) -> list[LogRow]:
     rows = chunks.order_by("first").values_list("first", "lines")
     return [(number, *line) for first, lines in rows for number, line in enumerate(lines, first)]
 
 
-def _as_shown(rows: Iterable[Row]) -> Iterator[Row]:
+def _as_shown(rows: Iterable[LogRow]) -> Iterator[LogRow]:
     """As many of these as a page takes."""
     room = SHOWN_CHARACTERS
     for place, row in enumerate(rows):
@@ -108,7 +108,7 @@ def everything(job: Job) -> Iterator[str]:
         last = rows[-1][0]
 
 
-def _piece(job_id: int, chunks: QuerySet[LogChunk]) -> list[Row]:
+def _piece(job_id: int, chunks: QuerySet[LogChunk]) -> list[LogRow]:
     """The lines of the first of these chunks, as many as are read at once."""
     wanted, characters = list[int](), 0
     for first, length in chunks.values_list("first", "size")[:AT_ONCE]:
@@ -150,7 +150,7 @@ def closing(job: Job) -> str:
     }[JobState(job.state)]
 
 
-def error_line(job: Job, rows: Iterable[Row]) -> int | None:
+def error_line(job: Job, rows: Iterable[LogRow]) -> int | None:
     """The line that most likely says why the job failed: the first complaint of its last phase, else its last error output."""
     if job.state not in {JobState.FAILED, JobState.TIMED_OUT}:
         return None

@@ -145,7 +145,7 @@ class Follower:
             events.append(event("end", _end(job)))
         return events
 
-    def _events(self, job: Job, rows: list[log_lines.Row]) -> Iterator[str]:
+    def _events(self, job: Job, rows: list[log_lines.LogRow]) -> Iterator[str]:
         """Lines, and each phase before the lines that it owns."""
         for mark in job.phases:
             name, line = mark["name"], mark["line"]
@@ -156,7 +156,7 @@ class Follower:
             self._told.add((line, name))
         yield from self._lines([row for row in rows if row[0] > self.line])
 
-    def _lines(self, rows: list[log_lines.Row]) -> Iterator[str]:
+    def _lines(self, rows: list[log_lines.LogRow]) -> Iterator[str]:
         if rows:
             self.line = rows[-1][0]
             yield event("lines", log_lines.lines(rows, self._began or 0.0), number=self.line)

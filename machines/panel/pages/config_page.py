@@ -51,7 +51,7 @@ def hand_words(machine: Machine) -> list[str]:
     return line.deviations() if line.deviates else []
 
 
-def file_diffs(machine: Machine, before: diffs.Files, after: diffs.Files) -> list[tuple[str, list[diffs.Line]]]:
+def file_diffs(machine: Machine, before: diffs.Files, after: diffs.Files) -> list[tuple[str, list[diffs.DiffLine]]]:
     """(path on the host, what changes in it) for both files."""
     return [
         (f"/etc/systemd/nspawn/{machine.name}.nspawn", diffs.unified(before.nspawn, after.nspawn)),

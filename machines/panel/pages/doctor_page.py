@@ -32,7 +32,7 @@ ICONS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class FindingRow:
     """One finding, ready to be shown. `fix` is the word of a fix that would be safe now, or ""."""
 
     level: str
@@ -46,9 +46,9 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Group:
+class FindingGroup:
     title: str
-    rows: list[Row]
+    rows: list[FindingRow]
 
 
 def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
@@ -124,14 +124,14 @@ def clock(host: Host) -> list[Finding]:
     return [Finding(code="clock-differs", facts={"seconds": f"{abs(skew):.0f}", "way": way})]
 
 
-def groups(found: list[Finding]) -> list[Group]:
+def groups(found: list[Finding]) -> list[FindingGroup]:
     """The findings by subject, each subject in the order it was looked at: for the network that is the chain."""
     offered: set[str] = set()
     by_group = {word: [_once(row(f), offered) for f in found if WORDS[f.code].group == word] for word in GROUPS}
-    return [Group(GROUPS[word], shown) for word, shown in by_group.items() if shown]
+    return [FindingGroup(GROUPS[word], shown) for word, shown in by_group.items() if shown]
 
 
-def _once(row: Row, offered: set[str]) -> Row:
+def _once(row: FindingRow, offered: set[str]) -> FindingRow:
     """The same fix of several findings is one button, at the first of them."""
     if row.fix in offered:
         return replace(row, fix="", fix_title="")
@@ -139,11 +139,11 @@ def _once(row: Row, offered: set[str]) -> Row:
     return row
 
 
-def row(finding: Finding) -> Row:
+def row(finding: Finding) -> FindingRow:
     words = WORDS[finding.code]
     icon, word = ICONS[words.level]
     fix = words.fix if words.fix and finding.can_fix else None
-    return Row(
+    return FindingRow(
         words.level.value, icon, word, findings.title(finding), findings.means(finding), findings.commands(finding),
         fix or "", FIX_TITLES[fix] if fix else "",
     )  # fmt: skip

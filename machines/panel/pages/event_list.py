@@ -14,7 +14,7 @@ WORDS_AT_MOST = 12
 
 
 @dataclass(frozen=True)
-class Page:
+class EventListPage:
     text: str
     events: list[Event]
     newer: str = ""
@@ -22,7 +22,7 @@ class Page:
     is_first: bool = True
 
 
-def page(query: QueryDict) -> Page:
+def page(query: QueryDict) -> EventListPage:
     """The page a query string asks for. One query."""
     text = " ".join(query.get("q", "")[:500].replace("\0", "").split()[:WORDS_AT_MOST])
     older, newer = _number(query.get("older", "")), _number(query.get("newer", ""))
@@ -35,7 +35,7 @@ def page(query: QueryDict) -> Page:
         found = list((events.filter(pk__lt=older) if older else events)[: PER_PAGE + 1])
         has_newer, has_older = bool(older), len(found) > PER_PAGE
         found = found[:PER_PAGE]
-    return Page(
+    return EventListPage(
         text, found,
         newer=_address(text, newer=found[0].pk) if has_newer and found else "",
         older=_address(text, older=found[-1].pk) if has_older and found else "",

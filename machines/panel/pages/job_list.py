@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Wish:
+class JobListQuery:
     """What the query string asks for: plain words narrow, several values of one term widen. Nonsense asks for nothing."""
 
     text: str = ""
@@ -48,7 +48,7 @@ class Wish:
     older_than: int = 0
     newer_than: int = 0
 
-    def query(self, **changed: str) -> str:
+    def encode(self, **changed: str) -> str:
         """The query string of the first page, with some parts changed."""
         return urlencode({key: value for key, value in ({"q": self.text} | changed).items() if value})
 
@@ -56,15 +56,15 @@ class Wish:
     def address(self) -> str:
         """The query string of this very page."""
         place = {"older": self.older_than, "newer": self.newer_than}
-        return self.query(**{key: str(value) for key, value in place.items() if value})
+        return self.encode(**{key: str(value) for key, value in place.items() if value})
 
     def with_term(self, key: str, value: str) -> str:
         """The text with one more term, or without it where it stands already."""
         term = f"{key}:{value}"
         kept = [word for word in self.text.split() if word.lower() != term.lower()]
-        return " ".join(kept if self.says(key, value) else [*kept, term])
+        return " ".join(kept if self.has_term(key, value) else [*kept, term])
 
-    def says(self, key: str, value: str) -> bool:
+    def has_term(self, key: str, value: str) -> bool:
         return value.lower() in self.terms.get(key, ())
 
     @property
@@ -76,22 +76,22 @@ class Wish:
         ]
 
 
-def read_wish(query: QueryDict) -> Wish:
+def parse_query(params: QueryDict) -> JobListQuery:
     given: dict[str, list[str]] = {key: [] for key in TERMS}
     words = []
-    all_words = query.get("q", "")[:500].replace("\0", "").split()[:WORDS_AT_MOST]
+    all_words = params.get("q", "")[:500].replace("\0", "").split()[:WORDS_AT_MOST]
     for word in all_words:
         key, colon, value = word.partition(":")
         if colon and value and key.lower() in given:
             given[key.lower()].append(value.lower())
         else:
             words.append(word)
-    return Wish(
+    return JobListQuery(
         text=" ".join(all_words),
         words=tuple(words),
         terms={key: tuple(values) for key, values in given.items() if values},
-        older_than=_number(query.get("older", "")),
-        newer_than=_number(query.get("newer", "")),
+        older_than=_number(params.get("older", "")),
+        newer_than=_number(params.get("newer", "")),
     )
 
 
@@ -99,13 +99,13 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
-def matching(wish: Wish) -> JobQuerySet:
+def matching(query: JobListQuery) -> JobQuerySet:
     jobs = Job.objects.all()
-    for word in wish.words:
+    for word in query.words:
         number = _number(word.removeprefix("#"))
         found = Q(machine_name__icontains=word) | Q(host__name__icontains=word)
         jobs = jobs.filter(found | Q(pk=number) if number else found)
-    for key, values in wish.terms.items():
+    for key, values in query.terms.items():
         jobs = jobs.filter(_has_term(key, values))
     return jobs
 
@@ -125,8 +125,8 @@ def _has_term(key: str, values: Iterable[str]) -> Q:
 
 
 @dataclass(frozen=True)
-class Page:
-    wish: Wish
+class JobListPage:
+    query: JobListQuery
     rows: list[dict[str, Any]]
     newer: str
     older: str
@@ -134,26 +134,26 @@ class Page:
     @property
     def version(self) -> str:
         """Changes when anything shown does, but for ages, which the browser keeps true."""
-        return blake2b(repr((self.wish.address, self.rows)).encode(), digest_size=8).hexdigest()
+        return blake2b(repr((self.query.address, self.rows)).encode(), digest_size=8).hexdigest()
 
 
-def page(wish: Wish, now: datetime) -> Page:
+def page(query: JobListQuery, now: datetime) -> JobListPage:
     """One page, newest first. One query."""
-    jobs = matching(wish)
-    if wish.newer_than:
-        found = list(jobs.filter(pk__gt=wish.newer_than).order_by("id").values(*COLUMNS)[: PER_PAGE + 1])
+    jobs = matching(query)
+    if query.newer_than:
+        found = list(jobs.filter(pk__gt=query.newer_than).order_by("id").values(*COLUMNS)[: PER_PAGE + 1])
         more, found = len(found) > PER_PAGE, found[:PER_PAGE][::-1]
         has_newer, has_older = more, True
     else:
-        older = jobs.filter(pk__lt=wish.older_than) if wish.older_than else jobs
+        older = jobs.filter(pk__lt=query.older_than) if query.older_than else jobs
         found = list(older.order_by("-id").values(*COLUMNS)[: PER_PAGE + 1])
         more, found = len(found) > PER_PAGE, found[:PER_PAGE]
-        has_newer, has_older = bool(wish.older_than), more
-    return Page(
-        wish=wish,
+        has_newer, has_older = bool(query.older_than), more
+    return JobListPage(
+        query=query,
         rows=[row(given, now) for given in found],
-        newer=f"?{wish.query(newer=str(found[0]['id']))}" if has_newer and found else "",
-        older=f"?{wish.query(older=str(found[-1]['id']))}" if has_older and found else "",
+        newer=f"?{query.encode(newer=str(found[0]['id']))}" if has_newer and found else "",
+        older=f"?{query.encode(older=str(found[-1]['id']))}" if has_older and found else "",
     )
 
 

@@ -208,7 +208,7 @@ def log_before(job: Job, line: int) -> dict[str, Any]:
     return _log(job, log_reader.before(job.pk, min(line, job.line_count + 1))) | {"stream_url": "", "closing": ""}
 
 
-def _log(job: Job, rows: list[log_lines.Row]) -> dict[str, Any]:
+def _log(job: Job, rows: list[log_lines.LogRow]) -> dict[str, Any]:
     began = log_reader.began(job)
     ended = log_reader.ended(job, began)
     return {

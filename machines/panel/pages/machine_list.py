@@ -46,12 +46,12 @@ class Filter:
         """The text with one more term, or without it where it stands already."""
         term = f"{key}:{value}"
         terms = self.text.split()
-        return " ".join([t for t in terms if t.lower() != term] if self.says(key, value) else [*terms, term])
+        return " ".join([t for t in terms if t.lower() != term] if self.has_term(key, value) else [*terms, term])
 
     def without(self, key: str) -> str:
         return " ".join(t for t in self.text.split() if not t.lower().startswith(f"{key}:"))
 
-    def says(self, key: str, value: str) -> bool:
+    def has_term(self, key: str, value: str) -> bool:
         return value in (self.states if key == "state" else self.hosts)
 
 
@@ -135,7 +135,7 @@ def read_place(text: str, *, backwards: bool) -> Place | None:
 
 
 @dataclass(frozen=True)
-class Wish:
+class MachineListQuery:
     """What the query string asks for. Nonsense in it asks for nothing."""
 
     filter: Filter = field(default_factory=Filter)
@@ -143,32 +143,32 @@ class Wish:
     per: int = 50
     place: Place | None = None
 
-    def query(self, **changed: str) -> str:
+    def encode(self, **changed: str) -> str:
         """The query string with some parts changed; a page of its own only where that is asked for."""
-        said = {"q": self.filter.text, "sort": self.sort if self.sort != "state" else "", "per": str(self.per) if self.per != 50 else ""}  # fmt: skip
-        return urlencode({key: value for key, value in (said | changed).items() if value})
+        parts = {"q": self.filter.text, "sort": self.sort if self.sort != "state" else "", "per": str(self.per) if self.per != 50 else ""}  # fmt: skip
+        return urlencode({key: value for key, value in (parts | changed).items() if value})
 
     @property
     def address(self) -> str:
         """The query string of this very page."""
         place = {("before" if self.place.backwards else "after"): str(self.place)} if self.place else {}
-        return self.query(**place)
+        return self.encode(**place)
 
 
-def read_wish(query: QueryDict) -> Wish:
-    sort, per = query.get("sort", ""), query.get("per", "")
-    before = query.get("before", "")
-    return Wish(
-        filter=parse_filter(query.get("q", "")[:500]),
+def parse_query(params: QueryDict) -> MachineListQuery:
+    sort, per = params.get("sort", ""), params.get("per", "")
+    before = params.get("before", "")
+    return MachineListQuery(
+        filter=parse_filter(params.get("q", "")[:500]),
         sort=sort if sort.removeprefix("-") in SORTS else "state",
         per=int(per) if per in map(str, PER_PAGE) else 50,
-        place=read_place(before or query.get("after", ""), backwards=bool(before)),
+        place=read_place(before or params.get("after", ""), backwards=bool(before)),
     )
 
 
 @dataclass(frozen=True)
-class Page:
-    wish: Wish
+class MachineListPage:
+    query: MachineListQuery
     rows: list[dict[str, Any]]
     total: int
     first: int
@@ -185,46 +185,46 @@ class Page:
         rows = [
             {**each, "up": "", "badge": ""} for each in self.rows
         ]  # the age ticks by itself; the state says the badge
-        return version(self.wish.address, rows, self.total, self.first, self.silent)
+        return version(self.query.address, rows, self.total, self.first, self.silent)
 
 
-def page(wish: Wish, busy: Busy, now: datetime) -> Page:
-    machines = matching(wish.filter, busy, now)
+def page(query: MachineListQuery, busy: Busy, now: datetime) -> MachineListPage:
+    machines = matching(query.filter, busy, now)
     total = machines.count()
-    found, more = _rows(machines, wish) if total else ([], False)
-    backwards = bool(wish.place and wish.place.backwards)
-    before = wish.place.before if wish.place else 0
+    found, more = _rows(machines, query) if total else ([], False)
+    backwards = bool(query.place and query.place.backwards)
+    before = query.place.before if query.place else 0
     before = max(before - len(found), 0) if backwards else before
     if backwards and not more:
         before = 0
-    has_newer, has_older = (more, True) if backwards else (wish.place is not None, more)
-    return Page(
-        wish=wish,
+    has_newer, has_older = (more, True) if backwards else (query.place is not None, more)
+    return MachineListPage(
+        query=query,
         rows=[row(values, busy, now) for values in found],
         total=total,
         first=before + 1,
-        newer=_link(wish, "before", found[0], before) if has_newer and found else "",
-        older=_link(wish, "after", found[-1], before + len(found)) if has_older and found else "",
+        newer=_link(query, "before", found[0], before) if has_newer and found else "",
+        older=_link(query, "after", found[-1], before + len(found)) if has_older and found else "",
         silent=_silent(found, now),
     )
 
 
-def _rows(machines: MachineQuerySet, wish: Wish) -> tuple[list[dict[str, Any]], bool]:
+def _rows(machines: MachineQuerySet, query: MachineListQuery) -> tuple[list[dict[str, Any]], bool]:
     """One page of plain dicts, and whether there is more in the direction of travel."""
-    columns = SORTS[wish.sort.removeprefix("-")]
-    backwards = bool(wish.place and wish.place.backwards)
-    falling = wish.sort.startswith("-") != backwards
-    if wish.place:
-        machines = machines.filter(wish.place.condition(columns, backwards=falling))
+    columns = SORTS[query.sort.removeprefix("-")]
+    backwards = bool(query.place and query.place.backwards)
+    falling = query.sort.startswith("-") != backwards
+    if query.place:
+        machines = machines.filter(query.place.condition(columns, backwards=falling))
     ordered = machines.order_by(*(f"-{column}" if falling else column for column in columns))
-    found = [dict(zip(COLUMNS, values, strict=True)) for values in ordered.values_list(*COLUMNS)[: wish.per + 1]]
-    kept = found[: wish.per]
-    return (kept[::-1] if backwards else kept), len(found) > wish.per
+    found = [dict(zip(COLUMNS, values, strict=True)) for values in ordered.values_list(*COLUMNS)[: query.per + 1]]
+    kept = found[: query.per]
+    return (kept[::-1] if backwards else kept), len(found) > query.per
 
 
-def _link(wish: Wish, direction: str, edge: dict[str, Any], before: int) -> str:
+def _link(query: MachineListQuery, direction: str, edge: dict[str, Any], before: int) -> str:
     place = Place(before=before, rank=edge["rank"], id=edge["id"], name=edge["name"])
-    return "?" + wish.query(**{direction: str(place)})
+    return "?" + query.encode(**{direction: str(place)})
 
 
 def _silent(found: Iterable[dict[str, Any]], now: datetime) -> list[tuple[str, datetime | None]]:

@@ -29,7 +29,7 @@ NOT_TRIED = "Not tried, since the panel was restored from an older copy."
 
 
 @dataclass(frozen=True)
-class Line:
+class RestoredLine:
     """Something that differs: about what, where that is shown, and in words."""
 
     about: str
@@ -76,8 +76,8 @@ def _order(job: Job) -> dict[str, Any]:
     }
 
 
-def _heard(host: Host, copy: Epoch) -> Line:
-    return Line(host.name, host_url(host.name), host.name, _heard_words(host, copy))
+def _heard(host: Host, copy: Epoch) -> RestoredLine:
+    return RestoredLine(host.name, host_url(host.name), host.name, _heard_words(host, copy))
 
 
 def _heard_words(host: Host, copy: Epoch) -> str:
@@ -95,15 +95,15 @@ def _heard_words(host: Host, copy: Epoch) -> str:
     return f"Has heard {more} order{'s' if more > 1 else ''} more than this copy has sent."
 
 
-def _unknown(host: Host) -> Iterable[Line]:
+def _unknown(host: Host) -> Iterable[RestoredLine]:
     """Jobs that a host has told of, which the copy does not know."""
     for job, state, at, machine in host.unknown_jobs:
         url = machine_url(host.name, machine) if machine else ""
         moment = timezone.localtime(datetime.fromtimestamp(float(at), UTC))
-        yield Line(machine or f"job {str(job)[:8]}", url, host.name, f"{state} at {moment:%Y-%m-%d %H:%M:%S}")
+        yield RestoredLine(machine or f"job {str(job)[:8]}", url, host.name, f"{state} at {moment:%Y-%m-%d %H:%M:%S}")
 
 
-def _machines(copy: Epoch) -> Iterable[Line]:
+def _machines(copy: Epoch) -> Iterable[RestoredLine]:
     """Machines of which hosts say something else than the copy."""
     gone = Q(state=MachineState.MISSING, changed_at__gte=copy.restored_at)
     differs = Machine.objects.listed().filter(gone | Q(pk__gt=copy.newest_machine) | Q(drifted=True))
@@ -114,7 +114,7 @@ def _machines(copy: Epoch) -> Iterable[Line]:
             says = "Is not there any more."
         else:
             says = "Its files are not the ones that were applied last by this copy."
-        yield Line(machine.name, machine_url(machine.host.name, machine.name), machine.host.name, says)
+        yield RestoredLine(machine.name, machine_url(machine.host.name, machine.name), machine.host.name, says)
 
 
 # --- the decision

@@ -70,10 +70,10 @@ def _form(
     shown = config_page.context(request, machine, draft, "config")
     shown["sections"] = setting_sections.sections(given, presets.notes(machine))
     shown |= {"unshown": without_field(given.instance.base_nspawn)}
-    trouble = apply_errors.trouble(draft)
-    shown |= {"configurator": given, "trouble": trouble, **more}
+    apply_error = apply_errors.latest(draft)
+    shown |= {"configurator": given, "apply_error": apply_error, **more}
     if draft and not given.form.is_bound:
-        shown["marks"] = apply_errors.marks(trouble, drafts.findings(machine, drafts.files(draft)))
+        shown["marks"] = apply_errors.marks(apply_error, drafts.findings(machine, drafts.files(draft)))
     return render(request, "configs/edit.html", shown, status=status)
 
 
@@ -119,7 +119,7 @@ def _review(
         "left_out": left_out,
         "changes": changes,
         "diffs": config_page.file_diffs(machine, before, after),
-        "trouble": apply_errors.trouble(draft),
+        "apply_error": apply_errors.latest(draft),
         "found": config_page.three_ways(machine, draft, found) if found else None,
         "findings": findings,
         "is_refused": any(finding.refused for finding, _ in findings)
@@ -175,20 +175,20 @@ def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
 def rebase(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """The host's files were changed by hand: put the draft's changes onto them, the draft over them, or begin from them."""
     machine = access.machine(request, host, name)
-    wish = request.POST.get("take", "")
-    way = apply_errors.Way(wish) if wish in set(apply_errors.Way) else apply_errors.Way.OURS
+    wanted = request.POST.get("take", "")
+    mode = apply_errors.RebaseMode(wanted) if wanted in set(apply_errors.RebaseMode) else apply_errors.RebaseMode.OURS
     try:
-        apply_errors.rebase(machine, by=request.user, seen=request.POST.get("seen", ""), way=way)
+        apply_errors.rebase(machine, by=request.user, seen=request.POST.get("seen", ""), mode=mode)
     except Problem as problem:
         return responses.refused(request, problem, back=_address(machine, "config-review"))
-    back = _address(machine, "config-edit" if way is apply_errors.Way.THEIRS else "config-review")
-    return responses.done(request, REBASED[way], back=back)
+    back = _address(machine, "config-edit" if mode is apply_errors.RebaseMode.THEIRS else "config-review")
+    return responses.done(request, REBASED[mode], back=back)
 
 
 REBASED = {
-    apply_errors.Way.MERGE: "The draft is now what the host has, with your changes in it.",
-    apply_errors.Way.OURS: "Applying the draft will replace what the host has.",
-    apply_errors.Way.THEIRS: "The draft is now what the host has.",
+    apply_errors.RebaseMode.MERGE: "The draft is now what the host has, with your changes in it.",
+    apply_errors.RebaseMode.OURS: "Applying the draft will replace what the host has.",
+    apply_errors.RebaseMode.THEIRS: "The draft is now what the host has.",
 }
 
 

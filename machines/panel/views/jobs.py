@@ -37,23 +37,23 @@ AGAIN = {
 @require_GET
 @needs(Right.SEE)
 def index(request: PanelRequest) -> HttpResponse:
-    wish = job_list.read_wish(request.GET)
-    page = job_list.page(wish, timezone.now())
+    query = job_list.parse_query(request.GET)
+    page = job_list.page(query, timezone.now())
     unfinished = layout.running_jobs(request)
     context = {
         "page": page,
-        "wish": wish,
-        "clear": wish.query(q=""),
+        "list_query": query,
+        "clear": query.encode(q=""),
         "all_states": job_list.STATES,
         "may_operate": request.user.may(Right.OPERATE),
-        "facets": lambda: _facets(wish),  # asked for only when something is drawn
+        "facets": lambda: _facets(query),  # asked for only when something is drawn
         "fragment": responses.wants_fragment(request),
     }
     version = f"{page.version}{unfinished}"
     return responses.page(request, "jobs/index.html", context, fragment="jobs/_list.html", version=version)
 
 
-def _facets(wish: job_list.Wish) -> list[dict[str, Any]]:
+def _facets(query: job_list.JobListQuery) -> list[dict[str, Any]]:
     """The menus that write into the filter field."""
     values = {"state": job_list.STATES, "op": job_list.OPS} | job_list.choices()
     titles = {"state": "State", "op": "Operation", "host": "Host", "who": "Person"}
@@ -61,9 +61,9 @@ def _facets(wish: job_list.Wish) -> list[dict[str, Any]]:
         {
             "key": key,
             "title": title,
-            "chosen": ", ".join(wish.terms.get(key, ())),
+            "chosen": ", ".join(query.terms.get(key, ())),
             "choices": [
-                {"word": word, "query": wish.query(q=wish.with_term(key, word)), "on": wish.says(key, word)}
+                {"word": word, "query": query.encode(q=query.with_term(key, word)), "on": query.has_term(key, word)}
                 for word in values[key]
             ],
         }

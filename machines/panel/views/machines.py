@@ -33,30 +33,32 @@ ICONS = {"more": "three-dots", "start": ACTIONS["start"].icon, "poweroff": ACTIO
 @require_GET
 @needs(Right.SEE)
 def index(request: PanelRequest) -> HttpResponse:
-    wish = machine_list.read_wish(request.GET)
+    query = machine_list.parse_query(request.GET)
     jobs = layout.unfinished_jobs(request)
-    page = machine_list.page(wish, machine_rows.by_machine(jobs), timezone.now())
-    context = index_context(request, wish, page)
+    page = machine_list.page(query, machine_rows.by_machine(jobs), timezone.now())
+    context = index_context(request, query, page)
     version = f"{page.version}{len(jobs)}"
     return responses.page(request, "machines/index.html", context, fragment="machines/_list.html", version=version)
 
 
-def index_context(request: PanelRequest, wish: machine_list.Wish, page: machine_list.Page) -> dict[str, Any]:
+def index_context(
+    request: PanelRequest, query: machine_list.MachineListQuery, page: machine_list.MachineListPage
+) -> dict[str, Any]:
     """What the list's template needs; asks no query (the existence of hosts only for an empty list)."""
     return _row_context(request) | {
         "page": page,
-        "wish": wish,
-        "address": wish.address,
-        "query": wish.query(),
-        "sort_query": wish.query(sort=""),
-        "clear": wish.query(q=""),
-        "first_page": f"?{wish.query()}",
-        "states": _state_choices(wish),
+        "list_query": query,
+        "address": query.address,
+        "query": query.encode(),
+        "sort_query": query.encode(sort=""),
+        "clear": query.encode(q=""),
+        "first_page": f"?{query.encode()}",
+        "states": _state_choices(query),
         "all_states": machine_list.STATES,
         "per_choices": [
-            {"per": per, "query": wish.query(per=str(per)), "on": per == wish.per} for per in machine_list.PER_PAGE
+            {"per": per, "query": query.encode(per=str(per)), "on": per == query.per} for per in machine_list.PER_PAGE
         ],
-        "has_hosts": page.total or wish.filter.text or SimpleLazyObject(Host.objects.exists),
+        "has_hosts": page.total or query.filter.text or SimpleLazyObject(Host.objects.exists),
         "may_build": request.user.may(Right.BUILD),
         "fragment": responses.wants_fragment(request),
     }
@@ -75,12 +77,12 @@ def _row_context(request: PanelRequest) -> dict[str, Any]:
     }
 
 
-def _state_choices(wish: machine_list.Wish) -> list[dict[str, Any]]:
+def _state_choices(query: machine_list.MachineListQuery) -> list[dict[str, Any]]:
     return [
         {
             "badge": machine_rows.badge(state),
-            "query": wish.query(q=wish.filter.with_term("state", state)),
-            "on": wish.filter.says("state", state),
+            "query": query.encode(q=query.filter.with_term("state", state)),
+            "on": query.filter.has_term("state", state),
         }
         for state in machine_list.STATES
     ]
@@ -90,10 +92,10 @@ def _state_choices(wish: machine_list.Wish) -> list[dict[str, Any]]:
 @needs(Right.SEE)
 def hosts(request: PanelRequest) -> HttpResponse:
     """The choices of the list's Host menu, fetched when it is opened."""
-    wish = machine_list.read_wish(request.GET)
+    query = machine_list.parse_query(request.GET)
     names = Host.objects.values_list("name", flat=True)[:HOSTS_OFFERED]
     choices = [
-        {"name": n, "query": wish.query(q=wish.filter.with_term("host", n)), "on": wish.filter.says("host", n)}
+        {"name": n, "query": query.encode(q=query.filter.with_term("host", n)), "on": query.filter.has_term("host", n)}
         for n in names
     ]
     return render(request, "machines/_host_choices.html", {"hosts": choices})

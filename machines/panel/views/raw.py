@@ -70,7 +70,7 @@ def _page(
             (given["limits"], config_page.dropin_path(machine), given.remarks["limits"]),
         ],
         "unshown": without_field(str(given.initial["nspawn"])),
-        "trouble": apply_errors.trouble(draft),
+        "apply_error": apply_errors.latest(draft),
     }
     return render(request, "configs/raw.html", shown | more, status=status)
 

@@ -254,14 +254,14 @@ def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     return render(request, "recipes/version.html", context)
 
 
-def _against(shown: RecipeVersion, others: Mapping[int, RecipeVersion], wish: str) -> RecipeVersion | None:
+def _against(shown: RecipeVersion, others: Mapping[int, RecipeVersion], wanted: str) -> RecipeVersion | None:
     """The version to compare with. Raises Http404 when it does not exist; None before the first one."""
-    if not wish:
+    if not wanted:
         return next((version for number, version in others.items() if number < shown.number), None)
-    known = wish.isascii() and wish.isdigit() and len(wish) < 10
-    found = shown if known and int(wish) == shown.number else others.get(int(wish)) if known else None
+    known = wanted.isascii() and wanted.isdigit() and len(wanted) < 10
+    found = shown if known and int(wanted) == shown.number else others.get(int(wanted)) if known else None
     if found is None:
-        raise Http404(f"{shown.recipe.name} has no version {wish[:20]}.")
+        raise Http404(f"{shown.recipe.name} has no version {wanted[:20]}.")
     return found
 
 

@@ -59,14 +59,14 @@ def compare(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Any two revisions side by side, ?a= and ?b=; the older one stands on the left whichever was ticked first."""
     machine = access.machine(request, host, name)
     ticked = request.GET.getlist("tick")
-    wishes = ticked or [request.GET.get("a", ""), request.GET.get("b", "")]
-    if len(wishes) != 2 or not all(wishes):
+    wanted_numbers = ticked or [request.GET.get("a", ""), request.GET.get("b", "")]
+    if len(wanted_numbers) != 2 or not all(wanted_numbers):
         messages.info(request, "Tick two revisions to compare them.")
         return redirect("revision-index", host, name)
     if ticked:
-        low, high = sorted(wishes, key=lambda wish: (len(wish), wish))
+        low, high = sorted(wanted_numbers, key=lambda wanted: (len(wanted), wanted))
         return redirect(f"{reverse('revision-compare', args=[host, name])}?{urlencode({'a': low, 'b': high})}")
-    a, b = (_numbered_so(machine, wish) for wish in wishes)
+    a, b = (_numbered_so(machine, wanted) for wanted in wanted_numbers)
     before, after = drafts.files(a), drafts.files(b)
     first, last = sorted((a.number or 0, b.number or 0))
     shown = context(request, machine, drafts.current(machine), "revisions") | {
@@ -81,20 +81,20 @@ def compare(request: PanelRequest, host: str, name: str) -> HttpResponse:
     return render(request, "revisions/compare.html", shown)
 
 
-def _against(machine: Machine, revision: Revision, wish: str) -> Revision | None:
+def _against(machine: Machine, revision: Revision, wanted: str) -> Revision | None:
     """The revision to compare with. Raises Http404 when it does not exist; None before the first one."""
     revisions = Revision.objects.filter(machine=machine)
-    if not wish:
+    if not wanted:
         return revisions.filter(number__lt=revision.number).order_by("-number").first()
-    return _numbered_so(machine, wish)
+    return _numbered_so(machine, wanted)
 
 
-def _numbered_so(machine: Machine, wish: str) -> Revision:
+def _numbered_so(machine: Machine, wanted: str) -> Revision:
     """The revision of a number somebody typed or ticked. Raises Http404."""
-    number = int(wish) if wish.isascii() and wish.isdigit() and len(wish) < 10 else None
+    number = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 else None
     found = Revision.objects.filter(machine=machine, number=number).first() if number is not None else None
     if found is None:
-        raise Http404(f"{machine.name} has no revision {wish[:20]}.")
+        raise Http404(f"{machine.name} has no revision {wanted[:20]}.")
     return found
 
 

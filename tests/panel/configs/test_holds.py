@@ -48,7 +48,7 @@ def run(machine: Machine, **fields) -> Machine:
     return Machine.objects.select_related("host", "applied").get(pk=machine.pk)
 
 
-def row(machine: Machine, key: str, *, everything: bool = False) -> effective_settings.Row:
+def row(machine: Machine, key: str, *, everything: bool = False) -> effective_settings.SettingRow:
     machine = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
     read = effective_settings.read(machine, Found.objects.filter(machine=machine).first(), everything=everything)
     return next(each for each in read.rows if each.key == key)

@@ -27,11 +27,11 @@ def many(alpha):
     return rows
 
 
-def page(query: str) -> machine_list.Page:
-    return machine_list.page(machine_list.read_wish(QueryDict(query)), {}, NOW)
+def page(query: str) -> machine_list.MachineListPage:
+    return machine_list.page(machine_list.parse_query(QueryDict(query)), {}, NOW)
 
 
-def walk(first: str, direction: str) -> list[machine_list.Page]:
+def walk(first: str, direction: str) -> list[machine_list.MachineListPage]:
     pages = [page(first)]
     while getattr(pages[-1], direction):
         pages.append(page(getattr(pages[-1], direction).removeprefix("?")))
@@ -104,8 +104,8 @@ def test_nonsense_in_the_address_is_the_first_page(nonsense, many):
 
 def test_the_version_follows_what_is_shown_and_not_the_clock(alpha):
     make.machine("web", on=alpha, state="running", since=NOW)
-    wish = machine_list.read_wish(QueryDict(""))
-    first = machine_list.page(wish, {}, NOW).version
-    assert machine_list.page(wish, {}, NOW + timezone.timedelta(seconds=5)).version == first
+    query = machine_list.parse_query(QueryDict(""))
+    first = machine_list.page(query, {}, NOW).version
+    assert machine_list.page(query, {}, NOW + timezone.timedelta(seconds=5)).version == first
     Machine.objects.update(memory_bytes=5 << 20)
-    assert machine_list.page(wish, {}, NOW).version != first
+    assert machine_list.page(query, {}, NOW).version != first
