@@ -16,7 +16,14 @@ ROOMS = {"live": "hosts", "journeys": "panel", "vm": "vm", "browser": "panel"}
 UNITS = "units"
 # Seconds that a file takes by itself, of the long ones; of others about what stands for their folder, of units for "".
 SECONDS = {
-    "vm": 330, "live": 40, "journeys": 25, "browser": 15, "": 2,
+    "vm": 340, "live": 20, "journeys": 20, "browser": 12, "": 2,
+    "live/test_doctor_network.py": 150, "live/test_units_as_they_are.py": 130, "live/test_bases.py": 120,
+    "live/test_host_worker.py": 110, "live/test_doctor.py": 80, "live/test_kills.py": 70, "live/test_distributions.py": 70,
+    "live/test_names_and_leftovers.py": 60, "live/test_reading_the_host.py": 55, "live/test_host_pull.py": 55,
+    "live/test_images_elsewhere.py": 45, "live/test_host_apply.py": 40,
+    "journeys/test_survival.py": 170, "journeys/test_archives.py": 60, "journeys/test_found.py": 50,
+    "journeys/test_journey.py": 45, "journeys/test_restored_panel.py": 45, "browser/test_recipes.py": 50,
+    "browser/test_every_page.py": 50, "browser/test_doctor.py": 30, "browser/test_way_back.py": 25,
     "test_postgresql.py": 140, "test_floods.py": 50, "test_half_requests.py": 35, "host/agent/test_queue.py": 25,
     "panel/test_hostile_facts.py": 18, "test_style.py": 15, "panel/test_odd_fields.py": 15, "panel/test_access.py": 15,
     "panel/configs/test_every_setting.py": 12, "panel/test_resync.py": 10, "host/machine/test_remove.py": 10,

@@ -7,10 +7,11 @@ import pytest
 
 from tests import sharing
 
-LIVE = [f"live/test_{n}.py" for n in range(25)]
-PANEL = [f"journeys/test_{n}.py" for n in range(10)] + [f"browser/test_{n}.py" for n in range(16)]
-UNITS = ["test_postgresql.py", *(f"panel/test_{n}.py" for n in range(180))]
-ALL = [*UNITS, *LIVE, *PANEL[:10], "vm", *PANEL[10:]]
+HERE = Path(__file__).parent
+FILES = sorted(str(path.relative_to(HERE)) for path in HERE.rglob("test_*.py"))
+ALL = list(dict.fromkeys(map(sharing.scope_of, FILES)))
+LIVE = [scope for scope in ALL if scope.startswith("live/")]
+UNITS = [scope for scope in ALL if sharing.room_of(scope) == sharing.UNITS]
 
 
 def run(processes: int, scopes: list[str]) -> tuple[list[list[str]], float]:
@@ -36,7 +37,7 @@ def run(processes: int, scopes: list[str]) -> tuple[list[list[str]], float]:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4, 7, 18])
-@pytest.mark.parametrize("scopes", [ALL, UNITS, LIVE, PANEL[:1], ["vm"]], ids=["all", "units", "live", "one", "vm"])
+@pytest.mark.parametrize("scopes", [ALL, UNITS, LIVE, LIVE[:1], ["vm"]], ids=["all", "units", "live", "one", "vm"])
 def test_each_is_done_once_by_however_many(processes, scopes):
     done, _ = run(processes, scopes)
     assert sorted(chain.from_iterable(done)) == sorted(scopes)
@@ -58,8 +59,12 @@ def test_nobody_boots_hosts_for_the_little_that_others_end_sooner():
     assert sharing.next_scope(["live/test_1.py"], "units", []) == "live/test_1.py"
 
 
+def test_whatever_the_table_of_seconds_names_is_there():
+    assert [name for name in sharing.SECONDS if name.endswith(".py") and name not in FILES] == []
+
+
 def test_a_folder_of_real_parts_is_known_as_such():
-    real = {path.parent.name for path in Path(__file__).parent.glob("*/conftest.py")} - {"host"}
+    real = {path.parent.name for path in HERE.glob("*/conftest.py")} - {"host"}
     assert real | {"journeys"} == set(sharing.ROOMS)
 
 
