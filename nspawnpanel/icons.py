@@ -1,6 +1,7 @@
 """The sprite of the icons: `python -m nspawnpanel.icons hammer trash` adds these drawings of Bootstrap Icons to it.
 
-It is kept in the repository, for pages refer to it and tests read it; the drawings themselves are fetched by `npm ci`.
+It is kept in the repository, a drawing a line, for pages refer to it and tests read it; to take one out, delete its line.
+The drawings themselves are fetched by `npm ci`.
 """
 
 import re

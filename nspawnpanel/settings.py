@@ -89,15 +89,20 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
-        "APP_DIRS": True,
         "OPTIONS": {
+            "loaders": [
+                (
+                    "django.template.loaders.cached.Loader",
+                    ["nspawnpanel.templates.Loader", "django.template.loaders.app_directories.Loader"],
+                )
+            ],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "machines.panel.web.layout.frame",
             ],
-            "builtins": ["machines.templatetags.panel_tags"],
+            "builtins": ["machines.templatetags.panel_tags", "machines.templatetags.page_parts"],
         },
     }
 ]

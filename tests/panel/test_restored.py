@@ -15,6 +15,7 @@ from machines.models import Epoch, Event, GroupMember, Host, Job, JobGroup
 from machines.panel.hosts import epochs
 from machines.panel.pages import restored
 from tests import make
+from tests.pages import text
 from tests.panel.test_intake import HostVoice
 
 pytestmark = pytest.mark.django_db
@@ -45,15 +46,15 @@ def confirm(client, copy, **fields):
     "page", ["/machines/", "/hosts/", "/jobs/", "/events/", "/recipes/", "/hosts/alpha/", "/restored/"]
 )
 def test_every_page_says_that_it_is_an_older_copy(as_viewer, copy, page):
-    text = as_viewer.get(page).content.decode()
-    assert text.count(SAID) >= 1
-    assert "See what differs" in text
+    shown = text(as_viewer.get(page))
+    assert shown.count(SAID) >= 1
+    assert "See what differs" in shown
 
 
 def test_no_page_says_so_otherwise(as_viewer, alpha):
     Epoch.objects.create(pk=Epoch.ONLY, mark=40)
-    assert "restored from" not in as_viewer.get("/machines/").content.decode()
-    assert "nothing is to be confirmed" in as_viewer.get("/restored/").content.decode()
+    assert "restored from" not in text(as_viewer.get("/machines/"))
+    assert "nothing is to be confirmed" in text(as_viewer.get("/restored/"))
 
 
 def test_the_page_shows_what_differs(as_admin, old, copy, alpha):
@@ -63,7 +64,7 @@ def test_the_page_shows_what_differs(as_admin, old, copy, alpha):
     Host.objects.filter(pk=alpha.pk).update(
         heard_sequence=9, sequence=4, facts_at=timezone.now(), unknown_jobs=[["1234567890", "succeeded", 1.7e9, "db"]]
     )
-    page = as_admin.get("/restored/").content.decode()
+    page = text(as_admin.get("/restored/"))
     assert f'name="keep" value="{old.pk}">Remove m5' in page, "nothing is chosen from the start"
     assert "as far as this copy knows, not sent" in page
     assert " checked>Start new" in page, "what was placed since waits on"
@@ -77,7 +78,7 @@ def test_the_page_shows_what_differs(as_admin, old, copy, alpha):
 def test_nothing_chosen_withdraws_what_waited_and_keeps_what_was_placed_since(as_admin, old, copy, alpha):
     since = make.job(orders.Start(name="new"), on=alpha, problem=epochs.problem().to_wire())
     answer = confirm(as_admin, copy, keep=[since.pk])
-    assert "Confirmed, 1 waiting order withdrawn. Orders are sent again." in answer.content.decode()
+    assert "Confirmed, 1 waiting order withdrawn. Orders are sent again." in text(answer)
     old.refresh_from_db()
     assert (old.state, old.owes_cancel, old.cancelled_by) == (JobState.CANCELLED, True, "ada")
     since.refresh_from_db()
@@ -143,14 +144,14 @@ def test_it_is_confirmed_while_a_host_says_that_it_has_heard_more(copy, alpha, a
 
 def test_who_may_not_administer_cannot_confirm(as_viewer, old, copy):
     assert confirm(as_viewer, copy).status_code == 403
-    assert "An administrator can confirm this." in as_viewer.get("/restored/").content.decode()
+    assert "An administrator can confirm this." in text(as_viewer.get("/restored/"))
     assert restored.row() is not None
 
 
 def test_another_copy_than_the_one_shown_is_not_confirmed(as_admin, old, copy):
     Epoch.objects.update(mark=30)
     answer = confirm(as_admin, copy)
-    assert answer.status_code == 409 or "Nothing was changed" in answer.content.decode()
+    assert answer.status_code == 409 or "Nothing was changed" in text(answer)
     old.refresh_from_db()
     assert (old.state, restored.row() is None) == (JobState.QUEUED, False)
 
@@ -174,7 +175,7 @@ def test_a_change_of_several_machines_goes_on_with_none_of_an_older_copy(as_admi
 def test_a_waiting_order_says_why(as_admin, old, copy):
     Job.objects.update(problem=epochs.problem().to_wire())
     for page in (f"/jobs/{old.pk}/", "/jobs/"):
-        assert "waiting: this panel was restored from an older copy" in as_admin.get(page).content.decode()
+        assert "waiting: this panel was restored from an older copy" in text(as_admin.get(page))
 
 
 WORDS = [
@@ -191,11 +192,11 @@ def test_an_order_that_ended_here_says_what_became_of_it_there(as_admin, alpha, 
     problem = {"message": "alpha did not accept the order in time.", "hint": ""} if state == "expired" else None
     job = make.job(orders.Start(name="web"), on=alpha, state=state, problem=problem, **facts)
     make.machine("web", on=alpha)
-    page = as_admin.get(f"/jobs/{job.pk}/").content.decode()
+    page = text(as_admin.get(f"/jobs/{job.pk}/"))
     assert words in page
     assert page.count("nothing was done") == words.count("nothing was done")
     if state == "expired":
-        assert words in as_admin.get("/hosts/alpha/machines/web/").content.decode()
+        assert words in text(as_admin.get("/hosts/alpha/machines/web/"))
 
 
 def test_jobs_a_host_tells_of_and_nobody_knows_are_kept_within_bounds(db):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from django.contrib import messages
 from django.db.models import Count, Q
@@ -50,6 +50,7 @@ def index(request: PanelRequest) -> HttpResponse:
     context = {
         "hosts": shown,
         "word": word,
+        "query": urlencode({"q": word}) if word else "",
         "is_cut": len(given) > SHOWN,
         "may_administer": request.user.may(Right.ADMINISTER),
         "panel_name": urlsplit(f"//{request.get_host()}").hostname,

@@ -27,7 +27,7 @@ from machines.panel.web.access import PanelRequest, needs
 from machines.templatetags import panel_tags
 
 HOSTS_OFFERED = 500
-ICONS = {"more": "three-dots", "start": ACTIONS["start"].icon, "poweroff": ACTIONS["poweroff"].icon}
+ICONS = {"start": ACTIONS["start"].icon, "poweroff": ACTIONS["poweroff"].icon}
 
 
 @require_GET

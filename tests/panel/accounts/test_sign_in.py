@@ -1,12 +1,9 @@
 import pytest
 
 from tests import make
+from tests.pages import text
 
 PASSWORD = "correct horse battery"
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 @pytest.mark.django_db

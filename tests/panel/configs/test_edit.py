@@ -7,6 +7,7 @@ from machines.contract import orders
 from machines.contract.configuration import command_line
 from machines.models import Machine, Revision
 from tests import make
+from tests.pages import text
 from tests.panel.configs import cast
 from tests.panel.configs.posts import post
 
@@ -15,7 +16,7 @@ URL = "/hosts/alpha/machines/web/config/"
 
 def test_it_shows_what_was_applied_last(as_viewer, web):
     cast.applied(web, memory_max="512M", network_mode="zone", network_target="shop")
-    page = as_viewer.get(URL).content.decode()
+    page = text(as_viewer.get(URL))
     assert 'value="512M"' in page
     assert 'value="shop"' in page
     assert "As applied by revision 1" in page
@@ -24,7 +25,7 @@ def test_it_shows_what_was_applied_last(as_viewer, web):
 def test_it_shows_the_draft_when_there_is_one(as_admin, admin, web):
     cast.applied(web, memory_max="512M")
     cast.draft(web, admin, memory_max="1G")
-    page = as_admin.get(URL).content.decode()
+    page = text(as_admin.get(URL))
     assert 'value="1G"' in page
     assert "Draft of ada" in page
 
@@ -60,7 +61,7 @@ def test_it_goes_on_to_the_review(as_admin, web):
 
 def test_it_says_what_is_wrong_and_keeps_what_was_typed(as_admin, web):
     answer = as_admin.post(URL, post(seen=cast.stamp(web), memory_max="a lot", cpu_quota="half"))
-    page = answer.content.decode()
+    page = text(answer)
     assert answer.status_code == 422
     assert "2 things need your attention" in page
     assert 'value="a lot"' in page
@@ -71,14 +72,14 @@ def test_it_says_what_is_wrong_and_keeps_what_was_typed(as_admin, web):
 def test_a_correction_does_not_forget_which_draft_was_seen(as_admin, admin, web):
     seen = cast.stamp(web)
     cast.draft(web, make.user("bob", role="administrator"), memory_max="2G")
-    page = as_admin.post(URL, post(seen=seen, memory_max="a lot")).content.decode()
+    page = text(as_admin.post(URL, post(seen=seen, memory_max="a lot")))
     assert f'name="seen" value="{seen}"' in page
 
 
 def test_it_needs_the_right_to_configure(as_viewer, web):
     assert as_viewer.post(URL, post(seen=cast.stamp(web))).status_code == 403
     assert not Revision.objects.exists()
-    page = as_viewer.get(URL).content.decode()
+    page = text(as_viewer.get(URL))
     assert "needs the right to configure" in page
     assert "Save draft" not in page
 
@@ -88,7 +89,7 @@ def test_a_newer_draft_is_not_overwritten_unseen(as_admin, admin, web):
     seen = cast.stamp(web)
     theirs = cast.draft(web, make.user("bob", role="administrator"), memory_max="2G")
     answer = as_admin.post(URL, post(seen=seen, memory_max="1G"))
-    page = answer.content.decode()
+    page = text(answer)
     theirs.refresh_from_db()
     assert answer.status_code == 409
     assert "bob saved a newer draft meanwhile" in page
@@ -100,7 +101,7 @@ def test_a_newer_draft_is_not_overwritten_unseen(as_admin, admin, web):
 def test_saving_again_after_a_conflict_is_a_decision(as_admin, admin, web):
     seen = cast.stamp(web)
     cast.draft(web, make.user("bob", role="administrator"), memory_max="2G")
-    page = as_admin.post(URL, post(seen=seen, memory_max="1G")).content.decode()
+    page = text(as_admin.post(URL, post(seen=seen, memory_max="1G")))
     assert cast.stamp(web) in page
     as_admin.post(URL, post(seen=cast.stamp(web), memory_max="1G"))
     made = Revision.objects.get(machine=web)
@@ -114,17 +115,17 @@ def test_a_draft_that_was_applied_meanwhile_is_a_conflict_too(as_admin, admin, w
     cast.applied(web, memory_max="512M")
     answer = as_admin.post(URL, post(seen=seen, memory_max="1G"))
     assert answer.status_code == 409
-    assert "was applied or discarded meanwhile" in answer.content.decode()
+    assert "was applied or discarded meanwhile" in text(answer)
 
 
 def test_nothing_changes_while_a_revision_is_on_its_way(as_admin, admin, web):
     made = cast.draft(web, admin)
     configuration = made.begin_apply()
     job = make.job(orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made)
-    assert "on its way to alpha" in as_admin.get(URL).content.decode()
+    assert "on its way to alpha" in text(as_admin.get(URL))
     answer = as_admin.post(URL, post(seen=cast.stamp(web)))
     assert answer.status_code == 409
-    assert f"job {job.pk}" in answer.content.decode()
+    assert f"job {job.pk}" in text(answer)
 
 
 def test_a_revision_whose_job_ended_unsettled_can_be_edited_again(as_admin, admin, web):
@@ -142,7 +143,7 @@ def test_a_revision_whose_job_ended_unsettled_can_be_edited_again(as_admin, admi
 def test_files_of_somebody_else_are_left_alone(as_admin, web):
     web.nspawn_sha256 = "ab" * 32
     web.save()
-    assert "take them over as revision 1" in as_admin.get(URL).content.decode()
+    assert "take them over as revision 1" in text(as_admin.get(URL))
     assert as_admin.post(URL, post(seen=cast.stamp(web))).status_code == 409
     assert not Revision.objects.exists()
 
@@ -151,7 +152,7 @@ def test_a_change_by_hand_is_told(as_admin, web):
     cast.applied(web)
     web.nspawn_sha256, web.drifted = "cd" * 32, True
     web.save()
-    assert "Applying will be refused" in as_admin.get(URL).content.decode()
+    assert "Applying will be refused" in text(as_admin.get(URL))
 
 
 def test_a_failed_apply_leads_to_the_setting_it_is_about(as_admin, admin, web):
@@ -165,7 +166,7 @@ def test_a_failed_apply_leads_to_the_setting_it_is_about(as_admin, admin, web):
         problem=problem, finished_at=made.changed_at,
     )  # fmt: skip
     Revision.objects.filter(pk=made.pk).update(state="draft", number=None)
-    page = as_admin.get(URL).content.decode()
+    page = text(as_admin.get(URL))
     assert "systemd does not take this." in page
     assert f'href="{URL}#id_network_target">Zone=</a>' in page
     assert f'href="{URL}#id_memory_max">MemoryMax=</a>' in page
@@ -181,12 +182,12 @@ def test_an_old_failure_is_not_held_against_a_new_draft(as_admin, admin, web):
     )  # fmt: skip
     Revision.objects.filter(pk=made.pk).update(state="draft", number=None)
     as_admin.post(URL, post(seen=cast.stamp(web), memory_max="1G"))
-    assert "could not be applied" not in as_admin.get(URL).content.decode()
+    assert "could not be applied" not in text(as_admin.get(URL))
 
 
 def test_without_javascript_a_button_adds_a_row(as_admin, web):
     answer = as_admin.post(URL, post(seen=cast.stamp(web), add="ports", ports=[("tcp", 80, 80)]))
-    page = answer.content.decode()
+    page = text(answer)
     assert answer.status_code == 200
     assert 'name="ports-1-host_port"' in page
     assert 'value="80"' in page
@@ -202,7 +203,7 @@ def test_nonsense_in_the_count_of_rows_is_no_error_of_ours(as_admin, web, total)
 
 def test_more_rows_than_there_may_be_are_refused_and_not_drawn_without_end(as_admin, web):
     answer = as_admin.post(URL, post(seen=cast.stamp(web)) | {"ports-TOTAL_FORMS": "1100"})
-    page = answer.content.decode()
+    page = text(answer)
     assert answer.status_code == 422
     assert "Please submit at most 100 forms." in page
     assert 'name="ports-199-host_port"' in page
@@ -229,7 +230,7 @@ def test_a_refusal_in_one_sentence_leads_to_its_setting_too(as_admin, admin, web
         problem={"message": "Bind=/x: /x does not exist on this host."}, finished_at=made.changed_at,
     )  # fmt: skip
     Revision.objects.filter(pk=made.pk).update(state="draft", number=None)
-    assert f'href="{URL}#binds">Bind=</a>' in as_admin.get(URL).content.decode()
+    assert f'href="{URL}#binds">Bind=</a>' in text(as_admin.get(URL))
 
 
 BRIDGED = ["/usr/bin/systemd-nspawn", "--settings=override", "--network-bridge=br0", "--machine=web"]
@@ -237,7 +238,7 @@ BRIDGED = ["/usr/bin/systemd-nspawn", "--settings=override", "--network-bridge=b
 
 def test_a_first_draft_leaves_what_the_unit_s_command_line_says(as_admin, web):
     Machine.objects.filter(pk=web.pk).update(unit_command=BRIDGED)
-    page = as_admin.get(URL).content.decode()
+    page = text(as_admin.get(URL))
     assert "has a command line of its own" in page
     assert "--network-bridge=br0" in page
     fields = {"network_mode": "unsaid", "boot": None, "notify_ready": None, "memory_max": "1G"}
@@ -252,10 +253,10 @@ def test_a_first_draft_leaves_what_the_unit_s_command_line_says(as_admin, web):
 @pytest.mark.parametrize("page", ["", "config/", "config/raw/"])
 def test_every_page_says_that_no_file_is_read(as_admin, web, page):
     Machine.objects.filter(pk=web.pk).update(unit_command=[*BRIDGED[:1], "--boot", "--settings=no"])
-    said = as_admin.get(f"/hosts/alpha/machines/web/{page}").content.decode()
+    said = text(as_admin.get(f"/hosts/alpha/machines/web/{page}"))
     assert "No .nspawn file is read" in said
 
 
 def test_a_stock_unit_is_not_worth_a_word(as_admin, web):
     Machine.objects.filter(pk=web.pk).update(unit_command=[*command_line.STOCK_ARGV, "--quiet", "--keep-unit"])
-    assert "command line of its own" not in as_admin.get(URL).content.decode()
+    assert "command line of its own" not in text(as_admin.get(URL))

@@ -8,6 +8,7 @@ from machines.models import Job, Revision
 from machines.models.revision import sha256
 from machines.panel.configs import apply_errors
 from tests import make
+from tests.pages import text
 from tests.panel.configs import cast
 
 URL = "/hosts/alpha/machines/web/config/rebase/"
@@ -49,7 +50,7 @@ def refused(web, admin):
 
 def test_the_review_shows_what_the_host_has_beside_what_the_draft_wants(as_admin, refused):
     refused(BY_HAND + "X-Evil=<script>\n")
-    page = as_admin.get(REVIEW).content.decode()
+    page = text(as_admin.get(REVIEW))
     assert "what alpha has now" in page
     assert "<code>tcp:2222:22</code>" in page
     assert "<code>1G</code>" in page
@@ -63,7 +64,7 @@ def test_the_draft_may_be_put_over_it(as_admin, web, refused):
     assert answer.url == REVIEW
     assert (draft.replaces_nspawn, draft.replaces_limits) == (sha256(BY_HAND), "absent")
     assert draft.memory_max == "1G"
-    page = as_admin.get(REVIEW).content.decode()
+    page = text(as_admin.get(REVIEW))
     assert "could not be applied" not in page
     assert "- Port=tcp:2222:22" in page
 
@@ -84,7 +85,7 @@ def test_the_draft_may_begin_anew_from_it(as_admin, web, refused):
     assert ([str(p) for p in draft.ports.all()], [str(b) for b in draft.binds.all()]) == (["tcp:2222:22"], ["/srv"])
     assert draft.memory_max == ""
     assert "# ours again" in draft.render_nspawn()
-    assert "there is nothing to apply" in as_admin.get(REVIEW).content.decode()
+    assert "there is nothing to apply" in text(as_admin.get(REVIEW))
 
 
 def test_the_draft_may_be_put_onto_it(as_admin, web, refused):
@@ -110,7 +111,7 @@ def test_what_is_not_valid_is_not_taken_over_silently(as_admin, web, refused, li
     answer = as_admin.post(URL, {"seen": cast.stamp(web), "take": "theirs"})
     draft.refresh_from_db()
     assert answer.status_code == 409
-    assert "something that is not valid" in answer.content.decode()
+    assert "something that is not valid" in text(answer)
     assert (draft.memory_max, draft.ports.count()) == ("1G", 0)
 
 
@@ -148,4 +149,4 @@ def test_it_rejects_get(as_admin, web):
 def test_it_needs_the_right_to_configure(as_viewer, web, refused):
     refused()
     assert as_viewer.post(URL, {"seen": cast.stamp(web)}).status_code == 403
-    assert "config/rebase" not in as_viewer.get(REVIEW).content.decode()
+    assert "config/rebase" not in text(as_viewer.get(REVIEW))

@@ -5,6 +5,7 @@ import pytest
 from machines.contract import orders
 from machines.models import PortForward, Revision
 from tests import make
+from tests.pages import text
 from tests.panel.configs import cast
 
 INDEX = "/hosts/alpha/machines/web/revisions/"
@@ -20,7 +21,7 @@ def history(web):
 
 
 def test_the_list_shows_who_when_and_why_newest_first(as_viewer, history):
-    page = as_viewer.get(INDEX).content.decode()
+    page = text(as_viewer.get(INDEX))
     assert page.index(f"{INDEX}2/") < page.index(f"{INDEX}1/")
     assert "first &lt;i&gt;" in page
     assert "in force" in page
@@ -29,12 +30,12 @@ def test_the_list_shows_who_when_and_why_newest_first(as_viewer, history):
 def test_the_list_leads_to_the_job(as_viewer, web, admin, history):
     order = orders.Apply(name="web", configuration=history[1].configuration(2))
     job = make.job(order, on=web.host, by=admin, revision=history[1], state="succeeded")
-    assert f'href="/jobs/{job.pk}/"' in as_viewer.get(INDEX).content.decode()
+    assert f'href="/jobs/{job.pk}/"' in text(as_viewer.get(INDEX))
 
 
 def test_the_list_does_not_show_the_draft_as_a_revision(as_viewer, admin, web):
     cast.draft(web, admin)
-    page = as_viewer.get(INDEX).content.decode()
+    page = text(as_viewer.get(INDEX))
     assert "No revision yet" in page
     assert "A draft of ada waits" in page
 
@@ -47,7 +48,7 @@ def test_the_cost_of_the_list_does_not_grow(as_viewer, web, django_assert_max_nu
 
 
 def test_one_revision_is_compared_with_the_one_before(as_viewer, history):
-    page = as_viewer.get(f"{INDEX}2/").content.decode()
+    page = text(as_viewer.get(f"{INDEX}2/"))
     assert "Revision 1 → revision 2" in page
     assert "<code>256M</code>" in page
     assert "+ Zone=shop" in page
@@ -55,13 +56,13 @@ def test_one_revision_is_compared_with_the_one_before(as_viewer, history):
 
 
 def test_the_first_is_compared_with_nothing(as_viewer, history):
-    page = as_viewer.get(f"{INDEX}1/").content.decode()
+    page = text(as_viewer.get(f"{INDEX}1/"))
     assert "→ revision" not in page
     assert "<code>256M</code>" in page
 
 
 def test_any_two_can_be_compared(as_viewer, history):
-    page = as_viewer.get(f"{INDEX}1/?against=2").content.decode()
+    page = text(as_viewer.get(f"{INDEX}1/?against=2"))
     assert "Revision 2 → revision 1" in page
     assert "- Zone=shop" in page
 
@@ -101,20 +102,20 @@ def test_restoring_rejects_get(as_admin, history):
 
 def test_restoring_needs_the_right_to_configure(as_viewer, web, history):
     assert as_viewer.post(f"{INDEX}1/restore/", {"seen": cast.stamp(web)}).status_code == 403
-    assert "Restore…" not in as_viewer.get(f"{INDEX}1/").content.decode()
+    assert "Restore…" not in text(as_viewer.get(f"{INDEX}1/"))
 
 
 class TestCompare:
     """Any two of them: revision-compare."""
 
     def test_both_views_of_what_differs(self, as_viewer, history):
-        page = as_viewer.get(f"{INDEX}compare/", {"a": 1, "b": 2}).content.decode()
+        page = text(as_viewer.get(f"{INDEX}compare/", {"a": 1, "b": 2}))
         assert "<code>256M</code>" in page
         assert '<tr class="change-group"><th scope="rowgroup" colspan="4">Network</th></tr>' in page
         assert '<span class="diff-add">+ Zone=shop' in page
 
     def test_the_other_way_round(self, as_viewer, history):
-        page = as_viewer.get(f"{INDEX}compare/", {"a": 2, "b": 1}).content.decode()
+        page = text(as_viewer.get(f"{INDEX}compare/", {"a": 2, "b": 1}))
         assert '<span class="diff-del">- Zone=shop' in page
 
     def test_two_ticks_lead_there_the_older_one_first(self, as_viewer, web, history):
@@ -126,13 +127,13 @@ class TestCompare:
     def test_other_than_two_lead_back(self, as_viewer, history, ticks):
         answer = as_viewer.get(f"{INDEX}compare/", {"tick": ticks}, follow=True)
         assert answer.redirect_chain[-1][0] == INDEX
-        assert "Tick two revisions" in answer.content.decode()
+        assert "Tick two revisions" in text(answer)
 
     @pytest.mark.parametrize("wish", ["9", "x", "-1", "9" * 50])
     def test_what_does_not_exist_is_not_found(self, as_viewer, history, wish):
         assert as_viewer.get(f"{INDEX}compare/", {"a": 1, "b": wish}).status_code == 404
 
     def test_the_list_offers_it_when_there_are_two(self, as_viewer, web, history):
-        assert "Compare the two ticked" in as_viewer.get(INDEX).content.decode()
+        assert "Compare the two ticked" in text(as_viewer.get(INDEX))
         Revision.objects.filter(number=1).delete()
-        assert "Compare the two ticked" not in as_viewer.get(INDEX).content.decode()
+        assert "Compare the two ticked" not in text(as_viewer.get(INDEX))

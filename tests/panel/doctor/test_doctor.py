@@ -10,14 +10,11 @@ from machines.contract.configuration.findings import WORDS
 from machines.models import Job
 from machines.panel.pages import doctor_page
 from tests import make
+from tests.pages import text
 
 HOST, MACHINE = "/hosts/alpha/doctor/", "/hosts/alpha/machines/web/doctor/"
 HTMX = {"HX-Request": "true"}
 HOSTILE = '<script>alert("x")</script>'
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 def examined(alpha, found: list[dict], name: str = "", **fields) -> Job:

@@ -6,6 +6,7 @@ from django.utils import timezone
 from machines.contract import orders
 from machines.models import Event, Host
 from tests import make
+from tests.pages import text
 
 URL = "/hosts/alpha/"
 HTMX = {"HX-Request": "true"}
@@ -16,10 +17,6 @@ FACTS = {
     "interfaces": ["eno1", "br0"], "mirror": "http://mirror.example/debian", "missing": {"mmdebstrap": "mmdebstrap"},
     "policy": {"ops": ["start", "build"], "private_users": "optional", "builds_at_once": 2},
 }  # fmt: skip
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 @pytest.fixture

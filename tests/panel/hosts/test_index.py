@@ -10,13 +10,10 @@ from django.utils import timezone
 from machines.management.commands.add_host import Command
 from machines.models import Machine
 from tests import make
+from tests.pages import text
 
 URL = "/hosts/"
 HTMX = {"HX-Request": "true"}
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 def test_it_shows_hosts_with_what_they_have(as_viewer, alpha):

@@ -5,6 +5,7 @@ from django.utils import timezone
 
 from machines.models import Job
 from tests import make
+from tests.pages import text
 
 URL = "/hosts/alpha/pool/"
 GIB = 1 << 30
@@ -16,10 +17,6 @@ def alpha(db):
     host = make.host("alpha", facts=FACTS, facts_at=timezone.now())
     make.machine("web", on=host, disk_bytes=7 * GIB)
     return host
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 def test_a_host_on_ext4_is_offered_one_and_others_are_not(as_admin, alpha):

@@ -11,13 +11,10 @@ from machines.models import Job, Machine
 from machines.panel.courier import intake
 from machines.panel.images import base_images, saved_recipes
 from tests import make
+from tests.pages import text
 
 BASE = "0123456789abcdef"
 PACKAGES = ["apt 2.6", "bash 5.2", "curl 7.88"]
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 def build(

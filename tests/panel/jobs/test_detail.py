@@ -8,11 +8,12 @@ from django.utils import timezone
 from machines.contract import orders, reports
 from machines.models import Job, Machine
 from tests import make
+from tests.pages import text
 from tests.panel.jobs import cast
 
 
 def page(client, job, query: str = "") -> str:
-    return client.get(f"/jobs/{job.pk}/{query}").content.decode()
+    return text(client.get(f"/jobs/{job.pk}/{query}"))
 
 
 def test_it_says_what_it_is_and_where_it_stands(as_viewer, alpha, web):
@@ -173,7 +174,7 @@ def test_the_order_is_shown_as_it_was_placed_without_secrets(as_viewer, alpha):
 
 def test_the_result_is_what_the_host_said(as_viewer, alpha):
     job = cast.ended(alpha, result={"image_size": 42, "note": "a\nb"})
-    shown = page(as_viewer, job, "?tab=result")
+    shown = as_viewer.get(f"/jobs/{job.pk}/?tab=result").content.decode()
     assert "image size" in shown
     assert "a\nb" in shown
 

@@ -11,7 +11,7 @@ from machines.contract.configuration import limits
 from machines.models import Archive, Found, Job, Machine, Revision
 from machines.models.revision import sha256
 from machines.panel.configs import copied_settings
-from tests import make
+from tests import make, pages
 from tests.panel.machines.test_new import form
 
 URL = "/machines/new/"
@@ -52,7 +52,7 @@ def web(alpha) -> Machine:
 
 
 def text(answer) -> str:
-    return unescape(answer.content.decode())
+    return unescape(pages.text(answer))
 
 
 def sent(page: str, **fields):

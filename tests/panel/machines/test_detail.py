@@ -8,13 +8,10 @@ from machines.contract.configuration import nspawn
 from machines.models import BindMount, Machine, PortForward, Revision
 from machines.panel.pages import machine_page
 from tests import make
+from tests.pages import text
 
 URL = "/hosts/alpha/machines/web/"
 HTMX = {"HX-Request": "true"}
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from machines.models import Job, Revision
 from machines.panel.courier.intake import TAKE, Jobs
 from machines.panel.images import builds
 from tests import make
+from tests.pages import text
 
 URL = "/hosts/alpha/machines/web/"
 FIXED = "/usr/lib/machines/web"
@@ -21,42 +22,42 @@ def fixed(alpha):
 
 
 def test_an_image_below_usr_has_its_path_and_the_reason(as_admin, fixed):
-    page = as_admin.get(URL).content.decode()
+    page = text(as_admin.get(URL))
     assert FIXED in page
     assert "systemd changes and removes nothing below /usr; <a href=" in page
     assert "clone=web" in page
 
 
 def test_what_could_only_fail_is_not_offered_but_it_may_be_started_and_cloned(as_admin, fixed):
-    page = as_admin.get(URL).content.decode()
+    page = text(as_admin.get(URL))
     for address in ("remove/", "writable/", "ask/template/"):
         assert f'"{URL}{address}"' not in page
     assert f'action="{URL}start/"' in page
-    assert "clone=web" in as_admin.get(f"{URL}menu/").content.decode()
+    assert "clone=web" in text(as_admin.get(f"{URL}menu/"))
 
 
 def test_an_order_that_could_only_fail_is_not_placed(as_admin, fixed):
     answer = as_admin.post(f"{URL}writable/", headers={"HX-Request": "true"})
     assert not Job.objects.exists()
-    assert "below /usr" in answer.content.decode()
+    assert "below /usr" in text(answer)
 
 
 def test_the_other_image_of_the_name_is_named(as_admin, alpha):
     make.machine("web", on=alpha, image_type="subvolume", image_path="/var/lib/machines/web",
                  hidden_images=["/var/lib/machines/web.raw"])  # fmt: skip
-    page = as_admin.get(URL).content.decode()
+    page = text(as_admin.get(URL))
     assert "/var/lib/machines/web.raw" in page
     assert "systemd finds the other first" in page
-    assert "not /var/lib/machines/web.raw, which has the same name" in as_admin.get(f"{URL}remove/").content.decode()
+    assert "not /var/lib/machines/web.raw, which has the same name" in text(as_admin.get(f"{URL}remove/"))
 
 
 def test_a_removal_names_the_path_that_the_host_told(as_admin, alpha):
     make.machine("web", on=alpha, image_type="directory", image_path="/etc/machines/web")
-    assert "/etc/machines/web on alpha" in as_admin.get(f"{URL}remove/").content.decode()
+    assert "/etc/machines/web on alpha" in text(as_admin.get(f"{URL}remove/"))
     answer = as_admin.post(f"{URL}remove/", {"confirm": "web"})
     assert answer.status_code == 422
-    assert "outside /var/lib/machines: remove it on the host itself." in answer.content.decode()
-    assert f'"{URL}remove/"' not in as_admin.get(URL).content.decode()
+    assert "outside /var/lib/machines: remove it on the host itself." in text(answer)
+    assert f'"{URL}remove/"' not in text(as_admin.get(URL))
 
 
 def test_of_a_machine_that_is_gone_nothing_is_said_of_an_image(as_viewer, web):
@@ -66,11 +67,11 @@ def test_of_a_machine_that_is_gone_nothing_is_said_of_an_image(as_viewer, web):
     )  # fmt: skip
     Revision.objects.create(machine=machine, number=1)
     TAKE["inventory"](web.host, reports.Inventory(host=reports.HostFact(), machines=[]), Jobs(web.host))
-    page = as_viewer.get("/hosts/alpha/machines/gone/").content.decode()
+    page = text(as_viewer.get("/hosts/alpha/machines/gone/"))
     assert "There is no image of this name on alpha." in page
     for past in ("/var/lib/machines/gone", "7 GiB", "read-only", "hangs", "not as asked"):
         assert past not in page.replace("\xa0", " ")
-    assert "not as asked" not in as_viewer.get("/machines/").content.decode()
+    assert "not as asked" not in text(as_viewer.get("/machines/"))
 
 
 def test_a_new_machine_of_an_old_name_has_nothing_of_the_old_image(web):

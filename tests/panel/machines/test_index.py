@@ -7,13 +7,10 @@ from django.utils import timezone
 from machines.contract import orders, recipes
 from machines.models import Machine
 from tests import make
+from tests.pages import text
 
 URL = "/machines/"
 HTMX = {"HX-Request": "true"}
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 def build(name: str, alpha, admin, **fields):
@@ -32,6 +29,13 @@ def test_it_shows_the_machines(as_viewer, alpha):
     for shown in ("web", "Debian 12", "alpha", "10.0.0.5", "+1", "412", 'data-state="running"', "1–1 of 1"):
         assert shown in page
     assert reverse("machine-detail", args=["alpha", "web"]) in page
+
+
+def test_a_cell_with_nothing_in_it_is_empty_for_cards_leave_it_out(as_viewer, alpha):
+    make.machine("web", on=alpha)
+    page = as_viewer.get(URL).content.decode()
+    for label in ("Address", "Up for"):
+        assert f'data-label="{label}"></td>' in page
 
 
 def test_it_puts_problems_first(as_viewer, alpha):

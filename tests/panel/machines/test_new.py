@@ -13,6 +13,7 @@ from machines.contract.permissions import Role
 from machines.models import Job, Machine, Revision
 from machines.panel.images.passwords import crypt
 from tests import make
+from tests.pages import text
 
 URL = "/machines/new/"
 PREVIEW = "/machines/new/preview/"
@@ -28,10 +29,6 @@ def form(**fields):
         "binds-TOTAL_FORMS": "0", "binds-INITIAL_FORMS": "0", "ports-TOTAL_FORMS": "0", "ports-INITIAL_FORMS": "0",
     }  # fmt: skip
     return {name: value for name, value in (given | fields).items() if value is not None}
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 @pytest.fixture

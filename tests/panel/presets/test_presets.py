@@ -18,6 +18,7 @@ from machines.panel.configs import drafts, presets, rollouts
 from machines.panel.configs.diffs import Files
 from machines.panel.courier import completion, intake
 from tests import make
+from tests.pages import text
 
 
 def says(settings, network=("", "")):
@@ -69,8 +70,8 @@ class TestPut:
 
     @pytest.mark.parametrize("word", presets.STARTERS)
     def test_the_starters_say_nothing_that_would_be_refused(self, word):
-        for name, text in presets.STARTERS[word][2].items():
-            presets.check(name, text)
+        for name, value in presets.STARTERS[word][2].items():
+            presets.check(name, value)
 
 
 EXAMPLE = tomllib.loads((Path(policy.__file__).parent / "policy.toml").read_text())
@@ -98,7 +99,7 @@ def test_what_a_host_s_policy_forbids_is_said_before_and_keeps_its_reason(as_adm
     one.host.facts |= {"policy": strict}
     one.host.save()
     preset = Preset.objects.create(name="Strict", settings={"MemoryMax": "1G"})
-    page = unescape(as_admin.get(f"/presets/{preset.pk}/roll-out/?machine={one.pk}").content.decode())
+    page = unescape(text(as_admin.get(f"/presets/{preset.pk}/roll-out/?machine={one.pk}")))
     assert "MemoryMax=: The policy of alpha does not allow it" in page
     group = rollouts.roll_out(preset, [one, two], by=admin, stop_at_failure=False, restart=False)
     said = [member.problem for member in members(group)]
@@ -207,7 +208,7 @@ class TestPages:
         assert answer.status_code == 302
         preset = Preset.objects.get()
         assert preset.settings == {"MemoryMax": "1G"}
-        page = as_admin.get(reverse("preset-roll-out", args=[preset.pk]), {"machine": fleet[0].pk}).content.decode()
+        page = text(as_admin.get(reverse("preset-roll-out", args=[preset.pk]), {"machine": fleet[0].pk}))
         assert "MemoryMax=" in page
         assert "Apply to 1 machine<" in page
 
@@ -219,7 +220,7 @@ class TestPages:
     def test_a_setting_that_may_stand_several_times_has_a_box_of_several_lines(self, as_admin):
         settings = {"MemoryMax": "1G", "Files.Bind": "/srv/a\n/srv/b\n/srv/c"}
         lists = Preset.objects.create(name="Lists", settings=settings)
-        page = as_admin.get(reverse("preset-edit", args=[lists.pk])).content.decode()
+        page = text(as_admin.get(reverse("preset-edit", args=[lists.pk])))
         assert [int(n) for n in re.findall(r'name="settings-\d-value"[^>]* rows="(\d+)"', page)] == [1, 4]
 
     def test_a_wrong_value_is_said_on_its_own_row(self, as_admin):
@@ -227,14 +228,14 @@ class TestPages:
             "name": "Small", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": "lots",
         })  # fmt: skip
         assert answer.status_code == 422
-        assert 'id="id_settings-0-value_error"' in answer.content.decode()
+        assert 'id="id_settings-0-value_error"' in text(answer)
 
     def test_a_row_can_be_added_without_a_script(self, as_admin):
         answer = as_admin.post(
             reverse("preset-new"),
             {"name": "", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "add": "settings"},
         )
-        assert 'name="settings-1-setting"' in answer.content.decode()
+        assert 'name="settings-1-setting"' in text(answer)
         assert answer.status_code == 200
 
     def test_a_machine_s_form_says_what_comes_from_a_preset_and_what_does_not(self, as_admin, fleet, small):
@@ -245,9 +246,9 @@ class TestPages:
         fleet[0].save()
         PresetUse.objects.create(preset=small, machine=fleet[0], content=small.content)
         presets.update_notes([fleet[0].pk])
-        page = as_admin.get(reverse("config-edit", args=["alpha", "one"])).content.decode()
+        page = text(as_admin.get(reverse("config-edit", args=["alpha", "one"])))
         assert "preset Small says 1G" in page
-        assert "differs in MemoryMax" in as_admin.get(reverse("preset-detail", args=[small.pk])).content.decode()
+        assert "differs in MemoryMax" in text(as_admin.get(reverse("preset-detail", args=[small.pk])))
 
     def test_only_what_was_shown_is_ordered(self, as_admin, fleet, small):
         address = reverse("preset-roll-out", args=[small.pk])
@@ -255,7 +256,7 @@ class TestPages:
         answer = as_admin.post(address, {"machine": [one, two], "shown": [one, two, three], "then": "apply"})
         assert answer.status_code == 409
         assert not JobGroup.objects.exists()
-        assert "Apply to 2 machines<" in answer.content.decode()
+        assert "Apply to 2 machines<" in text(answer)
         assert as_admin.post(address, {"machine": [one], "then": "preview"}).status_code == 200
         assert not JobGroup.objects.exists()
         assert as_admin.post(address, {"machine": [one, two], "shown": [one, two], "then": "apply"}).status_code == 302
@@ -263,7 +264,7 @@ class TestPages:
 
     def test_the_group_s_page_shows_each_machine(self, as_admin, admin, fleet, small):
         group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=True, restart=False)
-        page = as_admin.get(reverse("job-group", args=[group.pk])).content.decode()
+        page = text(as_admin.get(reverse("job-group", args=[group.pk])))
         assert page.count("waiting for its turn") == 2
 
 
@@ -280,4 +281,4 @@ def test_what_the_host_s_machines_get_is_read_once_for_all_of_them(db, django_as
     said = {step.machine.name: f"{step.refused} {step.warnings}" for step in steps}
     assert "this machine itself can write to" in said.pop("m0")
     assert len(said) == 5
-    assert all("/srv/0, which m0 can write to" in text for text in said.values())
+    assert all("/srv/0, which m0 can write to" in words for words in said.values())

@@ -10,12 +10,9 @@ from machines.contract import orders, recipes
 from machines.models import Job, Recipe, RecipeVersion
 from machines.panel.images import recipe_runs, saved_recipes
 from tests import make
+from tests.pages import text
 
 URL = "/recipes/"
-
-
-def text(answer) -> str:
-    return answer.content.decode()
 
 
 def form(**fields):
