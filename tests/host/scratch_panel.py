@@ -30,6 +30,7 @@ class ScratchPanel:
         self.sandbox, self.valkey = host, valkey
         self.host, self.key, self.password = uuid4(), SigningKey.generate(), uuid4().hex
         self.number, self.position, self.epoch = 0, "0", 0
+        self.may_lack = self.asked = False
         self.newest = self.newest_again = 0.0  # when the newest report was signed, and the newest with an old number
         self.reports: list[AnyReport] = []
         self.told_at: list[float] = []
@@ -113,6 +114,10 @@ class ScratchPanel:
             if signed.number <= self.number:
                 self.newest_again = max(self.newest_again, signed.at) if signed.at > self.newest else self.newest_again
                 continue
+            if self.may_lack and signed.number > self.number + 1:
+                self._ask_again()
+                continue
+            self.may_lack = self.asked = False
             assert signed.number == self.number + 1, f"{self.number} is followed by {signed.number}"
             self.number, self.epoch, self.newest = signed.number, signed.epoch, max(self.newest, signed.at)
             parts = report.parts if report.kind == "said" else [report]
@@ -120,6 +125,16 @@ class ScratchPanel:
             self.told_at += [signed.at] * len(parts)
         self.reports += fresh
         return fresh
+
+    def redis_lost_all(self) -> None:
+        """What the worker had put in and nobody had taken is gone, and this once a hole may be where it was."""
+        self.position, self.may_lack = "0", True
+
+    def _ask_again(self) -> None:
+        """As the courier does: once, for what follows the last that was taken."""
+        if not self.asked:
+            self.asked = True
+            self.order(orders.Resend(after=self.number))
 
     def said_again(self, seconds: float) -> float:
         """When a report was signed that is newer than all that were taken, and has the number of one of them; 0.0 where none

@@ -16,6 +16,7 @@ from machines.contract.recipes import BuildSecrets, DebianRecipe, FirstBoot
 from machines.contract.reports import AnyReport
 from tests.host.scratch_panel import PYTHON, SERVICE, ScratchPanel
 from tests.live import leftovers
+from tests.person import until
 
 CANARY = "CANARYcanaryCANARY"
 
@@ -372,15 +373,17 @@ def test_the_host_s_redis_user_can_do_nothing_but_its_own(panel):
 
 @pytest.mark.parametrize("calamity", ["killed", "emptied", "frozen"])
 def test_redis_may_go_away(panel, calamity):
+    untaken = panel.order(orders.Start(name="none"))
+    with panel.valkey.admin() as admin:
+        until(lambda: admin.xlen(routes.stream(str(panel.host))), 20)
     if calamity == "killed":
         panel.valkey.kill()
         time.sleep(1)
         panel.valkey.start()
-        panel.position = "0"
+        panel.redis_lost_all()
     elif calamity == "emptied":
-        panel.read()
         panel.valkey.flush()
-        panel.position = "0"
+        panel.redis_lost_all()
     else:
         panel.valkey.freeze()
         time.sleep(8)
@@ -388,6 +391,7 @@ def test_redis_may_go_away(panel, calamity):
     began = time.monotonic()
     assert panel.do(orders.Start(name="nope"), 20).problem["code"] == "machine-missing"
     assert time.monotonic() - began < 10
+    assert panel.outcome(untaken, 20).problem["code"] == "machine-missing"
 
 
 def test_the_bus_may_go_away(panel):
