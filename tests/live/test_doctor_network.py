@@ -313,7 +313,7 @@ def in_order(net: Traffic) -> None:
     """Press what is offered until nothing is wrong any more, as somebody at the page does."""
     for _ in range(4):
         found = sees(net, lambda found: bool({"host-reaches", "address-astray", "port-lost"} & found.keys()))
-        offered = [findings.WORDS[code].mend for code in troubles(found) if found[code].can_fix]
+        offered = [findings.WORDS[code].fix for code in troubles(found) if found[code].can_fix]
         if not offered:
             break
         mend(net, offered[0])
@@ -454,6 +454,7 @@ def test_a_limit_of_open_files_is_named_where_a_machine_ran_into_it(net):
     net.host.run(["systemctl", "reset-failed", "systemd-nspawn@left.service"], check=False)
     try:
         net.host.run(["machinectl", "start", "left"], check=False)
+        until(lambda: "state-files" in examine(net), 20)  # its init runs into the limit after the unit is up
         found = examine(net)
         assert found["state-files"].facts["line"].endswith("Too many open files")
         assert "inotify-enough" in found
