@@ -102,7 +102,7 @@ def test_a_limit_set_by_hand_is_flagged_with_its_cause_and_what_mends_it(page, h
     ada.end_of(int(page.url.rstrip("/").rsplit("/", 1)[1]))
     ada.succeed(ada.press("start", "handmade"))
     row = holds(page).locator("tr", has_text="MemoryMax=").first
-    expect(row).to_contain_text("our drop-in", timeout=SOON)
+    expect(row).to_contain_text("panel drop-in", timeout=SOON)
     expect(row.get_by_role("img", name="holds")).to_be_visible(timeout=SOON)
     alpha_host.run(["systemctl", "set-property", UNIT, "MemoryMax=300M"])
     expect(row).to_contain_text("differs", timeout=SOON)

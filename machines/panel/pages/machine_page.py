@@ -16,11 +16,11 @@ from machines.contract.permissions import Right
 from machines.contract.states import JobState, MachineState
 from machines.models import Found, Job, Machine, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
-from machines.panel.configs import effective_settings, validation
+from machines.panel.configs import validation
 from machines.panel.forms.configs import FILE_MODES
 from machines.panel.orders import job_labels, operations
 from machines.panel.orders.operations import ACTIONS
-from machines.panel.pages import build_page, config_page, machine_rows, unit_activity
+from machines.panel.pages import build_page, config_page, effective_settings_page, machine_rows, unit_activity
 from machines.panel.pages.actions import CAN_START, FIXED_BECAUSE, is_template, power_off_of, reboot_of, start_of
 from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest
@@ -227,14 +227,14 @@ def limit_rows(machine: Machine, outside: Mapping[str, str] | None = None) -> li
 
 def _limit_row(machine: Machine, key: str, wanted: str, raw: str, waits: str) -> LimitRow:
     row = partial(
-        LimitRow, title=limits.PROPERTIES[key].title, key=key, wanted=effective_settings.readable(key, wanted)
+        LimitRow, title=limits.PROPERTIES[key].title, key=key, wanted=effective_settings_page.readable(key, wanted)
     )
     known = bool(raw) and machine.shown_state.is_up
     if known and key in validation.lacking(machine.host) and (wanted or raw) not in compare_effective.UNLIMITED:
         return row(really=NOT_ENFORCED, holds=False)
     total = int(machine.host.facts.get("memory_total") or 0)
     return row(
-        really=effective_settings.in_words(key, raw) if known else "",
+        really=effective_settings_page.in_words(key, raw) if known else "",
         holds=compare_effective.holds(key, wanted, raw, total) if known and wanted else None,
-        waits=effective_settings.readable(key, waits),
+        waits=effective_settings_page.readable(key, waits),
     )

@@ -1,9 +1,5 @@
 """What holds for a machine: every setting wanted, on disk and in force; and what to do about files changed by hand."""
 
-import os
-from collections.abc import Iterator, Sequence
-from typing import Any
-
 from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -12,14 +8,11 @@ from django.views.decorators.http import require_GET, require_POST
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.models import Found, Machine
-from machines.models.found import File
-from machines.panel.configs import diffs, drafts, drift, effective_settings, external_limits
+from machines.panel.configs import drafts, drift, effective_settings, external_limits
 from machines.panel.orders import dispatch
-from machines.panel.pages import config_page, machine_rows
+from machines.panel.pages import config_page, effective_settings_page, machine_rows
 from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
-
-TEXTS_SHOWN = 100_000  # characters of all files of a machine together
 
 
 @require_GET
@@ -29,7 +22,7 @@ def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
     found = Found.objects.filter(machine=machine).first()
     everything = request.GET.get("all") == "1"
     shown = config_page.context(request, machine, drafts.current(machine), "holds")
-    shown |= _holding(machine, found, everything=everything) | {
+    shown |= effective_settings_page.context(machine, found, everything=everything) | {
         "everything": everything,
         "address": reverse("config-holds", args=[host, name]),
         "fragment": responses.wants_fragment(request),
@@ -41,37 +34,6 @@ def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
         (machine.host.trouble, [machine.host.facts.get(name) for name in ("policy", *effective_settings.DEPENDS_ON_HOST)]),
     )  # fmt: skip
     return responses.page(request, "configs/holds.html", shown, fragment="configs/_holds.html", version=version)
-
-
-def _holding(machine: Machine, found: Found | None, *, everything: bool) -> dict[str, Any]:
-    """What the page says beside its frame."""
-    there = effective_settings.there(found)
-    return {
-        "found": found,
-        "holds": effective_settings.read(machine, found, everything=everything),
-        "links": config_page.links(machine, found),
-        "is_up": effective_settings.is_up(machine),
-        "files": list(_shown(found.files)) if found else [],
-        "differs": machine.differs and machine.state != "missing",
-        "has_arrived": found is not None and drift.has_arrived(machine, found),
-        "diffs": config_page.file_diffs(machine, drafts.files(machine.applied), there) if machine.applied else [],
-        "changes": diffs.settings(drafts.files(machine.applied), there) if machine.applied else [],
-        "can_adopt": machine.applied is None
-        and found is not None
-        and any(file and file.target != os.devnull for file in (found.counting, found.ours)),
-        "left_out": effective_settings.left_out(found.counting) if found and found.counting else [],
-        "leftovers": external_limits.read(machine, found) if found else [],
-        "fingerprint": machine.fingerprint,
-    }
-
-
-def _shown(files: Sequence[File]) -> Iterator[tuple[File, str, str]]:
-    """Each file with its place and its text, as far as a page has room for all of them."""
-    room = TEXTS_SHOWN
-    for file in files:
-        text, left = file.text[: max(room, 0)], max(len(file.text) - max(room, 0), 0)
-        room -= len(file.text)
-        yield file, effective_settings.place_of(file), f"{text}\n… {left:,} more characters" if left else text
 
 
 def _back(host: str, name: str) -> str:

@@ -12,7 +12,7 @@ from machines.contract.configuration import limits
 from machines.models import Found, Machine
 from machines.panel.configs import effective_settings
 from machines.panel.courier import completion, intake, machine_facts
-from machines.panel.pages import machine_page
+from machines.panel.pages import effective_settings_page, machine_page
 from tests.panel.configs import cast
 
 pytestmark = pytest.mark.django_db
@@ -48,9 +48,9 @@ def run(machine: Machine, **fields) -> Machine:
     return Machine.objects.select_related("host", "applied").get(pk=machine.pk)
 
 
-def row(machine: Machine, key: str, *, everything: bool = False) -> effective_settings.SettingRow:
+def row(machine: Machine, key: str, *, everything: bool = False) -> effective_settings_page.SettingRow:
     machine = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
-    read = effective_settings.read(machine, Found.objects.filter(machine=machine).first(), everything=everything)
+    read = effective_settings_page.read(machine, Found.objects.filter(machine=machine).first(), everything=everything)
     return next(each for each in read.rows if each.key == key)
 
 
@@ -64,7 +64,7 @@ def test_a_limit_of_ours_that_holds(web):
     find(web, STOCK, (OURS, limit("512M")), shown={"MemoryMax": "536870912"}, kernel={"MemoryMax": "536870912"})
     found = row(web, "MemoryMax")
     assert (found.wanted, found.disk, found.effective) == (["512M"], ["512M"], ["512\u00a0MiB"])
-    assert (found.source, found.flag, found.confirmed) == ("our drop-in", "", True)
+    assert (found.source, found.flag, found.confirmed) == ("panel drop-in", "", True)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,23 @@ def test_a_limit_of_ours_that_holds(web):
         (
             [(OURS, limit("512M")), (LATE, limit("1G"))],
             "1G",
-            f"{LATE} sets MemoryMax=1G and is read after ours",
+            f"{LATE} sets MemoryMax=1G and is read after the panel's drop-in",
             f"rm {LATE}",
         ),
-        ([(LEFT, limit("1G")), (OURS, limit("512M"))], "1G", "wins again with the next reload", f"rm {LEFT}"),
-        ([(OURS, limit("700M"))], "700M", "changed our drop-in", ""),
-        ([], "infinity", "does not say so any more", ""),
-        ([(OURS, limit("512M"))], "300M", "No file says so", f"systemctl set-property --runtime {UNIT} MemoryMax=512M"),
+        (
+            [(LEFT, limit("1G")), (OURS, limit("512M"))],
+            "1G",
+            "takes precedence again with the next reload",
+            f"rm {LEFT}",
+        ),
+        ([(OURS, limit("700M"))], "700M", "The panel's drop-in on the host was changed by hand", ""),
+        ([], "infinity", "no longer has this value", ""),
+        (
+            [(OURS, limit("512M"))],
+            "300M",
+            "No file sets this",
+            f"systemctl set-property --runtime {UNIT} MemoryMax=512M",
+        ),
     ],
 )
 def test_a_limit_that_is_not_what_was_asked_says_why_and_what_mends_it(web, files, shown, cause, command):
@@ -153,7 +163,7 @@ def test_a_machine_started_by_hand_is_flagged_with_the_cause(web):
     cast.applied(web, memory_max="512M")
     machine = run(web, unit="machine-web.scope")
     found = find(web, (OURS, limit("512M")), shown={"MemoryMax": "infinity"})
-    read = effective_settings.read(machine, found)
+    read = effective_settings_page.read(machine, found)
     assert "It runs in machine-web.scope, not in systemd-nspawn@web.service" in read.alarms[0].text
     assert "started by hand" in row(web, "MemoryMax").cause
 
@@ -196,7 +206,8 @@ def test_only_the_first_file_counts(web):
     machine = Machine.objects.select_related("host", "applied").get()
     assert row(web, "Boot").disk == ["yes"]
     assert (
-        effective_settings.read(machine, found).alarms[0].text == f"systemd does not read {BESIDE}: {ETC} comes first."
+        effective_settings_page.read(machine, found).alarms[0].text
+        == f"systemd does not read {BESIDE}: {ETC} takes precedence."
     )
 
 
@@ -220,7 +231,7 @@ def test_a_file_of_many_thousand_keys_is_read_in_time(web):
     found = find(web, (ETC, "[Exec]\n" + "".join(f"K{n}=\nK{n}=1\n" for n in range(9000))))
     machine = Machine.objects.select_related("host", "applied").get()
     began = time.monotonic()
-    assert len(list(effective_settings.read(machine, found).rows)) == effective_settings.UNKNOWN_AT_MOST
+    assert len(list(effective_settings_page.read(machine, found).rows)) == effective_settings.UNKNOWN_AT_MOST
     assert time.monotonic() - began < 5
 
 
@@ -244,9 +255,9 @@ def test_a_file_that_is_not_read_is_not_in_force(web):
     assert {name.flag, port.flag} == {"ignored"}
     assert (name.effective, port.effective) == ([], [])
     assert "--settings=no" in name.cause
-    read = effective_settings.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), Found.objects.get())
     said = " ".join(alarm.text for alarm in read.alarms)
-    assert f"{DROPIN} gives it another command line" in said
+    assert f"{DROPIN} gives it a different command line" in said
     assert "no -U" in said
 
 
@@ -271,7 +282,7 @@ def test_ports_are_in_effect_when_the_kernel_has_a_rule_for_each(web, seen, flag
     find(web, (ETC, "[Network]\nPort=8080:80\nPort=udp:53\n"), inside={"Network.Port": seen} if seen else {})
     port = row(web, "Port")
     assert port.flag == flag
-    assert not flag or "rule set was emptied" in port.cause
+    assert not flag or "ruleset was flushed" in port.cause
     assert not seen or port.effective == effective
 
 
@@ -289,7 +300,7 @@ def test_without_override_the_command_line_comes_before_the_file(web):
     find(web, (ETC, "[Files]\nBind=/srv/b\n[Exec]\nHostname=other\n"), inside={"Files.Bind": "/srv/a writable ext4"})
     bind = row(web, "Bind")
     assert (bind.flag, bind.effective, bind.source) == ("ignored", ["/srv/a writable ext4"], "unit: --bind=/srv/a")
-    assert "before the file" in bind.cause
+    assert "takes precedence over the file" in bind.cause
     assert row(web, "Hostname").flag == ""
 
 
@@ -309,21 +320,21 @@ def test_a_command_line_changed_since_the_start_counts_from_the_next(web):
     starts_with(web, "--boot --settings=no", since="--boot --settings=override")
     find(web, (ETC, "[Exec]\nHostname=other\n"))
     assert row(web, "Hostname").flag == ""
-    read = effective_settings.read(Machine.objects.get(pk=web.pk), Found.objects.get())
-    assert any("acts with its next start" in alarm.text for alarm in read.alarms)
+    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    assert any("takes effect on the next start" in alarm.text for alarm in read.alarms)
 
 
 def test_a_wrapper_is_said_to_be_one(web):
     Machine.objects.filter(pk=web.pk).update(unit_command=["/usr/local/bin/start-web"])
     find(web, (ETC, "[Exec]\nHostname=other\n"))
-    read = effective_settings.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), Found.objects.get())
     assert any("/usr/local/bin/start-web starts it" in alarm.text for alarm in read.alarms)
 
 
 def test_a_masked_unit_is_said_to_be_masked(web):
     find(web)
     Found.objects.update(told=[{**told(f"/etc/systemd/system/{UNIT}", ""), "form": "masked"}])
-    read = effective_settings.read(web, Found.objects.get())
+    read = effective_settings_page.read(web, Found.objects.get())
     assert [alarm.command for alarm in read.alarms] == [f"systemctl unmask {UNIT}"]
 
 
@@ -332,7 +343,7 @@ def test_a_masked_unit_is_said_to_be_masked(web):
 
 def counted(machine: Machine) -> tuple[int, int]:
     fresh = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
-    return fresh.not_as_asked, effective_settings.read(fresh, Found.objects.get(machine=machine)).not_as_asked
+    return fresh.not_as_asked, effective_settings_page.read(fresh, Found.objects.get(machine=machine)).not_as_asked
 
 
 def test_the_badge_follows_the_state_without_a_new_word_of_the_files(web):
@@ -424,9 +435,9 @@ def test_the_live_part_comes_anew_when_the_host_cannot_read_files_any_more(as_vi
 @pytest.mark.parametrize(
     ("key", "asked", "shown", "lacks", "words"),
     [
-        ("MemoryZSwapMax", "256M", str(256 << 20), "memory.zswap.max", "control groups have no memory.zswap.max"),
-        ("MemoryHigh", "300M", str(300 << 20), "control groups of version 1", "which know no such limit"),
-        ("ManagedOOMSwap", "kill", "kill", "systemd-oomd.service", "systemd-oomd does not run"),
+        ("MemoryZSwapMax", "256M", str(256 << 20), "memory.zswap.max", "control groups have no memory.zswap.max here"),
+        ("MemoryHigh", "300M", str(300 << 20), "cgroup v1", "which know no such limit"),
+        ("ManagedOOMSwap", "kill", "kill", "systemd-oomd.service", "systemd-oomd does not run here"),
     ],
 )
 def test_what_nothing_enforces_is_not_in_force(web, key, asked, shown, lacks, words):
@@ -460,7 +471,7 @@ def test_no_limit_needs_nothing_to_enforce_it(web):
 
 def test_the_form_and_the_review_say_it_beforehand(as_admin, admin, web):
     web.host.facts |= {
-        "lacks": {"MemoryZSwapMax": "memory.zswap.max", "MemoryHigh": "control groups of version 1"},
+        "lacks": {"MemoryZSwapMax": "memory.zswap.max", "MemoryHigh": "cgroup v1"},
         "systemd": 257,
     }
     web.host.save()
