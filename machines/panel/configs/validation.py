@@ -1,7 +1,7 @@
 """A configuration judged before its host is asked: by what the host has told of itself, and by what its other machines are
 to have. The host judges again, by what is really there."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -11,9 +11,10 @@ from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.syntax_check import Remark
 from machines.contract.configuration.validate import Facts, Finding
 from machines.contract.states import MachineState
-from machines.models import Found, Host, Machine
+from machines.models import Found, Host, Machine, PortForward
 from machines.models.found import OURS
 from machines.panel.configs.diffs import Files
+from machines.panel.hosts import host_facts
 
 NEIGHBOURS = 500  # machines of one host whose files are looked into for ports and folders
 
@@ -73,7 +74,7 @@ def without_left_out(wanted: Files) -> Files:
 
 def _facts(host: Host, name: str, document: nspawn.Document, read: Read) -> Facts:
     told = host.facts
-    policy = told.get("policy") or {}  # its values are whatever the host says
+    policy = host_facts.policy(host)
     ports, writable, bound = _neighbours(host, name, document, read)
     return Facts(
         name=host.name,
@@ -84,7 +85,7 @@ def _facts(host: Host, name: str, document: nspawn.Document, read: Read) -> Fact
         interfaces=[*(told.get("interfaces") or []), *(told.get("bridges") or [])] if "interfaces" in told else None,
         bind_sources=_words(policy.get("bind_sources")),
         bind_sources_read_only=_words(policy.get("bind_sources_read_only")) or (),
-        rules=file_policy.as_told(policy) if isinstance(policy, dict) else None,
+        rules=file_policy.as_told(policy),
         lacks=lacking(host),
         protected=[*protected.TABLE, *protected.as_told(told.get("protected"))],
         ports=ports,
@@ -126,6 +127,17 @@ def _machines(host: Host) -> Iterator[tuple[str, nspawn.Document]]:
         text = machine.applied.nspawn_text if machine.applied else file.text if file and file.is_plain else ""
         trusted = machine.applied is not None or (file is not None and file.is_trusted)
         yield machine.name, command_line.settings_of(machine.next_command, nspawn.parse(text), trusted=trusted)
+
+
+def ports_of_others(host: Host, machine: int | None, wanted: Collection[int]) -> dict[tuple[str, int], str]:
+    """(protocol, port of the host) → the machine it leads to, of the wanted ports those that other machines have by what
+    was applied to them. `machine` is the key of the one that wants them."""
+    if not wanted:
+        return {}
+    others = Machine.objects.listed().on(host)
+    others = others if machine is None else others.exclude(pk=machine)
+    taken = PortForward.objects.filter(revision__in=others.values("applied"), host_port__in=wanted)
+    return {(p.protocol, p.host_port): p.revision.machine.name for p in taken.select_related("revision__machine")}
 
 
 def lacking(host: Host) -> dict[str, str]:

@@ -17,7 +17,7 @@ from machines.contract.configuration import limits, nspawn, values
 from machines.contract.configuration.setting import Kind, Setting
 from machines.models import BindMount, Host, Machine, PortForward, Revision, User
 from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows, port_rows
-from machines.panel.configs import drafts
+from machines.panel.configs import drafts, validation
 from machines.panel.forms.setting_fields import (
     BOUNDED,
     PLAIN_TYPING,
@@ -27,6 +27,7 @@ from machines.panel.forms.setting_fields import (
     lines_of,
     rows_of,
 )
+from machines.panel.hosts import host_facts
 
 OTHER = "other"
 OWN_RANGE = "private_users_range"
@@ -246,7 +247,7 @@ class Configurator:
         self.instance = instance or Revision()
         self.host = host
         self._users_before = self.instance.private_users
-        self.form = ConfigForm(data, instance=self.instance, systemd=int(self.facts.get("systemd") or 0))
+        self.form = ConfigForm(data, instance=self.instance, systemd=host_facts.systemd(host))
         binds, ports = bind_rows or [], port_rows or []
         if data is None and self.instance.pk:
             binds = self.instance.binds.all() if bind_rows is None else binds
@@ -257,15 +258,9 @@ class Configurator:
         self.rows = {name: rows_of(setting, self.instance.value(name), data) for name, setting in IN_ROWS.items()}
 
     @property
-    def facts(self) -> dict[str, Any]:
-        return self.host.facts if self.host else {}
-
-    @property
     def targets(self) -> list[tuple[str, str]]:
         """What may be typed as the network's target: (name, what it is), as the host reported."""
-        bridges = list(self.facts.get("bridges", []))
-        cards = [name for name in self.facts.get("interfaces", []) if name not in {*bridges, "lo"}]
-        return [(name, "bridge") for name in bridges] + [(name, "network card") for name in cards]
+        return host_facts.network_targets(self.host)
 
     def is_valid(self) -> bool:
         """Check each part, then what must hold across them. Errors stand on the field that can mend them."""
@@ -355,14 +350,10 @@ class Configurator:
         cleaned = self.form.cleaned_data if hasattr(self.form, "cleaned_data") else {}
         mode = nspawn.NETWORK_MODES.get(cleaned.get("network_mode", ""))
         name, _, inside = cleaned.get("network_target", "").partition(":")
-        known = {"bridge": "bridges", "macvlan": "interfaces", "ipvlan": "interfaces"}.get(mode.word if mode else "")
-        if not name or not known or not self.host or "network_target" in self.form.errors:
+        if not name or not self.host or not host_facts.takes_target(mode) or "network_target" in self.form.errors:
             return
-        there = self.facts.get(known)
-        word = "bridge" if known == "bridges" else "network card"
-        if there is not None and name not in there:
-            has = f"it has {', '.join(there[:8])}" if there else f"it has no {word} at all"
-            self.form.add_error("network_target", f"{self.host.name} has no {word} “{name}”; {has}.")
+        if lacking := host_facts.lacks_target(self.host, mode, name):
+            self.form.add_error("network_target", lacking)
         elif inside and self._older_than(254):
             self.form.add_error("network_target", f"A name inside needs systemd 254; {self._has_systemd()}.")
 
@@ -382,7 +373,8 @@ class Configurator:
     def _check_ports(self) -> None:
         rows = [row for row in active_forms(self.ports) if row.cleaned_data.get("host_port")]
         mode = nspawn.NETWORK_MODES.get(self.form.data.get(self.form.add_prefix("network_mode"), ""))
-        taken = self._ports_of_others([row.cleaned_data["host_port"] for row in rows])
+        wanted = [row.cleaned_data["host_port"] for row in rows]
+        taken = validation.ports_of_others(self.host, self.instance.machine_id, wanted) if self.host else {}
         seen: set[tuple[str, int]] = set()
         for row in rows:
             port = (row.cleaned_data.get("protocol", ""), row.cleaned_data["host_port"])
@@ -394,18 +386,11 @@ class Configurator:
                 row.add_error("host_port", f"Port {port[1]} of {self.host} already leads to {taken[port]}.")
             seen.add(port)
 
-    def _ports_of_others(self, wanted: list[int]) -> dict[tuple[str, int], str]:
-        if not wanted or not self.host:
-            return {}
-        others = Machine.objects.listed().on(self.host).exclude(pk=self.instance.machine_id)
-        taken = PortForward.objects.filter(revision__in=others.values("applied"), host_port__in=wanted)
-        return {(p.protocol, p.host_port): p.revision.machine.name for p in taken.select_related("revision__machine")}
-
     def _older_than(self, version: int) -> bool:
-        return 0 < int(self.facts.get("systemd", 0)) < version
+        return host_facts.has_older_systemd(self.host, version)
 
     def _has_systemd(self) -> str:
-        return f"{self.host} has {self.facts.get('systemd')}"
+        return f"{self.host} has {host_facts.systemd(self.host)}"
 
 
 def of_draft(machine: Machine, draft: Revision | None, data: Mapping[str, Any] | None = None) -> Configurator:

@@ -10,12 +10,11 @@ from django import forms
 from machines.contract import names, orders, recipes
 from machines.contract.problems import BadValue
 from machines.contract.reports import Leftover
-from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine
-from machines.models.machine import POOL
 from machines.panel.forms.validators import CODE, checked, each
 from machines.panel.hosts import name_files
 from machines.panel.images import builds, passwords
+from machines.panel.orders import removals
 
 LOCALE, ZONE = "C.UTF-8", "UTC"
 
@@ -172,14 +171,12 @@ class NewMachineForm(forms.Form):
         return zone
 
     def clean(self) -> dict[str, Any]:
-        """A name may be taken again once its machine was removed, or when its image is gone."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         host, name = cleaned.get("host"), cleaned.get("name")
         if host and name:
             self._look(host, name)
             self._check_files(name)
-            there = Machine.objects.listed().on(host).filter(name=name).exclude(state=MachineState.MISSING)
-            if there.exists():
+            if builds.is_taken(host, name):
                 self.add_error("name", f"{host} has a machine {name} already; choose another name, or remove that one.")
         return cleaned
 
@@ -279,10 +276,6 @@ class RemoveMachineForm(forms.Form):
         return typed
 
     def clean(self) -> dict[str, Any] | None:
-        if self.machine.shown_state.is_up:
-            raise forms.ValidationError(f"{self.machine.name} is {self.machine.state}. Power it off first.")
-        if self.machine.image_is_elsewhere:
-            raise forms.ValidationError(
-                f"Its image is {self.machine.image_path}, outside {POOL.rstrip('/')}: remove it on the host itself."
-            )
+        if obstacle := removals.obstacle(self.machine):
+            raise forms.ValidationError(obstacle)
         return super().clean()

@@ -13,17 +13,14 @@ from uuid import UUID
 from django import forms
 
 from machines.contract import recipes
-from machines.contract.configuration import egress_rules
 from machines.contract.problems import Problem
-from machines.contract.states import MachineState
 from machines.models import Archive, Host, Machine, Recipe, RecipeVersion
 from machines.panel.forms.recipes import DISTRIBUTIONS, SourceForm, filled, form_for, system_of
 from machines.panel.forms.validators import errors_of
-from machines.panel.hosts import host_tools
-from machines.panel.images import archives, saved_recipes
+from machines.panel.hosts import host_facts
+from machines.panel.images import archives, builds, saved_recipes
 
 OFFERED = 500
-LOOKED_AT = 50  # recipes, for one that the host can build
 
 
 class _Choice(forms.Form):
@@ -139,7 +136,7 @@ class CloneChoice(_Choice):
 
     def __init__(self, *args: Any, host: Host | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        there = Machine.objects.listed().filter(host=host).exclude(state=MachineState.MISSING)
+        there = builds.originals(host) if host else Machine.objects.none()
         found = there.order_by("-read_only", "name").only("name", "read_only", "read_only_by", "os")[:OFFERED]
         choices = [(each.name, _shown(each)) for each in found]
         field = self.fields["clone"]
@@ -176,6 +173,9 @@ SOURCES = {
     "clone": Kind("Copy of a machine", "Of a machine or template of the host."),
 }
 AnySource = SourceForm[Any] | RecipeChoice | ArchiveChoice | CloneChoice
+
+
+PLACES = {"host": ("id_host_field", "Host"), "verify": ("id_verify_field", "Verified"), "url": ("id_url", "Address")}
 
 
 class Source:
@@ -221,14 +221,8 @@ class Source:
         self._wrong = []
         if not self.form.is_valid():
             return False
-        recipe = self.form.to_recipe()
-        if lacking := host_tools.lacking_for_recipe(self.host, recipe):
-            self._wrong.append(("id_host_field", "Host", lacking))
-        if self.host and recipe.kind == "pull" and getattr(recipe, "verify", "") == "none" and not may_skip(self.host):
-            said = f"The policy of {self.host} does not allow an image that nobody verifies; give its sum, or another host."
-            self._wrong.append(("id_verify_field", "Verified", said))
-        if self.host and isinstance(recipe, recipes.PullRecipe) and (said := unreachable(self.host, recipe)):
-            self._wrong.append(("id_url", "Address", said))
+        for obstacle in builds.obstacles(self.host, self.form.to_recipe()) if self.host else ():
+            self._wrong.append((*PLACES[obstacle.about], obstacle.text))
         return not self._wrong
 
     def errors(self) -> list[tuple[str, str, str]]:
@@ -249,26 +243,6 @@ class Source:
         return ""
 
 
-def may_skip(host: Host | None) -> bool:
-    """Whether a host carries out pulls that nobody verifies."""
-    policy = host.facts.get("policy") if host else None
-    return isinstance(policy, dict) and policy.get("unverified_pulls") == "allowed"
-
-
-def unreachable(host: Host, recipe: recipes.PullRecipe) -> str:
-    """Why a host would not connect to the number in an address; "" when it would, or has not told its rule."""
-    policy = host.facts.get("policy")
-    rules = policy.get(egress_rules.RULE) if isinstance(policy, dict) else None
-    number = egress_rules.literal(recipe.url)
-    try:
-        if number is None or not isinstance(rules, list) or egress_rules.may_reach(number, map(str, rules)):
-            return ""
-    except ValueError:  # what a host says of its policy may be anything
-        return ""
-    problem = egress_rules.refusal(str(number), number)
-    return f"{problem.message} {problem.hint}"
-
-
 # --- made from a request
 
 
@@ -287,7 +261,11 @@ def _form(word: str, data: Any, host: Host | None) -> AnySource:
     if word == "clone":
         return CloneChoice(data, host=host)
     system = "pull" if word == "pull" else data.get("distribution", "debian")
-    return form_for("debian" if word == "distribution" and system == "pull" else system, data, may_skip=may_skip(host))
+    return form_for(
+        "debian" if word == "distribution" and system == "pull" else system,
+        data,
+        may_skip=host_facts.pulls_unverified(host),
+    )
 
 
 def blank(query: Mapping[str, str], host: Host | None) -> Source:
@@ -299,24 +277,14 @@ def blank(query: Mapping[str, str], host: Host | None) -> Source:
     word = asked if asked in SOURCES else "recipe"
     if word != asked and {"distribution", "release", "packages", "mirror"} & set(query):
         word = "distribution"
-    recipe = _likely(host) if word == "recipe" else None
+    recipe = saved_recipes.likely(host) if word == "recipe" else None
     if word == "recipe" != asked and recipe is None:
         word = "distribution"
     if word in {"distribution", "pull"}:
         system = "pull" if word == "pull" else query.get("distribution", "debian")
         given = {name: query[name] for name in ("release", "packages", "mirror", "url", "sha256") if name in query}
-        return Source(word, form_for(system, initial=given, may_skip=may_skip(host)), host)
+        return Source(word, form_for(system, initial=given, may_skip=host_facts.pulls_unverified(host)), host)
     return Source(word, _chosen(word, recipe or "", host), host)
-
-
-def _likely(host: Host | None) -> Recipe | None:
-    """The first recipe the host has the tools for, else the first of all; None when there is none."""
-    offered = list(Recipe.objects.offered().select_related("current")[:LOOKED_AT])
-    for recipe in offered:
-        content = saved_recipes.content_of(recipe.current)
-        if content and not host_tools.lacking_for_recipe(host, content):
-            return recipe
-    return offered[0] if offered else None
 
 
 def _chosen(word: str, value: str | Recipe, host: Host | None) -> AnySource:
@@ -336,4 +304,4 @@ def of_recipe(recipe: recipes.AnyRecipe, version: RecipeVersion | None, host: Ho
         archive = Archive.objects.filter(sha256=recipe.sha256, state=Archive.State.READY).first()
         return Source("archive", ArchiveChoice(initial={"archive": archive}), host)
     word = "pull" if system_of(recipe) == "pull" else "distribution"
-    return Source(word, filled(recipe, may_skip=may_skip(host)), host)
+    return Source(word, filled(recipe, may_skip=host_facts.pulls_unverified(host)), host)

@@ -1,22 +1,57 @@
 """Place the order for a new machine: its row, its first revision and the job, in one transaction."""
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 from pydantic import ValidationError
 
-from machines.contract import orders
+from machines.contract import orders, recipes
 from machines.contract.orders import ABSENT
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, RecipeVersion, Revision, User
+from machines.models.machine import MachineQuerySet
 from machines.panel.configs import drafts
+from machines.panel.hosts import host_facts, host_tools
 from machines.panel.orders import dispatch
 
 UNNUMBERED = orders.Configuration(revision=1, nspawn="", limits="")  # in an order, until its revision has a number
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a host would not build a recipe: something about the host itself, or the recipe's `verify` or `url`."""
+
+    about: Literal["host", "verify", "url"]
+    text: str
+
+
+def obstacles(host: Host, recipe: recipes.AnyRecipe) -> Iterator[Obstacle]:
+    """By what the host has told; it judges again by what is really there."""
+    if lacking := host_tools.lacking_for_recipe(host, recipe):
+        yield Obstacle("host", lacking)
+    if not isinstance(recipe, recipes.PullRecipe):
+        return
+    if recipe.verify == "none" and not host_facts.pulls_unverified(host):
+        why = f"The policy of {host} does not allow unverified images; give its checksum, or choose another host."
+        yield Obstacle("verify", why)
+    if unreachable := host_facts.unreachable(host, recipe):
+        yield Obstacle("url", unreachable)
+
+
+def is_taken(host: Host, name: str) -> bool:
+    """A name may be taken again once its machine was removed, or when its image is gone."""
+    return originals(host).filter(name=name).exists()
+
+
+def originals(host: Host) -> MachineQuerySet:
+    """The machines of a host that can be copied: those that are there."""
+    return Machine.objects.listed().on(host).exclude(state=MachineState.MISSING)
 
 
 def begin(host: Host, name: str, *, by: User) -> dict[str, Any]:

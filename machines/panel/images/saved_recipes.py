@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from machines.contract import recipes
 from machines.contract.problems import BadValue, Problem
-from machines.models import Recipe, RecipeVersion, User
+from machines.models import Host, Recipe, RecipeVersion, User
+from machines.panel.hosts import host_tools
 
+LOOKED_AT = 50  # recipes, for one that a host can build
 STARTERS: dict[str, tuple[str, str, recipes.AnyRecipe]] = {
     word: (name, says, recipe)
     for word, name, says, recipe in (
@@ -91,6 +93,16 @@ def rename(recipe: Recipe, name: str, description: str) -> None:
 def put_away(recipe: Recipe, *, away: bool) -> None:
     """Off the list, or back on it. Its runs and versions stay."""
     Recipe.objects.filter(pk=recipe.pk).update(archived_at=timezone.now() if away else None)
+
+
+def likely(host: Host | None) -> Recipe | None:
+    """The first recipe the host has the tools for, else the first of all; None when there is none."""
+    offered = list(Recipe.objects.offered().select_related("current")[:LOOKED_AT])
+    for recipe in offered:
+        content = content_of(recipe.current)
+        if content and not host_tools.lacking_for_recipe(host, content):
+            return recipe
+    return offered[0] if offered else None
 
 
 def content_of(version: RecipeVersion | None) -> recipes.AnyRecipe | None:

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from machines.contract import orders, quantities
 from machines.models import Found, Job, Machine, User
+from machines.models.machine import POOL
 from machines.panel.orders import dispatch
 
 NAMED = 6  # files, before the rest is only counted
@@ -22,6 +23,15 @@ def order(machine: Machine, image_id: str | None = None) -> orders.Remove:
 def place(machine: Machine, by: User, key: UUID | None) -> Job:
     """Raises NotAllowed, Busy."""
     return dispatch.place(order(machine), on=machine.host, by=by, key=key)
+
+
+def obstacle(machine: Machine) -> str:
+    """Why it cannot be removed from here, as far as is known; "" when it can."""
+    if machine.shown_state.is_up:
+        return f"{machine.name} is {machine.state}. Power it off first."
+    if machine.image_is_elsewhere:
+        return f"Its image is {machine.image_path}, outside {POOL.rstrip('/')}: remove it on the host itself."
+    return ""
 
 
 def again(job: Job, *, by: User, key: UUID | None = None) -> Job:

@@ -8,6 +8,7 @@ from machines.contract.permissions import Right
 from machines.models import Found, Machine, Revision
 from machines.models.found import ETC
 from machines.panel.configs import diffs, drafts, effective_settings
+from machines.panel.hosts import host_facts
 from machines.panel.pages.machine_rows import host_url, machine_url
 from machines.panel.web.access import PanelRequest
 
@@ -78,8 +79,7 @@ def links(machine: Machine, found: Found | None) -> list[Link]:
     """Those of both files that are links, as its host has told; a host never puts a file in the place of a link."""
     mine = {f"{ETC}{machine.name}.nspawn", dropin_path(machine)}
     files = [file for file in found.files if file.target and file.path in mine] if found else []
-    policy = machine.host.facts.get("policy")
-    follows = isinstance(policy, dict) and policy.get("linked_files") == "follow"
+    follows = host_facts.follows_links(machine.host)
     return [Link(file.path, file.target, follows and file.target != "/dev/null") for file in files]
 
 

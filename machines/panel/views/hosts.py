@@ -17,8 +17,7 @@ from machines.contract.permissions import Right
 from machines.contract.states import LATE_SECONDS, MachineState
 from machines.models import Event, Host
 from machines.panel.courier import redis_check
-from machines.panel.forms import pools
-from machines.panel.hosts import budgets, clocks, name_files, quarantine
+from machines.panel.hosts import budgets, clocks, name_files, pools, quarantine
 from machines.panel.images import base_images
 from machines.panel.orders import dispatch, operations
 from machines.panel.pages import host_rows, machine_rows

@@ -8,9 +8,8 @@ from machines.contract import orders
 from machines.contract.permissions import Right
 from machines.contract.problems import Problem
 from machines.models import Job
-from machines.panel.forms import pools
 from machines.panel.forms.pools import PoolForm
-from machines.panel.hosts import host_tools
+from machines.panel.hosts import host_tools, pools
 from machines.panel.orders import dispatch
 from machines.panel.pages import machine_rows
 from machines.panel.web import access, press, responses

@@ -18,6 +18,7 @@ from machines.panel.configs import diffs
 from machines.panel.forms import row_buttons
 from machines.panel.forms.recipe_names import RecipeNameForm
 from machines.panel.forms.recipes import SYSTEMS, SourceForm, filled, form_for, system_of
+from machines.panel.hosts import host_facts
 from machines.panel.images import base_images, recipe_runs, saved_recipes
 from machines.panel.orders import dispatch
 from machines.panel.web import press, responses
@@ -92,10 +93,14 @@ def add_starter(request: PanelRequest) -> HttpResponse:
 def new(request: PanelRequest) -> HttpResponse:
     if request.method == "GET":
         content = _of_job(request.GET.get("job", ""))
-        form = filled(content, may_skip=_may_skip()) if content else _blank(request.GET.get("of", ""))
+        form = (
+            filled(content, may_skip=host_facts.any_pulls_unverified())
+            if content
+            else _blank(request.GET.get("of", ""))
+        )
         return _editor(request, RecipeNameForm(initial={"name": request.GET.get("name", "")[:80]}), form)
     data = row_buttons.shaped(request.POST)
-    form = form_for(data.get("system", ""), data, may_skip=_may_skip())
+    form = form_for(data.get("system", ""), data, may_skip=host_facts.any_pulls_unverified())
     names = RecipeNameForm(data)
     if "choose" in data or row_buttons.asked(data):
         return _reshaped(request, names, form, None)
@@ -113,7 +118,7 @@ def new(request: PanelRequest) -> HttpResponse:
 
 
 def _blank(system: str) -> SourceForm[Any]:
-    return form_for(system, may_skip=_may_skip())
+    return form_for(system, may_skip=host_facts.any_pulls_unverified())
 
 
 def _of_job(number: str) -> AnyRecipe | None:
@@ -125,11 +130,6 @@ def _of_job(number: str) -> AnyRecipe | None:
     return content if content and system_of(content) else None
 
 
-def _may_skip() -> bool:
-    """Whether any host would carry out a pull that nobody verifies."""
-    return Host.objects.filter(facts__policy__unverified_pulls="allowed").exists()
-
-
 @require_http_methods(["GET", "POST"])
 @needs(Right.BUILD)
 def edit(request: PanelRequest, pk: int) -> HttpResponse:
@@ -138,10 +138,13 @@ def edit(request: PanelRequest, pk: int) -> HttpResponse:
     content = saved_recipes.content_of(current)
     if request.method == "GET":
         names = RecipeNameForm(initial={"name": recipe.name, "description": recipe.description})
-        form = filled(content, may_skip=_may_skip()) if content else _blank("")
+        form = filled(content, may_skip=host_facts.any_pulls_unverified()) if content else _blank("")
         return _editor(request, names, form, recipe)
     data = row_buttons.shaped(request.POST)
-    names, form = RecipeNameForm(data), form_for(data.get("system", ""), data, may_skip=_may_skip())
+    names, form = (
+        RecipeNameForm(data),
+        form_for(data.get("system", ""), data, may_skip=host_facts.any_pulls_unverified()),
+    )
     if "choose" in data or row_buttons.asked(data):
         return _reshaped(request, names, form, recipe)
     if not all([names.is_valid(), form.is_valid()]):

@@ -130,9 +130,9 @@ def test_a_bridge_the_host_does_not_have_is_refused():
     host = make.host(facts={"systemd": 252, "bridges": ["br0"], "interfaces": ["lo", "eth0", "br0"]})
     said = errors(host, network_mode="bridge", network_target="br9")
     assert "alpha has no bridge “br9”; it has br0." in said
-    assert "alpha has no network card “eth1”" in errors(host, network_mode="macvlan", network_target="eth1")
+    assert "alpha has no NIC “eth1”" in errors(host, network_mode="macvlan", network_target="eth1")
     assert configurator(host, network_mode="bridge", network_target="br0").is_valid()
-    assert Configurator(host=host).targets == [("br0", "bridge"), ("eth0", "network card")]
+    assert Configurator(host=host).targets == [("br0", "bridge"), ("eth0", "NIC")]
 
 
 def test_what_the_host_has_not_reported_is_not_held_against_anybody():
