@@ -7,6 +7,8 @@ from machines.contract.states import HostState
 from machines.models.host import host_state
 from machines.panel.pages import machine_rows
 
+# What needs somebody stands first in lists
+QUARANTINED = -1
 BY_NEED = {HostState.OFFLINE: 0, HostState.LATE: 1, HostState.JOINING: 2, HostState.ONLINE: 3}
 
 
@@ -17,7 +19,7 @@ def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
     return kept | {
         "url": machine_rows.host_url(given["name"]),
         "state": state.value,
-        "need": -1 if given.get("quarantined_at") else BY_NEED[state],
+        "need": QUARANTINED if given.get("quarantined_at") else BY_NEED[state],
         "heard": given["last_seen"] if state != HostState.ONLINE else None,
         "silent": state in {HostState.OFFLINE, HostState.JOINING},
         **resources(given["facts"]),

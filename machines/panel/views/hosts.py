@@ -2,10 +2,9 @@
 
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from django.contrib import messages
-from django.db.models import Count, Q
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
@@ -14,49 +13,38 @@ from django.views.decorators.http import require_GET, require_POST
 from machines.contract.configuration import protected
 from machines.contract.configuration.protected import Place
 from machines.contract.permissions import Right
-from machines.contract.states import LATE_SECONDS, MachineState
+from machines.contract.states import LATE_SECONDS
 from machines.models import Event, Host
 from machines.panel.courier import redis_check
 from machines.panel.hosts import budgets, clocks, name_files, pools, quarantine
 from machines.panel.images import base_images
 from machines.panel.orders import dispatch, operations
-from machines.panel.pages import host_rows, machine_rows
+from machines.panel.pages import host_list, host_rows, machine_rows
 from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest, needs
 
-SHOWN = 500
 EVENTS_SHOWN = 20
 UNREAD = "It has not said for some time how its machines are. systemctl status nspawnpanel-host says more on it."
 RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are shown in red
-RUNS = [state.value for state in MachineState if state.runs]
-LISTED = Q(machines__removed_at=None)
-COUNTS = {
-    "count": Count("machines", filter=LISTED),
-    "running": Count("machines", filter=LISTED & Q(machines__state__in=RUNS)),
-    "failed": Count("machines", filter=LISTED & Q(machines__state=MachineState.FAILED)),
-}
 
 
 @require_GET
 @needs(Right.SEE)
 def index(request: PanelRequest) -> HttpResponse:
     now = timezone.now()
-    word = request.GET.get("q", "").replace("\0", "").strip()[:100]
-    found = Host.objects.filter(name__icontains=word) if word else Host.objects.all()
-    given = list(found.annotate(**COUNTS).values("name", "last_seen", "facts", "quarantined_at", *COUNTS)[: SHOWN + 1])
-    shown = sorted((host_rows.row(host, now) for host in given[:SHOWN]), key=lambda host: (host["need"], host["name"]))
+    query = host_list.parse_query(request.GET)
+    page = host_list.page(query, now)
     jobs = layout.unfinished_jobs(request)
     context = {
-        "hosts": shown,
-        "word": word,
-        "query": urlencode({"q": word}) if word else "",
-        "is_cut": len(given) > SHOWN,
+        "page": page,
+        "word": query.word,
         "may_administer": request.user.may(Right.ADMINISTER),
         "panel_name": urlsplit(f"//{request.get_host()}").hostname,
         "fragment": responses.wants_fragment(request),
     }
     context["redis_faults"] = redis_check.kept() if context["may_administer"] else []
-    version = machine_rows.version(shown, word, len(jobs), context["redis_faults"])
+    shown = (page.rows, page.total, page.previous, page.next)
+    version = machine_rows.version(*shown, query.address, len(jobs), context["redis_faults"])
     return responses.page(request, "hosts/index.html", context, fragment="hosts/_list.html", version=version)
 
 
@@ -65,10 +53,10 @@ def index(request: PanelRequest) -> HttpResponse:
 def detail(request: PanelRequest, host: str) -> HttpResponse:
     now = timezone.now()
     may_administer = request.user.may(Right.ADMINISTER)
-    asked = Host.objects.annotate(**COUNTS, redis_faults=redis_check.subquery())
+    asked = Host.objects.annotate(**host_list.COUNTS, redis_faults=redis_check.subquery())
     found = get_object_or_404(asked, name=host)
     faults = vars(found)["redis_faults"] or []
-    counts = {name: getattr(found, name) for name in COUNTS}
+    counts = {name: getattr(found, name) for name in host_list.COUNTS}
     events = list(Event.objects.filter(host=found)[:EVENTS_SHOWN])
     jobs = layout.unfinished_jobs(request)
     here = [_queued(job) for job in jobs if job["host_id"] == found.pk]

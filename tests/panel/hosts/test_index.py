@@ -55,6 +55,60 @@ def test_it_finds_by_name(as_viewer, alpha):
     assert "contains <code>nothing" in text(as_viewer.get(f"{URL}?q=nothing"))
 
 
+def names(page: str) -> list[str]:
+    return re.findall(r'<tr id="h-([^"]+)"', page)
+
+
+def link(page: str, rel: str) -> str:
+    """Where a link of the pager leads, "" where there is none."""
+    found = re.search(rf'href="([^"]+)" rel="{rel}"', page)
+    return URL + html.unescape(found[1]) if found else ""
+
+
+@pytest.fixture
+def many(db):
+    """120 hosts in the order of the list: a quarantined one, one that is silent, one that is late, and the others."""
+    now = timezone.now()
+    make.host("z-quarantined", quarantined_at=now)
+    make.host("z-silent", last_seen=now - timedelta(minutes=12))
+    make.host("z-late", last_seen=now - timedelta(seconds=45))
+    make.host("z-new", last_seen=None)
+    fine = [make.host(f"h{n:03}").name for n in range(116)]
+    return ["z-quarantined", "z-silent", "z-late", "z-new", *fine]
+
+
+def test_it_is_read_page_by_page_in_both_directions(as_viewer, many):
+    pages = [text(as_viewer.get(URL))]
+    while following := link(pages[-1], "next"):
+        pages.append(text(as_viewer.get(following)))
+    assert [names(page) for page in pages] == [many[:50], many[50:100], many[100:]]
+    assert all("120 hosts" in page for page in pages)
+    assert link(pages[0], "prev") == ""
+    back = text(as_viewer.get(link(pages[2], "prev")))
+    assert names(back) == many[50:100]
+    assert names(text(as_viewer.get(link(back, "prev")))) == many[:50]
+
+
+def test_a_page_keeps_its_place_and_its_filter_while_it_refreshes(as_viewer, many):
+    second = text(as_viewer.get(link(text(as_viewer.get(f"{URL}?q=h")), "next")))
+    refresh = html.unescape(re.search(r'id="hosts" hx-get="([^"]+)"', second)[1])
+    assert "q=h" in refresh
+    assert as_viewer.get(refresh, headers=HTMX).status_code == 204
+    make.host("h999")
+    assert names(text(as_viewer.get(refresh, headers=HTMX))) == names(second)
+
+
+def test_a_page_whose_hosts_have_gone_leads_to_the_first(as_viewer, alpha):
+    page = text(as_viewer.get(f"{URL}?after=9.zzz"))
+    assert "There is nothing on this page any more" in page
+    assert f'href="{URL}"' in page
+
+
+@pytest.mark.parametrize("place", ["", "x", "1", "1.", "99.a", "1.\0", "-.a"])
+def test_nonsense_for_a_place_is_the_first_page(place, as_viewer, alpha):
+    assert names(text(as_viewer.get(URL, {"after": place}))) == ["alpha"]
+
+
 def test_the_first_host_is_two_commands_away(as_admin, as_viewer, db):
     page = text(as_admin.get(URL))
     assert "python -m machines.host.agent.enrol" in page
