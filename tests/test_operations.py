@@ -323,7 +323,7 @@ def wait(happened: Callable[[], bool]) -> None:
 def test_an_operation_that_is_added_there_is_ordered_carried_out_and_shown(added, far, do, as_admin, as_viewer):
     make.machine("web", on=far.row, state="running")
     page, press = "/hosts/alpha/machines/web/", reverse("machine-freeze", args=["alpha", "web"])
-    asked = as_admin.get(f"{page}ask/freeze/").content.decode()
+    asked = as_admin.get(f"{page}confirm/freeze/").content.decode()
     assert "Freeze web" in asked
     assert "It stops." in asked
     assert as_viewer.post(press).status_code == 403

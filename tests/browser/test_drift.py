@@ -25,7 +25,7 @@ def handmade(ada: Person, alpha_host: Sandbox) -> str:
 
 
 def holds(page: Page) -> Page:
-    page.goto(f"{MACHINE}holds/")
+    page.goto(f"{MACHINE}effective/")
     return page
 
 

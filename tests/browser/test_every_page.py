@@ -14,7 +14,7 @@ PAGES = {
     "machine that failed": "{quiet}",
     "configuration": "{machine}config/",
     "configuration as text": "{machine}config/raw/",
-    "what holds": "{machine}holds/?all=1",
+    "what holds": "{machine}effective/?all=1",
     "revisions": "{machine}revisions/",
     "removal": "{quiet}remove/",
     "hosts": "/hosts/",

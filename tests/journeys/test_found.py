@@ -167,8 +167,8 @@ def test_a_machine_started_by_hand_is_flagged_with_the_cause(brown):
     brown.host.run(["systemd-run", "--unit=by-hand", "systemd-nspawn", "--quiet", "--boot", "--machine=brown"])
     until(lambda: brown.ada.machine("brown", brown.name)["unit"] == "machine-brown.scope", 20,
           lambda: str(brown.ada.machine("brown", brown.name)))  # fmt: skip
-    page = brown.ada.get(f"/hosts/{brown.name}/machines/brown/holds/")
+    page = brown.ada.get(f"/hosts/{brown.name}/machines/brown/effective/")
     assert "It runs in machine-brown.scope, not in systemd-nspawn@brown.service" in page
     until(lambda: brown.ada.machine("brown", brown.name)["not_as_asked"], 10, lambda: str(brown.found()["shown"]))
-    holds = f"/hosts/{brown.name}/machines/brown/holds/"
+    holds = f"/hosts/{brown.name}/machines/brown/effective/"
     until(lambda: "limits of systemd-nspawn@brown.service do not apply to it" in brown.ada.get(holds), 10)

@@ -124,7 +124,7 @@ def test_a_removal_that_was_cancelled_after_the_copy_never_happens(how, copies, 
     job = order_removal(ada, m5)
     copy = copies.make()
     marked = epoch(ada)["mark"]
-    ada.post(f"/jobs/{job['id']}/cancel/", page=f"/jobs/{job['id']}/cancel/ask/")
+    ada.post(f"/jobs/{job['id']}/cancel/", page=f"/jobs/{job['id']}/cancel/confirm/")
     assert ada.job(job["id"])["state"] == "cancelled"
     until(lambda: epoch(ada)["mark"] > marked, 15, lambda: str(epoch(ada)))
     put_back = copies.put_back_at_work if how == "with everything running" else copies.put_back_stopped
@@ -156,7 +156,7 @@ def test_a_removal_that_was_cancelled_after_the_copy_never_happens(how, copies, 
 def order_waits(ada: Person) -> dict[str, Any]:
     """An order for the host itself, placed while the panel is taken for a copy."""
     before = ada.newest_job()
-    ada.post("/hosts/alpha/doctor/examine/", page="/hosts/alpha/doctor/")
+    ada.post("/hosts/alpha/doctor/diagnose/", page="/hosts/alpha/doctor/")
     job = ada.jobs_after(before)[0]
     until(lambda: "panel-restored" in str(ada.job(job["id"])["problem"]), 15, lambda: str(ada.job(job["id"])))
     assert "waiting: this panel was restored from an older copy" in ada.get(f"/jobs/{job['id']}/")
@@ -169,7 +169,7 @@ def test_a_whole_panel_put_back_is_not_obeyed_by_a_host_that_has_heard_more(copi
     silence(panel, alpha_host)
     job = ada.press("enable", m5)
     kept_file, copy = copies.epoch_file.read_text(), copies.make()
-    ada.post(f"/jobs/{job['id']}/cancel/", page=f"/jobs/{job['id']}/cancel/ask/")
+    ada.post(f"/jobs/{job['id']}/cancel/", page=f"/jobs/{job['id']}/cancel/confirm/")
     alpha_host.run(["systemctl", "start", WORKER])
     for verb in ("disable", "enable", "disable"):
         ada.succeed(ada.press(verb, m5))

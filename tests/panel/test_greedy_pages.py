@@ -131,10 +131,10 @@ def addresses(voice: HostVoice) -> list[str]:
     return [
         "/machines/", "/machines/?q=host:alpha", f"/machines/?q={WORST * 100}", "/machines/hosts/?kind=debian", "/machines/new/",
         "/hosts/", "/hosts/alpha/", "/hosts/alpha/doctor/", "/hosts/alpha/pool/",
-        *(mine + part for part in ("", "menu/", "ask/poweroff/", "export/", "remove/", "doctor/", "proof/", "config/",
-          "config/raw/", "config/review/", "holds/", "revisions/")),
+        *(mine + part for part in ("", "menu/", "confirm/poweroff/", "export/", "remove/", "doctor/", "limit-test/", "config/",
+          "config/raw/", "config/review/", "effective/", "revisions/")),
         "/jobs/", "/jobs/?q=state:running",
-        *(job + part for job in jobs for part in ("", "?tab=commands", "?tab=order", "?tab=result", "status/", "cancel/ask/",
+        *(job + part for job in jobs for part in ("", "?tab=commands", "?tab=order", "?tab=result", "status/", "cancel/confirm/",
           "log/older/?before=90")),
         "/events/", "/recipes/", "/presets/", "/archives/",
     ]  # fmt: skip

@@ -50,7 +50,7 @@ HOST = "/hosts/alpha/"
 MACHINE = f"{HOST}machines/web/"
 PAGES = (
     "/machines/", "/machines/hosts/", "/hosts/", HOST, f"{HOST}doctor/", f"{HOST}pool/", MACHINE, f"{MACHINE}menu/",
-    f"{MACHINE}config/", f"{MACHINE}config/raw/", f"{MACHINE}holds/", f"{MACHINE}doctor/", f"{MACHINE}proof/",
+    f"{MACHINE}config/", f"{MACHINE}config/raw/", f"{MACHINE}effective/", f"{MACHINE}doctor/", f"{MACHINE}limit-test/",
     f"{MACHINE}export/", f"{MACHINE}revisions/", "/machines/new/?host=alpha", "/machines/new/?host=alpha&source=pull",
     "/machines/new/?host=alpha&clone=web", "/jobs/", "/recipes/", "/archives/", "/presets/",
 )  # fmt: skip
@@ -171,9 +171,9 @@ def test_every_page_opens_whatever_word_it_says(state, word):
         assert voice.tell(report) == Taken.YES
     assert Found.objects.get().told
     job = make.job(orders.Start(name="web"), on=voice.host, state=JobState.SENT, sent_at=timezone.now())
-    asks = [f"{MACHINE}ask/{op}/" for op in ("poweroff", "reboot", "terminate")]
+    asks = [f"{MACHINE}confirm/{op}/" for op in ("poweroff", "reboot", "terminate")]
     more = (
-        f"{MACHINE}holds/?all=1",
+        f"{MACHINE}effective/?all=1",
         "/machines/new/?host=alpha&name=new",
         f"{MACHINE}remove/",
         f"/jobs/{job.pk}/",

@@ -129,19 +129,19 @@ MAKES_A_JOB: list[tuple[str, Callable[[House], Button]]] = [
     ("machine-new", _new),
     ("machine-remove", _remove),
     ("machine-export", _nothing),
-    ("machine-examine", _nothing),
-    ("machine-mend", _what),
-    ("machine-prove", _prove),
+    ("machine-diagnose", _nothing),
+    ("machine-fix", _what),
+    ("machine-limit-test-run", _prove),
     ("config-apply", _apply),
     ("config-reapply", _reapply),
-    ("config-tidy", _tidy),
-    ("host-examine", _nothing),
-    ("host-mend", _what),
+    ("config-remove-dropin", _tidy),
+    ("host-diagnose", _nothing),
+    ("host-fix", _what),
     ("host-pool", _pool),
     ("base-rebuild", _base),
-    ("base-discard", _base),
-    ("job-bake", _bake_of_job),
-    ("recipe-bake", _bake_of_recipe),
+    ("base-remove", _base),
+    ("job-build-base", _bake_of_job),
+    ("recipe-build-base", _bake_of_recipe),
     ("preset-roll-out", _roll_out),
     ("job-retry", _retry_of(lambda _: orders.Start(name="web"))),
     ("job-retry", _retry_of(lambda _: orders.Diagnose())),
@@ -151,9 +151,9 @@ MAKES_A_JOB: list[tuple[str, Callable[[House], Button]]] = [
 ]
 MAKES_NONE = {
     "home", "machine-new-preview", "machine-forget", "config-edit", "config-raw", "config-clean", "config-rebase",
-    "config-discard", "config-adopt", "config-ignore", "config-absorb", "revision-restore", "host-release", "job-cancel",
+    "config-discard", "config-adopt", "config-ignore", "config-import-limits", "revision-restore", "host-release", "job-cancel",
     "preset-new", "preset-starter", "preset-edit", "preset-remove", "recipe-new", "recipe-starter", "recipe-edit",
-    "recipe-put-away", "recipe-bring-back", "recipe-restore", "theme", "restore-confirm", "archive-begin", "archive-part",
+    "recipe-archive", "recipe-unarchive", "recipe-restore", "theme", "restore-confirm", "archive-begin", "archive-part",
     "archive-remove",
 }  # fmt: skip
 
@@ -217,8 +217,8 @@ def test_another_order_of_the_same_kind_is_not_taken_for_a_second_press(house, a
     answer = as_admin.post(url_of("machine-writable", {}))
     assert answer.status_code == 409
     assert "already ordered" in answer.content.decode()
-    as_admin.post(url_of("host-mend", {"what": "networkd"}))
-    as_admin.post(url_of("host-mend", {"what": "forwarding"}))
+    as_admin.post(url_of("host-fix", {"what": "networkd"}))
+    as_admin.post(url_of("host-fix", {"what": "forwarding"}))
     assert Job.objects.filter(op="fix").count() == 2
 
 

@@ -74,7 +74,7 @@ def test_limits_stand_in_the_files_of_the_control_group(web, alpha_host):
 
 
 def test_the_limit_test_shows_that_both_caps_hold_and_the_machine_lives_on(web, alpha_host):
-    told = limit_test.from_wire(json.loads(ordered(web, f"{MACHINE}proof/", "run")["result"]))
+    told = limit_test.from_wire(json.loads(ordered(web, f"{MACHINE}limit-test/", "run")["result"]))
     trials = {trial.key: trial for trial in told.trials}
     cpu, memory = trials["CPUQuota"], trials["MemoryMax"]
     assert (cpu.verdict, cpu.asked) == ("holds", 40)

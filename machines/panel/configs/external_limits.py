@@ -56,7 +56,7 @@ def _seen(machine: Machine, paths: Sequence[str], sums: Sequence[str]) -> list[L
     return wanted
 
 
-def absorb(machine: Machine, *, by: User, paths: Sequence[str], sums: Sequence[str], seen: str) -> Revision:
+def import_limits(machine: Machine, *, by: User, paths: Sequence[str], sums: Sequence[str], seen: str) -> Revision:
     """Put what these files hold into the draft, or into a new one; the last file wins, as with systemd.
 
     Raises Changed, StaleDraft, Busy.

@@ -90,9 +90,9 @@ def rename(recipe: Recipe, name: str, description: str) -> None:
         raise BadValue(f"There is a recipe “{name}” already; choose another name.", field="name") from error
 
 
-def put_away(recipe: Recipe, *, away: bool) -> None:
+def set_archived(recipe: Recipe, *, archived: bool) -> None:
     """Off the list, or back on it. Its runs and versions stay."""
-    Recipe.objects.filter(pk=recipe.pk).update(archived_at=timezone.now() if away else None)
+    Recipe.objects.filter(pk=recipe.pk).update(archived_at=timezone.now() if archived else None)
 
 
 def likely(host: Host | None) -> Recipe | None:

@@ -24,7 +24,7 @@ def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
     shown = config_page.context(request, machine, drafts.current(machine), "holds")
     shown |= effective_settings_page.context(machine, found, everything=everything) | {
         "everything": everything,
-        "address": reverse("config-holds", args=[host, name]),
+        "address": reverse("config-effective", args=[host, name]),
         "fragment": responses.wants_fragment(request),
     }
     version = machine_rows.version(
@@ -37,7 +37,7 @@ def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 def _back(host: str, name: str) -> str:
-    return reverse("config-holds", args=[host, name])
+    return reverse("config-effective", args=[host, name])
 
 
 @require_POST
@@ -84,12 +84,14 @@ def ignore(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 @require_POST
 @needs(Right.CONFIGURE)
-def absorb(request: PanelRequest, host: str, name: str) -> HttpResponse:
+def import_limits(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Put the limits that others set into a draft of ours."""
     machine = access.machine(request, host, name)
     paths, sums = request.POST.getlist("path"), request.POST.getlist("sha256")
     try:
-        external_limits.absorb(machine, by=request.user, paths=paths, sums=sums, seen=request.POST.get("seen", ""))
+        external_limits.import_limits(
+            machine, by=request.user, paths=paths, sums=sums, seen=request.POST.get("seen", "")
+        )
     except Problem as problem:
         return responses.refused(request, problem, back=_back(host, name))
     return redirect("config-review", host, name)

@@ -176,7 +176,7 @@ def log_search(request: PanelRequest, pk: int) -> JsonResponse:
 
 @require_GET
 @needs(Right.OPERATE)
-def cancel_ask(request: PanelRequest, pk: int) -> HttpResponse:
+def cancel_confirm(request: PanelRequest, pk: int) -> HttpResponse:
     """What cancelling will do, before it is done: a dialog, or a page of its own without JavaScript."""
     job = access.job(request, pk)
     context = {

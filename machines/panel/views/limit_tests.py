@@ -30,7 +30,7 @@ def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
 @needs(Right.OPERATE)
 def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
-    back = f"{machine_rows.machine_url(host, name)}proof/"
+    back = f"{machine_rows.machine_url(host, name)}limit-test/"
     try:
         job = dispatch.place_once(press.key(request), partial(_place, request, machine))
     except Problem as problem:

@@ -171,7 +171,7 @@ def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
 
 @require_GET
 @needs(Right.OPERATE)
-def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
+def confirm(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     """What an action will do, before it is done: a dialog, or a page of its own without JavaScript."""
     machine = access.machine(request, host, name)
     action = ACTIONS.get(op)
@@ -185,11 +185,11 @@ def ask(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
         "url": machine_rows.machine_url(host, name),
         "title": action.of(machine.name),
     }
-    context |= {"action": f"{context['url']}{op}/", "target": _asker(request, machine)}
+    context |= {"action": f"{context['url']}{op}/", "target": _target_below(request, machine)}
     return responses.page(request, "machines/ask.html", context, fragment="machines/_ask_dialog.html")
 
 
-def _asker(request: PanelRequest, machine: Machine) -> str:
+def _target_below(request: PanelRequest, machine: Machine) -> str:
     """Which part of the page below the dialog shows the machine; "" for a page that shows it nowhere."""
     path = responses.referer_path(request)
     if path == machine_rows.machine_url(machine.host.name, machine.name):

@@ -33,15 +33,15 @@ HOSTS_OFFERED = 500
 @require_GET
 @needs(Right.SEE)
 def index(request: PanelRequest) -> HttpResponse:
-    away = request.GET.get("away") == "1"
-    found = Recipe.objects.exclude(archived_at=None) if away else Recipe.objects.offered()
+    archived = request.GET.get("archived") == "1"
+    found = Recipe.objects.exclude(archived_at=None) if archived else Recipe.objects.offered()
     recipes = list(found.select_related("current")[: SHOWN + 1])
     runs = recipe_runs.last([recipe.pk for recipe in recipes[:SHOWN]])
     known = base_images.of_all() if recipes else []
     context = {
         "rows": [_row(recipe, runs.get(recipe.pk, []), known) for recipe in recipes[:SHOWN]],
         "is_cut": len(recipes) > SHOWN,
-        "away": away,
+        "archived": archived,
         "starters": _starters({recipe.name for recipe in recipes}),
         "may_build": request.user.may(Right.BUILD),
     }
@@ -290,9 +290,9 @@ def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
 
 @require_POST
 @needs(Right.BUILD)
-def put_away(request: PanelRequest, pk: int) -> HttpResponse:
+def archive(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
-    saved_recipes.put_away(recipe, away=True)
+    saved_recipes.set_archived(recipe, archived=True)
     return responses.done(
         request, f"{recipe.name} is put away; its runs and versions stay.", back=reverse("recipe-index")
     )
@@ -300,9 +300,9 @@ def put_away(request: PanelRequest, pk: int) -> HttpResponse:
 
 @require_POST
 @needs(Right.BUILD)
-def bring_back(request: PanelRequest, pk: int) -> HttpResponse:
+def unarchive(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
-    saved_recipes.put_away(recipe, away=False)
+    saved_recipes.set_archived(recipe, archived=False)
     return responses.done(request, f"{recipe.name} is back.", back=reverse("recipe-detail", args=[pk]))
 
 

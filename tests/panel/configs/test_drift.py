@@ -12,7 +12,7 @@ from tests.panel.configs.test_holds import BESIDE, ETC, LEFT, OURS, find
 
 pytestmark = pytest.mark.django_db
 
-URL = "/hosts/alpha/machines/web/holds/"
+URL = "/hosts/alpha/machines/web/effective/"
 BY_HAND = "[Exec]\nBoot=yes\n# mine\n"
 
 

@@ -17,7 +17,7 @@ from tests.panel.configs import cast
 
 pytestmark = pytest.mark.django_db
 
-URL = "/hosts/alpha/machines/web/holds/"
+URL = "/hosts/alpha/machines/web/effective/"
 ETC = "/etc/systemd/nspawn/web.nspawn"
 BESIDE = "/var/lib/machines/web.nspawn"
 UNIT = "systemd-nspawn@web.service"
@@ -186,11 +186,11 @@ def test_what_was_written_after_the_start_waits_for_the_next(web):
 def test_the_page_does_not_say_that_everything_holds_while_a_setting_waits_for_the_next_start(as_admin, web):
     run(web)
     found = find(web, (ETC, "[Exec]\nKillSignal=SIGTERM\n", timezone.now().timestamp()))
-    page = " ".join(as_admin.get("/hosts/alpha/machines/web/holds/").content.decode().split())
+    page = " ".join(as_admin.get("/hosts/alpha/machines/web/effective/").content.decode().split())
     assert "1 from the next start</span> Everything else holds as asked." in page
     found.delete()
     find(web, (ETC, "[Exec]\nKillSignal=SIGTERM\n", 1.0))
-    assert "</span> Everything holds as asked." in as_admin.get("/hosts/alpha/machines/web/holds/").content.decode()
+    assert "</span> Everything holds as asked." in as_admin.get("/hosts/alpha/machines/web/effective/").content.decode()
 
 
 def test_what_systemd_leaves_out_of_a_file_beside_the_image_is_said(web):

@@ -9,7 +9,7 @@ from tests.panel.configs.test_holds import LATE, LEFT, OURS, find
 
 pytestmark = pytest.mark.django_db
 
-URL = "/hosts/alpha/machines/web/holds/"
+URL = "/hosts/alpha/machines/web/effective/"
 HELD = "[Service]\nMemoryMax=1G\nCPUQuotaPeriodSec=10ms\n"
 
 
@@ -37,7 +37,7 @@ def test_each_file_says_what_it_holds_and_whether_it_may_go(left, web):
 
 
 def test_they_become_a_draft_that_says_what_holds(as_admin, left, web):
-    answer = as_admin.post(f"{URL}absorb/", {**named((LEFT, HELD)), "seen": cast.stamp(web)})
+    answer = as_admin.post(f"{URL}import-limits/", {**named((LEFT, HELD)), "seen": cast.stamp(web)})
     assert answer.url.endswith("/config/review/")
     draft = Revision.objects.get(state="draft")
     assert "MemoryMax=1G" in draft.render_limits()
@@ -47,18 +47,18 @@ def test_they_become_a_draft_that_says_what_holds(as_admin, left, web):
 
 def test_a_draft_that_is_there_goes_on(as_admin, admin, left, web):
     cast.draft(web, admin, cpu_quota="50%")
-    as_admin.post(f"{URL}absorb/", {**named((LEFT, HELD)), "seen": cast.stamp(web)})
+    as_admin.post(f"{URL}import-limits/", {**named((LEFT, HELD)), "seen": cast.stamp(web)})
     assert {"CPUQuota=50%", "MemoryMax=1G"} <= set(drafts.current(web).render_limits().splitlines())
 
 
 def test_what_changed_since_it_was_shown_is_not_taken(as_admin, left, web):
-    answer = as_admin.post(f"{URL}absorb/", {**named((LEFT, "other")), "seen": cast.stamp(web)})
+    answer = as_admin.post(f"{URL}import-limits/", {**named((LEFT, "other")), "seen": cast.stamp(web)})
     assert answer.status_code == 409
     assert not Revision.objects.filter(state="draft").exists()
 
 
 def test_removing_orders_that_very_file_away(as_admin, left):
-    as_admin.post(f"{URL}tidy/", {"path": LEFT, "sha256": cast.sha(HELD)})
+    as_admin.post(f"{URL}remove-dropin/", {"path": LEFT, "sha256": cast.sha(HELD)})
     job = Job.objects.get()
     assert (job.op, job.order["files"]) == ("remove_dropins", [{"path": LEFT, "sha256": cast.sha(HELD)}])
 
@@ -66,12 +66,12 @@ def test_removing_orders_that_very_file_away(as_admin, left):
 @pytest.mark.parametrize("path", [OURS, LATE, "/etc/passwd"])
 def test_nothing_else_can_be_ordered_away(as_admin, left, path):
     text = next((f.text for f in left.files if f.path == path), "")
-    assert as_admin.post(f"{URL}tidy/", {"path": path, "sha256": cast.sha(text)}).status_code == 409
+    assert as_admin.post(f"{URL}remove-dropin/", {"path": path, "sha256": cast.sha(text)}).status_code == 409
     assert not Job.objects.exists()
 
 
 def test_the_page_offers_it(as_admin, as_viewer, left):
     page = as_admin.get(URL).content.decode()
     assert "Take into a draft" in page
-    assert page.count("holds/tidy/") == 1
+    assert page.count("effective/remove-dropin/") == 1
     assert "Take into a draft" not in as_viewer.get(URL).content.decode()

@@ -7,7 +7,7 @@ from tests import make
 
 ETC = "/etc/systemd/nspawn/web.nspawn"
 MANAGED = "/srv/git/web.nspawn"
-HOLDS, EDIT = "/hosts/alpha/machines/web/holds/", "/hosts/alpha/machines/web/config/"
+HOLDS, EDIT = "/hosts/alpha/machines/web/effective/", "/hosts/alpha/machines/web/config/"
 REVIEW = f"{EDIT}review/"
 
 

@@ -27,7 +27,7 @@ def examined(alpha, found: list[dict], name: str = "", **fields) -> Job:
 
 def test_a_host_not_examined_yet_offers_it(as_admin, as_viewer, alpha):
     assert "No diagnostics yet" in text(as_admin.get(HOST))
-    assert 'action="/hosts/alpha/doctor/examine/"' in text(as_admin.get(HOST))
+    assert 'action="/hosts/alpha/doctor/diagnose/"' in text(as_admin.get(HOST))
     assert "examine/" not in text(as_viewer.get(HOST))
 
 
@@ -213,7 +213,7 @@ def test_a_machine_without_an_address_leads_here(as_viewer, alpha):
 
 
 @pytest.mark.parametrize(("order", "leads"), [(orders.Diagnose(), HOST), (orders.Diagnose(name="web"), MACHINE),
-                                              (orders.LimitTest(name="web"), "/hosts/alpha/machines/web/proof/")])  # fmt: skip
+                                              (orders.LimitTest(name="web"), "/hosts/alpha/machines/web/limit-test/")])  # fmt: skip
 def test_the_job_leads_to_what_it_found(as_viewer, web, order, leads):
     job = make.job(order, on=web.host, state="succeeded")
     assert f'href="{leads}"' in text(as_viewer.get(f"/jobs/{job.pk}/"))

@@ -12,7 +12,7 @@ from machines.models import Job
 from machines.panel.pages import limit_test_page
 from tests import make
 
-URL = "/hosts/alpha/machines/web/proof/"
+URL = "/hosts/alpha/machines/web/limit-test/"
 MIB = 1 << 20
 CPU = Trial(
     key="CPUQuota",
@@ -53,7 +53,7 @@ def test_pressing_it_places_the_order(as_admin, web):
 @pytest.mark.parametrize("fields", [{"state": "stopped"}, {"state": "starting"}])
 def test_a_machine_that_is_not_running_is_not_loaded(as_admin, alpha, fields):
     make.machine("down", on=alpha, **fields)
-    url = "/hosts/alpha/machines/down/proof/"
+    url = "/hosts/alpha/machines/down/limit-test/"
     assert "run/" not in text(as_admin.get(url))
     assert as_admin.post(f"{url}run/").status_code == 409
     assert not Job.objects.exists()
@@ -62,7 +62,7 @@ def test_a_machine_that_is_not_running_is_not_loaded(as_admin, alpha, fields):
 def test_nor_one_whose_host_is_silent(as_admin):
     beta = make.host("beta", last_seen=timezone.now() - timedelta(hours=1))
     make.machine("far", on=beta, state="running")
-    assert as_admin.post("/hosts/beta/machines/far/proof/run/").status_code == 409
+    assert as_admin.post("/hosts/beta/machines/far/limit-test/run/").status_code == 409
 
 
 def test_both_verdicts_in_a_sentence_with_a_chart_and_its_figures(as_viewer, web):

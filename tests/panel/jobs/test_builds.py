@@ -73,7 +73,7 @@ def test_it_shows_what_was_made_and_what_can_be_done_next(as_admin, as_viewer, a
         BASE,
         "300\u00a0MiB",
         f"/machines/new/?like={job.pk}",
-        f"/jobs/{job.pk}/bake/",
+        f"/jobs/{job.pk}/build-base/",
         "Save as a recipe",
     ):
         assert part in shown

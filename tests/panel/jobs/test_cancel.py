@@ -44,14 +44,14 @@ def test_a_second_cancel_is_told_so(as_admin, alpha):
 
 def test_it_says_before_what_will_happen_to_half_done_work(as_admin, alpha):
     waiting = cast.job(alpha)
-    assert "The order is withdrawn" in as_admin.get(f"/jobs/{waiting.pk}/cancel/ask/").content.decode()
+    assert "The order is withdrawn" in as_admin.get(f"/jobs/{waiting.pk}/cancel/confirm/").content.decode()
     running = cast.job(alpha, state="running", order=orders.Remove(name="db"))
-    assert "may be left incomplete" in as_admin.get(f"/jobs/{running.pk}/cancel/ask/").content.decode()
+    assert "may be left incomplete" in as_admin.get(f"/jobs/{running.pk}/cancel/confirm/").content.decode()
 
 
 def test_for_htmx_it_asks_in_a_dialog(as_admin, alpha):
     job = cast.job(alpha)
-    shown = as_admin.get(f"/jobs/{job.pk}/cancel/ask/", headers={"HX-Request": "true"}).content.decode()
+    shown = as_admin.get(f"/jobs/{job.pk}/cancel/confirm/", headers={"HX-Request": "true"}).content.decode()
     assert "<dialog" in shown
     assert "<html" not in shown
 
@@ -63,7 +63,7 @@ def test_it_rejects_get(as_admin, alpha):
 def test_it_needs_the_right_to_operate(as_viewer, alpha):
     job = cast.job(alpha)
     assert as_viewer.post(f"/jobs/{job.pk}/cancel/").status_code == 403
-    assert as_viewer.get(f"/jobs/{job.pk}/cancel/ask/").status_code == 403
+    assert as_viewer.get(f"/jobs/{job.pk}/cancel/confirm/").status_code == 403
     assert Job.objects.get().state == "queued"
 
 

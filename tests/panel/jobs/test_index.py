@@ -126,7 +126,7 @@ def test_nothing_new_is_204_and_something_new_is_the_list(as_viewer, alpha):
 
 def test_cancel_is_offered_to_those_who_may(as_admin, as_viewer, alpha):
     job = cast.job(alpha)
-    assert f"/jobs/{job.pk}/cancel/ask/" in as_admin.get(URL).content.decode()
+    assert f"/jobs/{job.pk}/cancel/confirm/" in as_admin.get(URL).content.decode()
     assert "cancel/ask" not in as_viewer.get(URL).content.decode()
 
 

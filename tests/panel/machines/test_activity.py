@@ -55,9 +55,9 @@ def test_its_page_says_so_too_with_the_next_start_and_a_stop(as_admin, odd):
     assert "Its last run ended with exit status 1. Its unit has Restart=always, so systemd starts it again." in page
     assert "Next start <relative-time" in page
     assert "Failed to stat /nowhere" in page
-    assert f'href="{PAGE}ask/poweroff/"' in page
+    assert f'href="{PAGE}confirm/poweroff/"' in page
     assert "Start at boot" not in page
-    asked = words(as_admin, f"{PAGE}ask/poweroff/")
+    asked = words(as_admin, f"{PAGE}confirm/poweroff/")
     assert "Stop odd" in asked
     assert "so that systemd does not start it again" in asked
 
@@ -67,7 +67,7 @@ def test_a_start_says_what_it_waits_for_and_how_long_it_may_take(as_admin, odd):
     page = words(as_admin, PAGE)
     assert "Waiting for slow.service to start (1 of 2). Its unit gives it 1 m 30 s." in page.replace("\u00a0", " ")
     assert "slow.service" in words(as_admin, "/machines/")
-    assert "Stop odd" in words(as_admin, f"{PAGE}ask/poweroff/")
+    assert "Stop odd" in words(as_admin, f"{PAGE}confirm/poweroff/")
 
 
 def test_a_start_without_limit_says_that_nothing_limits_it(as_admin, odd):
@@ -78,7 +78,7 @@ def test_a_start_without_limit_says_that_nothing_limits_it(as_admin, odd):
 def test_a_start_that_was_ordered_here_is_stopped_by_cancelling_its_job(as_admin, odd):
     machine = odd("starting", part="ExecStart")
     job = make.job(orders.Start(name="odd"), on=machine.host, state="running")
-    assert f'href="/jobs/{job.pk}/cancel/ask/"' in words(as_admin, PAGE)
+    assert f'href="/jobs/{job.pk}/cancel/confirm/"' in words(as_admin, PAGE)
 
 
 def test_after_the_start_limit_reset_and_start_is_offered_and_old_words_are_told_as_old(as_admin, odd):
@@ -98,8 +98,8 @@ def test_what_cannot_work_is_said_and_not_offered(as_admin, odd):
     odd("running", cannot={"reboot": "Nothing starts run-1.service again."})
     page = words(as_admin, PAGE)
     assert "Nothing starts run-1.service again." in page
-    assert "ask/reboot/" not in page
-    assert "ask/poweroff/" in page
+    assert "confirm/reboot/" not in page
+    assert "confirm/poweroff/" in page
     answer = as_admin.post(f"{PAGE}reboot/")
     assert answer.status_code == 409
     assert not Job.objects.exists()
@@ -109,15 +109,15 @@ def test_a_virtual_machine_of_the_name_offers_no_way_to_end_it(as_admin, odd):
     odd("running", cannot=dict.fromkeys(("start", "poweroff", "reboot", "terminate"), "It is a virtual machine here."))
     page = words(as_admin, PAGE)
     assert "It is a virtual machine here." in page
-    assert not any(f"ask/{verb}/" in page for verb in ("poweroff", "reboot", "terminate"))
+    assert not any(f"confirm/{verb}/" in page for verb in ("poweroff", "reboot", "terminate"))
     assert 'aria-label="Power off odd"' not in words(as_admin, "/machines/")
 
 
 def test_another_init_than_systemd_is_named_and_what_power_off_does_with_it(as_admin, odd):
     odd("running", init="bash")
     assert "not systemd: to power off, its unit is stopped" in words(as_admin, PAGE)
-    assert "Its first process is bash, not systemd" in words(as_admin, f"{PAGE}ask/poweroff/")
-    assert "stopped and started" in words(as_admin, f"{PAGE}ask/reboot/")
+    assert "Its first process is bash, not systemd" in words(as_admin, f"{PAGE}confirm/poweroff/")
+    assert "stopped and started" in words(as_admin, f"{PAGE}confirm/reboot/")
 
 
 def test_of_a_silent_hosts_machine_nothing_of_that_is_claimed(as_admin, odd, alpha):

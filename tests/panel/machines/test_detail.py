@@ -115,7 +115,7 @@ def test_it_shows_who_holds_it(as_admin, web, admin):
     make.job(orders.Reboot(name="web"), on=web.host, by=admin, state="running")
     page = text(as_admin.get(URL))
     assert "Ordered by ada: rebooting" in page
-    assert "/ask/poweroff/" not in page
+    assert "/confirm/poweroff/" not in page
 
 
 def test_it_claims_nothing_of_a_silent_host(as_admin, web):
@@ -167,7 +167,7 @@ def test_what_hosts_say_is_hostile(as_admin, web):
 
 def test_a_viewer_gets_no_buttons(as_viewer, web):
     page = text(as_viewer.get(URL))
-    assert "ask/poweroff" not in page
+    assert "confirm/poweroff" not in page
     assert "enable/" not in page
 
 

@@ -30,7 +30,7 @@ def test_an_image_below_usr_has_its_path_and_the_reason(as_admin, fixed):
 
 def test_what_could_only_fail_is_not_offered_but_it_may_be_started_and_cloned(as_admin, fixed):
     page = text(as_admin.get(URL))
-    for address in ("remove/", "writable/", "ask/template/"):
+    for address in ("remove/", "writable/", "confirm/template/"):
         assert f'"{URL}{address}"' not in page
     assert f'action="{URL}start/"' in page
     assert "clone=web" in text(as_admin.get(f"{URL}menu/"))

@@ -80,8 +80,8 @@ def test_it_orders_the_recipe_and_keeps_which_version(as_admin, alpha, small):
     assert (ordered().fresh, ordered().first_boot.new_identity) == (False, True)
 
 
-def test_a_recipe_put_away_is_not_built(as_admin, alpha, small):
-    saved_recipes.put_away(small, away=True)
+def test_an_archived_recipe_is_not_built(as_admin, alpha, small):
+    saved_recipes.set_archived(small, archived=True)
     answer = as_admin.post(URL, form(source="recipe", recipe=small.pk))
     assert answer.status_code == 422
     assert "There is no such recipe." in text(answer)

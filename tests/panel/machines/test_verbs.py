@@ -115,7 +115,7 @@ def test_a_name_that_no_order_may_carry_is_refused(as_admin, alpha):
 
 @pytest.mark.parametrize("op", ["poweroff", "reboot", "terminate"])
 def test_it_asks_before(op, as_admin, web):
-    page = text(as_admin.get(url(f"ask/{op}")))
+    page = text(as_admin.get(url(f"confirm/{op}")))
     assert "<html" in page
     assert ACTIONS[op].asks in page
     assert f'action="{url(op)}"' in page
@@ -128,7 +128,7 @@ def test_it_asks_before(op, as_admin, web):
 )
 def test_its_dialog_brings_the_answer_to_where_it_was_asked(seen_on, target, as_admin, web):
     headers = {"HX-Request": "true", "HX-Current-URL": f"http://testserver{seen_on}"}
-    page = text(as_admin.get(url("ask/poweroff"), headers=headers))
+    page = text(as_admin.get(url("confirm/poweroff"), headers=headers))
     assert page.strip().startswith("<dialog")
     assert target.format(web.pk) in page
     assert ("hx-post" in page) is bool(target)
@@ -136,13 +136,13 @@ def test_its_dialog_brings_the_answer_to_where_it_was_asked(seen_on, target, as_
 
 @pytest.mark.parametrize("op", ["start", "enable", "remove", "nonsense"])
 def test_nothing_is_asked_before_the_rest(op, as_admin, web):
-    assert as_admin.get(url(f"ask/{op}")).status_code == 404
+    assert as_admin.get(url(f"confirm/{op}")).status_code == 404
 
 
 def test_the_question_says_that_the_order_will_wait(as_admin):
     beta = make.host("beta", last_seen=timezone.now() - timedelta(minutes=3))
     make.machine("web", on=beta)
-    assert "the order waits for it" in text(as_admin.get("/hosts/beta/machines/web/ask/reboot/"))
+    assert "the order waits for it" in text(as_admin.get("/hosts/beta/machines/web/confirm/reboot/"))
 
 
 # --- the menu of a row
@@ -152,11 +152,11 @@ def test_the_menu_offers_what_fits_the_state(as_admin, web):
     stopped = text(as_admin.get(url("menu")))
     assert "/start/" in stopped
     assert "/remove/" in stopped
-    assert "/ask/poweroff/" not in stopped
+    assert "/confirm/poweroff/" not in stopped
     web.state = "running"
     web.save(update_fields=["state"])
     running = text(as_admin.get(url("menu")))
-    assert "/ask/poweroff/" in running
+    assert "/confirm/poweroff/" in running
     assert "/remove/" not in running
     assert "/start/" not in running
 
@@ -180,7 +180,7 @@ def template(web):
 
 
 def test_making_one_says_what_it_means_before(as_admin, web):
-    page = text(as_admin.get(url("ask/template")))
+    page = text(as_admin.get(url("confirm/template")))
     assert "Convert web to a template" in page
     assert "new machines are made from it" in page
     as_admin.post(url("template"))
@@ -209,4 +209,4 @@ def test_a_template_offers_a_machine_from_it_and_no_start(as_admin, template):
 
 def test_a_viewer_cannot_make_one(as_viewer, web):
     assert as_viewer.post(url("template")).status_code == 403
-    assert "ask/template" not in text(as_viewer.get("/hosts/alpha/machines/web/"))
+    assert "confirm/template" not in text(as_viewer.get("/hosts/alpha/machines/web/"))

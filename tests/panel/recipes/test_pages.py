@@ -253,11 +253,11 @@ def test_an_old_version_is_restored_as_a_new_one(as_admin, small):
     assert small.versions.count() == 3
 
 
-def test_it_is_put_away_and_brought_back(as_admin, small):
-    as_admin.post(f"{URL}{small.pk}/put-away/")
+def test_it_is_archived_and_back(as_admin, small):
+    as_admin.post(f"{URL}{small.pk}/archive/")
     assert "No recipes yet" in text(as_admin.get(URL))
-    assert "Small" in text(as_admin.get(f"{URL}?away=1"))
-    as_admin.post(f"{URL}{small.pk}/bring-back/")
+    assert "Small" in text(as_admin.get(f"{URL}?archived=1"))
+    as_admin.post(f"{URL}{small.pk}/unarchive/")
     assert "No recipes yet" not in text(as_admin.get(URL))
 
 
@@ -284,13 +284,13 @@ def test_a_build_can_be_saved_as_a_recipe(as_admin, alpha):
 
 
 def test_its_base_is_built_on_a_host(as_admin, small, alpha):
-    answer = as_admin.post(f"{URL}{small.pk}/bake/", {"host": "alpha", "key": str(uuid4())})
+    answer = as_admin.post(f"{URL}{small.pk}/build-base/", {"host": "alpha", "key": str(uuid4())})
     job = Job.objects.get()
     assert answer.url == f"/jobs/{job.pk}/"
     order = orders.from_wire(job.order)
     assert (order.op, order.recipe, job.recipe_version) == ("build_base", small.current.content, small.current)
     assert job.recipe_key == recipes.key_of(small.current.content)
-    assert as_admin.post(f"{URL}{small.pk}/bake/", {"host": "nowhere"}).status_code == 409
+    assert as_admin.post(f"{URL}{small.pk}/build-base/", {"host": "nowhere"}).status_code == 409
 
 
 def test_a_base_is_built_anew_by_one_click(as_admin, small, alpha):
@@ -299,7 +299,7 @@ def test_a_base_is_built_anew_by_one_click(as_admin, small, alpha):
     alpha.save()
     as_admin.post("/hosts/alpha/bases/0123456789abcdef/rebuild/")
     assert (Job.objects.first().op, Job.objects.first().recipe_version) == ("build_base", small.current)
-    as_admin.post(f"/jobs/{job.pk}/bake/", {"key": "11111111-1111-4111-8111-111111111111"})
+    as_admin.post(f"/jobs/{job.pk}/build-base/", {"key": "11111111-1111-4111-8111-111111111111"})
     assert Job.objects.filter(op="build_base").count() == 2
 
 
@@ -315,7 +315,7 @@ def test_a_base_is_discarded_after_saying_what_is_lost(as_admin, alpha):
     alpha.facts["bases"] = [{"id": "0123456789abcdef", "key": "k", "title": "Debian trixie"}]
     alpha.save()
     assert "Debian trixie" in text(as_admin.get("/hosts/alpha/"))
-    assert "Machines made from it stay" in text(as_admin.get("/hosts/alpha/bases/0123456789abcdef/discard/"))
-    as_admin.post("/hosts/alpha/bases/0123456789abcdef/discard/")
+    assert "Machines made from it stay" in text(as_admin.get("/hosts/alpha/bases/0123456789abcdef/remove/"))
+    as_admin.post("/hosts/alpha/bases/0123456789abcdef/remove/")
     assert Job.objects.get().order["base"] == "0123456789abcdef"
-    assert as_admin.post("/hosts/alpha/bases/ffffffffffffffff/discard/").status_code == 404
+    assert as_admin.post("/hosts/alpha/bases/ffffffffffffffff/remove/").status_code == 404
