@@ -79,7 +79,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "machines.panel.web.devices.RememberDevice",
-    "machines.panel.web.access.RequireDeclaredRight",
+    "machines.panel.web.access.RequireDeclaredPermission",
 ]
 
 ROOT_URLCONF = "nspawnpanel.urls"

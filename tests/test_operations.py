@@ -20,7 +20,7 @@ from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders, reports
 from machines.contract.orders import KINDS, KnownName, Order, Runs
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue
 from machines.contract.states import JobState
 from machines.host.agent import handlers, unit_job
@@ -164,7 +164,7 @@ class FakeHandler:
 class Freezing(Order):
     """What both kinds of the pretend order have."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     phases = ("freeze",)
     time_limit = 30
 

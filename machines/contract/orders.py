@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from machines.contract import permissions
 from machines.contract.configuration.findings import FixWord
 from machines.contract.names import machine_name, new_machine_name
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue
 from machines.contract.recipes import Based, FirstBoot, Mirror, Recipe
 
@@ -43,7 +43,7 @@ class Order(BaseModel):
 
     op: str
 
-    permission: ClassVar[Right]
+    permission: ClassVar[Permission]
     runs: ClassVar[Runs]
     phases: ClassVar[tuple[str, ...]] = ()  # the steps of its work, in order, so that a page can name those to come
     time_limit: ClassVar[int] = 60  # seconds its work may take; see also work_seconds()
@@ -63,7 +63,7 @@ class Order(BaseModel):
     undoes_when_cancelled: ClassVar[bool] = False  # what it had begun goes on by itself, so that it must be ended
     goes_on_when_killed: ClassVar[bool] = False  # its unit is begun again where it was
 
-    def permissions(self) -> tuple[Right, ...]:
+    def permissions(self) -> tuple[Permission, ...]:
         """All that whoever places this very order must hold."""
         return (self.permission,)
 
@@ -75,7 +75,7 @@ class Order(BaseModel):
 class Start(Order):
     """`reset` lets systemd forget earlier failures first, which lifts the start limit."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.WORKER
     time_limit = 3600  # where the unit itself sets no limit; a longer one of its own holds (host/machine/lifecycle.py)
     later = {"reset": False}
@@ -89,7 +89,7 @@ class Start(Order):
 class Poweroff(Order):
     """Ask the machine's init to power off; succeeds when the machine is gone."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.WORKER
     time_limit = 120
 
@@ -98,7 +98,7 @@ class Poweroff(Order):
 
 
 class Reboot(Order):
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.WORKER
     time_limit = 120
 
@@ -109,7 +109,7 @@ class Reboot(Order):
 class Terminate(Order):
     """Kill the machine's processes without asking its init."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.WORKER
     overtakes = True  # it is what a person orders when a poweroff hangs
 
@@ -120,7 +120,7 @@ class Terminate(Order):
 class Enable(Order):
     """Start the machine when the host boots."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.WORKER
 
     op: Literal["enable"] = "enable"
@@ -128,7 +128,7 @@ class Enable(Order):
 
 
 class Disable(Order):
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.WORKER
 
     op: Literal["disable"] = "disable"
@@ -164,7 +164,7 @@ class Apply(Order):
     running with an address); if it is not, the host itself puts back what it replaced. 0 never puts anything back.
     """
 
-    permission = Right.CONFIGURE
+    permission = Permission.CONFIGURE
     runs = Runs.WORKER
     time_limit = 120
     can_be_retried = False  # but pressed again: the draft is still there, and the file may have changed
@@ -184,9 +184,9 @@ class Apply(Order):
             raise ValueError("Without a restart there is nothing to watch, so nothing can be put back.")
         return self
 
-    def permissions(self) -> tuple[Right, ...]:
+    def permissions(self) -> tuple[Permission, ...]:
         """One that restarts the machine besides operates it."""
-        return (self.permission, Right.OPERATE) if self.restart else (self.permission,)
+        return (self.permission, Permission.OPERATE) if self.restart else (self.permission,)
 
     def work_seconds(self) -> int:
         """One that restarts the machine and watches it takes longer."""
@@ -207,7 +207,7 @@ class OldDropin(BaseModel):
 class RemoveDropins(Order):
     """Remove drop-ins of the machine's unit that people left, while they are as they were seen. Copies stay."""
 
-    permission = Right.CONFIGURE
+    permission = Permission.CONFIGURE
     runs = Runs.WORKER
 
     op: Literal["remove_dropins"] = "remove_dropins"
@@ -233,7 +233,7 @@ class Build(Order):
     person decided about are `seen`; anything else is refused.
     """
 
-    permission = Right.BUILD
+    permission = Permission.BUILD
     runs = Runs.UNIT
     phases = ("prepare", "bootstrap", "packages", "configure", "finish", "import")
     time_limit = 3600
@@ -257,7 +257,7 @@ class BuildBase(Order):
     """Build the base of a recipe anew, without a machine from it. `locale` and `timezone` as in FirstBoot: both decide
     which packages are in it."""
 
-    permission = Right.BUILD
+    permission = Permission.BUILD
     runs = Runs.UNIT
     phases = ("prepare", "bootstrap", "packages", "configure", "finish")
     time_limit = 3600
@@ -271,7 +271,7 @@ class BuildBase(Order):
 class RemoveBase(Order):
     """Remove a base; machines made from it stay as they are. `base` is the id its host reported."""
 
-    permission = Right.BUILD
+    permission = Permission.BUILD
     runs = Runs.UNIT
     time_limit = 900
 
@@ -285,7 +285,7 @@ class Export(Order):
     At most `limit` bytes.
     """
 
-    permission = Right.BUILD
+    permission = Permission.BUILD
     runs = Runs.UNIT
     phases = ("check", "pack", "send")
     time_limit = 7200
@@ -301,7 +301,7 @@ class Export(Order):
 class SetReadOnly(Order):
     """Make an image read-only, which makes it a template, or writable again."""
 
-    permission = Right.BUILD
+    permission = Permission.BUILD
     runs = Runs.WORKER
 
     op: Literal["set_read_only"] = "set_read_only"
@@ -313,7 +313,7 @@ class Pool(Order):
     """Give a host whose images lie on a plain file system a btrfs pool of `size` bytes in a file, and copy all images
     into it; what was there stays beside it until somebody removes it."""
 
-    permission = Right.ADMINISTER
+    permission = Permission.ADMINISTER
     runs = Runs.UNIT
     phases = ("check", "make", "copy", "switch")
     time_limit = 7200
@@ -328,7 +328,7 @@ class Remove(Order):
     and inode), so that a late order cannot remove a newer machine of the same name. `replaces_*` are the sums of its files
     as the person saw them, as in Configuration; "" for files nobody looked at."""
 
-    permission = Right.REMOVE
+    permission = Permission.REMOVE
     runs = Runs.UNIT
     phases = ("check", "configuration", "image")
     time_limit = 900
@@ -349,7 +349,7 @@ def _nobody_or_known(name: str) -> str:
 class Diagnose(Order):
     """Look for what is wrong with a machine, or with the host itself when `name` is "". Changes nothing."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.WORKER
     needs_clock = False
 
@@ -360,7 +360,7 @@ class Diagnose(Order):
 class Fix(Order):
     """Fix one thing a diagnosis found, by its word of findings.FIXES. `name` as in Diagnose."""
 
-    permission = Right.ADMINISTER
+    permission = Permission.ADMINISTER
     runs = Runs.WORKER
     needs_clock = False
 
@@ -372,7 +372,7 @@ class Fix(Order):
 class LimitTest(Order):
     """Load a running machine's own control group with work up to its limits, for seconds, and measure that they hold."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.UNIT
     phases = ("check", "processor", "memory")
     time_limit = 180
@@ -385,7 +385,7 @@ class LimitTest(Order):
 class Cancel(Order):
     """Stop a job: its unit if it has one, or never begin it."""
 
-    permission = Right.OPERATE
+    permission = Permission.OPERATE
     runs = Runs.CONTROL
 
     op: Literal["cancel"] = "cancel"
@@ -395,7 +395,7 @@ class Cancel(Order):
 class Resend(Order):
     """Send all reports after number `after` once more: some did not arrive."""
 
-    permission = Right.SEE
+    permission = Permission.VIEW
     runs = Runs.CONTROL
     reads_only = True
 
@@ -406,7 +406,7 @@ class Resend(Order):
 class Refresh(Order):
     """Send a full inventory now, and then once more what holds of every machine."""
 
-    permission = Right.SEE
+    permission = Permission.VIEW
     runs = Runs.CONTROL
     reads_only = True
 
@@ -418,7 +418,7 @@ class Resynchronise(Order):
     `number` + 1 on, forget those that were not sent, and tell everything anew. With `if_behind` only where the ledger is
     behind indeed: in an earlier epoch than the one before, or not as far as `number`."""
 
-    permission = Right.ADMINISTER
+    permission = Permission.ADMINISTER
     runs = Runs.CONTROL
 
     op: Literal["resynchronise"] = "resynchronise"
@@ -440,7 +440,7 @@ RECIPE_OPS = frozenset(op for op, kind in KINDS.items() if kind.runs_recipe)
 class _Unknown(Order):
     """An operation of another version: nothing is known of it, so the most cautious is taken."""
 
-    permission = Right.ADMINISTER
+    permission = Permission.ADMINISTER
     runs = Runs.WORKER
 
 

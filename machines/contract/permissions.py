@@ -5,8 +5,8 @@ from enum import StrEnum
 from machines.contract.problems import NotAllowed
 
 
-class Right(StrEnum):
-    SEE = "see"
+class Permission(StrEnum):
+    VIEW = "view"
     OPERATE = "operate"  # start, stop, enable …
     CONFIGURE = "configure"
     BUILD = "build"
@@ -19,20 +19,20 @@ class Role(StrEnum):
     ADMINISTRATOR = "administrator"
 
 
-RIGHTS: dict[Role, frozenset[Right]] = {
-    Role.VIEWER: frozenset({Right.SEE}),
-    Role.ADMINISTRATOR: frozenset(Right),
+PERMISSIONS: dict[Role, frozenset[Permission]] = {
+    Role.VIEWER: frozenset({Permission.VIEW}),
+    Role.ADMINISTRATOR: frozenset(Permission),
 }
 
 
-def authorize(role: str, right: Right) -> None:
-    """Pass silently when people of this role hold the right.
+def authorize(role: str, permission: Permission) -> None:
+    """Pass silently when people of this role hold the permission.
 
     Raises NotAllowed; an unknown role holds nothing.
     """
-    held = RIGHTS.get(Role(role), frozenset()) if role in set(Role) else frozenset()
-    if right not in held:
+    held = PERMISSIONS.get(Role(role), frozenset()) if role in set(Role) else frozenset()
+    if permission not in held:
         raise NotAllowed(
-            f"This needs the right to {right}, which the role “{role or 'none'}” does not have.",
+            f"This needs the permission to {permission}, which the role “{role or 'none'}” does not have.",
             hint="An administrator can do it or change your role.",
         )

@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 class Problem(Exception):
     """A trouble with a code, a sentence for a tired administrator, and perhaps a hint what to do.
 
-    `passing` marks troubles that may be gone at the next try (mirror down, host busy).
+    `retryable` marks troubles that may be gone at the next try (mirror down, host busy).
     `details` are the last lines of the tool that failed, if one did.
     """
 
@@ -34,14 +34,14 @@ class Problem(Exception):
         *,
         hint: str = "",
         code: str = "",
-        passing: bool = False,
+        retryable: bool = False,
         details: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.code = code or type(self).code
-        self.passing = passing
+        self.retryable = retryable
         self.details = details
 
     def to_wire(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Problem(Exception):
             "code": self.code,
             "message": printable(self.message),
             "hint": printable(self.hint),
-            "passing": self.passing,
+            "retryable": self.retryable,
             "details": printable(self.details),
         }
 

@@ -85,10 +85,10 @@ PARTS_AT_ONCE = 100
 Part = Phase | Progress | Command | Lines
 
 
-class Said(Report):
+class JobOutput(Report):
     """What a job has said since it was last heard, in order: several parts, each about this job, cost no more than one."""
 
-    kind: Literal["said"] = "said"
+    kind: Literal["job_output"] = "job_output"
     job: UUID
     parts: list[Annotated[Part, Field(discriminator="kind")]] = Field(min_length=1, max_length=PARTS_AT_ONCE)
 
@@ -311,10 +311,10 @@ class Inventory(Report):
 
 
 FILE_LIMIT = 128 * 1024  # bytes of a file that is told whole
-AT_ONCE = 50  # machines in one Found report
+AT_ONCE = 50  # machines in one report of files
 
 
-class FoundFile(BaseModel):
+class ObservedFile(BaseModel):
     """A file of the host that says something about a machine.
 
     `text` is the file's own text; in base64 where that is no UTF-8 or holds a NUL; "" for a file that is longer than
@@ -335,7 +335,7 @@ class FoundFile(BaseModel):
     target: Annotated[str, Field(max_length=1000)] = ""
 
 
-class FoundMachine(BaseModel):
+class ObservedMachine(BaseModel):
     """What a host's files say about one machine, and what holds.
 
     `files`: the .nspawn files in systemd's order of search (the first counts), the unit, then its drop-ins in the order
@@ -350,7 +350,7 @@ class FoundMachine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(max_length=255)]
-    files: list[FoundFile] = Field(default=[], max_length=60)
+    files: list[ObservedFile] = Field(default=[], max_length=60)
     needs_reload: bool = False  # systemd has not read the unit's files since they were changed
     shown: dict[Short, Text] = Field(default={}, max_length=100)
     kernel: dict[Short, Short] = Field(default={}, max_length=100)
@@ -360,11 +360,11 @@ class FoundMachine(BaseModel):
     lacks: dict[Short, Short] = Field(default={}, max_length=100)
 
 
-class Found(Report):
+class ObservedFiles(Report):
     """Machines whose files, or what holds of them, have changed since this was last told."""
 
-    kind: Literal["found"] = "found"
-    machines: list[FoundMachine] = Field(max_length=AT_ONCE)
+    kind: Literal["observed_files"] = "observed_files"
+    machines: list[ObservedMachine] = Field(max_length=AT_ONCE)
 
 
 class Heard(BaseModel):
@@ -403,7 +403,7 @@ class Refused(Report):
 
 
 AnyReport = Annotated[
-    Accepted | Part | Said | Outcome | Observed | Inventory | Found | Heartbeat | Refused,
+    Accepted | Part | JobOutput | Outcome | Observed | Inventory | ObservedFiles | Heartbeat | Refused,
     Field(discriminator="kind"),
 ]
 _REPORT: TypeAdapter[AnyReport] = TypeAdapter(AnyReport)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps.registry import Apps
-from django.db import migrations
+from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 OPERATIONS = {
@@ -16,7 +16,7 @@ OPERATIONS = {
     "prove": "limit_test",
     "tidy": "remove_dropins",
 }
-KEYS = {"can_mend": "can_fix"}  # of findings
+KEYS = {"can_mend": "can_fix", "passing": "retryable"}  # of findings, of problems
 AT_ONCE = 500  # rows
 
 
@@ -24,7 +24,7 @@ def _job(job: Any) -> None:
     job.op = OPERATIONS.get(job.op, job.op)
     if isinstance(job.order, dict) and "op" in job.order:
         job.order["op"] = OPERATIONS.get(job.order["op"], job.order["op"])
-    job.result = _renamed(job.result)
+    job.result, job.problem = _renamed(job.result), _renamed(job.problem)
 
 
 def _host(host: Any) -> None:
@@ -63,6 +63,13 @@ class Migration(migrations.Migration):
     dependencies = [("machines", "0021_hosts_believed")]
 
     operations = [
-        migrations.RunPython(_change(_job, "Job", "op", "order", "result"), migrations.RunPython.noop),
+        migrations.RenameModel("Found", "ObservedFiles"),
+        migrations.AlterField(
+            "ObservedFiles",
+            "machine",
+            models.OneToOneField("machines.Machine", models.CASCADE, related_name="observed_files"),
+        ),
+        migrations.RenameIndex("ObservedFiles", new_name="observed_files_stale", old_name="found_stale"),
+        migrations.RunPython(_change(_job, "Job", "op", "order", "result", "problem"), migrations.RunPython.noop),
         migrations.RunPython(_change(_host, "Host", "facts"), migrations.RunPython.noop),
     ]

@@ -3,7 +3,7 @@
 from machines.models.archive import Archive
 from machines.models.epoch import Epoch
 from machines.models.event import Event
-from machines.models.found import Found
+from machines.models.found import ObservedFiles
 from machines.models.host import Host
 from machines.models.job import Job, LogChunk
 from machines.models.machine import Machine
@@ -20,13 +20,13 @@ __all__ = [
     "BindMount",
     "Epoch",
     "Event",
-    "Found",
     "GroupMember",
     "Host",
     "Job",
     "JobGroup",
     "LogChunk",
     "Machine",
+    "ObservedFiles",
     "PortForward",
     "Preset",
     "PresetUse",

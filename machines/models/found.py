@@ -56,8 +56,8 @@ class File:
         return b64decode(self.text) if self.form == "base64" else self.text.encode()
 
 
-class Found(models.Model):
-    machine = models.OneToOneField(Machine, on_delete=models.CASCADE, related_name="found")
+class ObservedFiles(models.Model):
+    machine = models.OneToOneField(Machine, on_delete=models.CASCADE, related_name="observed_files")
     at = models.DateTimeField(default=timezone.now)
     told = models.JSONField(default=list)  # [contract.reports.FoundFile, …]
     needs_reload = models.BooleanField(default=False)
@@ -70,7 +70,7 @@ class Found(models.Model):
     stale = models.PositiveIntegerField(default=0)
 
     class Meta:
-        indexes = [models.Index(fields=["machine"], condition=models.Q(stale__gt=0), name="found_stale")]
+        indexes = [models.Index(fields=["machine"], condition=models.Q(stale__gt=0), name="observed_files_stale")]
 
     def __str__(self) -> str:
         return f"files of {self.machine_id}"

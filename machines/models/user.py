@@ -3,7 +3,7 @@
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 
-from machines.contract.permissions import Right, Role, authorize
+from machines.contract.permissions import Permission, Role, authorize
 from machines.contract.problems import NotAllowed
 
 
@@ -16,9 +16,9 @@ class User(AbstractUser):
     role = models.CharField(max_length=30, choices=[(r.value, r.value) for r in Role], default=Role.VIEWER)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
 
-    def may(self, right: Right) -> bool:
+    def may(self, permission: Permission) -> bool:
         try:
-            authorize(self.role if self.is_active else "", right)
+            authorize(self.role if self.is_active else "", permission)
         except NotAllowed:
             return False
         return True

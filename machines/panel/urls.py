@@ -4,7 +4,7 @@ from django.urls import URLPattern, include, path, register_converter
 from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.panel.orders.operations import ACTIONS
 from machines.panel.views import (
     accounts,
@@ -37,7 +37,7 @@ class Word(StringConverter):
 
 register_converter(Word, "word")
 
-home = needs(Right.SEE)(RedirectView.as_view(pattern_name="machine-index"))
+home = needs(Permission.VIEW)(RedirectView.as_view(pattern_name="machine-index"))
 
 machine_urls: list[URLPattern] = [  # /machines/…
     path("", machines.index, name="machine-index"),

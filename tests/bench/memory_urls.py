@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from django.utils import timezone
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.panel.pages import machine_list, machine_rows
 from machines.panel.views import machines
 from machines.panel.web import access, layout, responses
@@ -19,7 +19,7 @@ memory_url = "/memory/"
 _kept: list[tuple[machine_list.MachineListPage, list[dict[str, Any]]]] = []
 
 
-@access.needs(Right.SEE)
+@access.needs(Permission.VIEW)
 def memory(request: access.PanelRequest) -> HttpResponse:
     """The list view word for word, but the 50 rows and their number are held in memory instead of asked for."""
     now = timezone.now()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from machines.contract import orders
 from machines.contract.orders import Configuration
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue
 from machines.contract.recipes import DebianRecipe, FirstBoot
 
@@ -84,7 +84,7 @@ def test_noise_raises_bad_value_and_nothing_else(data):
 @pytest.mark.parametrize("op", orders.KINDS)
 def test_every_operation_says_who_may_order_it_and_where_it_runs(op):
     said = vars(orders.KINDS[op])
-    assert isinstance(said["permission"], Right)
+    assert isinstance(said["permission"], Permission)
     assert isinstance(said["runs"], orders.Runs)
 
 
@@ -106,6 +106,6 @@ def test_what_is_said_of_an_operation_can_be_so(op):
 
 def test_of_an_operation_of_another_version_the_most_cautious_is_taken():
     kind = orders.kind_of("shell")
-    assert (kind.permission, kind.runs) == (Right.ADMINISTER, orders.Runs.WORKER)
+    assert (kind.permission, kind.runs) == (Permission.ADMINISTER, orders.Runs.WORKER)
     with pytest.raises(BadValue):
         orders.from_wire({"op": "shell"})

@@ -3,39 +3,39 @@
 import pytest
 
 from machines.contract import orders
-from machines.contract.permissions import RIGHTS, Right, Role, authorize
+from machines.contract.permissions import PERMISSIONS, Permission, Role, authorize
 from machines.contract.problems import NotAllowed
 from tests.contract.test_orders import CONFIGURATION, ONE_OF_EACH
 
 
 def test_every_role_is_described():
-    assert set(RIGHTS) == set(Role)
+    assert set(PERMISSIONS) == set(Role)
 
 
 def test_an_administrator_may_do_everything():
-    for right in Right:
-        authorize(Role.ADMINISTRATOR, right)
+    for permission in Permission:
+        authorize(Role.ADMINISTRATOR, permission)
 
 
 @pytest.mark.parametrize("order", ONE_OF_EACH, ids=lambda order: order.op)
 def test_a_viewer_changes_nothing(order):
-    if order.permission == Right.SEE:
+    if order.permission == Permission.VIEW:
         orders.authorize(Role.VIEWER, order)
     else:
-        with pytest.raises(NotAllowed, match=f"the right to {order.permission}"):
+        with pytest.raises(NotAllowed, match=f"the permission to {order.permission}"):
             orders.authorize(Role.VIEWER, order)
 
 
 def test_who_may_configure_and_not_operate_may_apply_but_not_restart(monkeypatch):
-    monkeypatch.setitem(RIGHTS, Role.VIEWER, frozenset({Right.SEE, Right.CONFIGURE}))
+    monkeypatch.setitem(PERMISSIONS, Role.VIEWER, frozenset({Permission.VIEW, Permission.CONFIGURE}))
     apply = orders.Apply(name="web", configuration=CONFIGURATION)
     orders.authorize(Role.VIEWER, apply)
-    with pytest.raises(NotAllowed, match="the right to operate"):
+    with pytest.raises(NotAllowed, match="the permission to operate"):
         orders.authorize(Role.VIEWER, apply.model_copy(update={"restart": True}))
 
 
 @pytest.mark.parametrize("role", ["", "root", "Administrator", "viewer ", "administrator\0"])
 def test_an_unknown_role_holds_nothing(role):
-    for right in Right:
+    for permission in Permission:
         with pytest.raises(NotAllowed):
-            authorize(role, right)
+            authorize(role, permission)

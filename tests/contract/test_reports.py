@@ -20,12 +20,12 @@ ONE_OF_EACH = [
     reports.Accepted(job=JOB), reports.Phase(job=JOB, name="packages", number=2, of=5, at=1.5),
     reports.Progress(job=JOB, fraction=0.5, note="half"), reports.Command(job=JOB, argv=["echo", "a b"]),
     reports.Lines(job=JOB, first=1, lines=[Line(at=1, source="e", text="oops")]),
-    reports.Said(job=JOB, parts=[reports.Command(job=JOB, argv=["ls"]), reports.Progress(job=JOB, fraction=1)]),
+    reports.JobOutput(job=JOB, parts=[reports.Command(job=JOB, argv=["ls"]), reports.Progress(job=JOB, fraction=1)]),
     reports.Outcome(job=JOB, state="failed", at=2, problem={"code": "x"}, result={"a": [1, 2.5, None]}, machine=FACT),
     reports.Observed(machines=[FACT], gone=["db"]), reports.Inventory(host=HostFact(systemd=252), machines=[FACT], jobs=[JOB]),
     reports.Heartbeat(load=0.5), reports.Refused(code="envelope-forged", message="no"),
-    reports.Found(machines=[reports.FoundMachine(name="web", shown={"MemoryMax": "512"}, files=[
-        reports.FoundFile(path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text="[Exec]\n")])]),
+    reports.ObservedFiles(machines=[reports.ObservedMachine(name="web", shown={"MemoryMax": "512"}, files=[
+        reports.ObservedFile(path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text="[Exec]\n")])]),
 ]  # fmt: skip
 
 
@@ -62,10 +62,10 @@ FACT_WIRE = FACT.model_dump(mode="json")
         changed("lines", lines=[{"at": float("nan"), "text": ""}]),
         changed("lines", lines=[{"at": 1e300, "text": ""}]),
         changed("lines", lines=[{"at": 1, "source": "x", "text": ""}]),
-        changed("said", parts=[]),
-        changed("said", parts=[{"kind": "progress", "job": str(JOB), "fraction": 1}] * 101),
-        changed("said", parts=[{"kind": "progress", "job": str(uuid4()), "fraction": 1}]),
-        changed("said", parts=[{"kind": "heartbeat"}]),
+        changed("job_output", parts=[]),
+        changed("job_output", parts=[{"kind": "progress", "job": str(JOB), "fraction": 1}] * 101),
+        changed("job_output", parts=[{"kind": "progress", "job": str(uuid4()), "fraction": 1}]),
+        changed("job_output", parts=[{"kind": "heartbeat"}]),
         changed("phase", at=float("inf")),
         changed("phase", at=-1),
         changed("phase", number=51),

@@ -111,7 +111,7 @@ class Spool:
         ]
         assert [signed.number for signed, _ in read] == self.seen
         self.epoch = read[-1][0].epoch if read else 0
-        return [part for _, report in read for part in (report.parts if report.kind == "said" else [report])]
+        return [part for _, report in read for part in (report.parts if report.kind == "job_output" else [report])]
 
     def of(self, kind: str) -> list[AnyReport]:
         return [report for report in self.reports() if report.kind == kind]

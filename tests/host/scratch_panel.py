@@ -120,7 +120,7 @@ class ScratchPanel:
             self.may_lack = self.asked = False
             assert signed.number == self.number + 1, f"{self.number} is followed by {signed.number}"
             self.number, self.epoch, self.newest = signed.number, signed.epoch, max(self.newest, signed.at)
-            parts = report.parts if report.kind == "said" else [report]
+            parts = report.parts if report.kind == "job_output" else [report]
             fresh += parts
             self.told_at += [signed.at] * len(parts)
         self.reports += fresh

@@ -169,7 +169,7 @@ def mover(ada: Person, alpha_host: Sandbox) -> Iterator[str]:
     alpha_host.write("/etc/systemd/system/systemd-nspawn@mover.service.d/50-nspawnpanel.conf", LIMITS)
     alpha_host.run(["systemctl", "daemon-reload"])
     ada.sees("mover", "stopped", 15)
-    told = "SELECT 1 FROM machines_found f JOIN machines_machine m ON m.id = f.machine_id WHERE m.name = 'mover' AND told LIKE ?"
+    told = "SELECT 1 FROM machines_observedfiles f JOIN machines_machine m ON m.id = f.machine_id WHERE m.name = 'mover' AND told LIKE ?"
     until(lambda: ada.rows(told, "%MOVED=yes%"), 30)
     yield "mover"
     alpha_host.run(["machinectl", "terminate", "twin"], check=False)

@@ -44,7 +44,7 @@ class Brown:
 
     def found(self) -> dict:
         rows = self.ada.rows(
-            "SELECT f.* FROM machines_found f JOIN machines_machine m ON m.id = f.machine_id"
+            "SELECT f.* FROM machines_observedfiles f JOIN machines_machine m ON m.id = f.machine_id"
             " JOIN machines_host h ON h.id = m.host_id WHERE m.name = 'brown' AND h.name = ?",
             self.name,
         )

@@ -9,7 +9,7 @@ import pytest
 from machines.contract import orders
 from machines.contract.configuration import compare_effective, findings
 from machines.contract.configuration.findings import Finding, FixWord, Level
-from machines.contract.reports import FoundMachine, Outcome
+from machines.contract.reports import ObservedMachine, Outcome
 from tests.live.traffic import GATE, OUTSIDE, Traffic
 from tests.person import until
 
@@ -59,13 +59,13 @@ def sees(net: Traffic, enough: Callable[[dict[str, Finding]], bool], name: str =
 def in_effect(net: Traffic, key: str, wanted: list[str], verdict: bool) -> None:
     """What the page of effective settings makes of what the host tells of the left machine."""
 
-    def is_so(machine: FoundMachine) -> bool:
+    def is_so(machine: ObservedMachine) -> bool:
         return machine.name == "left" and compare_effective.inside(key, wanted, machine.inside.get(key, "")) is verdict
 
     net.panel.read()
-    net.panel.reports = [each for each in net.panel.reports if each.kind != "found"]
+    net.panel.reports = [each for each in net.panel.reports if each.kind != "observed_files"]
     net.panel.order(orders.Refresh())
-    net.panel.until(lambda report: report.kind == "found" and any(map(is_so, report.machines)))
+    net.panel.until(lambda report: report.kind == "observed_files" and any(map(is_so, report.machines)))
 
 
 def pasted(net: Traffic, finding: Finding) -> None:

@@ -140,7 +140,7 @@ def test_a_missing_signature_is_told_with_the_file_that_is_missing(panel):
 
 def test_a_server_that_is_away_is_told_as_passing(panel):
     refused = panel.do(pull("away", verify="signature", url="http://127.0.0.1:1/good.tar.gz"), 120)
-    assert (refused.problem["code"], refused.problem["passing"]) == ("image-unreachable", True)
+    assert (refused.problem["code"], refused.problem["retryable"]) == ("image-unreachable", True)
 
 
 @pytest.mark.parametrize(

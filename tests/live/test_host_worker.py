@@ -84,16 +84,16 @@ def test_what_holds_is_told_of_machines_the_panel_knows_and_again_when_it_asks(p
     """A file may be there before its image: told too early, it would find no machine to belong to."""
     panel.sandbox.write("/etc/systemd/nspawn/early.nspawn", "[Exec]\nBoot=yes\n")
     panel.sandbox.plant("early")
-    panel.until(lambda report: "early" in names_in(report, "found"))
+    panel.until(lambda report: "early" in names_in(report, "observed_files"))
     known: set[str] = set()
     for report in panel.reports:
         known |= names_in(report, "inventory", "observed") | (
             {report.machine.name} if says_how_one_is(report) else set()
         )
-        assert names_in(report, "found") <= known
+        assert names_in(report, "observed_files") <= known
     told = len(panel.reports)
     panel.order(orders.Refresh())
-    again = lambda: {name for report in panel.reports[told:] for name in names_in(report, "found")}  # noqa: E731
+    again = lambda: {name for report in panel.reports[told:] for name in names_in(report, "observed_files")}  # noqa: E731
     panel.until(lambda _: {"early", "web"} <= again())
     panel.sandbox.run(["rm", "-r", "/etc/systemd/nspawn/early.nspawn", "/var/lib/machines/early"])
     panel.until(lambda report: report.kind == "observed" and "early" in report.gone)
@@ -328,7 +328,7 @@ def test_who_holds_redis_commands_nothing(panel):
     panel.read()
     told = panel.reports[before:]
     kinds = {r.kind for r in told}
-    assert kinds <= {"refused", "heartbeat", "inventory", "observed", "found"}, (
+    assert kinds <= {"refused", "heartbeat", "inventory", "observed", "observed_files"}, (
         kinds
     )  # of itself it may say what it likes
     assert not [

@@ -248,7 +248,9 @@ def test_a_settings_file_that_is_a_link_is_told_and_never_replaced(panel):
         mkdir -p /var/lib/machines/managed/usr /etc/systemd/nspawn /srv/git
         printf '[Exec]\\nHostname=git\\n' > {managed}; ln -s {managed} {file}
     """)  # fmt: skip
-    told = panel.until(lambda r: r.kind == "found" and any(m.name == "managed" and m.files for m in r.machines))
+    told = panel.until(
+        lambda r: r.kind == "observed_files" and any(m.name == "managed" and m.files for m in r.machines)
+    )
     [first, *_] = next(machine.files for machine in told.machines if machine.name == "managed")
     assert (first.path, first.target, "Hostname=git" in first.text) == (file, managed, True)
     configuration = orders.Configuration(

@@ -6,7 +6,7 @@ import pytest
 
 from machines.contract import orders
 from machines.contract.configuration import nspawn
-from machines.contract.reports import AnyReport, FoundMachine, MachineFact
+from machines.contract.reports import AnyReport, MachineFact, ObservedMachine
 from tests.host.scratch_panel import ScratchPanel
 
 NSPAWN = "/etc/systemd/nspawn"
@@ -49,9 +49,9 @@ def latest(panel: ScratchPanel, name: str) -> MachineFact | None:
     return None
 
 
-def files(panel: ScratchPanel, name: str) -> FoundMachine | None:
+def files(panel: ScratchPanel, name: str) -> ObservedMachine | None:
     """What was said last of its files."""
-    told = [each for r in panel.reports if r.kind == "found" for each in r.machines if each.name == name]
+    told = [each for r in panel.reports if r.kind == "observed_files" for each in r.machines if each.name == name]
     return told[-1] if told else None
 
 

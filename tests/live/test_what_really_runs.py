@@ -7,7 +7,7 @@ import pytest
 
 from machines.contract import orders
 from machines.contract.configuration import command_line, compare_effective, file_policy, nspawn
-from machines.contract.reports import FoundMachine, Inventory
+from machines.contract.reports import Inventory, ObservedMachine
 from tests.host.scratch_panel import ScratchPanel
 
 NAME = "handmade"
@@ -50,13 +50,13 @@ class Handmade:
         said = self.host.run(["journalctl", "--quiet", "-n", "5", f"--unit=systemd-nspawn@{NAME}"]).stdout
         assert done.returncode == 0, said
 
-    def told(self, is_so) -> FoundMachine:
+    def told(self, is_so) -> ObservedMachine:
         """The first thing its host tells of it from now on that is so."""
         self.panel.read()
-        self.panel.reports = [each for each in self.panel.reports if each.kind != "found"]
+        self.panel.reports = [each for each in self.panel.reports if each.kind != "observed_files"]
         self.panel.order(orders.Refresh())
         report = self.panel.until(
-            lambda report: report.kind == "found" and any(m.name == NAME and is_so(m) for m in report.machines)
+            lambda report: report.kind == "observed_files" and any(m.name == NAME and is_so(m) for m in report.machines)
         )
         return next(m for m in report.machines if m.name == NAME and is_so(m))
 

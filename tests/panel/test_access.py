@@ -10,31 +10,37 @@ from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from machines.contract import orders
-from machines.contract.permissions import RIGHTS, Right, Role
+from machines.contract.permissions import PERMISSIONS, Permission, Role
 from machines.contract.recipes import DebianRecipe
 from machines.models import Archive, Host, JobGroup, Preset, Recipe, RecipeVersion, Revision
-from machines.panel.web.access import PUBLIC, RequireDeclaredRight
+from machines.panel.web.access import PUBLIC, RequireDeclaredPermission
 from tests import make
 
-SEE, OPERATE, CONFIGURE, BUILD, REMOVE = Right.SEE, Right.OPERATE, Right.CONFIGURE, Right.BUILD, Right.REMOVE
-ADMINISTER = Right.ADMINISTER
+VIEW, OPERATE, CONFIGURE, BUILD, REMOVE = (
+    Permission.VIEW,
+    Permission.OPERATE,
+    Permission.CONFIGURE,
+    Permission.BUILD,
+    Permission.REMOVE,
+)
+ADMINISTER = Permission.ADMINISTER
 GET, POST, BOTH = {"GET"}, {"POST"}, {"GET", "POST"}
 
 
 class Line(NamedTuple):
-    right: str
+    permission: str
     methods: set[str]
 
 
 TABLE = {
-    "home": Line(SEE, BOTH),
-    "job-log-search": Line(SEE, GET),
-    "job-running": Line(SEE, GET),
-    "machine-index": Line(SEE, GET),
-    "machine-hosts": Line(SEE, GET),
+    "home": Line(VIEW, BOTH),
+    "job-log-search": Line(VIEW, GET),
+    "job-running": Line(VIEW, GET),
+    "machine-index": Line(VIEW, GET),
+    "machine-hosts": Line(VIEW, GET),
     "machine-new": Line(BUILD, BOTH),
     "machine-new-preview": Line(BUILD, POST),
-    "machine-detail": Line(SEE, GET),
+    "machine-detail": Line(VIEW, GET),
     "machine-menu": Line(OPERATE, GET),
     "machine-confirm": Line(OPERATE, GET),
     "machine-start": Line(OPERATE, POST),
@@ -48,70 +54,70 @@ TABLE = {
     "machine-writable": Line(OPERATE, POST),
     "machine-remove": Line(REMOVE, BOTH),
     "machine-forget": Line(REMOVE, POST),
-    "machine-doctor": Line(SEE, GET),
+    "machine-doctor": Line(VIEW, GET),
     "machine-diagnose": Line(OPERATE, POST),
     "machine-fix": Line(ADMINISTER, POST),
-    "machine-limit-test": Line(SEE, GET),
+    "machine-limit-test": Line(VIEW, GET),
     "machine-limit-test-run": Line(OPERATE, POST),
-    "config-edit": Line(SEE, BOTH),
-    "config-raw": Line(SEE, BOTH),
-    "config-review": Line(SEE, GET),
+    "config-edit": Line(VIEW, BOTH),
+    "config-raw": Line(VIEW, BOTH),
+    "config-review": Line(VIEW, GET),
     "config-clean": Line(CONFIGURE, POST),
     "config-apply": Line(CONFIGURE, POST),
     "config-rebase": Line(CONFIGURE, POST),
     "config-discard": Line(CONFIGURE, POST),
-    "config-effective": Line(SEE, GET),
+    "config-effective": Line(VIEW, GET),
     "config-adopt": Line(CONFIGURE, POST),
     "config-reapply": Line(CONFIGURE, POST),
     "config-ignore": Line(CONFIGURE, POST),
     "config-import-limits": Line(CONFIGURE, POST),
     "config-remove-dropin": Line(CONFIGURE, POST),
-    "revision-index": Line(SEE, GET),
-    "revision-compare": Line(SEE, GET),
-    "revision-detail": Line(SEE, GET),
+    "revision-index": Line(VIEW, GET),
+    "revision-compare": Line(VIEW, GET),
+    "revision-detail": Line(VIEW, GET),
     "revision-restore": Line(CONFIGURE, POST),
-    "host-index": Line(SEE, GET),
-    "host-detail": Line(SEE, GET),
+    "host-index": Line(VIEW, GET),
+    "host-detail": Line(VIEW, GET),
     "host-pool": Line(ADMINISTER, BOTH),
     "host-release": Line(ADMINISTER, POST),
-    "host-doctor": Line(SEE, GET),
+    "host-doctor": Line(VIEW, GET),
     "host-diagnose": Line(OPERATE, POST),
     "host-fix": Line(ADMINISTER, POST),
-    "job-index": Line(SEE, GET),
-    "job-detail": Line(SEE, GET),
-    "job-status": Line(SEE, GET),
-    "job-log-stream": Line(SEE, GET),
-    "job-log-raw": Line(SEE, GET),
-    "job-log-older": Line(SEE, GET),
+    "job-index": Line(VIEW, GET),
+    "job-detail": Line(VIEW, GET),
+    "job-status": Line(VIEW, GET),
+    "job-log-stream": Line(VIEW, GET),
+    "job-log-raw": Line(VIEW, GET),
+    "job-log-older": Line(VIEW, GET),
     "job-cancel-confirm": Line(OPERATE, GET),
     "job-cancel": Line(OPERATE, POST),
     "job-retry": Line(OPERATE, POST),
     "job-build-base": Line(BUILD, POST),
     "base-rebuild": Line(BUILD, POST),
     "base-remove": Line(BUILD, BOTH),
-    "preset-index": Line(SEE, GET),
+    "preset-index": Line(VIEW, GET),
     "preset-new": Line(CONFIGURE, BOTH),
     "preset-starter": Line(CONFIGURE, POST),
-    "preset-detail": Line(SEE, GET),
+    "preset-detail": Line(VIEW, GET),
     "preset-edit": Line(CONFIGURE, BOTH),
     "preset-remove": Line(CONFIGURE, POST),
     "preset-roll-out": Line(CONFIGURE, BOTH),
-    "job-group": Line(SEE, GET),
-    "recipe-index": Line(SEE, GET),
+    "job-group": Line(VIEW, GET),
+    "recipe-index": Line(VIEW, GET),
     "recipe-new": Line(BUILD, BOTH),
     "recipe-starter": Line(BUILD, POST),
-    "recipe-detail": Line(SEE, GET),
+    "recipe-detail": Line(VIEW, GET),
     "recipe-edit": Line(BUILD, BOTH),
     "recipe-build-base": Line(BUILD, POST),
     "recipe-archive": Line(BUILD, POST),
     "recipe-unarchive": Line(BUILD, POST),
-    "recipe-version": Line(SEE, GET),
+    "recipe-version": Line(VIEW, GET),
     "recipe-restore": Line(BUILD, POST),
-    "theme": Line(SEE, POST),
-    "event-index": Line(SEE, GET),
-    "restored": Line(SEE, GET),
+    "theme": Line(VIEW, POST),
+    "event-index": Line(VIEW, GET),
+    "restored": Line(VIEW, GET),
     "restore-confirm": Line(ADMINISTER, POST),
-    "archive-index": Line(SEE, GET),
+    "archive-index": Line(VIEW, GET),
     "archive-begin": Line(BUILD, POST),
     "archive-part": Line(BUILD, POST),
     "archive-state": Line(BUILD, GET),
@@ -175,7 +181,7 @@ def test_every_view_has_a_line_and_every_line_a_view():
 
 
 def test_doors_for_hosts_are_closed_to_people(admin, address):
-    doors = {each.name for each in patterns(get_resolver()) if each.callback.right == PUBLIC}
+    doors = {each.name for each in patterns(get_resolver()) if each.callback.permission == PUBLIC}
     assert {name for name in doors if not name.startswith("account_")} == BY_TOKEN
     for name in BY_TOKEN:
         for client in (Client(), make.client(admin)):
@@ -184,19 +190,19 @@ def test_doors_for_hosts_are_closed_to_people(admin, address):
 
 @pytest.mark.parametrize("pattern", of_the_panel(), ids=lambda each: each.name)
 def test_a_view_declares_the_right_of_its_line(pattern):
-    assert getattr(pattern.callback, "right", None) == TABLE[pattern.name].right
+    assert getattr(pattern.callback, "permission", None) == TABLE[pattern.name].permission
 
 
 def test_sign_in_pages_declare_that_they_are_public():
     public = [each for each in patterns(get_resolver()) if (each.name or "").startswith("account_")]
     assert public
-    assert all(each.callback.right == PUBLIC for each in public)
+    assert all(each.callback.permission == PUBLIC for each in public)
 
 
 def test_a_view_that_declares_no_right_is_refused(admin):
     request = RequestFactory().get("/")
     request.user = admin
-    gate = RequireDeclaredRight(lambda request: HttpResponse())
+    gate = RequireDeclaredPermission(lambda request: HttpResponse())
     with pytest.raises(PermissionDenied):
         gate.process_view(request, lambda request: HttpResponse("secret"))
 
@@ -209,15 +215,15 @@ def test_it_lets_in_whom_the_table_says(name, who, method, address):
     client = Client(raise_request_exception=False) if role is None else make.client(make.user("someone", role=role))
     answer = client.generic(method, address(name))
     line = TABLE[name]
-    right = STRICTER.get((name, method), line.right)
+    permission = STRICTER.get((name, method), line.permission)
     if role is None:
         assert answer.status_code == 302
         assert answer.url.startswith(reverse("account_login"))
-    elif line.right not in RIGHTS.get(role, ()):
+    elif line.permission not in PERMISSIONS.get(role, ()):
         assert answer.status_code == 403
     elif method not in line.methods:
         assert answer.status_code == 405
-    elif right not in RIGHTS[role]:
+    elif permission not in PERMISSIONS[role]:
         assert answer.status_code == 403
     else:
         assert answer.status_code not in {401, 403, 405, 500}
@@ -230,7 +236,7 @@ def test_it_needs_the_csrf_token(name, admin, address):
     client.force_login(admin)
     answer = client.post(address(name))
     assert answer.status_code == 403
-    assert b"right to" not in answer.content
+    assert b"permission to" not in answer.content
 
 
 # Forms that offer what there is, and pages of one revision beside another. However many rows, these do not grow.

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from machines.contract import envelope, orders, reports
 from machines.contract.states import JobState, MachineState
-from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
+from machines.models import Event, Host, Job, LogChunk, Machine, ObservedFiles, Revision
 from machines.panel.configs import diffs
 from machines.panel.courier import intake, machine_facts
 from machines.panel.courier.intake import Taken, take
@@ -86,9 +86,9 @@ def test_files_of_fifty_machines_cost_as_many_statements_as_those_of_two(voice, 
     )  # each counted later, by itself
     figures = []
     for count in (2, 50):
-        machines = [reports.FoundMachine(name=f"m{number}", unit_command=["x"]) for number in range(count)]
+        machines = [reports.ObservedMachine(name=f"m{number}", unit_command=["x"]) for number in range(count)]
         with counting() as said:
-            voice.tell(reports.Found(machines=machines))
+            voice.tell(reports.ObservedFiles(machines=machines))
         figures.append(len(said))
     assert figures[1] - figures[0] <= 8, figures
     assert Machine.objects.filter(unit_command=["x"]).count() == 50
@@ -174,21 +174,21 @@ def test_facts_without_end_are_left_out_and_named(voice):
     assert budgets.left_out(Host.objects.get()) == []
 
 
-def told(name: str, characters: int) -> reports.FoundMachine:
+def told(name: str, characters: int) -> reports.ObservedMachine:
     texts = [characters // 4] * 4
-    files = [reports.FoundFile(path=f"/etc/{n}", kind="dropin", text="x" * size) for n, size in enumerate(texts)]
-    return reports.FoundMachine(name=name, files=files)
+    files = [reports.ObservedFile(path=f"/etc/{n}", kind="dropin", text="x" * size) for n, size in enumerate(texts)]
+    return reports.ObservedMachine(name=name, files=files)
 
 
 def test_files_beyond_the_budget_are_left_out_and_come_when_there_is_room(voice, settings):
     settings.FILES_PER_HOST = 500_000
     voice.tell(inventory(*many(3)))
-    voice.tell(reports.Found(machines=[told("m0", 240_000), told("m1", 240_000), told("m2", 240_000)]))
-    assert set(Found.objects.values_list("machine__name", flat=True)) == {"m0", "m1"}
+    voice.tell(reports.ObservedFiles(machines=[told("m0", 240_000), told("m1", 240_000), told("m2", 240_000)]))
+    assert set(ObservedFiles.objects.values_list("machine__name", flat=True)) == {"m0", "m1"}
     assert "The files of one machine are not shown" in budgets.left_out(Host.objects.get())[0]
-    voice.tell(reports.Found(machines=[told("m0", 1000)]))
+    voice.tell(reports.ObservedFiles(machines=[told("m0", 1000)]))
     assert budgets.left_out(Host.objects.get()), "still"
-    voice.tell(reports.Found(machines=[told("m2", 240_000)]))
+    voice.tell(reports.ObservedFiles(machines=[told("m2", 240_000)]))
     assert budgets.left_out(Host.objects.get()) == []
 
 
@@ -276,7 +276,7 @@ def test_a_job_that_waits_says_so_without_a_statement_for_each_line(voice):
     build = make.job(make.build_order("db"), on=voice.host, state=JobState.SENT)
     parts = [lines(build, number, "waiting") for number in range(1, 101)]
     with counting() as said:
-        voice.tell(reports.Said(job=build.uuid, parts=parts))
+        voice.tell(reports.JobOutput(job=build.uuid, parts=parts))
     assert len(said) < 12, said
 
 
@@ -316,12 +316,12 @@ def test_lines_of_many_words_in_common_are_not_compared_word_by_word():
 
 def test_what_an_outcome_brings_is_kept_within_bounds_and_the_rest_is_named(voice, job):
     result = {"applied_at": 5.0, "long": "x" * 600_000, "other": "kept"}
-    problem = {"code": "x", "message": "m" * 5000, "hint": "h", "passing": True}
+    problem = {"code": "x", "message": "m" * 5000, "hint": "h", "retryable": True}
     voice.tell(reports.Outcome(job=job.uuid, state="failed", at=time.time(), result=result, problem=problem))
     job.refresh_from_db()
     assert job.result == {"applied_at": 5.0, "other": "kept", "left_out": "long"}
     assert len(job.problem["message"]) == 2001
-    assert (job.problem["hint"], job.problem["passing"]) == ("h", True)
+    assert (job.problem["hint"], job.problem["retryable"]) == ("h", True)
 
 
 def test_the_job_s_page_says_that_its_log_was_cut(voice, job, settings, as_viewer):

@@ -253,7 +253,7 @@ def test_it_reads_reports_and_asks_for_what_is_missing(courier, valkey, key, voi
 
 def test_files_that_came_before_their_machine_are_asked_for_again(courier, valkey, key, voice):
     """And of a machine whose files are known, or of a host that cannot answer, nothing is asked."""
-    early = reports.Found(machines=[reports.FoundMachine(name="web")])
+    early = reports.ObservedFiles(machines=[reports.ObservedMachine(name="web")])
     voice.tell(early)
     voice.tell(reports.Observed(machines=[reports.MachineFact(name="web", state=MachineState.STOPPED)]))
     courier.ask_for_files(timezone.now())
@@ -265,7 +265,7 @@ def test_files_that_came_before_their_machine_are_asked_for_again(courier, valke
     valkey.flush()
     voice.tell(early)
     courier.ask_for_files(timezone.now() + timedelta(seconds=60))
-    Machine.objects.get().found.delete()
+    Machine.objects.get().observed_files.delete()
     Host.objects.update(last_seen=timezone.now())
     courier.ask_for_files(timezone.now() + timedelta(days=1))
     assert delivered(valkey, voice.host, key) == []

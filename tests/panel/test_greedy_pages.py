@@ -56,18 +56,18 @@ def host() -> reports.HostFact:
     )  # fmt: skip
 
 
-def found() -> reports.FoundMachine:
+def found() -> reports.ObservedMachine:
     many = "".join(f"{n}\n" for n in range(20_000))  # of a file that was changed by hand
     lines = "".join(f"Environment={WORST * 100}{n}\n" for n in range(200))
     texts = [f"[Exec]\n{lines}\n{many}"[:131_072], *(f"[Service]\n{lines}" for _ in range(40))]
     files = [
-        reports.FoundFile(
+        reports.ObservedFile(
             path=f"{PLACE if n else ETC}{n}{WORST * 900}", kind="dropin" if n else "nspawn", text=text, error=SHORT
         )
         for n, text in enumerate(texts)
     ]
     words = [WORST * 1000] * 200
-    return reports.FoundMachine(
+    return reports.ObservedMachine(
         name=name(0), files=files, shown=dict.fromkeys(some(100), WORST * 500), inside=dict.fromkeys(some(100), WORST * 500),
         unit_command=["/usr/bin/systemd-nspawn", *words[:99]], run_command=["/usr/bin/systemd-nspawn", *words[:99]],
     )  # fmt: skip
@@ -79,7 +79,7 @@ def stuffed() -> HostVoice:
     tell(voice, reports.Inventory(host=host(), machines=[], partial=SHORT))
     for begin in range(0, 120, 20):
         tell(voice, reports.Observed(machines=[machine(n, STATES[n % 2]) for n in range(begin, begin + 20)]))
-    tell(voice, reports.Found(machines=[found()]))
+    tell(voice, reports.ObservedFiles(machines=[found()]))
     mine = Machine.objects.get(name=name(0))
     applied = Revision.objects.create(
         machine=mine, number=1, state="applied", nspawn_text="".join(f"{n}.\n" for n in range(20_000))
@@ -101,9 +101,9 @@ def say(voice: HostVoice, number: int) -> None:
     command = reports.Command(job=job.uuid, argv=[WORST * 8000] * 30)
     progress = reports.Progress(job=job.uuid, fraction=0.5, note=SHORT)
     if number < 98:
-        tell(voice, reports.Said(job=job.uuid, parts=[phases[0], progress]))
+        tell(voice, reports.JobOutput(job=job.uuid, parts=[phases[0], progress]))
         return
-    tell(voice, reports.Said(job=job.uuid, parts=[*phases, command, progress]))
+    tell(voice, reports.JobOutput(job=job.uuid, parts=[*phases, command, progress]))
     for part in lines:
         tell(voice, part)
     if number == 99:

@@ -6,7 +6,7 @@ from django.utils import timezone
 from machines.contract import envelope, orders, recipes, reports
 from machines.contract.permissions import Role
 from machines.contract.states import JobState, MachineState
-from machines.models import Found, Job
+from machines.models import Job, ObservedFiles
 from machines.panel.configs import validation
 from machines.panel.configs.diffs import Files
 from machines.panel.courier.intake import Taken, take
@@ -30,7 +30,7 @@ RESULT = (
     "first_id",
     "removed",
 )
-PROBLEM = ("code", "message", "hint", "details", "field", "passing", "job")
+PROBLEM = ("code", "message", "hint", "details", "field", "retryable", "job")
 ORDERS = (
     orders.Start(name="web"),
     orders.Diagnose(name="web"),
@@ -66,12 +66,12 @@ def _tell(voice, odd):
     policy = dict.fromkeys(RULES, odd)
     facts = reports.HostFact(policy=policy, tools={"x": "y"}, missing={"a": "b"}, systemd=252, pool_type="ext4")
     voice.tell(reports.Inventory(host=facts, machines=[fact]))
-    file = reports.FoundFile(path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text=FILE, sha256="0" * 64)
-    told = reports.FoundMachine(
+    file = reports.ObservedFile(path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text=FILE, sha256="0" * 64)
+    told = reports.ObservedMachine(
         name="web", files=[file], shown={"MemoryMax": "<b>", "CPUQuotaPerSecUSec": "x"}, kernel={"MemoryMax": "nan"},
         inside={"Exec.Capability": "\x07"},
     )  # fmt: skip
-    voice.tell(reports.Found(machines=[told]))
+    voice.tell(reports.ObservedFiles(machines=[told]))
     for order in ORDERS:
         for state in ("failed", "succeeded"):
             job = make.job(order, on=voice.host, state=JobState.SENT)
@@ -85,7 +85,7 @@ def _tell(voice, odd):
 def test_every_page_opens(odd):
     voice, someone = HostVoice(), make.client(make.user("ada", Role.ADMINISTRATOR))
     _tell(voice, odd)
-    assert Found.objects.count() == 1
+    assert ObservedFiles.objects.count() == 1
     jobs = list(Job.objects.values_list("pk", flat=True))
     assert Job.objects.filter(state="succeeded").count() == len(ORDERS)
     for page in (*PAGES, *(f"/jobs/{pk}/{tail}" for pk in jobs for tail in ("", "?tab=result", "status/"))):
@@ -154,22 +154,22 @@ def test_every_page_opens_whatever_word_it_says(state, word):
         protected=[reports.ProtectedPlace(path=path, why=word, secret=True)],
         boot_id=word,
     )
-    limit = reports.FoundFile(path="/etc/systemd/system/systemd-nspawn@web.service.d/50-nspawnpanel.conf", kind="dropin",
+    limit = reports.ObservedFile(path="/etc/systemd/system/systemd-nspawn@web.service.d/50-nspawnpanel.conf", kind="dropin",
                               text="[Service]\nMemoryMax=1G\n", target=path)  # fmt: skip
-    odd = reports.FoundFile(
+    odd = reports.ObservedFile(
         path="/etc/systemd/nspawn/web.nspawn", kind="nspawn", text=f"[{word}]\n{word}={word}\n", target=path
     )
-    told = reports.FoundMachine(
+    told = reports.ObservedMachine(
         name="web", files=[odd, limit], unit_command=[word, "systemd-nspawn", f"--port={word}", f"--{word}", word],
         run_command=["systemd-nspawn", f"-{word}", f"--settings={word}", f"--machine={word}"], lacks={"MemoryMax": word},
     )  # fmt: skip
     for report in (
         reports.Inventory(host=facts, machines=[fact], partial=word),
-        reports.Found(machines=[told]),
+        reports.ObservedFiles(machines=[told]),
         reports.Heartbeat(trouble={word: word, "files": word, "loop": word, "spool": word}),
     ):
         assert voice.tell(report) == Taken.YES
-    assert Found.objects.get().told
+    assert ObservedFiles.objects.get().told
     job = make.job(orders.Start(name="web"), on=voice.host, state=JobState.SENT, sent_at=timezone.now())
     asks = [f"{MACHINE}confirm/{op}/" for op in ("poweroff", "reboot", "terminate")]
     more = (

@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from machines.contract import envelope, orders, reports
 from machines.contract.recipes import DebianRecipe
 from machines.contract.states import JobState, MachineState
-from machines.models import Event, Found, Host, Job, LogChunk, Machine, Revision
+from machines.models import Event, Host, Job, LogChunk, Machine, ObservedFiles, Revision
 from machines.panel.courier.intake import TAKE, Taken, take
 from machines.panel.logs import log_reader
 from tests import make
@@ -114,7 +114,7 @@ def test_what_a_job_said_at_once_is_written_at_once(voice, job, django_assert_ma
         reports.Command(job=job.uuid, argv=["machinectl", "start", "web"]), lines(job, 3, "three"),
         reports.Progress(job=job.uuid, fraction=0.5, note="half"),
     ]  # fmt: skip
-    text = voice.say(reports.Said(job=job.uuid, parts=parts))
+    text = voice.say(reports.JobOutput(job=job.uuid, parts=parts))
     with django_assert_max_num_queries(13):  # of them six for the three transactions, one for the host's key
         assert take(voice.host.id, [("1-0", text)]) == [Taken.YES]
     job.refresh_from_db()
@@ -131,7 +131,7 @@ def test_what_a_job_said_at_once_is_written_at_once(voice, job, django_assert_ma
 
 def test_what_is_said_in_thousands_of_lines_is_read_whole(voice, job):
     parts = [lines(job, 1 + 400 * n, *(f"{n}-{k}" for k in range(400))) for n in range(8)]
-    assert voice.tell(reports.Said(job=job.uuid, parts=parts)) is Taken.YES
+    assert voice.tell(reports.JobOutput(job=job.uuid, parts=parts)) is Taken.YES
     job.refresh_from_db()
     assert job.line_count == 3200
     assert [number for number, *_ in log_reader.after(job.pk, 1200)] == list(range(1201, 3201))
@@ -143,7 +143,7 @@ def test_a_lost_job_whose_machine_another_has_since_loses_no_line(voice, job):
     Job.objects.filter(pk=job.pk).update(state=JobState.LOST)
     other = make.job(orders.Poweroff(name=job.machine_name), on=voice.host, state=JobState.QUEUED)
     told = [
-        reports.Said(job=job.uuid, parts=[reports.Command(job=job.uuid, argv=["ls"]), lines(job, 1, "one")]),
+        reports.JobOutput(job=job.uuid, parts=[reports.Command(job=job.uuid, argv=["ls"]), lines(job, 1, "one")]),
         reports.Inventory(host=reports.HostFact(systemd=252), machines=[fact("new")], jobs=[job.uuid]),
         outcome(job),
     ]
@@ -408,36 +408,36 @@ def test_a_line_far_away_is_not_kept(voice, job):
 # --- files
 
 
-def found(name: str = "web", **fields) -> reports.Found:
-    return reports.Found(machines=[reports.FoundMachine(name=name, **fields)])
+def found(name: str = "web", **fields) -> reports.ObservedFiles:
+    return reports.ObservedFiles(machines=[reports.ObservedMachine(name=name, **fields)])
 
 
-def file(path: str = "/etc/systemd/nspawn/web.nspawn", text: str = "[Exec]\n", **fields) -> reports.FoundFile:
-    return reports.FoundFile(path=path, kind="nspawn", text=text, **fields)
+def file(path: str = "/etc/systemd/nspawn/web.nspawn", text: str = "[Exec]\n", **fields) -> reports.ObservedFile:
+    return reports.ObservedFile(path=path, kind="nspawn", text=text, **fields)
 
 
 def test_what_lies_on_the_host_is_kept_and_replaced(voice):
     voice.tell(reports.Observed(machines=[fact()]))
     assert voice.tell(found(files=[file()], shown={"MemoryMax": "512"}, needs_reload=True)) is Taken.YES
     machine = Machine.objects.get()
-    assert machine.found.counting.text == "[Exec]\n"
-    assert machine.found.needs_reload
+    assert machine.observed_files.counting.text == "[Exec]\n"
+    assert machine.observed_files.needs_reload
     voice.tell(found(files=[file("/run/systemd/nspawn/web.nspawn", "[Files]\n")]))
     machine = Machine.objects.get()
-    assert [f.path for f in machine.found.files] == ["/run/systemd/nspawn/web.nspawn"]
-    assert machine.found.shown == {}
+    assert [f.path for f in machine.observed_files.files] == ["/run/systemd/nspawn/web.nspawn"]
+    assert machine.observed_files.shown == {}
 
 
 def test_files_of_a_machine_nobody_knows_and_of_another_host_are_passed_over(voice):
     make.machine("web", on=make.host("beta"))
     assert voice.tell(found(files=[file()])) is Taken.YES
-    assert not Found.objects.exists()
+    assert not ObservedFiles.objects.exists()
 
 
 def test_a_nul_in_a_file_s_text_is_no_way_in(voice):
     voice.tell(reports.Observed(machines=[fact()]))
     voice.tell(found(files=[file(text="a\0b")]))
-    assert Machine.objects.get().found.counting.text == "a�b"
+    assert Machine.objects.get().observed_files.counting.text == "a�b"
 
 
 @pytest.mark.parametrize("load", ["inf", "-inf", "nan", "1e400", -1, 1e300])

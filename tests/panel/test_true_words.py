@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from machines.contract import orders, recipes
 from machines.contract.problems import BadValue
-from machines.models import Found, Machine, Revision
+from machines.models import Machine, ObservedFiles, Revision
 from machines.panel.forms.archives import BeginForm
 from machines.panel.orders import job_labels
 from machines.panel.pages import job_page, machine_page
@@ -71,7 +71,7 @@ def test_a_stopped_machine_with_a_foreign_limit_may_not_use_all_of_its_host(as_a
         "kind": "dropin",
         "form": "text",
     }
-    found = Found.objects.create(machine=web, told=[limit | {"text": "[Service]\nMemoryMax=300M\n"}])
+    found = ObservedFiles.objects.create(machine=web, told=[limit | {"text": "[Service]\nMemoryMax=300M\n"}])
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
     assert "300M" in page
     assert "from its next start, set outside the panel" in page
@@ -97,7 +97,7 @@ def test_of_several_drop_ins_the_one_that_wins_is_shown(as_admin, web):
         dropin("web", "40-mine.conf", "[Service]\nTasksMax=88\nCPUWeight=55\n"),
         dropin("web", "50-nspawnpanel.conf", "[Service]\nCPUWeight=66\n"),
     ]
-    Found.objects.create(machine=web, told=files)
+    ObservedFiles.objects.create(machine=web, told=files)
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
     assert '"mono">300M</span>' in page
     assert '"mono">88</span>' in page
@@ -127,7 +127,7 @@ def test_a_machine_started_by_hand_without_a_file_has_not_the_defaults_of_its_un
     """`systemd-nspawn -bD …` has the host's network, the unit has --network-veth."""
     words = ["systemd-nspawn", "-q", "--boot", "--directory=/var/lib/machines/web", "--machine=web"]
     Machine.objects.filter(pk=web.pk).update(state="running", unit="machine-web.scope", leader=7, run_command=words)
-    Found.objects.create(machine=web, told=[])
+    ObservedFiles.objects.create(machine=web, told=[])
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
     assert "web was started by hand" in page
     assert "no --network-veth" in page

@@ -174,7 +174,7 @@ class Executor:
         return MachineBusy(
             f"{name} is busy: another job ({first.op}, {first.id}) works on it.",
             hint="Wait for that job or cancel it.",
-            passing=True,
+            retryable=True,
         )
 
     @staticmethod
@@ -190,7 +190,7 @@ class Executor:
             said = f"Another job ({first.op}, {first.id}) is under way on this host."
         else:
             said = f"The images of this host are being moved into a new pool (job {first.id})."
-        return MachineBusy(said, hint="Wait for that job or cancel it.", passing=True)
+        return MachineBusy(said, hint="Wait for that job or cancel it.", retryable=True)
 
     # --- converging orders
 
@@ -326,7 +326,7 @@ class Executor:
             f"A worker of another version had taken the order “{row.op}”, which this one cannot read. It was not finished.",
             hint="Order it again.",
             code="order-unreadable",
-            passing=True,
+            retryable=True,
         )
         self._end(row.id, row.name, "failed", unknown)
 

@@ -304,7 +304,7 @@ class Units:
             self._end(row, *self._run_as_ordered(row))
         elif how == "":
             lost = Problem(
-                "The job was lost: the host was restarted while it ran.", code="job-lost", passing=True,
+                "The job was lost: the host was restarted while it ran.", code="job-lost", retryable=True,
             )  # fmt: skip
             self._end(row, "failed", lost.to_wire(), {})
         else:

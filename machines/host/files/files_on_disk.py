@@ -21,7 +21,7 @@ from machines.contract.configuration.command_line import CommandLine
 from machines.contract.names import MachineName
 from machines.contract.orders import UNREADABLE
 from machines.contract.problems import printable
-from machines.contract.reports import FILE_LIMIT, FoundFile
+from machines.contract.reports import FILE_LIMIT, ObservedFile
 from machines.host.system import guarded
 from machines.host.system.paths import Paths, unit_of
 
@@ -32,7 +32,7 @@ TEMPLATE = "systemd-nspawn@.service"
 
 def files(
     paths: Paths, name: MachineName, loaded: Iterable[str] = (), settings: "Places | None" = None
-) -> list[FoundFile]:
+) -> list[ObservedFile]:
     """Everything that says something about a machine, in the order of contract/reports.FoundMachine.
 
     `loaded` are drop-ins systemd itself names for the unit; those that our own rule does not find come first. `settings`
@@ -48,7 +48,7 @@ def files(
     return list(_within(ALL_FILES, found))
 
 
-def _within(budget: int, files: Iterable[FoundFile]) -> Iterator[FoundFile]:
+def _within(budget: int, files: Iterable[ObservedFile]) -> Iterator[ObservedFile]:
     """Without the texts that would make a report too long."""
     for file in files:
         budget -= len(json.dumps(file.text))
@@ -122,25 +122,25 @@ def _confs(folder: Path) -> list[Path]:
     return [folder / name for name in guarded.seen_names(folder) if name.endswith(".conf") and name[0] != "."]
 
 
-def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool = True) -> FoundFile:
+def read(path: Path, kind: Literal["nspawn", "unit", "dropin"], *, follow: bool = True) -> ObservedFile:
     """One file as it stands. What lies beside an image is not followed if it is a link: the image may be anybody's."""
     about: dict[str, Any] = {"path": printable(str(path))[:1000], "kind": kind}
     about["target"] = printable(target_of(path))[:1000]
     if kind == "unit" and is_masked(path):
-        return FoundFile(**about, form="masked")
+        return ObservedFile(**about, form="masked")
     try:
         there = guarded.contents(path, follow=follow)
     except OSError as error:
-        return FoundFile(**about, form="unreadable", error=guarded.reason(error), sha256=UNREADABLE)
+        return ObservedFile(**about, form="unreadable", error=guarded.reason(error), sha256=UNREADABLE)
     data, state = there.data, there.state
     about |= {"size": max(state.st_size, len(data)), "changed": max(0.0, state.st_mtime)}
     if not there.whole:
         too_long = f"It is larger than {guarded.SETTINGS_LIMIT // 1024} KiB."
-        return FoundFile(**about, form="unreadable", error=too_long, sha256=UNREADABLE)
+        return ObservedFile(**about, form="unreadable", error=too_long, sha256=UNREADABLE)
     if len(data) > FILE_LIMIT:
-        return FoundFile(**about, form="long", sha256=hashlib.sha256(data).hexdigest())
+        return ObservedFile(**about, form="long", sha256=hashlib.sha256(data).hexdigest())
     form, text = as_text(data)
-    return FoundFile(**about, form=form, text=text, sha256=hashlib.sha256(data).hexdigest() if data else "absent")
+    return ObservedFile(**about, form=form, text=text, sha256=hashlib.sha256(data).hexdigest() if data else "absent")
 
 
 def target_of(path: Path) -> str:

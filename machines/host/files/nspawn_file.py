@@ -110,7 +110,7 @@ class Prepared:
             if read_one(ready.file) not in {ready.before, ready.after}:
                 raise Problem(
                     f"{ready.file} was changed by somebody just now; it was left alone.", code="files-changed",
-                    passing=True, hint="Look at what is there now, then decide.",
+                    retryable=True, hint="Look at what is there now, then decide.",
                 )  # fmt: skip
         for ready in self._ready:
             _exchange(ready.file, ready.aside)

@@ -145,7 +145,7 @@ def memory(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     if ended and not died:
         raise Problem(
             "The load was ended by something other than the kernel's want of memory.", code="load-ended",
-            hint="Perhaps the machine was stopped meanwhile. Try again.", passing=True, details=ended,
+            hint="Perhaps the machine was stopped meanwhile. Try again.", retryable=True, details=ended,
         )  # fmt: skip
     peak = max(value for _, value in samples)
     return Trial(

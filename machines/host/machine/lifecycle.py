@@ -393,7 +393,9 @@ def _wait_for_stop(task: Task, name: MachineName, error: BusError) -> None:
     if "TransactionIsDestructive" not in error.name:
         raise error
     if time.time() > task.begun + _STOPPING:
-        raise Problem(f"{name} has been stopping for {_STOPPING:.0f} s.", code="machine-busy", passing=True) from error
+        raise Problem(
+            f"{name} has been stopping for {_STOPPING:.0f} s.", code="machine-busy", retryable=True
+        ) from error
     task.check_stop()
     time.sleep(0.1)
 

@@ -61,7 +61,7 @@ def locked(image: Path, name: str) -> Iterator[None]:
     except BlockingIOError as error:
         raise Problem(
             f"The image of {name} is in use: systemd-nspawn runs on it or machined works on it, under whatever name.",
-            code="image-busy", passing=True, hint=f"See who holds it: fuser -v {lock}",
+            code="image-busy", retryable=True, hint=f"See who holds it: fuser -v {lock}",
         ) from error  # fmt: skip
     finally:
         os.close(fd)
@@ -121,7 +121,7 @@ def _check_unused(image: Location) -> None:
     if users := _rooted(image.path):
         raise Problem(
             f"Processes of this host work inside the image of {image.name}: {_some(users)}.", code="image-busy",
-            passing=True, hint="End them first, or wait until they are done.",
+            retryable=True, hint="End them first, or wait until they are done.",
         )  # fmt: skip
     if links := _links_to(image.path):
         raise Problem(

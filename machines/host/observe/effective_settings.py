@@ -16,7 +16,7 @@ from typing import Any
 from machines.contract.configuration import compare_effective, limits
 from machines.contract.configuration.command_line import CommandLine, parse
 from machines.contract.names import MachineName
-from machines.contract.reports import AT_ONCE, Found, FoundFile, FoundMachine
+from machines.contract.reports import AT_ONCE, ObservedFile, ObservedFiles, ObservedMachine
 from machines.host.context.host_context import HostContext
 from machines.host.files import files_on_disk
 from machines.host.observe import command_line, inventory, proc_settings
@@ -34,7 +34,7 @@ _FAMILIES = {0: "", 2: "ipv4", 10: "ipv6"}
 _PROTOCOLS = {0: "", 6: "tcp", 17: "udp"}
 
 
-async def read(host: HostContext, names: Iterable[str]) -> tuple[list[FoundMachine], list[str]]:
+async def read(host: HostContext, names: Iterable[str]) -> tuple[list[ObservedMachine], list[str]]:
     """(these machines, those of them that could not be read); one that is gone is left out. Raises BusError when the bus
     does not answer."""
     lists = await inventory.read_what_answers(host)
@@ -47,10 +47,10 @@ async def read(host: HostContext, names: Iterable[str]) -> tuple[list[FoundMachi
             odd.append(name)
         elif isinstance(each, BaseException) and not isinstance(each, BusError):
             raise each
-    return [each for each in told if isinstance(each, FoundMachine)], odd
+    return [each for each in told if isinstance(each, ObservedMachine)], odd
 
 
-async def _one(host: HostContext, lists: Lists, name: MachineName) -> FoundMachine:
+async def _one(host: HostContext, lists: Lists, name: MachineName) -> ObservedMachine:
     machine, unit, (about, properties) = await inventory.machine_and_unit(host, lists, name)
     own = properties if unit == unit_of(name) and properties else await command_line.about(host.bus, name)
     image = lists.images.get(name)
@@ -74,7 +74,7 @@ class _Seen:
     beside: Path
 
 
-def _told(seen: _Seen) -> FoundMachine:
+def _told(seen: _Seen) -> ObservedMachine:
     about, properties = seen.about, seen.properties
     group = str(properties.get("ControlGroup", ""))
     up, leader = inventory.is_up(str(about.get("ActiveState", ""))), seen.machine.get("Leader")
@@ -83,7 +83,7 @@ def _told(seen: _Seen) -> FoundMachine:
     files = files_on_disk.files(
         seen.host.paths, seen.name, about.get("DropInPaths", []), files_on_disk.places(seen.name, line, seen.beside)
     )
-    return FoundMachine(
+    return ObservedMachine(
         name=seen.name,
         files=files,
         needs_reload=bool(about.get("NeedDaemonReload", False)),
@@ -111,7 +111,7 @@ def _inside(leader: int, machine: dict[str, Any], text: str) -> dict[str, str]:
         return {}
 
 
-def _counting(files: Iterable[FoundFile]) -> str:
+def _counting(files: Iterable[ObservedFile]) -> str:
     """The text of the .nspawn file that counts."""
     return next((file.text for file in files if file.kind == "nspawn" and file.form == "text"), "")
 
@@ -156,20 +156,20 @@ def _network(address: bytes, prefix: int) -> str:
     return str(ip_network((address, prefix), strict=False))
 
 
-def digest(machine: FoundMachine) -> str:
+def digest(machine: ObservedMachine) -> str:
     return hashlib.sha256(machine.model_dump_json().encode()).hexdigest()
 
 
-def reports(machines: Iterable[FoundMachine]) -> Iterator[Found]:
+def reports(machines: Iterable[ObservedMachine]) -> Iterator[ObservedFiles]:
     """As few reports as their bounds allow."""
-    batch: list[FoundMachine] = []
+    batch: list[ObservedMachine] = []
     size = 0
     for machine in machines:
         more = len(json.dumps(machine.model_dump(mode="json")))
         if batch and (len(batch) >= AT_ONCE or size + more > TOLD_AT_ONCE):
-            yield Found(machines=batch)
+            yield ObservedFiles(machines=batch)
             batch, size = [], 0
         batch.append(machine)
         size += more
     if batch:
-        yield Found(machines=batch)
+        yield ObservedFiles(machines=batch)

@@ -204,7 +204,7 @@ def allow_files(
     """Judge a machine's final .nspawn file and drop-in. Raises NotAllowed naming the rule.
 
     `found` are the texts of the files as they are on the host: a line that stands there already was written by
-    somebody with the right to, and passes the policy; but what gives root away (protection.py) does not. Paths are compared
+    somebody with the permission to, and passes the policy; but what gives root away (protection.py) does not. Paths are compared
     by where they lead: /srv/x may lead to /etc. `unit` is what the machine's unit runs.
     """
     known = {(e.section, e.key, e.value) for text in found for e in nspawn.parse(text).settings()}

@@ -104,7 +104,7 @@ def gather(job: UUID, parts: Sequence[Part]) -> list[AnyReport]:
             size = 0
         groups[-1].append(part)
         size += own
-    return [group[0] if len(group) == 1 else reports.Said(job=job, parts=group) for group in groups]
+    return [group[0] if len(group) == 1 else reports.JobOutput(job=job, parts=group) for group in groups]
 
 
 def _size(part: Part) -> int:

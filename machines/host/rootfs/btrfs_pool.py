@@ -276,7 +276,7 @@ def _switch(work: _Pool, undo: Undo) -> None:
     _check_nobody_runs(work)
     if _names(paths.machines) != work.names:
         raise Problem(
-            "Images came or went while they were copied.", code="images-changed", passing=True, hint="Try again."
+            "Images came or went while they were copied.", code="images-changed", retryable=True, hint="Try again."
         )
     task.run(["sync", "--file-system", "--", str(work.mounted)], timeout=600)
     _unmount(work)

@@ -128,7 +128,7 @@ def _check_still(building: Building, original: Original) -> None:
     if not state.is_gone or state.began != original.began:
         raise Problem(
             f"{state.name} was started while it was being copied, so the copy is thrown away.", code="machine-running",
-            hint="Power it off and clone it again.", passing=True,
+            hint="Power it off and clone it again.", retryable=True,
         )  # fmt: skip
 
 

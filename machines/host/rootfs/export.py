@@ -22,7 +22,7 @@ from machines.contract.configuration.command_line import TRUSTED, CommandLine
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets
-from machines.contract.reports import FoundFile
+from machines.contract.reports import ObservedFile
 from machines.host.context.host_context import HostContext, Task
 from machines.host.files import files_on_disk
 from machines.host.machine.lifecycle import Machine
@@ -157,7 +157,7 @@ def _settings(host: HostContext, task: Task, image: Location) -> Carried:
     return Carried(contract_nspawn.unmark(nspawn), contract_nspawn.unmark(limits))
 
 
-def _what_counts(host: HostContext, task: Task, file: FoundFile, line: CommandLine) -> str:
+def _what_counts(host: HostContext, task: Task, file: ObservedFile, line: CommandLine) -> str:
     """Of a .nspawn file the text that has an effect."""
     if not line.reads_files:
         task.output.line(f"{file.path} stays here: the machine's unit reads no settings file.")
@@ -170,7 +170,7 @@ def _what_counts(host: HostContext, task: Task, file: FoundFile, line: CommandLi
     return text
 
 
-def _text_of(task: Task, file: FoundFile) -> str:
+def _text_of(task: Task, file: ObservedFile) -> str:
     if file.form == "text":
         return file.text
     task.output.line(f"{file.path} cannot be taken along: {file.error or 'it is too long, or no text'}.", "e")
@@ -245,7 +245,7 @@ def _explained(failed: CommandFailed, file: Path, limit: int, *, short: bool) ->
         )  # fmt: skip
     if "file changed as we read it" in failed.tail or "File removed before" in failed.tail:
         return Problem(
-            "Files of the machine changed while they were packed.", code="image-changed", passing=True,
+            "Files of the machine changed while they were packed.", code="image-changed", retryable=True,
             details=failed.tail, hint="See that nothing on the host writes into it, and try again.",
         )  # fmt: skip
     return failed

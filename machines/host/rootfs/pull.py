@@ -205,7 +205,7 @@ def explain(
             code="image-not-found", hint="Check the address.", details=text[-4000:],
         )  # fmt: skip
     return Problem(
-        f"The image could not be fetched: {away[0] if away else _last(text) or failed.message}.", code="image-unreachable", passing=True,
+        f"The image could not be fetched: {away[0] if away else _last(text) or failed.message}.", code="image-unreachable", retryable=True,
         hint="Try again; if it stays, look at the network, proxy and DNS of this host.", details=text[-4000:],
     )  # fmt: skip
 

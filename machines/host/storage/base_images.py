@@ -216,7 +216,7 @@ def copy(paths: Paths, task: Task, base: Base, tree: Path) -> None:
         if os.path.lexists(source):
             raise
         raise Problem(
-            "The base was removed while it was being copied.", code="base-gone", passing=True,
+            "The base was removed while it was being copied.", code="base-gone", retryable=True,
             hint="Try again; the recipe is then built anew.",
         ) from None  # fmt: skip
     with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from machines.contract.configuration.validate import Finding
 from machines.contract.orders import Apply
 from machines.contract.problems import Problem
 from machines.contract.states import JobState
-from machines.models import BindMount, Found, Job, Machine, PortForward, Revision, User
+from machines.models import BindMount, Job, Machine, ObservedFiles, PortForward, Revision, User
 from machines.models.found import ETC
 from machines.models.revision import LIMITS, PLAIN, SWITCHES, WORDS, as_settings, bind_rows, port_rows, sha256
 from machines.panel.configs.diffs import Files
@@ -108,7 +108,7 @@ def found(machine: Machine, draft: Revision | None) -> Files | None:
 
 
 def _told(machine: Machine, draft: Revision) -> Files | None:
-    told = Found.objects.filter(machine=machine).first()
+    told = ObservedFiles.objects.filter(machine=machine).first()
     if told is None or draft.state != Revision.State.DRAFT or not has_arrived(machine, told):
         return None
     ours = f"{ETC}{machine.name}.nspawn"

@@ -14,7 +14,7 @@ from machines.contract.configuration import carried, limits, nspawn
 from machines.contract.configuration.carried import Remark
 from machines.contract.orders import Build
 from machines.contract.problems import Problem
-from machines.models import Archive, BindMount, Found, Job, Machine, PortForward, Revision
+from machines.models import Archive, BindMount, Job, Machine, ObservedFiles, PortForward, Revision
 from machines.models.revision import as_settings, bind_rows, port_rows
 from machines.panel.configs.diffs import Files
 
@@ -113,7 +113,7 @@ def of_machine(machine: Machine) -> Copied:
     """What holds of a machine on its host, as a clone on that host may have it."""
     notes: list[str] = []
     ignored: list[Remark]
-    found = Found.objects.filter(machine=machine).first()
+    found = ObservedFiles.objects.filter(machine=machine).first()
     if not machine.next_command.reads_files:
         notes.append(f"The unit of {machine.name} reads no .nspawn file, so only limits are taken over.")
         files, ignored = _on_disk(machine, found, notes)
@@ -134,7 +134,7 @@ def _is_as_applied(machine: Machine) -> bool:
     return machine.applied is not None and not machine.applied.found_in and not machine.differs
 
 
-def _on_disk(machine: Machine, found: Found | None, notes: list[str]) -> tuple[Files, list[Remark]]:
+def _on_disk(machine: Machine, found: ObservedFiles | None, notes: list[str]) -> tuple[Files, list[Remark]]:
     if found is None:
         if machine.fingerprint != "absent.absent":
             notes.append(f"{machine.host} has files for {machine.name} whose texts the panel does not have yet.")
@@ -149,7 +149,7 @@ def _on_disk(machine: Machine, found: Found | None, notes: list[str]) -> tuple[F
     return Files(text, nspawn.unmark(ours.text) if ours and ours.is_plain else ""), ignored
 
 
-def _all_limits(machine: Machine, ours: str, found: Found | None, notes: list[str]) -> str:
+def _all_limits(machine: Machine, ours: str, found: ObservedFiles | None, notes: list[str]) -> str:
     """The limits of all drop-ins of this machine, as systemd adds them up."""
     held: dict[str, str] = {}
     for file in found.dropins if found else []:

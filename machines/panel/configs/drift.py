@@ -15,7 +15,7 @@ from machines.contract import orders
 from machines.contract.configuration import nspawn
 from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.problems import Problem
-from machines.models import Event, Found, Job, Machine, Revision, User
+from machines.models import Event, Job, Machine, ObservedFiles, Revision, User
 from machines.models.found import ETC, File
 from machines.models.revision import FOUND_ON_DISK
 from machines.panel.orders import dispatch
@@ -44,7 +44,7 @@ def is_drifted(machine: Machine, nspawn_sha256: str, limits_sha256: str, applyin
     return machine.drifted or machine.name not in applying
 
 
-def has_moved(machine: Machine, found: Found) -> bool:
+def has_moved(machine: Machine, found: ObservedFiles) -> bool:
     """Whether a file that was taken over from another place than ours is not as it was any more."""
     applied, file = machine.applied, found.counting
     if applied is None or not applied.found_in:
@@ -56,7 +56,7 @@ def adopt(machine: Machine, *, by: User, seen: str) -> Revision:
     """Make what is on the host the applied revision. Raises Changed, and Problem when it cannot be kept as it is."""
     with transaction.atomic():
         fresh = _locked(machine, seen)
-        found = Found.objects.filter(machine=fresh).first()
+        found = ObservedFiles.objects.filter(machine=fresh).first()
         file, ours = (found.counting, found.ours) if found else (None, None)
         _check_arrived(fresh, file, ours)
         now = timezone.now()
@@ -100,7 +100,7 @@ def _is_same(machine: Machine, file: File | None, ours: File | None) -> bool:
     return (in_place, ours.sha256 if ours else ABSENT) == (machine.nspawn_sha256, machine.limits_sha256)
 
 
-def has_arrived(machine: Machine, found: Found) -> bool:
+def has_arrived(machine: Machine, found: ObservedFiles) -> bool:
     """Whether the texts told are those whose sums the machine's row has: both travel in reports of their own."""
     return _is_same(machine, found.counting, found.ours)
 

@@ -18,7 +18,7 @@ from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.setting import Setting
 from machines.contract.names import unit_of
 from machines.contract.orders import ABSENT
-from machines.models import Found, Host, Machine
+from machines.models import Host, Machine, ObservedFiles
 from machines.models.found import ETC, File
 from machines.models.machine import MachineQuerySet
 from machines.panel.configs.diffs import Files
@@ -82,7 +82,7 @@ def flag_of(reason: Reason | None) -> Flag:
 # --- how many
 
 
-def count(machine: Machine, found: Found | None) -> int:
+def count(machine: Machine, found: ObservedFiles | None) -> int:
     """How many settings are not in effect, as the machine's page shows them."""
     if found is None or is_arriving(machine, found):
         return 0
@@ -97,7 +97,7 @@ def recount(number: int) -> None:
     """Keep in a machine's row how many of its settings are not in effect, as its page counts them. To be called in the
     transaction that changes what DEPENDS_ON names, or what its host has told of its files."""
     machine = Machine.objects.select_related("host", "applied").get(pk=number)
-    _keep(machine, count(machine, Found.objects.filter(machine=number).first()))
+    _keep(machine, count(machine, ObservedFiles.objects.filter(machine=number).first()))
 
 
 def _keep(machine: Machine, number: int) -> None:
@@ -106,19 +106,19 @@ def _keep(machine: Machine, number: int) -> None:
 
 
 def mark() -> int:
-    """A new value of Found.stale: another than any before."""
+    """A new value of ObservedFiles.stale: another than any before."""
     return time.monotonic_ns() // 1000 % 2**31 or 1
 
 
 def put_off(machines: MachineQuerySet) -> None:
     """To be counted soon, by catch_up(): it takes milliseconds for each, in which nobody else could write in SQLite."""
-    Found.objects.filter(machine__in=machines.values("pk")).update(stale=mark())
+    ObservedFiles.objects.filter(machine__in=machines.values("pk")).update(stale=mark())
 
 
 def catch_up(host: Host | None = None, seconds: float = CATCH_UP_SECONDS) -> None:
     """Count what was put off, of one host or of all, as far as the time goes; each in a short transaction of its own."""
     until = time.monotonic() + seconds
-    waiting = Found.objects.filter(stale__gt=0, **({"machine__host": host} if host else {}))
+    waiting = ObservedFiles.objects.filter(stale__gt=0, **({"machine__host": host} if host else {}))
     for number in list(waiting.values_list("pk", flat=True)[:CAUGHT_UP_AT_ONCE]):
         if time.monotonic() > until:
             return
@@ -126,19 +126,21 @@ def catch_up(host: Host | None = None, seconds: float = CATCH_UP_SECONDS) -> Non
 
 
 def _catch_up(number: int) -> None:
-    found = Found.objects.select_related("machine__host", "machine__applied").filter(pk=number).first()
+    found = ObservedFiles.objects.select_related("machine__host", "machine__applied").filter(pk=number).first()
     if found is None:
         return
     counted = count(found.machine, found)
     with transaction.atomic():
         _keep(found.machine, counted)
-        Found.objects.filter(pk=number, stale=found.stale).update(stale=0)  # else it was put off again meanwhile
+        ObservedFiles.objects.filter(pk=number, stale=found.stale).update(
+            stale=0
+        )  # else it was put off again meanwhile
 
 
 # --- of a machine as a whole
 
 
-def is_arriving(machine: Machine, found: Found) -> bool:
+def is_arriving(machine: Machine, found: ObservedFiles) -> bool:
     """Whether our own files were just written and their texts are still on their way: their sums were told already."""
     applied, file, ours = machine.applied, found.counting, found.ours
     if applied is None or machine.differs or any(each and not each.is_plain for each in (file, ours)):
@@ -253,7 +255,7 @@ class SettingCase:
         return later and (self.machine.restart_needed or self.machine.applied is None)
 
 
-def settings(machine: Machine, found: Found) -> Iterator[SettingCase]:
+def settings(machine: Machine, found: ObservedFiles) -> Iterator[SettingCase]:
     """Every setting there is, and those of the file that systemd does not know."""
     line, file = machine.command, found.counting
     disk = _by_key(file.text if file and file.is_plain else "")
@@ -300,7 +302,7 @@ class LimitCase:
     """One property of a machine's unit: asked for by us, said by the unit's files in the order they are read, and in force."""
 
     machine: Machine
-    found: Found
+    found: ObservedFiles
     key: str
     asked: str
     said: list[Said]
@@ -385,7 +387,7 @@ class LimitCase:
         return Reason.KERNEL_DIFFERS if self.in_force != self.shown else Reason.SET_ON_UNIT
 
 
-def unit_limits(machine: Machine, found: Found) -> Iterator[LimitCase]:
+def unit_limits(machine: Machine, found: ObservedFiles) -> Iterator[LimitCase]:
     """Every property there is."""
     asked = limits.read(machine.applied.limits_text) if machine.applied else {}
     files = [file for file in found.files if file.kind != "nspawn" and file.is_plain]
@@ -403,7 +405,7 @@ def _bare(key: str, shown: str) -> str:
 # --- before it is taken over
 
 
-def there(found: Found | None) -> Files:
+def there(found: ObservedFiles | None) -> Files:
     """Both files as they are on the host, without our first line."""
     file, ours = (found.counting, found.ours) if found else (None, None)
     return Files(nspawn.unmark(file.text) if file else "", nspawn.unmark(ours.text) if ours else "")

@@ -10,7 +10,7 @@ from django.db import transaction
 from machines.contract import orders
 from machines.contract.configuration import limits, nspawn
 from machines.contract.problems import Problem
-from machines.models import Found, Job, Machine, Revision, User
+from machines.models import Job, Machine, ObservedFiles, Revision, User
 from machines.models.found import File
 from machines.models.revision import bind_rows, port_rows
 from machines.panel.configs import drafts, drift
@@ -28,7 +28,7 @@ class Leftover:
     same: bool
 
 
-def read(machine: Machine, found: Found) -> list[Leftover]:
+def read(machine: Machine, found: ObservedFiles) -> list[Leftover]:
     ours = limits.read(found.ours.text) if found.ours else {}
     made = []
     for file in found.dropins:
@@ -48,7 +48,7 @@ def _only_limits(file: File) -> bool:
 
 def _seen(machine: Machine, paths: Sequence[str], sums: Sequence[str]) -> list[Leftover]:
     """Those of these files that are still as the person saw them. Raises Changed when one is not."""
-    found = Found.objects.filter(machine=machine).first()
+    found = ObservedFiles.objects.filter(machine=machine).first()
     there = {each.file.path: each for each in read(machine, found)} if found else {}
     wanted = [there[path] for path in paths if path in there]
     if not wanted or [each.file.sha256 for each in wanted] != list(sums):

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from machines.contract.permissions import Right, authorize
+from machines.contract.permissions import Permission, authorize
 from machines.contract.problems import Problem
 from machines.models import GroupMember, Job, JobGroup, Machine, Preset, PresetUse, User
 from machines.panel.configs import drafts, presets
@@ -35,9 +35,9 @@ def roll_out(
 
     Raises NotAllowed, and Problem when no machine was chosen.
     """
-    authorize(by.role, Right.CONFIGURE)
+    authorize(by.role, Permission.CONFIGURE)
     if restart:
-        authorize(by.role, Right.OPERATE)
+        authorize(by.role, Permission.OPERATE)
     chosen = list(machines)[:MOST]
     if not chosen:
         raise Problem("Choose at least one machine.")

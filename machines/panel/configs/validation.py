@@ -11,7 +11,7 @@ from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.syntax_check import Remark
 from machines.contract.configuration.validate import Facts, Finding
 from machines.contract.states import MachineState
-from machines.models import Found, Host, Machine, PortForward
+from machines.models import Host, Machine, ObservedFiles, PortForward
 from machines.models.found import OURS
 from machines.panel.configs.diffs import Files
 from machines.panel.hosts import host_facts
@@ -121,7 +121,9 @@ def _machines(host: Host) -> Iterator[tuple[str, nspawn.Document]]:
     its unit's command line."""
     every = Machine.objects.listed().on(host).exclude(applied=None, state=MachineState.MISSING)
     mine = list(every.select_related("applied").order_by("pk")[:NEIGHBOURS])
-    found = {each.machine_id: each.counting for each in Found.objects.filter(machine__in=mine, machine__applied=None)}
+    found = {
+        each.machine_id: each.counting for each in ObservedFiles.objects.filter(machine__in=mine, machine__applied=None)
+    }
     for machine in mine:
         file = found.get(machine.pk)
         text = machine.applied.nspawn_text if machine.applied else file.text if file and file.is_plain else ""

@@ -292,7 +292,7 @@ class Courier:
 
     def ask_for_files(self, now: datetime) -> None:
         """Machines whose files nobody has told of: that report was lost, or came before the machine was known."""
-        bare = Machine.objects.listed().filter(found=None, changed_at__lte=now - FILES_AFTER)
+        bare = Machine.objects.listed().filter(observed_files=None, changed_at__lte=now - FILES_AFTER)
         bare = bare.exclude(state__in=[MachineState.UNKNOWN, MachineState.MISSING])
         for host in Host.objects.awake(now).filter(pk__in=bare.values("host")):
             if _is_due(self._asked.get(host.pk, SOME_TIME_AGO), FILES_AGAIN, now):

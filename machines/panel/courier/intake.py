@@ -25,7 +25,7 @@ from machines.contract import envelope, reports
 from machines.contract.orders import Runs, kind_of
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState
-from machines.models import Event, Found, Host, Job, LogChunk, Machine
+from machines.models import Event, Host, Job, LogChunk, Machine, ObservedFiles
 from machines.panel.configs import drift, effective_settings
 from machines.panel.courier import completion, machine_facts
 from machines.panel.hosts import budgets, clocks, epochs, freshness, resync
@@ -39,7 +39,7 @@ KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in it
 REFUSALS_PER_HOUR = 20
 RECONCILED_AT_ONCE = 100  # jobs; the next inventory brings the next ones
 PUTS_OFF = frozenset(
-    {"inventory", "observed", "found", "outcome"}
+    {"inventory", "observed", "observed_files", "outcome"}
 )  # after these something may wait for holds.catch_up()
 OPEN_SECONDS = 0.3  # reports that are verified and read at once, before the transaction
 GIVE_WAY_AFTER, GIVE_WAY_AT_MOST = 0.02, 0.15
@@ -373,7 +373,7 @@ def _part(host: Host, report: reports.Part, jobs: Jobs) -> None:
     _say(host, jobs.get(report.job), [report], jobs)
 
 
-def _said(host: Host, report: reports.Said, jobs: Jobs) -> None:
+def _said(host: Host, report: reports.JobOutput, jobs: Jobs) -> None:
     _say(host, jobs.get(report.job), report.parts, jobs)
 
 
@@ -555,28 +555,28 @@ def _check_distinct(facts: Sequence[reports.MachineFact]) -> None:
         raise ValueError("A machine is told of twice.")
 
 
-def _found(host: Host, report: reports.Found, _: Jobs) -> None:
+def _found(host: Host, report: reports.ObservedFiles, _: Jobs) -> None:
     """What lies on the host for machines it has told of, and what holds of them."""
     told = {each.name: each for each in report.machines}
     rows = Machine.objects.on(host).filter(name__in=told).select_related("applied").order_by("pk")
     machines = list(rows.select_for_update(no_key=True, of=("self",)))
     free = budgets.free_for_files(host, [machine.pk for machine in machines])
-    kept, changed = list[Found](), list[Machine]()
+    kept, changed = list[ObservedFiles](), list[Machine]()
     for machine in machines:
-        found = Found(machine=machine, **_as_found(told[machine.name]))
+        found = ObservedFiles(machine=machine, **_as_found(told[machine.name]))
         if found.size > free:
             continue
         free -= found.size
         kept.append(found)
         if _take_commands(machine, told[machine.name], found):
             changed.append(machine)
-    Found.objects.bulk_create(kept, update_conflicts=True, unique_fields=["machine"], update_fields=FOUND)
+    ObservedFiles.objects.bulk_create(kept, update_conflicts=True, unique_fields=["machine"], update_fields=FOUND)
     columns = ["unit_command", "run_command", "drifted", "changed_at"]
     Machine.objects.bulk_create(changed, update_conflicts=True, unique_fields=["id"], update_fields=columns)
     budgets.note_files(host, [found.machine_id for found in kept], [machine.pk for machine in machines])
 
 
-def _take_commands(machine: Machine, told: reports.FoundMachine, found: Found) -> bool:
+def _take_commands(machine: Machine, told: reports.ObservedMachine, found: ObservedFiles) -> bool:
     """Keep in a machine's row what follows from its files. False where it says so already."""
     facts: dict[str, Any] = {"unit_command": told.unit_command, "run_command": told.run_command}
     if machine.applied and machine.applied.found_in:
@@ -592,7 +592,7 @@ def _take_commands(machine: Machine, told: reports.FoundMachine, found: Found) -
 FOUND = ("told", "needs_reload", "shown", "kernel", "lacks", "inside", "at", "size", "stale")
 
 
-def _as_found(told: reports.FoundMachine) -> dict[str, Any]:
+def _as_found(told: reports.ObservedMachine) -> dict[str, Any]:
     columns = told.model_dump(mode="json", exclude={"name", "files", "unit_command", "run_command"})
     files = [file.model_dump(mode="json") for file in told.files]
     size = len(json.dumps([columns, files], ensure_ascii=False))
@@ -663,12 +663,12 @@ def _why_refused(host: Host, report: reports.Refused) -> Problem:
 
 TAKE: dict[str, Callable[[Host, Any, Jobs], None]] = {
     "accepted": _accepted,
-    "said": _said,
+    "job_output": _said,
     **dict.fromkeys(("phase", "progress", "command", "lines"), _part),
     "outcome": _outcome,
     "observed": _observed,
     "inventory": _inventory,
-    "found": _found,
+    "observed_files": _found,
     "heartbeat": _heartbeat,
     "refused": _refused,
 }

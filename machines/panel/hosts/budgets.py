@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from machines.contract.quantities import size
 from machines.contract.reports import Line
-from machines.models import Found, Host, Job, Machine
+from machines.models import Host, Job, Machine, ObservedFiles
 from machines.models.host import HostQuerySet
 
 # Reports that say in a few words how a job or a host is; all others are left out when the day's budget is spent
@@ -126,7 +126,7 @@ def free_places(host: Host) -> int:
 
 def free_for_files(host: Host, but: list[int]) -> int:
     """Characters that may still be told of files, beside those of other machines than these."""
-    kept = Found.objects.filter(machine__host=host).exclude(machine__in=but).aggregate(all=Sum("size"))["all"]
+    kept = ObservedFiles.objects.filter(machine__host=host).exclude(machine__in=but).aggregate(all=Sum("size"))["all"]
     return max(0, int(settings.FILES_PER_HOST) - (kept or 0))
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.models import Host, Machine, User
 
 GIB = 1024**3
@@ -39,7 +39,7 @@ class Room:
 
 def is_offered(host: Host, user: User) -> bool:
     """Where every machine is a full copy, to people who may change hosts."""
-    return host.facts.get("pool_type") == "ext4" and user.may(Right.ADMINISTER)
+    return host.facts.get("pool_type") == "ext4" and user.may(Permission.ADMINISTER)
 
 
 def room(host: Host) -> Room:

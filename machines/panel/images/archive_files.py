@@ -153,7 +153,7 @@ def _open(archive: UUID) -> Iterator[int]:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd
     except BlockingIOError:
-        raise Problem("Another part is being written.", code="archive-busy", passing=True) from None
+        raise Problem("Another part is being written.", code="archive-busy", retryable=True) from None
     finally:
         os.close(fd)
 

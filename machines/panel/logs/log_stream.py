@@ -28,7 +28,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.models import Job, StreamPlace
 from machines.panel.logs import log_lines, log_reader
 
@@ -109,7 +109,7 @@ def still_allowed(session_key: str | None) -> bool:
     request = HttpRequest()
     request.session = import_string(f"{settings.SESSION_ENGINE}.SessionStore")(session_key)
     user = get_user(request)
-    return user.is_authenticated and user.may(Right.SEE)
+    return user.is_authenticated and user.may(Permission.VIEW)
 
 
 @dataclass

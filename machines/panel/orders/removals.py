@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from machines.contract import orders, quantities
-from machines.models import Found, Job, Machine, User
+from machines.models import Job, Machine, ObservedFiles, User
 from machines.models.machine import POOL
 from machines.panel.orders import dispatch
 
@@ -54,7 +54,7 @@ def what_goes(machine: Machine) -> list[str]:
 
 
 def _files(machine: Machine) -> str:
-    found = Found.objects.filter(machine=machine).first()
+    found = ObservedFiles.objects.filter(machine=machine).first()
     own = f"systemd-nspawn@{machine.name}.service"
     files = found.files if found else []
     mine = [file for file in files if file.kind == "nspawn" or own in file.path]

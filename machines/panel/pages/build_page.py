@@ -11,7 +11,7 @@ from django.urls import reverse
 from pydantic import TypeAdapter, ValidationError
 
 from machines.contract.orders import RECIPE_OPS, kind_of
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, Recipe, title_of
 from machines.contract.reports import LATEST
@@ -73,7 +73,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         return {}
     version, recipe = job.recipe_version, job.order.get("recipe") or {}
     kind = recipe.get("kind", "debian")
-    may_build, good = request.user.may(Right.BUILD), job.state == JobState.SUCCEEDED
+    may_build, good = request.user.may(Permission.BUILD), job.state == JobState.SUCCEEDED
     return {
         "unverified": recipe.get("verify") == "none",
         "saved": version,

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from machines.contract.configuration import nspawn
-from machines.contract.permissions import Right
-from machines.models import Found, Machine, Revision
+from machines.contract.permissions import Permission
+from machines.models import Machine, ObservedFiles, Revision
 from machines.models.found import ETC
 from machines.panel.configs import diffs, drafts, effective_settings
 from machines.panel.hosts import host_facts
@@ -26,11 +26,11 @@ def context(request: PanelRequest, machine: Machine, draft: Revision | None, her
         "draft": draft,
         "holder": drafts.holder(draft),
         "seen": drafts.stamp(machine, draft),
-        "may_configure": request.user.may(Right.CONFIGURE),
+        "may_configure": request.user.may(Permission.CONFIGURE),
         "here": here,
         "unit_words": unit_words(machine),
         "hand_words": hand_words(machine),
-        "links": links(machine, Found.objects.filter(machine=machine).first()) if here == "config" else [],
+        "links": links(machine, ObservedFiles.objects.filter(machine=machine).first()) if here == "config" else [],
     }
 
 
@@ -75,7 +75,7 @@ class Link:
         return self.target == "/dev/null"
 
 
-def links(machine: Machine, found: Found | None) -> list[Link]:
+def links(machine: Machine, found: ObservedFiles | None) -> list[Link]:
     """Those of both files that are links, as its host has told; a host never puts a file in the place of a link."""
     mine = {f"{ETC}{machine.name}.nspawn", dropin_path(machine)}
     files = [file for file in found.files if file.target and file.path in mine] if found else []

@@ -7,7 +7,7 @@ from typing import Any
 from machines.contract.configuration import findings
 from machines.contract.configuration.findings import FIX_TITLES, GROUPS, NETWORK, WORDS, Finding, Level
 from machines.contract.orders import Diagnose, Fix
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue
 from machines.contract.states import JobState
 from machines.models import Host, Job
@@ -74,8 +74,8 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
         "running_doing": operations.of(latest.op).doing if latest else "",
         "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,
         "failed_what": operations.of(latest.op).title if latest else "",
-        "may_operate": request.user.may(Right.OPERATE),
-        "may_mend": request.user.may(Right.ADMINISTER),
+        "may_operate": request.user.may(Permission.OPERATE),
+        "may_mend": request.user.may(Permission.ADMINISTER),
         "fragment": responses.wants_fragment(request),
     }
     unfinished = layout.running_jobs(request)

@@ -14,7 +14,7 @@ from machines.contract.configuration import command_line, compare_effective, lim
 from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.setting import Group
 from machines.contract.names import unit_of
-from machines.models import Found, Machine
+from machines.models import Machine, ObservedFiles
 from machines.models.found import ETC, RUN, File
 from machines.panel.configs import diffs, drafts, drift, effective_settings, external_limits
 from machines.panel.configs.effective_settings import (
@@ -85,7 +85,7 @@ class EffectiveSettings:
         return sum(row.flag == Flag.WAITS for row in self.rows)
 
 
-def read(machine: Machine, found: Found | None, *, everything: bool = False) -> EffectiveSettings:
+def read(machine: Machine, found: ObservedFiles | None, *, everything: bool = False) -> EffectiveSettings:
     """`everything` adds the settings that nobody has set."""
     if found is None:
         return EffectiveSettings()
@@ -101,7 +101,7 @@ def read(machine: Machine, found: Found | None, *, everything: bool = False) -> 
     return EffectiveSettings([(name, rows) for name, rows in sections if rows], list(_alarms(machine, found)))
 
 
-def context(machine: Machine, found: Found | None, *, everything: bool) -> dict[str, Any]:
+def context(machine: Machine, found: ObservedFiles | None, *, everything: bool) -> dict[str, Any]:
     """What the page says beside its frame."""
     there, applied = effective_settings.there(found), drafts.files(machine.applied)
     return {
@@ -135,7 +135,7 @@ def _shown(files: Sequence[File]) -> Iterator[tuple[File, str, str]]:
 # --- about the whole
 
 
-def _alarms(machine: Machine, found: Found) -> Iterator[Alarm]:
+def _alarms(machine: Machine, found: ObservedFiles) -> Iterator[Alarm]:
     unit = unit_of(machine.name)
     if is_by_hand(machine):
         yield Alarm(
@@ -165,7 +165,7 @@ def _alarms(machine: Machine, found: Found) -> Iterator[Alarm]:
         )
 
 
-def _alarms_of_command(machine: Machine, found: Found) -> Iterator[Alarm]:
+def _alarms_of_command(machine: Machine, found: ObservedFiles) -> Iterator[Alarm]:
     """What its command line has to do with it, where it is not the stock unit's."""
     line = machine.command
     if not line.is_known:
@@ -193,7 +193,7 @@ def _alarms_of_command(machine: Machine, found: Found) -> Iterator[Alarm]:
         yield Alarm("The unit’s command line has changed since it was started; that takes effect on the next start.")
 
 
-def _who_says(machine: Machine, found: Found) -> str:
+def _who_says(machine: Machine, found: ObservedFiles) -> str:
     """The file that sets it, as far as one does."""
     if is_by_hand(machine):
         return "It was started with"

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from machines.contract.orders import kind_of
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.quantities import size
 from machines.contract.states import JobState
 from machines.models import Archive, Job, Machine
@@ -71,15 +71,15 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "operation": operation,
         "what": operation.of(job.machine_name),
         "machine_url": machine_url(job.host.name, job.machine_name) if getattr(job, "has_machine", False) else "",
-        "archive": _archive(job) if request.user.may(Right.BUILD) else None,
-        "again_url": _again_url(job) if request.user.may(Right.BUILD) else "",
+        "archive": _archive(job) if request.user.may(Permission.BUILD) else None,
+        "again_url": _again_url(job) if request.user.may(Permission.BUILD) else "",
         "host_url": host_url(job.host.name),
         "why": wait.reason(job.state, now),
         "begun": job.started_at or job.accepted_at,
         "phases": phases(job, now),
         "cancelling": bool(job.cancel_asked_at) and not job.is_final,
-        "may_cancel": job.can_be_cancelled and request.user.may(Right.OPERATE),
-        "may_operate": request.user.may(Right.OPERATE),
+        "may_cancel": job.can_be_cancelled and request.user.may(Permission.OPERATE),
+        "may_operate": request.user.may(Permission.OPERATE),
         "may_retry": job.can_be_retried and may,
         "secrets_gone": operation.makes_machine
         and job.finished_at is not None
@@ -88,7 +88,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
         "log_cut": budgets.why_cut(job),
         "result_url": _result_url(job),
-        "draft_url": _draft_url(job) if request.user.may(Right.CONFIGURE) else "",
+        "draft_url": _draft_url(job) if request.user.may(Permission.CONFIGURE) else "",
         "needs_restart": operation.applies_draft
         and job.state == JobState.SUCCEEDED
         and getattr(job, "needs_restart", False),

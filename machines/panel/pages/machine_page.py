@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from machines.contract.configuration import compare_effective, limits, nspawn
 from machines.contract.orders import ABSENT
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.states import JobState, MachineState
-from machines.models import Found, Job, Machine, Revision
+from machines.models import Job, Machine, ObservedFiles, Revision
 from machines.models.revision import LIMITS, bind_rows, port_rows
 from machines.panel.configs import validation
 from machines.panel.forms.configs import FILE_MODES
@@ -48,7 +48,7 @@ def load(host: str, name: str) -> Machine:
     machines = (
         Machine.objects.listed()
         .select_related("host", "applied")
-        .annotate(has_draft=Exists(drafts), told_of_files=F("found__told"), **ORIGIN)
+        .annotate(has_draft=Exists(drafts), told_of_files=F("observed_files__told"), **ORIGIN)
     )
     machine = machines.filter(host__name=host, name=name).first()
     if machine is None:
@@ -135,10 +135,10 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "can_remove": not state.is_up and state != MachineState.MISSING and not machine.image_is_fixed,
         "removed_elsewhere": machine.image_is_elsewhere,
         "fixed": FIXED_BECAUSE.get(machine.read_only_by, ""),
-        "may_operate": request.user.may(Right.OPERATE),
-        "may_configure": request.user.may(Right.CONFIGURE),
-        "may_remove": request.user.may(Right.REMOVE),
-        "may_build": request.user.may(Right.BUILD),
+        "may_operate": request.user.may(Permission.OPERATE),
+        "may_configure": request.user.may(Permission.CONFIGURE),
+        "may_remove": request.user.may(Permission.REMOVE),
+        "may_build": request.user.may(Permission.BUILD),
     }
 
 
@@ -201,7 +201,7 @@ def _outside(machine: Machine) -> dict[str, str] | None:
     if told is None:
         return None
     held: dict[str, str] = {}
-    for file in Found(machine=machine, told=told).dropins:  # the last one wins, ours too
+    for file in ObservedFiles(machine=machine, told=told).dropins:  # the last one wins, ours too
         said = limits.read(file.text) if file.is_plain else {}
         held = {key: value for key, value in held.items() if key not in said} | ({} if file.is_ours else said)
     return held

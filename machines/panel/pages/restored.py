@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from machines.contract.permissions import Right, authorize
+from machines.contract.permissions import Permission, authorize
 from machines.contract.problems import Problem
 from machines.contract.states import UNFINISHED_JOB_STATES, JobState, MachineState
 from machines.models import Epoch, Event, GroupMember, Host, Job, JobGroup, Machine, User
@@ -126,7 +126,7 @@ def confirm(*, by: User, seen: str, keep: Collection[int], shown: Collection[int
     `seen` is stamp() of what was shown, `shown` the orders in it; those placed since then wait on. Raises NotAllowed,
     Problem when it is another restored copy by now, or none.
     """
-    authorize(by.role, Right.ADMINISTER)
+    authorize(by.role, Permission.ADMINISTER)
     copy = row()
     if copy is None or copy.restored_at is None or stamp(copy) != seen:
         raise Problem("This has been confirmed already, or another copy was restored since. Nothing was changed.")

@@ -6,14 +6,14 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.models import User
 from machines.panel.web import access
 from machines.panel.web.access import PanelRequest, needs
 
 
 @require_POST
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def theme(request: PanelRequest) -> HttpResponse:
     """Light, dark, or what the system says; then back to where the person was."""
     wanted, back = request.POST.get("theme", ""), request.POST.get("next", "")

@@ -13,7 +13,7 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue, Problem
 from machines.models import Archive, Host
 from machines.panel.forms.archives import BeginForm
@@ -29,12 +29,12 @@ _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})?")
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     shown = archive_list.rows()
     context = {
         "archives": shown,
-        "may_build": request.user.may(Right.BUILD),
+        "may_build": request.user.may(Permission.BUILD),
         "part": PART,
         "limit": archive_list.most(),
         "address_unset": not archives.has_address(),
@@ -45,7 +45,7 @@ def index(request: PanelRequest) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def begin(request: PanelRequest) -> HttpResponse:
     """Announce a file; the answer says where its parts go, and where to go on if some of it came before."""
     form = BeginForm(request.POST)
@@ -64,7 +64,7 @@ def begin(request: PanelRequest) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def part(request: PanelRequest, archive: UUID) -> HttpResponse:
     """The bytes that follow, from the person who began the upload."""
     return _take(request, get_object_or_404(Archive, pk=archive, author=request.user, job=None))
@@ -109,14 +109,14 @@ def _refused(problem: Problem) -> JsonResponse:
 
 
 @require_GET
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def state(_: PanelRequest, archive: UUID) -> HttpResponse:
     """How much has arrived; asked until the sum of a large file is made."""
     return JsonResponse(_said(archive_files.finish(get_object_or_404(Archive, pk=archive))))
 
 
 @require_GET
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def content(request: PanelRequest, archive: UUID) -> HttpResponseBase:
     """The file itself. Whoever has it has every secret of the image: this is not for those who may only look."""
     found = get_object_or_404(Archive, pk=archive, state=Archive.State.READY)
@@ -158,7 +158,7 @@ def _content(request: PanelRequest, archive: Archive) -> HttpResponseBase:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def remove(request: PanelRequest, archive: UUID) -> HttpResponse:
     """Ask, then remove the file. Machines made from it stay as they are."""
     found = get_object_or_404(Archive, pk=archive)
@@ -172,7 +172,7 @@ def remove(request: PanelRequest, archive: UUID) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def export(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Say what an export takes, then order it: a dialog, or a page of its own without JavaScript."""
     machine = access.machine(request, host, name)

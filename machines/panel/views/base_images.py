@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from machines.contract import orders
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, FirstBoot
 from machines.models import Host, Job, User
@@ -20,7 +20,7 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def rebuild(request: PanelRequest, host: str, base: str) -> HttpResponse:
     """What made this base once more; the host then removes the old one."""
     found = access.host(request, host)
@@ -28,7 +28,7 @@ def rebuild(request: PanelRequest, host: str, base: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def of_job(request: PanelRequest, pk: int) -> HttpResponse:
     """The base of what a job built, anew on the same host."""
     return _placed(request, lambda: access.job(request, pk), back=reverse("job-detail", args=[pk]))
@@ -70,7 +70,7 @@ def is_based(order: orders.Build | orders.BuildBase) -> bool:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def remove(request: PanelRequest, host: str, base: str) -> HttpResponse:
     """Say what is lost, then order the removal of a base."""
     found = access.host(request, host)

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from machines.contract import orders
-from machines.contract.permissions import Right, authorize
+from machines.contract.permissions import Permission, authorize
 from machines.contract.problems import NotAllowed, Problem
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
@@ -25,9 +25,9 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def edit(request: PanelRequest, host: str, name: str) -> HttpResponse:
-    """The draft as a form; saving needs the right to configure."""
+    """The draft as a form; saving needs the permission to configure."""
     machine = access.machine(request, host, name)
     draft = drafts.current(machine)
     if request.method == "POST":
@@ -45,7 +45,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> Ht
     seen = data.get("seen", "")
     given = configs.of_draft(machine, draft, data)
     try:
-        authorize(request.user.role, Right.CONFIGURE)
+        authorize(request.user.role, Permission.CONFIGURE)
         if row_buttons.asked(data) or not given.is_valid():
             return _form(request, machine, draft, given, status=200 if row_buttons.asked(data) else 422, seen=seen)
         given.save_draft(machine, by=request.user, seen=seen)
@@ -96,7 +96,7 @@ def _address(machine: Machine, name: str) -> str:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def review(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """What applying the draft would change, setting by setting and line by line."""
     machine = access.machine(request, host, name)
@@ -127,14 +127,14 @@ def _review(
         or not all(link.follows for link in links),
         "form": sent or offered(machine, changes, after),
         "can_restart": machine.shown_state.is_up and any(change.effect == "restart" for change in changes),
-        "may_operate": request.user.may(Right.OPERATE),
+        "may_operate": request.user.may(Permission.OPERATE),
         "hours": orders.EXPIRES_AFTER // 3600,
     }
     return render(request, "configs/review.html", shown, status=status)
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def clean(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Take out of the draft what systemd does not read."""
     machine = access.machine(request, host, name)
@@ -150,7 +150,7 @@ def clean(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     form = ApplyForm(request.POST)
@@ -171,7 +171,7 @@ def apply(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def rebase(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """The host's files were changed by hand: put the draft's changes onto them, the draft over them, or begin from them."""
     machine = access.machine(request, host, name)
@@ -193,7 +193,7 @@ REBASED = {
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def discard(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     try:

@@ -8,7 +8,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract import orders
 from machines.contract.configuration.findings import FIXES
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.models import Host
 from machines.panel.orders import dispatch
@@ -18,13 +18,13 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def host(request: PanelRequest, host: str) -> HttpResponse:
     return _page(request, _host_context(request, access.host(request, host)))
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def machine(request: PanelRequest, host: str, name: str) -> HttpResponse:
     return _page(request, _machine_context(request, host, name))
 
@@ -49,28 +49,28 @@ def _machine_context(request: PanelRequest, host_name: str, name: str) -> dict[s
 
 
 @require_POST
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def diagnose_host(request: PanelRequest, host: str) -> HttpResponse:
     found = access.host(request, host)
     return _ordered(request, found, orders.Diagnose(), f"Running diagnostics on {found.name}.")
 
 
 @require_POST
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def diagnose_machine(request: PanelRequest, host: str, name: str) -> HttpResponse:
     found = access.machine(request, host, name)
     return _ordered(request, found.host, orders.Diagnose(name=found.name), f"Running diagnostics on {found.name}.")
 
 
 @require_POST
-@needs(Right.ADMINISTER)
+@needs(Permission.ADMINISTER)
 def fix_host(request: PanelRequest, host: str, what: str) -> HttpResponse:
     found = access.host(request, host)
     return _ordered(request, found, _fix("", what), f"Fixing {found.name}, then checking again.")
 
 
 @require_POST
-@needs(Right.ADMINISTER)
+@needs(Permission.ADMINISTER)
 def fix_machine(request: PanelRequest, host: str, name: str, what: str) -> HttpResponse:
     found = access.machine(request, host, name)
     return _ordered(request, found.host, _fix(found.name, what), f"Fixing {found.name}, then checking again.")

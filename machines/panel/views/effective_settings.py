@@ -5,9 +5,9 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
-from machines.models import Found, Machine
+from machines.models import Machine, ObservedFiles
 from machines.panel.configs import drafts, drift, effective_settings, external_limits
 from machines.panel.orders import dispatch
 from machines.panel.pages import config_page, effective_settings_page, machine_rows
@@ -16,10 +16,10 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
-    found = Found.objects.filter(machine=machine).first()
+    found = ObservedFiles.objects.filter(machine=machine).first()
     everything = request.GET.get("all") == "1"
     shown = config_page.context(request, machine, drafts.current(machine), "holds")
     shown |= effective_settings_page.context(machine, found, everything=everything) | {
@@ -41,7 +41,7 @@ def _back(host: str, name: str) -> str:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def adopt(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Take over what is on the host as a revision. Nothing is written there."""
     machine = access.machine(request, host, name)
@@ -54,7 +54,7 @@ def adopt(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def reapply(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Put the applied revision over what is on the host."""
     machine = access.machine(request, host, name)
@@ -70,7 +70,7 @@ def reapply(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def ignore(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Leave the files as they are until one changes again."""
     machine = access.machine(request, host, name)
@@ -83,7 +83,7 @@ def ignore(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def import_limits(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Put the limits that others set into a draft of ours."""
     machine = access.machine(request, host, name)
@@ -98,7 +98,7 @@ def import_limits(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def remove_dropin(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Order away a file in which somebody set limits."""
     machine = access.machine(request, host, name)

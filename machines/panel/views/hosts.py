@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract.configuration import protected
 from machines.contract.configuration.protected import Place
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.states import LATE_SECONDS
 from machines.models import Event, Host
 from machines.panel.courier import redis_check
@@ -29,7 +29,7 @@ RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are 
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     now = timezone.now()
     query = host_list.parse_query(request.GET)
@@ -38,7 +38,7 @@ def index(request: PanelRequest) -> HttpResponse:
     context = {
         "page": page,
         "word": query.word,
-        "may_administer": request.user.may(Right.ADMINISTER),
+        "may_administer": request.user.may(Permission.ADMINISTER),
         "panel_name": urlsplit(f"//{request.get_host()}").hostname,
         "fragment": responses.wants_fragment(request),
     }
@@ -49,10 +49,10 @@ def index(request: PanelRequest) -> HttpResponse:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def detail(request: PanelRequest, host: str) -> HttpResponse:
     now = timezone.now()
-    may_administer = request.user.may(Right.ADMINISTER)
+    may_administer = request.user.may(Permission.ADMINISTER)
     asked = Host.objects.annotate(**host_list.COUNTS, redis_faults=redis_check.subquery())
     found = get_object_or_404(asked, name=host)
     faults = vars(found)["redis_faults"] or []
@@ -80,7 +80,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         ],
         "events": events,
         "jobs": here,
-        "may_build": request.user.may(Right.BUILD),
+        "may_build": request.user.may(Permission.BUILD),
         "offers_pool": pools.is_offered(found, request.user),
         "bases": base_images.of_host(found.name, found.facts.get("bases")),
         "name_files": [
@@ -114,7 +114,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.ADMINISTER)
+@needs(Permission.ADMINISTER)
 def release(request: PanelRequest, host: str) -> HttpResponse:
     """Let a quarantined host in again; pressed twice, it is free all the same."""
     found = get_object_or_404(Host, name=host)

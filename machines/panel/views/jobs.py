@@ -13,7 +13,7 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract import orders
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import NotAllowed, Problem
 from machines.contract.states import JobState
 from machines.models import Job
@@ -35,7 +35,7 @@ AGAIN = {
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     query = job_list.parse_query(request.GET)
     page = job_list.page(query, timezone.now())
@@ -45,7 +45,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "list_query": query,
         "clear": query.encode(q=""),
         "all_states": job_list.STATES,
-        "may_operate": request.user.may(Right.OPERATE),
+        "may_operate": request.user.may(Permission.OPERATE),
         "facets": lambda: _facets(query),  # asked for only when something is drawn
         "fragment": responses.wants_fragment(request),
     }
@@ -72,7 +72,7 @@ def _facets(query: job_list.JobListQuery) -> list[dict[str, Any]]:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def running(request: PanelRequest) -> HttpResponse:
     """The top bar's number of unfinished jobs, which asks for itself on every page; 204 while it is right."""
     if not responses.wants_fragment(request):
@@ -82,7 +82,7 @@ def running(request: PanelRequest) -> HttpResponse:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
     job = job_page.load(pk)
     tab = request.GET.get("tab", "log")
@@ -106,7 +106,7 @@ def _tab(job: Job, tab: str) -> dict[str, Any]:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def status(request: PanelRequest, pk: int) -> HttpResponse:
     """The head of the page for itself; 204 when it is as the page has it."""
     if not responses.wants_fragment(request):
@@ -117,7 +117,7 @@ def status(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def follow_log(request: PanelRequest, pk: int) -> HttpResponseBase:
     """New lines as they come, as server-sent events (machines/panel/logs/log_stream.py)."""
     job = access.job(request, pk)
@@ -136,7 +136,7 @@ def _line(text: str) -> int:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def log_raw(request: PanelRequest, pk: int) -> StreamingHttpResponse:
     """The whole log as the host wrote it, as a download."""
     job = access.job(request, pk)
@@ -152,7 +152,7 @@ async def _pieces(job: Job) -> AsyncIterator[str]:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def log_older(request: PanelRequest, pk: int) -> HttpResponse:
     """The lines before one: bare for log.js, as a page of their own without JavaScript."""
     job = job_page.load(pk)
@@ -165,7 +165,7 @@ def log_older(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def log_search(request: PanelRequest, pk: int) -> JsonResponse:
     """How many of the lines that the log view does not hold contain some words, and the nearest of them."""
     job = access.job(request, pk)
@@ -175,7 +175,7 @@ def log_search(request: PanelRequest, pk: int) -> JsonResponse:
 
 
 @require_GET
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def cancel_confirm(request: PanelRequest, pk: int) -> HttpResponse:
     """What cancelling will do, before it is done: a dialog, or a page of its own without JavaScript."""
     job = access.job(request, pk)
@@ -188,7 +188,7 @@ def cancel_confirm(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def cancel(request: PanelRequest, pk: int) -> HttpResponse:
     job = access.job(request, pk)
     back = reverse("job-detail", args=[pk])
@@ -205,7 +205,7 @@ def cancel(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def retry(request: PanelRequest, pk: int) -> HttpResponse:
     """The same order once more, as a new job. A second press of the button finds the first one's job."""
     job = access.job(request, pk)

@@ -8,7 +8,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract import orders
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.models import Job, Machine
 from machines.panel.orders import dispatch
@@ -18,7 +18,7 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
     context = limit_test_page.context(request, machine_page.load(host, name))
     return responses.page(
@@ -27,7 +27,7 @@ def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     back = f"{machine_rows.machine_url(host, name)}limit-test/"

@@ -13,7 +13,7 @@ from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine
@@ -31,7 +31,7 @@ ICONS = {"start": ACTIONS["start"].icon, "poweroff": ACTIONS["poweroff"].icon}
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     query = machine_list.parse_query(request.GET)
     jobs = layout.unfinished_jobs(request)
@@ -59,7 +59,7 @@ def index_context(
             {"per": per, "query": query.encode(per=str(per)), "on": per == query.per} for per in machine_list.PER_PAGE
         ],
         "has_hosts": page.total or query.filter.text or SimpleLazyObject(Host.objects.exists),
-        "may_build": request.user.may(Right.BUILD),
+        "may_build": request.user.may(Permission.BUILD),
         "fragment": responses.wants_fragment(request),
     }
 
@@ -73,7 +73,7 @@ def _row_context(request: PanelRequest) -> dict[str, Any]:
     return {
         "icons": _icons(),
         "csrf_input": csrf_input(request),
-        "may_operate": request.user.may(Right.OPERATE),
+        "may_operate": request.user.may(Permission.OPERATE),
     }
 
 
@@ -89,7 +89,7 @@ def _state_choices(query: machine_list.MachineListQuery) -> list[dict[str, Any]]
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def hosts(request: PanelRequest) -> HttpResponse:
     """The choices of the list's Host menu, fetched when it is opened."""
     query = machine_list.parse_query(request.GET)
@@ -102,7 +102,7 @@ def hosts(request: PanelRequest) -> HttpResponse:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
     try:
         machine = machine_page.load(host, name)
@@ -122,14 +122,14 @@ def _gone(request: PanelRequest, host: str, name: str) -> HttpResponse:
     if responses.wants_fragment(request):  # the page of a machine that went away meanwhile
         return HttpResponseClientRefresh()
     operation = operations.of(job.op)
-    may_build_again = operation.makes_machine and request.user.may(Right.BUILD)
+    may_build_again = operation.makes_machine and request.user.may(Permission.BUILD)
     again = f"{reverse('machine-new')}?again={job.pk}" if may_build_again else ""
     context = {"job": job, "operation": operation, "name": name, "what": operation.of(name), "again_url": again}
     return render(request, "machines/gone.html", context, status=404)
 
 
 @require_GET
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def menu(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """What else may be done, for the menu of a row."""
     machine = access.machine(request, host, name)
@@ -138,7 +138,7 @@ def menu(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def act(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     """One of ACTIONS."""
     machine = access.machine(request, host, name)
@@ -170,7 +170,7 @@ def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
 
 
 @require_GET
-@needs(Right.OPERATE)
+@needs(Permission.OPERATE)
 def confirm(request: PanelRequest, host: str, name: str, op: str) -> HttpResponse:
     """What an action will do, before it is done: a dialog, or a page of its own without JavaScript."""
     machine = access.machine(request, host, name)
@@ -198,7 +198,7 @@ def _target_below(request: PanelRequest, machine: Machine) -> str:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.REMOVE)
+@needs(Permission.REMOVE)
 def remove(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Ask for the name, then order the removal of image and configuration."""
     machine = access.machine(request, host, name)
@@ -221,7 +221,7 @@ def remove(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.REMOVE)
+@needs(Permission.REMOVE)
 def forget(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Drop a machine from the list whose image is gone from its host. Nothing is ordered."""
     machine = access.machine(request, host, name)

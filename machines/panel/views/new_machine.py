@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from machines.contract import orders
 from machines.contract.configuration import nspawn
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, FirstBoot, key_of
 from machines.models import Host, Job, Machine, User
@@ -90,7 +90,7 @@ class Parts:
 
 @sensitive_post_parameters(*NEVER_SHOWN)
 @require_http_methods(["GET", "POST"])
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def new(request: PanelRequest) -> HttpResponse:
     hosts = list(Host.objects.all()[:HOSTS_OFFERED])
     if request.method == "GET":
@@ -242,7 +242,7 @@ def _is_open(fold: str, names: tuple[str, ...], form: NewMachineForm, configurat
 
 @sensitive_post_parameters(*NEVER_SHOWN)
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def preview(request: PanelRequest) -> HttpResponse:
     """The two files that would be written. Nothing is kept."""
     hosts = list(Host.objects.all()[:HOSTS_OFFERED])

@@ -5,7 +5,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from machines.contract import orders
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.models import Job
 from machines.panel.forms.pools import PoolForm
@@ -17,7 +17,7 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.ADMINISTER)
+@needs(Permission.ADMINISTER)
 def new(request: PanelRequest, host: str) -> HttpResponse:
     """Say what it means, ask how large, then order it."""
     found = access.host(request, host)

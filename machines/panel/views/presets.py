@@ -8,7 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue, Problem
 from machines.models import GroupMember, JobGroup, Machine, Preset, PresetUse
 from machines.panel.configs import presets, rollouts
@@ -22,7 +22,7 @@ SHOWN = 200
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     found = list(Preset.objects.prefetch_related("uses")[:SHOWN])
     names = {preset.name for preset in found}
@@ -32,7 +32,7 @@ def index(request: PanelRequest) -> HttpResponse:
         if name not in names
     ]
     rows = [{"preset": preset, "words": _words(preset), "machines": len(preset.uses.all())} for preset in found]
-    context = {"rows": rows, "starters": starters, "may_configure": request.user.may(Right.CONFIGURE)}
+    context = {"rows": rows, "starters": starters, "may_configure": request.user.may(Permission.CONFIGURE)}
     return render(request, "presets/index.html", context)
 
 
@@ -44,7 +44,7 @@ def _words(preset: Preset) -> list[str]:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def add_starter(request: PanelRequest) -> HttpResponse:
     word = request.POST.get("starter", "")
     if word not in presets.STARTERS:
@@ -60,13 +60,13 @@ def add_starter(request: PanelRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def new(request: PanelRequest) -> HttpResponse:
     return _edit(request, Preset())
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def edit(request: PanelRequest, pk: int) -> HttpResponse:
     return _edit(request, get_object_or_404(Preset, pk=pk))
 
@@ -103,7 +103,7 @@ def _editor(
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
     preset = get_object_or_404(Preset, pk=pk)
     uses = PresetUse.objects.filter(preset=preset).select_related("preset", "machine__host", "machine__applied")
@@ -114,13 +114,13 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
             (use, presets.differing(use)) for use in uses.order_by("machine__host__name", "machine__name")[:SHOWN]
         ],
         "groups": preset.groups.all()[:10],
-        "may_configure": request.user.may(Right.CONFIGURE),
+        "may_configure": request.user.may(Permission.CONFIGURE),
     }
     return render(request, "presets/detail.html", context)
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def remove(request: PanelRequest, pk: int) -> HttpResponse:
     """Forget a preset; machines keep the settings they have."""
     preset = get_object_or_404(Preset, pk=pk)
@@ -135,7 +135,7 @@ def remove(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
     """Choose machines and see what would change on each; then order it."""
     preset = get_object_or_404(Preset, pk=pk)
@@ -170,7 +170,7 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
         "steps": steps,
         "due": sum(step.is_due for step in steps),
         "others": [machine for machine in everything[: rollouts.MOST] if machine.pk not in picked],
-        "may_operate": request.user.may(Right.OPERATE),
+        "may_operate": request.user.may(Permission.OPERATE),
     }
     return render(request, "presets/roll_out.html", context, status=409 if changed else 200)
 
@@ -184,7 +184,7 @@ def _chosen(numbers: list[str]) -> list[Machine]:
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def group(request: PanelRequest, pk: int) -> HttpResponse:
     """A group of jobs: a row for each machine."""
     found = get_object_or_404(JobGroup.objects.select_related("preset"), pk=pk)
@@ -198,7 +198,7 @@ def group(request: PanelRequest, pk: int) -> HttpResponse:
         "again": f"{reverse('preset-roll-out', args=[found.preset_id])}?{'&'.join(f'machine={m.machine_id}' for m in failed)}"
         if found.preset_id and failed and found.ended_at
         else "",
-        "may_configure": request.user.may(Right.CONFIGURE),
+        "may_configure": request.user.may(Permission.CONFIGURE),
         "fragment": responses.wants_fragment(request),
     }
     version = f"{bool(found.ended_at)}.{'.'.join(f'{m.state}{m.job.state if m.job else str()}' for m in members)}"

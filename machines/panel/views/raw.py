@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from machines.contract.configuration import nspawn
-from machines.contract.permissions import Right, authorize
+from machines.contract.permissions import Permission, authorize
 from machines.contract.problems import NotAllowed, Problem
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
@@ -22,9 +22,9 @@ NEXT = {"review": "config-review", "form": "config-edit", "": "config-raw"}
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def raw(request: PanelRequest, host: str, name: str) -> HttpResponse:
-    """Saving needs the right to configure."""
+    """Saving needs the permission to configure."""
     machine = access.machine(request, host, name)
     draft = drafts.current(machine)
     if drafts.is_unmanaged(machine):
@@ -44,7 +44,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None, now: 
     given, seen = RawForm(request.POST, nspawn=now.nspawn, limits=now.limits), request.POST.get("seen", "")
     here = reverse("config-raw", args=[machine.host.name, machine.name])
     try:
-        authorize(request.user.role, Right.CONFIGURE)
+        authorize(request.user.role, Permission.CONFIGURE)
         if not given.is_valid():
             return _page(request, machine, draft, given, status=422, seen=seen)
         texts = diffs.Files(given.cleaned_data["nspawn"], given.cleaned_data["limits"])

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from machines.contract import orders
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue, Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, FirstBoot, key_of, title_of
 from machines.models import Host, Job, Recipe, RecipeVersion
@@ -31,7 +31,7 @@ HOSTS_OFFERED = 500
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     archived = request.GET.get("archived") == "1"
     found = Recipe.objects.exclude(archived_at=None) if archived else Recipe.objects.offered()
@@ -43,7 +43,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "is_cut": len(recipes) > SHOWN,
         "archived": archived,
         "starters": _starters({recipe.name for recipe in recipes}),
-        "may_build": request.user.may(Right.BUILD),
+        "may_build": request.user.may(Permission.BUILD),
     }
     return render(request, "recipes/index.html", context)
 
@@ -72,7 +72,7 @@ def _starters(names: set[str]) -> list[dict[str, str]]:
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def add_starter(request: PanelRequest) -> HttpResponse:
     word = request.POST.get("starter", "")
     if word not in saved_recipes.STARTERS:
@@ -89,7 +89,7 @@ def add_starter(request: PanelRequest) -> HttpResponse:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def new(request: PanelRequest) -> HttpResponse:
     if request.method == "GET":
         content = _of_job(request.GET.get("job", ""))
@@ -131,7 +131,7 @@ def _of_job(number: str) -> AnyRecipe | None:
 
 
 @require_http_methods(["GET", "POST"])
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def edit(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
     current = recipe.current
@@ -206,7 +206,7 @@ def _editor(
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
     """One recipe with its runs, versions and bases. Three queries: its versions bring the recipe, the hosts their bases."""
     recipe, versions = _with_versions(pk)
@@ -223,7 +223,7 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
         "bases": _bases_of(recipe, content, base_images.known(there, jobs)),
         "has_base": bool(content and content.kind in WITH_BASE),
         "hosts": [name for name, _ in hosts[:HOSTS_OFFERED]],
-        "may_build": request.user.may(Right.BUILD),
+        "may_build": request.user.may(Permission.BUILD),
     }
     return render(request, "recipes/detail.html", context)
 
@@ -234,7 +234,7 @@ def _bases_of(recipe: Recipe, content: AnyRecipe | None, known: list[base_images
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     """One version, and how it differs from the one before it or from `?against=`."""
     recipe, versions = _with_versions(pk)
@@ -252,7 +252,7 @@ def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
         "lines": saved_recipes.lines(content),
         "others": list(by_number)[:VERSIONS_SHOWN],
         "diff": diffs.unified(before, saved_recipes.text(content)) if against else [],
-        "may_build": request.user.may(Right.BUILD),
+        "may_build": request.user.may(Permission.BUILD),
     }
     return render(request, "recipes/version.html", context)
 
@@ -269,7 +269,7 @@ def _against(shown: RecipeVersion, others: Mapping[int, RecipeVersion], wanted: 
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     """What an old version says becomes the newest one."""
     recipe = _recipe(pk)
@@ -289,7 +289,7 @@ def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def archive(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
     saved_recipes.set_archived(recipe, archived=True)
@@ -299,7 +299,7 @@ def archive(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def unarchive(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
     saved_recipes.set_archived(recipe, archived=False)
@@ -307,7 +307,7 @@ def unarchive(request: PanelRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-@needs(Right.BUILD)
+@needs(Permission.BUILD)
 def build_base(request: PanelRequest, pk: int) -> HttpResponse:
     """Build the recipe's base on a host, without a machine."""
     recipe = _recipe(pk)

@@ -5,7 +5,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import NotAllowed, Problem
 from machines.panel.pages import restored
 from machines.panel.web import responses
@@ -13,16 +13,16 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     copy = restored.row()
     context = restored.context(copy) | {"seen": restored.stamp(copy)} if copy else {}
-    may_confirm = request.user.may(Right.ADMINISTER)
+    may_confirm = request.user.may(Permission.ADMINISTER)
     return render(request, "restored/index.html", context | {"may_confirm": may_confirm})
 
 
 @require_POST
-@needs(Right.ADMINISTER)
+@needs(Permission.ADMINISTER)
 def confirm(request: PanelRequest) -> HttpResponse:
     back = reverse("restored")
     try:

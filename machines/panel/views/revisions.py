@@ -8,7 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.models import Machine, Revision
 from machines.panel.configs import diffs, drafts
@@ -20,7 +20,7 @@ SHOWN = 200
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
     machine = access.machine(request, host, name)
     revisions = list(_numbered(machine).prefetch_related("jobs")[:SHOWN])
@@ -34,7 +34,7 @@ def _numbered(machine: Machine):  # type: ignore[no-untyped-def]  # a QuerySet o
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def detail(request: PanelRequest, host: str, name: str, number: int) -> HttpResponse:
     """One revision, and how it differs from the one before it or from `?against=`."""
     machine = access.machine(request, host, name)
@@ -54,7 +54,7 @@ def detail(request: PanelRequest, host: str, name: str, number: int) -> HttpResp
 
 
 @require_GET
-@needs(Right.SEE)
+@needs(Permission.VIEW)
 def compare(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Any two revisions side by side, ?a= and ?b=; the older one stands on the left whichever was ticked first."""
     machine = access.machine(request, host, name)
@@ -99,7 +99,7 @@ def _numbered_so(machine: Machine, wanted: str) -> Revision:
 
 
 @require_POST
-@needs(Right.CONFIGURE)
+@needs(Permission.CONFIGURE)
 def restore(request: PanelRequest, host: str, name: str, number: int) -> HttpResponse:
     """Make the draft out of this revision; the person then reviews and applies it like any other."""
     machine = access.machine(request, host, name)

@@ -1,6 +1,6 @@
-"""Who gets in. A view declares the right it needs; one that declares none is refused, and fails the tests.
+"""Who gets in. A view declares the permission it needs; one that declares none is refused, and fails the tests.
 
-What a person may not see is a 404, what they may not do is a 403 that names the missing right.
+What a person may not see is a 404, what they may not do is a 403 that names the missing permission.
 """
 
 import logging
@@ -16,7 +16,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 
-from machines.contract.permissions import Right
+from machines.contract.permissions import Permission
 from machines.models import Host, Job, Machine, User
 
 log = logging.getLogger(__name__)
@@ -31,18 +31,18 @@ class PanelRequest(HttpRequest):
     htmx: HtmxDetails
 
 
-def needs(right: Right | str) -> Callable[[View], View]:
-    """Declare the right a view needs. It is checked by RequireDeclaredRight, before the view runs."""
+def needs(permission: Permission | str) -> Callable[[View], View]:
+    """Declare the permission a view needs. It is checked by RequireDeclaredPermission, before the view runs."""
 
     def declare(view: View) -> View:
-        view.right = right  # type: ignore[attr-defined]  # functions carry attributes
+        view.permission = permission  # type: ignore[attr-defined]  # functions carry attributes
         return view
 
     return declare
 
 
-class RequireDeclaredRight:
-    """Refuse what declares no right, send strangers to sign in, and stop those whose role lacks the right.
+class RequireDeclaredPermission:
+    """Refuse what declares no permission, send strangers to sign in, and stop those whose role lacks the permission.
 
     No cache keeps what signed-in people see: a page one comes Back to is asked for anew, and shows what holds by then.
     """
@@ -57,17 +57,17 @@ class RequireDeclaredRight:
         return response
 
     def process_view(self, request: PanelRequest, view: Callable[..., Any], *_: Any) -> HttpResponse | None:
-        right = getattr(view, "right", None)
-        if right is None:
-            log.error("The view %s declares no right; refused.", getattr(view, "__qualname__", view))
-            raise PermissionDenied("This page declares no right, so nobody may open it.")
-        if right == PUBLIC:
+        permission = getattr(view, "permission", None)
+        if permission is None:
+            log.error("The view %s declares no permission; refused.", getattr(view, "__qualname__", view))
+            raise PermissionDenied("This page declares no permission, so nobody may open it.")
+        if permission == PUBLIC:
             return None
         if not signed_in(request):
             return to_login(request)
-        if not request.user.may(Right(right)):
+        if not request.user.may(Permission(permission)):
             raise PermissionDenied(
-                f"This needs the right to {right}. Your role, {request.user.role}, does not have it; "
+                f"This needs the permission to {permission}. Your role, {request.user.role}, does not have it; "
                 "an administrator can do it or change your role."
             )
         return None

@@ -290,7 +290,7 @@ def test_cancelling_a_build_stops_its_unit(executor, spool, sealed, eventually):
 @pytest.mark.parametrize(
     ("error", "state", "code"),
     [
-        (Problem("no", code="x-y", passing=True), "failed", "x-y"),
+        (Problem("no", code="x-y", retryable=True), "failed", "x-y"),
         (TookTooLong("late"), "timed_out", "timed-out"),
         (OSError(28, "No space left on device", "/var"), "failed", "no-space"),
         (ZeroDivisionError("secret detail"), "failed", "internal-error"),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from machines.contract.reports import FoundFile, FoundMachine
+from machines.contract.reports import ObservedFile, ObservedMachine
 from machines.host.observe import effective_settings, inventory
 from machines.host.observe.inventory import Lists
 from machines.host.system.bus import BusError
@@ -26,10 +26,10 @@ def test_values_of_the_bus_as_text(value, text):
 
 
 def test_reports_keep_their_bounds():
-    file = FoundFile(path="/x", kind="nspawn", text="y" * 100_000)
-    made = list(effective_settings.reports(FoundMachine(name=f"m{n}", files=[file] * 4) for n in range(8)))
+    file = ObservedFile(path="/x", kind="nspawn", text="y" * 100_000)
+    made = list(effective_settings.reports(ObservedMachine(name=f"m{n}", files=[file] * 4) for n in range(8)))
     assert [len(report.machines) for report in made] == [2, 2, 2, 2]
-    assert [len(r.machines) for r in effective_settings.reports(FoundMachine(name=f"m{n}") for n in range(60))] == [
+    assert [len(r.machines) for r in effective_settings.reports(ObservedMachine(name=f"m{n}") for n in range(60))] == [
         50,
         10,
     ]
@@ -43,7 +43,7 @@ def test_one_odd_machine_does_not_keep_the_others_from_being_told(monkeypatch, e
     async def one(_host, _lists, name):
         if name in {"odd", "silent"}:
             raise error if name == "odd" else BusError("NoReply", "it went away")
-        return FoundMachine(name=name)
+        return ObservedMachine(name=name)
 
     monkeypatch.setattr(inventory, "read_what_answers", lists)
     monkeypatch.setattr(effective_settings, "_one", one)

@@ -59,14 +59,14 @@ def test_what_is_said_at_once_goes_into_as_few_reports_as_hold_it():
     job = uuid4()
     phase = {"k": "phase", "at": 2.0, "name": "x", "number": 1, "of": 2}
     made, _ = batch(job, 0, [line("a"), phase, line("b")])
-    assert reporting.gather(job, made) == [reports.Said(job=job, parts=made)]
+    assert reporting.gather(job, made) == [reports.JobOutput(job=job, parts=made)]
     assert reporting.gather(job, made[:1]) == made[:1]
     many, _ = batch(job, 0, [phase] * (reports.PARTS_AT_ONCE + 1))
-    assert [r.kind for r in reporting.gather(job, many)] == ["said", "phase"]
+    assert [r.kind for r in reporting.gather(job, many)] == ["job_output", "phase"]
     large, _ = batch(job, 0, [line("y" * 16_000) for _ in range(40)])
     gathered = reporting.gather(job, large)
     assert 1 < len(gathered) < len(large)
-    assert [part for r in gathered for part in (r.parts if r.kind == "said" else [r])] == large
+    assert [part for r in gathered for part in (r.parts if r.kind == "job_output" else [r])] == large
 
 
 def test_no_report_of_what_was_said_is_larger_than_the_panel_takes():

@@ -108,7 +108,7 @@ def test_a_server_that_is_away_is_told_with_the_door_s_own_words() -> None:
     said = [f"HTTP request to {URL} failed with code 502.", "Failed to retrieve SHA256 checksum, cannot verify."]
     away = ["images.example, port 80: Name or service not known"]
     problem = pull.explain(CommandFailed(["systemd-pull"], 1, ""), said, RECIPE, 50, away)
-    assert (problem.code, problem.passing) == ("image-unreachable", True)
+    assert (problem.code, problem.retryable) == ("image-unreachable", True)
     assert problem.message == f"The image could not be fetched: {away[0]}."
 
 

@@ -105,7 +105,7 @@ def test_it_needs_the_right_to_configure(as_viewer, admin, web):
     cast.draft(web, admin)
     answer = as_viewer.post(URL, {"seen": cast.stamp(web)})
     assert answer.status_code == 403
-    assert "the right to configure" in answer.content.decode()
+    assert "the permission to configure" in answer.content.decode()
     assert not Job.objects.exists()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from machines.contract import envelope, reports
-from machines.models import Found, Job, Machine, Revision
+from machines.models import Job, Machine, ObservedFiles, Revision
 from machines.panel.configs import drafts, drift
 from machines.panel.courier.intake import TAKE
 from machines.panel.courier.machine_facts import refresh
@@ -102,8 +102,10 @@ def test_a_file_beside_the_image_is_taken_over_and_watched_where_it_lies(as_admi
 
 
 def found(machine: Machine, path: str, text: str) -> None:
-    file = reports.FoundFile(path=path, kind="nspawn", text=text, sha256=cast.sha(text))
-    TAKE["found"](machine.host, reports.Found(machines=[reports.FoundMachine(name="web", files=[file])]), envelope)
+    file = reports.ObservedFile(path=path, kind="nspawn", text=text, sha256=cast.sha(text))
+    TAKE["observed_files"](
+        machine.host, reports.ObservedFiles(machines=[reports.ObservedMachine(name="web", files=[file])]), envelope
+    )
 
 
 def test_limits_elsewhere_stay_where_they_are(as_admin, web):
@@ -133,7 +135,7 @@ def test_texts_that_have_not_arrived_are_not_taken_over(as_admin, web):
 
 def test_bytes_that_are_no_text_are_not_taken_over(as_admin, web):
     tell(web, BY_HAND)
-    Found.objects.update(told=[{**Found.objects.get().told[0], "form": "base64", "text": "/w=="}])
+    ObservedFiles.objects.update(told=[{**ObservedFiles.objects.get().told[0], "form": "base64", "text": "/w=="}])
     assert "no text" in as_admin.post(f"{URL}adopt/", seen(web)).content.decode()
 
 

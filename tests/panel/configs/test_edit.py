@@ -80,7 +80,7 @@ def test_it_needs_the_right_to_configure(as_viewer, web):
     assert as_viewer.post(URL, post(seen=cast.stamp(web))).status_code == 403
     assert not Revision.objects.exists()
     page = text(as_viewer.get(URL))
-    assert "needs the right to configure" in page
+    assert "needs the permission to configure" in page
     assert "Save draft" not in page
 
 

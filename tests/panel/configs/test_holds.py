@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from machines.contract import reports
 from machines.contract.configuration import limits
-from machines.models import Found, Machine
+from machines.models import Machine, ObservedFiles
 from machines.panel.configs import effective_settings
 from machines.panel.courier import completion, intake, machine_facts
 from machines.panel.pages import effective_settings_page, machine_page
@@ -32,14 +32,14 @@ def told(path: str, text: str, changed: float = 1.0) -> dict:
     return {"path": path, "kind": kind, "form": "text", "text": text, "sha256": cast.sha(text), "size": len(text), "changed": changed, "error": ""}  # fmt: skip
 
 
-def find(machine: Machine, *files: tuple[str, str], **fields) -> Found:
+def find(machine: Machine, *files: tuple[str, str], **fields) -> ObservedFiles:
     """What a host tells of a machine: the sums of both files with its state, then their texts."""
     sums = {path: cast.sha(text) for path, text, *_ in files}
     Machine.objects.filter(pk=machine.pk).update(
         nspawn_sha256=sums.get(ETC, "absent"), limits_sha256=sums.get(OURS, "absent")
     )
-    Found.objects.filter(machine=machine).delete()
-    return Found.objects.create(machine=machine, told=[told(*file) for file in files], **fields)
+    ObservedFiles.objects.filter(machine=machine).delete()
+    return ObservedFiles.objects.create(machine=machine, told=[told(*file) for file in files], **fields)
 
 
 def run(machine: Machine, **fields) -> Machine:
@@ -50,7 +50,9 @@ def run(machine: Machine, **fields) -> Machine:
 
 def row(machine: Machine, key: str, *, everything: bool = False) -> effective_settings_page.SettingRow:
     machine = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
-    read = effective_settings_page.read(machine, Found.objects.filter(machine=machine).first(), everything=everything)
+    read = effective_settings_page.read(
+        machine, ObservedFiles.objects.filter(machine=machine).first(), everything=everything
+    )
     return next(each for each in read.rows if each.key == key)
 
 
@@ -255,7 +257,7 @@ def test_a_file_that_is_not_read_is_not_in_force(web):
     assert {name.flag, port.flag} == {"ignored"}
     assert (name.effective, port.effective) == ([], [])
     assert "--settings=no" in name.cause
-    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), ObservedFiles.objects.get())
     said = " ".join(alarm.text for alarm in read.alarms)
     assert f"{DROPIN} gives it a different command line" in said
     assert "no -U" in said
@@ -320,21 +322,21 @@ def test_a_command_line_changed_since_the_start_counts_from_the_next(web):
     starts_with(web, "--boot --settings=no", since="--boot --settings=override")
     find(web, (ETC, "[Exec]\nHostname=other\n"))
     assert row(web, "Hostname").flag == ""
-    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), ObservedFiles.objects.get())
     assert any("takes effect on the next start" in alarm.text for alarm in read.alarms)
 
 
 def test_a_wrapper_is_said_to_be_one(web):
     Machine.objects.filter(pk=web.pk).update(unit_command=["/usr/local/bin/start-web"])
     find(web, (ETC, "[Exec]\nHostname=other\n"))
-    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), Found.objects.get())
+    read = effective_settings_page.read(Machine.objects.get(pk=web.pk), ObservedFiles.objects.get())
     assert any("/usr/local/bin/start-web starts it" in alarm.text for alarm in read.alarms)
 
 
 def test_a_masked_unit_is_said_to_be_masked(web):
     find(web)
-    Found.objects.update(told=[{**told(f"/etc/systemd/system/{UNIT}", ""), "form": "masked"}])
-    read = effective_settings_page.read(web, Found.objects.get())
+    ObservedFiles.objects.update(told=[{**told(f"/etc/systemd/system/{UNIT}", ""), "form": "masked"}])
+    read = effective_settings_page.read(web, ObservedFiles.objects.get())
     assert [alarm.command for alarm in read.alarms] == [f"systemctl unmask {UNIT}"]
 
 
@@ -343,7 +345,9 @@ def test_a_masked_unit_is_said_to_be_masked(web):
 
 def counted(machine: Machine) -> tuple[int, int]:
     fresh = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
-    return fresh.not_as_asked, effective_settings_page.read(fresh, Found.objects.get(machine=machine)).not_as_asked
+    return fresh.not_as_asked, effective_settings_page.read(
+        fresh, ObservedFiles.objects.get(machine=machine)
+    ).not_as_asked
 
 
 def test_the_badge_follows_the_state_without_a_new_word_of_the_files(web):

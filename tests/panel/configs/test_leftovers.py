@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.models import Found, Job, Revision
+from machines.models import Job, ObservedFiles, Revision
 from machines.panel.configs import drafts, external_limits
 from tests.panel.configs import cast
 from tests.panel.configs.test_holds import LATE, LEFT, OURS, find
@@ -14,7 +14,7 @@ HELD = "[Service]\nMemoryMax=1G\nCPUQuotaPeriodSec=10ms\n"
 
 
 @pytest.fixture
-def left(web) -> Found:
+def left(web) -> ObservedFiles:
     cast.applied(web, memory_max="512M")
     web.refresh_from_db()
     return find(

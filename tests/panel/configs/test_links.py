@@ -2,7 +2,7 @@
 
 import pytest
 
-from machines.models import Found, Host, Machine, Revision
+from machines.models import Host, Machine, ObservedFiles, Revision
 from tests import make
 
 ETC = "/etc/systemd/nspawn/web.nspawn"
@@ -20,7 +20,7 @@ def web(alpha):
 
 def link(machine: Machine, target: str, **told: object) -> None:
     file = {"path": ETC, "kind": "nspawn", "form": "text", "text": "[Exec]\n", "sha256": "a" * 64, "target": target}
-    Found.objects.create(machine=machine, told=[file | told])
+    ObservedFiles.objects.create(machine=machine, told=[file | told])
 
 
 def test_a_link_is_shown_with_where_it_leads_and_the_refusal_is_said_before(as_admin, web):

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from machines.models import BindMount, Found, Machine, PortForward, Revision
+from machines.models import BindMount, Machine, ObservedFiles, PortForward, Revision
 from machines.models.revision import sha256
 from tests import make
 from tests.pages import text
@@ -121,7 +121,7 @@ def test_a_change_by_hand_is_shown_before_anybody_applies(as_admin, admin, web):
     written = "[Exec]\nHostname=by-hand\n"
     told = [{"path": "/etc/systemd/nspawn/web.nspawn", "kind": "nspawn", "form": "text", "text": written}]
     told[0]["sha256"] = sha256(written)
-    Found.objects.create(machine=web, told=told)
+    ObservedFiles.objects.create(machine=web, told=told)
     Machine.objects.update(nspawn_sha256=sha256(written), limits_sha256="absent")
     page = text(as_admin.get(URL))
     assert "Somebody changed the files on alpha" in page
@@ -177,7 +177,7 @@ def test_a_port_of_a_machine_that_was_not_configured_here_is_taken_all_the_same(
         "form": "text",
         "text": "[Network]\nPort=8081\n",
     }
-    Found.objects.create(machine=hand, told=[file])
+    ObservedFiles.objects.create(machine=hand, told=[file])
     Machine.objects.filter(pk=line.pk).update(unit_command=["systemd-nspawn", "--settings=no", "-n", "--port=8082:80"])
     made = cast.draft(web, admin, network_mode="veth")
     for port in (8081, 8082):

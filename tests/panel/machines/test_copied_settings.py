@@ -8,7 +8,7 @@ import pytest
 
 from machines.contract import orders
 from machines.contract.configuration import limits
-from machines.models import Archive, Found, Job, Machine, Revision
+from machines.models import Archive, Job, Machine, ObservedFiles, Revision
 from machines.models.revision import sha256
 from machines.panel.configs import copied_settings
 from tests import make, pages
@@ -47,7 +47,7 @@ def web(alpha) -> Machine:
         file("/etc/systemd/nspawn/web.nspawn", WEB),
         file("/etc/systemd/system/systemd-nspawn@web.service.d/limits.conf", LIMITS, "dropin"),
     ]
-    Found.objects.create(machine=machine, told=told)
+    ObservedFiles.objects.create(machine=machine, told=told)
     return machine
 
 
@@ -129,7 +129,7 @@ def test_choosing_another_original_brings_its_settings_and_typing_is_kept_until_
 
 def test_settings_that_changed_since_are_shown_again_and_not_ordered(as_admin, web):
     page = text(as_admin.get(f"{URL}?clone=web&host=alpha"))
-    Found.objects.update(told=[file("/etc/systemd/nspawn/web.nspawn", "[Exec]\nCapability=all\n")])
+    ObservedFiles.objects.update(told=[file("/etc/systemd/nspawn/web.nspawn", "[Exec]\nCapability=all\n")])
     answer = as_admin.post(URL, sent(page, name="copy", source="clone", clone="web", copied="1"))
     assert answer.status_code == 422
     assert "The settings of web are in the form now; look at them, then build." in text(answer)
@@ -140,7 +140,7 @@ def test_settings_that_changed_since_are_shown_again_and_not_ordered(as_admin, w
 
 
 def test_what_lay_beside_the_image_gives_the_clone_no_more_rights(web):
-    Found.objects.update(told=[file("/var/lib/machines/web.nspawn", WEB)])
+    ObservedFiles.objects.update(told=[file("/var/lib/machines/web.nspawn", WEB)])
     copied = copied_settings.of_machine(web)
     assert "Capability" not in copied.files.nspawn
     assert "Bind" not in copied.files.nspawn
@@ -157,7 +157,7 @@ def test_what_was_applied_counts_when_the_host_tells_the_same_sums(web):
 
 def test_a_file_that_cannot_be_read_is_said(as_admin, web):
     told = [file("/etc/systemd/nspawn/web.nspawn", "", form="unreadable", error="It is not a regular file.")]
-    Found.objects.update(told=told)
+    ObservedFiles.objects.update(told=told)
     page = text(as_admin.get(f"{URL}?clone=web&host=alpha"))
     assert "/etc/systemd/nspawn/web.nspawn is not taken over: It is not a regular file." in page
 
@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_read_is_said(as_admin, web):
 def test_a_drop_in_that_holds_more_than_limits_is_said(web):
     more = "[Service]\nExecStart=\nExecStart=/bin/x\nTasksMax=9\n"
     path = "/etc/systemd/system/systemd-nspawn@web.service.d/override.conf"
-    Found.objects.update(told=[file("/etc/systemd/nspawn/web.nspawn", WEB), file(path, more, "dropin")])
+    ObservedFiles.objects.update(told=[file("/etc/systemd/nspawn/web.nspawn", WEB), file(path, more, "dropin")])
     copied = copied_settings.of_machine(web)
     assert copied.files.limits == "[Service]\nTasksMax=9\n"
     assert copied.notes == [f"{path} holds more than limits; that part is not taken over."]
@@ -182,7 +182,7 @@ def test_a_build_that_is_done_again_has_what_it_had(as_admin, web):
     page = text(as_admin.get(f"{URL}?clone=web&host=alpha"))
     as_admin.post(URL, sent(page, name="copy", source="clone", clone="web", copied="1"))
     job = Job.objects.get()
-    Found.objects.all().delete()
+    ObservedFiles.objects.all().delete()
     again = text(as_admin.get(f"{URL}?again={job.pk}"))
     assert 'name="network_target" value="back"' in again
     answer = as_admin.post(URL, sent(again, key=str(uuid4()), name="copy-2", source="clone", clone="web", copied="1"))
@@ -256,5 +256,5 @@ def test_a_limit_that_set_property_left_is_copied_as_people_write_it(bytes_, sho
 def test_a_clone_takes_over_a_limit_of_set_property_so_too(web):
     path = "/etc/systemd/system.control/systemd-nspawn@web.service.d/50-MemoryMax.conf"
     limit = {"path": path, "kind": "dropin", "form": "text", "text": "[Service]\nMemoryMax=67108864\n"}
-    Found.objects.update_or_create(machine=web, defaults={"told": [limit]})
+    ObservedFiles.objects.update_or_create(machine=web, defaults={"told": [limit]})
     assert "MemoryMax=64M\n" in copied_settings.of_machine(web).files.limits

@@ -3,7 +3,7 @@ from django.utils import timezone
 
 from machines.contract import orders
 from machines.contract.permissions import Role
-from machines.models import Found, Job, Machine
+from machines.models import Job, Machine, ObservedFiles
 from tests import make
 
 URL = "/hosts/alpha/machines/web/remove/"
@@ -51,7 +51,7 @@ def test_a_retry_is_about_the_same_image_and_its_files_as_they_are_known_now(as_
 
 def test_it_names_the_files_that_go_but_none_of_all_machines(as_admin, web):
     dropin = "/etc/systemd/system/systemd-nspawn@{}.service.d/90-mine.conf"
-    Found.objects.create(machine=web, told=[
+    ObservedFiles.objects.create(machine=web, told=[
         {"path": "/etc/systemd/nspawn/web.nspawn", "kind": "nspawn"}, {"path": dropin.format("web"), "kind": "dropin"},
         {"path": "/usr/lib/systemd/system/systemd-nspawn@.service", "kind": "unit"},
         {"path": dropin.format(""), "kind": "dropin"},
@@ -63,7 +63,7 @@ def test_it_names_the_files_that_go_but_none_of_all_machines(as_admin, web):
 
 def test_of_a_link_it_says_that_what_it_leads_to_stays(as_admin, web):
     path = "/etc/systemd/nspawn/web.nspawn"
-    Found.objects.create(machine=web, told=[{"path": path, "kind": "nspawn", "target": "/srv/git/web.nspawn"}])
+    ObservedFiles.objects.create(machine=web, told=[{"path": path, "kind": "nspawn", "target": "/srv/git/web.nspawn"}])
     assert f"the link {path}, not /srv/git/web.nspawn (copies" in as_admin.get(URL).content.decode()
 
 

@@ -16,11 +16,11 @@ from machines.contract import limit_test, orders, reports
 from machines.contract.configuration import findings
 from machines.models import (
     Archive,
-    Found,
     Host,
     Job,
     JobGroup,
     Machine,
+    ObservedFiles,
     Preset,
     Recipe,
     RecipeVersion,
@@ -70,9 +70,9 @@ def test_what_was_told_and_ordered_is_understood():
         assert version.content.kind
     for host in Host.objects.all():
         reports.HostFact.model_validate(host.facts)
-    for found in Found.objects.all():
+    for found in ObservedFiles.objects.all():
         for each in found.told:
-            reports.FoundFile.model_validate(each)
+            reports.ObservedFile.model_validate(each)
     for machine in Machine.objects.all():
         reports.Activity.model_validate(machine.activity)
 
@@ -122,7 +122,7 @@ def unlike(things: Iterable[Any], *kind: str) -> list[Any]:
 
 
 def machines() -> list[Machine]:
-    found = Exists(Found.objects.filter(machine=OuterRef("pk")))
+    found = Exists(ObservedFiles.objects.filter(machine=OuterRef("pk")))
     draft = Exists(Revision.objects.filter(machine=OuterRef("pk"), state=Revision.State.DRAFT))
     listed = Machine.objects.listed().select_related("host").annotate(has_found=found, has_draft=draft)
     return unlike(listed, "state", "drifted", "has_found", "has_draft")
@@ -161,7 +161,7 @@ def arguments(name: str) -> list[dict[str, Any]]:
 
 
 # Not for everything of their kind: what is not asked before, a host that has its pool.
-MAY_BE_MISSING = {"machine-ask", "host-pool"}
+MAY_BE_MISSING = {"machine-confirm", "host-pool"}
 STREAMS = {"job-log-stream"}  # a person may hold few of them
 FILES = {"archive-content"}  # which no database has
 PAGES = [name for name, line in TABLE.items() if "GET" in line.methods and name not in FILES]

@@ -66,7 +66,7 @@ class Panel:
         if digest.hexdigest() != sha256:
             raise Problem(
                 f"What arrived is not the archive: its SHA-256 is {digest.hexdigest()}, not {sha256}.",
-                code="checksum-wrong", passing=True,
+                code="checksum-wrong", retryable=True,
                 hint="Try again; if it stays, the panel's file is damaged: upload or export it anew.",
             )  # fmt: skip
 
@@ -126,7 +126,7 @@ class Panel:
         if theirs != sha256:
             raise Problem(
                 f"What arrived at the panel is not what was sent: its SHA-256 is {theirs}, not {sha256}.",
-                code="checksum-wrong", passing=True, hint="Try again.",
+                code="checksum-wrong", retryable=True, hint="Try again.",
             )  # fmt: skip
 
     def _send(self, at: int, size: int, part: bytes) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Panel:
         if seconds is None:
             raise Problem(
                 f"The panel could not be reached at {self._url.split('/transfer/')[0]}: {reason}", code="panel-unreachable",
-                passing=True, hint="Look at the network, DNS and certificates of this host, and at NSPAWNPANEL_URL on the panel.",
+                retryable=True, hint="Look at the network, DNS and certificates of this host, and at NSPAWNPANEL_URL on the panel.",
             ) from error  # fmt: skip
         self._check_time()
         time.sleep(seconds)

@@ -275,7 +275,7 @@ def explain(failed: CommandFailed, said: Sequence[str], root: Path) -> Problem:
         missing = "error: 404" in text or "Could not open file" in text or "Couldn't open file" in text
         return Problem(
             f"The mirror {'has no such repository' if missing else 'could not be reached'}: {line}",
-            code="release-unknown" if missing else "mirror-unreachable", passing=not missing, details=text[-DETAILS:],
+            code="release-unknown" if missing else "mirror-unreachable", retryable=not missing, details=text[-DETAILS:],
             hint="Look at the mirror's address, and at the network, proxy and DNS of this host.",
         )  # fmt: skip
     own = _first(said, ("error:", "ERROR:"))

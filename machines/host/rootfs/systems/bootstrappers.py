@@ -189,7 +189,7 @@ def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
         return found
     if any(words in text for words in _UNREACHABLE):
         return Problem(
-            f"The mirror could not be reached: {own or failed.message}", code="mirror-unreachable", passing=True,
+            f"The mirror could not be reached: {own or failed.message}", code="mirror-unreachable", retryable=True,
             hint="Try again; if it stays, look at the network, proxy and DNS of this host.", details=text[-4000:],
         )  # fmt: skip
     return Problem(
@@ -219,7 +219,7 @@ def _explain_archive(said: Sequence[str], text: str) -> Problem | None:
     if line := next((line for line in wrong if "Failed to fetch " in line), wrong[0] if wrong else ""):
         line = line.removeprefix("E: ").removeprefix("W: ").removeprefix("Failed to fetch ")
         return Problem(
-            f"A file is not what the archive's signed list says: {line[:300]}", code="checksum-wrong", passing=True,
+            f"A file is not what the archive's signed list says: {line[:300]}", code="checksum-wrong", retryable=True,
             hint="Nothing of it was used. Try again; if it stays, the mirror or a proxy on the way has damaged or old files: "
             "choose another mirror.",
             details=text[-4000:],

@@ -192,7 +192,7 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
                 hint="Check its code name (bookworm, trixie …), or choose another mirror.",
             ) from failed  # fmt: skip
         raise Problem(
-            f"The mirror {source.uri} does not answer.", code="mirror-unreachable", details=failed.tail, passing=True,
+            f"The mirror {source.uri} does not answer.", code="mirror-unreachable", details=failed.tail, retryable=True,
             hint="Look at the network, proxy and DNS of this host, or choose another mirror.",
         ) from failed  # fmt: skip
     return True

@@ -254,7 +254,7 @@ def _unreachable(said: Sequence[str]) -> Problem | None:
             hint="Check its address and the release; below the address there must be repodata/repomd.xml.",
         )  # fmt: skip
     return Problem(
-        f"A repository could not be reached: {line}", code="mirror-unreachable", passing=True, details=text[-DETAILS:],
+        f"A repository could not be reached: {line}", code="mirror-unreachable", retryable=True, details=text[-DETAILS:],
         hint="Try again; if it stays, look at the network, proxy and DNS of this host.",
     )  # fmt: skip
 
