@@ -12,6 +12,7 @@ from django.http import QueryDict
 from machines.contract.states import LATE_SECONDS, OFFLINE_SECONDS, HostState, MachineState
 from machines.models import Host
 from machines.models.host import HostQuerySet
+from machines.panel.courier import redis_check
 from machines.panel.pages import host_rows
 from machines.panel.pages.host_rows import BY_NEED, QUARANTINED
 
@@ -81,17 +82,19 @@ class HostListPage:
     total: int
     previous: str
     next: str
+    redis_faults: list[str]  # what is wrong with the Redis of all hosts
 
 
 def page(query: HostListQuery, now: datetime) -> HostListPage:
-    """One page. Two queries, whatever the filter and however many hosts."""
+    """One page. Two queries, whatever the filter and however many hosts; Redis' faults come with the hosts."""
     hosts = matching(query.word, now)
     total = hosts.count()
     place = query.position
     backwards = bool(place and place.backwards)
     beyond = hosts.filter(place.condition) if place else hosts
     order = ("-need", "-name") if backwards else ("need", "name")
-    found = list(beyond.annotate(**COUNTS).order_by(*order).values(*COLUMNS, *COUNTS)[: PER_PAGE + 1])
+    asked = beyond.annotate(**COUNTS, redis_faults=redis_check.subquery()).order_by(*order)
+    found = list(asked.values(*COLUMNS, *COUNTS, "redis_faults")[: PER_PAGE + 1]) if total else []
     more, kept = len(found) > PER_PAGE, found[:PER_PAGE]
     rows = [host_rows.row(given, now) for given in (kept[::-1] if backwards else kept)]
     has_previous, has_next = (more, True) if backwards else (place is not None, more)
@@ -101,6 +104,7 @@ def page(query: HostListQuery, now: datetime) -> HostListPage:
         total=total,
         previous=_link(query, "before", rows[0]) if has_previous and rows else "",
         next=_link(query, "after", rows[-1]) if has_next and rows else "",
+        redis_faults=found[0]["redis_faults"] or [] if found else redis_check.kept(),
     )
 
 

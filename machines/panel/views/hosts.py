@@ -42,7 +42,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "panel_name": urlsplit(f"//{request.get_host()}").hostname,
         "fragment": responses.wants_fragment(request),
     }
-    context["redis_faults"] = redis_check.kept() if context["may_administer"] else []
+    context["redis_faults"] = page.redis_faults if context["may_administer"] else []
     shown = (page.rows, page.total, page.previous, page.next)
     version = machine_rows.version(*shown, query.address, len(jobs), context["redis_faults"])
     return responses.page(request, "hosts/index.html", context, fragment="hosts/_list.html", version=version)
