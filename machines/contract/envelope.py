@@ -107,13 +107,13 @@ def longest(limit: int) -> int:
 
 def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: int) -> bytes:
     if len(message) > longest(limit):
-        raise EnvelopeRefused("The message is larger than any of ours.", code="envelope-oversized")
+        raise EnvelopeRefused("The message is too large.", code="envelope-oversized")
     try:
         signature, kid, payload = message.split(".")
         raw = urlsafe_b64decode(payload)
         keys[kid].verify(domain + raw, urlsafe_b64decode(signature))
     except (ValueError, KeyError, CryptoError, TypeError) as error:
-        raise EnvelopeRefused("The signature is not one we trust.", code="envelope-forged") from error
+        raise EnvelopeRefused("The signature is not trusted.", code="envelope-forged") from error
     return raw
 
 
@@ -157,7 +157,7 @@ def unseal(
         raise EnvelopeRefused("The order has expired.", code="envelope-expired", job=envelope.job)
     if envelope.issued > now + CLOCK_SKEW:
         raise EnvelopeRefused(
-            "The order comes from the future.",
+            "The order is dated in the future.",
             hint="Compare the clocks of panel and host.",
             code="envelope-early",
             job=envelope.job,

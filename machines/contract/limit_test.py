@@ -47,7 +47,7 @@ def from_wire(data: object) -> Proof:
     try:
         return Proof.model_validate(data)
     except ValidationError as error:
-        raise BadValue("The proof cannot be read.", field="trials") from error
+        raise BadValue("The result of the limit test cannot be read.", field="trials") from error
 
 
 def to_wire(trials: list[Trial]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def new_machine_name(text: str) -> MachineName:
     if not text:
         raise BadValue("Give the machine a name.", field="name")
     if text.lower() in _RESERVED:
-        raise BadValue(f"“{text}” means the host itself to systemd; choose another name.", field="name")
+        raise BadValue(f"“{text}” refers to the host itself in systemd; choose another name.", field="name")
     if len(text) > 63:
         raise BadValue(f"A machine name has at most 63 characters; this one has {len(text)}.", field="name")
     if not _NEW_MACHINE.fullmatch(text):

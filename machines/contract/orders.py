@@ -181,7 +181,7 @@ class Apply(Order):
     @model_validator(mode="after")
     def _rollback_needs_a_restart(self) -> "Apply":
         if self.rollback_after and not self.restart:
-            raise ValueError("Without a restart there is nothing to watch, so nothing can be put back.")
+            raise ValueError("Without a restart there is nothing to watch, so nothing can be rolled back.")
         return self
 
     def permissions(self) -> tuple[Permission, ...]:

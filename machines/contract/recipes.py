@@ -85,11 +85,11 @@ def component(text: str) -> str:
 
 def mirror(text: str) -> str:
     if text and (not _URL.fullmatch(text) or len(text) > 500):
-        raise BadValue("A mirror is an address that begins with http:// or https:// and has no spaces.", field="mirror")
+        raise BadValue("A mirror is a URL that begins with http:// or https:// and has no spaces.", field="mirror")
     without_user(text, "mirror")
     # A policy's pattern would not see where dots lead.
     if ".." in text.replace("%2e", ".").replace("%2E", ".").split("/"):
-        raise BadValue("The address of the mirror contains “..”; write where it really leads.", field="mirror")
+        raise BadValue("The mirror's URL contains “..”; write the resolved path.", field="mirror")
     return text
 
 
@@ -97,28 +97,28 @@ def one_address(text: str) -> str:
     """Of an rpm repository: commas would part several, and zypper takes what follows a ? as options, such as the file of
     credentials to send there."""
     if set(",;?#") & set(text):
-        raise BadValue("The address of an rpm repository has no commas, ; ? or #.", field="url")
+        raise BadValue("The URL of an rpm repository has no commas, ; ? or #.", field="url")
     return mirror(text)
 
 
 def suite(text: str) -> str:
     """Part of an address too."""
     if ".." in text.split("/"):
-        raise BadValue("A suite has no “..” in it.", field="suite")
+        raise BadValue("A suite must not contain “..”.", field="suite")
     return text
 
 
 def address(text: str) -> str:
     """Of an image to fetch: like a mirror's, but never empty and never a file of the host's."""
     if not text or text.startswith("file:"):
-        raise BadValue("Give the address of the image; it begins with http:// or https://.", field="url")
+        raise BadValue("Give the URL of the image; it begins with http:// or https://.", field="url")
     without_user(text, "url")
     try:
         return mirror(text)
     except BadValue as problem:
         raise BadValue(
-            "This is no address of an image.",
-            hint="It begins with http:// or https://, has no spaces and no “..”, and ends in the file's name.",
+            "This is not the URL of an image.",
+            hint="It begins with http:// or https://, has no spaces and no “..”, and ends in the file name.",
             field="url",
         ) from problem
 
@@ -127,7 +127,7 @@ def without_user(text: str, field: str) -> str:
     """Everybody may see an address, and the pattern of a policy ends before the @ that says where it really leads."""
     if "@" in text.partition("://")[2].partition("/")[0]:
         raise BadValue(
-            "The address holds a password or user name; everybody who sees the recipe would read it.", field=field
+            "The URL contains a username or password; everybody who can see the recipe would see it.", field=field
         )
     return text
 
@@ -136,7 +136,7 @@ def proxy(text: str) -> str:
     if text and not _PROXY.fullmatch(text):
         raise BadValue(
             "A proxy looks like http://proxy.example:3128.",
-            hint="A password does not belong into a recipe; put such a proxy into the host's own apt settings.",
+            hint="A password does not belong in a recipe; put such a proxy into the host's own apt settings.",
             field="proxy",
         )
     return text
@@ -165,7 +165,7 @@ def ssh_key(text: str) -> str:
 
 def hostname(text: str) -> str:
     if text and (len(text) > 64 or not _HOSTNAME.fullmatch(text)):
-        raise BadValue("A host name has lower-case letters, digits, dashes and dots, 64 at most.", field="hostname")
+        raise BadValue("A hostname has lower-case letters, digits, dashes and dots, 64 at most.", field="hostname")
     return text
 
 
@@ -183,21 +183,21 @@ def timezone(text: str) -> str:
 
 def login(text: str) -> str:
     if text and not _LOGIN.fullmatch(text):
-        raise BadValue("A user name has lower-case letters, digits, - and _, and begins with a letter.", field="user")
+        raise BadValue("A username has lower-case letters, digits, - and _, and begins with a letter.", field="user")
     if text in SYSTEM_USERS or text.startswith("systemd-"):
-        raise BadValue(f"“{text}” is a user of the system itself; choose another name.", field="user")
+        raise BadValue(f"“{text}” is a system user; choose another name.", field="user")
     return text
 
 
 def sha256(text: str) -> str:
     if text and not _SHA256.fullmatch(text):
-        raise BadValue("A SHA-256 sum has 64 characters, 0-9 and a-f.", field="sha256")
+        raise BadValue("A SHA-256 checksum has 64 characters, 0-9 and a-f.", field="sha256")
     return text
 
 
 def password_hash(text: str) -> str:
     if text and not _PASSWORD_HASH.fullmatch(text):
-        raise BadValue("Only a yescrypt or SHA-512 password hash may travel.", field="root_password")
+        raise BadValue("Only a yescrypt or SHA-512 password hash may be sent.", field="root_password")
     return text
 
 

@@ -95,7 +95,7 @@ class JobOutput(Report):
     @model_validator(mode="after")
     def _of_one_job(self) -> Self:
         if any(part.job != self.job for part in self.parts):
-            raise ValueError("a part is about another job")
+            raise ValueError("a part belongs to another job")
         return self
 
 
@@ -420,7 +420,7 @@ def _storable(data: Any, depth: int = 0) -> Any:
     if isinstance(data, list):
         return [_storable(value, depth + 1) for value in data]
     if isinstance(data, float) and not math.isfinite(data):
-        raise BadValue("The report contains a number without end.")
+        raise BadValue("The report contains a number that is not finite.")
     if isinstance(data, int) and abs(data) >= 2**63:
         raise BadValue("The report contains a number of more than 63 bits.")
     return data

@@ -9,8 +9,8 @@ try:
     from machines.host.agent.worker import main
 except ImportError as error:
     sys.stderr.write(
-        f"What this host's worker is made of is not complete: {error}. "
-        f"Run {sys.prefix}/bin/pip install -r {__file__.rpartition('/')[0]}/requirements.txt, then start it again.\n"
+        f"The dependencies of this host's worker are incomplete: {error}. Run {sys.prefix}/bin/pip install -r "
+        f"{__file__.rpartition('/')[0]}/requirements.txt, then start it again.\n"
     )
     sys.exit(78)  # EX_CONFIG: the unit does not restart for it
 

@@ -54,7 +54,7 @@ PLAIN: dict[str, Setting] = {
 }
 MODES = [
     *((mode.word, mode.title) for mode in nspawn.NETWORK_MODES.values()),
-    (nspawn.UNSAID, "Not said in the file"),
+    (nspawn.UNSAID, "Not set in the file"),
     (nspawn.OTHER, "As written in the file"),
 ]
 
@@ -95,8 +95,8 @@ class Revision(models.Model):
     read_only = models.BooleanField(default=False)
     volatile = setting_field(
         choices=[
-            ("", "no: changes stay (default)"),
-            ("overlay", "overlay: everything may change, nothing stays"),
+            ("", "no: changes are kept (default)"),
+            ("overlay", "overlay: everything is writable, nothing is kept"),
             ("state", "state: only /var starts empty, the rest is read-only"),
             ("yes", "yes: everything but /usr starts empty"),
         ],
@@ -170,7 +170,7 @@ class Revision(models.Model):
         elif target:
             yield from _fault("network_target", self.network_target, nspawn.SETTINGS[f"Network.{target}"].check)
         if _above(self.memory_high, self.memory_max):
-            yield "memory_high", BadValue("The soft limit is above the hard one, so it never acts.")
+            yield "memory_high", BadValue("The soft limit is above the hard one, so it never takes effect.")
         for name, problem in faults_of(self.settings):
             yield "settings", BadValue(f"{name}: {problem.message}")
 
@@ -293,9 +293,9 @@ class Revision(models.Model):
 class BindMount(models.Model):
     class Ownership(models.TextChoices):
         PLAIN = "", "as it is"
-        ROOT = "rootidmap", "root inside is the owner outside"
-        SAME = "idmap", "same ids inside and outside"
-        OWNER = "owneridmap", "owner inside is the owner outside (systemd 256)"
+        ROOT = "rootidmap", "root inside is the owner on the host"
+        SAME = "idmap", "same IDs inside and outside"
+        OWNER = "owneridmap", "owner inside is the owner on the host (systemd 256)"
 
     revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="binds")
     position = models.PositiveSmallIntegerField(default=0)

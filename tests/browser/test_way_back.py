@@ -52,7 +52,7 @@ def test_a_network_that_brings_no_address_goes_back_by_itself(page, ada, wayback
     page.locator("#apply button[value=restart]").click()
     ended = job_of(page, ada)
     assert (ended["state"], json.loads(ended["problem"])["code"]) == ("failed", "rolled-back")
-    expect(page.locator("#job-problem")).to_contain_text("the previous configuration was put back")
+    expect(page.locator("#job-problem")).to_contain_text("the previous configuration was restored")
     assert alpha_host.read(FILE) == before
     assert ada.machine("wayback")["state"] == "running"
     page.goto(f"{MACHINE}config/review/")

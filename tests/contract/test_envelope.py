@@ -163,7 +163,7 @@ def test_a_report_of_another_host_or_key_is_refused():
     for where in ({"host": uuid4()}, {"generation": 1}):
         with pytest.raises(EnvelopeRefused, match="another host"):
             read(message, **where)
-    with pytest.raises(EnvelopeRefused, match="not one we trust"):
+    with pytest.raises(EnvelopeRefused, match="not trusted"):
         read_report(message, OTHER.verify_key, host=ALPHA, generation=2)
 
 

@@ -34,7 +34,7 @@ def test_a_new_machine_may_be_called(name):
     ("name", "said"),
     [
         ("", "Give the machine a name"),
-        ("localhost", "means the host itself"),
+        ("localhost", "refers to the host itself"),
         ("a" * 64, "at most 63 characters; this one has 64"),
         ("Web", "lower-case letters"),
         ("web.example", "lower-case letters"),

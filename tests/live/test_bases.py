@@ -135,13 +135,13 @@ def test_builds_beyond_the_hosts_limit_wait_and_know_their_place(scratch):
     jobs = [scratch.order(build(f"line{number}", recipe)) for number in range(5)]
 
     def who_stands(place: int, among: set[UUID]) -> UUID:
-        said = f"number {place} in line"
+        said = f"number {place} in the queue"
         return scratch.until(lambda r: r.kind == "progress" and r.job in among and r.note == said, 20).job
 
     line: list[UUID] = []  # two at once is the policy's default; which two began is theirs to settle
     for place in (1, 2, 3):
         line.append(who_stands(place, set(jobs) - set(line)))
-    assert scratch.lines(line[0]) == ["Waiting for other jobs of this kind on this host to end."]
+    assert scratch.lines(line[0]) == ["Waiting for other jobs of this type on this host."]
     scratch.order(orders.Cancel(job=line[0]))
     assert who_stands(1, {line[1]}) == line[1]
     for job in line[1:]:
@@ -162,7 +162,7 @@ def test_built_anew_it_takes_all_but_damaged_packages_from_the_cache_and_replace
     said = scratch.lines(job)
     fetched = [line for line in said if line.startswith("Get:") and "InRelease" not in line]
     assert [" openssh-server " in line for line in fetched] == [True], fetched
-    assert [line for line in said if line.startswith("Filling the tree in memory")]
+    assert [line for line in said if line.startswith("Building in memory")]
     assert ".nspawnpanel-" not in scratch.sandbox.read("/proc/1/mounts")
 
 

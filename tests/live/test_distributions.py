@@ -188,7 +188,7 @@ def test_zyppers_machine_boots_with_an_address_and_its_own_rpm_knows_what_is_ins
     listed = inside(fleet, "green", "rpm", "--query", "--all", "--queryformat=%{NAME} ").split()
     assert {"tiny-system", "hello", "greeting"} <= set(listed)
     assert {"hello 2.0-3", "tiny-system 1-1", "rpm 4-1"} <= set(green[1].result["packages"])
-    assert "The machine's own rpm takes over its package database." in fleet.panel.lines(green[0])
+    assert "The machine's own rpm converts its package database." in fleet.panel.lines(green[0])
 
 
 def test_zyppers_phases_and_progress_are_told_and_nothing_of_the_job_stays(fleet, green):
@@ -300,4 +300,4 @@ def test_ubuntu_is_built_by_its_own_keys_or_not_at_all(fleet):
     )
     for recipe in recipes:
         foreign = fleet.fails(recipe)
-        assert (foreign["code"], "An archive is not signed" in foreign["message"]) == ("key-unknown", True), foreign
+        assert (foreign["code"], "A repository is not signed" in foreign["message"]) == ("key-unknown", True), foreign

@@ -97,7 +97,7 @@ def test_who_cancels_while_it_is_watched_gets_back_what_was_there(panel):
     panel.order(orders.Cancel(job=job))
     outcome = panel.outcome(job, 60)
     assert outcome.state == "cancelled"
-    assert "previous configuration was put back" in outcome.problem["message"]
+    assert "previous configuration was restored" in outcome.problem["message"]
     assert panel.sandbox.read(FILE) == VETH
     assert outcome.machine.state == "running"
 

@@ -78,7 +78,7 @@ def test_of_a_running_machine_it_is_a_snapshot_and_a_plain_copy_is_refused(panel
     panel.do(orders.Start(name="origin"))
     job = panel.order(clone("alive"))
     assert panel.outcome(job).state == "succeeded"
-    assert any("as it was at this moment" in line for line in panel.lines(job))
+    assert any("its state of this moment" in line for line in panel.lines(job))
     panel.do(orders.Terminate(name="origin"))
     sh(panel, "cp -a /var/lib/machines/swift /var/lib/machines/plain")  # a folder, not a subvolume
     panel.do(orders.Start(name="plain"))

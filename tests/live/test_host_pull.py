@@ -147,8 +147,8 @@ def test_a_server_that_is_away_is_told_as_passing(panel):
     ("file", "words"),
     [
         ("number", "127.0.0.1 redirects to 169.254.169.254, a link-local address or a cloud's metadata service"),
-        ("name", "127.0.0.1 redirects to elsewhere.test, which leads to 127.0.0.2, the host itself"),
-        ("six", "127.0.0.1 redirects to ::ffff:127.0.0.2, which leads to 127.0.0.2, the host itself"),
+        ("name", "127.0.0.1 redirects to elsewhere.test, which resolves to 127.0.0.2, the host itself"),
+        ("six", "127.0.0.1 redirects to ::ffff:127.0.0.2, which resolves to 127.0.0.2, the host itself"),
     ],
 )
 def test_a_redirect_to_where_no_image_may_come_from_ends_there(panel, file, words):

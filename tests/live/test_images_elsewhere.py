@@ -89,7 +89,7 @@ def test_a_link_is_cloned_from_where_it_leads_and_its_mark_is_left_alone(panel):
     assert machine(panel, "linked").os.startswith("Debian")
     job = panel.order(clone("linked"))
     assert panel.outcome(job, 120).state == "succeeded"
-    assert "/var/lib/machines/linked is a link: what is copied is /srv/big/linked." in panel.lines(job)
+    assert "/var/lib/machines/linked is a symlink: /srv/big/linked is copied." in panel.lines(job)
     problem = panel.do(orders.SetReadOnly(name="linked", read_only=True)).problem
     assert problem["code"] == "image-is-link"
     assert "/srv/big/linked" in problem["message"]

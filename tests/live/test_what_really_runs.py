@@ -141,7 +141,7 @@ def test_a_port_of_a_machine_configured_in_run_is_taken(on):
     refused = on.panel.do(orders.Apply(name="web", configuration=configuration))
     on.host.run(["rm", f"/run/systemd/nspawn/{NAME}.nspawn"])
     assert refused.state == "failed"
-    assert f"Port 7123/tcp of this host is taken by {NAME}" in str(refused.problem)
+    assert f"Port 7123/tcp of this host is already used by {NAME}" in str(refused.problem)
 
 
 def test_a_limit_that_these_control_groups_do_not_know_is_told_before_and_while_it_runs(on):

@@ -272,7 +272,7 @@ def test_beyond_a_full_queue_one_gets_a_sentence_and_when_to_come_again():
         assert late.status == 503
         assert late.header(b"retry-after") == b"2"
         body = late.sent[1]["body"]
-        assert b"too many requests came at once" in body
+        assert b"too many requests at once" in body
         assert b'href="/machines/%3Cx%3E/?a=%EF%BF%BD"' in body
         assert int(late.header(b"content-length")) == len(body)
         assert len(work.at_work) == 2
@@ -289,7 +289,7 @@ def test_htmx_gets_the_sentence_as_a_toast():
         assert late.status == 503
         toast = json.loads(late.header(b"hx-trigger"))["toast"]
         assert toast["kind"] == "danger"
-        assert "nothing of this was done" in toast["text"]
+        assert "so nothing was done" in toast["text"]
         assert late.header(b"content-type").startswith(b"text/plain")
 
     play(scene, per_address=1, waiting_per_address=0)

@@ -109,7 +109,7 @@ def test_an_inventory_of_thousands_of_names_is_written_in_short_transactions(voi
     assert written[-1] == 5000, "what takes the number finds it all said"
     assert len(names(voice)) == 600
     assert budgets.left_out(Host.objects.get()) == [
-        "4,400 machines of this host are not shown: the panel keeps 600 of one host."
+        "4,400 machines of this host are not shown: the limit is 600 per host."
     ]
 
 
@@ -169,7 +169,9 @@ def test_facts_without_end_are_left_out_and_named(voice):
     voice.tell(inventory(kernel="6.1", leftovers=leftovers))
     host = Host.objects.get()
     assert (host.facts["kernel"], "leftovers" in host.facts) == ("6.1", False)
-    assert budgets.left_out(host) == ["It told too much of itself; left out: files without a machine."]
+    assert budgets.left_out(host) == [
+        "It reported more about itself than the panel keeps; omitted: files without a machine."
+    ]
     voice.tell(inventory(kernel="6.1"))
     assert budgets.left_out(Host.objects.get()) == []
 
@@ -326,7 +328,7 @@ def test_what_an_outcome_brings_is_kept_within_bounds_and_the_rest_is_named(voic
 
 def test_the_job_s_page_says_that_its_log_was_cut(voice, job, settings, as_viewer):
     settings.LOG_LINES_PER_JOB, settings.LOG_PER_JOB = 2, 64 * 1024 * 1024
-    assert "The log is cut" not in as_viewer.get(f"/jobs/{job.pk}/").content.decode()
+    assert "The log is truncated" not in as_viewer.get(f"/jobs/{job.pk}/").content.decode()
     seen = as_viewer.get(f"/jobs/{job.pk}/status/", headers={"HX-Request": "true"}).context["seen"]
     voice.tell(lines(job, 1, *"abc"))
     page = as_viewer.get(f"/jobs/{job.pk}/status/?v={seen}", headers={"HX-Request": "true"}).content.decode()
@@ -337,5 +339,5 @@ def test_the_host_s_page_says_what_was_left_out_and_what_it_has_sent_today(voice
     settings.MACHINES_PER_HOST = 2
     voice.tell(inventory(*many(5)))
     page = as_viewer.get("/hosts/alpha/").content.decode()
-    assert "3 machines of this host are not shown: the panel keeps 2 of one host." in page
+    assert "3 machines of this host are not shown: the limit is 2 per host." in page
     assert "Received today" in page

@@ -12,7 +12,7 @@ from machines.panel.web import server_errors
 from tests import make
 
 START = "/hosts/alpha/machines/web/start/"
-BUSY = "other changes kept the database for too long"
+BUSY = "the database was locked by other changes for too long"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

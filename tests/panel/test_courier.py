@@ -424,7 +424,7 @@ def test_of_all_commands_of_the_server_a_host_holds_those_its_worker_sends(valke
 def test_another_database_of_redis_is_refused_before_anything_is_made(redis_url, db, valkey):
     spare = make.host("spare")
     keys = f"np-host1:{spare.verify_key}:{spare.box_key}"
-    with pytest.raises(CommandError, match="ends in /2, and everything lies in database 0"):
+    with pytest.raises(CommandError, match="ends in /2, but only database 0 of Redis is used"):
         call_command("add_host", "beta", keys, redis_url=redis_url, redis_admin_url=valkey.admin_url)
     assert not Host.objects.filter(name="beta").exists()
 

@@ -131,7 +131,7 @@ def test_a_host_that_has_heard_more_makes_it_an_older_copy(valkey, key, voice, f
     work(courier)
     voice.tell(reports.Heartbeat(heard=reports.Heard(epoch=1, sequence=7)))
     assert is_restored()
-    assert "alpha has heard more" in Epoch.objects.get().why
+    assert "alpha has received more" in Epoch.objects.get().why
     make.job(orders.Start(name="web"), on=voice.host)
     work(courier)
     assert delivered(valkey, voice.host, key) == []

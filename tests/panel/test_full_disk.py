@@ -16,7 +16,7 @@ from machines.panel.web.server_errors import is_for_want_of_space
 from tests import make
 
 START = "/hosts/alpha/machines/web/start/"
-SENTENCE = "The panel&#x27;s disk is full, so nothing of this was kept."
+SENTENCE = "The panel&#x27;s disk is full, so nothing was saved."
 
 
 @pytest.fixture

@@ -96,11 +96,11 @@ def test_a_report_taken_twice_changes_nothing(voice, job):
 )
 def test_a_build_that_waits_for_its_turn_has_not_begun(order, voice):
     build = make.job(order, on=voice.host, state=JobState.SENT)
-    voice.tell(lines(build, 1, "Waiting for other jobs of this kind on this host to end."))
-    voice.tell(reports.Progress(job=build.uuid, fraction=0, note="number 2 in line"))
+    voice.tell(lines(build, 1, "Waiting for other jobs of this type on this host."))
+    voice.tell(reports.Progress(job=build.uuid, fraction=0, note="number 2 in the queue"))
     build.refresh_from_db()
     assert (build.state, build.started_at, build.line_count) == (JobState.ACCEPTED, None, 1)
-    assert (build.progress, build.progress_note) == (None, "number 2 in line")
+    assert (build.progress, build.progress_note) == (None, "number 2 in the queue")
     voice.tell(reports.Phase(job=build.uuid, name="prepare", number=1, of=5, at=1.0))
     voice.tell(lines(build, 2, "Building with mmdebstrap."))
     build.refresh_from_db()
@@ -156,7 +156,7 @@ def test_a_lost_job_whose_machine_another_has_since_loses_no_line(voice, job):
 
 
 def test_an_order_refused_once_and_taken_later_has_no_problem(voice, job):
-    voice.tell(reports.Refused(code="envelope-early", message="The order comes from the future.", job=job.uuid))
+    voice.tell(reports.Refused(code="envelope-early", message="The order is dated in the future.", job=job.uuid))
     job.refresh_from_db()
     assert job.problem
     voice.tell(reports.Accepted(job=job.uuid))
@@ -507,7 +507,7 @@ def test_orders_are_placed_while_reports_are_taken(voice, monkeypatch):
 # --- how old each fact is
 
 
-def partial(*machines: reports.MachineFact, why: str = "machined does not answer; it is masked.") -> reports.Inventory:
+def partial(*machines: reports.MachineFact, why: str = "machined does not respond; it is masked.") -> reports.Inventory:
     return reports.Inventory(host=reports.HostFact(), machines=list(machines), partial=why)
 
 
@@ -521,12 +521,12 @@ def test_what_only_machined_knows_is_unknown_while_it_does_not_answer(voice):
     assert states == {
         "web": ("failed", "killed"),
         "db": ("unknown", "who knows"),
-        "old": ("unknown", "machined does not answer; it is masked."),
+        "old": ("unknown", "machined does not respond; it is masked."),
     }
     web = Machine.objects.get(name="web")
     assert (web.os, web.image_id) == ("Debian 12", "1-2")
     host = Host.objects.get()
-    assert host.trouble == {"machines": "machined does not answer; it is masked."}
+    assert host.trouble == {"machines": "machined does not respond; it is masked."}
     assert host.inventory_at > host.listed_at
     voice.tell(reports.Inventory(host=reports.HostFact(), machines=told[:2]))
     assert {m.name: m.state for m in Machine.objects.all()} == {"web": "running", "db": "stopped"}
@@ -583,7 +583,7 @@ def test_a_host_that_has_booted_again_leaves_an_event_whichever_report_says_it_f
     voice.tell(reports.Inventory(host=reports.HostFact(boot_id="three"), machines=[]))
     told = [event.text for event in Event.objects.filter(kind="host-rebooted")]
     assert len(told) == 2
-    assert all("alpha has booted again. It was last heard at " in text for text in told)
+    assert all("alpha has booted again. It was last seen at " in text for text in told)
 
 
 def test_what_a_unit_does_is_kept_without_what_is_as_ever(voice):
@@ -651,7 +651,7 @@ def test_no_host_ends_a_job_before_it_was_ordered_or_tomorrow(voice, job, at):
 @pytest.mark.parametrize("code", ["envelope-early", "envelope-expired"])
 def test_an_order_refused_for_its_date_says_whose_clock_is_off(voice, job, code):
     skew(voice, -300.0, -300.0)
-    voice.tell(reports.Refused(code=code, message="The order comes from the future.", job=job.uuid))
+    voice.tell(reports.Refused(code=code, message="The order is dated in the future.", job=job.uuid))
     job.refresh_from_db()
     assert job.problem["message"].replace("\xa0", " ") == "The clock of alpha is 5 m 0 s behind the panel's."
     assert "timedatectl" in job.problem["hint"]

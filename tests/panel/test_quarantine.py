@@ -248,7 +248,7 @@ def test_orders_of_a_quarantined_host_wait_and_say_why(valkey, courier, greedy, 
     courier.sweep(timezone.now())
     job.refresh_from_db(), free.refresh_from_db()
     assert (job.state, job.sends, job.problem["code"]) == (JobState.QUEUED, 0, "host-quarantined")
-    assert job.problem["hint"].startswith("alpha put in too much. Orders wait until")
+    assert job.problem["hint"].startswith("alpha put in too much. Requests wait until")
     assert "waiting: host alpha is quarantined" in as_viewer.get(f"/jobs/{job.pk}/").content.decode()
     assert free.state == JobState.SENT
     courier.sweep(job.expires_at + timedelta(seconds=1))
@@ -401,7 +401,7 @@ def test_a_redis_that_is_set_as_ours_has_no_faults_and_another_says_each(valkey,
 def test_what_redis_does_not_tell_is_not_called_well_set(valkey):
     mailbox.add_user(valkey.admin_url, "deaf", "secret", ["+ping"])
     [fault] = redis_check.faults(Guard(valkey.url("deaf", "secret"), timeout=5))
-    assert fault.startswith("How Redis is set cannot be read")
+    assert fault.startswith("The Redis configuration cannot be read")
 
 
 def test_a_host_that_goes_on_and_on_beyond_its_day_is_shut_out_and_released_it_may_say_as_much_again(

@@ -68,24 +68,24 @@ def test_the_page_shows_what_differs(as_admin, old, copy, alpha):
     assert f'name="keep" value="{old.pk}">Remove m5' in page, "nothing is chosen from the start"
     assert "as far as this copy knows, not sent" in page
     assert " checked>Start new" in page, "what was placed since waits on"
-    assert "Has heard 5 orders more than this copy has sent." in page
-    assert "Not heard since." in page
+    assert "Has received 5 more requests than this copy has sent." in page
+    assert "Not seen since." in page
     assert beta.name in page
     assert "succeeded at 2023-11-14" in page
-    assert "Is there, and this copy did not know it." in page
+    assert "Exists, but is unknown to this copy." in page
 
 
 def test_nothing_chosen_withdraws_what_waited_and_keeps_what_was_placed_since(as_admin, old, copy, alpha):
     since = make.job(orders.Start(name="new"), on=alpha, problem=epochs.problem().to_wire())
     answer = confirm(as_admin, copy, keep=[since.pk])
-    assert "Confirmed, 1 waiting order withdrawn. Orders are sent again." in text(answer)
+    assert "Confirmed, 1 waiting request withdrawn. Requests are sent again." in text(answer)
     old.refresh_from_db()
     assert (old.state, old.owes_cancel, old.cancelled_by) == (JobState.CANCELLED, True, "ada")
     since.refresh_from_db()
     assert (since.state, since.problem) == (JobState.QUEUED, None)
     epoch = Epoch.objects.get()
     assert (epoch.restored_at, epoch.number > 1_700_000_000) == (None, True)
-    assert "ada confirmed it; 1 waiting orders" in Event.objects.get(kind="restore-confirmed").text
+    assert "ada confirmed it; 1 waiting requests" in Event.objects.get(kind="restore-confirmed").text
 
 
 def test_a_chosen_order_waits_on(as_admin, old, copy):
@@ -180,16 +180,16 @@ def test_a_waiting_order_says_why(as_admin, old, copy):
 
 WORDS = [
     ({"sends": 0}, "It was never sent, so nothing was done."),
-    ({"sends": 2, "owes_cancel": True}, "it is not known whether anything was done"),
+    ({"sends": 2, "owes_cancel": True}, "it is unknown whether anything was done"),
     ({"sends": 2, "withdrawn_at": timezone.now()}, "alpha has withdrawn it, so nothing was done there."),
-    ({"sends": 2}, "Whether alpha got it is not known."),
+    ({"sends": 2}, "Whether alpha received it is unknown."),
 ]
 
 
 @pytest.mark.parametrize("state", ["expired", "cancelled"])
 @pytest.mark.parametrize(("facts", "words"), WORDS)
 def test_an_order_that_ended_here_says_what_became_of_it_there(as_admin, alpha, state, facts, words):
-    problem = {"message": "alpha did not accept the order in time.", "hint": ""} if state == "expired" else None
+    problem = {"message": "alpha did not accept the request in time.", "hint": ""} if state == "expired" else None
     job = make.job(orders.Start(name="web"), on=alpha, state=state, problem=problem, **facts)
     make.machine("web", on=alpha)
     page = text(as_admin.get(f"/jobs/{job.pk}/"))

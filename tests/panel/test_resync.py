@@ -1,4 +1,4 @@
-"""A host that was put back to an older copy of itself: noticed, said, resynchronised; and nobody else is taken for one."""
+"""A host that was restored from an older copy of itself: noticed, said, resynchronised; and nobody else is taken for one."""
 
 import time
 from copy import deepcopy
@@ -97,7 +97,7 @@ def test_one_word_of_a_host_that_was_put_back_is_enough_to_notice_it(ledger, clo
     host = Host.objects.get()
     assert (host.last_seen, host.report_number, host.resync_epoch) == (before, 4, 2)
     assert (Machine.objects.get().state, Machine.objects.get().why) == (MachineState.UNKNOWN, resync.UNKNOWN)
-    assert "alpha was put back to an older copy of itself" in Event.objects.get(kind="host-restored").text
+    assert "alpha was restored from an older copy of itself" in Event.objects.get(kind="host-restored").text
     for _ in range(8):  # the old numbers, and then higher ones, while the order is on its way
         clock.now += 10
         assert deliver(ledger, ledger.say()) == [Taken.OLDER_COPY]
@@ -132,7 +132,7 @@ def test_jobs_that_were_under_way_are_decided_and_one_that_waits_goes_on(ledger,
         "gone": "lost", "sent": "lost", "kept": "accepted", "ended": "succeeded"
     }  # fmt: skip
     assert (jobs["gone"].is_given_up, jobs["sent"].is_given_up, jobs["kept"].problem) == (True, True, None)
-    assert jobs["gone"].problem["message"].startswith("alpha was put back to an older copy of itself")
+    assert jobs["gone"].problem["message"].startswith("alpha was restored from an older copy of itself")
     waits.refresh_from_db()
     assert (waits.state, waits.send_next_at) == (JobState.QUEUED, timezone.now())
 

@@ -216,7 +216,7 @@ def test_another_order_of_the_same_kind_is_not_taken_for_a_second_press(house, a
     as_admin.post(url_of("machine-template", {}))
     answer = as_admin.post(url_of("machine-writable", {}))
     assert answer.status_code == 409
-    assert "already ordered" in answer.content.decode()
+    assert "already requested" in answer.content.decode()
     as_admin.post(url_of("host-fix", {"what": "networkd"}))
     as_admin.post(url_of("host-fix", {"what": "forwarding"}))
     assert Job.objects.filter(op="fix").count() == 2

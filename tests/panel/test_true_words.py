@@ -20,10 +20,10 @@ def text(answer) -> str:
 
 def test_a_configuration_taken_over_from_disk_was_applied_by_nobody(as_admin, web):
     revision = cast.applied(web, memory_max="512M")
-    Revision.objects.filter(pk=revision.pk).update(author_name="found on disk", reason="taken over by ada")
+    Revision.objects.filter(pk=revision.pk).update(author_name="found on disk", reason="imported by ada")
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
     assert "imported from disk" in page
-    assert "taken over by ada" in page
+    assert "imported by ada" in page
     assert "by found on disk" not in page
     assert "found on disk" not in text(as_admin.get("/hosts/alpha/machines/web/revisions/"))
 
@@ -143,5 +143,5 @@ def test_a_network_the_file_says_nothing_of_is_called_so(as_admin, web):
     applied = Revision.objects.create(machine=web, number=1, state="applied", network_mode="unsaid")
     Machine.objects.filter(pk=web.pk).update(applied=applied)
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
-    assert "Not said in the file" in page
+    assert "Not set in the file" in page
     assert "unsaid" not in page

@@ -98,8 +98,8 @@ def test_a_limit_without_a_file_in_the_control_group_is_told_beforehand_and_is_n
     limits = "[Service]\nManagedOOMSwap=kill\nMemoryZSwapMax=64M\n"
     web.post(raw, {"nspawn": "", "limits": limits, "then": "review", **web.seen(raw)})
     review = web.get(f"{MACHINE}config/review/")
-    assert "ManagedOOMSwap=</code></a> will not be in force" in review
-    assert ("MemoryZSwapMax=</code></a> will not be in force" in review) == ("memory.zswap.max" not in has)
+    assert "ManagedOOMSwap=</code></a> will not be enforced" in review
+    assert ("MemoryZSwapMax=</code></a> will not be enforced" in review) == ("memory.zswap.max" not in has)
     web.post(f"{MACHINE}config/discard/", page=f"{MACHINE}config/review/")
 
 

@@ -65,10 +65,10 @@ class Remark:
 # setting → why the clone cannot have the original's
 _ONLY_ONE = {
     "Network.Port": "{} has this port of the host",
-    "Network.Interface": "a network card is in one machine at a time, and {} has it",
+    "Network.Interface": "a network interface can be in one machine only, and {} has it",
     "Network.VirtualEthernetExtra": "the interface of this name on the host is that of {}",
     "Exec.MachineID": "it is the identity of {}",
-    "Exec.Hostname": "it is the name of {}; the clone has its own",
+    "Exec.Hostname": "it is the hostname of {}; the clone has its own",
 }
 
 
@@ -81,9 +81,9 @@ def _in_the_way(name: str, value: str, original: str) -> str:
     if name in _ONLY_ONE:
         return _ONLY_ONE[name].format(original)
     if name == "Exec.PrivateUsers" and value[:1].isdecimal():
-        return "" if _is_boolean(value) else f"this range of ids is that of {original}; the clone picks its own"
+        return "" if _is_boolean(value) else f"this UID range belongs to {original}; the clone gets its own"
     if name == "Files.Overlay" and (upper := _upper(value)).startswith("/"):
-        return f"{original} writes into {upper}; an overlay that two write into is destroyed"
+        return f"{original} writes to {upper}; an overlay that two machines write to is corrupted"
     return ""
 
 
@@ -105,7 +105,7 @@ def _upper(value: str) -> str:
 def _shared(name: str, value: str, original: str) -> str:
     source = values.split_colons(value)[0]
     if name == "Files.Bind" and not source.startswith("+"):
-        return f"{original} writes there too"
+        return f"{original} also writes there"
     return ""
 
 
@@ -115,7 +115,7 @@ def for_elsewhere(text: str) -> tuple[str, list[Remark]]:
     def look(name: str, value: str) -> str:
         source = values.split_colons(value)[0]
         if name in {"Files.Bind", "Files.BindReadOnly"} and not source.startswith("+"):
-            return f"what lies in {source} is not in the archive"
+            return f"the contents of {source} are not in the archive"
         return "it is the identity of the original" if name == "Exec.MachineID" else ""
 
     return _without(text, lambda _, __: "", look)

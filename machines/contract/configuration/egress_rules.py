@@ -88,9 +88,9 @@ def refusal(name: str, address: Address, *, is_own: bool = False, via: str = "")
     kind = f"a {kind} address" if kind in {PUBLIC, PRIVATE} else kind
     is_number, ends_at = name == str(plain(address)), plain(address)
     if via:
-        leads = f"{via} redirects to {name},{'' if is_number else f' which leads to {ends_at},'} {kind}"
+        leads = f"{via} redirects to {name},{'' if is_number else f' which resolves to {ends_at},'} {kind}"
     else:
-        leads = f"{name} is {kind}" if is_number else f"{name} leads to {ends_at}, {kind}"
+        leads = f"{name} is {kind}" if is_number else f"{name} resolves to {ends_at}, {kind}"
     return NotAllowed(
         f"This host's policy does not allow it: {leads}, and no image may come from there.",
         hint=f"If that is a mirror you trust, the host's administrator can add “{ends_at}” to the rule “{RULE}” in "

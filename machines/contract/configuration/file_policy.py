@@ -121,10 +121,12 @@ def _privileged_binds(wanted: Document, whole: Document, users: str) -> Iterator
                 continue
             options = (*split(value), "", "")[2].split(",") if key == "Bind" else []
             if are_the_hosts(users) and not (users == "identity" and {"rootidmap", "owneridmap"} & set(options)):
-                message = f"{key}={value} can be written to, and root inside is root of this host there (PrivateUsers={users})."
+                message = (
+                    f"{key}={value} is writable, and root inside is root on this host there (PrivateUsers={users})."
+                )
                 yield Refusal("privileged_binds", message, (f"{FILES}.{key}", f"{EXEC}.PrivateUsers"), value)
             elif "idmap" in options:
-                message = f"{key}={value} can be written to, and with idmap root inside is root of this host there."
+                message = f"{key}={value} is writable, and with idmap root inside is root on this host there."
                 yield Refusal("privileged_binds", message, (f"{FILES}.{key}",), value)
 
 

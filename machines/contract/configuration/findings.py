@@ -103,25 +103,27 @@ WORDS: dict[str, Words] = {
     "state-stopped": Words(STATE, _NOTE, "Not running"),
     "state-restarting": Words(
         STATE, _PROBLEM, "Restarting, attempt {count}: {why}",
-        "It ends again and again, and systemd starts it again (Restart=). Stop it to look into it in peace.",
+        "It keeps exiting, and systemd keeps restarting it (Restart=). Stop it before you investigate.",
         ("journalctl --unit={unit} --lines=50", "systemctl stop {unit}"),
     ),
     "state-failed": Words(
-        STATE, _PROBLEM, "Failed: {why}", "That is the last line of its newest run; what comes before may tell more.",
+        STATE, _PROBLEM, "Failed: {why}", "That is the last log line of its latest run; earlier lines may say more.",
         ("journalctl --unit={unit} --lines=50", "machinectl start {name}"),
     ),
     "state-refused": Words(
         STATE, _PROBLEM, "Start limit reached: {why}",
-        "It was started too often within a short time, so systemd refuses to. When the cause is gone, reset it and start again.",
+        "It was started too often in a short time, so systemd refuses to start it again. Once the cause is fixed, "
+        "reset it and start it.",
         ("journalctl --unit={unit} --lines=50", "systemctl reset-failed {unit}", "machinectl start {name}"),
     ),
     "state-frozen": Words(
-        STATE, _PROBLEM, "Its init has frozen: {line}", "Nothing inside runs any more, though its unit is still active.",
+        STATE, _PROBLEM, "Its init has frozen: {line}",
+        "Nothing inside is scheduled any more, although its unit is still active.",
         ("machinectl terminate {name}", "machinectl start {name}"),
     ),
     "state-files": Words(
         STATE, _WARNING, "Its console says: {line}",
-        "Inotify instances of the host are used up (below), or its own limit of open files is too low (LimitNOFILE=).",
+        "The host has run out of inotify instances (below), or its own limit of open files is too low (LimitNOFILE=).",
         ("systemctl show --property=LimitNOFILE,LimitNOFILESoft {unit}",),
     ),
     "state-unread": Words(STATE, _UNKNOWN, "Its state is unknown"),
@@ -129,41 +131,41 @@ WORDS: dict[str, Words] = {
     "networkd-runs": Words(NETWORK, _OK, "systemd-networkd runs on the host"),
     "networkd-stopped": Words(
         NETWORK, _PROBLEM, "systemd-networkd does not run on the host",
-        "It gives machines with a network of their own their addresses and translates them to the outside. "
-        "Without it they have neither.",
+        "It provides DHCP and NAT for machines with a private network. Without it they have neither.",
         (_ENABLE,), "networkd",
     ),
     "networkd-beside": Words(
         NETWORK, _PROBLEM, "systemd-networkd does not run; {manager} manages this host's network",
-        "Both may run side by side: where no .network file names the host's own links, systemd-networkd only touches "
-        "those of machines (ve-…, vz-…). Look into /etc/systemd/network first, then start it.",
+        "Both may run side by side: where no .network file matches the host's own links, systemd-networkd only touches "
+        "those of machines (ve-…, vz-…). Check /etc/systemd/network first, then start it.",
         (_ENABLE,),
     ),
     "networkd-masked": Words(
         NETWORK, _PROBLEM, "systemd-networkd is masked on the host",
-        "Somebody forbade it to start. Without it machines with a network of their own get no address.",
+        "It cannot be started while masked. Without it, machines with a private network get no address.",
         ("systemctl unmask systemd-networkd.service", _ENABLE),
     ),
     "networkd-missing": Words(
         NETWORK, _PROBLEM, "systemd-networkd is not installed on the host",
-        "Without it machines with a network of their own get no address. Fedora and RHEL have it as a package.",
+        "Without it, machines with a private network get no address. On Fedora and RHEL it is a separate package.",
         ("dnf install systemd-networkd", _ENABLE),
     ),
     "forwarding-on": Words(NETWORK, _OK, "The host forwards packets"),
     "forwarding-later": Words(
         NETWORK, _OK, "The host does not forward packets yet",
-        "systemd-networkd switches it on with the first machine that needs it.",
+        "systemd-networkd turns it on with the first machine that needs it.",
     ),
     "forwarding-off": Words(
         NETWORK, _PROBLEM, "The host does not forward packets",
-        "Machines have an address and reach the host, but nothing beyond it. Something switched net.ipv4.ip_forward off "
-        "after systemd-networkd had switched it on.",
+        "Machines have an address and reach the host, but nothing beyond it. Something turned net.ipv4.ip_forward "
+        "off after systemd-networkd had turned it on.",
         (f"echo net.ipv4.ip_forward=1 > {FORWARDING_FILE}", f"sysctl -p {FORWARDING_FILE}"), "forwarding",
     ),
     "forward-open": Words(NETWORK, _OK, "Firewall allows forwarding"),
     "forward-docker": Words(
         NETWORK, _WARNING, "Docker's firewall drops forwarded packets",
-        "Docker sets the policy of FORWARD to DROP, for machines too. They reach the host but nothing beyond it.",
+        "Docker sets the FORWARD policy to DROP, which affects machines too. They reach the host but nothing beyond "
+        "it.",
         ("iptables -I DOCKER-USER -i {links} -j ACCEPT", "iptables -I DOCKER-USER -o {links} -j ACCEPT"),
     ),
     "forward-ufw": Words(
@@ -173,23 +175,23 @@ WORDS: dict[str, Words] = {
     ),
     "forward-drop": Words(
         NETWORK, _WARNING, "The firewall drops forwarded packets: chain {chain} of table {table}",
-        "Its policy is drop and none of its rules names the links of machines.",
+        "Its policy is drop and none of its rules matches the links of machines.",
         ("nft insert rule {family} {table} {chain} iifname {nft_links} accept",
          "nft insert rule {family} {table} {chain} oifname {nft_links} accept"),
     ),
     "dhcp-ufw": Words(
-        NETWORK, _WARNING, "ufw drops what machines ask for an address",
-        "UDP port 67 of the host must be open to the links of machines, or no lease is given.",
+        NETWORK, _WARNING, "ufw drops DHCP requests from machines",
+        "UDP port 67 of the host must be open on the links of machines, or they get no lease.",
         ("ufw allow in on {links} to any port 67 proto udp",),
     ),
     "dhcp-drop": Words(
-        NETWORK, _WARNING, "The firewall drops what machines ask for an address: chain {chain} of table {table}",
-        "UDP port 67 of the host must be open to the links of machines, or no lease is given.",
+        NETWORK, _WARNING, "The firewall drops DHCP requests from machines: chain {chain} of table {table}",
+        "UDP port 67 of the host must be open on the links of machines, or they get no lease.",
         ("nft insert rule {family} {table} {chain} iifname {nft_links} udp dport 67 accept",),
     ),
     "firewalld": Words(
         NETWORK, _WARNING, "firewalld runs and has no zone for the links of machines",
-        "They fall into its default zone, which lets neither DHCP nor forwarding through.",
+        "They fall into its default zone, which allows neither DHCP nor forwarding.",
         ("firewall-cmd --permanent --zone=trusted --add-interface={links}", "firewall-cmd --reload"),
     ),
     "firewall-unread": Words(
@@ -208,19 +210,20 @@ WORDS: dict[str, Words] = {
     ),
     "network-none": Words(
         NETWORK, _NOTE, "Only a loopback interface",
-        "Its configuration gives it a private network with nothing in it (Private=yes alone).",
+        "Its configuration gives it an empty private network (Private=yes alone).",
     ),
     "network-given": Words(
         NETWORK, _NOTE, "Connected by {links}, not by a veth pair",
-        "Addresses come from where that interface leads; the host has no part in it.",
+        "Addresses come from the network behind that interface; the host is not involved.",
     ),
     "card-apart": Words(
         NETWORK, _NOTE, "{link} shares the host's interface {card}",
-        "Host and machine cannot reach each other over it: that is how macvlan and ipvlan work. Others on that network can.",
+        "Host and machine cannot reach each other over it; that is how macvlan and ipvlan work. Others on that "
+        "network can reach it.",
     ),
     "card-down": Words(
         NETWORK, _PROBLEM, "The host's interface {card}, which {link} needs, is down",
-        "Nothing the machine sends on {link} leaves the host.", ("ip link set {card} up",),
+        "No traffic of the machine on {link} leaves the host.", ("ip link set {card} up",),
     ),
     "link-up": Words(NETWORK, _OK, "veth link is up: {link} on the host"),
     "link-down": Words(
@@ -247,11 +250,11 @@ WORDS: dict[str, Words] = {
     ),
     "bridge-joined": Words(NETWORK, _OK, "{link} is in bridge {bridge}"),
     "bridge-left": Words(
-        NETWORK, _PROBLEM, "{link} is in no bridge; its configuration says {bridge}",
-        "What it sends reaches nobody.", ("ip link set {link} master {bridge}",),
+        NETWORK, _PROBLEM, "{link} is in no bridge; configured: {bridge}",
+        "Its traffic goes nowhere.", ("ip link set {link} master {bridge}",),
     ),
     "bridge-other": Words(
-        NETWORK, _WARNING, "{link} is in bridge {bridge}; its configuration says {wanted}",
+        NETWORK, _WARNING, "{link} is in bridge {bridge}; configured: {wanted}",
         "Either the configuration was changed since the machine started, or somebody moved the link. A restart of the machine "
         "puts it into {wanted}.",
     ),
@@ -272,36 +275,37 @@ WORDS: dict[str, Words] = {
     ),
     "dhcp-other": Words(
         NETWORK, _NOTE, "DHCP is served by {program}, not by systemd-networkd",
-        "It listens on UDP port 67 of the host. Whether it serves {link}, its own configuration says.",
+        "It listens on UDP port 67 of the host. Check its configuration for whether it serves {link}.",
     ),
     "dhcp-elsewhere": Words(
         NETWORK, _NOTE, "systemd-networkd serves no DHCP on {bridge}",
-        "Addresses are fixed or come from another DHCP server in the network behind it.",
+        "Addresses are static or come from another DHCP server on the network behind it.",
     ),
     "lease-given": Words(NETWORK, _OK, "DHCP lease: {address}"),
     "lease-fixed": Words(
-        NETWORK, _NOTE, "Its address is no DHCP lease of this host: {addresses}", "It is fixed, or somebody else gave it.",
+        NETWORK, _NOTE, "Its address is not a DHCP lease from this host: {addresses}",
+        "It is static, or comes from another DHCP server.",
     ),
     "lease-none": Words(
         NETWORK, _PROBLEM, "No DHCP lease given on {link}",
-        "The machine has not asked, or what it asked was dropped on the way.",
+        "The machine has not asked for one, or its request was dropped on the way.",
     ),
     "inside-networkd": Words(NETWORK, _OK, "systemd-networkd runs inside"),
     "inside-other": Words(NETWORK, _OK, "{program} runs inside and manages its network"),
     "inside-masked": Words(
         NETWORK, _PROBLEM, "systemd-networkd is masked inside",
-        "Nothing inside asks for an address. Somebody forbade it to start, so only they should allow it again.",
+        "Nothing inside requests an address. Masking is deliberate: unmask it only if you know why it was masked.",
         ("systemctl --machine={name} unmask systemd-networkd.service",
          "systemctl --machine={name} enable --now systemd-networkd.service"),
     ),
     "inside-off": Words(
         NETWORK, _PROBLEM, "systemd-networkd is installed inside but not enabled",
-        "Nothing inside asks for an address.",
+        "Nothing inside requests an address.",
         ("systemctl --machine={name} enable --now systemd-networkd.service",), "guest-networkd",
     ),
     "inside-stopped": Words(
         NETWORK, _PROBLEM, "systemd-networkd is enabled inside but does not run",
-        "It was stopped, or it failed; its log says which.",
+        "It was stopped or it failed; its log says which.",
         ("journalctl --machine={name} --unit=systemd-networkd.service --lines=30",
          "systemctl --machine={name} restart systemd-networkd.service"), "guest-networkd",
     ),
@@ -311,20 +315,21 @@ WORDS: dict[str, Words] = {
     ),
     "inside-missing": Words(
         NETWORK, _PROBLEM, "Nothing inside manages the network",
-        "systemd-networkd is not in the image, and no other program that asks for an address runs. "
-        "Fedora and RHEL have it as a package.",
+        "systemd-networkd is not in the image, and no other DHCP client is running. On Fedora and RHEL it is a "
+        "separate package.",
         ("machinectl shell {name} /usr/bin/dnf install systemd-networkd",),
     ),
     "address-has": Words(NETWORK, _OK, "IP addresses: {addresses}"),
     "address-local": Words(
         NETWORK, _WARNING, "Only a link-local address: {addresses}",
-        "It asked and nobody answered, so it took one that reaches no further than its link.",
+        "Its DHCP request was not answered, so it took one that is valid on its link only.",
     ),
     "address-none": Words(NETWORK, _PROBLEM, "No IP address"),
     "address-astray": Words(
         NETWORK, _PROBLEM, "Its address {address} is not in the network of {link} ({pool})",
         "The host sends packets for it by {way}, so nothing reaches it. systemd-networkd has given the link another network since "
-        "(252 whenever it sets a link up anew), or its DHCP server took up one the link does not have (257, while a zone's "
+        "(252 whenever it sets a link up anew), or its DHCP server adopted one the link does not have (257, while a "
+        "zone's "
         "bridge comes up). The machine needs a new lease, and so does every other machine on {link}.",
         ("networkctl reconfigure {link}",
          "systemd-run --machine={name} --wait --pipe networkctl reconfigure host0",), "guest-renew",
@@ -341,7 +346,7 @@ WORDS: dict[str, Words] = {
     "host-reaches": Words(NETWORK, _OK, "The host reaches {address}"),
     "host-unreached": Words(
         NETWORK, _PROBLEM, "No answer from {address} on {link}",
-        "Its address lies in the right network, but a packet the host sent there came to nothing.",
+        "Its address is in the right network, but packets from the host are not answered.",
     ),
     "host-unsure": Words(
         NETWORK, _NOTE, "{address} answers ARP on {link}, but not TCP",
@@ -349,29 +354,29 @@ WORDS: dict[str, Words] = {
     ),
     "route-has": Words(NETWORK, _OK, "Default route present"),
     "route-none": Words(
-        NETWORK, _WARNING, "No default route", "It reaches its own network only.",
+        NETWORK, _WARNING, "No default route", "It can reach only its own network.",
     ),
     "masquerade-on": Words(NETWORK, _OK, "NAT (masquerade) active"),
     "masquerade-off": Words(
         NETWORK, _WARNING, "NAT (masquerade) is off for {link}",
-        "Machines reach the host but no answer from further away finds back. systemd-networkd was told to do it and its rules "
-        "are gone: something has emptied the rule set, as a restart of nftables.service does. Restarting systemd-networkd "
-        "brings NAT back, port forwards not.",
+        "Machines reach the host, but replies from further away do not find their way back. systemd-networkd is "
+        "configured for NAT, but its rules are gone: something flushed the ruleset, as a restart of nftables.service "
+        "does. Restarting systemd-networkd restores NAT, but not port forwards.",
         ("systemctl restart systemd-networkd.service",), "nat",
     ),
     "masquerade-unasked": Words(
         NETWORK, _NOTE, "No NAT on {link}, as its .network file says",
-        "Others need a route to its network to answer it.",
+        "Other hosts need a route to its network to reply.",
     ),
-    "nat-unread": Words(NETWORK, _UNKNOWN, "NAT could not be checked: nft is not installed or gives no answer", "",
+    "nat-unread": Words(NETWORK, _UNKNOWN, "NAT could not be checked: nft is not installed or does not respond", "",
                         ("{install} nftables",)),
     "ports-unread": Words(
-        NETWORK, _UNKNOWN, "Port forwards could not be checked ({ports}): nft is not installed or gives no answer", "",
+        NETWORK, _UNKNOWN, "Port forwards could not be checked ({ports}): nft is not installed or does not respond", "",
         ("{install} nftables",),
     ),
     "port-open": Words(NETWORK, _OK, "Port forward works: {port} → {to}"),
     "port-untried": Words(
-        NETWORK, _OK, "Port forward in place: {port} → {to}", "UDP gives no answer to try it by.",
+        NETWORK, _OK, "Port forward in place: {port} → {to}", "UDP cannot be tested: it sends no reply.",
     ),
     "port-closed": Words(
         NETWORK, _WARNING, "Port forward {port} → {to}: nothing listens on port {to} inside",
@@ -384,22 +389,22 @@ WORDS: dict[str, Words] = {
     ),
     "port-blocked": Words(
         NETWORK, _WARNING, "Port forward {port} → {to}: no answer at {address}",
-        "The machine's own port {to} answers. A rule of the host drops or diverts what is forwarded.",
+        "The machine's own port {to} answers. A rule on the host drops or redirects the forwarded traffic.",
     ),
     "port-lost": Words(
         NETWORK, _PROBLEM, "Port forward lost: {port} → {to}",
-        "It is configured, but the kernel has no rule for it: something has emptied the rule set since the machine started. "
+        "It is configured, but the kernel has no rule for it: something flushed the ruleset since the machine started. "
         "systemd-nspawn adds it only when the machine gets its address.",
         ("machinectl reboot {name}",), "nat",
     ),
     "port-astray": Words(
         NETWORK, _PROBLEM, "Port forward {port} → {to} leads to {leads} instead",
-        "The rule is left from an earlier address, or somebody changed it.",
+        "The rule is left over from an earlier address, or it was changed by hand.",
         ("machinectl reboot {name}",), "nat",
     ),
     "port-taken": Words(
         NETWORK, _PROBLEM, "Port forward {port} → {to} leads to {owner} instead ({leads})",
-        "Both forward the same port of the host; the one that got its address first has it. Give one of them another port.",
+        "Both forward the same host port; the one that got its address first has it. Give one of them another port.",
     ),
     "port-later": Words(
         NETWORK, _NOTE, "Port forward not active yet: {port} → {to}",
@@ -412,22 +417,24 @@ WORDS: dict[str, Words] = {
     "resolve-ok": Words(NETWORK, _OK, "DNS configured: {servers}"),
     "resolve-none": Words(
         NETWORK, _WARNING, "No DNS server configured",
-        "Its /etc/resolv.conf is missing or empty. Addresses work, names do not.",
+        "Its /etc/resolv.conf is missing or empty. IP addresses work, names do not resolve.",
         ("systemctl --machine={name} enable --now systemd-resolved.service",
          "machinectl shell {name} /bin/ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf"),
     ),
     "resolve-dead": Words(
         NETWORK, _WARNING, "Its /etc/resolv.conf asks systemd-resolved, which does not run inside",
-        "Addresses work, names do not.", ("systemctl --machine={name} enable --now systemd-resolved.service",),
+        "IP addresses work, names do not resolve.",
+        ("systemctl --machine={name} enable --now systemd-resolved.service",),
     ),
     "image-unread": Words(
-        NETWORK, _UNKNOWN, "What is inside could not be checked", "Its image is a disk image, which is not read from outside.",
+        NETWORK, _UNKNOWN, "What is inside could not be checked",
+        "Its image is a disk image, which cannot be read from outside.",
     ),
     # --- limits
     "unit-own": Words(LIMITS, _OK, "It runs in its own unit, {unit}"),
     "unit-foreign": Words(
         LIMITS, _WARNING, "It runs in {unit}, not in its own unit",
-        "It was started by hand. None of the limits set here hold for it until it is stopped and started as a unit.",
+        "It was started by hand. None of the limits set here apply until it is stopped and started as a unit.",
         ("machinectl poweroff {name}", "machinectl start {name}"),
     ),
     "memory-enough": Words(LIMITS, _OK, "OOM kills: none"),
@@ -438,20 +445,22 @@ WORDS: dict[str, Words] = {
     ),
     "tasks-enough": Words(LIMITS, _OK, "Task limit never reached"),
     "tasks-full": Words(
-        LIMITS, _WARNING, "Task limit reached: {count} times", "It was refused a process by its TasksMax.",
+        LIMITS, _WARNING, "Task limit reached: {count} times", "TasksMax= denied it new processes.",
     ),
     # --- systemd and control groups
     "systemd-fine": Words(SYSTEM, _OK, "systemd {version}: no known vulnerability"),
     "systemd-escape": Words(
         SYSTEM, _NOTE, "systemd {version} may be vulnerable: CVE-2026-40226",
-        "By its number: up to 259.3 (and 258.5, 257.11) a crafted .nspawn file beside an image can break out of the "
-        "machine. Distributions fix it without a new number, so ask yours. There is no such file on this host now.",
+        "Going by the version number: up to 259.3 (and 258.5, 257.11) a crafted .nspawn file beside an image can "
+        "break out of the machine. Distributions backport the fix without a new version number; check yours. There "
+        "is no such file on this host now.",
         ("apt-get update", "apt-get install --only-upgrade systemd-container"),
     ),
     "beside-danger": Words(
         SYSTEM, _PROBLEM, "A .nspawn file lies beside its image, and systemd {version} may trust it too much: {files}",
-        "By its number this systemd has CVE-2026-40226: a crafted file of this kind can break out of the machine. "
-        "If you did not put it there, set it aside before the next start.",
+        "Going by its version number, this systemd has CVE-2026-40226: a crafted file of this kind can break out of "
+        "the machine. "
+        "If you did not put it there, move it away before the next start.",
         ("mv --no-clobber {file} {file}.aside",),
     ),
     "beside-ignored": Words(
@@ -467,24 +476,24 @@ WORDS: dict[str, Words] = {
         ("systemctl enable machines.target",), "autostart",
     ),
     # --- binds
-    "binds-fine": Words(BINDS, _OK, "No bind gives the host away"),
+    "binds-fine": Words(BINDS, _OK, "No bind exposes the host"),
     "binds-protected": Words(
-        BINDS, _PROBLEM, "{name}: {line} gives the host away",
-        "{why} Nothing is applied to the machine until the line is gone; it starts as before. If you did not write it, treat "
-        "this host as taken over.",
+        BINDS, _PROBLEM, "{name}: {line} exposes the host",
+        "{why} Nothing is applied to the machine until the line is gone; it starts as before. If you did not write "
+        "it, treat this host as compromised.",
         ("systemctl cat {unit}", "cat {file}"),
     ),
     "binds-as-root": Words(
-        BINDS, _WARNING, "{name}: {line}, and root inside is root of this host",
-        "It has no user namespace of its own (PrivateUsers=no), so root inside can write there as root, make setuid programs, "
-        "and remount a read-only bind writable. PrivateUsers=pick ends that.",
+        BINDS, _WARNING, "{name}: {line}, and root inside is root on this host",
+        "It has no user namespace (PrivateUsers=no), so root inside can write there as root, create setuid programs, "
+        "and remount a read-only bind writable. PrivateUsers=pick prevents that.",
         ("cat {file}",),
     ),
     "cgroup-v2": Words(SYSTEM, _OK, "cgroup v2"),
     "cgroup-v1": Words(
         SYSTEM, _WARNING, "cgroup v1 ({kind})",
-        "systemd 258 dropped it: a machine with so new a systemd does not start here, and the next upgrade of the host "
-        "needs version 2. It comes with the next boot.",
+        "systemd 258 dropped support: a machine with systemd 258 or later does not start here, and the next upgrade "
+        "of the host needs cgroup v2. The switch takes effect at the next boot.",
         ("sed -i 's/^GRUB_CMDLINE_LINUX=\"/&systemd.unified_cgroup_hierarchy=1 /' /etc/default/grub", "update-grub"),
     ),
     "guest-fits": Words(SYSTEM, _OK, "systemd {guest} inside is compatible with the host's cgroups"),
@@ -495,12 +504,12 @@ WORDS: dict[str, Words] = {
     "guest-too-new": Words(
         SYSTEM, _PROBLEM, "systemd {guest} inside does not support cgroup v1", "The host must boot with cgroup v2.",
     ),
-    "guest-unread": Words(SYSTEM, _UNKNOWN, "The version of systemd inside is unknown"),
+    "guest-unread": Words(SYSTEM, _UNKNOWN, "The systemd version inside is unknown"),
     # --- room
     "disk-enough": Words(ROOM, _OK, "Disk space: {free} free of {total}"),
     "disk-low": Words(
         ROOM, _WARNING, "Low disk space for images: {free} free of {total}",
-        "Builds, clones and logs fail when it is gone, and machines with it.",
+        "Builds, clones and logs fail when it runs out, and so do machines.",
         ("du --one-file-system --summarize --human-readable /var/lib/machines/*",),
     ),
     "disk-full": Words(
@@ -517,65 +526,67 @@ WORDS: dict[str, Words] = {
     ),
     "files-few": Words(
         ROOM, _WARNING, "Few inodes left at {place}: {free} of {total}",
-        "When they are gone nothing can be created there, though bytes are free.", ("df --inodes {place}",),
+        "When they run out, nothing can be created there, even with free space.", ("df --inodes {place}",),
     ),
     "files-gone": Words(
         ROOM, _PROBLEM, "Out of inodes at {place}: {free} of {total} left",
-        "Nothing can be created there, though bytes may be free.",
+        "Nothing can be created there, even with free space.",
         ("df --inodes {place}", "du --inodes --one-file-system --summarize {place}/*"),
     ),
     "memory-fine": Words(ROOM, _OK, "Memory: {free} free of {total}"),
     "memory-low": Words(
-        ROOM, _WARNING, "Little memory: {free} free of {total}",
-        "The kernel soon kills something, and it chooses among all machines.", ("systemd-cgtop --order=memory --depth=3",),
+        ROOM, _WARNING, "Low memory: {free} free of {total}",
+        "The OOM killer may act soon, and it picks from all machines.", ("systemd-cgtop --order=memory --depth=3",),
     ),
     "inotify-enough": Words(ROOM, _OK, "Inotify instances: {used} used of {limit}"),
     "inotify-low": Words(
         ROOM, _WARNING, "Few inotify instances: {used} used of {limit}, {machines} running machines",
-        "Every systemd takes about ten, and all machines share root's. When they are gone, machines and services inside fail "
+        "Every systemd takes about ten, and all machines share root's. When they run out, machines and services "
+        "inside fail "
         "with “Too many open files”.",
         (f"echo fs.inotify.max_user_instances={{target}} > {INOTIFY_FILE}", f"sysctl -p {INOTIFY_FILE}"),
         "inotify",
     ),
-    "kernel-limits-fine": Words(ROOM, _OK, "Kernel limits: enough open files, processes, terminals, keys"),
+    "kernel-limits-fine": Words(ROOM, _OK, "Kernel limits: enough headroom (open files, processes, terminals, keys)"),
     "kernel-limit-near": Words(
         ROOM, _WARNING, "Kernel limit almost reached: {used} of {limit} {what}",
-        "Its name is {name}. When it is reached, machines fail with errors such as “Too many open files”, “Disk quota exceeded” "
+        "The sysctl is {name}. When it is reached, machines fail with errors such as “Too many open files”, “Disk "
+        "quota exceeded” "
         "(keys) or “Resource temporarily unavailable”.",
         (f"echo {{name}}={{target}} >> {LIMITS_FILE}", f"sysctl -p {LIMITS_FILE}"),
     ),
     "clock-kept": Words(ROOM, _OK, "Time sync (NTP) is on"),
     "clock-outer": Words(
-        ROOM, _NOTE, "The clock is that of the machine this host runs on",
+        ROOM, _NOTE, "The clock is set by the machine this host runs on",
         "This host is a container and cannot set it. Time sync (NTP) belongs there.",
     ),
     "clock-unsynced": Words(
         ROOM, _NOTE, "Time sync (NTP) is on, but has not reached a server yet",
-        "{service} keeps trying. Orders wait once the clock is a minute off.",
+        "{service} keeps trying. Orders wait once the clock is off by a minute.",
         ("systemctl status {service}",),
     ),
     "clock-loose": Words(
-        ROOM, _WARNING, "Time sync (NTP) is off", "Orders wait once the clock is a minute off.",
+        ROOM, _WARNING, "Time sync (NTP) is off", "Orders wait once the clock is off by a minute.",
         ("timedatectl set-ntp true",),
     ),
     "clock-service-off": Words(
         ROOM, _WARNING, "Time sync (NTP) is off: {service} does not run",
-        "Orders wait once the clock is a minute off. timedatectl cannot switch this service.",
+        "Orders wait once the clock is off by a minute. timedatectl cannot switch this service.",
         ("systemctl enable --now {service}",),
     ),
     "clock-missing": Words(
         ROOM, _WARNING, "Time sync (NTP) is not installed",
-        "Orders wait once the clock is a minute off. No service of this host sets it.",
+        "Orders wait once the clock is off by a minute. No service of this host sets it.",
         ("{install} {packages}", "systemctl enable --now {service}"),
     ),
-    "clock-agrees": Words(ROOM, _OK, "Host and panel agree on the time"),
+    "clock-agrees": Words(ROOM, _OK, "Clocks of host and panel agree"),
     "clock-differs": Words(
         ROOM, _WARNING, "The host's clock is {seconds} s {way} the panel's",
-        "Times in logs do not fit together. Orders wait while it is more than a minute. What this host has to keep its clock is "
-        "told under “Time sync”.", ("timedatectl",),
+        "Times in logs do not match. Orders wait while it is more than a minute off. See “Time sync” for what keeps "
+        "this host's clock.", ("timedatectl",),
     ),
     # --- tools
-    "tools-there": Words(TOOLS, _OK, "Every tool is installed"),
+    "tools-there": Words(TOOLS, _OK, "All tools are installed"),
     "tools-missing": Words(
         TOOLS, _WARNING, "Tools are missing: {tools}", "What needs them fails.", ("{install} {packages}",),
     ),

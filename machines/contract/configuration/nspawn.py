@@ -28,89 +28,89 @@ PAIR_LATER = ((".*:.*", 254),)
 BIND_LATER = tuple((rf".*\b{option}\b[a-z,]*", since) for option, since in v.BIND_OPTIONS.items() if since)
 # name → (what it bounds, check, an example)
 RESOURCE_LIMITS = {
-    "CPU": ("CPU time of one process, in seconds", v.rlimit_count, "3600"),
-    "FSIZE": ("Size of one file", v.rlimit_size, "10G"),
-    "DATA": ("Data segment of one process", v.rlimit_size, "4G"),
-    "STACK": ("Stack of one process", v.rlimit_size, "8M:64M"),
-    "CORE": ("Size of a core dump", v.rlimit_size, "0"),
-    "RSS": ("Resident memory of one process (Linux ignores it)", v.rlimit_size, "1G"),
-    "NOFILE": ("Open files of one process", v.rlimit_count, "1024:524288"),
-    "AS": ("Address space of one process", v.rlimit_size, "8G"),
-    "NPROC": ("Processes of one user id", v.rlimit_count, "4096"),
-    "MEMLOCK": ("Locked memory of one process", v.rlimit_size, "64M"),
-    "LOCKS": ("File locks (Linux ignores it)", v.rlimit_count, "1024"),
-    "SIGPENDING": ("Signals that wait", v.rlimit_count, "4096"),
-    "MSGQUEUE": ("Bytes in message queues", v.rlimit_size, "800K"),
-    "NICE": ("Highest priority by nice", v.rlimit_nice, "+5"),
+    "CPU": ("CPU time per process, in seconds", v.rlimit_count, "3600"),
+    "FSIZE": ("File size", v.rlimit_size, "10G"),
+    "DATA": ("Data segment per process", v.rlimit_size, "4G"),
+    "STACK": ("Stack size per process", v.rlimit_size, "8M:64M"),
+    "CORE": ("Core dump size", v.rlimit_size, "0"),
+    "RSS": ("Resident memory per process (ignored by Linux)", v.rlimit_size, "1G"),
+    "NOFILE": ("Open files per process", v.rlimit_count, "1024:524288"),
+    "AS": ("Address space per process", v.rlimit_size, "8G"),
+    "NPROC": ("Processes per user ID", v.rlimit_count, "4096"),
+    "MEMLOCK": ("Locked memory per process", v.rlimit_size, "64M"),
+    "LOCKS": ("File locks (ignored by Linux)", v.rlimit_count, "1024"),
+    "SIGPENDING": ("Pending signals", v.rlimit_count, "4096"),
+    "MSGQUEUE": ("Bytes in POSIX message queues", v.rlimit_size, "800K"),
+    "NICE": ("Highest nice priority", v.rlimit_nice, "+5"),
     "RTPRIO": ("Highest real-time priority", v.rlimit_count, "10"),
-    "RTTIME": ("Real-time CPU without a pause, in µs", v.rlimit_count, "200000"),
+    "RTTIME": ("Real-time CPU time without blocking, in µs", v.rlimit_count, "200000"),
 }
 
 
 # fmt: off
 def _exec() -> Iterator[Setting]:
     s = partial(Setting, EXEC)
-    yield s("Boot", v.boolean, "Boot the image's init", "Off runs only the command of the image, without services inside.", BOOT, default="yes")
-    yield s("NotifyReady", v.boolean, "Wait until the machine has booted", "The machine counts as started when its init says so, not when its first process runs.", BOOT, 231, default="no")
-    yield s("Ephemeral", v.boolean, "Throw all changes away at stop", "Each start runs on a fresh copy of the image. Cheap on btrfs, a full copy elsewhere.", BOOT, 240, default="no", trusted=True)
-    yield s("Hostname", v.hostname, "Host name inside", "What the kernel calls the machine inside; best left to its own name.", BOOT, 239, example="web")
-    yield s("Environment", v.environment, "Environment of PID 1", "Variables that init, or the command, is started with.", BOOT, repeats=True, row=v.Row(("Name", "Value"), "=", quotes=True), example="LANG=C.UTF-8", rare=True)
-    yield s("Parameters", v.quoted_words, "Arguments", "Of init when booting; otherwise the command itself. Words with spaces stand in quotes.", BOOT, example="systemd.unit=rescue.target", rare=True)
-    yield s("ProcessTwo", v.boolean, "Run the command as PID 2", "Below a small init that reaps processes. Not together with Boot=.", BOOT, 229, default="no", rare=True)
-    yield s("User", v.user, "Run the command as", "A user known inside. Not when booting; an unknown name keeps the machine from starting.", BOOT, example="www-data", rare=True)
-    yield s("WorkingDirectory", v.absolute_path, "Working directory", "Where inside the command starts.", BOOT, 229, example="/srv", rare=True)
-    yield s("PivotRoot", v.pivot_root, "Pivot to another root", "A directory of the tree that becomes its root, and after a colon where the old root goes.", BOOT, 233, example="/usr/share/new:/old", rare=True)
-    yield s("KillSignal", v.signal_name, "Signal that asks it to power off", "Sent to PID 1 inside when the machine shall end.", BOOT, 230, default="SIGRTMIN+3", example="SIGTERM", rare=True)
-    yield s("Personality", v.one_of("x86", "x86-64"), "Architecture that uname says", "For 32-bit systems on a 64-bit kernel.", BOOT, rare=True)
-    yield s("MachineID", v.machine_id, "Machine id", "Used only as long as the image has none of its own.", BOOT, example="0123456789abcdef0123456789abcdef", rare=True, trusted=True)
-    yield s("SuppressSync", v.boolean, "Turn fsync into nothing", "Faster, and what was written last is lost when the host fails. Breaks Docker inside.", BOOT, 250, default="no", rare=True)
+    yield s("Boot", v.boolean, "Boot the image's init", "If off, only the image's command runs, without services inside.", BOOT, default="yes")
+    yield s("NotifyReady", v.boolean, "Wait for boot to finish", "The machine counts as started when its init reports ready, not when its first process runs.", BOOT, 231, default="no")
+    yield s("Ephemeral", v.boolean, "Ephemeral", "Each start runs on a fresh copy of the image; all changes are discarded at stop. A snapshot on btrfs, a full copy elsewhere.", BOOT, 240, default="no", trusted=True)
+    yield s("Hostname", v.hostname, "Hostname", "Hostname inside the machine; best left at the machine's name.", BOOT, 239, example="web")
+    yield s("Environment", v.environment, "Environment of PID 1", "Variables set for init, or for the command.", BOOT, repeats=True, row=v.Row(("Name", "Value"), "=", quotes=True), example="LANG=C.UTF-8", rare=True)
+    yield s("Parameters", v.quoted_words, "Arguments", "For init when booting; otherwise the command itself. Put words with spaces in quotes.", BOOT, example="systemd.unit=rescue.target", rare=True)
+    yield s("ProcessTwo", v.boolean, "Run the command as PID 2", "Under a minimal init that reaps processes. Not together with Boot=.", BOOT, 229, default="no", rare=True)
+    yield s("User", v.user, "Run the command as", "A user that exists inside. Not with Boot=; with an unknown name the machine does not start.", BOOT, example="www-data", rare=True)
+    yield s("WorkingDirectory", v.absolute_path, "Working directory", "Directory inside in which the command starts.", BOOT, 229, example="/srv", rare=True)
+    yield s("PivotRoot", v.pivot_root, "Pivot root", "A directory of the image that becomes the root, and after a colon where the old root is mounted.", BOOT, 233, example="/usr/share/new:/old", rare=True)
+    yield s("KillSignal", v.signal_name, "Kill signal", "Sent to PID 1 inside to shut the machine down.", BOOT, 230, default="SIGRTMIN+3", example="SIGTERM", rare=True)
+    yield s("Personality", v.one_of("x86", "x86-64"), "Architecture reported by uname", "For 32-bit systems on a 64-bit kernel.", BOOT, rare=True)
+    yield s("MachineID", v.machine_id, "Machine ID", "Used only while the image has none of its own.", BOOT, example="0123456789abcdef0123456789abcdef", rare=True, trusted=True)
+    yield s("SuppressSync", v.boolean, "Suppress fsync", "Faster, but recent writes are lost if the host crashes. Breaks Docker inside.", BOOT, 250, default="no", rare=True)
 
-    yield s("PrivateUsers", v.private_users, "User namespace", "Root inside is an ordinary user outside. Leave it picked unless a bind needs known ids.", SECURE, 230, default="pick", trusted=True, later=(("managed", 258),))
-    yield s("PrivateUsersDelegate", v.whole_number(0, 16), "Ranges of ids for nested machines", "How many more ranges machines inside may use. Needs PrivateUsers=managed.", SECURE, 260, default="0", rare=True, trusted=True)
-    yield s("Capability", v.capabilities, "Capabilities to add", "Beyond those a machine has; one or several in a line. Each weakens the wall to the host.", SECURE, example="CAP_NET_ADMIN", repeats=True, trusted=True)
-    yield s("DropCapability", v.capabilities, "Capabilities to take away", "One or several in a line.", SECURE, example="CAP_SYS_PTRACE", repeats=True, anchor="Capability=")
-    yield s("AmbientCapability", v.ambient_capabilities, "Ambient capabilities", "Kept by commands that are not root. Not when booting: the machine would not start.", SECURE, 248, example="CAP_NET_BIND_SERVICE", repeats=True, rare=True, trusted=True)
-    yield s("NoNewPrivileges", v.boolean, "No new privileges", "Programs with setuid gain nothing: sudo, su and some ping stop to work inside.", SECURE, 239, default="no")
-    yield s("SystemCallFilter", v.system_calls, "System calls", "Names and @groups to allow beside the usual ones; a line that begins with ~ forbids. Docker inside needs @keyring.", SECURE, 235, example="@keyring", repeats=True, trusted=True)
-    yield s("RestrictAddressFamilies", v.address_families, "Address families", "The only kinds of sockets to allow; with ~ in front, those to forbid; none forbids all.", SECURE, 261, example="AF_INET AF_INET6 AF_UNIX", repeats=True)
+    yield s("PrivateUsers", v.private_users, "User namespace", "Root inside is an unprivileged user on the host. Leave it at automatic (pick) unless a bind needs known IDs.", SECURE, 230, default="pick", trusted=True, later=(("managed", 258),))
+    yield s("PrivateUsersDelegate", v.whole_number(0, 16), "UID ranges for nested machines", "How many more ranges nested machines may use. Needs PrivateUsers=managed.", SECURE, 260, default="0", rare=True, trusted=True)
+    yield s("Capability", v.capabilities, "Add capabilities", "In addition to the default set; one or more per line. Each weakens the isolation from the host.", SECURE, example="CAP_NET_ADMIN", repeats=True, trusted=True)
+    yield s("DropCapability", v.capabilities, "Drop capabilities", "One or more per line.", SECURE, example="CAP_SYS_PTRACE", repeats=True, anchor="Capability=")
+    yield s("AmbientCapability", v.ambient_capabilities, "Ambient capabilities", "Kept by commands that do not run as root. Not with Boot=: the machine would not start.", SECURE, 248, example="CAP_NET_BIND_SERVICE", repeats=True, rare=True, trusted=True)
+    yield s("NoNewPrivileges", v.boolean, "No new privileges", "setuid programs gain nothing: sudo, su and some ping stop working inside.", SECURE, 239, default="no")
+    yield s("SystemCallFilter", v.system_calls, "System call filter", "Names and @groups allowed in addition to the default; a line that begins with ~ denies. Docker inside needs @keyring.", SECURE, 235, example="@keyring", repeats=True, trusted=True)
+    yield s("RestrictAddressFamilies", v.address_families, "Address families", "The only socket families allowed; with ~ in front, those denied; none denies all.", SECURE, 261, example="AF_INET AF_INET6 AF_UNIX", repeats=True)
 
     for name, (bounds, check, example) in RESOURCE_LIMITS.items():
-        yield s(f"Limit{name}", check, bounds, f"RLIMIT_{name} of PID 1 and what it starts: a limit, or SOFT:HARD. A limit of the unit would not reach inside.", RESOURCES, 239, example=example, rare=True, trusted=True, anchor="LimitCPU=")
-    yield s("OOMScoreAdjust", v.whole_number(-1000, 1000), "Who is killed when memory runs out", "The higher, the sooner: from -1000 (never) to 1000.", RESOURCES, 239, example="500", rare=True, trusted=True)
-    yield s("CPUAffinity", v.cpu_list, "CPUs, from the start", "CPUs to run on. AllowedCPUs= does the same and can be changed while the machine runs.", RESOURCES, 239, example="0-3", rare=True, trusted=True)
+        yield s(f"Limit{name}", check, bounds, f"RLIMIT_{name} of PID 1 and its children: a limit, or SOFT:HARD. A limit set on the unit does not reach inside.", RESOURCES, 239, example=example, rare=True, trusted=True, anchor="LimitCPU=")
+    yield s("OOMScoreAdjust", v.whole_number(-1000, 1000), "OOM score adjustment", "The higher, the sooner it is killed when memory runs out: from -1000 (never) to 1000.", RESOURCES, 239, example="500", rare=True, trusted=True)
+    yield s("CPUAffinity", v.cpu_list, "CPU affinity", "CPUs to run on. AllowedCPUs= does the same and can be changed while the machine runs.", RESOURCES, 239, example="0-3", rare=True, trusted=True)
 
-    yield s("Timezone", v.one_of("off", "copy", "bind", "symlink", "delete", "auto"), "Time zone", "How the host's time zone comes in; off leaves the image its own.", HOST, 239, default="auto")
-    yield s("ResolvConf", v.one_of(*RESOLV_CONF), "Name servers", "How the host's resolv.conf comes in. With a network of its own, auto leaves the image its own.", HOST, 239, default="auto")
-    yield s("LinkJournal", v.one_of("no", "host", "try-host", "guest", "try-guest", "auto"), "Journal", "Whether the host sees the machine's journal, and whose disk it is on.", HOST, 239, default="try-guest", trusted=True)
+    yield s("Timezone", v.one_of("off", "copy", "bind", "symlink", "delete", "auto"), "Time zone", "How the host's time zone is passed in; off keeps the image's own.", HOST, 239, default="auto")
+    yield s("ResolvConf", v.one_of(*RESOLV_CONF), "DNS (resolv.conf)", "How the host's resolv.conf is passed in. With a private network, auto keeps the image's own.", HOST, 239, default="auto")
+    yield s("LinkJournal", v.one_of("no", "host", "try-host", "guest", "try-guest", "auto"), "Journal", "Whether the host sees the machine's journal, and on whose disk it is stored.", HOST, 239, default="try-guest", trusted=True)
 
 
 def _files() -> Iterator[Setting]:
     s = partial(Setting, FILES)
-    yield s("ReadOnly", v.boolean, "Read-only root", "Nothing inside can change the image; most systems then need writable binds for /var.", STORE, default="no")
-    yield s("Volatile", v.boolean_or("state", "overlay"), "Forget changes at stop", "The image stays as it is; what the machine writes lives in memory.", STORE, default="no", later=(("overlay", 242),))
-    yield s("Bind", v.bind, "Bind mounts", "Paths of the host that can be written inside. Each must exist when the machine starts.", STORE, repeats=True, trusted=True, later=BIND_LATER)
-    yield s("BindReadOnly", v.bind, "Bind mounts, read-only", "Paths of the host that can be read inside.", STORE, repeats=True, trusted=True, later=BIND_LATER, anchor="Bind=")
-    yield s("TemporaryFileSystem", v.mount_point, "Directories in memory", "Empty at every start; options such as size=10%,mode=1777.", STORE, example="/var/cache:size=10%,mode=1777", repeats=True, row=v.Row(("Directory inside", "Mount options"), ":"), rare=True, trusted=True)
-    yield s("Overlay", v.overlay, "Overlays", "Trees laid one over the other, the lowest first; changes go to the last of them. Colons stand between trees; owners are not mapped.", STORE, 233, example="/srv/base:/srv/top:/data", repeats=True, row=v.Row(("Trees, lowest first", "Directory inside"), ":", from_the_end=True), rare=True, trusted=True)
-    yield s("OverlayReadOnly", v.overlay, "Overlays, read-only", "As above; nothing inside can change them.", STORE, 233, example="/srv/a:/srv/b:/data", repeats=True, row=v.Row(("Trees, lowest first", "Directory inside"), ":", from_the_end=True), rare=True, trusted=True, anchor="Overlay=")
-    yield s("Inaccessible", v.absolute_path, "Hidden paths", "Files or directories inside that nobody there can read. Each must exist, else the machine does not start.", STORE, 242, example="/srv/secret", repeats=True, row=v.Row(("Path inside",)), rare=True, trusted=True)
-    yield s("BindUser", v.user_names, "Users of the host", "Come in with home, name and password hash. The machine needs systemd 249 inside.", STORE, 249, example="ada", repeats=True, row=v.Row(("User",)), rare=True, trusted=True)
-    yield s("BindUserShell", v.shell, "Shell of these users", "Yes takes the host's, no the system's own; or a path inside.", STORE, 258, default="no", example="/bin/bash", rare=True, trusted=True)
-    yield s("PrivateUsersOwnership", v.one_of("off", "chown", "map", "auto", "foreign"), "How owners of files are mapped", "map leaves the image as it is; chown rewrites the owner of every file at the first start, which takes long.", SECURE, 249, default="auto", trusted=True, later=(("foreign", 258),))
-    yield s("PrivateUsersChown", v.boolean, "Rewrite owners (old name)", "What PrivateUsersOwnership=chown says now: the owner of every file is rewritten at the first start, which takes long.", SECURE, 230, default="no", rare=True, trusted=True, anchor="PrivateUsersOwnership=")
+    yield s("ReadOnly", v.boolean, "Read-only root", "Nothing inside can change the image; most systems then need a writable bind for /var.", STORE, default="no")
+    yield s("Volatile", v.boolean_or("state", "overlay"), "Volatile root", "The image is not changed; what the machine writes is kept in memory and lost at stop.", STORE, default="no", later=(("overlay", 242),))
+    yield s("Bind", v.bind, "Bind mounts", "Host paths that are writable inside. Each must exist when the machine starts.", STORE, repeats=True, trusted=True, later=BIND_LATER)
+    yield s("BindReadOnly", v.bind, "Bind mounts, read-only", "Host paths that are read-only inside.", STORE, repeats=True, trusted=True, later=BIND_LATER, anchor="Bind=")
+    yield s("TemporaryFileSystem", v.mount_point, "tmpfs mounts", "Empty at every start; options such as size=10%,mode=1777.", STORE, example="/var/cache:size=10%,mode=1777", repeats=True, row=v.Row(("Directory inside", "Mount options"), ":"), rare=True, trusted=True)
+    yield s("Overlay", v.overlay, "Overlay mounts", "Directory trees stacked on each other, lowest first; changes go to the last one. Separate them with colons; file owners are not mapped.", STORE, 233, example="/srv/base:/srv/top:/data", repeats=True, row=v.Row(("Layers, lowest first", "Directory inside"), ":", from_the_end=True), rare=True, trusted=True)
+    yield s("OverlayReadOnly", v.overlay, "Overlay mounts, read-only", "As above, but read-only inside.", STORE, 233, example="/srv/a:/srv/b:/data", repeats=True, row=v.Row(("Layers, lowest first", "Directory inside"), ":", from_the_end=True), rare=True, trusted=True, anchor="Overlay=")
+    yield s("Inaccessible", v.absolute_path, "Inaccessible paths", "Files or directories that nobody inside can access. Each must exist, or the machine does not start.", STORE, 242, example="/srv/secret", repeats=True, row=v.Row(("Path inside",)), rare=True, trusted=True)
+    yield s("BindUser", v.user_names, "Host users", "Available inside with home directory, name and password hash. Needs systemd 249 inside.", STORE, 249, example="ada", repeats=True, row=v.Row(("User",)), rare=True, trusted=True)
+    yield s("BindUserShell", v.shell, "Shell of host users", "yes uses the host's, no the image's default; or a path inside.", STORE, 258, default="no", example="/bin/bash", rare=True, trusted=True)
+    yield s("PrivateUsersOwnership", v.one_of("off", "chown", "map", "auto", "foreign"), "File ownership mapping", "map leaves the image unchanged; chown rewrites the owner of every file at the first start, which takes long.", SECURE, 249, default="auto", trusted=True, later=(("foreign", 258),))
+    yield s("PrivateUsersChown", v.boolean, "Change file ownership (deprecated)", "The old form of PrivateUsersOwnership=chown: the owner of every file is rewritten at the first start, which takes long.", SECURE, 230, default="no", rare=True, trusted=True, anchor="PrivateUsersOwnership=")
 
 
 def _network() -> Iterator[Setting]:
     s = partial(Setting, NETWORK, group=NET, trusted=True)
-    yield s("Private", v.boolean, "A network of its own", "Alone, only a loopback.")
-    yield s("VirtualEthernet", v.boolean, "Virtual cable to the host", "ve-NAME on the host, host0 inside.")
-    yield s("Zone", v.zone, "Zone", "A bridge that is made for the machines of this zone.", since=230)
-    yield s("Bridge", v.interface, "Bridge of the host", "The cable ends in this bridge, which must exist.")
-    yield s("MACVLAN", v.interface_pairs, "MACVLAN", "An own MAC address on a network card of the host; the host itself cannot reach it.", later=PAIR_LATER)
-    yield s("IPVLAN", v.interface_pairs, "IPVLAN", "An own IP address on a network card of the host.", later=PAIR_LATER, anchor="MACVLAN=")
-    yield s("Interface", v.interface_pairs, "Network cards to move in", "The host loses them while the machine runs; NAME or NAME:NAME-INSIDE, which needs systemd 254.", example="eth1", repeats=True, rare=True, later=PAIR_LATER)
-    yield s("VirtualEthernetExtra", v.interface_pair, "More virtual cables", "Each with a name on the host and one inside; joined to nothing.", since=228, example="web-lan:lan", repeats=True, row=v.Row(("Name on the host", "Name inside"), ":"), rare=True)
-    yield s("NamespacePath", v.absolute_path, "Join a network namespace", "In place of every other way to be connected: choose “loopback only” with it.", since=259, example="/run/netns/blue", rare=True)
+    yield s("Private", v.boolean, "Private network", "On its own it leaves only the loopback.")
+    yield s("VirtualEthernet", v.boolean, "Virtual Ethernet (veth)", "ve-NAME on the host, host0 inside.")
+    yield s("Zone", v.zone, "Zone", "A bridge created for the machines of this zone.", since=230)
+    yield s("Bridge", v.interface, "Host bridge", "The veth link is attached to this bridge, which must exist.")
+    yield s("MACVLAN", v.interface_pairs, "MACVLAN", "Its own MAC address on a host NIC; the host itself cannot reach it.", later=PAIR_LATER)
+    yield s("IPVLAN", v.interface_pairs, "IPVLAN", "Its own IP address on a host NIC.", later=PAIR_LATER, anchor="MACVLAN=")
+    yield s("Interface", v.interface_pairs, "Host interfaces to move in", "The host loses them while the machine runs; NAME or NAME:NAME-INSIDE, which needs systemd 254.", example="eth1", repeats=True, rare=True, later=PAIR_LATER)
+    yield s("VirtualEthernetExtra", v.interface_pair, "Extra veth links", "Each has a name on the host and one inside, and is attached to no bridge.", since=228, example="web-lan:lan", repeats=True, row=v.Row(("Name on the host", "Name inside"), ":"), rare=True)
+    yield s("NamespacePath", v.absolute_path, "Join a network namespace", "Instead of any other network mode: choose “loopback only” with it.", since=259, example="/run/netns/blue", rare=True)
     yield replace(s("Port", v.port, "Port forwards", "Reached from outside through the host's address, not through its loopback.", repeats=True), group=PORTS)
 # fmt: on
 
@@ -136,31 +136,32 @@ NETWORK_MODES: dict[str, NetworkMode] = {
     mode.word: mode
     for mode in (
         NetworkMode(
-            "veth", "Private, NAT", "A virtual cable to the host, an address by the host's DHCP, NAT to the outside.",
+            "veth", "Private, NAT",
+            "Virtual Ethernet (veth) to the host, address from the host's DHCP server, NAT to the outside.",
             (("Private", "yes"), ("VirtualEthernet", "yes")),
         ),
         NetworkMode(
-            "zone", "Zone", "As private, but machines of the same zone see each other.",
-            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Zone", target_title="Name of the zone",
+            "zone", "Zone", "Like private, but machines of the same zone reach each other.",
+            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Zone", target_title="Zone name",
         ),
         NetworkMode(
-            "bridge", "Bridge", "Joins an existing bridge of the host; addresses come from that network.",
-            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Bridge", target_title="Bridge of the host",
+            "bridge", "Bridge", "Attached to an existing bridge of the host; addresses come from that network.",
+            (("Private", "yes"), ("VirtualEthernet", "yes")), target="Bridge", target_title="Host bridge",
         ),
         NetworkMode(
-            "macvlan", "MACVLAN", "An own MAC address on a network card of the host; the host itself cannot reach it.",
-            (("Private", "yes"), ("VirtualEthernet", "no")), target="MACVLAN", target_title="Network card of the host",
+            "macvlan", "MACVLAN", "Its own MAC address on a host NIC; the host itself cannot reach it.",
+            (("Private", "yes"), ("VirtualEthernet", "no")), target="MACVLAN", target_title="Host NIC",
         ),
         NetworkMode(
-            "ipvlan", "IPVLAN", "An own IP address on a network card of the host, sharing its MAC address.",
-            (("Private", "yes"), ("VirtualEthernet", "no")), target="IPVLAN", target_title="Network card of the host",
+            "ipvlan", "IPVLAN", "Its own IP address on a host NIC, sharing that NIC's MAC address.",
+            (("Private", "yes"), ("VirtualEthernet", "no")), target="IPVLAN", target_title="Host NIC",
         ),
         NetworkMode(
             "host", "Host network", "No isolation: the machine uses the host's interfaces and ports.",
             (("Private", "no"), ("VirtualEthernet", "no")), private=False,
         ),
         NetworkMode(
-            "none", "Loopback only", "No network but its own loopback.",
+            "none", "Loopback only", "No network except its own loopback.",
             (("Private", "yes"), ("VirtualEthernet", "no")),
         ),
     )

@@ -60,10 +60,8 @@ def _twice(number: int, setting: Setting, entry: Entry, earlier: tuple[int, str]
     """systemd takes the last one without a word."""
     line, value = earlier
     if setting.normal(value) == setting.normal(entry.value):
-        return Remark(number, setting.id, f"{entry.key}= says the same as line {line}.", fatal=False)
-    return Remark(
-        number, setting.id, f"{entry.key}= says something else in line {line}; keep the one that is meant.", fatal
-    )
+        return Remark(number, setting.id, f"{entry.key}= repeats line {line}.", fatal=False)
+    return Remark(number, setting.id, f"{entry.key}= has another value in line {line}; keep the intended one.", fatal)
 
 
 def _of_shape(entry: Entry, sections: tuple[str, ...], *, is_known: bool) -> Iterator[tuple[str, bool]]:
@@ -72,13 +70,13 @@ def _of_shape(entry: Entry, sections: tuple[str, ...], *, is_known: bool) -> Ite
     if not bare or bare[0] in "#;":
         return
     if any("\ud800" <= character <= "\udfff" for character in bare):
-        yield "The line is not UTF-8; systemd refuses the whole file.", True
+        yield "The line is not valid UTF-8; systemd rejects the whole file.", True
     elif "\n" in bare or bare.endswith("\\"):
-        yield "A backslash at the line's end swallows the next line; write it in one.", True
+        yield "The backslash at the end joins this line with the next; write it as one line.", True
     elif not entry.key:
         yield from _of_header(bare, sections)
     elif not entry.section:
-        yield f"{entry.key}= stands before any section; systemd ignores it.", True
+        yield f"{entry.key}= is outside any section; systemd ignores it.", True
     elif not is_known:
         yield f"{entry.key}= of [{entry.section}] is not known here; systemd may ignore it.", False
 
@@ -95,9 +93,13 @@ def _of_value(setting: Setting, text: str) -> Iterator[str]:
 def _of_header(bare: str, sections: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
     name = bare[1:-1] if bare.startswith("[") and bare.endswith("]") else ""
     if not name:
-        yield f"“{bare[:60]}” is neither a setting (Key=value) nor the head of a section.", True
+        yield f"“{bare[:60]}” is neither a setting (Key=value) nor a section header.", True
     elif name not in sections:
-        yield f"[{name}] is not a section; systemd ignores what stands below it. There are {', '.join(sections)}.", True
+        yield (
+            f"[{name}] is not a known section; systemd ignores everything in it. Known sections: "
+            f"{', '.join(sections)}.",
+            True,
+        )
 
 
 def is_left_out(remark: Remark) -> bool:

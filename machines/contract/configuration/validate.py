@@ -142,7 +142,7 @@ def _once(document: Document, _: Facts) -> Iterator[Finding]:
     for section, key in names:
         setting, said = nspawn.SETTINGS.get(f"{section}.{key}"), document.get(section, key)
         if setting and not setting.repeats and len(said) > 1:
-            message = f"{key}= stands there {len(said)} times; systemd takes the last one, {said[-1]}."
+            message = f"{key}= is set {len(said)} times; systemd uses the last one, {said[-1]}."
             yield Finding((setting.id,), message, refused=False)
 
 
@@ -151,15 +151,18 @@ def _unread(document: Document, facts: Facts) -> Iterator[Finding]:
     names = dict.fromkeys(f"{entry.section}.{entry.key}" for entry in document.settings() if entry.value)
     if names and not facts.unit.reads_files:
         yield Finding(
-            (next(iter(names)),), "The machine's unit runs systemd-nspawn with --settings=no: nothing of this file will act.",
-            "Take the option out of the unit's ExecStart= (systemctl cat shows the drop-in).", refused=False,
+            (next(iter(names)),), "The machine's unit runs systemd-nspawn with --settings=no: this file has no effect.",
+            "Remove the option from the unit's ExecStart= (systemctl cat shows the drop-in).", refused=False,
         )  # fmt: skip
         return
     for name in names:
         if name in facts.unit.outranked:
             group = [name, *sorted(command_line.group_of(name) - {name})]
             words = next(", ".join(facts.unit.words[each]) for each in group if each in facts.unit.words)
-            message = f"{name.rpartition('.')[2]}= will not act: the machine's unit says {words}, which comes first without --settings=override."
+            message = (
+                f"{name.rpartition('.')[2]}= has no effect: the machine's unit has {words}, which takes precedence "
+                "without --settings=override."
+            )
             yield Finding((name,), message, refused=False)
 
 
@@ -215,38 +218,41 @@ def _network(document: Document, facts: Facts) -> Iterator[Finding]:
     stronger = [*cable, *block.bridges, *block.cards]
     if block.private is False and stronger:
         yield _contradiction(
-            "Private", f"Private=no is void beside {stronger[0]}=", "needs a network of its own", stronger
+            "Private", f"Private=no has no effect beside {stronger[0]}=", "needs a private network", stronger
         )
     if block.veth is False and block.bridges:
         first = block.bridges[0]
         yield _contradiction(
-            "VirtualEthernet", f"VirtualEthernet=no is void beside {first}=", "makes a cable all the same", [first]
+            "VirtualEthernet",
+            f"VirtualEthernet=no has no effect beside {first}=",
+            "creates a veth link anyway",
+            [first],
         )
     if len(block.bridges) == 2:
         yield _contradiction(
-            "Zone", "Zone= and Bridge= exclude each other", "takes the other end of the cable", ["Bridge"]
+            "Zone", "Zone= and Bridge= are mutually exclusive", "takes the host's end of the veth link", ["Bridge"]
         )
     if document.last(NETWORK, "NamespacePath") and (block.private is not None or stronger):
         other = (stronger or ["Private"])[0]
         yield _contradiction(
-            "NamespacePath", f"NamespacePath= and {other}= exclude each other", "makes another network", [other]
+            "NamespacePath", f"NamespacePath= and {other}= are mutually exclusive", "sets up another network", [other]
         )
     if block.cards and block.veth is None and block.private is None and not block.bridges:
         yield Finding(
             (f"{NETWORK}.VirtualEthernet", f"{NETWORK}.{block.cards[0]}"),
-            f"With {block.cards[0]}= alone the machine has no cable to its host (host0).",
-            "Say VirtualEthernet=no if that is meant, or yes to have both.", refused=False,
+            f"With {block.cards[0]}= alone the machine has no veth link to its host (host0).",
+            "Set VirtualEthernet=no if that is intended, or yes to have both.", refused=False,
         )  # fmt: skip
     if block.private and block.veth is None and not stronger:
         yield Finding(
-            (f"{NETWORK}.Private",), "Private=yes alone leaves the machine nothing but its loopback.",
-            "Say VirtualEthernet=no if that is meant, or VirtualEthernet=yes.", refused=False,
+            (f"{NETWORK}.Private",), "With Private=yes alone the machine has only its loopback.",
+            "Set VirtualEthernet=no if that is intended, or VirtualEthernet=yes.", refused=False,
         )  # fmt: skip
 
 
 def _contradiction(key: str, what: str, why: str, others: list[str]) -> Finding:
     names = tuple(f"{NETWORK}.{name}" for name in (key, *others))
-    return Finding(names, f"{what}: that one {why}.", "Keep the one that is meant.")
+    return Finding(names, f"{what}: that one {why}.", "Keep the intended one.")
 
 
 def _ports(document: Document, facts: Facts) -> Iterator[Finding]:
@@ -258,15 +264,19 @@ def _ports(document: Document, facts: Facts) -> Iterator[Finding]:
         word = f"{port[1]}/{port[0]}"
         if not block.is_private:
             yield _port(
-                value, "A machine on the host's network has no ports to forward: it uses the host's own.", "Private"
+                value, "A machine on the host's network has no ports to forward: it uses the host's ports.", "Private"
             )
         elif not block.has_cable:
-            yield _port(value, f"Port {word} has no cable to the host to be forwarded through.", "VirtualEthernet")
+            yield _port(
+                value, f"Port {word} cannot be forwarded: there is no veth link to the host.", "VirtualEthernet"
+            )
         if port in seen:
             yield _port(value, f"Port {word} of the host is forwarded twice.")
         elif port in facts.ports:
             yield _port(
-                value, f"Port {word} of {facts.name} is taken by {facts.ports[port]}.", hint="Choose another port."
+                value,
+                f"Port {word} of {facts.name} is already used by {facts.ports[port]}.",
+                hint="Choose another port.",
             )
         seen.add(port)
 
@@ -301,7 +311,7 @@ def _cards(document: Document, facts: Facts) -> Iterator[Finding]:
 
 def _there_is(kind: str, names: Collection[str]) -> str:
     shown = ", ".join(sorted(names)[:12])
-    return f"There is: {shown}." if shown else f"There is no {kind} at all."
+    return f"Available: {shown}." if shown else f"There is no {kind} at all."
 
 
 # --- users and files
@@ -313,8 +323,8 @@ def _owners(document: Document, facts: Facts) -> Iterator[Finding]:
     if key and not document.last(EXEC, "PrivateUsers") and file_policy.users_of(Document(), facts.unit) != "no":
         yield Finding(
             (f"{FILES}.{key}", f"{EXEC}.PrivateUsers"),
-            f"{key}= without PrivateUsers= turns the user namespace off: root inside would be root of the host.",
-            "Say PrivateUsers=pick beside it, or PrivateUsers=no if that is meant.",
+            f"{key}= without PrivateUsers= turns the user namespace off: root inside would be root on the host.",
+            "Set PrivateUsers=pick as well, or PrivateUsers=no if that is intended.",
         )  # fmt: skip
 
 
@@ -326,15 +336,16 @@ def _users(document: Document, facts: Facts) -> Iterator[Finding]:
     if on and users == PICKED:
         yield Finding(
             (f"{FILES}.Volatile", f"{EXEC}.PrivateUsers"),
-            f"Volatile={volatile} with a picked range of user ids does not start: systemd cannot map the owners of its files.",
-            "Say PrivateUsers=identity: still a user namespace, but with the ids of the host.",
+            f"Volatile={volatile} with a UID range of its own does not start: systemd cannot map the owners of its "
+            "files.",
+            "Set PrivateUsers=identity: still a user namespace, but with the host's IDs.",
         )  # fmt: skip
     mapped = any(document.last(FILES, key) for key in OWNERS) or not 0 < facts.systemd < OWNERS_MAPPED_SINCE
     if document.last(EXEC, "PrivateUsers") == PICKED and not mapped:
         yield Finding(
             (f"{EXEC}.PrivateUsers", f"{FILES}.PrivateUsersOwnership"),
             "PrivateUsers=pick alone rewrites the owner of every file of the machine at its next start.",
-            "Say PrivateUsersOwnership=auto beside it: then they are mapped where that can be done.", refused=False,
+            "Set PrivateUsersOwnership=auto as well: owners are then mapped where possible.", refused=False,
         )  # fmt: skip
 
 
@@ -363,9 +374,9 @@ def _sources(document: Document, facts: Facts) -> Iterator[Finding]:
             continue  # which is refused
         if not any(_within(path, root) for root in roots):
             message = (
-                f"{path} is outside what {facts.name}'s policy lets machines have: {', '.join(roots) or 'nothing'}."
+                f"{path} is outside the paths that the policy of {facts.name} allows: {', '.join(roots) or 'nothing'}."
             )
-            hint = f"It will be refused there unless {path} is a link that leads into one of these."
+            hint = f"It will be refused there unless {path} is a symlink into one of these."
             yield Finding((f"{FILES}.{key}",), message, hint, value, refused=False)
 
 
@@ -378,7 +389,7 @@ def _protected(document: Document, facts: Facts) -> Iterator[Finding]:
         place = protected.met(path, facts.protected, writable=writable)
         if place:
             why = protected.sentence(path, place, writable=writable)
-            yield Finding((f"{FILES}.{key}",), why, "Bind a folder that lies elsewhere, such as one below /srv.", value)
+            yield Finding((f"{FILES}.{key}",), why, "Bind a directory elsewhere, such as one below /srv.", value)
 
 
 def _nested(document: Document, facts: Facts) -> Iterator[Finding]:
@@ -390,14 +401,20 @@ def _nested(document: Document, facts: Facts) -> Iterator[Finding]:
         for step in facts.way(path):
             above = next((folder for folder in writable if _below(step, folder)), None)
             if above:
-                message = f"{path} lies inside {above}, which {writable[above]} can write to: a link put there could lead anywhere on the host."
-                yield Finding((f"{FILES}.{key}",), message, "Bind a folder that lies beside it.", value)
+                message = (
+                    f"{path} lies inside {above}, which {writable[above]} can write to: a symlink placed there could "
+                    "point anywhere on the host."
+                )
+                yield Finding((f"{FILES}.{key}",), message, "Bind a directory outside it.", value)
                 break
     for key, value, path in sources(document, writable=True):
         below = next((folder for folder in facts.bound if _below(folder, path)), None)
         if below:
-            message = f"{facts.bound[below]} binds {below}, which lies inside {path}: this machine could put a link there that leads anywhere on the host."
-            yield Finding((f"{FILES}.{key}",), message, "Bind a folder that lies beside it.", value)
+            message = (
+                f"{facts.bound[below]} binds {below}, which lies inside {path}: this machine could place a symlink "
+                "there that points anywhere on the host."
+            )
+            yield Finding((f"{FILES}.{key}",), message, "Bind a directory outside it.", value)
 
 
 def _within(path: str, root: str) -> bool:
@@ -414,7 +431,9 @@ def _below(path: str, folder: str) -> bool:
 def _disappointing(document: Document, facts: Facts) -> Iterator[Finding]:
     block = _block(document, facts)
     if facts.networkd is False and block.has_cable and "Bridge" not in block.bridges:
-        message = f"systemd-networkd does not run on {facts.name}, so nothing there gives the machine an address or forwards a port."
+        message = (
+            f"systemd-networkd is not running on {facts.name}, so the machine gets no address and no port is forwarded."
+        )
         yield Finding((f"{NETWORK}.VirtualEthernet",), message, refused=False)
 
 
@@ -435,7 +454,7 @@ def _limits(dropin: str, facts: Facts) -> Iterator[Finding]:
 def _lacking(dropin: str, facts: Facts) -> Iterator[Finding]:
     for key, value in limits.read(dropin).items():
         if facts.lacks.get(key) and value not in {"infinity", "auto", "none", limits.PROPERTIES[key].default}:
-            message = f"{key}= will not be in force on {facts.name}. {limits.unenforced(facts.lacks[key])}"
+            message = f"{key}= will not be enforced on {facts.name}. {limits.unenforced(facts.lacks[key])}"
             yield Finding((key,), message, refused=False)
 
 
@@ -453,7 +472,10 @@ def _policy(document: Document, dropin: str, facts: Facts) -> Iterator[Finding]:
 def _run_as_root(dropin: str) -> Iterator[Finding]:
     for entry in nspawn.parse(dropin).settings():
         if protected.runs_as_root(entry.key):
-            message = f"{entry.key}= of the machine's unit is root of the host. The panel writes none, whatever the policy says."
+            message = (
+                f"{entry.key}= of the machine's unit gives root on the host. The panel never writes it, whatever the "
+                "policy says."
+            )
             yield Finding((entry.key,), message, "Put it into a drop-in of its own on the host.", entry.value)
 
 

@@ -174,14 +174,14 @@ def cpu_list(text: str) -> None:
         raise BadValue("List CPUs as 0-3,7.")
     for first, last in re.findall(r"([0-9]+)-([0-9]+)", text):
         if int(first) > int(last):
-            raise BadValue(f"{first}-{last} runs backwards.")
+            raise BadValue(f"{first}-{last} is reversed.")
 
 
 def absolute_path(text: str) -> None:
     if not text.startswith("/"):
         raise BadValue(f"“{text}” is not an absolute path: it must begin with /.")
     if ".." in text.split("/"):
-        raise BadValue("The path contains “..”; write where it really leads.")
+        raise BadValue("The path contains “..”; write the resolved path.")
     if len(text) > 1024:
         raise BadValue("The path is longer than 1024 characters.")
 
@@ -274,7 +274,7 @@ def bind(text: str) -> None:
 def overlay(text: str) -> None:
     parts = split_colons(text)
     if len(parts) < 2 or not parts[-1]:
-        raise BadValue("An overlay names at least a lower tree and a target, separated by a colon.")
+        raise BadValue("An overlay needs at least a lower layer and a target, separated by a colon.")
     absolute_path(parts[-1])
     for part in parts[:-1]:
         if part:
@@ -285,7 +285,7 @@ def pivot_root(text: str) -> None:
     """NEW-ROOT[:OLD-ROOT]"""
     parts = split_colons(text)
     if len(parts) > 2:
-        raise BadValue("Give the new root, or the new root and where the old one goes: /new:/old.")
+        raise BadValue("Give the new root, or the new root and where the old one is mounted: /new:/old.")
     for part in parts:
         absolute_path(part)
 
@@ -332,7 +332,7 @@ def environment(text: str) -> None:
     """NAME=VALUE; a value with spaces stands in quotes, or systemd takes its first word and drops the rest in silence."""
     found = unquoted(text)
     if found is None:
-        raise BadValue("A quotation mark opens and does not close.")
+        raise BadValue("A quotation mark is not closed.")
     for word in found or [""]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word, re.DOTALL):
             raise BadValue(
@@ -361,7 +361,7 @@ def ambient_capabilities(text: str) -> None:
     """As capabilities(), but there is no “all”."""
     capabilities(text)
     if "all" in text.split():
-        raise BadValue("Name each capability; “all” is not taken here.")
+        raise BadValue("Name each capability; “all” is not accepted here.")
 
 
 _SIGNALS = (
@@ -379,9 +379,9 @@ def signal_name(text: str) -> None:
 
 def machine_id(text: str) -> None:
     if not re.fullmatch(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text.lower()):
-        raise BadValue("A machine id has 32 hexadecimal digits.")
+        raise BadValue("A machine ID has 32 hexadecimal digits.")
     if not text.strip("0-"):
-        raise BadValue("A machine id is not all zeros.")
+        raise BadValue("A machine ID is not all zeros.")
 
 
 def private_users(text: str) -> None:
@@ -391,12 +391,12 @@ def private_users(text: str) -> None:
     if re.fullmatch(r"[0-9]{1,10}(:[0-9]{1,10})?", text) and text not in {"0", "1"}:
         first, _, count = text.partition(":")
         if int(first) in {0xFFFF, 0xFFFFFFFF} or not 1 <= int(count or 65536) <= 2**32 - int(first) - 1:
-            raise BadValue("That is not a range of user ids; the last one is 4294967294.")
+            raise BadValue("That is not a range of user IDs; the last one is 4294967294.")
         return
     try:
         boolean(text)
     except BadValue:
-        raise BadValue("Give pick, identity, managed, yes, no, or a first user id such as 524288:65536.") from None
+        raise BadValue("Give pick, identity, managed, yes, no, or a first user ID such as 524288:65536.") from None
 
 
 @dataclass(frozen=True)
@@ -447,7 +447,7 @@ _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 
 def hostname(text: str) -> None:
     if len(text) > 64 or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", text):
-        raise BadValue("A host name has letters, digits, dashes and dots, 64 at most.")
+        raise BadValue("A hostname has letters, digits, dashes and dots, 64 at most.")
 
 
 def words(text: str) -> None:
@@ -488,7 +488,7 @@ def quoted_words(text: str) -> None:
     """Words as on a command line; every quote that opens must close."""
     words(text)
     if unquoted(text) is None:
-        raise BadValue("A quotation mark opens and does not close.")
+        raise BadValue("A quotation mark is not closed.")
 
 
 def system_calls(text: str) -> None:
@@ -539,7 +539,9 @@ def _device_and(text: str, what: str, good: Callable[[str], bool]) -> None:
 
 def device_rate(text: str) -> None:
     """DEVICE RATE, to the base of 1000."""
-    _device_and(text, "a rate a second, such as 5M", lambda rate: bool(re.fullmatch(r"[1-9][0-9]{0,14}[KMGT]?", rate)))
+    _device_and(
+        text, "a rate per second, such as 5M", lambda rate: bool(re.fullmatch(r"[1-9][0-9]{0,14}[KMGT]?", rate))
+    )
 
 
 def device_weight(text: str) -> None:
@@ -559,7 +561,7 @@ def device_access(text: str) -> None:
         if not device.startswith(("/dev/", "/run/systemd/inaccessible/")):
             raise BadValue(f"“{device}” is neither below /dev nor a group such as char-alsa.")
     if access and not re.fullmatch(r"r?w?m?", access.strip()):
-        raise BadValue("Access is some of r (read), w (write) and m (make the node): rw.")
+        raise BadValue("Access is any combination of r (read), w (write) and m (mknod), such as rw.")
 
 
 def addresses(text: str) -> None:
@@ -573,7 +575,7 @@ def addresses(text: str) -> None:
         except ValueError:
             raise BadValue(f"“{word}” is not an address or network such as 10.0.0.0/8.") from None
         if "." in word.partition("/")[2]:
-            raise BadValue(f"Write the length of the prefix, not a mask: “{word}”.")
+            raise BadValue(f"Give the prefix length, not a netmask: “{word}”.")
 
 
 def socket_rule(text: str) -> None:

@@ -86,7 +86,7 @@ class Executor:
         if not budget.take():
             return
         others = budget.held_back()
-        text = problem.message + (f" {others} others were thrown away since the last such report." if others else "")
+        text = problem.message + (f" {others} others were dropped since the last such report." if others else "")
         LOG.warning("A message was refused: %s%s: %s", problem.code, f" (job {job})" if job else "", text)
         try:
             self._reporter.send(reports.Refused(code=problem.code, message=text[:4000], job=job, heard=heard))
@@ -172,7 +172,7 @@ class Executor:
         if first is None:
             return None
         return MachineBusy(
-            f"{name} is busy: another job ({first.op}, {first.id}) works on it.",
+            f"{name} is busy: another job ({first.op}, {first.id}) is running on it.",
             hint="Wait for that job or cancel it.",
             retryable=True,
         )
@@ -187,7 +187,7 @@ class Executor:
         if first is None:
             return None
         if is_move:
-            said = f"Another job ({first.op}, {first.id}) is under way on this host."
+            said = f"Another job ({first.op}, {first.id}) is running on this host."
         else:
             said = f"The images of this host are being moved into a new pool (job {first.id})."
         return MachineBusy(said, hint="Wait for that job or cancel it.", retryable=True)
@@ -207,7 +207,7 @@ class Executor:
             if busy := self._holder(job, name):
                 raise busy
             if not stopped and not self._ledger.begin(job):
-                raise Stopped("The job was cancelled before it began.")
+                raise Stopped("The job was cancelled before it started.")
             result = self._table[type(order)](self._host, task)
         except Exception as error:  # the one place where everything a handler raises becomes an outcome
             self._failed(job, name, error)
@@ -324,7 +324,7 @@ class Executor:
             return
         unknown = Problem(
             f"A worker of another version had taken the order “{row.op}”, which this one cannot read. It was not finished.",
-            hint="Order it again.",
+            hint="Request it again.",
             code="order-unreadable",
             retryable=True,
         )
@@ -339,7 +339,7 @@ class Executor:
             self._queues.put(row.name, lambda: self._converge(row.id, order, row.name, again=True, stopped=True))
             return
         if not order.stays_fresh and time.time() > max(handlers.deadline(order, since), since + STALE_SECONDS):
-            late = Problem("The host's worker was not running in time to carry this out.", code="worker-restarted")
+            late = Problem("The host's worker was not running in time to do this.", code="worker-restarted")
             self._end(row.id, row.name, "failed", late)
         else:
             self._begin(row.id, order, again=row.begun is not None)

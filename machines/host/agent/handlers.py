@@ -86,7 +86,7 @@ def set_read_only(host: HostContext, task: Task) -> Result:
         host.bus.do(inventory.read_lists(host))  # what is known of images is now old
     if read_only and name in autostart.linked(host.paths):
         disable_machine(host, task, name)
-        task.output.line(f"{name} no longer starts with the host: a template is not started.")
+        task.output.line(f"{name} no longer starts at boot: a template cannot be started.")
     return {}
 
 

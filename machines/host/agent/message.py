@@ -33,11 +33,11 @@ _NEVER = ("eta", "expires", "retries", "group", "shadow", "replaced_task_nesting
 def sealed_in(raw: bytes, keys: Mapping[str, VerifyKey]) -> str:
     """The sealed order of one message; its signature holds. Raises EnvelopeRefused."""
     if not 0 < len(raw) <= LONGEST:
-        raise EnvelopeRefused("A message larger than any of the panel's.", code="envelope-oversized")
+        raise EnvelopeRefused("A message that is too large to be from the panel.", code="envelope-oversized")
     sealed = _cut_out(raw)
     envelope.check_signature(sealed, keys)
     if not _is_plain(raw):
-        raise EnvelopeRefused("A message with more in it than an envelope.", code="envelope-unreadable")
+        raise EnvelopeRefused("A message with more than an envelope in it.", code="envelope-unreadable")
     return sealed
 
 
@@ -48,7 +48,7 @@ def _cut_out(raw: bytes) -> str:
     except binascii.Error:
         found = None
     if found is None:
-        raise EnvelopeRefused("A message that is none of the panel's.", code="envelope-unreadable")
+        raise EnvelopeRefused("A message that is not from the panel.", code="envelope-unreadable")
     return found[1].decode()
 
 

@@ -17,6 +17,6 @@ def doorway(app: Celery, receive: Callable[[str], None], refuse: Callable[[Probl
     def carry_out(self: Task, envelope: Any) -> None:
         request = self.request
         if request.callbacks or request.errbacks or request.chain or request.chord or not isinstance(envelope, str):
-            refuse(EnvelopeRefused("A message with more in it than an envelope.", code="envelope-unreadable"))
+            refuse(EnvelopeRefused("A message with more than an envelope in it.", code="envelope-unreadable"))
             raise Ignore
         receive(envelope)

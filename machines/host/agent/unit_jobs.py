@@ -133,7 +133,7 @@ class Units:
         with self._lock:
             if self._is_full(gate):
                 self._queue.append(row)
-                self._reporter.output(row.id).line("Waiting for other jobs of this kind on this host to end.")
+                self._reporter.output(row.id).line("Waiting for other jobs of this type on this host.")
                 self._say_positions(gate)
                 return
             self._busy[row.id] = gate
@@ -145,12 +145,12 @@ class Units:
 
     def _say_positions(self, gate: str) -> None:
         for position, row in enumerate((row for row in self._queue if _gate(row.op) == gate), 1):
-            self._reporter.output(row.id).progress(0, f"number {position} in line")
+            self._reporter.output(row.id).progress(0, f"number {position} in the queue")
 
     def _launch(self, row: Row, *, again: bool = False) -> None:
         try:
             if not again and not self._ledger.begin(row.id):
-                raise Stopped("The job was cancelled before it began.")
+                raise Stopped("The job was cancelled before it started.")
             surroundings = write_environment_file(self._host.paths.job(row.id), os.environ)
             run(argv(row, self._host.paths.state, surroundings), timeout=30)
         except (Problem, OSError) as error:
@@ -187,7 +187,7 @@ class Units:
         self._watch.suppress(row.name)
         try:
             if not self._ledger.begin(row.id):
-                raise Stopped("The job was cancelled before it began.")
+                raise Stopped("The job was cancelled before it started.")
             ended = unit_job.work(self._host, task, OUR_LOG)
         except Problem as problem:
             ended = "cancelled" if isinstance(problem, Stopped) else "failed", problem.to_wire(), {}
@@ -291,12 +291,12 @@ class Units:
         known = self._ledger.job(row.id)
         how = self._result_of(row)
         if self._goes_on(row, was_ended=how == "timeout" or (known is not None and known.cancelled)):
-            self._reporter.output(row.id).line("The removal was interrupted; what it has left is removed now.")
+            self._reporter.output(row.id).line("The removal was interrupted and is now completed.")
             self._forget_unit(row)
             self._launch(row, again=True)
             return
         if known is not None and known.cancelled:
-            self._end(row, "cancelled", Stopped("A person cancelled the job.").to_wire(), {})
+            self._end(row, "cancelled", Stopped("The job was cancelled.").to_wire(), {})
         elif how == "timeout":
             limit = orders.kind_of(row.op).time_limit // 60
             self._end(row, "timed_out", TookTooLong(f"The job took longer than {limit} minutes.").to_wire(), {})
@@ -304,17 +304,17 @@ class Units:
             self._end(row, *self._run_as_ordered(row))
         elif how == "":
             lost = Problem(
-                "The job was lost: the host was restarted while it ran.", code="job-lost", retryable=True,
+                "The job was lost: the host was restarted while it was running.", code="job-lost", retryable=True,
             )  # fmt: skip
             self._end(row, "failed", lost.to_wire(), {})
         else:
             words = {
-                "oom-kill": "it used up the memory it was allowed",
+                "oom-kill": "it exceeded its memory limit",
                 "signal": "it was killed",
                 "exit-code": "it crashed",
             }
             crashed = Problem(
-                f"The job ended without saying how: {words.get(how, how)}.", code="job-died",
+                f"The job ended without reporting a result: {words.get(how, how)}.", code="job-died",
                 details="\n".join(job_log.last_lines(self._host.paths.job(row.id), 20)),
             )  # fmt: skip
             self._end(row, "failed", crashed.to_wire(), {})
@@ -347,7 +347,7 @@ class Units:
         """Clean up, then report; then the next build may begin."""
         left = self._clear(row, state)
         if problem and problem["code"] == "job-lost":
-            problem |= {"hint": f"{left or 'What it had half made has been removed.'} Try again."}
+            problem |= {"hint": f"{left or 'Its partial work has been removed.'} Try again."}
         self._report(row, state, problem, result)
         self._forget_unit(row)
         self._watch.refresh()
@@ -366,8 +366,8 @@ class Units:
                 cleanup.clear(self._host.paths, row, succeeded=state == "succeeded")
                 return ""
             except (Problem, OSError, ValueError) as error:
-                LOG.warning("What job %s has left could not be removed: %s", row.id, error)
-                said = f"Something of it could not be removed: {remnants.reason(error)}. {remnants.AGAIN}"
+                LOG.warning("The leftovers of job %s could not be removed: %s", row.id, error)
+                said = f"Part of it could not be removed: {remnants.reason(error)}. {remnants.AGAIN}"
         self._reporter.output(row.id).line(said)
         return said
 
@@ -404,7 +404,7 @@ class Units:
         if here is not None:
             here.stop.set()
         elif waiting is not None:
-            self._end(row, "cancelled", Stopped("The job was cancelled before it began.").to_wire(), {})
+            self._end(row, "cancelled", Stopped("The job was cancelled before it started.").to_wire(), {})
         elif self._is_alive(row):
             run(systemctl.stop(job_unit(row.id)), timeout=30)
 

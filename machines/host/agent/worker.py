@@ -185,11 +185,11 @@ def beat(host: HostContext, reporter: Reporter, ledger: Ledger) -> None:
     try:
         reporter.send_passing(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
         if ledger.is_short():
-            host.trouble.note(trouble.SPOOL, f"There is hardly any space left in {host.paths.state}.")
+            host.trouble.note(trouble.SPOOL, f"There is almost no space left in {host.paths.state}.")
         else:
             host.trouble.over(trouble.SPOOL)
     except (sqlite3.Error, OSError) as error:
-        why = f"The worker cannot write to {host.paths.state}: {error}. It takes no orders until it can."
+        why = f"The worker cannot write to {host.paths.state}: {error}. It accepts no requests until it can."
         host.trouble.note(trouble.SPOOL, why)
         reporter.send_unspooled(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
 

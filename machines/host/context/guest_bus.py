@@ -66,7 +66,7 @@ def _connect(line: socket.socket, root: Path) -> None:
     with tree.opened(root, SOCKET) as fd:
         found = os.fstat(fd)
         if not stat.S_ISSOCK(found.st_mode) or _is_ours(found):
-            raise OSError("not a bus of its own")
+            raise OSError("no message bus of its own")
         line.connect(f"/proc/self/fd/{fd}")
 
 
@@ -98,7 +98,7 @@ class _Incoming:
         """The next bytes. Raises OSError when they do not come, or when all is too much."""
         self._taken += count
         if self._taken > MOST:
-            raise OSError("it says too much")
+            raise OSError("its answer is too long")
         while len(self._data) < count:
             self._more()
         taken, self._data = self._data[:count], self._data[count:]
@@ -115,10 +115,10 @@ class _Incoming:
     def _more(self) -> None:
         left = self._until - time.monotonic()
         if left <= 0:
-            raise TimeoutError("it does not answer")
+            raise TimeoutError("it does not respond")
         self._line.settimeout(left)
         if not (more := self._line.recv(4096)):
-            raise OSError("it hangs up")
+            raise OSError("it closed the connection")
         self._data += more
 
 
@@ -126,12 +126,12 @@ def _answers(incoming: _Incoming) -> Iterator[tuple[int, bytes]]:
     """(serial of our call, body of its answer), until both questions are answered."""
     while not (said := incoming.line()).startswith(b"OK"):
         if not said.startswith(b"DATA"):
-            raise OSError("not let in")
+            raise OSError("access denied")
     open_ = {_STATE, _FAILED}
     while open_:
         order, kind, _, _, length, _, fields = _HEAD.unpack(incoming.take(_HEAD.size))
         if order != b"l":
-            raise OSError("another byte order")
+            raise OSError("different byte order")
         header = incoming.take(-(-fields // 8) * 8)[:fields]
         body = incoming.take(length)
         serial = _reply_to(header)

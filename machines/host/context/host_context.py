@@ -91,4 +91,4 @@ class Task:
     def check_stop(self) -> None:
         """Raises Stopped when a person has cancelled the job."""
         if self.stop.is_set():
-            raise Stopped("A person cancelled the job.")
+            raise Stopped("The job was cancelled.")

@@ -57,5 +57,5 @@ def _read(file: Path) -> bytes:
             hint="Run on this host: cd /opt/nspawnpanel/src && ../bin/python -m machines.host.agent.enrol",
         ) from error
     if mode & 0o077:
-        raise Misconfigured(f"Others may read {file}.", hint=f"Run: chmod 600 {file}")
+        raise Misconfigured(f"{file} is readable by others.", hint=f"Run: chmod 600 {file}")
     return secret

@@ -8,7 +8,7 @@ from machines.contract.problems import Problem, printable
 from machines.contract.reports import Remnant
 
 AGAIN_SECONDS = 600.0
-AGAIN = "It is tried again every ten minutes; the host's page shows it until it is gone."
+AGAIN = "It is retried every ten minutes; the host's page shows it until it is gone."
 TOLD = 100
 
 

@@ -47,8 +47,8 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         ) from error
     if number := routes.other_database(_text(env, "REDIS_URL")):
         raise Misconfigured(
-            f"NSPAWNPANEL_REDIS_URL ends in /{number}, and everything lies in database 0 of Redis.",
-            hint=f"Let it end in /0 in {FILE}.",
+            f"NSPAWNPANEL_REDIS_URL ends in /{number}, but only database 0 of Redis is used.",
+            hint=f"End it in /0 in {FILE}.",
         )
     return Settings(
         host=host,

@@ -211,7 +211,7 @@ class Facts:
         if not self.leader:
             return frozenset()
         if not (names := _names_of(self.group)):
-            raise LookupError(f"The processes of {self.unit_name} cannot be seen.")
+            raise LookupError(f"The processes of {self.unit_name} are not visible.")
         return frozenset(names)
 
 
@@ -247,4 +247,4 @@ def event(group: str, names: tuple[str, ...], word: str) -> int:
             for line in _lines(top / group.lstrip("/") / name):
                 if match := re.fullmatch(rf"{word} (\d+)", line):
                     return int(match[1])
-    raise LookupError(f"The kernel counts no {word} for {group or 'it'}.")
+    raise LookupError(f"The kernel does not count {word} for {group or 'it'}.")

@@ -23,7 +23,7 @@ WAIT_ONLINE = "systemd-networkd-wait-online.service"
 
 
 def _not_safe(why: str) -> Problem:
-    return Problem(f"Not fixed: {why}", code="not-safe", hint="Run diagnostics again; the command is there to copy.")
+    return Problem(f"Not fixed: {why}", code="not-safe", hint="Run diagnostics again; the command can be copied there.")
 
 
 def in_a_unit(*argv: str) -> list[str]:
@@ -36,7 +36,7 @@ def in_a_unit(*argv: str) -> list[str]:
 def networkd(observed: Facts) -> None:
     """Start it, at boot too. Enabling it also enables waiting for its links, which holds up the boot where it has none."""
     if not observed.networkd_runs and not host_checks.may_start_networkd(observed):
-        raise _not_safe("something else manages this host's network, or .network files would come into force.")
+        raise _not_safe("something else manages this host's network, or .network files would take effect.")
     waited = observed.unit(WAIT_ONLINE).get("UnitFileState") == "enabled"
     observed.task.run(["systemctl", "enable", "--now", "--", NETWORKD], timeout=40)
     if not waited and observed.unit(WAIT_ONLINE).get("UnitFileState") == "enabled":
@@ -68,7 +68,7 @@ def autostart(observed: Facts) -> None:
 
 def guest_networkd(observed: Facts) -> None:
     if not observed.name or not inside_checks.may_enable_inside(observed):
-        raise _not_safe("it is masked inside, something else manages the network there, or nothing answers.")
+        raise _not_safe("it is masked inside, something else manages the network there, or it does not respond.")
     _inside(observed, "systemctl", f"--machine={observed.name}", "enable", "--now", "--", NETWORKD)
 
 
@@ -76,7 +76,7 @@ def guest_renew(observed: Facts) -> None:
     """Setting its link up anew asks for another lease; renewing the old one would only be refused."""
     cable = next((cable for cable in network_checks.cables(observed) if cable.is_main and cable.inside), None)
     if cable is None or not inside_checks.may_ask_inside(observed):
-        raise _not_safe("systemd-networkd does not run inside, or nothing answers there.")
+        raise _not_safe("systemd-networkd is not running inside, or does not respond.")
     _ask_anew(observed)
     if _is_astray(observed):  # the DHCP server itself gives addresses of a network that is not the link's
         observed.task.run(["networkctl", "reconfigure", cable.server.name], timeout=20)
@@ -119,7 +119,7 @@ def nat(observed: Facts) -> None:
     a restart of systemd-networkd would."""
     lines = nat_checks.to_restore(observed)
     if not lines:
-        raise _not_safe("nothing is missing any more.")
+        raise _not_safe("nothing is missing.")
     for line in lines:
         observed.task.output.line(f"nft {line}")
     run(["nft", "-f", "-"], stdin="".join(f"{line}\n" for line in lines).encode(), timeout=20)

@@ -163,7 +163,7 @@ def _firewalld_knows(link: str) -> bool:
 def systemd(observed: Facts) -> Iterator[Finding]:
     version = full_version()
     if not version:
-        raise LookupError("systemctl does not say its version.")
+        raise LookupError("systemctl does not report its version.")
     files = beside(observed)
     if may_escape(version):
         yield (

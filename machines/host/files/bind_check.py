@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     if __name__ != "__main__":
         raise
-    sys.stderr.write(f"The binds of {sys.argv[-1]} are not judged: {error}\n")
+    sys.stderr.write(f"The binds of {sys.argv[-1]} are not checked: {error}\n")
     sys.exit(0)
 
 
@@ -65,7 +65,7 @@ def strayed(rules: Policy, source: Source, was: str | None) -> str:
     why = policy.outside(rules, source)
     if not why or guarded.call(source.path, lambda: os.path.realpath(source.path)) == was:
         return ""
-    return f"{why} It led to {was} when it was written down." if was else why
+    return f"{why} It pointed to {was} when it was recorded." if was else why
 
 
 def main(name: str) -> int:
@@ -73,12 +73,12 @@ def main(name: str) -> int:
     try:
         rules: Policy | None = policy.read(paths.policy)
     except Problem as problem:
-        sys.stderr.write(f"{problem.message} The binds of {name} are judged without it.\n")
+        sys.stderr.write(f"{problem.message} The binds of {name} are checked without it.\n")
         rules = None
     try:
         said = list(refusals(paths, rules, machine_name(name)))
     except (OSError, Problem) as error:
-        said = [f"its binds cannot be judged: {error}"]
+        said = [f"its binds cannot be checked: {error}"]
     for why in said:
         sys.stderr.write(f"{name} is not started: {why}\n")
     return 1 if said else 0

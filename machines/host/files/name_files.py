@@ -82,9 +82,7 @@ def to_replace(paths: Paths, order: orders.Build, there: Sequence[Belonging]) ->
 def settle(host: HostContext, task: Task, order: orders.Build, there: Sequence[Belonging]) -> None:
     """Do with them as was decided: they stay, or copies are kept and they go. Raises OSError or CommandFailed."""
     for each in there:
-        task.output.line(
-            f"{'Keeping' if order.leftovers == 'keep' else 'Removing'} {each.said}, which was there before"
-        )
+        task.output.line(f"{'Keeping' if order.leftovers == 'keep' else 'Removing'} {each.said}, which already existed")
     if order.leftovers == "keep" or not there:
         return
     keep = host.paths.removed(MachineName(order.name), task.job)

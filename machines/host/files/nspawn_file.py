@@ -109,8 +109,8 @@ class Prepared:
         for ready in self._ready:
             if read_one(ready.file) not in {ready.before, ready.after}:
                 raise Problem(
-                    f"{ready.file} was changed by somebody just now; it was left alone.", code="files-changed",
-                    retryable=True, hint="Look at what is there now, then decide.",
+                    f"{ready.file} has just been changed by someone else; it was not touched.", code="files-changed",
+                    retryable=True, hint="Review what is there now, then decide.",
                 )  # fmt: skip
         for ready in self._ready:
             _exchange(ready.file, ready.aside)
@@ -135,15 +135,14 @@ def place_of(file: Path, text: str, *, follow: bool) -> Path:
     if follow and text and guarded.is_there(real) and str(real) != os.devnull and os.access(real.parent, os.W_OK):
         if open_folder := protection.open_folder(str(file)):
             raise Problem(
-                f"{file} is a link to {real}, and others than root can write to {open_folder} on the way; nothing was written.",
-                code="file-is-link", hint=f"Who can put a link there decides what root writes to: chown root: {open_folder}; chmod go-w {open_folder}",
+                f"{file} is a symlink to {real}, and users other than root can write to {open_folder} on that path; nothing was written.",
+                code="file-is-link", hint=f"Whoever can place a symlink there decides what root writes to: chown root: {open_folder}; chmod go-w {open_folder}",
             )  # fmt: skip
         return real
-    why = "which switches these settings off" if str(real) == os.devnull else "so it is looked after elsewhere"
+    why = "which masks these settings" if str(real) == os.devnull else "so it is managed elsewhere"
     raise Problem(
-        f"{file} is a link to {real}, {why}; nothing was written.", code="file-is-link",
-        hint=f"Change {real} where it comes from, or replace the link by a file on the host. With linked_files = \"follow\""
-        " in its policy.toml the host writes what a link leads to.",
+        f"{file} is a symlink to {real}, {why}; nothing was written.", code="file-is-link",
+        hint=f"Change {real} at its source, or replace the symlink with a file on the host. With linked_files = \"follow\" in its policy.toml the host writes to the target of a symlink.",
     )  # fmt: skip
 
 

@@ -69,10 +69,12 @@ def _unit(host: HostContext, name: MachineName) -> dict[str, Any]:
     except BusError as error:
         if "NoSuchMachine" not in error.name and "UnknownObject" not in error.name:
             raise
-        raise MachineMissing(f"{name} is not running, so nothing can be proved.", hint="Start it first.") from error
+        raise MachineMissing(
+            f"{name} is not running, so its limits cannot be tested.", hint="Start it first."
+        ) from error
     if machine["Unit"] != unit_of(name):
         raise Problem(
-            f"{name} runs in {machine['Unit']}, not in its own unit, so its limits do not hold for it.",
+            f"{name} runs in {machine['Unit']}, not in its own unit, so its limits do not apply to it.",
             code="foreign-unit", hint="Stop it and start it as a unit.",
         )  # fmt: skip
     return host.bus.do(host.bus.unit(unit_of(name), "Service"))
@@ -144,8 +146,8 @@ def memory(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     died, ended = group.kills() - kills, loads[0].result()
     if ended and not died:
         raise Problem(
-            "The load was ended by something other than the kernel's want of memory.", code="load-ended",
-            hint="Perhaps the machine was stopped meanwhile. Try again.", retryable=True, details=ended,
+            "The load was ended by something other than the OOM killer.", code="load-ended",
+            hint="The machine may have been stopped in the meantime. Try again.", retryable=True, details=ended,
         )  # fmt: skip
     peak = max(value for _, value in samples)
     return Trial(
@@ -225,6 +227,6 @@ def _watch(
 def in_words(trial: Trial) -> str:
     """One line for the job's log."""
     if trial.verdict in {"none", "refused"}:
-        return f"{trial.key}: {'no such limit' if trial.verdict == 'none' else f'not tried ({trial.why})'}"
+        return f"{trial.key}: {'no such limit' if trial.verdict == 'none' else f'not tested ({trial.why})'}"
     unit, scale = (" %", 1.0) if trial.key == "CPUQuota" else (" MiB", float(1 << 20))
     return f"{trial.key}: asked {trial.asked / scale:g}{unit}, measured {trial.measured / scale:.1f}{unit}: {trial.verdict}"

@@ -62,7 +62,7 @@ def judge_and_keep(
         try:
             runs = partial(command_line.read, host.bus)
             for word in lint.check(host.paths, host.policy, name, wanted, found, unit_runs=runs):
-                task.output.line(f"As before: {word}")
+                task.output.line(f"Unchanged: {word}")
             task.check_stop()
             now = Record(job=str(task.job))
             if order.restart:
@@ -109,7 +109,9 @@ def restart(host: HostContext, task: Task, record: Record) -> dict[str, Any]:
     name = MachineName(order.name)
     machine = Machine(host, task, name)
     if not record.was_up:
-        task.output.line(f"{name} did not run in its unit, so nothing was restarted: all of it acts at its next start.")
+        task.output.line(
+            f"{name} was not running in its unit, so nothing was restarted: all changes take effect on the next start."
+        )
         return {"restarted": False}
     try:
         guarded_restart.restart(machine, record)
@@ -138,16 +140,20 @@ def roll_back(host: HostContext, task: Task, record: Record) -> RolledBack:
     wanted, before = nspawn_file.wanted(task.order.configuration), record.files
     found = nspawn_file.read(host.paths, name)
     if found.nspawn not in {wanted.nspawn, before.nspawn} or found.limits not in {wanted.limits, before.limits}:
-        return RolledBack(name, record.reason, "its files were changed by hand meanwhile, so nothing was put back.")
-    task.output.line(f"{record.reason}: putting back what was there before.")
+        return RolledBack(
+            name, record.reason, "its files were changed by hand in the meantime, so nothing was rolled back."
+        )
+    task.output.line(f"{record.reason}: rolling back to the previous configuration.")
     write(host, task, name, found, before)
     make_live(host, task, name, limits.read(wanted.limits), limits.read(before.limits), strict=False)
     if not record.back_at:
         record = generations.note(host.paths, name, revision, record, back_at=time.time())
     trouble = guarded_restart.run_as_before(Machine(host, task, name), record)
     if trouble:
-        return RolledBack(name, record.reason, f"the previous configuration was put back, but {trouble}")
-    return RolledBack(name, record.reason, "the previous configuration was put back and the machine runs with it.")
+        return RolledBack(name, record.reason, f"the previous configuration was restored, but {trouble}")
+    return RolledBack(
+        name, record.reason, "the previous configuration was restored and the machine is running with it."
+    )
 
 
 # --- files
@@ -276,7 +282,7 @@ def _prove(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
         if compare_effective.holds(key, value, found.get(key, ""), total) is not True:
             due = limits.effective(key, value, total)
             raise Problem(
-                f"{key}={value} was written but does not hold: wanted {due}, found {found.get(key) or 'nothing'}.",
+                f"{key}={value} was written but is not in effect: expected {due}, found {found.get(key) or 'nothing'}.",
                 code="not-effective",
-                hint="Another drop-in of the unit may say otherwise (systemctl cat). Both files are as before.",
+                hint="Another drop-in of the unit may override it (systemctl cat). Both files are unchanged.",
             )

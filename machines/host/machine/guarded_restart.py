@@ -54,8 +54,8 @@ def _next_or_gone(started: float) -> Reached:
 
 def _deaf(machine: Machine) -> TookTooLong:
     return TookTooLong(
-        f"{machine.name} was asked to reboot and has not stopped within {GOING_DOWN:.0f} s.",
-        hint="It still runs as before. “Terminate” ends it without asking.",
+        f"{machine.name} was asked to reboot but has not stopped within {GOING_DOWN:.0f} s.",
+        hint="It is still running as before. “Terminate” kills it without asking.",
     )
 
 
@@ -118,7 +118,7 @@ def _lack(machine: Machine, expects: str, record: Record) -> str:
     try:
         state = machine.state()
     except BusError as error:
-        return f"{machine.name} could not be looked at ({error.message})"
+        return f"{machine.name} could not be checked ({error.message})"
     if state.active == "failed":
         raise _did_not(machine, state, record)
     if state.active != "active" or not state.leader:

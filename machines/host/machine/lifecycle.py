@@ -194,10 +194,10 @@ def refuse(state: UnitState, verb: str) -> None:
 
 _VERBS = {"start": "start", "poweroff": "power off", "reboot": "reboot", "terminate": "end"}
 _INSTEAD = {
-    "start": "Stop it with what started it.",
-    "poweroff": "“Terminate” ends it without asking.",
+    "start": "Stop it with the tool that started it.",
+    "poweroff": "“Terminate” kills it without asking.",
     "reboot": "Power it off, then start it again the way it was started.",
-    "terminate": "Stop it with what started it.",
+    "terminate": "Stop it with the tool that started it.",
 }
 
 
@@ -230,7 +230,7 @@ def start_machine(host: HostContext, task: Task, name: MachineName, *, reset: bo
     machine, state = Machine(host, task, name).seen()
     refuse(state, "start")
     if state.is_registered and not state.is_template:
-        task.output.line(f"{name} runs already, in {state.unit}.")
+        task.output.line(f"{name} is already running, in {state.unit}.")
         return {"already": "running"}
     if reset:
         task.run(systemctl.reset_failed(unit_of(name)))
@@ -250,7 +250,7 @@ def _tidy_up(machine: Machine) -> None:
     left = f"run-systemd-nspawn-unix\\x2dexport-{machine.name.replace('-', _DASH)}.mount"
     if machine.host.bus.do(machine.host.bus.unit(left)).get("ActiveState") == "active":
         machine.task.output.line(
-            f"An earlier run of {machine.name} was killed; what it left mounted is unmounted first."
+            f"An earlier run of {machine.name} was killed; its leftover mounts are unmounted first."
         )
         machine.task.run(systemctl.stop(left))
 
@@ -266,13 +266,13 @@ def did_not_start(host: HostContext, task: Task, name: MachineName, result: str,
         task.output.line(line, "e")
     if result == "timeout" or state.result == "timeout":
         return TookTooLong(
-            f"{name} did not come up within {_span(state.start_limit)}, the limit of its unit.",
-            hint="Its log says what it was waiting for; TimeoutStartSec= of the unit is the limit.",
+            f"{name} did not come up within {_span(state.start_limit)}, the start timeout of its unit.",
+            hint="Its log shows what it was waiting for; the limit is TimeoutStartSec= of the unit.",
         )
     return Problem(
-        f"{name} did not start: {journal.essence(lines) or state.ended or f'systemd calls it {result}'}",
+        f"{name} did not start: {journal.essence(lines) or state.ended or f'systemd result: {result}'}",
         code="start-failed",
-        hint="The last lines of its log are the reason; most often a setting names something that is not there.",
+        hint="See the last lines of its log; most often a setting refers to something that does not exist.",
         details="\n".join(lines)[-4000:],
     )
 
@@ -283,18 +283,19 @@ def _no_run(name: MachineName, state: UnitState, result: str, *, refused: bool) 
         return Problem(
             f"{name} was not started: {state.unit} failed too often in a row, so systemd refuses (start limit).",
             code="start-limit",
-            hint="“Reset and start” lets systemd forget those failures; what the unit logged before may be mended by now.",
+            hint="“Reset and start” resets the failure counter; the cause logged by the unit may have been fixed by "
+            "now.",
         )
     words = {
         "dependency": "a unit it needs failed",
-        "assert": "an Assert… of its unit does not hold",
-        "canceled": "the start was taken back by another order to systemd",
+        "assert": "an Assert… condition of its unit failed",
+        "canceled": "the start was cancelled by another systemd job",
         "timeout": "it waited too long for other units",
     }
     return Problem(
-        f"{name} was not started: {words.get(result, f'systemd calls the job {result}')}.",
+        f"{name} was not started: {words.get(result, f'systemd job result: {result}')}.",
         code="start-failed",
-        hint=f"systemctl status {state.unit} on the host says more.",
+        hint=f"Run on the host: systemctl status {state.unit}",
     )
 
 
@@ -360,11 +361,11 @@ def patience(task: Task, state: UnitState) -> float:
 
 
 def still_starting(machine: Machine, state: UnitState) -> TookTooLong:
-    unlimited = "nothing limits that (TimeoutStartSec=infinity)" if state.start_limit is None else state.part
+    unlimited = "no start timeout (TimeoutStartSec=infinity)" if state.start_limit is None else state.part
     return TookTooLong(
         f"{machine.name} is still starting after {_span(time.time() - machine.task.begun)}; {unlimited}, "
-        "so systemd goes on with it.",
-        hint="Its page says what it waits for. “Power off” ends it.",
+        "so systemd keeps waiting.",
+        hint="Its page shows what it is waiting for. “Power off” ends it.",
     )
 
 
@@ -373,13 +374,13 @@ def _give_up(machine: Machine) -> None:
     calm = machine.calmly(_CANCELLED)
     state = calm.state()
     if state.active == "active":
-        raise Stopped(f"A person cancelled the job when {machine.name} was up already; it runs.")
+        raise Stopped(f"The job was cancelled when {machine.name} was already up; it is running.")
     if state.is_gone:
-        raise Stopped("A person cancelled the job.")
-    machine.task.output.line(f"Cancelled: the start of {machine.name} is stopped.")
+        raise Stopped("The job was cancelled.")
+    machine.task.output.line(f"Cancelled: the start of {machine.name} is aborted.")
     if calm.stop():
-        raise Stopped(f"A person cancelled the job; {machine.name} does not start any more.")
-    raise Stopped(f"A person cancelled the job; {machine.name} is still stopping.")
+        raise Stopped(f"The job was cancelled; {machine.name} is stopped.")
+    raise Stopped(f"The job was cancelled; {machine.name} is still stopping.")
 
 
 def _span(seconds: float | None) -> str:
@@ -437,9 +438,9 @@ def _has_left(now: UnitState, before: UnitState) -> bool:
 
 def _why_stopped(now: UnitState) -> str:
     if now.policy != "no" and (now.will_start or now.active == "activating"):
-        return f"{now.unit} has Restart={now.policy}: systemd would start it again, so the unit is stopped."
+        return f"{now.unit} has Restart={now.policy}: systemd would restart it, so the unit is stopped."
     if now.is_registered and not now.has_systemd:
-        return f"Its first process is {now.init}, not systemd, so its unit is stopped, which sends it KillSignal=."
+        return f"Its init is {now.init}, not systemd, so its unit is stopped, which sends KillSignal=."
     return f"{now.name} is {now.state}, so its unit is stopped."
 
 
@@ -451,8 +452,8 @@ def _as_long_as_its_unit(machine: Machine, state: UnitState) -> Machine:
 
 def _deaf(name: MachineName) -> TookTooLong:
     return TookTooLong(
-        f"{name} was asked to power off and has not done so in time.",
-        hint="It may still do so. “Terminate” ends it without asking.",
+        f"{name} was asked to power off but did not in time.",
+        hint="It may still do so. “Terminate” kills it without asking.",
     )
 
 
@@ -466,7 +467,7 @@ def terminate_machine(host: HostContext, task: Task, name: MachineName) -> Resul
         return {"already": "stopped"}
     refuse(state, "terminate")
     if not machine.kill():
-        raise TookTooLong(f"{name} was terminated but {state.unit} is still there.", hint="Look at its log.")
+        raise TookTooLong(f"{name} was terminated but {state.unit} is still there.", hint="Check its log.")
     return {}
 
 
@@ -501,13 +502,13 @@ def _back(machine: Machine, left: Run | None) -> Result:
 
 
 def _not_back(name: MachineName) -> TookTooLong:
-    return TookTooLong(f"{name} was asked to reboot and has not come back in time.", hint="Look at its log.")
+    return TookTooLong(f"{name} was asked to reboot but did not come back in time.", hint="Check its log.")
 
 
 def _anew(machine: Machine, before: UnitState) -> Result:
     """Stop and start the unit of a machine whose init cannot be asked. Raises Problem start-failed, TookTooLong."""
     host, task = machine.host, machine.task
-    task.output.line(f"Its first process is {before.init}, not systemd: its unit is stopped and started.")
+    task.output.line(f"Its init is {before.init}, not systemd: its unit is stopped and started.")
     task.output.command(systemctl.restart(before.unit))
     result = _follow(machine, host.bus.begin(host.bus.unit_job("RestartUnit", before.unit)))
     if result != "done":

@@ -120,18 +120,17 @@ def _refuse_shared(name: MachineName, wanted: Files, found: Files, others: Itera
     theirs = [(spot, whose) for whose, each in bound if each.writable for spot in guard.spots_of(each)]
     for each in mine:
         if met := guard.inside(each.path, theirs):
-            raise _refuse(f"{each.key}={each.value}: {_could(met[0], met[1])}", "Bind a folder that lies beside it.")
+            raise _refuse(f"{each.key}={each.value}: {_could(met[0], met[1])}", "Bind a directory outside it.")
     own = [(spot, str(name)) for each in mine if each.writable for spot in guard.spots_of(each)]
     for whose, each in bound if own else ():
         if met := guard.inside(each.path, own):
-            raise _refuse(
-                f"{whose} binds {each.path}. {_could(met[0], str(name))}", "Bind a folder that lies beside it."
-            )
+            raise _refuse(f"{whose} binds {each.path}. {_could(met[0], str(name))}", "Bind a directory outside it.")
 
 
 def _could(step: str, whose: str) -> str:
     return (
-        f"{step} lies in a folder that {whose} can write to: it could put a link there that leads anywhere on the host."
+        f"{step} is in a directory that {whose} can write to: it could place a symlink there that points anywhere "
+        "on the host."
     )
 
 
@@ -169,7 +168,7 @@ def _missing(document: nspawn.Document) -> Iterator[Finding]:
         if not guarded.is_there(Path(path)):
             yield Finding(
                 (f"{nspawn.FILES}.{key}",), f"{path} does not exist on this host.",
-                f"Make it first (mkdir -p {path}), or bind another path.", value,
+                f"Create it first (mkdir -p {path}), or bind another path.", value,
             )  # fmt: skip
 
 
@@ -245,7 +244,7 @@ def settings_of(paths: Paths, name: MachineName, image: Path, line: CommandLine)
 def _refuse_words(file: str, words: list[str]) -> None:
     if words:
         raise _refuse(
-            f"systemd would not take {file} as it stands: {words[0]}",
+            f"systemd would not accept {file} as it is: {words[0]}",
             hint="It would start the machine without that line, so nothing was written.",
             details="\n".join(words),
         )
@@ -314,12 +313,12 @@ def nspawn_words(
             raise
         said = failed.tail
     else:
-        said = "systemd-nspawn did not say what it thinks of the file."
+        said = "systemd-nspawn did not report whether it accepts the file."
     finally:
         file.unlink(missing_ok=True)
     words = list(_about(said, str(file), f"{name}.nspawn", ignore=NOWHERE))
     if not words and NOWHERE not in said:  # 257 ends without a word where a card of Interface= is missing
-        return ["systemd-nspawn stopped before it looked for the machine's tree and did not say why."]
+        return ["systemd-nspawn stopped before it reached the machine's image and did not say why."]
     return words
 
 
@@ -341,7 +340,7 @@ def dropin_words(paths: Paths, name: MachineName, text: str) -> list[str]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     words = list(_about(said, str(dropin), DROPIN, only=True))
-    return words or ([said.strip() or "The unit would not load."] if status else [])
+    return words or ([said.strip() or "The unit would fail to load."] if status else [])
 
 
 def _whose() -> str:

@@ -41,11 +41,9 @@ def look(host: HostContext, task: Task, name: MachineName) -> Path | None:
         _check_image(host, order, image)
     _check_files(host, order)
     if waits and not Machine(host, task, name).within(120).stop():
-        raise Problem(
-            f"{name} does not stop. Nothing was removed.", code="machine-running", hint="“Terminate” ends it."
-        )
+        raise Problem(f"{name} does not stop. Nothing was removed.", code="machine-running", hint="Use “Terminate”.")
     for other in image.hidden if image else ():
-        task.output.line(f"{other} has the same name and counts from now on.")
+        task.output.line(f"{other} has the same name and is used from now on.")
     return image.path if image else None
 
 
@@ -60,8 +58,8 @@ def locked(image: Path, name: str) -> Iterator[None]:
         lock.unlink(missing_ok=True)
     except BlockingIOError as error:
         raise Problem(
-            f"The image of {name} is in use: systemd-nspawn runs on it or machined works on it, under whatever name.",
-            code="image-busy", retryable=True, hint=f"See who holds it: fuser -v {lock}",
+            f"The image of {name} is in use: systemd-nspawn or machined is using it, under any name.",
+            code="image-busy", retryable=True, hint=f"See what is using it: fuser -v {lock}",
         ) from error  # fmt: skip
     finally:
         os.close(fd)
@@ -95,24 +93,24 @@ def _check_image(host: HostContext, order: orders.Remove, image: Location) -> No
     name = order.name
     if image.is_link:
         raise Problem(
-            f"{image.path} is only a link to {image.real}.", code="image-is-link",
-            hint="Remove the link on the host itself.",
+            f"{image.path} is only a symlink to {image.real}.", code="image-is-link",
+            hint="Remove the symlink on the host itself.",
         )  # fmt: skip
     if not image.in_pool:
         raise Problem(
             f"The image of {name} is {image.path}, outside {host.paths.machines}.", code="image-elsewhere",
-            hint="Only images in that folder are removed from here; remove this one on the host itself.",
+            hint="Only images in that directory can be removed here; remove this one on the host itself.",
         )  # fmt: skip
     known = host.bus.do(inventory.read_image(host, image.name))
     if known is not None and order.image_id and known.id != order.image_id:
         raise Problem(
-            f"{name} is not the machine this order was about: it has been made anew since.", code="image-changed",
-            hint="Look at it again; if it is to go, order it once more.",
+            f"{name} is not the machine this request was for: it has been recreated since.", code="image-changed",
+            hint="Check it again; to remove it, request the removal again.",
         )  # fmt: skip
     if image.mounts:
         raise Problem(
             f"Something is mounted in the image of {name}: {_some(image.mounts)}.", code="image-mounted",
-            hint="Unmount it on the host first, so that nothing of it is deleted.",
+            hint="Unmount it on the host first, so that nothing in it is deleted.",
         )  # fmt: skip
     _check_unused(image)
 
@@ -120,13 +118,13 @@ def _check_image(host: HostContext, order: orders.Remove, image: Location) -> No
 def _check_unused(image: Location) -> None:
     if users := _rooted(image.path):
         raise Problem(
-            f"Processes of this host work inside the image of {image.name}: {_some(users)}.", code="image-busy",
-            retryable=True, hint="End them first, or wait until they are done.",
+            f"Processes of this host are using the image of {image.name}: {_some(users)}.", code="image-busy",
+            retryable=True, hint="End them first, or wait until they finish.",
         )  # fmt: skip
     if links := _links_to(image.path):
         raise Problem(
-            f"Other names are links to the image of {image.name}: {_some(links)}.", code="image-linked",
-            hint="Remove these links on the host first.",
+            f"Other names are symlinks to the image of {image.name}: {_some(links)}.", code="image-linked",
+            hint="Remove these symlinks on the host first.",
         )  # fmt: skip
     _check_writable(image.path.parent, image.name)
     with locked(image.path, image.name):
@@ -169,8 +167,8 @@ def _check_files(host: HostContext, order: orders.Remove) -> None:
     ):
         if was and was != inventory.sha256(file)[0]:
             raise Problem(
-                f"{file} was changed on the host since it was last looked at. Nothing was removed.", code="files-changed",
-                hint="Look at what is there now; if it is to go, order it once more.",
+                f"{file} was changed on the host since it was last checked. Nothing was removed.", code="files-changed",
+                hint="Check what is there now; to remove it, request the removal again.",
             )  # fmt: skip
 
 
@@ -180,7 +178,7 @@ def _check_unmarked(path: Path, name: str) -> None:
         if guarded.call(each, partial(pool.is_marked, each)):
             raise Problem(
                 f"{each} is marked immutable. Nothing of {name} was removed.", code="read-only",
-                hint=f"If it is to go, take the mark off on the host: chattr -i -a {each}",
+                hint=f"To remove it, clear the attribute on the host: chattr -i -a {each}",
             )  # fmt: skip
 
 
@@ -189,7 +187,7 @@ def _check_writable(folder: Path, name: str) -> None:
     if not guarded.call(folder, lambda: os.access(folder, os.W_OK)):
         raise Problem(
             f"{folder} is read-only. Nothing of {name} was removed.", code="read-only",
-            hint="Make that file system writable on the host, then order it once more.",
+            hint="Make that file system writable on the host, then request the removal again.",
         )  # fmt: skip
 
 

@@ -34,7 +34,9 @@ def remove(host: HostContext, task: Task) -> dict[str, Any]:
     task.output.phase("check", 1, 3)
     begun = os.path.lexists(aside)
     if begun:
-        task.output.line("An earlier try was interrupted after the machine could not start any more; this is the rest.")
+        task.output.line(
+            "An earlier removal was interrupted after the machine could no longer start; this completes it."
+        )
     image = None if begun else removal_check.look(host, task, name)
     task.output.phase("configuration", 2, 3)
     if image is not None:
@@ -90,7 +92,7 @@ def _forget_generations(task: Task, kept: Path) -> None:
         rmtree.remove(kept)
     except OSError as error:
         if os.path.lexists(kept):
-            task.output.line(f"{kept} stays, with earlier configurations: {reason(error)}", "e")
+            task.output.line(f"{kept} is left in place, with earlier configurations: {reason(error)}", "e")
 
 
 def _take(host: HostContext, task: Task, name: MachineName, gone: list[Belonging]) -> None:
@@ -114,5 +116,5 @@ def _delete(task: Task, aside: Path) -> None:
     except (Problem, OSError) as error:
         raise Problem(
             f"The machine is removed, but not all of its image could be deleted: {reason(error)}", code="remove-unfinished",
-            hint=f"What is left lies in {aside} and cannot start. {AGAIN}",
+            hint=f"The rest is in {aside} and cannot be started. {AGAIN}",
         ) from error  # fmt: skip

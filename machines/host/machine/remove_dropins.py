@@ -47,7 +47,7 @@ def _check(paths: Paths, name: MachineName, old: orders.OldDropin) -> Path:
     folders = [folder / f"{unit_of(name)}.d" for folder in (paths.lasting_control, paths.control, paths.units)]
     named = file.suffix == ".conf" and file.name not in {DROPIN, BINDS_DROPIN, ".conf"}
     if str(file) != old.path or file.parent not in folders or not named:
-        raise Problem(f"{old.path} is not a file that may be removed for {name}.", code="dropin-refused")
+        raise Problem(f"{old.path} may not be removed for {name}.", code="dropin-refused")
     return file
 
 
@@ -61,9 +61,9 @@ def _read(file: Path, old: orders.OldDropin) -> str:
         raise Problem(f"{file} cannot be read: {error.strerror}.", code="dropin-refused") from error
     if hashlib.sha256(data).hexdigest() != old.sha256:
         raise Problem(
-            f"{file} has been changed since it was looked at; nothing was removed.",
+            f"{file} has been changed since it was checked; nothing was removed.",
             code="dropin-changed",
-            hint="Look at it again, then decide.",
+            hint="Review it again, then decide.",
         )
     return data.decode(errors="surrogateescape")
 

@@ -38,10 +38,10 @@ def _is_loopback(address: str) -> bool:
 
 
 def who(inode: str, proc: Path = Path("/proc")) -> str:
-    """The program that has a socket; "a program of the host" when it cannot be told."""
+    """The program that has a socket; "a program on the host" when it cannot be told."""
     wanted = f"socket:[{inode}]"
     for process in proc.iterdir():
         with contextlib.suppress(OSError):
             if process.name.isdigit() and any(os.readlink(fd) == wanted for fd in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text(errors='replace').strip()} (process {process.name})"
-    return "a program of the host"
+    return "a program on the host"

@@ -117,7 +117,7 @@ class NoAnswer(Problem):
     code = "netlink-failed"
 
     def __init__(self, number: int, text: str) -> None:
-        super().__init__(f"The kernel does not tell its links: {text}")
+        super().__init__(f"The kernel does not list its network links: {text}")
         self.number = number
 
 

@@ -42,6 +42,6 @@ def _count(image: Image, slow: Slow) -> None:
     try:
         used = int(run(argv, timeout=300, codes=(0, 1)).out.split()[0])
     except (Problem, ValueError, IndexError) as error:
-        LOG.info("The size of %s could not be counted: %s", image.path, error)
+        LOG.info("The size of %s could not be determined: %s", image.path, error)
         used = before
     slow.disk[image.name] = (time.monotonic(), used)

@@ -88,8 +88,8 @@ async def _why_silent(bus: Bus, error: BusError) -> str:
     """Why machined does not answer, as a sentence."""
     about = await bus.unit(MACHINED_UNIT)
     if about.get("LoadState") == "masked":
-        return f"machined does not answer: {MACHINED_UNIT} is masked."
-    return f"machined does not answer: {MACHINED_UNIT} is {about.get('ActiveState', 'unknown')} ({error.message})."[
+        return f"machined does not respond: {MACHINED_UNIT} is masked."
+    return f"machined does not respond: {MACHINED_UNIT} is {about.get('ActiveState', 'unknown')} ({error.message})."[
         :300
     ]
 
@@ -154,7 +154,7 @@ async def _facts(host: HostContext, lists: Lists, names: Collection[str]) -> lis
     facts = []
     for name, fact in zip(names, found, strict=True):
         if isinstance(fact, BusError):
-            why = f"It could not be looked at: {fact.message}"
+            why = f"It could not be checked: {fact.message}"
             facts.append(MachineFact(name=name, state=MachineState.UNKNOWN, why=why[:4000]))
         elif isinstance(fact, ValueError | LookupError | TypeError):  # whoever is root in it has a hand in what is read
             LOG.error("%s cannot be read", name, exc_info=fact)
@@ -282,7 +282,7 @@ async def _explain(slow: Slow, now: UnitState) -> tuple[str, bool]:
     if known is None or not fresh:
         read = partial(journal.of_failure, now.invocation, 12, pid=now.last_pid)
         lines = await asyncio.get_running_loop().run_in_executor(None, read)
-        text = "\n".join(lines)[-4000:] or "The unit failed and logged nothing."
+        text = "\n".join(lines)[-4000:] or "The unit failed without logging anything."
         known = slow.why[now.unit] = Why(key, time.monotonic(), text, unit_state.was_refused(lines))
     return known.text, known.refused
 

@@ -159,19 +159,17 @@ class UnitState:
     def cannot(self) -> dict[str, str]:
         """Verbs that cannot work on it as it runs, each with the reason; the page says so before, and so does a refusal."""
         if self.kind == "vm":
-            said = f"{self.name} is a virtual machine here ({self.unit}), which systemd-nspawn does not run."
+            said = f"{self.name} is a virtual machine here ({self.unit}), not run by systemd-nspawn."
             return dict.fromkeys(("start", "poweroff", "reboot", "terminate"), said)
         if not self.is_registered:
             return {}
         found = {}
         if not self.has_systemd and not (self.is_own and not self.is_scope):
-            found["poweroff"] = (
-                f"Its first process is {self.init}, which nothing can ask, and {self.unit} is not its own."
-            )
+            found["poweroff"] = f"Its init is {self.init}, which cannot be asked, and {self.unit} is not its own unit."
         if not self.has_systemd and (self.is_scope or self.transient or not self.is_own):
-            found["reboot"] = f"Its first process is {self.init}, and systemd cannot start {self.unit} again."
+            found["reboot"] = f"Its init is {self.init}, and systemd cannot restart {self.unit}."
         elif self.has_systemd and not self.survives_reboot:
-            found["reboot"] = f"Nothing starts {self.unit} again: it has no RestartForceExitStatus=133."
+            found["reboot"] = f"Nothing would restart {self.unit}: it has no RestartForceExitStatus=133."
         return found
 
     @property

@@ -384,14 +384,14 @@ def _unforeseen(error: Exception) -> bool:
 
 def _unread(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{', '.join(names[:5])}{more} could not be read; the worker's log says more."
+    return f"{', '.join(names[:5])}{more} could not be read; see the worker's log."
 
 
 def _sentence(error: Exception) -> str:
     """Why something could not be read, for people."""
     if isinstance(error, Problem):
         return error.message
-    return "The worker made a mistake; its log says more." if _unforeseen(error) else str(error) or "It took too long."
+    return "Internal error of the worker; see its log." if _unforeseen(error) else str(error) or "It took too long."
 
 
 def _lasting(fact: MachineFact) -> dict[str, object]:

@@ -88,7 +88,8 @@ def read(file: Path) -> Policy:
 def _check_owner(file: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
         raise Misconfigured(
-            f"{file} is not a file that only root can write.", hint=f"Run: chown root:root {file} && chmod 644 {file}"
+            f"{file} must be a file that only root can write to.",
+            hint=f"Run: chown root:root {file} && chmod 644 {file}",
         )
 
 
@@ -108,7 +109,7 @@ def _policy(rules: Mapping[str, Any]) -> Policy:
 def _rule(name: str, value: object, wanted: type) -> object:
     if wanted is tuple:
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise ValueError(f"“{name}” must be a list of texts")
+            raise ValueError(f"“{name}” must be a list of strings")
         return tuple(value)
     if not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
         raise ValueError(f"“{name}” must be {'true or false' if wanted is bool else f'a {wanted.__name__}'}")
@@ -152,7 +153,7 @@ def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
                 str(number), number
             )  # others are judged when they have an address (rootfs/steps/egress_proxy.py)
         if recipe.verify == "none" and policy.unverified_pulls != "allowed":
-            raise _refuse("unverified_pulls", "an image that nothing vouches for.")
+            raise _refuse("unverified_pulls", "an unverified image.")
     if isinstance(recipe, recipes.CloneRecipe) and not _matches(recipe.source, policy.machines):
         raise _refuse("machines", f"a copy of the machine “{recipe.source}”.")
     if isinstance(recipe, recipes.ArchiveRecipe):
@@ -174,7 +175,7 @@ def _allow_panel(policy: Policy, url: str) -> None:
     if not is_right:
         raise _refuse(
             "panels",
-            f"archives from or to {url.split('/transfer/', maxsplit=1)[0]}, which is not the address of its panel.",
+            f"archives from or to {url.split('/transfer/', maxsplit=1)[0]}, which is not the URL of its panel.",
         )
 
 
@@ -229,7 +230,7 @@ def _refuse_protected(paths: Paths, wanted: nspawn.Document, fresh: nspawn.Docum
     for broken in (*guard.judge(every, as_root=False), *guard.judge(new, as_root=as_root)):
         raise NotAllowed(
             f"{broken.source.key}={broken.source.value}: {broken.why}",
-            hint="Bind a folder that holds nothing but what the machine is to have, such as one below /srv.",
+            hint="Bind a directory that contains only what the machine should have, such as one below /srv.",
             code="protected-path",
         )
 

@@ -109,7 +109,7 @@ def own_places(paths: Paths) -> list[Place]:
         *(Place(path, protected.MACHINES, secret=True) for path in _links_of(paths.image_folders)),
         *(Place(path, protected.UNITS) for path in _links_of((paths.nspawn, *_unit_folders(paths)))),
         *_programs_of_units(paths),
-        *(Place(path, "a swap file, which holds memory of the host", secret=True) for path in swaps.files()),
+        *(Place(path, "a swap file, which contains memory of the host", secret=True) for path in swaps.files()),
     ]  # fmt: skip
     told: list[Place] = []
     for place in sorted(found):
@@ -199,7 +199,7 @@ class Protection:
         found = [(spot, place) for place in self.places for spot in self._reach(place.path)]
         for device, place in {spot.device: place for spot, place in reversed(found)}.items():
             for file in self.mounts.files_of(device):
-                why = f"the file system of {place.path} lies in it"
+                why = f"the file system of {place.path} is in it"
                 found += [(spot, Place(file, why, secret=True)) for spot in self._reach(file)]
         return found
 
@@ -248,7 +248,7 @@ class Protection:
             place = protected.met(real, self.places, writable=writable)
             return protected.sentence(source.path, place, writable=writable, leads=real) if place else ""
         except OSError as error:
-            return f"Where {source.path} leads cannot be told: {guarded.reason(error)}"
+            return f"Where {source.path} points to cannot be determined: {guarded.reason(error)}"
         return self._special(source, end, writable=writable) or self._given_away(source, end, writable=writable)
 
     def _special(self, source: Source, end: Reached, *, writable: bool) -> str:
@@ -256,11 +256,20 @@ class Protection:
         mode, state = end.state.st_mode, end.state
         leads = f" (it leads to {end.path})" if end.path != source.path else ""
         if end.is_device and not protected.is_device(protected.normal(end.path)):
-            return f"{source.path}{leads} is a device that would give this host away. No machine may have it, whatever the policy says."
+            return (
+                f"{source.path}{leads} is a device that would expose this host. No machine may have it, whatever "
+                "the policy says."
+            )
         if stat.S_ISSOCK(mode) and state.st_uid == 0:
-            return f"{source.path}{leads} is a socket of root's: {protected.SOCKETS}. No machine may have it, whatever the policy says."
+            return (
+                f"{source.path}{leads} is a socket of root: {protected.SOCKETS}. No machine may have it, whatever "
+                "the policy says."
+            )
         if stat.S_ISREG(mode) and state.st_nlink > 1 and writable:
-            return f"{source.path}{leads} has {state.st_nlink} names (hard links), of which others may lie anywhere on this host."
+            return (
+                f"{source.path}{leads} has {state.st_nlink} names (hard links), and the others may be anywhere on "
+                "this host."
+            )
         return ""
 
     def _given_away(self, source: Source, end: Reached, *, writable: bool) -> str:
@@ -309,8 +318,8 @@ def _why_open(path: str) -> str:
     except FileNotFoundError:
         return ""  # what is missing is said elsewhere
     return folder and (
-        f"others than root can write to {folder} and could change at any moment where {path} leads; root inside would be "
-        "root of this host there."
+        f"users other than root can write to {folder} and could change at any time where {path} points; root inside "
+        "would be root on this host there."
     )
 
 

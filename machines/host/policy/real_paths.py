@@ -81,7 +81,7 @@ class Mounts:
         real, number, state = guarded.call(path, lambda: _opened(path))
         mount = self.by_number.get(number)
         if mount is None or not is_in(real, mount.point):
-            raise guarded.Unreadable(0, "It lies in a mount that cannot be told.", path)
+            raise guarded.Unreadable(0, "It is in a mount that cannot be identified.", path)
         inner = real.removeprefix(mount.point.rstrip("/")).strip("/")
         return Reached(real, tuple(self._spots(mount, inner, deep)), state)
 

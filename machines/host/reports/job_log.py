@@ -21,7 +21,7 @@ from machines.host.storage import rmtree
 FILE = "log"
 # Bytes and lines, as many as the panel keeps of a job unless it was told otherwise; a tool that says more is cut off
 LIMIT, LINES = 64 * 1024 * 1024, 200_000
-CUT = f"The log is cut off here: this job has written more than {LINES:,} lines or {LIMIT >> 20} MiB."
+CUT = f"The log is truncated here: this job wrote more than {LINES:,} lines or {LIMIT >> 20} MiB."
 KEPT, KEPT_BYTES = 50, 512 * 1024 * 1024
 LONGEST = 20_000  # bytes of an entry, about
 RESULT_TRIES = 20

@@ -329,8 +329,9 @@ def _refuse_lost(file: Path, host: UUID, generation: int) -> None:
     mark = file.with_name("generation")
     if mark.exists() and mark.read_text() == f"{host}/{generation}" and not file.exists():
         raise Misconfigured(
-            f"{file} is gone, so this host no longer knows which orders it has carried out.",
-            hint="Give the host a new generation in the panel (join again), so that no old order is obeyed twice.",
+            f"{file} is missing, so this host no longer knows which requests it has carried out.",
+            hint="Give the host a new key generation in the panel (join again), so that no old request is carried "
+            "out twice.",
         )
 
 

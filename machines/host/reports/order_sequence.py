@@ -16,8 +16,10 @@ from machines.contract.problems import EnvelopeRefused
 from machines.contract.reports import Heard
 
 FORK_SECONDS = 10.0  # by which an order with a lower place must be younger: couriers side by side race by milliseconds
-OLDER_COPY = "The order comes from an older copy of the panel than the one this host has heard."
-TWO_PANELS = "The panel went on from an older copy of itself, so this host obeys it no more until an administrator confirms that."
+OLDER_COPY = "The request comes from an older copy of the panel than the one this host last heard from."
+TWO_PANELS = (
+    "The panel was restored from an older copy of itself, so this host ignores it until an administrator confirms that."
+)
 
 
 def heard(db: sqlite3.Connection) -> Heard:

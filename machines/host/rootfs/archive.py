@@ -25,13 +25,14 @@ def prepare(building: Building) -> None:
         disk_image.check_host()
     if not building.secrets.token:
         raise Problem(
-            "The order came without the permission to fetch the archive.", code="panel-refused", hint="Order it again."
+            "The request contains no token to fetch the archive.", code="panel-refused", hint="Request it again."
         )
     pool_folder = building.host.paths.machines
     free = shutil.disk_usage(pool_folder).free
     if free < 2 * recipe.size + KEEP_FREE:
         raise no_space(
-            str(pool_folder), needs=f"An archive of {recipe.size // 1024**2:,} MiB needs more than twice that, and {KEEP_FREE // 1024**2:,} MiB stay free."
+            str(pool_folder), needs=f"An archive of {recipe.size // 1024**2:,} MiB needs more than twice that, and "
+            f"{KEEP_FREE // 1024**2:,} MiB must stay free."
         )  # fmt: skip
     building.state = Panel(recipe.url, building.secrets.token, building.task.deadline)
 
@@ -63,7 +64,7 @@ def _fetch(building: Building, recipe: ArchiveRecipe, file: Path) -> None:
         output.progress(size / whole, f"{size // 1024**2} of {whole // 1024**2} MiB fetched")
 
     building.state.fetch(file, whole, recipe.sha256, told)
-    output.line(f"SHA-256 {recipe.sha256}, as ordered.")
+    output.line(f"SHA-256 {recipe.sha256}, as requested.")
 
 
 def _limits(building: Building) -> Limits:
@@ -80,7 +81,9 @@ def packages(building: Building) -> None:
         say(building, unpack.unpack(stream, building.tree, limits, building.task.output.progress))
     file.unlink()
     if count := uid_shift.reset(building.tree):
-        building.task.output.line(f"The tree had ids of its own; {count} files begin at 0 again.")
+        building.task.output.line(
+            f"The root filesystem had a UID range of its own; {count} files are shifted back to 0."
+        )
 
 
 def say(building: Building, tally: unpack.Tally) -> None:
@@ -88,11 +91,14 @@ def say(building: Building, tally: unpack.Tally) -> None:
     output = building.task.output
     output.line(f"{tally.entries} files, {tally.bytes / 1024**2:.1f} MiB.")
     if tally.settings:
-        output.line(f"Not part of the tree: {', '.join(tally.settings)}; the machine gets the settings of this order.")
+        output.line(
+            f"Not part of the root filesystem: {', '.join(tally.settings)}; the machine gets the settings of this "
+            "request."
+        )
     if tally.left_out:
-        output.line(f"{tally.left_out} device nodes are left out: systemd-nspawn gives every machine its own.")
+        output.line(f"{tally.left_out} device nodes are skipped: systemd-nspawn gives every machine its own.")
     if tally.dropped:
-        output.line(f"Left out, as they belong to the host it comes from: {', '.join(sorted(tally.dropped))}.")
+        output.line(f"Skipped, as they belong to the original host: {', '.join(sorted(tally.dropped))}.")
 
 
 def configure(_: Building) -> None:

@@ -92,10 +92,10 @@ def make(host: HostContext, task: Task) -> dict[str, Any]:
         undo.keep()
     before = work.paths.before_pool
     task.output.line(
-        f"{host.paths.machines} is a btrfs pool of {work.size / GIB:.0f} GiB now, in {host.paths.pool_file}."
+        f"{host.paths.machines} is now a btrfs pool of {work.size / GIB:.0f} GiB, in {host.paths.pool_file}."
     )
     task.output.line(
-        f"What was there before stays in {before}. When everything works, remove it: rm -rf --one-file-system {before}"
+        f"The previous contents are kept in {before}. Once everything works, remove them: rm -rf --one-file-system {before}"
     )
     return {"size": work.size, "images": len(work.names), "before": str(before)}
 
@@ -108,16 +108,16 @@ def _check(work: _Pool, _: Undo) -> None:
     paths, folder = work.paths, work.paths.machines
     if folder.is_symlink() or not folder.is_dir() or os.path.ismount(folder):
         raise Problem(
-            f"{folder} is a link or a file system of its own, so it is not replaced by a file.", code="pool-own",
+            f"{folder} is a symlink or a separate file system, so it is not replaced by a file.", code="pool-own",
             hint="Format that file system as btrfs instead, on the host.",
         )  # fmt: skip
     if pool.is_btrfs(folder):
-        raise Problem(f"{folder} lies on btrfs already.", code="pool-is-btrfs")
+        raise Problem(f"{folder} is on btrfs already.", code="pool-is-btrfs")
     for path in (paths.pool_file, paths.before_pool):
         if os.path.lexists(path):
             raise Problem(
-                f"{path} is there already, from an earlier time.", code="pool-in-the-way",
-                hint="Look what it is; if nobody needs it, move it away on the host.",
+                f"{path} already exists.", code="pool-in-the-way",
+                hint="Check what it is; if it is not needed, move it away on the host.",
             )  # fmt: skip
     _check_tools()
     _check_nobody_runs(work)
@@ -137,7 +137,7 @@ def _check_nobody_runs(work: _Pool) -> None:
     if running := sorted({*lists.running, *up}):
         raise Problem(
             f"{len(running)} machines are running: {', '.join(running[:10])}.", code="machine-running",
-            hint="Power them off first; the images cannot be copied while they change.",
+            hint="Power them off first; images cannot be copied while they change.",
         )  # fmt: skip
 
 
@@ -232,8 +232,8 @@ def _compare(source: Path, target: Path) -> None:
     (before, was), (after, now) = tree_digest(source), tree_digest(target)
     if was != now:
         raise Problem(
-            f"The copy of {source.name} is not like the original ({before} files there, {after} here).",
-            code="copy-differs", hint="Nothing was changed. If nobody changed the image meanwhile, look at the host's disk.",
+            f"The copy of {source.name} differs from the original ({before} files there, {after} here).",
+            code="copy-differs", hint="Nothing was changed. If nobody changed the image in the meantime, check the host's disk.",
         )  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def _switch(work: _Pool, undo: Undo) -> None:
     _check_nobody_runs(work)
     if _names(paths.machines) != work.names:
         raise Problem(
-            "Images came or went while they were copied.", code="images-changed", retryable=True, hint="Try again."
+            "Images were added or removed during the copy.", code="images-changed", retryable=True, hint="Try again."
         )
     task.run(["sync", "--file-system", "--", str(work.mounted)], timeout=600)
     _unmount(work)
@@ -284,13 +284,11 @@ def _switch(work: _Pool, undo: Undo) -> None:
     paths.before_pool.mkdir(mode=0o700)
     work.aside.rename(paths.pool_file)
     exchange(paths.machines, paths.before_pool)
-    task.output.line(f"{paths.before_pool} holds what was in {paths.machines}.")
+    task.output.line(f"{paths.before_pool} contains what was in {paths.machines}.")
     undo.push(_stop, work)
     task.run(["systemctl", "start", "--", UNIT], timeout=120)
     if not os.path.ismount(paths.machines) or not pool.is_btrfs(paths.machines):
-        raise Problem(
-            "systemd did not mount the new pool.", code="pool-not-mounted", hint=f"Look at: journalctl -u {UNIT}"
-        )
+        raise Problem("systemd did not mount the new pool.", code="pool-not-mounted", hint=f"See: journalctl -u {UNIT}")
 
 
 def _stop(work: _Pool) -> None:

@@ -179,7 +179,7 @@ def find_base(building: Building, turn: contextlib.ExitStack, *, fresh: bool) ->
         builder_of(recipe).prepare(building)
         return
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(building.base.built))
-    output.line(f"From base {building.base.id}, made on {made} with {len(building.base.packages)} packages.")
+    output.line(f"From base image {building.base.id}, built on {made} with {len(building.base.packages)} packages.")
     building.found |= _told(building.base, fresh=False)
 
 
@@ -205,7 +205,7 @@ def check_name_free(host: HostContext, name: MachineName) -> None:
         taken = taken or "an image"
     if taken:
         raise Problem(
-            f"There is {taken} named {name} on this host already.", code="name-taken", hint="Choose another name."
+            f"There is already {taken} named {name} on this host.", code="name-taken", hint="Choose another name."
         )
 
 
@@ -254,7 +254,7 @@ def _fill(building: Building, step: Step, after: Sequence[Step] = ()) -> None:
         problem = from_os_error(error) if isinstance(error, OSError) else error
         if not building.in_memory or not isinstance(problem, NoSpace):
             raise
-        building.task.output.line("The tree does not fit into that memory: once more, on the disk.")
+        building.task.output.line("The image does not fit into that memory: building on disk instead.")
         tmpfs_build.leave(building)
         pool.make(building.tree)
         for again in (*after, step):
@@ -284,7 +284,7 @@ def _say_of_timezone(building: Building) -> None:
     assert isinstance(order, orders.Build)
     if order.first_boot.timezone and nspawn.parse(order.configuration.nspawn).last(nspawn.EXEC, "Timezone") != "off":
         building.task.output.line(
-            "At every start systemd-nspawn gives the machine this host's time zone; Timezone=off keeps the recipe's."
+            "At every start systemd-nspawn sets this host's time zone in the machine; Timezone=off keeps the recipe's."
         )
 
 
@@ -312,11 +312,11 @@ def _polish(building: Building) -> None:
     if getattr(recipe, "trim", False):
         masked = boot_tuning.trim(building.tree)
         task.output.line(
-            f"Trimmed: {len(masked)} units and generators are masked, logind waits for the first login: {' '.join(masked)}"
+            f"Slim: {len(masked)} units and generators are masked, logind waits for the first login: {' '.join(masked)}"
         )
     if getattr(recipe, "prime", False):
         boot_tuning.prime(task, building.tree)
-        task.output.line("Primed: it has booted once; what that boot made its own is gone again.")
+        task.output.line("Pre-booted once; its identity has been reset.")
 
 
 def _title(recipe: AnyRecipe) -> str:
@@ -343,7 +343,9 @@ def finish(building: Building) -> None:
         return
     base_images.publish(paths, base, paths.unfinished_base(building.task.job))
     for gone, left in base_images.trim(paths, base, building.host.policy.bases):
-        building.task.output.line(f"Base {gone.id} ({gone.title}) is removed; machines made from it stay as they are.")
+        building.task.output.line(
+            f"Base image {gone.id} ({gone.title}) removed; machines made from it are not affected."
+        )
         if left:
             building.task.output.line(f"Not all of it could be deleted: {left}. {AGAIN}", "e")
     if building.name is None:
@@ -363,7 +365,7 @@ def check_tree(root: Path) -> None:
     """Raises Problem bootstrap-failed or OSError when this is no tree that can boot."""
     tree.check_top(root)
     if not any(tree.exists(root, path) for path in ("usr/lib/systemd/systemd", "lib/systemd/systemd")):
-        raise Problem("The tree has no systemd in it, so it would not boot.", code="bootstrap-failed")
+        raise Problem("The image contains no systemd, so it would not boot.", code="bootstrap-failed")
 
 
 def sync(folder: Path) -> None:
@@ -403,7 +405,7 @@ def import_(building: Building) -> None:
     building.undo.keep()
     if building.base is None or building.base.job == str(task.job):
         sync(host.paths.machines)  # of a copy, which costs nothing, the file system's own next commit is soon enough
-    task.output.line(f"{name} is there.")
+    task.output.line(f"{name} is ready.")
     run_as_ordered(host, task, name, order)
 
 
@@ -430,7 +432,9 @@ def rename_into_place(source: Path, target: Path) -> None:
     number = ctypes.get_errno()
     if number == errno.EEXIST:
         raise Problem(
-            f"{target.name} was made by somebody else meanwhile.", code="name-taken", hint="Choose another name."
+            f"{target.name} was created by someone else in the meantime.",
+            code="name-taken",
+            hint="Choose another name.",
         )
     raise OSError(number, os.strerror(number), str(target))
 
@@ -440,8 +444,8 @@ def _start(host: HostContext, task: Task, name: MachineName) -> None:
         lifecycle.start_machine(host, task, name)
     except Problem as problem:
         raise Problem(
-            f"{name} was built, but it did not start: {problem.message}", code="start-failed",
-            hint="The machine is there; change its configuration or look at its log, then start it.",
+            f"{name} was built, but did not start: {problem.message}", code="start-failed",
+            hint="The machine exists; change its configuration or check its log, then start it.",
             details=problem.details,
         ) from problem  # fmt: skip
 

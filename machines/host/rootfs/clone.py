@@ -78,12 +78,12 @@ def prepare(building: Building) -> None:
     if state.is_gone:
         original.began = state.began
     elif original.is_snapshot:
-        output.line(f"{image.name} is running: the clone is as it was at this moment, like after a power cut.")
+        output.line(f"{image.name} is running: the clone has its state of this moment, as after a power failure.")
     else:
         raise Problem(
-            f"{image.name} is {state.state}, and here a copy takes time, so it would be neither its state of now nor of then.",
+            f"{image.name} is {state.state}, and a copy takes time here, so it would not be consistent.",
             code="machine-running",
-            hint="Power it off first; where the images lie on btrfs a running machine can be cloned too.",
+            hint="Power it off first; with images on btrfs, a running machine can be cloned too.",
         )
 
 
@@ -100,7 +100,9 @@ def bootstrap(building: Building) -> None:
         pool.copy(building.task, real, building.tree, one_file_system=apart)
     _check_still(building, original)
     if not building.raw and (count := uid_shift.reset(building.tree)):
-        building.task.output.line(f"The original has ids of its own; {count} files of the clone begin at 0 again.")
+        building.task.output.line(
+            f"The original has a UID range of its own; {count} files of the clone are shifted back to 0."
+        )
 
 
 def _snapshot(building: Building, source: Path) -> None:
@@ -127,7 +129,7 @@ def _check_still(building: Building, original: Original) -> None:
     state = Machine(building.host, building.task, MachineName(building.recipe.source)).state()
     if not state.is_gone or state.began != original.began:
         raise Problem(
-            f"{state.name} was started while it was being copied, so the copy is thrown away.", code="machine-running",
+            f"{state.name} was started while it was being copied, so the copy is discarded.", code="machine-running",
             hint="Power it off and clone it again.", retryable=True,
         )  # fmt: skip
 

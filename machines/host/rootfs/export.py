@@ -61,7 +61,7 @@ def export(host: HostContext, task: Task, secrets: BuildSecrets) -> dict[str, An
         _enter(task, "send")
         panel = Panel(order.url, secrets.token, task.deadline)
         sha256 = panel.bring(file, lambda sent: _progress(task, sent, size, "sent"))
-        task.output.line(f"The panel has it: SHA-256 {sha256}.")
+        task.output.line(f"Uploaded to the panel: SHA-256 {sha256}.")
         first = uid_shift.first_id(source.path) if source.path.is_dir() else 0
     told = {"nspawn": settings.nspawn, "limits": settings.limits, "first_id": first}
     return {"sha256": sha256, "bytes": size} | {name: value for name, value in told.items() if value}
@@ -101,7 +101,7 @@ def _check(host: HostContext, task: Task, undo: Undo) -> Source:
         if running:
             raise Problem(
                 f"{name} is running, and its files would change while they are packed.", code="machine-running",
-                hint="Power it off first; where the images lie on btrfs, running machines can be exported too.",
+                hint="Power it off first; with images on btrfs, running machines can be exported too.",
             )  # fmt: skip
         return Source(image, image.real, apart=not image.is_disk and pool.check_whole(image.real, image.mounts))
     snapshot = host.paths.unfinished(task.job)
@@ -109,7 +109,7 @@ def _check(host: HostContext, task: Task, undo: Undo) -> Source:
     pool.snapshot(task, image.real, snapshot)
     btrfs.snapshot_nested(image.real, snapshot)
     if running:
-        task.output.line(f"{name} is running: the archive is as it was at this moment, like after a power cut.")
+        task.output.line(f"{name} is running: the archive has its state of this moment, as after a power failure.")
     return Source(image, snapshot)
 
 
@@ -118,7 +118,7 @@ def _find(host: HostContext, name: MachineName, form: str) -> Location:
     if image.is_disk != (form == "raw"):
         what = "a disk image" if image.is_disk else "a tree"
         raise Problem(
-            f"{image.path} is {what}, and another kind was ordered.",
+            f"{image.path} is {what}, and another type was requested.",
             code="image-changed",
             hint="Refresh the list of machines and export it again.",
         )
@@ -131,7 +131,7 @@ def _limit(host: HostContext, order: orders.Export) -> tuple[int, bool]:
     spare = shutil.disk_usage(host.paths.machines).free - KEEP_FREE
     if spare < 1024**2:
         raise no_space(
-            str(host.paths.machines), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for the machines that run."
+            str(host.paths.machines), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for running machines."
         )
     taken = min(order.limit, host.policy.archive_gib * 1024**3)
     return min(taken, spare), spare < taken
@@ -151,16 +151,16 @@ def _settings(host: HostContext, task: Task, image: Location) -> Carried:
         if file.path == str(host.paths.limits_file(name)):
             limits = _text_of(task, file)
         elif file.kind == "dropin" and f"{unit_of(name)}.d/" in file.path:
-            task.output.line(f"{file.path} stays here: only the settings the panel writes go with the archive.")
+            task.output.line(f"{file.path} is not included: only settings written by the panel go into the archive.")
     if nspawn or limits:
-        task.output.line("The settings of the machine go with the archive.")
+        task.output.line("The settings of the machine are included in the archive.")
     return Carried(contract_nspawn.unmark(nspawn), contract_nspawn.unmark(limits))
 
 
 def _what_counts(host: HostContext, task: Task, file: ObservedFile, line: CommandLine) -> str:
     """Of a .nspawn file the text that has an effect."""
     if not line.reads_files:
-        task.output.line(f"{file.path} stays here: the machine's unit reads no settings file.")
+        task.output.line(f"{file.path} is not included: the machine's unit reads no settings file.")
         return ""
     text, left_out = _text_of(task, file), list[Remark]()
     if Path(file.path).parent not in {host.paths.nspawn, host.paths.probes} and line.reads != TRUSTED:
@@ -173,7 +173,7 @@ def _what_counts(host: HostContext, task: Task, file: ObservedFile, line: Comman
 def _text_of(task: Task, file: ObservedFile) -> str:
     if file.form == "text":
         return file.text
-    task.output.line(f"{file.path} cannot be taken along: {file.error or 'it is too long, or no text'}.", "e")
+    task.output.line(f"{file.path} cannot be included: {file.error or 'it is too long, or not a text file'}.", "e")
     return ""
 
 
@@ -237,15 +237,15 @@ def _explained(failed: CommandFailed, file: Path, limit: int, *, short: bool) ->
         return no_space(str(file.parent), failed.tail)
     if file.exists() and file.stat().st_size >= limit:
         if short:
-            needs = f"Packed, the machine has more than the {limit // 1024**2:,} MiB there was room for."
+            needs = f"The packed machine is larger than the {limit // 1024**2:,} MiB of available space."
             return no_space(str(file.parent), failed.tail, needs=needs)
         return Problem(
-            f"Packed, it has more than {limit // 1024**2} MiB, which is what the panel takes.",
-            code="archive-too-large", hint="Remove archives nobody needs, or what the machine does not need.",
+            f"The packed machine is larger than {limit // 1024**2} MiB, the limit of the panel.",
+            code="archive-too-large", hint="Remove archives that are no longer needed, or files the machine does not need.",
         )  # fmt: skip
     if "file changed as we read it" in failed.tail or "File removed before" in failed.tail:
         return Problem(
             "Files of the machine changed while they were packed.", code="image-changed", retryable=True,
-            details=failed.tail, hint="See that nothing on the host writes into it, and try again.",
+            details=failed.tail, hint="Make sure that nothing on the host writes to it, and try again.",
         )  # fmt: skip
     return failed

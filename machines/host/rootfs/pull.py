@@ -71,13 +71,13 @@ def prepare(building: Building) -> None:
 
 def _voucher(recipe: PullRecipe) -> str:
     if recipe.verify == "none":
-        return "Nothing vouches for this image: neither a signature nor a sum is checked."
+        return "This image is not verified: neither a signature nor a checksum is checked."
     if recipe.verify == "sha256":
         if not recipe.sha256:
-            raise Problem("The recipe names no SHA-256 sum to check the image by.", code="sum-missing", hint="Add it.")
-        return f"The image must have the SHA-256 sum {recipe.sha256}."
+            raise Problem("The recipe has no SHA-256 checksum to verify the image.", code="sum-missing", hint="Add it.")
+        return f"The image must have the SHA-256 checksum {recipe.sha256}."
     tools.need("signatures")
-    return f"The sums of the image must be signed by a key in {keyring()}."
+    return f"The image's checksums must be signed by a key in {keyring()}."
 
 
 def keyring() -> Path:
@@ -86,7 +86,7 @@ def keyring() -> Path:
     if found is None:
         raise Problem(
             f"This host has no keyring for images ({OWN_KEYRING}).", code="keyring-missing",
-            hint="Put the publisher's key there, or give the image's SHA-256 sum.",
+            hint="Put the publisher's key there, or give the image's SHA-256 checksum.",
         )  # fmt: skip
     return found
 
@@ -105,17 +105,17 @@ def bootstrap(building: Building) -> None:
     try:
         _fetch(building, argv, heard)
     except Problem as problem:
-        needs = f"The image has more than the {limit // 1024**2:,} MiB there is room for"
+        needs = f"The image is larger than the {limit // 1024**2:,} MiB of available space"
         if problem.code == "archive-too-large" and limit < building.host.policy.archive_gib * 1024**3:
             raise no_space(str(file.parent), needs=f"{needs}.") from problem
         if limit < TIGHT and CUT_SHORT in problem.message + problem.details:
-            needs += ", or the disk fails: systemd-pull says “Input/output error” of both."
+            needs += ", or the disk is failing: systemd-pull reports “Input/output error” for both."
             raise no_space(str(file.parent), problem.details, needs=needs) from problem
         raise
     task.output.progress(1.0, "fetched and verified" if recipe.verify != "none" else "fetched")
     if heard.sum:
         building.found["sha256"] = heard.sum
-        task.output.line(f"Its SHA-256 sum is {heard.sum}.")
+        task.output.line(f"Its SHA-256 checksum is {heard.sum}.")
     if building.raw:
         _check_raw(file)
         building.found["bytes"] = file.stat().st_blocks * 512
@@ -202,11 +202,11 @@ def explain(
     if status and not away:
         return Problem(
             f"The server answers {status} for {recipe.url}{': there is no such file' if status == '404' else ''}.",
-            code="image-not-found", hint="Check the address.", details=text[-4000:],
+            code="image-not-found", hint="Check the URL.", details=text[-4000:],
         )  # fmt: skip
     return Problem(
-        f"The image could not be fetched: {away[0] if away else _last(text) or failed.message}.", code="image-unreachable", retryable=True,
-        hint="Try again; if it stays, look at the network, proxy and DNS of this host.", details=text[-4000:],
+        f"The image could not be downloaded: {away[0] if away else _last(text) or failed.message}.", code="image-unreachable", retryable=True,
+        hint="Try again; if it persists, check the network, proxy and DNS of this host.", details=text[-4000:],
     )  # fmt: skip
 
 
@@ -220,29 +220,29 @@ def _explain_trust(text: str, asked: Sequence[tuple[str, str]]) -> Problem | Non
     if "Failed to retrieve signature file" in text:
         return Problem(
             f"The image is not signed: {missing or 'its signature'} is missing.", code="signature-missing",
-            details=text[-4000:], hint="Give its SHA-256 sum instead, from a source you trust.",
+            details=text[-4000:], hint="Give its SHA-256 checksum instead, from a source you trust.",
         )  # fmt: skip
     if "Failed to retrieve SHA256 checksum" in text:
         return Problem(
-            f"Nothing says what the image should be: {missing or 'SHA256SUMS'} is missing.", code="sums-missing",
-            details=text[-4000:], hint="Give its SHA-256 sum in the form, from a source you trust.",
+            f"There is nothing to verify the image with: {missing or 'SHA256SUMS'} is missing.", code="sums-missing",
+            details=text[-4000:], hint="Give its SHA-256 checksum in the form, from a source you trust.",
         )  # fmt: skip
     if match := re.search(r"using \S+ key (?:ID )?([0-9A-F]+)(?s:.*)No public key", text):
         return Problem(
             f"The image is signed by a key this host does not know: {match[1]}.", code="key-unknown", details=text[-4000:],
-            hint=f"Once you have made sure whose key that is, add it on the host: gpg --no-default-keyring "
+            hint=f"Once you have verified whose key that is, add it on the host: gpg --no-default-keyring "
             f"--keyring {OWN_KEYRING} --import KEYFILE",
         )  # fmt: skip
     if "Signature verification failed" in text or "BAD signature" in text:
         return Problem(
-            "The signature of the image's sums is wrong.", code="signature-wrong", details=text[-4000:],
-            hint="Do not use this image; somebody may have changed it.",
+            "The signature of the image's checksums is not valid.", code="signature-wrong", details=text[-4000:],
+            hint="Do not use this image; it may have been tampered with.",
         )  # fmt: skip
     if "DOWNLOAD INVALID" in text:
         return Problem(
-            "The image's SHA-256 sum is not the one it should have, so it is thrown away.", code="checksum-wrong",
+            "The image's SHA-256 checksum does not match, so the image has been discarded.", code="checksum-wrong",
             details=text[-4000:],
-            hint="Check the sum. If it comes from the server's SHA256SUMS, the file may be missing there or be damaged.",
+            hint="Check the checksum. If it comes from the server's SHA256SUMS, the file may be missing there or damaged.",
         )  # fmt: skip
     return None
 
@@ -263,8 +263,8 @@ def _check_raw(file: Path) -> None:
     for magic, name in _OTHER_FORMATS.items():
         if begin.startswith(magic):
             raise Problem(
-                f"This is no raw disk image but one in the {name} format.", code="image-unusable",
-                hint="Look for a raw one, perhaps packed with gzip, bzip2 or xz, or for a tar archive.",
+                f"This is not a raw disk image but one in {name} format.", code="image-unusable",
+                hint="Use a raw image, optionally compressed with gzip, bzip2 or xz, or a tar archive.",
             )  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def remove(paths: Paths, base: str) -> bool:
         pool.clear(gone)
     except OSError as error:
         raise Problem(
-            f"The base is gone, but not all of it could be deleted: {reason(error)}.",
+            f"The base image is removed, but not all of it could be deleted: {reason(error)}.",
             code="discard-unfinished",
             hint=AGAIN,
         ) from error
@@ -216,8 +216,8 @@ def copy(paths: Paths, task: Task, base: Base, tree: Path) -> None:
         if os.path.lexists(source):
             raise
         raise Problem(
-            "The base was removed while it was being copied.", code="base-gone", retryable=True,
-            hint="Try again; the recipe is then built anew.",
+            "The base image was removed while it was being copied.", code="base-gone", retryable=True,
+            hint="Try again; the recipe then gets a fresh build.",
         ) from None  # fmt: skip
     with contextlib.suppress(OSError):
         os.utime(paths.bases / f"{base.id}.json")

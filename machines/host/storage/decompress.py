@@ -43,8 +43,8 @@ class Limits:
 
 def refuse(reason: str, *, code: str = "archive-refused", hint: str = "") -> NoReturn:
     raise Problem(
-        f"The archive is refused: {reason}", code=code,
-        hint=hint or "Nothing of it is kept. Make it anew, from a tree you trust.",
+        f"The archive is rejected: {reason}", code=code,
+        hint=hint or "Nothing of it is kept. Create it again, from a root filesystem you trust.",
     )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def opened(file: Path, limits: Limits) -> Iterator["Stream"]:
             with reading([*argv, "--decompress", "--stdout"], source) as pipe:
                 yield Stream(pipe, limits)
         except CommandFailed as failed:
-            refuse(f"{argv[0]} cannot unpack it: {(failed.tail.splitlines() or [failed.message])[-1][:300]}")
+            refuse(f"{argv[0]} cannot decompress it: {(failed.tail.splitlines() or [failed.message])[-1][:300]}")
 
 
 class Stream:
@@ -81,13 +81,13 @@ class Stream:
         """Part of a header. More than any entry needs is refused before it is held in memory."""
         self._header += size
         if self._header > HEADERS:
-            refuse("an entry is described by more than 4 MiB.")
+            refuse("an entry has headers of more than 4 MiB.")
         return self._take(size)
 
     def seek(self, position: int) -> None:
         """Forward, by reading on."""
         if position < self._at:
-            refuse("an entry lies before the one that it follows.")
+            refuse("an entry is out of order.")
         while self._at < position:
             if not self._take(min(_PIECE, position - self._at)):
                 return
@@ -101,7 +101,7 @@ class Stream:
         while size > 0:
             piece = self._take(min(_PIECE, size))
             if not piece:
-                refuse("it ends in the middle of a file.")
+                refuse("it is truncated in the middle of a file.")
             size -= len(piece)
             yield piece
 
@@ -120,7 +120,7 @@ class Stream:
             )  # fmt: skip
         if self._at > max(RATIO_FROM, RATIO * self._limits.packed):
             refuse(
-                f"unpacked it is more than {RATIO} times as large as packed, which is how a bomb looks.",
+                f"unpacked it is more than {RATIO} times as large as packed, like a decompression bomb.",
                 code="archive-bomb",
             )
         return data
@@ -130,7 +130,7 @@ def look_for_room(folder: Path) -> None:
     """Raises NoSpace before the machines that run would miss it."""
     free = shutil.disk_usage(folder).free
     if free < KEEP_FREE:
-        raise no_space(str(folder), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for the machines that run.")
+        raise no_space(str(folder), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for running machines.")
 
 
 def unpack_raw(stream: Stream, file: Path, limits: Limits, told: Told) -> int:

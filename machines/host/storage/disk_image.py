@@ -18,7 +18,7 @@ def check_host() -> None:
     if not LOOP.exists():
         raise Problem(
             "A disk image needs loop devices, and this host has none (/dev/loop-control is missing).",
-            code="loop-missing", hint="Load the kernel's loop module there, or take the image as a tar archive.",
+            code="loop-missing", hint="Load the kernel's loop module there, or use a tar archive.",
         )  # fmt: skip
 
 
@@ -29,14 +29,14 @@ def mount(task: Task, file: Path, tree: Path) -> None:
         task.run(["systemd-dissect", "--mount", "--", str(file), str(tree)], timeout=300)
     except CommandFailed as failed:
         raise Problem(
-            "The disk image holds no system that can be used: it has neither one file system nor a partition for a root.",
+            "The disk image contains no usable system: it has neither a single file system nor a root partition.",
             code="image-unusable", details=failed.tail,
             hint="It needs a GPT partition table with a root partition of this host's architecture, or no table at all.",
         ) from failed  # fmt: skip
     if not _is_writable(tree):
         raise Problem(
-            "The disk image is read-only by its nature, so it can be given no name of its own.", code="image-read-only",
-            hint="Take an image with ext4, xfs or btrfs in it.",
+            "The disk image is of a read-only type, so it cannot be given a hostname.", code="image-read-only",
+            hint="Use an image with ext4, xfs or btrfs.",
         )  # fmt: skip
 
 

@@ -133,15 +133,15 @@ def check_changeable(image: Location, *, to: str) -> None:
     """Raises Problem image-is-link or image-read-only, in the words of what was wanted (`to` = "be made writable")."""
     if image.is_link:
         raise Problem(
-            f"{image.path} is only a link to {image.real}, and systemd changes no image through one.",
+            f"{image.path} is only a symlink to {image.real}, and systemd does not change images through one.",
             code="image-is-link",
-            hint="Do it on the host itself, where the link leads.",
+            hint="Do it on the host itself, at the target of the symlink.",
         )
     if image.read_only_by == "vendor":
         raise Problem(
-            f"{image.path} cannot {to}: systemd changes nothing below {VENDOR}.",
+            f"{image.path} cannot {to}: systemd does not change images below {VENDOR}.",
             code="image-read-only",
-            hint="Clone it: the copy lies in the pool, where it can be written to.",
+            hint="Clone it: the clone is in the pool, where it is writable.",
         )
     if image.read_only_by == "mount":
         raise Problem(
@@ -155,29 +155,29 @@ def check_readable(host: HostContext, image: Location) -> None:
     """Before a copy is made or packed. Raises Problem image-unusable or OSError."""
     if host.paths.machines.is_relative_to(image.real):
         raise Problem(
-            f"{image.path} leads to {image.real}, which holds the pool itself.", code="image-unusable",
-            hint="Put that machine's tree into a folder of its own on the host.",
+            f"{image.path} points to {image.real}, which contains the pool itself.", code="image-unusable",
+            hint="Move that machine's root filesystem to a directory of its own on the host.",
         )  # fmt: skip
     if image.type == "block":
         raise Problem(
-            f"{image.path} is a block device, and only trees and files can be copied.", code="image-unusable",
-            hint="Copy it on the host, with the tools of whatever the device is made of.",
+            f"{image.path} is a block device; only directories and files can be copied.", code="image-unusable",
+            hint="Copy it on the host, with the tools for that device.",
         )  # fmt: skip
     if not image.is_disk and not any(tree.exists(image.real, folder) for folder in ("usr", "etc")):
         raise Problem(
-            f"{image.real} holds no system: it has neither /usr nor /etc.", code="image-unusable",
-            hint="Look on the host at what is there.",
+            f"{image.real} contains no system: it has neither /usr nor /etc.", code="image-unusable",
+            hint="Check on the host what is there.",
         )  # fmt: skip
 
 
 def say(output: JobOutput, image: Location, verb: str) -> None:
     """What of an image's place a person might not expect, in the log of the job that has it "copied" or "packed"."""
     if image.real != image.path:
-        output.line(f"{image.path} is a link: what is {verb} is {image.real}.")
+        output.line(f"{image.path} is a symlink: {image.real} is {verb}.")
     elif not image.in_pool:
         output.line(f"The image is {image.path}.")
     for other in image.hidden:
-        output.line(f"{other} has the same name and is not {verb}: systemd finds {image.path} first.")
+        output.line(f"{other} has the same name and is not {verb}: systemd uses {image.path}.")
     for mount in image.mounts:
         if mount != image.real:
             output.line(f"What is mounted at {mount} is not {verb}.")
@@ -263,14 +263,17 @@ def why_unusable(name: str) -> str:
     """Why an image that machined lists cannot be a machine, and what would make it one."""
     strange = sorted(set(re.sub(r"[A-Za-z0-9.-]", "", name)))
     if name.lower() in {"host", "localhost"}:
-        why = "it means the host itself"
+        why = "it refers to the host itself"
     elif strange:
         shown = " ".join("a space" if each == " " else each for each in strange[:10])
-        why = f"its name holds {shown}, and the name of a machine has letters, digits, dashes and dots"
+        why = f"its name contains {shown}; a machine name has letters, digits, dashes and dots"
     elif len(name) > 64:
-        why = f"its name has {len(name)} characters, and the name of a machine has 64 at most"
+        why = f"its name has {len(name)} characters; a machine name has 64 at most"
     else:
-        why = "a part of its name is empty, or begins or ends with a dash"
+        why = "a label of its name is empty, or begins or ends with a dash"
     better = re.sub(r"[-.]*\.[-.]*", ".", re.sub(r"[^A-Za-z0-9.]+", "-", name)).strip("-.")[:60].rstrip("-.")
     better = f"my-{better}" if not is_usable(better) else better
-    return f"systemd-nspawn starts no machine of this name: {why}. Rename it: {shlex.join(['machinectl', 'rename', name, better])}"
+    return (
+        f"systemd-nspawn does not accept this machine name: {why}. Rename it: "
+        f"{shlex.join(['machinectl', 'rename', name, better])}"
+    )

@@ -78,8 +78,8 @@ def check_whole(tree: Path, mounts: Iterable[Path]) -> bool:
     inside = [str(mount) for mount in mounts if mount != tree]
     if inside and any(subvolume != tree for subvolume in subvolumes(tree)):
         raise Problem(
-            f"{tree} has subvolumes in it, and something is mounted at {', '.join(inside[:5])}: a copy would have too much "
-            "or too little.",
+            f"{tree} contains subvolumes, and something is mounted at {', '.join(inside[:5])}: a copy would not be "
+            "accurate.",
             code="image-is-mixed", hint="Unmount on the host what is mounted inside the image, then try again.",
         )  # fmt: skip
     return bool(inside)

@@ -133,7 +133,7 @@ class _Walk:
         self.folder = above
         found = os.fstat(above)
         if (found.st_dev, found.st_ino) != level.above:
-            raise OSError(errno.ESTALE, "somebody moves it about while it is removed", self._path(level.name))
+            raise OSError(errno.ESTALE, "it is being moved while it is removed", self._path(level.name))
         if level.is_part and not level.is_subvolume:
             return
         try:

@@ -70,7 +70,7 @@ class _Entry(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the two blocks of zeros at the end
             raise
         except tarfile.HeaderError as error:
-            refuse("it is damaged, cut off, or no tar archive." if buf else f"it ends without its end: {error}.")
+            refuse("it is damaged, truncated, or not a tar archive." if buf else f"it is truncated: {error}.")
 
 
 # --- writing
@@ -122,7 +122,7 @@ class _Unpacking:
                 self._count()
                 yield entry
         except _UNREADABLE as error:
-            refuse(f"it is damaged, or no tar archive ({error}).")
+            refuse(f"it is damaged, or not a tar archive ({error}).")
         if not self._tally.entries:
             refuse("it is empty.")
         for _ in self._stream.rest():
@@ -147,11 +147,11 @@ class _Unpacking:
         try:
             self._make(entry)
         except _UNREADABLE as error:
-            refuse(f"“{_shown(entry.name)}” is described in a way that means nothing ({error}).")
+            refuse(f"“{_shown(entry.name)}” has an invalid header ({error}).")
         except OSError as error:
             if error.errno not in _ITS_FAULT:
                 raise
-            refuse(f"“{_shown(entry.name)}” cannot be made: {error.strerror}.")
+            refuse(f"“{_shown(entry.name)}” cannot be created: {error.strerror}.")
 
     def _make(self, entry: tarfile.TarInfo) -> None:
         parts = _parts(entry.name)
@@ -166,7 +166,7 @@ class _Unpacking:
         try:
             self._make_in(entry, folder, parts[-1], path)
         except FileExistsError:
-            refuse(f"it has “{_shown(path)}” twice.")
+            refuse(f"it contains “{_shown(path)}” twice.")
 
     def _leave_aside(self, entry: tarfile.TarInfo, path: str) -> None:
         if entry.isfile() and len(self._tally.settings) < DROPPED:
@@ -189,11 +189,11 @@ class _Unpacking:
         elif entry.isdev():
             self._leave_out(entry, path)
         else:
-            refuse(f"“{_shown(path)}” is of a kind that no tree has.")
+            refuse(f"“{_shown(path)}” is of a file type that is not allowed.")
 
     def _make_top(self, entry: tarfile.TarInfo) -> None:
         if self._has_top or not entry.isdir():
-            refuse("it has the top of its tree twice, or as something that is no directory.")
+            refuse("its root directory appears twice, or is not a directory.")
         self._has_top = True
         self._describe(entry, self._top)
         self._times.append((".", _time(entry)))
@@ -212,7 +212,7 @@ class _Unpacking:
         """A path is kept in memory from here on."""
         self._held += len(path)
         if self._held > FOLDER_NAMES:
-            refuse("the names of its folders are longer than any tree's.", code="archive-bomb")
+            refuse("its directory names are too long.", code="archive-bomb")
 
     def _make_file(self, entry: tarfile.TarInfo, folder: int, name: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -234,7 +234,7 @@ class _Unpacking:
         """Holes take no room here, but they do in most copies."""
         if entry.size > self._limits.most:
             refuse(
-                f"“{_shown(entry.name)}” is a file of {entry.size // 1024**3} GiB, most of it holes.",
+                f"“{_shown(entry.name)}” is a file of {entry.size // 1024**3} GiB, most of it sparse.",
                 code="archive-too-large", hint="This host's policy sets the limit (archive_gib).",
             )  # fmt: skip
         os.ftruncate(fd, entry.size)
@@ -254,16 +254,16 @@ class _Unpacking:
 
     def _link(self, entry: tarfile.TarInfo, folder: int, name: str, path: str) -> None:
         """To what the archive has brought before, found without following anything."""
-        target = _parts(entry.linkname, what=f"the hard link “{_shown(path)}” leads to")
+        target = _parts(entry.linkname, what=f"the hard link “{_shown(path)}” points to")
         if not target:
-            refuse(f"the hard link “{_shown(path)}” leads to a directory.")
+            refuse(f"the hard link “{_shown(path)}” points to a directory.")
         try:
             with self._opened("/".join(target[:-1])) as source:
                 os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         except FileExistsError:
             raise
         except OSError as error:
-            refuse(f"the hard link “{_shown(path)}” leads to “{_shown(entry.linkname)}”: {error.strerror}.")
+            refuse(f"the hard link “{_shown(path)}” points to “{_shown(entry.linkname)}”: {error.strerror}.")
 
     def _leave_out(self, entry: tarfile.TarInfo, path: str) -> None:
         usual = entry.ischr() and path.startswith("dev/") and (entry.devmajor, entry.devminor) in _USUAL_NODES
@@ -305,7 +305,7 @@ class _Unpacking:
     @staticmethod
     def _refuse_way(error: OSError, wanted: str) -> NoReturn:
         if error.errno in {errno.ELOOP, errno.ENOTDIR}:
-            refuse(f"“{_shown(wanted)}” leads through a link or a file.")
+            refuse(f"“{_shown(wanted)}” goes through a link or a file.")
         raise error
 
     def _open(self, path: str) -> int:
@@ -368,7 +368,7 @@ class _Unpacking:
 def _check_globals(headers: Mapping[str, str]) -> None:
     """Raises Problem for more than anybody has to say of all entries at once."""
     if len(headers) > GLOBALS or sum(len(key) + len(value) for key, value in headers.items()) > GLOBAL_BYTES:
-        refuse("it says more about all of its entries together than fits into memory for each.", code="archive-bomb")
+        refuse("its global headers are too large to keep in memory.", code="archive-bomb")
 
 
 def _parts(name: str, what: str = "") -> list[str]:
@@ -378,9 +378,9 @@ def _parts(name: str, what: str = "") -> list[str]:
         refuse(f"{subject} “{_shown(name)}”, which is absolute.")
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
-        refuse(f"{subject} “{_shown(name)}”, which leads out of the tree.")
+        refuse(f"{subject} “{_shown(name)}”, which points outside the root filesystem.")
     if len(parts) > DEPTH:
-        refuse(f"{subject} “{_shown(name)}”, which is more than {DEPTH} folders deep.")
+        refuse(f"{subject} “{_shown(name)}”, which is more than {DEPTH} directories deep.")
     return parts
 
 
@@ -392,7 +392,7 @@ def _shown(name: str) -> str:
 
 def _owner(entry: tarfile.TarInfo) -> tuple[int, int]:
     if not (0 <= entry.uid <= NUMBER and 0 <= entry.gid <= NUMBER):
-        refuse(f"“{_shown(entry.name)}” has an owner that no system has.")
+        refuse(f"“{_shown(entry.name)}” has an invalid owner.")
     return entry.uid, entry.gid
 
 

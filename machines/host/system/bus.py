@@ -50,7 +50,7 @@ class BusError(Problem):
     code = "bus-error"
 
     def __init__(self, name: str, text: str) -> None:
-        hint = f"Look at it on the host: systemctl status {_MACHINED_UNIT}" if _MACHINED_ALIAS in text else ""
+        hint = f"Run on the host: systemctl status {_MACHINED_UNIT}" if _MACHINED_ALIAS in text else ""
         super().__init__(text.replace(_MACHINED_ALIAS, _MACHINED_UNIT) or name, hint=hint)
         self.name = name
 
@@ -94,7 +94,7 @@ class Bus:
             return future.result(timeout)
         except FutureTimeout:
             future.cancel()
-            raise TookTooLong(f"The system bus did not answer within {timeout:.0f} s.") from None
+            raise TookTooLong(f"The system bus did not respond within {timeout:.0f} s.") from None
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine in the bus's loop; its result is for whoever waits for it."""
@@ -139,7 +139,7 @@ class Bus:
             try:
                 reply = await asyncio.wait_for(connection.call(message), CALL_SECONDS)
             except (OSError, EOFError, TimeoutError, DBusFastError) as error:
-                raise BusError(type(error).__name__, f"The system bus did not answer: {error}") from error
+                raise BusError(type(error).__name__, f"The system bus did not respond: {error}") from error
         assert reply is not None
         if reply.message_type is MessageType.ERROR:
             raise BusError(str(reply.error_name), " ".join(str(part) for part in reply.body))
@@ -209,7 +209,7 @@ class Bus:
     def _fail_waiting(self) -> None:
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(BusError("Disconnected", "The system bus went away."))
+                future.set_exception(BusError("Disconnected", "The connection to the system bus was lost."))
 
     async def _subscribe(self, connection: MessageBus) -> None:
         for rule in SIGNALS:

@@ -80,7 +80,7 @@ FILES_V1: Mapping[str, tuple[str, ...]] = {
     "IOReadIOPSMax": ("blkio", "blkio.throttle.read_iops_device"),
     "IOWriteIOPSMax": ("blkio", "blkio.throttle.write_iops_device"),
 }
-VERSION_1 = "control groups of version 1"
+VERSION_1 = "cgroup v1"
 GROUPS_LOOKED_AT = 50
 
 

@@ -69,8 +69,8 @@ class ConfigChanged(Problem):
 
     def __init__(self, name: str, nspawn: str, limits: str) -> None:
         super().__init__(
-            f"The configuration of {name} was changed on the host since this draft was begun; nothing was written.",
-            hint="Look at what is there now, then decide: keep it, or apply the draft over it.",
+            f"The configuration of {name} was changed on the host since this draft was started; nothing was written.",
+            hint="Review what is there now, then decide: keep it, or overwrite it with the draft.",
         )
         self.result = {"found_nspawn": _text(nspawn), "found_limits": _text(limits)}
 
@@ -82,12 +82,12 @@ class NameHasFiles(Problem):
     code = "name-has-files"
 
     def __init__(self, name: str, files: list[dict[str, object]], *, changed: bool) -> None:
-        first = f"{files[0]['path']} is there already" if files else ""
+        first = f"{files[0]['path']} already exists" if files else ""
         more = f", and {len(files) - 1} more" if len(files) > 1 else ""
-        since = " It was not there, or was different, when that was decided." if changed else ""
+        since = " It did not exist, or was different, when that was decided." if changed else ""
         super().__init__(
-            f"Files of {name} lie on this host: {first}{more}.{since} Nothing was changed.",
-            hint="Keep them as they are, replace them (copies are kept), or choose another name.",
+            f"There are files of {name} on this host: {first}{more}.{since} Nothing was changed.",
+            hint="Keep them, replace them (copies are kept), or choose another name.",
         )
         self.result = {"leftovers": files}
 
@@ -104,7 +104,8 @@ class RolledBack(Problem):
     def __init__(self, name: str, reason: str, what: str) -> None:
         super().__init__(
             f"{reason}, so {what}",
-            hint=f"The log of {name} from that time says what it was waiting for; the draft is still there to be mended.",
+            hint=f"The log of {name} from that time shows what it was waiting for; the draft is kept, so you "
+            "can fix it.",
         )
 
 
@@ -137,12 +138,15 @@ def no_space(where: str, details: str = "", *, needs: str = "") -> NoSpace:
     """A full disk, or one without inodes: which it is, and how much is free; what it would have taken (`needs`, a sentence), and
     the last words of the tool that met it."""
     room = look(where)
-    hint = "Remove machines nobody needs or enlarge the file system, then try again."
+    hint = "Remove machines you no longer need or enlarge the file system, then try again."
     if room is None:
         message = f"There is no space left in {where}."
     elif room.lacks_inodes:
         message = f"There are no inodes left in {where}: {room.free_inodes:,} of {room.inodes:,} are free."
-        hint = "Remove what has many small files, or give the machines a file system with more inodes; then try again."
+        hint = (
+            "Remove what contains many small files, or use a file system with more inodes for the machines; then "
+            "try again."
+        )
     else:
         lacks = "is not enough space" if needs else "is no space left"
         message = f"There {lacks} in {where}: {_mib(room.free)} of {_mib(room.size)} MiB are free."
@@ -222,7 +226,7 @@ def from_os_error(error: OSError) -> Problem:
     if isinstance(error, guarded.Unreadable):
         return Problem(
             f"{error.filename} cannot be read: {guarded.reason(error)}", code="unreadable",
-            hint="Look on the host at what lies there and where it leads.",
+            hint="Check on the host what is there and where it points to.",
         )  # fmt: skip
     return Problem(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), code="io-error")
 
@@ -238,6 +242,4 @@ def as_problem(error: Exception, where: str) -> Problem:
         return from_os_error(error)
     reference = secrets.token_hex(4)
     LOG.error("Internal error %s", reference, exc_info=error)
-    return Problem(
-        f"Something unexpected happened on the host (reference {reference}).", hint=f"Its log has the details: {where}"
-    )
+    return Problem(f"Internal error on the host (reference {reference}).", hint=f"See its log for details: {where}")

@@ -95,7 +95,7 @@ def call(path: str | Path, work: Callable[[], Answer], seconds: float | None = N
 def _call(path: str, work: Callable[[_Read], Answer], seconds: float | None = None) -> Answer:
     read, seconds = _Read(path, work, at=path), SECONDS if seconds is None else seconds
     if len(_hanging) >= THREADS or not _room.acquire(timeout=seconds):
-        raise Unreadable(errno.EAGAIN, f"{THREADS} other reads of this host hang.", path)
+        raise Unreadable(errno.EAGAIN, f"{THREADS} other reads on this host are hanging.", path)
     _idle_thread(path).put(read)
     if not read.ended.wait(seconds) and _remember(read):
         raise _hangs(path, network_mount(read.at) or read.at)
@@ -115,7 +115,7 @@ def _idle_thread(path: str) -> SimpleQueue[_Read]:
         threading.Thread(target=_keep_reading, args=(inbox,), name="guarded-read", daemon=True).start()
     except RuntimeError as error:
         _room.release()
-        raise Unreadable(errno.EAGAIN, "This host has no thread left to read it with.", path) from error
+        raise Unreadable(errno.EAGAIN, "This host has no thread left to read it.", path) from error
     return inbox
 
 
@@ -129,7 +129,7 @@ def _keep_reading(inbox: SimpleQueue[_Read]) -> None:
 
 def _hangs(path: str, at: str) -> Unreadable:
     """In the same words each time, or it would look like a change."""
-    return Unreadable(errno.ETIMEDOUT, "It does not answer." if at == path else f"{at} does not answer.", path)
+    return Unreadable(errno.ETIMEDOUT, "It does not respond." if at == path else f"{at} does not respond.", path)
 
 
 def _remember(read: _Read) -> bool:

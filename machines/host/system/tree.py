@@ -38,7 +38,7 @@ def _openat2(
         number = ctypes.get_errno()
         if number not in {errno.EAGAIN, errno.EINTR}:
             raise OSError(number, os.strerror(number), path)
-    raise OSError(errno.ELOOP, "something keeps renaming it", path)
+    raise OSError(errno.ELOOP, "it keeps being renamed", path)
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def _parent(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[int,
     """(open directory that holds the path's last component, that component). Missing directories are made on demand."""
     parts = PurePosixPath("/", path).parts[1:]
     if not parts or parts[-1] == "..":
-        raise OSError(errno.EINVAL, "not a file of a tree", path)
+        raise OSError(errno.EINVAL, "not a file of a root filesystem", path)
     with _top(root) as top:
         if make:
             _make_directories(top, parts[:-1])
@@ -243,4 +243,4 @@ def check_top(root: Path) -> None:
     with _top(root) as top:
         found = os.fstat(top)
     if found.st_uid != 0 or found.st_mode & 0o022:
-        raise OSError(errno.EPERM, "the top of the tree does not belong to root alone", str(root))
+        raise OSError(errno.EPERM, "the root directory is not owned by root alone", str(root))

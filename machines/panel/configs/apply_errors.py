@@ -153,7 +153,7 @@ def rebase(machine: Machine, *, by: User, seen: str, mode: RebaseMode) -> None:
         draft = locked(machine, seen)
         there = found(machine, draft)
         if draft is None or there is None:
-            raise Problem("The host has told of no other files for this draft.")
+            raise Problem("The host has reported no other files for this draft.")
         if mode is RebaseMode.MERGE:
             _take(draft, merged(replaced(machine, draft), there, files(draft)))
         elif mode is RebaseMode.THEIRS:
@@ -204,5 +204,5 @@ def _take(draft: Revision, there: Files) -> None:
 
 def _no_form(what: str) -> Problem:
     return Problem(
-        f"The host's files hold {what}, which the form cannot keep.", hint="Apply the draft over them instead."
+        f"The host's files contain {what}, which the form cannot represent.", hint="Apply the draft over them instead."
     )

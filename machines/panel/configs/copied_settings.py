@@ -101,7 +101,7 @@ def _usable(copied: Copied) -> Copied | None:
     try:
         _ = copied.revision
     except (ValidationError, ValueError, Problem):
-        note = "The files hold something that the panel cannot keep, so nothing is taken over."
+        note = "The files contain something the panel cannot represent, so nothing is used."
         return Copied(copied.origin, copied.title, Files(), notes=[*copied.notes, note])
     return copied
 
@@ -115,7 +115,7 @@ def of_machine(machine: Machine) -> Copied:
     ignored: list[Remark]
     found = ObservedFiles.objects.filter(machine=machine).first()
     if not machine.next_command.reads_files:
-        notes.append(f"The unit of {machine.name} reads no .nspawn file, so only limits are taken over.")
+        notes.append(f"The unit of {machine.name} reads no .nspawn file, so only limits are used.")
         files, ignored = _on_disk(machine, found, notes)
         files = Files("", files.limits)
     elif _is_as_applied(machine):
@@ -137,7 +137,7 @@ def _is_as_applied(machine: Machine) -> bool:
 def _on_disk(machine: Machine, found: ObservedFiles | None, notes: list[str]) -> tuple[Files, list[Remark]]:
     if found is None:
         if machine.fingerprint != "absent.absent":
-            notes.append(f"{machine.host} has files for {machine.name} whose texts the panel does not have yet.")
+            notes.append(f"{machine.host} has files for {machine.name} whose contents the panel does not have yet.")
         return Files(), []
     file, ours, ignored, text = found.counting, found.ours, list[Remark](), ""
     if file and file.is_plain:
@@ -145,7 +145,7 @@ def _on_disk(machine: Machine, found: ObservedFiles | None, notes: list[str]) ->
         if not file.is_trusted:
             text, ignored = carried.trusted_part(text)
     elif file:
-        notes.append(f"{file.path} is not taken over: {file.error or 'it is too long, or no text'}.")
+        notes.append(f"{file.path} is not used: {file.error or 'it is too long, or not a text file'}.")
     return Files(text, nspawn.unmark(ours.text) if ours and ours.is_plain else ""), ignored
 
 
@@ -159,7 +159,7 @@ def _all_limits(machine: Machine, ours: str, found: ObservedFiles | None, notes:
         read = limits.read(ours if file.is_ours else file.text)
         held |= read if file.is_ours else {key: limits.short(key, value) for key, value in read.items()}
         if not file.is_ours and (not file.is_plain or any(entry.key not in limits.PROPERTIES for entry in said)):
-            notes.append(f"{file.path} holds more than limits; that part is not taken over.")
+            notes.append(f"{file.path} contains more than limits; that part is not used.")
     return limits.dropin(limits.read(ours) | held, ours)
 
 

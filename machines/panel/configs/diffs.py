@@ -21,7 +21,7 @@ _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 GROUPS = {
     nspawn.NETWORK: "Network",
     nspawn.FILES: "Files and mounts",
-    nspawn.EXEC: "Start and rights",
+    nspawn.EXEC: "Boot and security",
     "Limits": "Limits",
 }
 

@@ -37,7 +37,7 @@ class StaleDraft(Problem):
         who = (
             f"{draft.author_name or 'Somebody'} saved a newer draft" if draft else "The draft was applied or discarded"
         )
-        super().__init__(f"{who} meanwhile.")
+        super().__init__(f"{who} in the meantime.")
         self.draft = draft
 
 
@@ -116,7 +116,7 @@ def locked(machine: Machine, seen: str) -> Revision | None:
 def saving(machine: Machine, *, seen: str) -> Iterator[Revision | None]:
     """A transaction in which the draft that was seen, or one that is new, may be saved. Raises StaleDraft, Busy, UnmanagedFiles."""
     if is_unmanaged(machine):
-        raise UnmanagedFiles(f"{machine.host} has files for {machine.name} that were not written here.")
+        raise UnmanagedFiles(f"{machine.host} has files for {machine.name} that were not written by the panel.")
     with transaction.atomic():
         yield locked(machine, seen)
 
@@ -147,7 +147,7 @@ def restore(machine: Machine, source: Revision, *, by: User, seen: str) -> Revis
         if old:
             old.delete()
         draft = new(machine, source)
-        draft.author, draft.author_name, draft.reason = by, by.username, f"back to revision {source.number}"
+        draft.author, draft.author_name, draft.reason = by, by.username, f"restore revision {source.number}"
         draft.save()
         keep_rows(draft, bind_rows(draft.base_nspawn), port_rows(draft.base_nspawn))
         return draft
@@ -199,11 +199,11 @@ def apply(
         draft.state, draft.reason = Revision.State.DRAFT, reason
         refused = next((f for f in findings(machine, files(draft)) if f.refused), None)
         if refused:
-            raise Problem(f"{refused.key}= cannot be so: {refused.message}", hint=refused.hint, code="config-refused")
+            raise Problem(f"{refused.key}= is not valid: {refused.message}", hint=refused.hint, code="config-refused")
         try:
             configuration = draft.begin_apply()
         except OrderInvalid as error:  # only its size is left to be wrong
-            raise Problem("The configuration is larger than a host takes.") from error
+            raise Problem("The configuration is larger than a host accepts.") from error
         draft.save(update_fields=["reason"])
         order = orders.Apply(name=machine.name, configuration=configuration, **asdict(manner))
         return dispatch.place(order, on=machine.host, by=by, key=key, revision=draft)

@@ -28,8 +28,8 @@ class Changed(Problem):
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(
-            f"The files of {machine.name} on {machine.host.name} have changed since this page was shown.",
-            hint="Look at them again, then decide.",
+            f"The files of {machine.name} on {machine.host.name} have changed since this page was loaded.",
+            hint="Review them again, then decide.",
         )
 
 
@@ -62,14 +62,14 @@ def adopt(machine: Machine, *, by: User, seen: str) -> Revision:
         now = timezone.now()
         revision = Revision(
             machine=fresh, state=Revision.State.APPLIED, author_name=FOUND_ON_DISK, applied_at=now,
-            reason=f"taken over by {by.username}", found_in=file.path if file and not file.path.startswith(ETC) else "",
+            reason=f"imported by {by.username}", found_in=file.path if file and not file.path.startswith(ETC) else "",
         )  # fmt: skip
         revision.number = revision.next_number()
         _fill(revision, file.text if file else "", ours.text if ours else "")
         fresh.mark_applied(revision.pk)
         Event.objects.create(
             host=fresh.host, actor_name=by.username, kind="configuration-adopted",
-            text=f"{by.username} took over the configuration of {fresh.name} as revision {revision.number}.",
+            text=f"{by.username} imported the configuration of {fresh.name} as revision {revision.number}.",
         )  # fmt: skip
     return revision
 
@@ -86,13 +86,13 @@ def _check_arrived(machine: Machine, file: File | None, ours: File | None) -> No
     for each in (file, ours):
         if each and not each.is_plain:
             raise Problem(
-                f"{each.path} holds bytes that are no text, or is too long, so it cannot be taken over.",
-                hint="Mend the file on the host; the panel sees it within seconds.",
+                f"{each.path} is not a text file, or is too long, so it cannot be imported.",
+                hint="Fix the file on the host; the panel picks it up within seconds.",
             )
     if not _is_same(machine, file, ours):
-        raise Problem("The texts of these files are still on their way from the host.", hint="Try again in a moment.")
+        raise Problem("The contents of these files have not arrived from the host yet.", hint="Try again in a moment.")
     if machine.applied is None and file is None and ours is None:
-        raise Problem(f"{machine.host.name} has no files for {machine.name}: there is nothing to take over.")
+        raise Problem(f"{machine.host.name} has no files for {machine.name}: there is nothing to import.")
 
 
 def _is_same(machine: Machine, file: File | None, ours: File | None) -> bool:
@@ -109,7 +109,7 @@ def _fill(revision: Revision, nspawn_text: str, limits_text: str) -> None:
     try:
         revision.take_files(nspawn_text, limits_text)
     except (ValidationError, ValueError, Problem) as error:
-        raise Problem("The files hold something that the panel cannot keep as it is.") from error
+        raise Problem("The files contain something the panel cannot represent.") from error
     revision.nspawn_text, revision.limits_text = nspawn_text, limits_text
     revision.save()
 
@@ -120,7 +120,7 @@ def reapply(machine: Machine, *, by: User, seen: str, key: UUID | None = None) -
         fresh = _locked(machine, seen)
         revision = fresh.applied
         if revision is None or revision.number is None:
-            raise Problem("Nothing was applied yet, so there is nothing to put back.")
+            raise Problem("Nothing has been applied yet, so there is nothing to apply again.")
         configuration = orders.Configuration(
             revision=revision.number,
             nspawn=_marked(revision.nspawn_text, revision.number),
@@ -143,5 +143,5 @@ def ignore(machine: Machine, *, by: User, seen: str) -> None:
         fresh.ignore_drift(seen)
         Event.objects.create(
             host=fresh.host, actor_name=by.username, kind="drift-ignored",
-            text=f"{by.username} left the files of {fresh.name} as somebody changed them by hand.",
+            text=f"{by.username} ignored the manual changes to the files of {fresh.name}.",
         )  # fmt: skip

@@ -81,6 +81,6 @@ def remove(machine: Machine, *, by: User, path: str, sha256: str, key: UUID | No
     """Order one file away. Raises Changed, Busy, NotAllowed, and Problem when it holds more than limits."""
     [file] = _seen(machine, [path], [sha256])
     if not file.only_limits:
-        raise Problem(f"{path} holds more than limits, so it is not removed from here.", hint="Look at it on the host.")
+        raise Problem(f"{path} contains more than limits, so it cannot be removed here.", hint="Check it on the host.")
     order = orders.RemoveDropins(name=machine.name, files=[orders.OldDropin(path=path, sha256=sha256)])
     return dispatch.place(order, on=machine.host, by=by, key=key)

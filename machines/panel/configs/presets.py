@@ -94,12 +94,12 @@ def check(name: str, text: str) -> str:
     """A value of a preset as systemd takes it, each line by its setting's own rule. Raises BadValue."""
     setting = OFFERED.get(name)
     if setting is None:
-        raise BadValue(f"There is no setting {name}.")
+        raise BadValue(f"There is no setting named {name}.")
     lines = [setting.typed(line) for line in text.splitlines() if line.strip()]
     if not lines:
         raise BadValue("Give a value.")
     if len(lines) > 1 and not setting.repeats:
-        raise BadValue(f"{setting.key}= has one value.")
+        raise BadValue(f"{setting.key}= takes one value only.")
     for line in lines:
         setting.check(line)
     return "\n".join(lines)
@@ -133,9 +133,9 @@ def _step(machine: Machine, content: PresetContent, previous: PresetContent, rea
     after = put(before, content, previous)
     changes = diffs.settings(before, after)
     if drafts.is_unmanaged(machine):
-        return Step(machine, changes, "Its files on the host were not written here. Adopt them first.")
+        return Step(machine, changes, "Its files on the host were not written by the panel. Import them first.")
     if drafts.current(machine):
-        return Step(machine, changes, "It has a draft. Apply or discard that first.")
+        return Step(machine, changes, "It has a draft. Apply or discard it first.")
     findings = validation.findings(machine.host, machine.name, after, before, machine.next_command, read=read)
     refused = next((f"{f.key}=: {f.message} {f.hint}".strip() for f in findings if f.refused), "")
     return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
@@ -170,7 +170,7 @@ def notes(machine: Machine) -> dict[str, str]:
             said = set(now.get(name, "").split("\n"))
             same = all(any(line in {value, setting.normal(value)} for value in said) for line in text.split("\n"))
             shown = text.replace("\n", ", ")
-            found[name] = f"from preset {preset}" if same else f"preset {preset} says {shown}"
+            found[name] = f"from preset {preset}" if same else f"preset {preset}: {shown}"
     return found
 
 

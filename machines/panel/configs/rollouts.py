@@ -18,7 +18,7 @@ from machines.panel.configs.presets import PresetContent
 from machines.panel.hosts import epochs
 
 MOST = 500  # machines of one group
-SKIPPED = "Not tried, since an earlier machine of this group failed."
+SKIPPED = "Skipped because an earlier machine of this group failed."
 State = GroupMember.State
 
 
@@ -110,7 +110,7 @@ def _place(group: JobGroup, member: GroupMember) -> None:
 def _order(group: JobGroup, machine: Machine, previous: PresetContent) -> Job:
     """The draft with the preset in it, and the job that applies it."""
     if group.author is None:
-        raise Problem("Whoever ordered this is not known here any more.")
+        raise Problem("The account that requested this no longer exists here.")
     wanted = presets.put(drafts.files(machine.applied), group.content, previous)
     drafts.save_texts(machine, wanted, by=group.author, seen=drafts.stamp(machine, None))
     seen = drafts.stamp(machine, drafts.current(machine))

@@ -49,7 +49,7 @@ RESEND_AGAIN = timedelta(seconds=2)
 REPORTS_AT_ONCE = 20  # in one transaction at most; see intake.TAKE_SECONDS
 TURN = 1.0  # seconds for one round of all hosts' reports, in equal parts
 WATCH_EVERY = 0.5  # seconds
-TOO_OLD = "Its host lives, and has not said for some time how its machines are."
+TOO_OLD = "Its host is connected, but has not reported the state of its machines for some time."
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
 FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
@@ -417,6 +417,6 @@ def _obstacle(job: Job) -> Problem | None:
 
 
 def _expired(job: Job) -> Problem:
-    said, why = f"{job.host.name} did not accept the order in time.", _obstacle(job)
+    said, why = f"{job.host.name} did not accept the request in time.", _obstacle(job)
     # What became of it there: job_words.withdrawal()
     return Problem(said, code="expired", hint=why.message if why else "")

@@ -26,12 +26,12 @@ def register(name: str, keys: str) -> Host:
     """
     match = _KEYS.search(keys)
     if not match:
-        raise BadValue("The keys are the line np-host1:…:… that the join command printed on the host.", field="keys")
+        raise BadValue("Enter the line np-host1:…:… that the join command printed on the host.", field="keys")
     verify, box = match.groups()
     try:
         VerifyKey(b64decode(verify)), PublicKey(b64decode(box))
     except ValueError as error:
-        raise BadValue("The keys cannot be read; copy the whole line.", field="keys") from error
+        raise BadValue("The keys cannot be parsed; copy the whole line.", field="keys") from error
     with transaction.atomic():
         host, _ = Host.objects.get_or_create(name=host_name(name), defaults={"verify_key": verify, "box_key": box})
         if (host.verify_key, host.box_key) != (verify, box):
@@ -42,7 +42,7 @@ def register(name: str, keys: str) -> Host:
             host.trouble, host.unknown_jobs = {}, []
             host.heard_epoch, host.heard_sequence, host.heard_latched = None, 0, False
             host.save()
-        Event.objects.create(host=host, kind="joined", text=f"{name} joined as generation {host.generation}.")
+        Event.objects.create(host=host, kind="joined", text=f"{name} joined with key generation {host.generation}.")
     return host
 
 
@@ -73,8 +73,9 @@ def refuse_other_database(url: str) -> None:
     """Redis users may not change databases: one that could would fill one that nobody watches. Raises BadValue."""
     if number := routes.other_database(url):
         raise BadValue(
-            f"The address ends in /{number}, and everything lies in database 0 of Redis.", field="redis-url",
-            hint="Let it end in /0. A Redis that is used for other things too needs an instance of its own for this.",
+            f"The URL ends in /{number}, but only database 0 of Redis is used.", field="redis-url",
+            hint="End it in /0. If the Redis server is also used for something else, run a separate instance for "
+            "the panel.",
         )  # fmt: skip
 
 

@@ -99,9 +99,7 @@ class Watch:
     def _without_guard(self, error: redis.RedisError) -> dict[str, Clients]:
         if not self._guard_fault:
             log.warning("Redis users cannot be switched: %s", error)
-        self._guard_fault = (
-            f"The user of guard-url cannot switch hosts' users off: {error}. Run manage.py prepare again."
-        )
+        self._guard_fault = f"The user of guard-url cannot disable hosts' users: {error}. Run manage.py prepare again."
         return {}
 
     def may_be_read(self, host_id: UUID) -> bool:
@@ -125,7 +123,7 @@ class Watch:
             if len(times) <= REFUSED:
                 return False
             times.clear()
-        why = f"sent more than {REFUSED} reports within {REFUSED_SECONDS:g} seconds that it had not signed"
+        why = f"sent more than {REFUSED} unsigned reports within {REFUSED_SECONDS:g} seconds"
         self.strike(host_id, why)
         return True
 
@@ -142,10 +140,13 @@ class Watch:
         self._empty(host_id)
         host = Host.objects.get(pk=host_id)
         if count == 1:
-            _tell(host, "stream-emptied", f"{host.name} {why}. Its reports in Redis were thrown away.")
+            _tell(host, "stream-emptied", f"{host.name} {why}. Its reports in Redis were discarded.")
         elif count == 2:
             Host.objects.filter(pk=host_id).update(paused_until=timezone.now() + quarantine.PAUSE)
-            text = f"{host.name} {why}, again. Its Redis user is off for {quarantine.PAUSE.total_seconds():g} seconds."
+            text = (
+                f"{host.name} {why}, again. Its Redis user is disabled for "
+                f"{quarantine.PAUSE.total_seconds():g} seconds."
+            )
             _tell(host, "host-paused", text)
         else:
             self._quarantine(host, f"{why}, more than twice within a minute")
@@ -188,9 +189,9 @@ class Watch:
 def breach(fill: Fill, position: str, clients: Clients) -> str:
     """What a host does that none may, a sentence without its beginning and end; "" for nothing."""
     if fill.size > STREAM_BYTES:
-        return f"put more than {size(STREAM_BYTES)} of reports into Redis that had not been read"
+        return f"put more than {size(STREAM_BYTES)} of unread reports into Redis"
     if max(fill.highest, time_of(position)) > (time.time() + TO_COME) * 1000:
-        return "gave a report an id that leaves no room for later ones"
+        return "gave a report an ID that leaves no room for later ones"
     if clients.count > CLIENTS:
         return f"opened more than {CLIENTS} connections to Redis"
     if clients.size > CLIENT_BYTES:

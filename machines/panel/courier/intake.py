@@ -57,11 +57,11 @@ OVERTAKEN = 3  # sends after which an order that its host calls old was not mere
 
 class Taken(Enum):
     YES = "taken"
-    AGAIN = "already taken"
-    GAP = "something before it is missing"
-    OLDER_COPY = "its host was put back to an older copy"
-    DOUBTFUL = "already taken, and nothing else comes"
-    REFUSED = "not a report of this host"
+    AGAIN = "already received"
+    GAP = "an earlier one is missing"
+    OLDER_COPY = "its host was restored from an older copy"
+    DOUBTFUL = "already received, and nothing else comes"
+    REFUSED = "not a report from this host"
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _take_new(host: Host, opened: Opened, jobs: "Jobs") -> None:
 
 def _refuse(host: Host, opened: Opened) -> None:
     message = opened.problem.message if opened.problem else ""
-    note_refusal(host, "report-refused", f"A report of this host was refused: {message}")
+    note_refusal(host, "report-refused", f"A report from this host was rejected: {message}")
 
 
 def _carry(host: Host, opened: Opened, jobs: "Jobs") -> None:
@@ -289,7 +289,7 @@ def _carry(host: Host, opened: Opened, jobs: "Jobs") -> None:
             setattr(host, name, value)
         jobs.forget()
         log.exception("Report %s of %s (%s) could not be taken", opened.number, host.name, report.kind)
-        note_refusal(host, "report-refused", f"A report of this host ({report.kind}) could not be taken.")
+        note_refusal(host, "report-refused", f"A report from this host ({report.kind}) could not be processed.")
 
 
 def note_reboot(host: Host, boot_id: str) -> None:
@@ -297,7 +297,7 @@ def note_reboot(host: Host, boot_id: str) -> None:
     before = host.facts.get("boot_id")
     if not before or not boot_id or boot_id == before:
         return
-    heard = f" It was last heard at {host.last_seen:%Y-%m-%d %H:%M:%S} UTC." if host.last_seen else ""
+    heard = f" It was last seen at {host.last_seen:%Y-%m-%d %H:%M:%S} UTC." if host.last_seen else ""
     note_refusal(host, "host-rebooted", f"{host.name} has booted again.{heard}")
 
 
@@ -552,7 +552,7 @@ def _inventory(host: Host, report: reports.Inventory, jobs: Jobs) -> None:
 
 def _check_distinct(facts: Sequence[reports.MachineFact]) -> None:
     if not machine_facts.are_distinct(facts):
-        raise ValueError("A machine is told of twice.")
+        raise ValueError("A machine is listed twice.")
 
 
 def _found(host: Host, report: reports.ObservedFiles, _: Jobs) -> None:
@@ -605,7 +605,7 @@ def _reconcile(host: Host, on_host: list[UUID]) -> None:
         Job.objects.move(job.pk, JobState.RUNNING if job.started_at else JobState.ACCEPTED, problem=None)
     grace = timezone.now() - timedelta(seconds=120)
     forgotten = Job.objects.filter(host=host, state__in=["accepted", "running"], accepted_at__lt=grace)
-    problem = Problem("The host does not know this job any more.", code="job-lost", hint="Look at the machine itself.")
+    problem = Problem("The host no longer knows this job.", code="job-lost", hint="Check the machine itself.")
     for job in forgotten.exclude(uuid__in=on_host)[:RECONCILED_AT_ONCE]:
         if Job.objects.move(job.pk, JobState.LOST, problem=problem.to_wire()):
             _give_up(job)

@@ -127,11 +127,11 @@ class Mailbox:
             try:
                 found[host_id] = self._read_one(routes.stream(str(host_id)), position)
             except AnswerTooLarge:
-                faults[host_id] = "sent a report that is larger than any may be"
+                faults[host_id] = "sent a report that exceeds the size limit"
             except redis.ResponseError as error:
                 if not _is_wrong_type(error):
                     raise
-                faults[host_id] = "has something else in Redis where its reports should be"
+                faults[host_id] = "has other data in Redis in place of its report stream"
         return {host_id: entries for host_id, entries in found.items() if entries}, faults
 
     def _read_one(self, stream: str, position: str) -> Entries:

@@ -20,7 +20,7 @@ WANTED = {
     "client-query-buffer-limit": "8mb",
 }  # fmt: skip
 NO_GUARD = (
-    "The courier has no Redis user with which it can shut a greedy host out: run manage.py prepare --redis-admin-url once "
+    "The courier has no Redis user to shut out a host that floods Redis: run manage.py prepare --redis-admin-url once "
     "more and restart the panel's services."
 )
 
@@ -32,22 +32,22 @@ def faults(guard: Guard | None) -> list[str]:
     try:
         return judge(guard.configuration(NAMES))
     except redis.ResponseError as error:
-        return [f"How Redis is set cannot be read ({error}). It should have: {_lines(WANTED)}."]
+        return [f"The Redis configuration cannot be read ({error}). It should have: {_lines(WANTED)}."]
 
 
 def judge(told: dict[str, str]) -> list[str]:
     """The same for what CONFIG GET has told."""
     found = []
     if not _bytes(told, "maxmemory"):
-        found.append(_fault("maxmemory", "Redis may take all memory of its machine"))
+        found.append(_fault("maxmemory", "Redis may use all memory of its machine"))
     if told.get("maxmemory-policy") != "noeviction":
-        said = f"a full Redis throws away what others have put in ({told.get('maxmemory-policy', 'unknown')})"
+        said = f"Redis evicts other clients' data when it is full ({told.get('maxmemory-policy', 'unknown')})"
         found.append(_fault("maxmemory-policy", said))
     if not _bytes(told, "maxmemory-clients"):
-        found.append(_fault("maxmemory-clients", "connections may take all memory that Redis has"))
+        found.append(_fault("maxmemory-clients", "client connections may use all memory of Redis"))
     for name, most in (("proto-max-bulk-len", 16 * MIB), ("client-query-buffer-limit", 64 * MIB)):
         if not 0 < _bytes(told, name) <= most:
-            found.append(_fault(name, "a single command may take more memory than all hosts need"))
+            found.append(_fault(name, "a single command may use more memory than all hosts need"))
     return found
 
 

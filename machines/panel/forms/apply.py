@@ -17,7 +17,7 @@ class ApplyForm(forms.Form):
     """The buttons say whether to restart (`then`); the way back is only for that."""
 
     reason = forms.CharField(required=False, max_length=300)
-    rollback = forms.BooleanField(label="Put the previous configuration back by itself", required=False)
+    rollback = forms.BooleanField(label="Roll back automatically", required=False)
     rollback_after = forms.IntegerField(
         label="Within", required=False, min_value=LEAST, max_value=MOST_ROLLBACK_SECONDS, initial=USUAL,
         error_messages=dict.fromkeys(
@@ -27,7 +27,7 @@ class ApplyForm(forms.Form):
     expects = forms.ChoiceField(
         label="if the machine",
         required=False,
-        choices=[("address", "has no address"), ("running", "does not run")],
+        choices=[("address", "has no address"), ("running", "is not running")],
     )
 
     def manner(self, *, restart: bool) -> Manner:

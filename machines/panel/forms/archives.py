@@ -12,7 +12,7 @@ ENDINGS = {
     "tar": re.compile(rf"\.(tar{PACKED}|tgz|txz|tzst|tbz2?)", re.IGNORECASE),
     "raw": re.compile(rf"\.(raw|img){PACKED}", re.IGNORECASE),
 }
-WHAT = {"tar": "a root filesystem in a tar file", "raw": "a disk image"}
+WHAT = {"tar": "a root filesystem (tar)", "raw": "a disk image"}
 
 
 class BeginForm(forms.Form):
@@ -32,9 +32,9 @@ class BeginForm(forms.Form):
         kinds = [kind for kind, ending in ENDINGS.items() if re.search(rf"{ending.pattern}\Z", name, re.IGNORECASE)]
         if name and form and not kinds:
             raise forms.ValidationError(
-                f"{name} is no root filesystem or disk image by its name. Expected are .tar, .raw or .img, plain or packed "
-                "(.gz, .xz, .zst, .bz2), or .tgz and the like."
+                f"The name {name} is not that of a root filesystem or disk image. Expected: .tar, .raw or .img, "
+                "plain or compressed (.gz, .xz, .zst, .bz2), or .tgz and the like."
             )
         if name and form and form not in kinds:
-            raise forms.ValidationError(f"{name} is {WHAT[kinds[0]]} by its name; choose that under “What it is”.")
+            raise forms.ValidationError(f"Going by its name, {name} is {WHAT[kinds[0]]}; choose that under “Type”.")
         return cleaned

@@ -33,16 +33,16 @@ OTHER = "other"
 OWN_RANGE = "private_users_range"
 
 LABELS = {
-    "network_mode": "How the machine is connected",
-    "network_target": "Name of the zone, bridge or network card",
+    "network_mode": "Network mode",
+    "network_target": "Name of the zone, bridge or NIC",
 }
-TARGET_HELP = "A zone is made when its first machine starts; a bridge or a card must exist on the host."
+TARGET_HELP = "A zone is created when its first machine starts; a bridge or NIC must exist on the host."
 PRIVATE_USERS = [
-    ("", "picked: a free range of ids (default)"),
-    ("identity", "identity: same ids inside and outside, still fewer rights"),
-    ("managed", "managed: ids handed out by the host's nsresourced (systemd 258)"),
-    ("no", "no: root inside is root of the host"),
-    (OTHER, "other: a first id of your own"),
+    ("", "automatic: a UID range of its own (pick, the default)"),
+    ("identity", "identity: same IDs inside and outside, still fewer privileges"),
+    ("managed", "managed: IDs assigned by the host's nsresourced (systemd 258)"),
+    ("no", "no: root inside is root on the host"),
+    (OTHER, "other: a first ID of your choice"),
 ]
 # column → its setting
 COLUMN_SETTINGS: dict[str, Setting] = {
@@ -52,10 +52,13 @@ FILE_MODES = {
     mode.word: mode
     for mode in (
         nspawn.NetworkMode(
-            nspawn.UNSAID, "Not said in the file", "As the unit says: by default a virtual cable to the host.", ()
+            nspawn.UNSAID,
+            "Not set in the file",
+            "As the unit's command line says: by default virtual Ethernet (veth).",
+            (),
         ),
         nspawn.NetworkMode(
-            nspawn.OTHER, "As written in the file", "A mixture that is none of these; the raw text says it.", ()
+            nspawn.OTHER, "As written in the file", "A combination that is none of these; see the raw text.", ()
         ),
     )
 }
@@ -71,10 +74,10 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
 
     private_users = forms.ChoiceField(choices=PRIVATE_USERS, required=False)
     private_users_range = forms.CharField(
-        label="First id and count",
+        label="First ID and count",
         required=False,
         max_length=40,
-        help_text="A first id, or first id and count, such as 524288:65536.",
+        help_text="A first ID, or first ID and count, such as 524288:65536.",
         widget=forms.TextInput(attrs={"placeholder": "524288:65536"}),
     )
 
@@ -139,7 +142,7 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
         if cleaned.get("private_users") == OTHER:
             cleaned["private_users"] = cleaned.get(OWN_RANGE, "")
             if not cleaned["private_users"]:
-                self.add_error(OWN_RANGE, "Give the first id of the range, such as 524288.")
+                self.add_error(OWN_RANGE, "Give the first ID of the range, such as 524288.")
         if not nspawn.NETWORK_MODES.get(cleaned.get("network_mode", ""), nspawn.NETWORK_MODES["none"]).target:
             cleaned["network_target"] = ""
         return cleaned
@@ -167,12 +170,12 @@ class ConfigForm(forms.ModelForm):  # type: ignore[type-arg]  # generic for the 
 
 
 class BindForm(forms.ModelForm):  # type: ignore[type-arg]
-    ownership = forms.ChoiceField(label="Owner of files", choices=BindMount.Ownership.choices, required=False)
+    ownership = forms.ChoiceField(label="File owner", choices=BindMount.Ownership.choices, required=False)
 
     class Meta:
         model = BindMount
         fields = ["source", "target", "read_only", "ownership"]
-        labels = {"source": "On the host", "target": "Inside", "read_only": "Read-only", "ownership": "Owner of files"}
+        labels = {"source": "On the host", "target": "Inside", "read_only": "Read-only", "ownership": "File owner"}
         help_texts = {"source": "", "target": ""}
         widgets = {
             "source": forms.TextInput(attrs={"placeholder": "/srv/data", "autocomplete": "off", "spellcheck": "false"}),
@@ -204,7 +207,7 @@ def _pasted_bind(text: str) -> BindMount | None:
 
 
 class PortForm(forms.ModelForm):  # type: ignore[type-arg]
-    host_port = forms.IntegerField(label="Port of the host", min_value=1, max_value=65535)
+    host_port = forms.IntegerField(label="Host port", min_value=1, max_value=65535)
     machine_port = forms.IntegerField(label="Port inside", min_value=1, max_value=65535, required=False)
 
     class Meta:
@@ -379,7 +382,9 @@ class Configurator:
         for row in rows:
             port = (row.cleaned_data.get("protocol", ""), row.cleaned_data["host_port"])
             if mode and ("VirtualEthernet", "yes") not in mode.settings:
-                row.add_error("host_port", f"“{mode.title}” has no cable to the host to forward to; choose another.")
+                row.add_error(
+                    "host_port", f"“{mode.title}” has no veth link to the host to forward to; choose another mode."
+                )
             if port in seen:
                 row.add_error("host_port", f"Port {port[1]} ({port[0].upper()}) of the host is forwarded twice.")
             elif port in taken:

@@ -61,7 +61,7 @@ class Settings:
         if self.were_shown:
             return []
         whose = f"The settings of {self.used.title} are" if self.used else "The default settings are"
-        return [("settings-from", "Settings", f"{whose} in the form now; look at them, then build.")]
+        return [("settings-from", "Settings", f"{whose} in the form now; review them, then build.")]
 
     @property
     def is_again(self) -> bool:

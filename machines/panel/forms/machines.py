@@ -34,37 +34,39 @@ class NewMachineForm(forms.Form):
         Host.objects.all(),
         to_field_name="name",
         empty_label=None,
-        error_messages={"required": "Choose the host it shall live on.", "invalid_choice": "There is no such host."},
+        error_messages={"required": "Choose a host for the machine.", "invalid_choice": "There is no such host."},
     )
     name = forms.CharField(
         max_length=64,
-        help_text="Lower-case letters, digits and dashes. It is also the name of its unit and files.",
+        help_text="Lower-case letters, digits and dashes. Also the name of its unit and files.",
         widget=forms.TextInput(attrs={**CODE, "placeholder": "web-1"}),
         error_messages={"required": "Give the machine a name."},
     )
     fresh = forms.BooleanField(
-        label="Build anew instead of copying the base",
+        label="Fresh build instead of a copy of the base image",
         required=False,
-        help_text="Takes as long as the first build, and brings the newest packages.",
+        help_text="Takes as long as the first build and installs the latest packages.",
     )
     new_identity = forms.BooleanField(
-        label="Give it an identity of its own",
+        label="New identity",
         required=False,
         initial=True,
-        help_text="A new machine id, new SSH host keys and a new random seed. Without it two machines are taken for one.",
+        help_text="A new machine ID, new SSH host keys and a new random seed. Without it, two machines have the same "
+        "identity.",
     )
     hostname = forms.CharField(
-        label="Host name",
+        label="Hostname",
         required=False,
         max_length=64,
-        help_text="What it calls itself inside.",
+        help_text="Hostname inside the machine.",
         widget=forms.TextInput(attrs={**CODE, "placeholder": "the machine's name"}),
     )
     root_password = forms.CharField(
         label="Root password",
         required=False,
         strip=False,
-        help_text="Only its hash leaves this page, sealed to the host. Without one, log in by SSH key or from the host.",
+        help_text="Only its hash is sent, encrypted for the host. Without one, log in with an SSH key or from the "
+        "host.",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     user = forms.CharField(
@@ -78,21 +80,21 @@ class NewMachineForm(forms.Form):
         label="Password of that user",
         required=False,
         strip=False,
-        help_text="Asked for by sudo. Without one, sudo asks for nothing.",
+        help_text="sudo asks for it. Without one, sudo needs no password.",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
     ssh_keys = forms.CharField(
         label="SSH keys of root",
         required=False,
         max_length=200_000,
-        help_text="One public key a line, as in a .pub file. Add the package openssh-server to use them.",
+        help_text="One public key per line, as in a .pub file. Add the package openssh-server to use them.",
         widget=forms.Textarea(attrs={**CODE, "rows": 2, "placeholder": "ssh-ed25519 AAAA… you@laptop"}),
     )
     locale = forms.CharField(
         required=False,
         initial=LOCALE,
         max_length=50,
-        help_text=f"A copy keeps its own while this says {LOCALE}.",
+        help_text=f"A clone keeps its own if this is {LOCALE}.",
         widget=forms.TextInput(attrs=CODE),
     )
     timezone = forms.CharField(
@@ -101,15 +103,18 @@ class NewMachineForm(forms.Form):
     leftovers = forms.ChoiceField(
         label="Existing files",
         choices=[
-            ("keep", "Keep: they apply to the new machine, and settings below are written only where there is no file"),
-            ("replace", "Replace: settings below are written; copies stay on the host in /var/lib/nspawnpanel/removed"),
+            ("keep", "Keep: they apply to the new machine; settings below are written only where no file exists"),
+            (
+                "replace",
+                "Replace: settings below are written; copies are kept on the host in /var/lib/nspawnpanel/removed",
+            ),
         ],
         widget=forms.RadioSelect,
         required=False,
     )
     seen = forms.CharField(required=False, max_length=64)  # files_digest of the page that was sent
-    start = forms.BooleanField(label="Start it when it is built", required=False, initial=True)
-    enable = forms.BooleanField(label="Start it whenever the host boots", required=False)
+    start = forms.BooleanField(label="Start after the build", required=False, initial=True)
+    enable = forms.BooleanField(label="Start at boot of the host", required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -151,7 +156,7 @@ class NewMachineForm(forms.Form):
         """The hash; the text itself ends here."""
         typed = self.cleaned_data["user_password"]
         if typed and not self.cleaned_data.get("user") and "user" not in self.errors:
-            raise forms.ValidationError("Whose password is this? Give the user a name.")
+            raise forms.ValidationError("Enter a username for this password.")
         return checked(passwords.hashed, typed) if typed else ""
 
     def clean_ssh_keys(self) -> tuple[str, ...]:
@@ -166,7 +171,7 @@ class NewMachineForm(forms.Form):
         known = _time_zones()
         if known and zone not in known:
             raise forms.ValidationError(
-                f"There is no time zone “{zone}”. Write UTC, or an area and a city: Europe/Berlin."
+                f"There is no time zone “{zone}”. Use UTC or an area and a city, such as Europe/Berlin."
             )
         return zone
 
@@ -177,7 +182,9 @@ class NewMachineForm(forms.Form):
             self._look(host, name)
             self._check_files(name)
             if builds.is_taken(host, name):
-                self.add_error("name", f"{host} has a machine {name} already; choose another name, or remove that one.")
+                self.add_error(
+                    "name", f"{host} already has a machine {name}; choose another name, or remove that machine."
+                )
         return cleaned
 
     def _check_files(self, name: str) -> None:
@@ -253,7 +260,7 @@ def _ssh_key(text: str) -> str:
         inside = b""
     if not inside[4:].startswith(kind.encode()):
         raise BadValue(
-            f"“{text[:40]}…” is damaged: that is no key of the kind {kind}.", hint="Paste the whole line again."
+            f"“{text[:40]}…” is damaged: it is not a key of type {kind}.", hint="Paste the whole line again."
         )
     return text
 
@@ -272,7 +279,7 @@ class RemoveMachineForm(forms.Form):
     def clean_confirm(self) -> str:
         typed: str = self.cleaned_data["confirm"]
         if typed != self.machine.name:
-            raise forms.ValidationError(f"That is not its name. Type {self.machine.name} to confirm.")
+            raise forms.ValidationError(f"The name does not match. Type {self.machine.name} to confirm.")
         return typed
 
     def clean(self) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from machines.panel.hosts.pools import GIB, Room
 
 
 class PoolForm(forms.Form):
-    size = forms.IntegerField(label="Size of the pool", help_text="Taken from the host’s disk at once.")
+    size = forms.IntegerField(label="Pool size", help_text="Allocated on the host’s disk at once.")
 
     def __init__(self, data: QueryDict | None = None, *, room: Room) -> None:
         super().__init__(data, initial={"size": room.usual})
@@ -18,7 +18,7 @@ class PoolForm(forms.Form):
     def clean_size(self) -> int:
         size = int(self.cleaned_data["size"])
         if not self._room.least <= size <= self._room.most:
-            raise forms.ValidationError(f"Take between {self._room.least} and {self._room.most} GiB.")
+            raise forms.ValidationError(f"Choose between {self._room.least} and {self._room.most} GiB.")
         return size
 
     def to_order(self) -> orders.Pool:

@@ -21,16 +21,18 @@ class PresetForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Preset
         fields = ["name", "description", "network_mode", "network_target"]
         labels = {
-            "description": "What it is for",
-            "network_mode": "How its machines are connected",
-            "network_target": "Zone, bridge or network card",
+            "description": "Purpose",
+            "network_mode": "Network mode",
+            "network_target": "Zone, bridge or NIC",
         }
-        help_texts = {"network_target": "Its name, as the host knows it."}
-        error_messages = {"name": {"required": "Give the preset a name.", "unique": "There is a preset of this name."}}
+        help_texts = {"network_target": "Its name on the host."}
+        error_messages = {
+            "name": {"required": "Give the preset a name.", "unique": "A preset with this name already exists."}
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        modes = [("", "Leave it as it is"), *((m.word, m.title) for m in nspawn.NETWORK_MODES.values())]
+        modes = [("", "Leave unchanged"), *((m.word, m.title) for m in nspawn.NETWORK_MODES.values())]
         self.fields["network_mode"] = forms.ChoiceField(
             label=self.fields["network_mode"].label, choices=modes, required=False
         )
@@ -81,7 +83,7 @@ class SaysForm(forms.Form):
         if cleaned.get("DELETE") or not (name or text):
             return cleaned
         if not name:
-            self.add_error("setting", "Choose which setting this is.")
+            self.add_error("setting", "Choose a setting.")
             return cleaned
         try:
             cleaned["value"] = presets.check(name, text)
@@ -107,6 +109,6 @@ def settings_of(rows: "BaseFormSet[Any]") -> dict[str, str]:
         if not name or row.cleaned_data.get("DELETE"):
             continue
         if name in said:
-            raise BadValue(f"{name} is said twice; write its values into one row, each on its own line.")
+            raise BadValue(f"{name} is set twice; put its values into one row, one per line.")
         said[name] = str(text)
     return said

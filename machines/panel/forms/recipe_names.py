@@ -12,14 +12,14 @@ class RecipeNameForm(forms.Form):
         error_messages={"required": "Give the recipe a name."},
     )
     description = forms.CharField(
-        label="What it is for", max_length=300, required=False, widget=forms.TextInput(attrs={"autocomplete": "off"})
+        label="Purpose", max_length=300, required=False, widget=forms.TextInput(attrs={"autocomplete": "off"})
     )
     reason = forms.CharField(
         label="What changes",
         max_length=300,
         required=False,
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
-        help_text="Stands beside this version for whoever looks later.",
+        help_text="Shown with this version in the history.",
     )
 
     def clean_name(self) -> str:

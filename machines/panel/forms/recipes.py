@@ -37,10 +37,10 @@ TOOLS = [
     ("mmdebstrap", "mmdebstrap"),
     ("debootstrap", "debootstrap"),
 ]
-PRIME_HELP = "The base boots once before it is kept, and forgets who it was: machines from it start faster."
+PRIME_HELP = "The base image is booted once and its identity reset before it is kept: machines from it start faster."
 TRIM_HELP = (
-    "Units and generators a machine does not need are masked, and logind starts with the first login: a third less time and "
-    "processor for every start. The job’s log names them all."
+    "Units and generators a machine does not need are masked, and logind starts at the first login: "
+    "every start takes a third less time and CPU. The job’s log lists them all."
 )
 KEY_ROWS = 3
 FOLDED = ("variant", "components", "tool", "proxy", "prime", "trim")  # what few recipes need
@@ -64,7 +64,7 @@ class AptRepositoryForm(forms.Form):
     def clean_uri(self) -> str:
         uri = checked(recipes.mirror, self.cleaned_data["uri"])
         if not uri:
-            raise forms.ValidationError("Give the address of the repository, or remove the row.")
+            raise forms.ValidationError("Give the URL of the repository, or remove the row.")
         return uri
 
     def clean_suite(self) -> str:
@@ -95,13 +95,13 @@ class RpmRepositoryForm(forms.Form):
     def clean_url(self) -> str:
         url = checked(recipes.one_address, self.cleaned_data["url"])
         if not url:
-            raise forms.ValidationError("Give the address of the repository, or remove the row.")
+            raise forms.ValidationError("Give the URL of the repository, or remove the row.")
         return url
 
     def clean_key(self) -> str:
         key = checked(recipes.openpgp_key, self.cleaned_data["key"])
         if not key:
-            raise forms.ValidationError("Paste its public key: packages without a good signature are never installed.")
+            raise forms.ValidationError("Paste its public key: packages without a valid signature are never installed.")
         return key
 
     def clean(self) -> dict[str, Any]:
@@ -232,9 +232,9 @@ class SourceForm(forms.Form, Generic[_Recipe]):
 class _Tuned(forms.Form):
     """The end of every recipe of packages."""
 
-    proxy = code_field("Proxy", placeholder="http://proxy.example:3128", help_text="Empty: the host's own way out.")
-    prime = forms.BooleanField(label="Prime its base", required=False, help_text=PRIME_HELP)
-    trim = forms.BooleanField(label="Trim its base", required=False, help_text=TRIM_HELP)
+    proxy = code_field("Proxy", placeholder="http://proxy.example:3128", help_text="Empty: as configured on the host.")
+    prime = forms.BooleanField(label="Pre-boot base image", required=False, help_text=PRIME_HELP)
+    trim = forms.BooleanField(label="Slim base image", required=False, help_text=TRIM_HELP)
 
     def clean_proxy(self) -> str:
         return checked(recipes.proxy, self.cleaned_data["proxy"])
@@ -247,15 +247,15 @@ class DebianForm(_Tuned, SourceForm[recipes.DebianRecipe]):
 
     release = forms.ChoiceField(label="Release")
     variant = forms.ChoiceField(choices=VARIANTS, initial="minbase")
-    components = code_field("Components", initial="main", help_text="Of the distribution's own archive.")
+    components = code_field("Components", initial="main", help_text="Of the distribution's own repository.")
     packages = code_field(
-        "Packages to add",
+        "Additional packages",
         placeholder="openssh-server curl",
         rows=2,
         max_length=20_000,
-        help_text="Names, separated by spaces or lines. systemd, dbus and apt are there already.",
+        help_text="Names, separated by spaces or line breaks. systemd, dbus and apt are always installed.",
     )
-    mirror = code_field("Mirror", help_text="Empty: the one the host's own packages come from.")
+    mirror = code_field("Mirror", help_text="Empty: the mirror the host itself uses.")
     tool = forms.ChoiceField(label="Built by", choices=TOOLS, required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -279,11 +279,12 @@ class DebianForm(_Tuned, SourceForm[recipes.DebianRecipe]):
 
 class _OtherPackages(_Tuned):
     packages = code_field(
-        "Packages to add",
+        "Additional packages",
         placeholder="openssh-server vim-minimal",
         rows=2,
         max_length=20_000,
-        help_text="Names, separated by spaces or lines. systemd, dbus and the package manager are there already.",
+        help_text="Names, separated by spaces or line breaks. systemd, dbus and the package manager are "
+        "always installed.",
     )
 
     def clean_packages(self) -> tuple[str, ...]:
@@ -324,7 +325,7 @@ class SuseForm(RpmForm):
 class ArchForm(_OtherPackages, SourceForm[recipes.ArchRecipe]):
     template = "recipes/_arch.html"
 
-    mirror = code_field("Mirror", help_text="Empty: the host's own list of mirrors.")
+    mirror = code_field("Mirror", help_text="Empty: the host's own mirror list.")
     field_order = ["packages", "mirror"]
 
     def clean_mirror(self) -> str:
@@ -335,8 +336,8 @@ class ArchForm(_OtherPackages, SourceForm[recipes.ArchRecipe]):
 
 
 VERIFY = {
-    "signature": "By signature: SHA256SUMS beside the image, signed by a key the host trusts",
-    "sha256": "By its SHA-256 sum, given below",
+    "signature": "By signature: SHA256SUMS next to the image, signed by a key the host trusts",
+    "sha256": "By its SHA-256 checksum, given below",
     "none": "No verification",
 }
 
@@ -348,14 +349,14 @@ class PullForm(SourceForm[recipes.PullRecipe]):
     has_base = False
 
     url = code_field(
-        "Address of the image",
+        "Image URL",
         placeholder="https://images.example/debian-13.tar.xz",
         required=True,
-        error_messages={"required": "Give the address of the image; it begins with http:// or https://."},
+        error_messages={"required": "Give the URL of the image; it begins with http:// or https://."},
     )
-    format = forms.ChoiceField(choices=[("tar", "tar: a packed tree"), ("raw", "raw: a disk image")], initial="tar")
+    format = forms.ChoiceField(choices=[("tar", "tar: a root filesystem"), ("raw", "raw: a disk image")], initial="tar")
     verify = forms.ChoiceField(label="Verified", choices=VERIFY.items(), initial="signature", widget=forms.RadioSelect)
-    sha256 = code_field("SHA-256 sum", max_length=100)
+    sha256 = code_field("SHA-256 checksum", max_length=100)
 
     def __init__(self, *args: Any, may_skip: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -373,7 +374,7 @@ class PullForm(SourceForm[recipes.PullRecipe]):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("verify") == "sha256" and not cleaned.get("sha256") and "sha256" not in self.errors:
-            self.add_error("sha256", "Give the sum the image must have; its publisher names it beside the image.")
+            self.add_error("sha256", "Give the checksum the image must have; its publisher lists it next to the image.")
         return cleaned
 
     def to_recipe(self) -> recipes.PullRecipe:

@@ -19,7 +19,7 @@ TITLES = {
     Group.RESOURCES: "Resources",
     Group.SECURITY: "Security",
     Group.BOOT: "Boot and process",
-    Group.HOST: "Links to host",
+    Group.HOST: "Host integration",
 }
 
 
@@ -43,7 +43,7 @@ class Shown:
     @property
     def facts(self) -> str:
         """Since when, and when it acts."""
-        acts = "acts at once" if self.setting.live else "acts at the next start"
+        acts = "takes effect immediately" if self.setting.live else "takes effect on restart"
         return f"since systemd {self.setting.since} · {acts}"
 
 

@@ -51,7 +51,7 @@ class _Choice(forms.Form):
 
 class RecipeChoice(_Choice):
     chosen_by = "recipe"
-    nothing = "There is no recipe yet."
+    nothing = "There are no recipes yet."
 
     recipe = forms.ModelChoiceField(
         Recipe.objects.none(),
@@ -66,7 +66,7 @@ class RecipeChoice(_Choice):
     def clean_recipe(self) -> Recipe:
         recipe: Recipe = self.cleaned_data["recipe"]
         if saved_recipes.content_of(recipe.current) is None:
-            raise forms.ValidationError("This panel cannot read that recipe any more; change it first.")
+            raise forms.ValidationError("This version of the panel can no longer read that recipe; edit it first.")
         return recipe
 
     @cached_property
@@ -91,7 +91,7 @@ class RecipeChoice(_Choice):
 
 class ArchiveChoice(_Choice):
     chosen_by = "archive"
-    nothing = "No archive lies on the panel yet: upload one, or export a machine."
+    nothing = "There are no archives on the panel yet: upload one, or export a machine."
 
     archive = forms.ModelChoiceField(
         Archive.objects.filter(state=Archive.State.READY),
@@ -130,9 +130,9 @@ class CloneChoice(_Choice):
     """A machine or template of the chosen host."""
 
     chosen_by = "clone"
-    nothing = "There is no machine on this host to copy."
+    nothing = "There is no machine on this host to clone."
 
-    clone = forms.ChoiceField(label="Copy of", error_messages={"required": "Choose what to copy."})
+    clone = forms.ChoiceField(label="Clone of", error_messages={"required": "Choose a machine to clone."})
 
     def __init__(self, *args: Any, host: Host | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -166,11 +166,11 @@ class Kind:
 
 
 SOURCES = {
-    "recipe": Kind("Saved recipe", "Shared with the team; the second machine is a copy."),
-    "distribution": Kind("Distribution", "Packages, chosen here and now."),
+    "recipe": Kind("Saved recipe", "Shared with the team; the second machine is a clone of the base image."),
+    "distribution": Kind("Distribution", "Packages selected here, for this build only."),
     "pull": Kind("Image from a URL", "Fetched and verified by the host."),
-    "archive": Kind("Archive", "A file that was uploaded or exported."),
-    "clone": Kind("Copy of a machine", "Of a machine or template of the host."),
+    "archive": Kind("Archive", "An uploaded or exported file."),
+    "clone": Kind("Clone of a machine", "Of a machine or template on the host."),
 }
 AnySource = SourceForm[Any] | RecipeChoice | ArchiveChoice | CloneChoice
 

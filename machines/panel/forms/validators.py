@@ -38,7 +38,7 @@ def each(check: Callable[[str], str], words: Iterable[str], *, at_most: int) -> 
             wrong.append(said)
             hints.add(problem.hint)
     if len(kept) > at_most:
-        wrong.append(f"At most {at_most}; there are {len(kept)}.")
+        wrong.append(f"At most {at_most}; you entered {len(kept)}.")
     if wrong:
         raise forms.ValidationError(wrong[:SAID_AT_MOST])
     return tuple(kept)

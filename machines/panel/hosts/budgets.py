@@ -92,8 +92,8 @@ DISPENSABLE = {
     "policy": "its policy",
     "bases": "bases",
     "tools": "tools it has",
-    "missing": "tools that are missing",
-    "lacks": "limits that nothing enforces there",
+    "missing": "missing tools",
+    "lacks": "limits that are not enforced there",
 }
 
 
@@ -163,11 +163,9 @@ def why(cut: str, host: str) -> str:
     """What a log that was cut at a budget says of it."""
     if cut == OF_JOB:
         most = f"{settings.LOG_LINES_PER_JOB:,} lines or {size(settings.LOG_PER_JOB)}"
-        return f"The log is cut: this job wrote more than {most}, the most the panel keeps of one job."
+        return f"The log is truncated: this job wrote more than {most}, the limit for one job."
     most = f"{settings.LOG_LINES_PER_DAY:,} lines or {size(settings.LOG_PER_DAY)}"
-    return (
-        f"The log is cut: the jobs of {host} wrote more than {most} on one day, the most the panel keeps of one host."
-    )
+    return f"The log is truncated: the jobs of {host} wrote more than {most} in one day, the limit for one host."
 
 
 # --- what a job's outcome says
@@ -209,21 +207,24 @@ def left_out(host: Host) -> list[str]:
     """Sentences on what of this host the panel does not keep; [] where it keeps everything."""
     said = []
     if count := host.usage.get("machines"):
-        said.append(f"{_machines(count)} not shown: the panel keeps {settings.MACHINES_PER_HOST:,} of one host.")
+        said.append(f"{_machines(count)} not shown: the limit is {settings.MACHINES_PER_HOST:,} per host.")
     if count := len(host.usage.get("files", ())):
         whose = "one machine" if count == 1 else f"{count:,} machines"
-        said.append(f"The files of {whose} are not shown: the panel keeps {size(settings.FILES_PER_HOST)} of one host.")
+        said.append(f"The files of {whose} are not shown: the limit is {size(settings.FILES_PER_HOST)} per host.")
     if names := host.usage.get("facts"):
         said.append(
-            f"It told too much of itself; left out: {', '.join(DISPENSABLE.get(name, name) for name in names)}."
+            "It reported more about itself than the panel keeps; omitted: "
+            f"{', '.join(DISPENSABLE.get(name, name) for name in names)}."
         )
     if spent(host, "reports") > settings.REPORTS_PER_DAY:
         said.append(
-            f"It has sent more than {size(settings.REPORTS_PER_DAY)} today. Until midnight UTC its logs, files and changes "
-            "are left out; its list of machines is read once a minute."
+            f"It has sent more than {size(settings.REPORTS_PER_DAY)} today. Until midnight UTC its logs, files and "
+            "changes are dropped; its list of machines is read once a minute."
         )
     if spent(host, "log") > settings.LOG_PER_DAY or spent(host, "lines") > settings.LOG_LINES_PER_DAY:
-        said.append("Its jobs have written more today than the panel keeps: their logs are cut until midnight UTC.")
+        said.append(
+            "Its jobs have written more today than the panel keeps: their logs are truncated until midnight UTC."
+        )
     return said
 
 

@@ -45,6 +45,6 @@ def problem(host: str, skew: float | None) -> Problem:
     how = f"is {in_words(skew)}" if skew is not None and abs(skew) > UNSEEN else "does not agree with the panel's"
     return Problem(
         f"The clock of {host} {how}.", code="clock-wrong",
-        hint="Orders wait until the two differ by less than a minute. timedatectl says on both which one is wrong; a time "
-        "server keeps it right (systemd-timesyncd or chrony), and timedatectl set-time sets it by hand.",
+        hint="Requests wait until the two differ by less than a minute. Run timedatectl on both to see which one is "
+        "wrong; NTP keeps it right (systemd-timesyncd or chrony), and timedatectl set-time sets it manually.",
     )  # fmt: skip

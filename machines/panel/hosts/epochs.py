@@ -33,11 +33,13 @@ PAUSE = timedelta(seconds=60)  # without a mark, after which the courier was awa
 OTHERS_SECONDS = 15.0
 TOLERANCE = 86400  # seconds by which a clock may have been ahead when an epoch began, which is named by its time
 BELIEVED_AGAIN = timedelta(days=1)
-BEHIND = "Its database is behind what the courier has written down beside its signing key."
-NO_FILE = "The courier has no epoch file, and the database was in use before."
-HEARD_MORE = "{} has heard more of this panel than this database knows."
-NOT_BELIEVED = "It is not believed: it said so before a person decided, or names an epoch that cannot have begun yet."
-LATCHED = "{} has heard two copies of this panel and obeys neither."
+BEHIND = "Its database is older than what the courier has recorded beside its signing key."
+NO_FILE = "The courier has no epoch file, although the database was in use before."
+HEARD_MORE = "{} has received more from this panel than this database knows."
+NOT_BELIEVED = (
+    "This is ignored: it reported that before an administrator decided, or names an epoch that cannot have begun yet."
+)
+LATCHED = "{} has received requests from two copies of this panel and obeys neither."
 
 
 @dataclass(frozen=True, order=True)
@@ -160,7 +162,10 @@ def alarm(why: str, *, above: int = 0, by: Host | None = None) -> None:
             row.restored_at, row.why, row.told_by = timezone.now(), why[:300], by.pk if by else None
             row.copied_at = row.resumed_from if by else row.marked_at
             row.newest_machine = Machine.objects.aggregate(newest=Max("pk"))["newest"] or 0
-            text = f"{restored_words(row.copied_at)} {why} Nothing is sent to hosts until an administrator confirms it."
+            text = (
+                f"{restored_words(row.copied_at)} {why} Nothing is sent to hosts until an administrator has "
+                "confirmed it."
+            )
             Event.objects.create(kind="panel-restored", text=text)
             log.error("%s", text)
             if by:
@@ -214,7 +219,7 @@ def problem() -> Problem:
     """Why an order waits while this is taken for an older copy, and what to do."""
     return Problem(
         "This panel was restored from an older copy, so nothing is sent to hosts.", code=RESTORED,
-        hint="It waits until an administrator has looked at what differs and confirmed it.",
+        hint="An administrator has to check the differences and confirm it first.",
     )  # fmt: skip
 
 

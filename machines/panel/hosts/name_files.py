@@ -20,7 +20,7 @@ _KINDS = {
     "drop-in": "a drop-in of its unit",
     "limit": "set by systemctl set-property",
     "unit": "a unit of its own",
-    "autostart": "starts it with the host",
+    "autostart": "starts it at boot",
     "verity": "verity data of a disk image",
 }
 
@@ -67,10 +67,10 @@ def _read(told: Any) -> list[Leftover]:
 def words(file: Leftover) -> str:
     """What it is and whose, after its path."""
     if file.target == "/dev/null":
-        return "a link to /dev/null, which switches it off"
+        return "a symlink to /dev/null, which masks it"
     if file.kind == "autostart":
         return _KINDS[file.kind]
-    link = f", a link to {file.target}" if file.target else ""
+    link = f", a symlink to {file.target}" if file.target else ""
     whose = "" if file.kind in {"limit", "verity"} else ", by the panel" if file.ours else ", not by the panel"
     return f"{_KINDS[file.kind]}{whose}{link}"
 

@@ -38,7 +38,7 @@ def problem(host: Host) -> Problem:
     """Why the orders of a quarantined host wait."""
     return Problem(
         f"{host.name} is quarantined.", code=CODE,
-        hint=f"{host.quarantine_why} Orders wait until an administrator releases it on its page.",
+        hint=f"{host.quarantine_why} Requests wait until an administrator releases it on its page.",
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from machines.panel.hosts import freshness
 
 AGAIN = timedelta(seconds=5)  # between two orders to resynchronise
 ASK_AGAIN = timedelta(seconds=30)  # the same where nothing proves that the host was put back
-UNKNOWN = "Its host was put back to an older copy of itself, and is being read anew."
+UNKNOWN = "Its host was restored from an older copy of itself and is being resynchronized."
 UNDER_WAY = ("sent", "accepted", "running")
 CODE = "host-restored"
 
@@ -32,9 +32,9 @@ class Place(Enum):
     """How a report stands to those that were taken."""
 
     NEXT = "next"
-    GAP = "something before it is missing"
-    BEFORE = "taken already, or of an epoch that is over"
-    OLDER_COPY = "of a ledger that was put back"
+    GAP = "an earlier one is missing"
+    BEFORE = "already received, or from a past epoch"
+    OLDER_COPY = "of a ledger that was restored"
 
 
 @dataclass(frozen=True)
@@ -93,25 +93,25 @@ def begin(host: Host, epoch: int) -> None:
 
 def words(host: Host) -> str:
     """What the event says."""
-    last = f"; the panel has taken {host.report_number:,} of its reports"
+    last = f"; the panel has received {host.report_number:,} of its reports"
     last += f", the last one at {host.last_seen:%Y-%m-%d %H:%M:%S} UTC" if host.last_seen else ""
     return (
-        f"{host.name} was put back to an older copy of itself: it numbers its reports as it did before{last}. All it has is "
-        "read anew. What it did after that copy was made, its ledger does not know."
+        f"{host.name} was restored from an older copy of itself: its report numbers went back{last}. All its "
+        "data is being read again. What it did after that copy was made is not in its ledger."
     )
 
 
 def lost(host: str) -> Problem:
     """Why nobody can say how a job went on."""
     return Problem(
-        f"{host} was put back to an older copy of itself while this was under way.", code=CODE,
-        hint="It may have been done or not: look at the machine itself.",
+        f"{host} was restored from an older copy of itself while this was in progress.", code=CODE,
+        hint="It may or may not have been done: check the machine itself.",
     )  # fmt: skip
 
 
 def waits(host: str) -> Problem:
     """Why an order is not sent meanwhile."""
     return Problem(
-        f"{host} was put back to an older copy of itself and is being read anew.", code=CODE,
-        hint="The order is sent as soon as that is done, within seconds while its worker runs.",
+        f"{host} was restored from an older copy of itself and is being resynchronized.", code=CODE,
+        hint="The request is sent as soon as that is done, within seconds while its worker is running.",
     )  # fmt: skip

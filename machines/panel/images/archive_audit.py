@@ -25,7 +25,7 @@ def uploaded(archive: Archive) -> None:
 
 
 def exported(archive: Archive, job: Job) -> None:
-    text = f"{job.host.name} brought {_named(archive)}, exported by {job.actor_name} (job {job.pk})."
+    text = f"{job.host.name} uploaded {_named(archive)}, exported by {job.actor_name} (job {job.pk})."
     _note("archive-exported", text, by=job.actor_name, host=job.host)
 
 

@@ -46,7 +46,7 @@ class OutOfStep(Problem):
     code = "out-of-step"
 
     def __init__(self, received: int) -> None:
-        super().__init__("Another part is expected.")
+        super().__init__("This is not the expected part.")
         self.received = received
 
 
@@ -70,14 +70,14 @@ def check_size(size: int) -> None:
         raise BadValue("The file is empty.", field="size")
     if size > settings.ARCHIVE_LIMIT:
         raise BadValue(
-            f"The file has {shown_size(size)}; the panel takes archives up to {shown_size(settings.ARCHIVE_LIMIT)}.",
-            hint="NSPAWNPANEL_ARCHIVE_GIB sets the limit. Or pull the image from an address.",
+            f"The file has {shown_size(size)}; the panel accepts archives up to {shown_size(settings.ARCHIVE_LIMIT)}.",
+            hint="NSPAWNPANEL_ARCHIVE_GIB sets the limit. Or pull the image from a URL.",
             field="size",
         )
     if size > room():
         raise Problem(
-            f"The panel's disk has no room for {shown_size(size)}; {shown_size(max(0, room()))} can be taken.",
-            hint="Remove archives nobody needs.",
+            f"There is not enough disk space on the panel for {shown_size(size)}; {shown_size(max(0, room()))} is available.",
+            hint="Remove archives that are no longer needed.",
             code="no-space",
         )
 
@@ -109,7 +109,7 @@ def announce(archive: Archive, size: int) -> None:
         check_size(size)
         Archive.objects.filter(pk=archive.pk, size=0).update(size=size)
     elif archive.size != size:
-        raise BadValue("The size that was announced was another.", field="size")
+        raise BadValue("The file's size differs from the announced one.", field="size")
 
 
 def add(archive: Archive, offset: int, part: bytes) -> Archive:
@@ -120,10 +120,12 @@ def add(archive: Archive, offset: int, part: bytes) -> Archive:
             raise OutOfStep(archive.received)
         end = offset + len(part)
         if end > archive.size:
-            raise BadValue("That is more than the size that was announced.", field="size")
+            raise BadValue("That exceeds the announced size.", field="size")
         if os.fstat(fd).st_size < offset:
             _spoilt(archive.pk)
-            raise Problem("What had arrived of this archive is gone from the panel's disk.", hint="Begin again.")
+            raise Problem(
+                "The part of this archive that was already uploaded is gone from the panel's disk.", hint="Start again."
+            )
         os.ftruncate(fd, offset)  # what a part left here that was cut off before it counted
         _write(fd, part, offset)
         ours = Archive.objects.filter(pk=archive.pk, state=Archive.State.ARRIVING, received=offset)
@@ -140,7 +142,7 @@ def arriving(archive: UUID) -> Archive:
         with contextlib.suppress(OSError):
             if not Archive.objects.filter(pk=archive).exists():
                 path_of(archive).unlink()
-        raise Problem("This archive was removed meanwhile, or is complete.", code="archive-gone")
+        raise Problem("This archive has been removed in the meantime, or its upload is complete.", code="archive-gone")
     return found
 
 
@@ -153,7 +155,7 @@ def _open(archive: UUID) -> Iterator[int]:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd
     except BlockingIOError:
-        raise Problem("Another part is being written.", code="archive-busy", retryable=True) from None
+        raise Problem("Another part is being written just now.", code="archive-busy", retryable=True) from None
     finally:
         os.close(fd)
 
@@ -260,7 +262,7 @@ def forget_abandoned() -> None:
         state=Archive.State.ARRIVING, job=None, created_at__lt=timezone.now() - ABANDONED,
     )  # fmt: skip
     for archive in old:
-        log.info("Upload %s (%s) was never finished; it is removed.", archive.pk, archive.title)
+        log.info("Upload %s (%s) was never finished and has been removed.", archive.pk, archive.title)
         remove(archive)
     files = list(_folder().iterdir())  # before the rows are read: a row is there before its file
     known = {str(pk) for pk in Archive.objects.values_list("pk", flat=True)}

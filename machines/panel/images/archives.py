@@ -38,7 +38,7 @@ def address_of(archive: Archive) -> str:
     """Where hosts reach the archive. Raises Problem when the panel does not know its own address."""
     if not settings.PANEL_URL:
         raise Problem(
-            "Hosts cannot fetch archives yet: the panel does not know the address under which they reach it.",
+            "Hosts cannot fetch archives yet: the panel does not know the URL they reach it at.",
             hint="Set NSPAWNPANEL_URL in the panel's settings, such as https://panel.example.org, and restart it.",
             code="panel-url-unset",
         )
@@ -51,7 +51,7 @@ def recipe_for(archive: Archive) -> ArchiveRecipe:
     Raises Problem when the archive is not complete, or hosts cannot reach the panel.
     """
     if archive.state != Archive.State.READY:
-        raise Problem(f"{archive.title} is not complete yet.", hint="Wait until it is, or upload it again.")
+        raise Problem(f"{archive.title} is not fully uploaded yet.", hint="Wait until it is, or upload it again.")
     return ArchiveRecipe(
         title=archive.title,
         url=address_of(archive),
@@ -89,7 +89,11 @@ def export(machine: Machine, *, by: User, key: UUID | None = None, retry_of: Job
     form: Literal["tar", "raw"] = "raw" if machine.image_type == "raw" else "tar"
     limit = min(settings.ARCHIVE_LIMIT, archive_files.room())
     if limit < 1:
-        raise Problem("The panel's disk has no room for another archive.", hint="Remove some.", code="no-space")
+        raise Problem(
+            "There is not enough disk space on the panel for another archive.",
+            hint="Remove archives that are no longer needed.",
+            code="no-space",
+        )
     with transaction.atomic():
         title = f"{machine.name}-{timezone.localtime():%Y-%m-%d-%H%M}.{form}.zst"
         archive = Archive.objects.create(title=title, format=form, author=by, author_name=by.username)
@@ -104,5 +108,5 @@ def export_again(job: Job, *, by: User, key: UUID | None = None) -> Job:
     """The same machine once more; what the failed job had brought is gone. Raises as export(), Problem for no machine."""
     machine = Machine.objects.listed().select_related("host").filter(host=job.host, name=job.machine_name).first()
     if machine is None:
-        raise Problem(f"There is no machine {job.machine_name} on {job.host.name} any more.", code="machine-missing")
+        raise Problem(f"{job.host.name} no longer has a machine {job.machine_name}.", code="machine-missing")
     return export(machine, by=by, key=key, retry_of=job)

@@ -96,7 +96,7 @@ def _numbered(order: orders.Build, revision: Revision) -> orders.Build:
     try:
         configuration = revision.begin_apply()
     except ValidationError as error:  # each field was checked; only the whole can be too large
-        raise Problem("The configuration is larger than a host takes.") from error
+        raise Problem("The configuration is larger than a host accepts.") from error
     return order.model_copy(update={"configuration": configuration})
 
 
@@ -112,9 +112,11 @@ def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
     """
     revision = job.revision
     if revision is None or revision.state != Revision.State.DRAFT:
-        raise Problem("The configuration of this build was replaced or dropped since.", hint="Build the machine anew.")
+        raise Problem(
+            "The configuration of this build has been replaced or discarded since.", hint="Build the machine again."
+        )
     if job.finished_at and timezone.now() - job.finished_at > dispatch.SECRETS_LAST:
-        raise Problem("The secrets of this build were thrown away after a day.", hint="Build the machine anew.")
+        raise Problem("The secrets of this build were discarded after a day.", hint="Build the machine again.")
     order = orders.from_wire(job.order)
     assert isinstance(order, orders.Build)
     with transaction.atomic():

@@ -20,7 +20,7 @@ def hashed(password: str) -> str:
     """The yescrypt hash of a password, with a salt of its own. Raises BadValue, or Problem without libxcrypt."""
     if len(password) > LONGEST or any(not c.isprintable() for c in password):
         raise BadValue(
-            f"A password has at most {LONGEST} characters, and no line breaks or other control characters.",
+            f"A password has at most {LONGEST} characters and no line breaks or other control characters.",
             field="root_password",
         )
     return crypt(password, _salt())
@@ -31,14 +31,14 @@ def crypt(password: str, setting: str) -> str:
     library, work = _library(), ctypes.create_string_buffer(_WORK_SIZE)
     found = library.crypt_rn(password.encode(), setting.encode(), work, ctypes.sizeof(work))
     if not found:
-        raise Problem("The panel's libcrypt cannot hash in this way.", code="no-crypt")
+        raise Problem("The panel's libcrypt does not support this hash.", code="no-crypt")
     return str(found.decode())
 
 
 def _salt() -> str:
     salt = ctypes.create_string_buffer(_SALT_SIZE)
     if not _library().crypt_gensalt_rn(b"$y$", 0, None, 0, salt, ctypes.sizeof(salt)):
-        raise Problem("The panel's libcrypt does not know yescrypt.", code="no-crypt")
+        raise Problem("The panel's libcrypt does not support yescrypt.", code="no-crypt")
     return salt.value.decode()
 
 

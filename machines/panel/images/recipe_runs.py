@@ -94,7 +94,7 @@ class Summary:
     @property
     def label(self) -> str:
         good = sum(run.state == JobState.SUCCEEDED for run in self.runs)
-        return f"{good} of the last {len(self.runs)} runs succeeded"
+        return f"{good} of the last {len(self.runs)} builds succeeded"
 
     def bars(self) -> list[dict[str, Any]]:
         """Oldest first: a bar each, as high as it took long, in numbers of an SVG."""

@@ -58,8 +58,8 @@ def change(recipe: Recipe, content: recipes.AnyRecipe, *, by: User, seen: int, r
         number = current.number if current else 0
         if current and current.number != seen:
             raise Problem(
-                f"{current.author_name or 'Somebody'} saved version {current.number} of {recipe.name} meanwhile.",
-                hint="Save once more to put yours on top of it.",
+                f"{current.author_name or 'Somebody'} saved version {current.number} of {recipe.name} in the meantime.",
+                hint="Save again to put your version on top of it.",
                 code="newer-version",
             )
         if current and current.spec == content.model_dump(mode="json"):

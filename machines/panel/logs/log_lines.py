@@ -53,7 +53,7 @@ def _inside(text: str) -> SafeString:
         html = conditional_escape(ansi.plain(shown))
     if len(text) == len(shown):
         return html
-    return format_html("{} <i>… {} more characters are in the download</i>", html, f"{len(text) - len(shown):,}")
+    return format_html("{} <i>… {} more characters in the download</i>", html, f"{len(text) - len(shown):,}")
 
 
 def lines(rows: Iterable[LogRow], began: float) -> SafeString:

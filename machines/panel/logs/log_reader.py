@@ -144,9 +144,9 @@ def closing(job: Job) -> str:
     return {
         JobState.SUCCEEDED: f"succeeded in {span}",
         JobState.FAILED: f"failed{phase} after {span}",
-        JobState.TIMED_OUT: f"ran out of time{phase} after {span}",
+        JobState.TIMED_OUT: f"timed out{phase} after {span}",
         JobState.CANCELLED: f"cancelled by {job.cancelled_by or 'somebody'}",
-        JobState.EXPIRED: "expired: the host did not take it in time",
+        JobState.EXPIRED: "expired: the host did not accept it in time",
     }[JobState(job.state)]
 
 

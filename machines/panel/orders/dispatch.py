@@ -32,7 +32,7 @@ class Busy(Problem):
     code = "machine-busy"
 
     def __init__(self, job: Job) -> None:
-        super().__init__(f"{job.actor_name} already ordered “{job.op}” for {job.machine_name} (job {job.pk}).")
+        super().__init__(f"{job.actor_name} already requested “{job.op}” for {job.machine_name} (job {job.pk}).")
         self.job = job
 
 
@@ -121,7 +121,9 @@ def _note_unverified(order: orders.Order, job: Job) -> None:
     if not isinstance(order, orders.Build) or not is_unverified(order.recipe):
         return
     again = f", as job {job.retry_of_id} had" if job.retry_of_id else ""
-    text = f"{job.actor_name} ordered {order.name} from {order.recipe.url} without verification{again} (job {job.pk})."
+    text = (
+        f"{job.actor_name} requested {order.name} from {order.recipe.url} without verification{again} (job {job.pk})."
+    )
     Event.objects.create(host=job.host, actor_name=job.actor_name, kind="unverified-pull", text=text)
 
 

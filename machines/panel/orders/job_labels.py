@@ -32,7 +32,7 @@ ENDED = {
     JobState.SUCCEEDED: "succeeded",
     JobState.FAILED: "failed",
     JobState.CANCELLED: "been cancelled",
-    JobState.TIMED_OUT: "run out of time",
+    JobState.TIMED_OUT: "timed out",
     JobState.EXPIRED: "expired",
 }
 
@@ -45,11 +45,11 @@ def _kind(op: str) -> str:
 def cancelling(op: str, state: str) -> str:
     """What happens to half-done work."""
     if state == JobState.QUEUED:
-        return "Nothing has been sent yet. The order is withdrawn."
+        return "Nothing has been sent yet. The request is withdrawn."
     if state == JobState.SENT:
-        return "The host has not taken it yet. If it has begun by the time it hears of this, it stops."
+        return "The host has not accepted it yet. If it has started by the time this arrives, it stops."
     if orders.kind_of(op).runs is Runs.UNIT and state == JobState.ACCEPTED:
-        return f"It waits for other {_kind(op)} and has not begun. The order is withdrawn."
+        return f"It is waiting for other {_kind(op)} and has not started. The request is withdrawn."
     return operations.of(op).cancelling
 
 
@@ -61,24 +61,24 @@ def withdrawal(job: Job, host: str) -> str:
         return f"{host} has withdrawn it, so nothing was done there."
     if job.owes_cancel:
         return (
-            f"It may have reached {host}, which is told to withdraw it as soon as it can be reached. "
-            "Until it answers, it is not known whether anything was done."
+            f"It may have reached {host}, which is asked to withdraw it as soon as it is reachable. Until it "
+            "responds, it is unknown whether anything was done."
         )
     if job.sends:
-        return f"It had been sent. Whether {host} got it is not known."
+        return f"It was sent. Whether {host} received it is unknown."
     return "It was never sent, so nothing was done."
 
 
 # A host works on all its machines at once, and a machine has one job at a time; so a job waits for its host, not in a line.
 SILENT = {
-    HostState.JOINING: "has never spoken",
+    HostState.JOINING: "has never connected",
     HostState.OFFLINE: "has been offline for",
-    HostState.LATE: "has said nothing for",
+    HostState.LATE: "has not responded for",
 }
 HELD = {  # by the code of what keeps an order back
-    epochs.RESTORED: "this panel was restored from an older copy, which is to be confirmed",
+    epochs.RESTORED: "this panel was restored from an older copy, which has to be confirmed",
     quarantine.CODE: "host {host} is quarantined",
-    resync.CODE: "{host} was put back to an older copy of itself and is being read anew",
+    resync.CODE: "{host} was restored from an older copy of itself and is being resynchronized",
 }
 PATIENCE = 5  # seconds an order may be on its way before that is worth a word
 
@@ -115,11 +115,9 @@ class Wait:
                 and self.accepted_at
                 and (now - self.accepted_at).total_seconds() > PATIENCE
             ):
-                said = (
-                    f"{self.place} on {self.host}" if self.place else f"other {_kind(self.op)} on {self.host} go first"
-                )
+                said = f"{self.place} on {self.host}" if self.place else f"other {_kind(self.op)} on {self.host} first"
                 return Reason(f"waiting: {said}, for", self.accepted_at)
-            return Reason(f"taken by {self.host}, about to begin")
+            return Reason("accepted, starting")
         if state not in {JobState.QUEUED, JobState.SENT}:
             return None
         return self._not_taken(now)
@@ -136,8 +134,8 @@ class Wait:
         if self.obstacle:
             return Reason(f"waiting for {self.host}: {self.obstacle.rstrip('.')}", None, self._left(now))
         if self.sent_at and (now - self.sent_at).total_seconds() > PATIENCE:
-            return Reason(f"waiting: sent to {self.host}, not taken for", self.sent_at, self._left(now))
-        return Reason(f"on its way to {self.host}")
+            return Reason(f"waiting: sent to {self.host}, not accepted for", self.sent_at, self._left(now))
+        return Reason(f"sending to {self.host}")
 
     def _left(self, now: datetime) -> str:
         minutes = max(int((self.expires_at - now).total_seconds() // 60), 0)

@@ -27,7 +27,7 @@ CAN_START = frozenset({MachineState.STOPPED, MachineState.FAILED, MachineState.U
 
 # why an image stays read-only, as contract.reports.MachineFact.read_only_by has it
 FIXED_BECAUSE = {
-    "vendor": "systemd changes and removes nothing below /usr",
+    "vendor": "systemd does not change or remove images below /usr",
     "mount": "its file system is mounted read-only on the host",
 }
 
@@ -54,11 +54,13 @@ def power_off_of(machine: Machine) -> Action:
             action,
             title="Stop",
             nothing_runs=True,
-            asks="Nothing of it runs now. Its unit is stopped, so that systemd does not start it again.",
+            asks="Nothing of it is running now. Its unit is stopped, so systemd does not restart it.",
         )
     if state == MachineState.STARTING:
         return replace(
-            action, title="Stop", asks="Its start is stopped: its unit is stopped, and what has started of it ends."
+            action,
+            title="Stop",
+            asks="Its start is aborted: its unit is stopped, and processes that have already started are ended.",
         )
     return replace(action, asks=_of_script(machine, "Its unit is stopped") or action.asks)
 
@@ -74,8 +76,8 @@ def _of_script(machine: Machine, what: str) -> str:
     if init in SYSTEMD:
         return ""
     return (
-        f"Its first process is {init}, not systemd, and cannot be asked. {what}: systemd-nspawn sends it KillSignal= or ends it, "
-        "and systemd kills it when the unit's own limit for that is over."
+        f"Its init is {init}, not systemd, so it cannot be asked to shut down. {what}: systemd-nspawn sends "
+        "KillSignal= or ends it, and systemd kills it when the unit's stop timeout expires."
     )
 
 
@@ -89,11 +91,13 @@ def check(action: Action, machine: Machine) -> None:
         raise Problem(f"“{action.title}” cannot work on {machine.name} as it runs. {why}", code="cannot-do")
     if machine.image_is_fixed and action.changes_image:
         raise Problem(
-            f"The image of {machine.name} stays read-only: {FIXED_BECAUSE[machine.read_only_by]}.", code="image-read-only",
+            f"The image of {machine.name} cannot be made writable: "
+            f"{FIXED_BECAUSE[machine.read_only_by]}.", code="image-read-only",
             hint="Clone it: the clone can be changed.",
         )  # fmt: skip
     if is_template(machine) and action.needs_writable:
         raise Problem(
-            f"{machine.name} is a template: its image is read-only, so it is not started.", code="machine-is-template",
-            hint="Make a machine from it, or make it writable again.",
+            f"{machine.name} is a template: its image is read-only, so it cannot be "
+            "started.", code="machine-is-template",
+            hint="Create a machine from it, or convert it to a machine.",
         )  # fmt: skip

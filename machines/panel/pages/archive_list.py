@@ -63,7 +63,7 @@ def export_words(machine: Machine) -> dict[str, Any]:
     """What an export of this machine means, before it is ordered; `cannot` when it could only fail."""
     text, up = "", machine.shown_state.is_up
     if not archives.has_address():
-        text = "The panel does not know the address under which hosts reach it. An administrator has to set NSPAWNPANEL_URL first."
+        text = "The panel does not know the URL hosts reach it at. An administrator has to set NSPAWNPANEL_URL first."
     elif machine.state == MachineState.MISSING:
         text = f"The image of {machine.name} is gone from {machine.host.name}."
     elif lacking := host_tools.lacking_for(machine.host, "export"):
@@ -74,20 +74,24 @@ def export_words(machine: Machine) -> dict[str, Any]:
         )
     if text:
         return {"text": text, "cannot": True}
-    what = "disk image" if machine.image_type == "raw" else "tree"
+    what = "disk image" if machine.image_type == "raw" else "root filesystem"
     takes = (
-        f" It takes {size(machine.disk_bytes)} there; packed, usually about a third of that."
+        f" It uses {size(machine.disk_bytes)} there; the archive usually takes about a third of that."
         if machine.disk_bytes
         else ""
     )
     return {
-        "text": f"Its {what} is packed on {machine.host.name} and brought to the panel as a file.{takes}",
+        "text": f"Its {what} is packed on {machine.host.name} and uploaded to the panel as a file.{takes}",
         "items": [
-            *(["It goes on running: a snapshot is packed, as if the power had failed at that moment."] if up else []),
-            "Its settings go with it; a new machine made from the archive can have them."
+            *(
+                ["It keeps running: a snapshot is packed, in the state it would have after a power failure."]
+                if up
+                else []
+            ),
+            "Its settings are included; a new machine made from the archive can use them."
             if machine.image_type != "raw"
-            else "Its settings stay with the archive on this panel: a disk image has no place for them.",
-            "Everything in it is in the file: passwords, keys, data. Only who may build can download it.",
+            else "Its settings are kept with the archive on this panel: a disk image cannot contain them.",
+            "The file contains everything: passwords, keys, data. Only users who may build can download it.",
         ],
         "cannot": False,
     }

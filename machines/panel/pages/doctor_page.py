@@ -23,7 +23,7 @@ ANSWERS = {"address-none", "address-local"}
 CONSEQUENCES = {"link-down", "link-down-inside", "extra-down", "extra-down-inside", "dhcp-silent", "lease-none"}
 # The level's drawing, and its word for those who do not see it.
 ICONS = {
-    Level.OK: ("check-circle-fill", "in order"),
+    Level.OK: ("check-circle-fill", "OK"),
     Level.NOTE: ("info-circle-fill", "note"),
     Level.WARNING: ("exclamation-triangle-fill", "warning"),
     Level.PROBLEM: ("x-circle-fill", "problem"),
@@ -89,8 +89,8 @@ def verdict(counts: Mapping[str, int]) -> str:
     if bad:
         return " and ".join(bad)
     if counts[Level.UNKNOWN.value]:
-        return f"No problems found, but {_count(counts, Level.UNKNOWN, 'check')} could not be done."
-    return "Everything is in order."
+        return f"No problems found, but {_count(counts, Level.UNKNOWN, 'check')} could not be run."
+    return "No problems found."
 
 
 def verdict_rest(counts: Mapping[str, int]) -> str:
@@ -98,7 +98,7 @@ def verdict_rest(counts: Mapping[str, int]) -> str:
     if not counts[Level.PROBLEM.value] and not counts[Level.WARNING.value]:
         return ""
     unknown = f", {counts[Level.UNKNOWN.value]} unknown" if counts[Level.UNKNOWN.value] else ""
-    return f"{unknown}, {counts[Level.OK.value]} in order."
+    return f"{unknown}, {counts[Level.OK.value]} OK."
 
 
 def _count(counts: Mapping[str, int], level: Level, word: str) -> str:
@@ -156,4 +156,4 @@ def cause(found: list[Finding]) -> str:
     network = [f for f in found if WORDS[f.code].group == NETWORK]
     troubles = [f for f in network if findings.level(f) in {Level.PROBLEM, Level.WARNING} and f.code not in ANSWERS]
     first = next((f for f in troubles if f.code not in CONSEQUENCES), next(iter(troubles), None))
-    return findings.title(first) if first else "every part of the network path is in order; it may still be asking"
+    return findings.title(first) if first else "every part of the network path is OK; it may still be waiting for DHCP"

@@ -19,11 +19,11 @@ TABLE_ROWS = 60
 
 TITLES = {"CPUQuota": "CPU time", "MemoryMax": "Memory"}
 VERDICTS = {  # verdict → (word, icon, colour)
-    "holds": ("holds", "check-circle-fill", "success"),
-    "broken": ("does not hold", "x-circle-fill", "danger"),
+    "holds": ("enforced", "check-circle-fill", "success"),
+    "broken": ("not enforced", "x-circle-fill", "danger"),
     "unreached": ("not reached", "question-circle-fill", "warning"),
     "none": ("no limit", "dash-circle", "secondary"),
-    "refused": ("not tried", "slash-circle", "warning"),
+    "refused": ("not tested", "slash-circle", "warning"),
 }
 
 
@@ -100,7 +100,7 @@ def amount(trial: Trial, value: float) -> str:
 def sentence(trial: Trial) -> str:
     asked, measured, of = amount(trial, trial.asked), amount(trial, trial.measured), f"{trial.key}={{}}"
     if trial.verdict == "none":
-        return f"It has no {trial.key}, so there is nothing to prove: it may take what the host has."
+        return f"It has no {trial.key}=, so there is nothing to test: it may use all that the host has."
     if trial.verdict == "refused":
         return _refusal(trial, of.format(asked))
     if trial.key == "CPUQuota":
@@ -111,37 +111,41 @@ def sentence(trial: Trial) -> str:
 def _cpu(trial: Trial, limit: str, measured: str) -> str:
     over = f"{measured} over {trial.seconds:.0f} s"
     return {
-        "holds": f"{limit} holds: {over}. The kernel held the load back {trial.throttled} times.",
-        "broken": f"{limit} does not hold: {over}.",
-        "unreached": f"The load came only to {over}; the host was too busy to reach {limit}. Try again when it is quieter.",
+        "holds": f"{limit} is enforced: {over}. The kernel throttled the load {trial.throttled} times.",
+        "broken": f"{limit} is not enforced: {over}.",
+        "unreached": f"The load reached only {over}; the host was too busy to reach {limit}. Try again when it is "
+        "less loaded.",
     }[trial.verdict]
 
 
 def _memory(trial: Trial, limit: str, measured: str) -> str:
     if trial.verdict == "holds" and trial.killed:
         others = (
-            f" So were {trial.others} of its own processes." if trial.others else " Nothing of its own was touched."
+            f" {trial.others} of its own processes were killed too."
+            if trial.others
+            else " None of its own processes was touched."
         )
-        return f"{limit} holds: the load was stopped at {measured} by the kernel.{others}"
+        return f"{limit} is enforced: the kernel killed the load at {measured}.{others}"
     return {
-        "holds": f"{limit} holds: the load asked for more and use stayed at {measured}; the rest went to swap.",
-        "broken": f"{limit} does not hold: use came to {measured}.",
-        "unreached": f"Use came only to {measured}: something slowed the load down before it reached {limit}, "
-        "MemoryHigh= for one.",
+        "holds": f"{limit} is enforced: the load asked for more and usage stayed at {measured}; the rest went to swap.",
+        "broken": f"{limit} is not enforced: usage reached {measured}.",
+        "unreached": f"Usage reached only {measured}: something slowed the load down before it reached {limit}, "
+        "such as MemoryHigh=.",
     }[trial.verdict]
 
 
 def _refusal(trial: Trial, limit: str) -> str:
     return {
-        "too-near": f"{limit} was not tried: its own processes hold {amount(trial, trial.own)}, too near to the limit to "
-        "be sure that none of them is hurt.",
-        "host-small": f"{limit} was not tried: it would take {amount(trial, trial.needed)}, more than half of what the host "
-        "has free.",
-        "more-than-host": f"{limit} was not tried: that is all the CPUs this host has, or more.",
-        "group-kill": f"{limit} was not tried: this unit is set to end altogether when one of its processes is killed "
+        "too-near": f"{limit} was not tested: its own processes use {amount(trial, trial.own)}, too close to "
+        "the limit to be sure that none of them is killed.",
+        "host-small": f"{limit} was not tested: that would take {amount(trial, trial.needed)}, more than half of "
+        "what the "
+        "host has free.",
+        "more-than-host": f"{limit} was not tested: that is all the CPUs this host has, or more.",
+        "group-kill": f"{limit} was not tested: this unit is set to stop when one of its processes is killed "
         "(OOMPolicy=).",
-        "no-meter": f"{limit} was not tried: the host's kernel does not count this for the machine.",
-        "": f"{limit} was not tried.",
+        "no-meter": f"{limit} was not tested: the host's kernel does not account this for the machine.",
+        "": f"{limit} was not tested.",
     }[trial.why]
 
 

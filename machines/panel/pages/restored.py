@@ -25,7 +25,7 @@ from machines.panel.orders import dispatch, operations
 from machines.panel.pages.machine_rows import host_url, machine_url
 
 MOST = 200  # rows of each kind that the page shows
-NOT_TRIED = "Not tried, since the panel was restored from an older copy."
+NOT_TRIED = "Skipped because the panel was restored from an older copy."
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _waiting() -> JobQuerySet:
 
 
 def _order(job: Job) -> dict[str, Any]:
-    sent = f"sent {job.sends} time{'s' if job.sends > 1 else ''}, not taken" if job.sends else "not sent"
+    sent = f"sent {job.sends} time{'s' if job.sends > 1 else ''}, not accepted" if job.sends else "not sent"
     return {
         "job": job,
         "what": operations.of(job.op).of(job.machine_name),
@@ -82,17 +82,19 @@ def _heard(host: Host, copy: Epoch) -> RestoredLine:
 
 def _heard_words(host: Host, copy: Epoch) -> str:
     if host.facts_at is None or copy.restored_at is None or host.facts_at < copy.restored_at:
-        return "Not heard since. What it has done after the copy was made is not known here."
+        return "Not seen since. What it has done after the copy was made is not known here."
     if host.heard_epoch is None:
-        return "Its worker is too old to say which orders it has heard. It does not refuse those of an older copy."
+        return (
+            "Its worker is too old to report which requests it has received. It does not reject those of an older copy."
+        )
     if host.heard_latched:
-        return "Has heard two copies of this panel, and refuses every order until this is confirmed."
+        return "Has received requests from two copies of this panel and rejects all of them until this is confirmed."
     if not epochs.is_beyond(host, copy.number):
-        return "Has heard no more than this copy has sent."
+        return "Has received no more than this copy has sent."
     more = host.heard_sequence - host.sequence
     if host.heard_epoch > copy.number or more <= 0:
-        return "Has heard orders of a later time than this copy."
-    return f"Has heard {more} order{'s' if more > 1 else ''} more than this copy has sent."
+        return "Has received requests later than this copy."
+    return f"Has received {more} more request{'s' if more > 1 else ''} than this copy has sent."
 
 
 def _unknown(host: Host) -> Iterable[RestoredLine]:
@@ -109,11 +111,11 @@ def _machines(copy: Epoch) -> Iterable[RestoredLine]:
     differs = Machine.objects.listed().filter(gone | Q(pk__gt=copy.newest_machine) | Q(drifted=True))
     for machine in differs.select_related("host").order_by("host__name", "name")[:MOST]:
         if machine.pk > copy.newest_machine:
-            says = "Is there, and this copy did not know it."
+            says = "Exists, but is unknown to this copy."
         elif machine.state == MachineState.MISSING:
-            says = "Is not there any more."
+            says = "No longer exists."
         else:
-            says = "Its files are not the ones that were applied last by this copy."
+            says = "Its files are not those that this copy applied last."
         yield RestoredLine(machine.name, machine_url(machine.host.name, machine.name), machine.host.name, says)
 
 
@@ -129,7 +131,7 @@ def confirm(*, by: User, seen: str, keep: Collection[int], shown: Collection[int
     authorize(by.role, Permission.ADMINISTER)
     copy = row()
     if copy is None or copy.restored_at is None or stamp(copy) != seen:
-        raise Problem("This has been confirmed already, or another copy was restored since. Nothing was changed.")
+        raise Problem("This has already been confirmed, or another copy has been restored since. Nothing was changed.")
     old = Q(created_at__lt=copy.restored_at) | Q(pk__in=shown)
     unwanted = list(_waiting().filter(old).exclude(pk__in=keep).order_by("id"))
     for job in unwanted:  # one by one: until the new epoch begins nothing is sent, however far this comes
@@ -171,11 +173,14 @@ def _begin_epoch(copy: Epoch, by: User, withdrawn: int) -> None:
     members.update(state=GroupMember.State.SKIPPED, problem=NOT_TRIED)
     own = Epoch.objects.select_for_update().get(pk=Epoch.ONLY)
     if stamp(own) != stamp(copy):
-        raise Problem("Another copy was restored meanwhile. No new epoch was begun.")
+        raise Problem("Another copy was restored in the meantime. No new epoch was started.")
     believed = Host.objects.filter(heard_epoch__lt=time.time() + epochs.TOLERANCE)
     heard = believed.aggregate(most=Max("heard_epoch"))["most"] or 0
     own.number = max(own.number + 1, own.above + 1, heard + 1, int(time.time()))
     own.restored_at, own.confirmed_at, own.resumed_from = None, now, None
     own.save()
-    text = f"{epochs.restored_words(copy.copied_at)} {by.username} confirmed it; {withdrawn} waiting orders were withdrawn."
+    text = (
+        f"{epochs.restored_words(copy.copied_at)} {by.username} confirmed it; {withdrawn} waiting requests were "
+        "withdrawn."
+    )
     Event.objects.create(kind="restore-confirmed", actor_name=by.username, text=text)

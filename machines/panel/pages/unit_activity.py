@@ -89,7 +89,7 @@ def _headline(state: str, known: dict[str, Any]) -> str:
 def _details(state: str, known: dict[str, Any]) -> str:
     if state == MachineState.RESTARTING:
         ended = f"Its last run ended with {known['ended']}. " if known.get("ended") else ""
-        return f"{ended}Its unit has Restart={known.get('policy') or 'no'}, so systemd starts it again."
+        return f"{ended}Its unit has Restart={known.get('policy') or 'no'}, so systemd restarts it."
     if state == MachineState.DEGRADED:
         return f"{', '.join(known.get('failed', []))}."
     if state != MachineState.STARTING:
@@ -98,7 +98,7 @@ def _details(state: str, known: dict[str, Any]) -> str:
     doing = f"{what[0].upper()}{what[1:].rstrip('.')}. " if what else ""
     limit = known.get("start_limit")
     if limit is None:
-        return f"{doing}Nothing limits how long that takes (TimeoutStartSec=infinity)."
+        return f"{doing}No start timeout (TimeoutStartSec=infinity)."
     return f"{doing}Its unit gives it {quantities.duration(limit)}."
 
 

@@ -31,6 +31,6 @@ def out_of_date(request: PanelRequest, **_: str) -> HttpResponse:
     if not access.signed_in(request):
         return access.to_login(request)
     if request.htmx:
-        said = "This page is out of date: reload it, then try again."
+        said = "This page is out of date. Reload it, then try again."
         return HttpResponse(said, status=403, content_type="text/plain; charset=utf-8")
     return render(request, "403_csrf.html", {"back": access.page_of(request)}, status=403)

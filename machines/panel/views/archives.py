@@ -72,10 +72,10 @@ def part(request: PanelRequest, archive: UUID) -> HttpResponse:
 
 def _take(request: PanelRequest, archive: Archive) -> HttpResponse:
     if request.content_type != "application/octet-stream":
-        return HttpResponse("A part is sent as application/octet-stream.", status=415)
+        return HttpResponse("Send a part as application/octet-stream.", status=415)
     offset = request.GET.get("offset", "")
     if not re.fullmatch("[0-9]{1,15}", offset):
-        return _refused(BadValue("Say with ?offset= where the part begins."))
+        return _refused(BadValue("Give the offset of the part with ?offset=."))
     data = request.read(PART + 1)
     if len(data) > PART:
         return HttpResponse(f"A part has at most {PART} bytes.", status=413)
@@ -90,7 +90,7 @@ def _add(archive: Archive, offset: int, data: bytes) -> HttpResponse:
     except Problem as problem:
         return _refused(problem)
     except OSError as error:
-        return _refused(Problem(f"The panel cannot keep it: {error.strerror}.", code="no-space"))
+        return _refused(Problem(f"The panel cannot store it: {error.strerror}.", code="no-space"))
 
 
 def _said(archive: Archive) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def remove(request: PanelRequest, archive: UUID) -> HttpResponse:
         with transaction.atomic():
             archive_audit.removed(found, request.user)
             archive_files.remove(found)
-        return responses.done(request, f"{found.title} is removed.", back="archive-index")
+        return responses.done(request, f"{found.title} removed.", back="archive-index")
     context = {"archive": found, "back": reverse("archive-index")}
     return responses.page(request, "archives/remove.html", context, fragment="archives/_remove_dialog.html")
 
@@ -198,7 +198,7 @@ def transfer(request: PanelRequest, archive: UUID) -> HttpResponseBase:
     known = archives.bearer(token, archive) if scheme == "Bearer" else None
     wanted = "get" if request.method == "GET" else "put"
     if known is None or known[1] != wanted:
-        raise PermissionDenied("This needs the token of an order for this archive, and it must not be too old.")
+        raise PermissionDenied("This needs the token of a current request for this archive.")
     if wanted == "get":
         return _fetched(request, get_object_or_404(Archive, pk=archive, state=Archive.State.READY), known[0])
     found = get_object_or_404(Archive, pk=archive, state=Archive.State.ARRIVING, job__host=known[0])

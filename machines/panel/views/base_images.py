@@ -40,8 +40,8 @@ def _maker(host: Host, base: str) -> Job:
     job = Job.objects.filter(uuid=uuid, op__in=orders.RECIPE_OPS).first() if uuid else None
     if job is None:
         raise Problem(
-            f"The panel does not know what base {base} was made of.",
-            hint="Build a machine of the same recipe anew instead.",
+            f"The panel does not know what base image {base} was built from.",
+            hint="Build a machine of the same recipe again instead.",
         )
     return job
 
@@ -58,7 +58,7 @@ def _place(job: Job, by: User, key: UUID | None) -> Job:
     """Build the base of what this job built, with the same needs of the first boot. Raises NotAllowed, Problem."""
     order = orders.from_wire(job.order)
     if not isinstance(order, orders.Build | orders.BuildBase) or not is_based(order):
-        raise Problem("That job made nothing that has a base.")
+        raise Problem("That job built nothing that has a base image.")
     boot = order.first_boot
     kept = FirstBoot(locale=boot.locale, timezone=boot.timezone, user=boot.user)
     anew = orders.BuildBase(recipe=order.recipe, first_boot=kept)
@@ -94,4 +94,4 @@ def _base(host: Host, name: str) -> base_images.Base:
     for base in base_images.of_host(host.name, host.facts.get("bases")):
         if base.id == name:
             return base
-    raise Http404(f"{host.name} has no base {name[:20]}.")
+    raise Http404(f"{host.name} has no base image {name[:20]}.")

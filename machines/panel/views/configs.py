@@ -55,7 +55,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> Ht
         return responses.refused(request, problem, back=back, status=403 if isinstance(problem, NotAllowed) else 409)
     if data.get("then") == "review":
         return redirect(_address(machine, "config-review"))
-    return responses.done(request, "Draft saved. Nothing has changed on the host yet.", back=back)
+    return responses.done(request, "Draft saved. Nothing has been changed on the host yet.", back=back)
 
 
 def _form(
@@ -146,7 +146,7 @@ def clean(request: PanelRequest, host: str, name: str) -> HttpResponse:
         drafts.save_texts(machine, texts, by=request.user, seen=request.POST.get("seen", ""))
     except Problem as problem:
         return responses.refused(request, problem, back=back)
-    return responses.done(request, "Taken out of the draft. Nothing has changed on the host yet.", back=back)
+    return responses.done(request, "Removed from the draft. Nothing has been changed on the host yet.", back=back)
 
 
 @require_POST
@@ -186,9 +186,9 @@ def rebase(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 
 REBASED = {
-    apply_errors.RebaseMode.MERGE: "The draft is now what the host has, with your changes in it.",
-    apply_errors.RebaseMode.OURS: "Applying the draft will replace what the host has.",
-    apply_errors.RebaseMode.THEIRS: "The draft is now what the host has.",
+    apply_errors.RebaseMode.MERGE: "The draft now has the host's changes and yours.",
+    apply_errors.RebaseMode.OURS: "Applying the draft will overwrite the changes on the host.",
+    apply_errors.RebaseMode.THEIRS: "The draft is now the same as the files on the host.",
 }
 
 

@@ -80,7 +80,7 @@ def _fix(name: str, what: str) -> orders.Fix:
     """Raises Http404 for a word that is none."""
     word = next((fix for fix in FIXES if fix == what), None)
     if word is None:
-        raise Http404("Nothing of that name can be fixed.")
+        raise Http404("There is no such fix.")
     return orders.Fix(name=name, what=word)
 
 

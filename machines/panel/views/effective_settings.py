@@ -49,7 +49,7 @@ def adopt(request: PanelRequest, host: str, name: str) -> HttpResponse:
         revision = drift.adopt(machine, by=request.user, seen=request.POST.get("seen", ""))
     except Problem as problem:
         return responses.refused(request, problem, back=_back(host, name))
-    said = f"What {host} has is revision {revision.number} now. Nothing was changed there."
+    said = f"The files on {host} are now revision {revision.number}. Nothing was changed there."
     return responses.done(request, said, back=_back(host, name))
 
 
@@ -78,7 +78,7 @@ def ignore(request: PanelRequest, host: str, name: str) -> HttpResponse:
         drift.ignore(machine, by=request.user, seen=request.POST.get("seen", ""))
     except Problem as problem:
         return responses.refused(request, problem, back=_back(host, name))
-    said = "Left as it is. It is said again when a file changes once more."
+    said = "Ignored. You will be told again when a file changes."
     return responses.done(request, said, back=_back(host, name))
 
 

@@ -24,7 +24,7 @@ from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest, needs
 
 EVENTS_SHOWN = 20
-UNREAD = "It has not said for some time how its machines are. systemctl status nspawnpanel-host says more on it."
+UNREAD = "It has not reported the state of its machines for some time. Run on it: systemctl status nspawnpanel-host"
 RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are shown in red
 
 
@@ -120,7 +120,7 @@ def release(request: PanelRequest, host: str) -> HttpResponse:
     found = get_object_or_404(Host, name=host)
     if quarantine.release(found, by=request.user):
         dispatch.wake()
-        messages.success(request, f"{found.name} is released. Its worker connects again by itself within seconds.")
+        messages.success(request, f"{found.name} released. Its worker reconnects by itself within seconds.")
     return redirect(machine_rows.host_url(found.name))
 
 

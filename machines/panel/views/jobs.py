@@ -123,7 +123,7 @@ def follow_log(request: PanelRequest, pk: int) -> HttpResponseBase:
     job = access.job(request, pk)
     lease = log_stream.Lease.take(request.user.pk)
     if lease is None:
-        said = f"You have {log_stream.PER_USER} logs open already; close one, or look again in a minute."
+        said = f"You already have {log_stream.PER_USER} logs open; close one, or try again in a minute."
         return HttpResponse(said, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "60"})
     line = _line(request.headers.get("Last-Event-ID") or request.GET.get("after", ""))
     events = log_stream.follow(job.pk, line, session_key=request.session.session_key, lease=lease)
@@ -200,7 +200,7 @@ def cancel(request: PanelRequest, pk: int) -> HttpResponse:
         )
         return responses.refused(request, Problem(f"Job {pk} {already}."), back=back)
     if job.is_final:
-        return responses.done(request, f"Job {pk} is withdrawn. {job_labels.withdrawal(job, job.host.name)}", back=back)
+        return responses.done(request, f"Job {pk} withdrawn. {job_labels.withdrawal(job, job.host.name)}", back=back)
     return responses.redirect_to(request, back)  # where it says that it is being cancelled
 
 

@@ -39,13 +39,13 @@ def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
     if request.htmx:
         context = limit_test_page.context(request, machine_page.load(host, name))
         fragment = render(request, "proofs/_proof.html", context)
-    return responses.placed(request, job, f"Proving the limits of {machine.name}.", back=back, fragment=fragment)
+    return responses.placed(request, job, f"Testing the limits of {machine.name}.", back=back, fragment=fragment)
 
 
 def _place(request: PanelRequest, machine: Machine, key: UUID | None) -> Job:
     """A load is for now, not for when a host comes back. Raises Problem."""
     if machine.host.is_silent:
-        raise Problem(f"{machine.host.name} is silent.", hint="Prove the limits when it is back.")
+        raise Problem(f"{machine.host.name} is not responding.", hint="Test the limits when it is back.")
     if not machine.shown_state.runs:
-        raise Problem(f"{machine.name} is not running.", hint="Start it, then prove its limits.")
+        raise Problem(f"{machine.name} is not running.", hint="Start it, then test its limits.")
     return dispatch.place(orders.LimitTest(name=machine.name), on=machine.host, by=request.user, key=key)

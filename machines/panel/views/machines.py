@@ -176,7 +176,7 @@ def confirm(request: PanelRequest, host: str, name: str, op: str) -> HttpRespons
     machine = access.machine(request, host, name)
     action = ACTIONS.get(op)
     if action is None or not action.asks:
-        raise Http404(f"Nothing is asked before “{op}”.")
+        raise Http404(f"“{op}” needs no confirmation.")
     if spoken := actions.SPOKEN.get(op):
         action = spoken(machine)
     context = {
@@ -226,10 +226,10 @@ def forget(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """Drop a machine from the list whose image is gone from its host. Nothing is ordered."""
     machine = access.machine(request, host, name)
     if machine.state != MachineState.MISSING:
-        problem = Problem(f"{name} is still there on {host}.", hint="Remove it instead.")
+        problem = Problem(f"{name} still exists on {host}.", hint="Remove it instead.")
         return responses.refused(request, problem, back=machine_rows.machine_url(host, name))
     holder = Job.objects.on(machine.host, name).unfinished().first()
     if holder:
         return responses.refused(request, Busy(holder), back=machine_rows.machine_url(host, name))
     machine.hide()
-    return responses.done(request, f"{name} is forgotten.", back="machine-index")
+    return responses.done(request, f"{name} forgotten.", back="machine-index")

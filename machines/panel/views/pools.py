@@ -22,7 +22,7 @@ def new(request: PanelRequest, host: str) -> HttpResponse:
     """Say what it means, ask how large, then order it."""
     found = access.host(request, host)
     if not pools.is_offered(found, request.user):
-        raise Http404(f"The images of {host} do not lie on a plain file system.")
+        raise Http404(f"The images of {host} are not on a plain file system.")
     room = pools.room(found)
     form = PoolForm(request.POST or None, room=room)
     if request.method == "POST" and form.is_valid():

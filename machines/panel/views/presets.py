@@ -52,7 +52,7 @@ def add_starter(request: PanelRequest) -> HttpResponse:
     name, description, settings = presets.STARTERS[word]
     values = {"description": description, "settings": settings, "author_name": request.user.username}
     preset, is_new = Preset.objects.get_or_create(name=name, defaults=values)
-    said = f"{name} is there. Change it as you like; no machine has it yet." if is_new else f"{name} was there already."
+    said = f"{name} added. Edit it as you like; no machine uses it yet." if is_new else f"{name} already exists."
     return responses.done(request, said, back=reverse("preset-detail", args=[preset.pk]))
 
 
@@ -89,9 +89,9 @@ def _edit(request: PanelRequest, preset: Preset) -> HttpResponse:
     except BadValue as problem:
         return _editor(request, preset, form, rows, problem=problem, status=422)
     except IntegrityError:
-        form.add_error("name", "There is a preset of this name.")
+        form.add_error("name", "A preset with this name already exists.")
         return _editor(request, preset, form, rows, status=422)
-    said = "Preset saved. Machines that have it stay as they are until it is rolled out."
+    said = "Preset saved. Machines that use it stay unchanged until it is rolled out."
     return responses.done(request, said, back=reverse("preset-detail", args=[preset.pk]))
 
 
@@ -127,7 +127,7 @@ def remove(request: PanelRequest, pk: int) -> HttpResponse:
     machines = list(preset.uses.values_list("machine", flat=True))
     preset.delete()
     presets.update_notes(machines)
-    said = f"Preset {preset.name} is removed. Machines keep the settings they have."
+    said = f"Preset {preset.name} removed. Machines keep their settings."
     return responses.done(request, said, back=reverse("preset-index"))
 
 
@@ -213,7 +213,7 @@ def _counts(members: list[GroupMember]) -> list[tuple[int, str]]:
         "done": sum(m.has_succeeded for m in members),
         "failed": sum(m.has_failed and m.state != GroupMember.State.SKIPPED for m in members),
         "not tried": sum(m.state == GroupMember.State.SKIPPED for m in members),
-        "under way": sum(m.state == GroupMember.State.PLACED and not m.has_ended for m in members),
+        "in progress": sum(m.state == GroupMember.State.PLACED and not m.has_ended for m in members),
         "waiting": sum(m.state == GroupMember.State.WAITING for m in members),
     }
     return [(number, word) for word, number in kinds.items() if number]

@@ -57,7 +57,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None, now: 
     if then == "review":
         return redirect("config-review", machine.host.name, machine.name)
     back = reverse(NEXT.get(then, "config-raw"), args=[machine.host.name, machine.name])
-    return responses.done(request, "Draft saved. Nothing has changed on the host yet.", back=back)
+    return responses.done(request, "Draft saved. Nothing has been changed on the host yet.", back=back)
 
 
 def _page(

@@ -55,7 +55,7 @@ def _row(recipe: Recipe, runs: list[recipe_runs.Run], known: list[base_images.Ba
     there = [base for base in known if base.key == key or (base.uuid and base.uuid in mine)]
     return {
         "recipe": recipe,
-        "title": title_of(content) if content else "cannot be read by this panel",
+        "title": title_of(content) if content else "cannot be read by this version of the panel",
         "summary": recipe_runs.summary(runs),
         "bases": there,
         "has_base": bool(content and content.kind in WITH_BASE),
@@ -82,7 +82,7 @@ def add_starter(request: PanelRequest) -> HttpResponse:
         saved_recipes.create(name, says, content, by=request.user, reason="starter recipe")
     except BadValue as problem:
         return responses.refused(request, problem, back=reverse("recipe-index"))
-    return responses.done(request, f"{name} is there. Change it as you like.", back=reverse("recipe-index"))
+    return responses.done(request, f"{name} added. Edit it as you like.", back=reverse("recipe-index"))
 
 
 # --- the editor
@@ -114,7 +114,7 @@ def new(request: PanelRequest) -> HttpResponse:
     except BadValue as problem:
         names.add_error("name", problem.message)
         return _editor(request, names, form, status=422)
-    return responses.done(request, f"Recipe {recipe.name} is saved.", back=reverse("recipe-detail", args=[recipe.pk]))
+    return responses.done(request, f"Recipe {recipe.name} saved.", back=reverse("recipe-detail", args=[recipe.pk]))
 
 
 def _blank(system: str) -> SourceForm[Any]:
@@ -169,7 +169,7 @@ def _save(
     except Problem as problem:
         recipe.refresh_from_db()
         return _editor(request, names, form, recipe, status=409, problem=problem)
-    said = f"Version {recipe.current.number} of {given['name']} is saved." if is_new and recipe.current else "Saved."
+    said = f"Version {recipe.current.number} of {given['name']} saved." if is_new and recipe.current else "Saved."
     return responses.done(request, said, back=reverse("recipe-detail", args=[recipe.pk]))
 
 
@@ -277,14 +277,14 @@ def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     content, back = saved_recipes.content_of(old), reverse("recipe-detail", args=[pk])
     if content is None:
         return responses.refused(
-            request, Problem(f"Version {number} cannot be read by this panel any more."), back=back
+            request, Problem(f"Version {number} can no longer be read by this version of the panel."), back=back
         )
     seen = recipe.current.number if recipe.current else 0
     try:
         is_new = saved_recipes.change(recipe, content, by=request.user, seen=seen, reason=f"version {number} restored")
     except Problem as problem:
         return responses.refused(request, problem, back=back)
-    said = f"Version {seen + 1} says what version {number} said." if is_new else f"Version {seen} says that already."
+    said = f"Version {seen + 1} is the same as version {number}." if is_new else f"Version {seen} is already the same."
     return responses.done(request, said, back=back)
 
 
@@ -294,7 +294,7 @@ def archive(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
     saved_recipes.set_archived(recipe, archived=True)
     return responses.done(
-        request, f"{recipe.name} is put away; its runs and versions stay.", back=reverse("recipe-index")
+        request, f"{recipe.name} archived; its builds and versions are kept.", back=reverse("recipe-index")
     )
 
 
@@ -303,7 +303,7 @@ def archive(request: PanelRequest, pk: int) -> HttpResponse:
 def unarchive(request: PanelRequest, pk: int) -> HttpResponse:
     recipe = _recipe(pk)
     saved_recipes.set_archived(recipe, archived=False)
-    return responses.done(request, f"{recipe.name} is back.", back=reverse("recipe-detail", args=[pk]))
+    return responses.done(request, f"{recipe.name} restored.", back=reverse("recipe-detail", args=[pk]))
 
 
 @require_POST
@@ -315,7 +315,7 @@ def build_base(request: PanelRequest, pk: int) -> HttpResponse:
     host = Host.objects.filter(name=request.POST.get("host", "").replace("\0", "")).first()
     content = saved_recipes.content_of(recipe.current)
     if host is None or content is None or content.kind not in WITH_BASE:
-        said = "Choose a host." if host is None else "A recipe of this kind has no base."
+        said = "Choose a host." if host is None else "A recipe of this type has no base image."
         return responses.refused(request, Problem(said), back=back)
     order = orders.BuildBase(recipe=content, first_boot=FirstBoot())
     try:

@@ -34,8 +34,10 @@ def confirm(request: PanelRequest) -> HttpResponse:
         return responses.refused(request, problem, back=back, status=403)
     except Problem as problem:
         return responses.refused(request, problem, back=back)
-    orders = f"{withdrawn} waiting order{'' if withdrawn == 1 else 's'} withdrawn" if withdrawn else "nothing withdrawn"
-    return responses.done(request, f"Confirmed, {orders}. Orders are sent again.", back=reverse("job-index"))
+    orders = (
+        f"{withdrawn} waiting request{'' if withdrawn == 1 else 's'} withdrawn" if withdrawn else "no request withdrawn"
+    )
+    return responses.done(request, f"Confirmed, {orders}. Requests are sent again.", back=reverse("job-index"))
 
 
 def _numbers(request: PanelRequest, name: str) -> set[int]:

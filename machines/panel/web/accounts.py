@@ -45,7 +45,7 @@ class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is un
 class SignInForm(LoginForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["login"].label = "User name"
+        self.fields["login"].label = "Username"
         self.fields["login"].widget.attrs = {"autocomplete": "username", "autocapitalize": "off", "autofocus": True}
         _plain(self.fields["password"], "Password")
 
@@ -54,12 +54,14 @@ class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name, label in (
-            ("oldpassword", "Present password"),
+            ("oldpassword", "Current password"),
             ("password1", "New password"),
-            ("password2", "New password again"),
+            ("password2", "Repeat new password"),
         ):
             _plain(self.fields[name], label)
-        self.fields["password1"].help_text = "At least 10 characters, not a common one, not like your name."
+        self.fields[
+            "password1"
+        ].help_text = "At least 10 characters; not a common password and not similar to your username."
 
     def clean_oldpassword(self) -> str:
         booked = _book(context.request, self.user.username)

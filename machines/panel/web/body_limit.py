@@ -26,7 +26,7 @@ def small(application: Application) -> Application:
             await application(scope, receive, send)
             return
         if _announced(scope) > MOST:
-            await _refuse(send, 413, f"A request has at most {MOST} bytes.")
+            await _refuse(send, 413, f"A request can have at most {MOST} bytes.")
             return
         taken = 0
 

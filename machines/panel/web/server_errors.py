@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # SQLite's words, and the system's that PostgreSQL repeats
 WORDS = ("database or disk is full", "No space left on device", "Disk quota exceeded")
-SENTENCE = "The panel's disk is full, so nothing of this was kept."
-HINT = "Free some space or inodes on the panel's host (df -h, df -i), then do it again."
+SENTENCE = "The panel's disk is full, so nothing was saved."
+HINT = "Free some space or inodes on the panel's host (df -h, df -i), then try again."
 STATUS = 507  # Insufficient Storage
 LOCKED = ("database is locked", "database table is locked")  # SQLite's words
 LOCKED_STATES = {"55P03", "40P01"}  # PostgreSQL's: a lock that could not be had in time, two that wait for each other
-BUSY = "The panel is busy: other changes kept the database for too long, so nothing of this was done."
-AGAIN = "Send it once more; what you typed is still there, passwords aside."
-CROWDED = "The panel is busy: too many requests came at once, so nothing of this was done."
+BUSY = "The panel is busy: the database was locked by other changes for too long, so nothing was done."
+AGAIN = "Try again; what you typed is still there, except for passwords."
+CROWDED = "The panel is busy: too many requests at once, so nothing was done."
 BUSY_STATUS = 503
 
 

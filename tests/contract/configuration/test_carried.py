@@ -42,7 +42,7 @@ def test_a_clone_has_what_the_original_has_but_for_what_only_one_can_have():
         "Hostname=web", "PrivateUsers=524288:65536", "MachineID=0123456789abcdef0123456789abcdef",
         "Port=tcp:8080:80", "Port=tcp:8443:443", "Overlay=/srv/base:/srv/top:/data",
     ]  # fmt: skip
-    assert [(r.line, r.why) for r in remarks if not r.left_out] == [("Bind=/srv/data", "web writes there too")]
+    assert [(r.line, r.why) for r in remarks if not r.left_out] == [("Bind=/srv/data", "web also writes there")]
 
 
 @pytest.mark.parametrize("users", ["pick", "yes", "1", "0", "no", "identity"])

@@ -68,6 +68,6 @@ def test_a_number_in_a_url_is_known_before_anything_is_asked(url: str, number: s
 
 def test_the_refusal_says_what_leads_there_and_what_would_allow_it() -> None:
     problem = egress_rules.refusal("in.example", ip_address("::ffff:10.0.0.1"), is_own=True, via="a.example")
-    assert "a.example redirects to in.example, which leads to 10.0.0.1, the host itself" in problem.message
+    assert "a.example redirects to in.example, which resolves to 10.0.0.1, the host itself" in problem.message
     assert "add “10.0.0.1” to the rule “pull_addresses”" in problem.hint
     assert "10.0.0.1 is a private address" in egress_rules.refusal("10.0.0.1", ip_address("10.0.0.1")).message

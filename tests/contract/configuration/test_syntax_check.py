@@ -20,10 +20,10 @@ def said(text: str, before: str = "") -> list[tuple[int, bool, str]]:
         ("[Exec]\n\n# note\nPrivateUsers=piick\n", 4, "Give pick"),
         ("[Exec]\nThis is garbage\n", 2, "neither a setting"),
         ("[Files\nReadOnly=yes\n", 1, "neither a setting"),
-        ("[Bogus]\nBoot=yes\n", 1, "is not a section"),
-        ("Boot=yes\n", 1, "before any section"),
-        ("[Exec]\nEnvironment=A=b\\\nBoot=no\n", 2, "swallows the next line"),
-        ("[Exec]\nBoot=yes\n[Files]\n[Exec]\nBoot=no\n", 5, "something else in line 2"),
+        ("[Bogus]\nBoot=yes\n", 1, "is not a known section"),
+        ("Boot=yes\n", 1, "outside any section"),
+        ("[Exec]\nEnvironment=A=b\\\nBoot=no\n", 2, "joins this line with the next"),
+        ("[Exec]\nBoot=yes\n[Files]\n[Exec]\nBoot=no\n", 5, "has another value in line 2"),
         ("[Exec]\r\nBoot=perhaps\r\n", 2, "not yes or no"),
     ],
 )
@@ -43,7 +43,7 @@ def test_what_is_not_known_is_told_and_kept():
 
 
 def test_the_same_said_twice_is_only_told():
-    assert said("[Exec]\nBoot=yes\nBoot=true\n") == [(3, False, "Boot= says the same as line 2.")]
+    assert said("[Exec]\nBoot=yes\nBoot=true\n") == [(3, False, "Boot= repeats line 2.")]
 
 
 def test_a_drop_in_knows_its_own_sections():

@@ -21,15 +21,16 @@ def findings(text: str, dropin: str = "", facts: Facts = ALPHA) -> list[Finding]
 
 
 REFUSED = [
-    ("[Network]\nPrivate=no\nVirtualEthernet=yes\n", "Network.Private", "Private=no is void beside VirtualEthernet="),
-    ("[Network]\nPrivate=no\nZone=a\n", "Network.Private", "Private=no is void beside Zone="),
-    ("[Network]\nPrivate=no\nMACVLAN=eth0\n", "Network.Private", "Private=no is void beside MACVLAN="),
-    ("[Network]\nVirtualEthernet=no\nZone=a\n", "Network.VirtualEthernet", "VirtualEthernet=no is void beside Zone="),
-    (f"{VETH}Zone=a\nBridge=br0\n", "Network.Zone", "exclude each other"),
-    ("[Network]\nPrivate=no\nVirtualEthernet=no\nPort=80\n", "Network.Port", "uses the host's own"),
-    ("[Network]\nPrivate=yes\nVirtualEthernet=no\nPort=80\n", "Network.Port", "no cable"),
+    ("[Network]\nPrivate=no\nVirtualEthernet=yes\n", "Network.Private", "no has no effect beside VirtualEthernet="),
+    ("[Network]\nPrivate=no\nZone=a\n", "Network.Private", "Private=no has no effect beside Zone="),
+    ("[Network]\nPrivate=no\nMACVLAN=eth0\n", "Network.Private", "Private=no has no effect beside MACVLAN="),
+    ("[Network]\nVirtualEthernet=no\nZone=a\n", "Network.VirtualEthernet", "VirtualEthernet=no has no effect "
+    "beside Zone"),
+    (f"{VETH}Zone=a\nBridge=br0\n", "Network.Zone", "are mutually exclusive"),
+    ("[Network]\nPrivate=no\nVirtualEthernet=no\nPort=80\n", "Network.Port", "uses the host's ports"),
+    ("[Network]\nPrivate=yes\nVirtualEthernet=no\nPort=80\n", "Network.Port", "no veth link"),
     (f"{VETH}Port=80\nPort=80:8080\n", "Network.Port", "forwarded twice"),
-    (f"{VETH}Port=8080:80\n", "Network.Port", "Port 8080/tcp of alpha is taken by db"),
+    (f"{VETH}Port=8080:80\n", "Network.Port", "Port 8080/tcp of alpha is already used by db"),
     (f"{VETH}Bridge=br7\n", "Network.Bridge", "no bridge named br7 on alpha"),
     (f"{VETH}Bridge=averyverylongname\n", "Network.Bridge", "at most 15"),
     (f"{VETH}Zone=averyverylong\n", "Network.Zone", "at most 12"),
@@ -57,12 +58,12 @@ def test_it_refuses_naming_the_setting(text, setting, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[Network]\nZone=a\nZone=b\n", "stands there 2 times; systemd takes the last one, b"),
-        ("[Network]\nMACVLAN=eth0\n", "no cable to its host"),
+        ("[Network]\nZone=a\nZone=b\n", "is set 2 times; systemd uses the last one, b"),
+        ("[Network]\nMACVLAN=eth0\n", "no veth link to its host"),
         ("[Exec]\nPrivateUsers=pick\n", "rewrites the owner of every file"),
-        ("[Network]\nPrivate=yes\n", "nothing but its loopback"),
-        ("[Files]\nBind=/home/ada\n", "outside what alpha's policy lets machines have: /srv"),
-        ("[Files]\nBind=/usr/share/x\n", "outside what alpha's policy"),
+        ("[Network]\nPrivate=yes\n", "the machine has only its loopback"),
+        ("[Files]\nBind=/home/ada\n", "outside the paths that the policy of alpha allows: /srv"),
+        ("[Files]\nBind=/usr/share/x\n", "outside the paths that the policy of alpha allows"),
     ],
 )
 def test_it_warns(text, words):
@@ -128,9 +129,9 @@ def under(options: str, text: str) -> list[Finding]:
 @pytest.mark.parametrize(
     ("options", "text", "words"),
     [
-        ("--boot --settings=no", "[Exec]\nHostname=x\n", "with --settings=no: nothing of this file will act"),
-        ("--boot --bind=/srv/x", "[Files]\nBind=/srv/y\n", "Bind= will not act: the machine's unit says --bind=/srv/x"),
-        ("--boot --network-zone=a", "[Network]\nBridge=br0\n", "Bridge= will not act"),
+        ("--boot --settings=no", "[Exec]\nHostname=x\n", "with --settings=no: this file has no effect"),
+        ("--boot --bind=/srv/x", "[Files]\nBind=/srv/y\n", "Bind= has no effect: the machine's unit has --bind=/srv/x"),
+        ("--boot --network-zone=a", "[Network]\nBridge=br0\n", "Bridge= has no effect"),
     ],
 )
 def test_what_the_unit_keeps_from_acting_is_said_beforehand(options, text, words):
@@ -142,9 +143,9 @@ def test_what_the_unit_keeps_from_acting_is_said_beforehand(options, text, words
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--boot --settings=override", "uses the host's own"),  # nothing says that it has a network of its own
-        ("--boot --settings=override --private-network", "no cable"),
-        ("--boot --settings=override --network-macvlan=eth0", "no cable"),
+        ("--boot --settings=override", "uses the host's ports"),  # nothing says that it has a network of its own
+        ("--boot --settings=override --private-network", "no veth link"),
+        ("--boot --settings=override --network-macvlan=eth0", "no veth link"),
     ],
 )
 def test_a_port_is_judged_by_the_network_that_the_unit_gives(options, words):

@@ -362,7 +362,7 @@ def test_what_is_no_list_in_the_queue_s_place_is_said_and_outlived(queue, comman
 
 
 def is_told_of_junk(report) -> bool:
-    return report.kind == "refused" and "none of the panel's" in report.message
+    return report.kind == "refused" and "not from the panel" in report.message
 
 
 def test_what_is_thrown_away_is_counted_and_told_within_bounds(queue):

@@ -65,7 +65,7 @@ def test_no_secret_is_in_it():
         (Stopped("Enough."), "cancelled", "Enough."),
         (TookTooLong("Too long."), "timed_out", "Too long."),
         (OSError(5, "Input/output error"), "failed", "Input/output error"),
-        (ZeroDivisionError("canary"), "failed", "Something unexpected"),
+        (ZeroDivisionError("canary"), "failed", "Internal error on the host"),
     ],
 )
 def test_whatever_is_raised_in_a_job_the_panel_is_told(error, state, words):

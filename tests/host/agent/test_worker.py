@@ -122,7 +122,7 @@ def test_keys_are_made_once_and_are_root_s_alone(tmp_path):
     assert len(line(first).split(":")) == 3
     assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "keys").iterdir())
     (tmp_path / "keys/sign").chmod(0o644)
-    with pytest.raises(Misconfigured, match="Others may read"):
+    with pytest.raises(Misconfigured, match="is readable by others"):
         keys.load(tmp_path / "keys")
 
 
@@ -215,10 +215,10 @@ def test_a_worker_whose_disk_is_full_says_so_past_its_ledger(paths):
     reporter = SimpleNamespace(send_passing=full, send_unspooled=told.append)
     worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True, heard=reports.Heard))
     assert told[0].trouble["spool"] == (
-        f"The worker cannot write to {paths.state}: database or disk is full. It takes no orders until it can."
+        f"The worker cannot write to {paths.state}: database or disk is full. It accepts no requests until it can."
     )
     reporter.send_passing = lambda _report: True
     worker.beat(host, reporter, SimpleNamespace(is_short=lambda: True, heard=reports.Heard))
-    assert host.trouble.told()["spool"].startswith("There is hardly any space left")
+    assert host.trouble.told()["spool"].startswith("There is almost no space left")
     worker.beat(host, reporter, SimpleNamespace(is_short=lambda: False, heard=reports.Heard))
     assert host.trouble.told() == {}

@@ -87,7 +87,7 @@ def test_what_it_may_not_be_asked_is_left_out(tmp_path):
         OK + answer(2, "u", 7) + answer(3, "u", 2**32 - 1),
         OK + b"l\4\1\1\0\0\0\0\1\0\0\0\0\0\0\0" * 100_000,
     ],
-    ids=["nothing", "not let in", "no line", "endless", "other order", "half", "other types", "flood"],
+    ids=["nothing", "access denied", "no line", "endless", "other order", "half", "other types", "flood"],
 )
 def test_whatever_else_it_says_is_nothing_known(tmp_path, talk):
     assert says(tmp_path, lambda line: line.sendall(talk)).state == ""

@@ -483,7 +483,7 @@ def test_a_host_whose_control_groups_or_version_cannot_be_read_has_unknowns(monk
     monkeypatch.setattr(checks, "OF_HOST", (host_checks.control_groups, host_checks.systemd))
     found = diagnose.look(None, SimpleNamespace(check_stop=lambda: None), "")
     assert [findings.level(each) for each in found] == [findings.Level.UNKNOWN] * 2
-    assert "systemctl does not say its version." in findings.means(found[1])
+    assert "systemctl does not report its version." in findings.means(found[1])
 
 
 # --- what a machine is started with

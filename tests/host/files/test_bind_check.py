@@ -66,7 +66,7 @@ def test_a_link_out_of_the_allowed_folders_is_refused_and_an_administrators_own_
     bend(srv / "data", tmp_path / "elsewhere")
     why = said(paths, srv, line)
     assert f"it leads to {tmp_path}/elsewhere" in why
-    assert why.endswith(f"It led to {srv}/data when it was written down.")
+    assert why.endswith(f"It pointed to {srv}/data when it was written down.")
     assert said(paths, srv, f"Bind={tmp_path}/elsewhere:/data") == ""
 
 
@@ -149,7 +149,7 @@ def test_a_worker_whose_modules_are_gone_keeps_no_machine_down(tmp_path):
     (here / "bind_check.py").write_bytes(bind_dropin.CHECK.read_bytes())
     ran = check_by_itself(tmp_path)
     assert (ran.returncode, ran.stdout) == (0, "")
-    assert ran.stderr.startswith("The binds of web are not judged: ")
+    assert ran.stderr.startswith("The binds of web are not checked: ")
     assert len(ran.stderr.splitlines()) == 1
 
 
@@ -157,7 +157,7 @@ def test_settings_that_cannot_be_read_are_no_approval(paths, monkeypatch, capsys
     (paths.nspawn / "web.nspawn").mkdir()
     monkeypatch.setattr(bind_check, "Paths", lambda **_: paths)
     assert bind_check.main("web") == 1
-    assert "cannot be judged" in capsys.readouterr().err
+    assert "cannot be checked" in capsys.readouterr().err
 
 
 def test_a_broken_policy_leaves_what_is_never_allowed(paths, srv, monkeypatch, capsys):
@@ -282,7 +282,7 @@ def test_the_doctor_finds_binds_made_by_hand(paths, srv, examined):
         (paths.machines / name).mkdir()
         (paths.nspawn / f"{name}.nspawn").write_text(text)
     (found,) = examined()
-    assert (level(found), title(found)) == (Level.PROBLEM, "db: Bind=/etc:/x gives the host away")
+    assert (level(found), title(found)) == (Level.PROBLEM, "db: Bind=/etc:/x exposes the host")
     assert "configuration that root's programs read" in means(found)
 
 

@@ -55,7 +55,7 @@ def test_nothing_there_is_nothing_to_decide(paths):
 
 def test_what_nobody_has_seen_is_told_and_refused(paths, there):
     for order in (build(), build("replace"), build("keep", there[:1])):
-        with pytest.raises(NameHasFiles, match=r"/web\.nspawn is there already, and 1 more") as caught:
+        with pytest.raises(NameHasFiles, match=r"/web\.nspawn already exists, and 1 more") as caught:
             name_files.look(paths, order)
         told = [Leftover.model_validate(file) for file in caught.value.result["leftovers"]]
         assert [(file.path, file.kind, file.ours) for file in told] == [
@@ -79,7 +79,7 @@ def test_what_is_replaced_goes_with_copies_and_comes_back_when_the_build_fails(p
     assert name_files.to_replace(paths, order, there) == Files()
     name_files.settle(host, task, order, there)
     assert belongings.of(paths, WEB) == []
-    assert said[0] == f"Removing {paths.nspawn_file(WEB)}, which was there before"
+    assert said[0] == f"Removing {paths.nspawn_file(WEB)}, which already existed"
     task.stop.set()  # somebody has cancelled it, and systemd is told all the same
     name_files.put_back(paths, order, task)
     assert belongings.of(paths, WEB) == there

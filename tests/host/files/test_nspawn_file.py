@@ -53,7 +53,7 @@ def test_a_link_in_the_place_of_the_file_is_never_replaced(paths, tmp_path, foll
     if follow:
         Prepared(paths, "web", Files("x\n", ""), before, follow=True).put()
     else:
-        with pytest.raises(Problem, match=f"is a link to {managed}") as caught:
+        with pytest.raises(Problem, match=f"is a symlink to {managed}") as caught:
             Prepared(paths, "web", Files("x\n", ""), before)
         assert caught.value.code == "file-is-link"
     assert managed.read_text() == ("x\n" if follow else "theirs\n")
@@ -71,7 +71,7 @@ def test_a_link_on_whose_way_others_can_write_is_not_written_through(paths, tmp_
     (tmp_path / "link/web").symlink_to(managed)
     paths.nspawn_file("web").symlink_to(tmp_path / "link/web")
     os.chown(tmp_path / open_one, 65534, 65534)
-    with pytest.raises(Problem, match=f"others than root can write to {tmp_path}/{open_one}"):
+    with pytest.raises(Problem, match=f"users other than root can write to {tmp_path}/{open_one}"):
         Prepared(paths, "web", Files("x\n", ""), Files("theirs\n", ""), follow=True)
     assert managed.read_text() == "theirs\n"
 
@@ -87,7 +87,7 @@ def test_a_link_that_switches_settings_off_or_leads_nowhere_is_not_written_throu
 def test_a_file_somebody_writes_while_ours_lies_ready_is_left_alone(paths):
     prepared = Prepared(paths, "web", Files("ours\n", ""), Files())
     paths.nspawn_file("web").write_text("theirs\n")
-    with pytest.raises(Problem, match="changed by somebody"):
+    with pytest.raises(Problem, match="has just been changed by someone else"):
         prepared.put()
     prepared.drop()
     assert paths.nspawn_file("web").read_text() == "theirs\n"

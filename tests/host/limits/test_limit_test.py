@@ -225,7 +225,7 @@ def test_it_fills_as_much_memory_as_it_was_told():
     ("trial", "words"),
     [(Trial(key="CPUQuota", verdict="holds", asked=20, measured=19.8), "CPUQuota: asked 20 %, measured 19.8 %: holds"),
      (Trial(key="MemoryMax", verdict="none"), "MemoryMax: no such limit"),
-     (Trial(key="MemoryMax", verdict="refused", why="too-near", asked=MIB), "MemoryMax: not tried (too-near)")],
+     (Trial(key="MemoryMax", verdict="refused", why="too-near", asked=MIB), "MemoryMax: not tested (too-near)")],
 )  # fmt: skip
 def test_the_log_says_it_in_a_line(trial, words):
     assert limit_test.in_words(trial) == words

@@ -52,7 +52,7 @@ def test_a_port_leads_to_one_machine(paths, quiet):
     (paths.machines / "db").mkdir()
     paths.nspawn_file("db").write_text("[Network]\nPort=tcp:8080:80\n")
     text = "[Network]\nPrivate=yes\nVirtualEthernet=yes\nPort=8080:81\n"
-    with pytest.raises(Problem, match="is taken by db"):
+    with pytest.raises(Problem, match="is already used by db"):
         check(paths, text)
     (paths.machines / "db").rmdir()
     check(paths, text)
@@ -79,7 +79,7 @@ def test_a_port_counts_wherever_its_machine_is_configured(paths, quiet, folder, 
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("[Network]\nPort=tcp:8080:80\n")
     line = command_line.parse(["systemd-nspawn", *(runs or command_line.STOCK)])
-    with pytest.raises(Problem, match="is taken by db"):
+    with pytest.raises(Problem, match="is already used by db"):
         lint.check(paths, Policy(), "web", Files(PORT), Files(), unit_runs=lambda _: line)
 
 
@@ -121,7 +121,7 @@ def test_any_word_of_the_parser_is_a_refusal_in_its_own_words(paths, programs):
 
 def test_a_parser_that_does_not_run_approves_nothing(paths, programs):
     programs.says("systemd-nspawn", status=0)
-    with pytest.raises(Problem, match="did not say"):
+    with pytest.raises(Problem, match="did not report"):
         check(paths, "[Exec]\nHostname=silence\n")
     (programs.folder / "systemd-nspawn").unlink()
     (programs.folder / "systemd-nspawn").write_text("#!/bin/sh\nkill -9 $$\n")

@@ -219,7 +219,7 @@ def test_of_two_images_of_one_name_the_one_that_counts_goes(host, paths, web):
     said = []
     assert remove.remove(host, task(said)) == {"removed": True}
     assert os.listdir(paths.machines) == ["web.raw"]
-    assert f"{paths.raw_image(WEB)} has the same name and counts from now on." in said
+    assert f"{paths.raw_image(WEB)} has the same name and is used from now on." in said
 
 
 def test_images_elsewhere_are_named(host, paths, web):

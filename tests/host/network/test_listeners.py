@@ -29,4 +29,4 @@ def test_loopback_and_connections_are_left_out(tmp_path):
 
 
 def test_what_nobody_has_is_nobody_s():
-    assert listeners.who("1") == "a program of the host"
+    assert listeners.who("1") == "a program on the host"

@@ -138,5 +138,5 @@ def test_a_mask_of_every_other_cpu_of_a_large_host_spoils_no_report():
 def test_an_error_of_the_bus_about_machined_calls_it_by_its_name_and_says_where_to_look():
     told = BusError("org.freedesktop.DBus.Error.Failed", "Unit dbus-org.freedesktop.machine1.service failed to load")
     assert told.message == "Unit systemd-machined.service failed to load"
-    assert told.hint == "Look at it on the host: systemctl status systemd-machined.service"
+    assert told.hint == "Run on the host: systemctl status systemd-machined.service"
     assert (BusError("X", "").message, BusError("X", "No").hint) == ("X", "")

@@ -172,7 +172,7 @@ def test_what_root_inside_writes_as_root_of_the_host_needs_the_policys_word(text
 
 def test_giving_up_the_user_namespace_is_judged_with_the_binds_that_were_there():
     before = "[Files]\nBind=/srv/data\n"
-    with pytest.raises(NotAllowed, match="root inside is root of this host"):
+    with pytest.raises(NotAllowed, match="root inside is root on this host"):
         files("[Exec]\nPrivateUsers=no\n" + before, found=(before,))
 
 
@@ -279,7 +279,7 @@ def test_archives_come_from_the_panel_and_go_to_it_alone(url):
     for order in of_an_archive("https://panel.example/transfer/x/"):
         policy.allow(THE_PANEL, order)
     for order in of_an_archive(url):
-        with pytest.raises(NotAllowed, match="not the address of its panel") as caught:
+        with pytest.raises(NotAllowed, match="not the URL of its panel") as caught:
             policy.allow(THE_PANEL, order)
         assert "“panels”" in caught.value.hint
 
@@ -296,5 +296,5 @@ def test_a_host_that_was_never_told_its_panel_refuses_itself_and_clouds(url):
     for order in of_an_archive("http://10.0.0.1:8000/transfer/x/"):
         policy.allow(Policy(), order)
     for order in of_an_archive(url):
-        with pytest.raises(NotAllowed, match="not the address of its panel"):
+        with pytest.raises(NotAllowed, match="not the URL of its panel"):
             policy.allow(Policy(), order)

@@ -92,20 +92,20 @@ def test_a_file_with_another_name_is_not_written_to(worker, tmp_path):
     assert why(f"BindReadOnly={tmp_path}/harmless", worker) == ""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a socket of root's")
+@pytest.mark.skipif(os.geteuid() != 0, reason="a socket of root")
 def test_a_socket_of_roots_is_a_door(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind("door")
-        assert "a socket of root's" in why(f"BindReadOnly={tmp_path}/door")
+        assert "a socket of root" in why(f"BindReadOnly={tmp_path}/door")
         os.chown("door", 65534, 65534)
         assert why(f"BindReadOnly={tmp_path}/door") == ""
 
 
 def test_devices_that_give_nothing_away_may_be_named():
     assert why("Bind=/dev/null", "/dev") == ""
-    assert "would give this host away" in why("Bind=/dev/tty", "/dev")
-    assert "would give this host away" in why("BindReadOnly=/dev/tty", "/dev")
+    assert "would expose this host" in why("Bind=/dev/tty", "/dev")
+    assert "would expose this host" in why("BindReadOnly=/dev/tty", "/dev")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to others")
@@ -118,12 +118,12 @@ def test_a_path_that_others_can_change_is_no_place_for_root_to_write(tmp_path, o
     assert why(f"Bind={shared}/data", as_root=True) == ""
     os.chown(shared, owner, owner)
     shared.chmod(mode)
-    assert f"others than root can write to {shared}" in why(f"Bind={shared}/data", as_root=True)
-    assert f"others than root can write to {shared}" in why(f"Bind={shared}/data:/x:idmap")
+    assert f"users other than root can write to {shared}" in why(f"Bind={shared}/data", as_root=True)
+    assert f"users other than root can write to {shared}" in why(f"Bind={shared}/data:/x:idmap")
     assert why(f"Bind={shared}/data") == ""  # an ordinary user of the host inside
     shared.chmod(0o1777)
     if not owner:
-        assert f"others than root can write to {shared}" in why(f"Bind={shared}/data", as_root=True)
+        assert f"users other than root can write to {shared}" in why(f"Bind={shared}/data", as_root=True)
         os.chown(shared / "data", 0, 0)
         assert why(f"Bind={shared}/data", as_root=True) == ""
 

@@ -42,7 +42,7 @@ def test_it_is_cut_off_and_still_takes_the_result(tmp_path, monkeypatch):
         log.tell(line("x" * 5000))
     log.result("succeeded", None, {})
     entries, cursor = read_from(tmp_path, 0)
-    assert "cut off" in entries[-1]["t"]
+    assert "truncated" in entries[-1]["t"]
     assert len(entries) < 14
     for _ in range(2):  # the result comes alone, and again to whoever has not gone on
         [result], end = read_from(tmp_path, cursor)

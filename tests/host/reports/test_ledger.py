@@ -93,7 +93,7 @@ def test_it_refuses_to_work_when_the_ledger_of_its_generation_is_gone(spool):
     spool.ledger.close()
     for file in spool.ledger.file.parent.glob("ledger.db*"):
         file.unlink()
-    with pytest.raises(Misconfigured, match="gone"):
+    with pytest.raises(Misconfigured, match="is missing"):
         Ledger(spool.ledger.file, host=spool.host, generation=1)
     Ledger(spool.ledger.file, host=spool.host, generation=2).close()
 

@@ -109,7 +109,7 @@ def test_a_server_that_is_away_is_told_with_the_door_s_own_words() -> None:
     away = ["images.example, port 80: Name or service not known"]
     problem = pull.explain(CommandFailed(["systemd-pull"], 1, ""), said, RECIPE, 50, away)
     assert (problem.code, problem.retryable) == ("image-unreachable", True)
-    assert problem.message == f"The image could not be fetched: {away[0]}."
+    assert problem.message == f"The image could not be downloaded: {away[0]}."
 
 
 def test_a_pull_leaves_room_for_the_machines_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_a_mark_can_be_taken_off():
 def test_a_link_is_named_with_where_it_leads(tmp_path):
     link = tmp_path / "web"
     link.symlink_to("/srv/web")
-    with pytest.raises(Problem, match=f"{link} is only a link to /srv/web"):
+    with pytest.raises(Problem, match=f"{link} is only a symlink to /srv/web"):
         images.check_changeable(location(str(link), real=Path("/srv/web")), to="be made read-only")
 
 
@@ -85,11 +85,11 @@ def test_an_image_is_known_by_its_time_and_its_inode(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words", "better"),
     [
-        ("work_dev", "its name holds _", "work-dev"),
-        ("my shop", "its name holds a space", "my-shop"),
+        ("work_dev", "its name contains _", "work-dev"),
+        ("my shop", "its name contains a space", "my-shop"),
         ("-web-", "begins or ends with a dash", "web"),
         ("a" * 70, "has 70 characters", "a" * 60),
-        ("localhost", "means the host itself", "my-localhost"),
+        ("localhost", "refers to the host itself", "my-localhost"),
     ],
 )
 def test_an_image_that_cannot_be_a_machine_says_why_and_what_would_help(name, words, better):

@@ -189,17 +189,17 @@ def test_only_some_of_them_are_told_and_none_can_write_to_a_terminal(tree, tmp_p
 # --- what is not
 
 HOSTILE: dict[str, tuple[Make, str]] = {
-    "dots": (lambda a: add(a, "../outside/new", b"x"), "leads out"),
-    "dots inside": (lambda a: add(a, "a/../../outside/new", b"x"), "leads out"),
-    "dots at the end": (lambda a: folder(a, "a/.."), "leads out"),
+    "dots": (lambda a: add(a, "../outside/new", b"x"), "points outside"),
+    "dots inside": (lambda a: add(a, "a/../../outside/new", b"x"), "points outside"),
+    "dots at the end": (lambda a: folder(a, "a/.."), "points outside"),
     "absolute": (lambda a: add(a, "/etc/new", b"x"), "absolute"),
     "absolute folder": (lambda a: folder(a, "/etc"), "absolute"),
     "twice": (lambda a: [add(a, "f", b"1"), add(a, "f", b"2")], "twice"),
     "twice in other words": (lambda a: [add(a, "a/f", b"1"), add(a, "./a//f", b"2")], "twice"),
     "folder twice": (lambda a: [folder(a, "d"), folder(a, "d")], "twice"),
     "top twice": (lambda a: [folder(a, "."), folder(a, "./")], "twice"),
-    "top is a file": (lambda a: add(a, ".", b"x"), "no directory"),
-    "top is a link": (lambda a: link(a, ".", "/etc"), "no directory"),
+    "top is a file": (lambda a: add(a, ".", b"x"), "is not a directory"),
+    "top is a link": (lambda a: link(a, ".", "/etc"), "is not a directory"),
     "link then file": (lambda a: [link(a, "d", "../../outside"), add(a, "d/new", b"x")], "through a link"),
     "link then folder": (lambda a: [link(a, "d", "../../outside"), folder(a, "d/new")], "through a link"),
     "link then same folder": (lambda a: [link(a, "d", "../../outside"), folder(a, "d")], "twice"),
@@ -210,20 +210,20 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     "magic link": (lambda a: [link(a, "p", "/proc/self/cwd"), add(a, "p/new", b"x")], "through a link"),
     "through a file": (lambda a: [add(a, "f", b"x"), add(a, "f/new", b"x")], "through a link or a file"),
     "file over a link": (lambda a: [link(a, "f", "../../outside/canary"), add(a, "f", b"x")], "twice"),
-    "hard link out": (lambda a: link(a, "f", "../../outside/canary", tarfile.LNKTYPE), "leads out"),
+    "hard link out": (lambda a: link(a, "f", "../../outside/canary", tarfile.LNKTYPE), "points outside"),
     "hard link to the host": (lambda a: link(a, "f", "/etc/passwd", tarfile.LNKTYPE), "absolute"),
     "hard link through a link": (
         lambda a: [link(a, "d", "../../outside"), link(a, "f", "d/canary", tarfile.LNKTYPE)],
-        "leads to",
+        "points to",
     ),
-    "hard link to nothing": (lambda a: link(a, "f", "later", tarfile.LNKTYPE), "leads to"),
+    "hard link to nothing": (lambda a: link(a, "f", "later", tarfile.LNKTYPE), "points to"),
     "hard link to the top": (lambda a: link(a, "f", ".", tarfile.LNKTYPE), "directory"),
     "disk": (lambda a: add(a, "dev/sda", type=tarfile.BLKTYPE, devmajor=8, devminor=0), "device node"),
     "memory": (lambda a: add(a, "dev/mem", type=tarfile.CHRTYPE, devmajor=1, devminor=1), "device node"),
     "null elsewhere": (lambda a: add(a, "etc/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3), "device node"),
     "unknown kind": (lambda a: add(a, "f", type=b"Z"), ""),
     "owner": (lambda a: add(a, "f", b"x", uid=2**32 - 1), "owner"),
-    "name in a pax header": (lambda a: add(a, "f", b"x", pax_headers={"path": "../../outside/new"}), "leads out"),
+    "name in a pax header": (lambda a: add(a, "f", b"x", pax_headers={"path": "../../outside/new"}), "points outside"),
     "link in a pax header": (
         lambda a: add(a, "f", type=tarfile.LNKTYPE, linkname="g", pax_headers={"linkpath": "/etc/passwd"}),
         "absolute",
@@ -242,25 +242,25 @@ HOSTILE: dict[str, tuple[Make, str]] = {
         lambda a: add(a, "f", b"x", pax_headers={"SCHILY.acl.access": "user::rw-\nuser:root:rw-\ngroup::r--\nother::r--"}),
         "numeric",
     ),
-    "an acl that is none": (lambda a: add(a, "f", b"x", pax_headers={"SCHILY.acl.access": "a\nb\nc\nd"}), "means nothing"),
+    "an acl that is none": (lambda a: add(a, "f", b"x", pax_headers={"SCHILY.acl.access": "a\nb\nc\nd"}), "has an invalid"),
     "an acl with a number no system has": (
         lambda a: add(a, "f", b"x", pax_headers={"SCHILY.acl.access": f"user::r\nuser:{10**30}:r\ngroup::r\nother::r"}),
-        "means nothing",
+        "has an invalid header",
     ),
     "a name longer than names are": (lambda a: add(a, "n" * 10_000, b"x"), "too long"),
     "a folder longer than names are": (lambda a: add(a, "n" * 10_000 + "/f", b"x"), "too long"),
-    "ten thousand folders": (lambda a: add(a, "d/" * 10_000 + "f", b"x"), "folders deep"),
+    "ten thousand folders": (lambda a: add(a, "d/" * 10_000 + "f", b"x"), "directories deep"),
     "three hundred folders that are there": (
         lambda a: [folder(a, "d/" * depth) for depth in range(1, 300)] + [add(a, "d/" * 300 + "f", b"x")],
-        "folders deep",
+        "directories deep",
     ),
     "a link longer than links are": (lambda a: link(a, "l", "n/" * 5_000), "too long"),
     "a link to nothing": (lambda a: link(a, "l", ""), "No such file"),
     "a hard link longer than names are": (lambda a: link(a, "l", "n" * 10_000, tarfile.LNKTYPE), "too long"),
-    "a name with an end in it": (lambda a: add(a, "f", b"x", pax_headers={"path": "a\0b"}), "means nothing"),
+    "a name with an end in it": (lambda a: add(a, "f", b"x", pax_headers={"path": "a\0b"}), "has an invalid header"),
     "a link with an end in it": (
         lambda a: add(a, "l", type=tarfile.SYMTYPE, linkname="x", pax_headers={"linkpath": "a\0b"}),
-        "means nothing",
+        "has an invalid header",
     ),
     "an attribute larger than attributes are": (
         lambda a: add(a, "f", b"x", pax_headers={"SCHILY.xattr.user.big": "x" * 100_000}),
@@ -276,7 +276,7 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     ),
     "an attribute in broken letters": (
         lambda a: add(a, "f", b"x", pax_headers={"LIBARCHIVE.xattr.user.a": "a"}),
-        "means nothing",
+        "has an invalid header",
     ),
     "a capability that is none": (
         lambda a: add(a, "f", b"x", pax_headers={"SCHILY.xattr.security.capability": "all"}),
@@ -284,7 +284,7 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     ),
     "a file of holes, larger than any disk": (
         lambda a: add(a, "f", b"x" * 512, pax_headers={"GNU.sparse.map": "0,512", "GNU.sparse.size": str(2**60)}),
-        "most of it holes",
+        "most of it sparse",
     ),
     "what is behind a hole that never ends": (
         lambda a: add(
@@ -350,7 +350,7 @@ def test_damage_behind_the_last_entry_is_found(tree, tmp_path):
     whole = bytearray(file.read_bytes())
     whole[-8:-4] = b"\0\0\0\0"  # its own sum
     file.write_bytes(whole)
-    with pytest.raises(Problem, match="gzip cannot unpack it"):
+    with pytest.raises(Problem, match="gzip cannot decompress it"):
         take(file, tree)
 
 
@@ -383,7 +383,7 @@ def test_a_header_that_would_fill_the_memory_is_refused(tree, tmp_path):
 @pytest.mark.parametrize("headers", [{f"k{n}": "1" for n in range(1000)}, {"k": "x" * 1_000_000}])
 def test_what_every_entry_would_carry_is_refused(headers, tree, tmp_path):
     file = written(tmp_path / "a.tar", lambda a: add(a, "f", b"x"), pax_headers=headers)
-    with pytest.raises(Problem, match="all of its entries") as caught:
+    with pytest.raises(Problem, match="its global headers are too large") as caught:
         take(file, tree)
     assert caught.value.code == "archive-bomb"
 
@@ -394,7 +394,7 @@ def test_what_every_entry_would_carry_is_refused(headers, tree, tmp_path):
 ])  # fmt: skip
 def test_names_of_folders_that_would_fill_the_memory_are_refused(make, tree, tmp_path, monkeypatch):
     monkeypatch.setattr(unpack, "FOLDER_NAMES", 2000)
-    with pytest.raises(Problem, match="names of its folders"):
+    with pytest.raises(Problem, match="its directory names"):
         take(written(tmp_path / "a.tar", make), tree)
 
 

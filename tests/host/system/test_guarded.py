@@ -82,7 +82,7 @@ def test_a_read_that_hangs_is_tried_once_and_again_when_it_has_come_back():
         back.wait(30)
         return "text"
 
-    with pytest.raises(Unreadable, match=r"It does not answer\."):
+    with pytest.raises(Unreadable, match=r"It does not respond\."):
         guarded.call("/slow", work, seconds=0.05)
     with pytest.raises(Unreadable):
         guarded.call("/slow", work)
@@ -132,7 +132,7 @@ def test_a_mount_that_hangs_costs_one_thread_however_many_files_lead_into_it(dea
     for file in files:
         with pytest.raises(Unreadable) as raised:
             guarded.whole(file)
-        assert guarded.reason(raised.value) == f"{dead_mount} does not answer."
+        assert guarded.reason(raised.value) == f"{dead_mount} does not respond."
     assert len(guarded._hanging) == 1
     files[0].unlink()  # which helps at once
     assert not guarded.is_there(files[0])

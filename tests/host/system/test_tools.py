@@ -50,6 +50,6 @@ def test_the_doctor_names_every_tool_that_is_missing_with_what_it_is_for(bare):
     [finding] = host_checks.tools(None)
     assert finding.code == "tools-missing"
     assert finding.facts["tools"] == (
-        "mmdebstrap (building Debian and Ubuntu), zstd (exporting machines, importing archives packed by zstd)"
+        "mmdebstrap (building Debian and Ubuntu), zstd (exporting machines, importing zstd archives)"
     )
     assert finding.facts["packages"] == "mmdebstrap zstd"

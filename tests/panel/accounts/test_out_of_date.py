@@ -34,7 +34,7 @@ def test_it_leads_nowhere_else(referer, strict):
 def test_a_button_says_it_in_a_note(strict):
     answer = strict.post(URL, headers={"HX-Request": "true"})
     assert (answer.status_code, answer["Content-Type"]) == (403, "text/plain; charset=utf-8")
-    assert "reload it" in answer.content.decode()
+    assert "Reload it" in answer.content.decode()
 
 
 def test_without_a_session_it_leads_to_sign_in(db):

@@ -9,7 +9,7 @@ PASSWORD = "correct horse battery"
 @pytest.mark.django_db
 def test_it_asks_for_name_and_password_and_offers_no_mail(client):
     page = text(client.get("/accounts/login/"))
-    assert "User name" in page
+    assert "Username" in page
     assert 'autocomplete="username"' in page
     assert "password/reset" not in page
 

@@ -36,8 +36,8 @@ def exported(as_admin, **fields) -> Job:
 def test_it_is_asked_with_what_it_means(as_admin, web):
     Machine.objects.update(disk_bytes=3 << 30, image_type="subvolume", state="running")
     shown = as_admin.get(URL).content.decode()
-    assert "It takes 3\u00a0GiB there" in shown
-    assert "goes on running" in shown
+    assert "It uses 3\u00a0GiB there" in shown
+    assert "keeps running" in shown
     assert "passwords" in shown
 
 
@@ -71,9 +71,9 @@ def test_of_a_host_older_than_the_panel_only_what_it_looked_for_is_said_to_be_mi
 
 
 def test_its_settings_are_said_to_go_with_it(as_admin, web):
-    assert "Its settings go with it" in as_admin.get(URL).content.decode()
+    assert "Its settings are included" in as_admin.get(URL).content.decode()
     Machine.objects.update(image_type="raw")
-    assert "stay with the archive on this panel" in as_admin.get(URL).content.decode()
+    assert "are kept with the archive on this panel" in as_admin.get(URL).content.decode()
 
 
 def test_without_an_address_of_the_panel_it_says_so(as_admin, web, settings):

@@ -64,7 +64,7 @@ def test_a_recipe_says_where_and_what(settings):
 
 def test_there_is_none_of_what_is_not_complete(settings):
     settings.PANEL_URL = "https://panel.example"
-    with pytest.raises(Problem, match="not complete"):
+    with pytest.raises(Problem, match="not fully uploaded"):
         archives.recipe_for(cast.archive(state="arriving"))
 
 

@@ -75,7 +75,7 @@ def test_an_export_is_told_with_who_ordered_it(admin, alpha):
     archive = cast.archive(CONTENT, title="web.tar.zst", state="arriving", job=job)
     archive_files.finalize(job, {"sha256": archive.sha256})
     assert told() == [
-        ("archive-exported", "ada", said("alpha brought web.tar.zst") + f", exported by ada (job {job.pk}).")
+        ("archive-exported", "ada", said("alpha uploaded web.tar.zst") + f", exported by ada (job {job.pk}).")
     ]
 
 

@@ -69,7 +69,7 @@ def test_a_file_that_was_lost_is_not_filled_with_nothing(as_admin):
     begun = begin(as_admin, 6).json()
     send(as_admin, begun, 0, b"abc")
     archive_files.path_of(Archive.objects.get().pk).unlink()
-    assert "Begin again" in send(as_admin, begun, 3, b"def").json()["error"]
+    assert "Start again" in send(as_admin, begun, 3, b"def").json()["error"]
     assert Archive.objects.get().state == "failed"
 
 
@@ -143,12 +143,12 @@ def test_nonsense_is_refused(as_admin, wrong):
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("notes.txt", "tar", "no root filesystem or disk image by its name"),
-        ("notes.txt", "raw", "no root filesystem or disk image by its name"),
-        ("tar", "tar", "by its name"),
-        ("web.tar.xz", "raw", "a root filesystem in a tar file by its name"),
-        ("disk.img.gz", "tar", "a disk image by its name"),
-        ("a/", "tar", "by its name"),
+        ("notes.txt", "tar", "is not that of a root filesystem or disk image"),
+        ("notes.txt", "raw", "is not that of a root filesystem or disk image"),
+        ("tar", "tar", "that of a root filesystem or disk image"),
+        ("web.tar.xz", "raw", "is a root filesystem (tar)"),
+        ("disk.img.gz", "tar", "is a disk image"),
+        ("a/", "tar", "that of a root filesystem or disk image"),
     ],
 )
 def test_a_file_that_is_something_else_by_its_name_is_refused_before_it_is_sent(as_admin, name, kind, said):

@@ -44,7 +44,7 @@ def test_what_was_not_seen_is_not_applied(as_admin, admin, web):
     answer = as_admin.post(URL, {"seen": seen})
     made.refresh_from_db()
     assert answer.status_code == 409
-    assert "saved a newer draft meanwhile" in answer.content.decode()
+    assert "saved a newer draft in the meantime" in answer.content.decode()
     assert (made.state, Job.objects.count()) == ("draft", 0)
 
 
@@ -54,7 +54,7 @@ def test_a_busy_machine_leaves_the_draft_as_it_was(as_admin, admin, web):
     answer = as_admin.post(URL, {"seen": cast.stamp(web), "key": str(uuid4())})
     made.refresh_from_db()
     assert answer.status_code == 409
-    assert f"bob already ordered “start” for web (job {job.pk})" in answer.content.decode()
+    assert f"bob already requested “start” for web (job {job.pk})" in answer.content.decode()
     assert (made.state, made.number, made.nspawn_text) == ("draft", None, "")
 
 
@@ -176,5 +176,5 @@ def test_what_would_not_hold_is_not_even_ordered(as_admin, admin, web):
     cast.draft(web, admin, settings={"Network.NamespacePath": "/run/x"})
     answer = as_admin.post(URL, {"seen": cast.stamp(web)})
     assert answer.status_code == 409
-    assert "NamespacePath= cannot be so" in answer.content.decode()
+    assert "NamespacePath= is not valid" in answer.content.decode()
     assert not Job.objects.exists()

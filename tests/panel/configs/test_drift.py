@@ -122,7 +122,7 @@ def test_what_changed_since_the_page_was_shown_is_not_taken_over(as_admin, web):
     tell(web, BY_HAND + "# more\n")
     answer = as_admin.post(f"{URL}adopt/", before)
     assert answer.status_code == 409
-    assert "have changed since this page was shown" in answer.content.decode()
+    assert "have changed since this page was loaded" in answer.content.decode()
     assert not Revision.objects.exists()
 
 
@@ -130,13 +130,13 @@ def test_texts_that_have_not_arrived_are_not_taken_over(as_admin, web):
     tell(web, BY_HAND)
     Machine.objects.update(nspawn_sha256="ab" * 32)
     answer = as_admin.post(f"{URL}adopt/", seen(web))
-    assert "still on their way" in answer.content.decode()
+    assert "have not arrived from the host yet" in answer.content.decode()
 
 
 def test_bytes_that_are_no_text_are_not_taken_over(as_admin, web):
     tell(web, BY_HAND)
     ObservedFiles.objects.update(told=[{**ObservedFiles.objects.get().told[0], "form": "base64", "text": "/w=="}])
-    assert "no text" in as_admin.post(f"{URL}adopt/", seen(web)).content.decode()
+    assert "is not a text file" in as_admin.post(f"{URL}adopt/", seen(web)).content.decode()
 
 
 def test_applying_again_orders_the_same_revision_over_what_is_there(as_admin, web):

@@ -92,7 +92,7 @@ def test_a_newer_draft_is_not_overwritten_unseen(as_admin, admin, web):
     page = text(answer)
     theirs.refresh_from_db()
     assert answer.status_code == 409
-    assert "bob saved a newer draft meanwhile" in page
+    assert "bob saved a newer draft in the meantime" in page
     assert "2G" in page
     assert 'value="1G"' in page
     assert theirs.memory_max == "2G"
@@ -115,7 +115,7 @@ def test_a_draft_that_was_applied_meanwhile_is_a_conflict_too(as_admin, admin, w
     cast.applied(web, memory_max="512M")
     answer = as_admin.post(URL, post(seen=seen, memory_max="1G"))
     assert answer.status_code == 409
-    assert "was applied or discarded meanwhile" in text(answer)
+    assert "was applied or discarded in the meantime" in text(answer)
 
 
 def test_nothing_changes_while_a_revision_is_on_its_way(as_admin, admin, web):

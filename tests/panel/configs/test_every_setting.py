@@ -84,7 +84,7 @@ def test_the_form_saved_as_it_came_changes_not_a_byte(text, unit):
         not any(
             word in text
             for _, _, text in given.errors()
-            for word in ("twice", "of another bind", "the hard one", "has no cable")
+            for word in ("twice", "of another bind", "the hard one", "has no veth link")
         )
     )
     assert valid, given.errors()

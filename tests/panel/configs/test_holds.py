@@ -439,9 +439,9 @@ def test_the_live_part_comes_anew_when_the_host_cannot_read_files_any_more(as_vi
 @pytest.mark.parametrize(
     ("key", "asked", "shown", "lacks", "words"),
     [
-        ("MemoryZSwapMax", "256M", str(256 << 20), "memory.zswap.max", "control groups have no memory.zswap.max here"),
-        ("MemoryHigh", "300M", str(300 << 20), "cgroup v1", "which know no such limit"),
-        ("ManagedOOMSwap", "kill", "kill", "systemd-oomd.service", "systemd-oomd does not run here"),
+        ("MemoryZSwapMax", "256M", str(256 << 20), "memory.zswap.max", "control groups here have no memory.zswap.max"),
+        ("MemoryHigh", "300M", str(300 << 20), "cgroup v1", "which has no such limit"),
+        ("ManagedOOMSwap", "kill", "kill", "systemd-oomd.service", "systemd-oomd is not running here"),
     ],
 )
 def test_what_nothing_enforces_is_not_in_force(web, key, asked, shown, lacks, words):
@@ -481,6 +481,6 @@ def test_the_form_and_the_review_say_it_beforehand(as_admin, admin, web):
     web.host.save()
     cast.draft(web, admin, memory_high="300M")
     edit = unescape(as_admin.get("/hosts/alpha/machines/web/config/").content.decode())
-    assert "control groups have no memory.zswap.max here" in edit
+    assert "control groups here have no memory.zswap.max" in edit
     review = unescape(as_admin.get("/hosts/alpha/machines/web/config/review/").content.decode())
-    assert "<code>MemoryHigh=</code></a> will not be in force on alpha" in review
+    assert "<code>MemoryHigh=</code></a> will not be enforced on alpha" in review

@@ -107,7 +107,7 @@ def test_a_newer_draft_is_not_overwritten(as_admin, web):
     page = answer.content.decode()
     theirs.refresh_from_db()
     assert answer.status_code == 409
-    assert "bob saved a newer draft meanwhile" in page
+    assert "bob saved a newer draft in the meantime" in page
     assert "# tuned by hand" in page
     assert theirs.memory_max == "2G"
 

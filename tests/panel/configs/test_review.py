@@ -55,7 +55,7 @@ def test_it_warns_of_what_will_disappoint(as_admin, admin, web):
     web.host.save()
     cast.draft(web, admin, memory_max="2G")
     page = text(as_admin.get(URL))
-    assert "systemd-networkd does not run on alpha" in page
+    assert "systemd-networkd is not running on alpha" in page
     assert "is more than the 1\u00a0GiB that alpha has" in page
 
 
@@ -139,7 +139,7 @@ def test_an_old_line_that_systemd_ignores_is_shown_and_stops_nothing(as_admin, a
     cast.draft(web, admin, base_nspawn=FOREIGN, memory_max="1G")
     page = text(as_admin.get(URL))
     assert "web.nspawn:4" in page
-    assert "[Resources] is not a section" in page
+    assert "[Resources] is not a known section" in page
     assert "It was there before and does not stop the draft." in page
     assert "It is new" not in page
     assert "disabled" not in page[page.index('id="apply"') :]
@@ -183,7 +183,7 @@ def test_a_port_of_a_machine_that_was_not_configured_here_is_taken_all_the_same(
     for port in (8081, 8082):
         PortForward.objects.create(revision=made, host_port=port)
     page = text(as_admin.get(URL))
-    assert "Port 8081/tcp of alpha is taken by hand" in page
-    assert "Port 8082/tcp of alpha is taken by line" in page
+    assert "Port 8081/tcp of alpha is already used by hand" in page
+    assert "Port 8082/tcp of alpha is already used by line" in page
     Machine.objects.filter(pk__in=[hand.pk, line.pk]).update(state="missing")  # nothing of them can start
-    assert "is taken by" not in text(as_admin.get(URL))
+    assert "is already used by" not in text(as_admin.get(URL))

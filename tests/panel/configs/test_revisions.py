@@ -80,7 +80,7 @@ def test_restoring_makes_a_draft_on_what_the_host_has_now(as_admin, admin, web, 
     assert (made.memory_max, made.network_mode, made.author) == ("256M", "veth", admin)
     assert [str(port) for port in made.ports.all()] == ["tcp:80"]
     assert made.replaces_nspawn == history[1].nspawn_sha256
-    assert made.reason == "back to revision 1"
+    assert made.reason == "restore revision 1"
 
 
 def test_restoring_replaces_the_draft_that_was_seen(as_admin, admin, web, history):

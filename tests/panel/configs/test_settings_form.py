@@ -49,7 +49,7 @@ def test_each_kind_of_field_says_what_was_typed():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"Exec.Hostname": "a b"}, "Host name inside: A host name has letters"),
+        ({"Exec.Hostname": "a b"}, "Hostname: A hostname has letters"),
         ({"Exec.OOMScoreAdjust": "5000"}, "from -1000 to 1000"),
         ({"Exec.Capability": "CAP_NOPE"}, "“CAP_NOPE” is not a capability"),
         ({"Exec.Timezone": "Europe/Berlin"}, "Time zone: Select a valid choice"),

@@ -68,10 +68,10 @@ def test_nor_one_whose_host_is_silent(as_admin):
 def test_both_verdicts_in_a_sentence_with_a_chart_and_its_figures(as_viewer, web):
     proved(web, CPU, MEMORY)
     page = text(as_viewer.get(URL))
-    assert "CPUQuota=20 % holds: 19.8 % over 10 s. The kernel held the load back 98 times." in page
+    assert "CPUQuota=20 % is enforced: 19.8 % over 10 s. The kernel throttled the load 98 times." in page
     assert (
-        "MemoryMax=128 MiB holds: the load was stopped at 128 MiB by the kernel. Nothing of its own was touched."
-        in page
+        "MemoryMax=128 MiB is enforced: the kernel killed the load at 128 MiB. None of its own processes "
+        "was touched." in page
     )
     assert page.count('<svg class="chart-drawing"') == 2
     assert page.count("<table") == 2
@@ -82,11 +82,12 @@ def test_both_verdicts_in_a_sentence_with_a_chart_and_its_figures(as_viewer, web
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"verdict": "broken", "measured": 55.0}, "CPUQuota=20 % does not hold: 55 % over 10 s."),
+        ({"verdict": "broken", "measured": 55.0}, "CPUQuota=20 % is not enforced: 55 % over 10 s."),
         ({"verdict": "unreached", "measured": 9.0}, "too busy to reach CPUQuota=20 %"),
         ({"verdict": "none"}, "It has no CPUQuota"),
-        ({"verdict": "refused", "why": "more-than-host", "asked": 400.0}, "CPUQuota=400 % was not tried: that is all the CPUs"),
-        ({"verdict": "refused", "why": "no-meter"}, "does not count this"),
+        ({"verdict": "refused", "why": "more-than-host", "asked": 400.0}, "CPUQuota=400 % was not tested: that is all "
+        "the CPUs"),
+        ({"verdict": "refused", "why": "no-meter"}, "does not account this"),
     ],
 )  # fmt: skip
 def test_sentences_on_cpu_time(changed, said):
@@ -96,11 +97,11 @@ def test_sentences_on_cpu_time(changed, said):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"others": 2}, "So were 2 of its own processes."),
+        ({"others": 2}, "2 of its own processes were killed too."),
         ({"killed": False}, "the rest went to swap"),
-        ({"verdict": "broken", "measured": 200.0 * MIB}, "MemoryMax=128 MiB does not hold: use came to 200 MiB."),
-        ({"verdict": "unreached", "measured": 90.0 * MIB}, "came only to 90 MiB"),
-        ({"verdict": "refused", "why": "too-near", "own": 110.0 * MIB}, "its own processes hold 110 MiB"),
+        ({"verdict": "broken", "measured": 200.0 * MIB}, "MemoryMax=128 MiB is not enforced: usage reached 200 MiB."),
+        ({"verdict": "unreached", "measured": 90.0 * MIB}, "reached only 90 MiB"),
+        ({"verdict": "refused", "why": "too-near", "own": 110.0 * MIB}, "its own processes use 110 MiB"),
         ({"verdict": "refused", "why": "host-small", "needed": 160.0 * MIB}, "would take 160 MiB"),
         ({"verdict": "refused", "why": "group-kill"}, "OOMPolicy="),
     ],
@@ -129,7 +130,7 @@ def test_a_proof_that_failed_says_why(as_viewer, web):
     proved(
         web,
         state="failed",
-        problem={"message": "web is not running, so nothing can be proved.", "hint": "Start it first."},
+        problem={"message": "web is not running, so its limits cannot be tested.", "hint": "Start it first."},
     )
     assert "Start it first." in text(as_viewer.get(URL))
 

@@ -118,7 +118,7 @@ def test_a_host_that_lists_nothing_for_minutes_is_not_in_order(as_viewer, alpha)
     alpha.inventory_at = timezone.now() - timedelta(minutes=4)
     alpha.save()
     page = text(as_viewer.get(URL))
-    assert "It has not said for some time how its machines are." in page
+    assert "It has not reported the state of its machines for some time." in page
     assert "Reported" in page
 
 

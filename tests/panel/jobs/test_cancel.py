@@ -44,7 +44,7 @@ def test_a_second_cancel_is_told_so(as_admin, alpha):
 
 def test_it_says_before_what_will_happen_to_half_done_work(as_admin, alpha):
     waiting = cast.job(alpha)
-    assert "The order is withdrawn" in as_admin.get(f"/jobs/{waiting.pk}/cancel/confirm/").content.decode()
+    assert "The request is withdrawn" in as_admin.get(f"/jobs/{waiting.pk}/cancel/confirm/").content.decode()
     running = cast.job(alpha, state="running", order=orders.Remove(name="db"))
     assert "may be left incomplete" in as_admin.get(f"/jobs/{running.pk}/cancel/confirm/").content.decode()
 

@@ -98,11 +98,11 @@ def build(alpha, **fields):
 
 def test_a_build_waits_for_others_in_words(as_viewer, alpha):
     waits = build(alpha, state="accepted", accepted_at=timezone.now() - timedelta(seconds=9), finished_at=None)
-    assert "waiting: other builds on alpha go first" in page(as_viewer, waits)
-    Job.objects.update(progress_note="number 2 in line")
-    assert "waiting: number 2 in line on alpha, for" in page(as_viewer, waits)
+    assert "waiting: other builds on alpha first" in page(as_viewer, waits)
+    Job.objects.update(progress_note="number 2 in the queue")
+    assert "waiting: number 2 in the queue on alpha, for" in page(as_viewer, waits)
     Job.objects.update(op="export", progress_note="")
-    assert "waiting: other jobs on alpha go first" in page(as_viewer, waits)
+    assert "waiting: other jobs on alpha first" in page(as_viewer, waits)
 
 
 def test_the_steps_of_a_build_have_their_names_before_they_begin(as_viewer, alpha):

@@ -52,7 +52,7 @@ def test_of_long_lines_a_page_holds_fewer_and_reads_no_more_than_it_holds(as_vie
     assert [row[0] for row in log_reader.before(done.pk, 8)] == list(range(1, 8))
     page = as_viewer.get(f"/jobs/{done.pk}/")
     assert len(page.content) < 1_500_000
-    assert "… 12,004 more characters are in the download" in page.content.decode()
+    assert "… 12,004 more characters in the download" in page.content.decode()
     assert len(as_viewer.get(f"/jobs/{done.pk}/log/older/?before=200", headers={"X-Log": "1"}).content) < 1_500_000
 
 

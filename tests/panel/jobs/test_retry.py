@@ -98,8 +98,8 @@ class TestBuilds:
         failed.revision.delete()
         answer = as_admin.post(f"/jobs/{failed.pk}/retry/")
         assert answer.status_code == 409
-        assert "Build the machine anew" in answer.content.decode()
+        assert "Build the machine again" in answer.content.decode()
 
     def test_it_says_so_when_the_secrets_are_gone(self, as_admin, failed):
         Job.objects.filter(pk=failed.pk).update(finished_at=timezone.now() - timedelta(days=2))
-        assert "thrown away after a day" in as_admin.post(f"/jobs/{failed.pk}/retry/").content.decode()
+        assert "discarded after a day" in as_admin.post(f"/jobs/{failed.pk}/retry/").content.decode()

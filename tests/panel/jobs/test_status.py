@@ -70,4 +70,4 @@ def test_an_order_for_a_host_that_is_being_read_anew_says_so(as_viewer, alpha):
     alpha.save()
     job = make.job(orders.Start(name="web"), on=alpha, problem=resync.waits("alpha").to_wire())
     page = as_viewer.get(f"/jobs/{job.pk}/").content.decode()
-    assert "waiting: alpha was put back to an older copy of itself and is being read anew" in page
+    assert "waiting: alpha was restored from an older copy of itself and is being resynchronized" in page

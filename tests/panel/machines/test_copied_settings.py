@@ -86,8 +86,8 @@ def test_the_form_of_a_clone_is_filled_and_says_what_is_different(as_admin, web)
     assert 'name="memory_max" value="256M"' in page
     assert 'value="/srv/data"' in page
     assert "<code>Port=tcp:8080:80</code>: web has this port of the host" in page
-    assert "<code>Hostname=web</code>: it is the name of web; the clone has its own" in page
-    assert "<code>Bind=/srv/data</code>: web writes there too" in page
+    assert "<code>Hostname=web</code>: it is the hostname of web; the clone has its own" in page
+    assert "<code>Bind=/srv/data</code>: web also writes there" in page
     assert "Capability=CAP_NET_ADMIN" in page
 
 
@@ -132,7 +132,7 @@ def test_settings_that_changed_since_are_shown_again_and_not_ordered(as_admin, w
     ObservedFiles.objects.update(told=[file("/etc/systemd/nspawn/web.nspawn", "[Exec]\nCapability=all\n")])
     answer = as_admin.post(URL, sent(page, name="copy", source="clone", clone="web", copied="1"))
     assert answer.status_code == 422
-    assert "The settings of web are in the form now; look at them, then build." in text(answer)
+    assert "The settings of web are in the form now; review them, then build." in text(answer)
     assert not Job.objects.exists()
     again = as_admin.post(URL, sent(text(answer), name="copy", source="clone", clone="web", copied="1"))
     assert again.status_code == 302
@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_read_is_said(as_admin, web):
     told = [file("/etc/systemd/nspawn/web.nspawn", "", form="unreadable", error="It is not a regular file.")]
     ObservedFiles.objects.update(told=told)
     page = text(as_admin.get(f"{URL}?clone=web&host=alpha"))
-    assert "/etc/systemd/nspawn/web.nspawn is not taken over: It is not a regular file." in page
+    assert "/etc/systemd/nspawn/web.nspawn is not used: It is not a regular file." in page
 
 
 def test_a_drop_in_that_holds_more_than_limits_is_said(web):
@@ -168,14 +168,14 @@ def test_a_drop_in_that_holds_more_than_limits_is_said(web):
     ObservedFiles.objects.update(told=[file("/etc/systemd/nspawn/web.nspawn", WEB), file(path, more, "dropin")])
     copied = copied_settings.of_machine(web)
     assert copied.files.limits == "[Service]\nTasksMax=9\n"
-    assert copied.notes == [f"{path} holds more than limits; that part is not taken over."]
+    assert copied.notes == [f"{path} contains more than limits; that part is not used."]
 
 
 def test_of_a_unit_that_reads_no_settings_file_only_limits_are_taken(web):
     web.unit_command = ["/usr/bin/systemd-nspawn", "--settings=no", "--machine=web"]
     copied = copied_settings.of_machine(web)
     assert (copied.files.nspawn, copied.files.limits) == ("", LIMITS)
-    assert copied.notes == ["The unit of web reads no .nspawn file, so only limits are taken over."]
+    assert copied.notes == ["The unit of web reads no .nspawn file, so only limits are used."]
 
 
 def test_a_build_that_is_done_again_has_what_it_had(as_admin, web):
@@ -215,7 +215,7 @@ def test_an_export_brings_its_settings_with_it(as_admin, web, address):
     made = archive(job=make.job(orders.Export(name="web", url="https://x.example/y", limit=1), on=web.host))
     page = text(as_admin.get(f"{URL}?archive={made.pk}"))
     assert "Use the settings of web.tar.zst" in page
-    assert "<code>Bind=/srv/data</code>: what lies in /srv/data is not in the archive" in page
+    assert "<code>Bind=/srv/data</code>: the contents of /srv/data are not in the archive" in page
     assert "tcp" in page
     answer = as_admin.post(URL, sent(page, name="copy", source="archive", archive=str(made.pk), copied="1"))
     assert answer.status_code == 302, text(answer)

@@ -222,10 +222,10 @@ def test_a_page_whose_machine_goes_away_says_so_by_itself(as_viewer, web, admin)
 def test_a_machine_its_host_cannot_read_is_unknown_with_the_reason(as_viewer, alpha, web):
     alpha.listed_at = timezone.now() - timedelta(minutes=5)
     alpha.save()
-    Machine.objects.filter(pk=web.pk).update(state="unknown", why="machined does not answer; it is masked.")
+    Machine.objects.filter(pk=web.pk).update(state="unknown", why="machined does not respond; it is masked.")
     page = text(as_viewer.get(URL))
     assert "What web does now is unknown" in page
-    assert "machined does not answer; it is masked." in page
+    assert "machined does not respond; it is masked." in page
     assert "Last complete list of machines:" in page
     for claimed in ("10.0.0.14", "Up for", "none while it is not running"):
         assert claimed not in page
@@ -254,7 +254,7 @@ def test_a_settings_file_that_cannot_be_read_is_named(as_viewer, web):
 
 
 def test_a_limit_that_nothing_enforces_is_not_called_in_force(web):
-    web.host.facts |= {"lacks": {"MemoryHigh": "control groups of version 1", "IOWeight": "io.weight"}}
+    web.host.facts |= {"lacks": {"MemoryHigh": "cgroup v1", "IOWeight": "io.weight"}}
     web.state, web.effective = (
         "running",
         {"MemoryHigh": str(300 << 20), "MemoryMax": "infinity", "IOWeight": "infinity"},

@@ -24,7 +24,7 @@ def fixed(alpha):
 def test_an_image_below_usr_has_its_path_and_the_reason(as_admin, fixed):
     page = text(as_admin.get(URL))
     assert FIXED in page
-    assert "systemd changes and removes nothing below /usr; <a href=" in page
+    assert "systemd does not change or remove images below /usr; <a href=" in page
     assert "clone=web" in page
 
 

@@ -39,7 +39,7 @@ def test_they_are_shown_and_nothing_is_ordered_until_somebody_has_decided(as_adm
     page = text(answer)
     for shown in (
         "alpha already has files for a machine of this name", f"{HAND['path']}</span>: settings of the machine, not by the panel",
-        f"{LIMIT['path']}</span>: set by systemctl set-property", f"{LINK['path']}</span>: starts it with the host",
+        f"{LIMIT['path']}</span>: set by systemctl set-property", f"{LINK['path']}</span>: starts it at boot",
         "Keep: they apply", "Replace: settings below", "alpha already has files for web: keep or replace them.",
     ):  # fmt: skip
         assert shown in page
@@ -83,7 +83,7 @@ def test_what_the_host_refused_a_build_for_is_on_the_job_s_page_and_asked_about_
     job = Job.objects.get()
     Job.objects.update(
         state="failed", finished_at=timezone.now(), result={"leftovers": [HAND]},
-        problem={"code": "name-has-files", "message": "Files of web lie on this host."},
+        problem={"code": "name-has-files", "message": "There are files of web on this host."},
     )  # fmt: skip
     Machine.objects.update(removed_at=timezone.now())
     page = text(as_admin.get(f"/jobs/{job.pk}/"))
@@ -102,7 +102,8 @@ def test_a_heartbeat_after_the_refusal_and_an_older_refusal_hide_nothing(as_admi
     for seconds, files in ((30, [LIMIT]), (10, [HAND])):
         make.job(
             make.build_order("web"), on=alpha, state="failed", finished_at=now - timedelta(seconds=seconds),
-            result={"leftovers": files}, problem={"code": "name-has-files", "message": "Files of web lie on this host."},
+            result={"leftovers": files},
+            problem={"code": "name-has-files", "message": "There are files of web on this host."},
         )  # fmt: skip
     page = text(as_admin.post(URL, form()))
     assert HAND["path"] in page

@@ -164,16 +164,16 @@ def test_the_password_is_never_shown_again(as_admin, alpha):
     [
         ({"name": ""}, "Give the machine a name."),
         ({"name": "Web_1"}, "Use lower-case letters, digits and dashes"),
-        ({"name": "localhost"}, "means the host itself"),
+        ({"name": "localhost"}, "refers to the host itself"),
         ({"host": "nowhere"}, "There is no such host."),
-        ({"host": None}, "Choose the host"),
+        ({"host": None}, "Choose a host"),
         ({"release": "potato"}, "potato is not one of the available choices"),
         ({"packages": "curl BAD! also_bad"}, "“BAD!” is not a Debian package name"),
-        ({"packages": " ".join(f"p{n}x" for n in range(501))}, "At most 500; there are 501."),
-        ({"mirror": "ftp://x"}, "A mirror is an address"),
-        ({"hostname": "-x"}, "A host name has"),
+        ({"packages": " ".join(f"p{n}x" for n in range(501))}, "At most 500; you entered 501."),
+        ({"mirror": "ftp://x"}, "A mirror is a URL"),
+        ({"hostname": "-x"}, "A hostname has"),
         ({"ssh_keys": "ssh-ed25519 nope!"}, "is not a public SSH key"),
-        ({"ssh_keys": "ssh-rsa nonsense"}, "is damaged: that is no key of the kind ssh-rsa"),
+        ({"ssh_keys": "ssh-rsa nonsense"}, "is damaged: it is not a key of type ssh-rsa"),
         ({"ssh_keys": KEY.replace("ed25519 ", "rsa ")}, "is damaged"),
         ({"timezone": "Mars/Olympus"}, "There is no time zone “Mars/Olympus”"),
         ({"root_password": "x" * 201}, "at most 200 characters"),
@@ -221,7 +221,7 @@ def test_a_taken_name_is_refused_on_that_host_only(as_admin, alpha):
     make.machine("web", on=alpha, state="stopped")
     answer = as_admin.post(URL, form())
     assert answer.status_code == 422
-    assert "alpha has a machine web already" in text(answer)
+    assert "alpha already has a machine web" in text(answer)
     make.host("beta")
     assert as_admin.post(URL, form(host="beta")).status_code == 302
 
@@ -255,7 +255,7 @@ def test_a_build_under_way_is_a_conflict_that_links_to_it(as_admin, alpha):
     other = make.job(orders.Start(name="web"), on=alpha, by=make.user("olga", role=Role.ADMINISTRATOR))
     answer = as_admin.post(URL, form(packages="htop"))
     assert answer.status_code == 409
-    assert "olga already ordered" in text(answer)
+    assert "olga already requested" in text(answer)
     assert f'href="/jobs/{other.pk}/"' in text(answer)
     assert "htop" in text(answer)
     assert not Revision.objects.exists()
@@ -287,7 +287,7 @@ def test_it_shows_the_files_it_would_write(as_admin, alpha):
 def test_it_warns_of_what_will_disappoint(as_admin, alpha):
     alpha.facts["networkd"] = False
     alpha.save()
-    assert "systemd-networkd does not run on alpha" in text(
+    assert "systemd-networkd is not running on alpha" in text(
         as_admin.post(PREVIEW, form(), headers={"HX-Request": "true"})
     )
 

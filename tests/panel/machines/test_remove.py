@@ -89,7 +89,7 @@ def test_it_says_who_holds_the_machine(as_admin, web):
     make.job(orders.Start(name="web"), on=web.host, by=make.user("olga", role=Role.ADMINISTRATOR))
     answer = as_admin.post(URL, {"confirm": "web"})
     assert answer.status_code == 409
-    assert "olga already ordered" in answer.content.decode()
+    assert "olga already requested" in answer.content.decode()
 
 
 def test_it_needs_the_right_to_remove(as_viewer, client, web):
@@ -101,7 +101,7 @@ def test_it_needs_the_right_to_remove(as_viewer, client, web):
 def test_a_missing_machine_can_be_forgotten(as_admin, web):
     Machine.objects.update(state="missing")
     answer = as_admin.post(FORGET, follow=True)
-    assert "web is forgotten." in answer.content.decode()
+    assert "web forgotten." in answer.content.decode()
     assert not Machine.objects.listed().exists()
     assert not Job.objects.exists()
 
@@ -109,7 +109,7 @@ def test_a_missing_machine_can_be_forgotten(as_admin, web):
 def test_forgetting_refuses_a_machine_that_is_there(as_admin, web):
     answer = as_admin.post(FORGET)
     assert answer.status_code == 409
-    assert "web is still there on alpha" in answer.content.decode()
+    assert "web still exists on alpha" in answer.content.decode()
     assert Machine.objects.listed().exists()
 
 

@@ -89,7 +89,7 @@ def test_an_archived_recipe_is_not_built(as_admin, alpha, small):
 
 def test_without_a_recipe_it_leads_to_the_starters(as_admin, alpha):
     page = text(as_admin.get(f"{URL}?source=recipe"))
-    assert "There is no recipe yet." in page
+    assert "There are no recipes yet." in page
     assert "Add a starter recipe" in page
 
 
@@ -280,7 +280,7 @@ def test_an_archive_hosts_cannot_reach_is_said_on_its_field(as_admin, alpha, set
     archive = Archive.objects.create(title="web.tar.zst", state="ready", size=9, received=9, sha256=SUM)
     answer = as_admin.post(URL, form(source="archive", archive=archive.pk))
     assert answer.status_code == 422
-    assert "does not know the address" in text(answer)
+    assert "does not know the URL" in text(answer)
 
 
 # --- a machine
@@ -321,15 +321,15 @@ def test_a_user_gets_a_hash_and_the_hosts_seal(as_admin, alpha):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"user": "root"}, "is a user of the system itself"),
-        ({"user": "Ada!"}, "A user name has lower-case letters"),
-        ({"user_password": "x y"}, "Whose password is this?"),
+        ({"user": "root"}, "is a system user"),
+        ({"user": "Ada!"}, "A username has lower-case letters"),
+        ({"user_password": "x y"}, "Enter a username for this password."),
         ({"user": "ada", "user_password": "x" * 201}, "at most 200 characters"),
-        ({"source": "clone"}, "Choose what to copy."),
+        ({"source": "clone"}, "Choose a machine to clone."),
         ({"source": "archive"}, "Choose an archive."),
         ({"source": "archive", "archive": "x"}, "is not a valid UUID"),
         ({"source": "recipe", "recipe": "x"}, "There is no such recipe."),
-        ({"source": "pull"}, "Give the address of the image"),
+        ({"source": "pull"}, "Give the URL of the image"),
     ],
 )
 def test_what_is_wrong_is_said(fields, said, as_admin, alpha):

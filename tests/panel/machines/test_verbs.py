@@ -79,11 +79,11 @@ def test_somebody_elses_job_is_a_conflict_that_links_to_it(as_admin, web):
     other = make.job(orders.Reboot(name="web"), on=web.host, by=make.user("olga", role=Role.ADMINISTRATOR))
     answer = as_admin.post(url("poweroff"))
     assert answer.status_code == 409
-    assert "olga already ordered “reboot” for web" in text(answer)
+    assert "olga already requested “reboot” for web" in text(answer)
     assert f'href="/jobs/{other.pk}/"' in text(answer)
     answer = as_admin.post(url("poweroff"), headers=htmx(PAGE))
     assert answer.status_code == 409
-    assert text(answer).startswith("olga already ordered")
+    assert text(answer).startswith("olga already requested")
     assert f'"/jobs/{other.pk}/"' in answer.headers["HX-Trigger"]
     assert Job.objects.count() == 1
 

@@ -247,7 +247,7 @@ class TestPages:
         PresetUse.objects.create(preset=small, machine=fleet[0], content=small.content)
         presets.update_notes([fleet[0].pk])
         page = text(as_admin.get(reverse("config-edit", args=["alpha", "one"])))
-        assert "preset Small says 1G" in page
+        assert "preset Small: 1G" in page
         assert "differs in MemoryMax" in text(as_admin.get(reverse("preset-detail", args=[small.pk])))
 
     def test_only_what_was_shown_is_ordered(self, as_admin, fleet, small):

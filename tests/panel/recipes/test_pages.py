@@ -83,7 +83,7 @@ def test_the_list_tells_how_runs_went(as_viewer, small, alpha):
         "75 %",
         "45\u00a0s",
         "1\u00a0s from its base",
-        "3 of the last 4 runs succeeded",
+        "3 of the last 4 builds succeeded",
         'class="run-failed"',
     ):
         assert shown in page

@@ -113,8 +113,8 @@ def prime(task: Task, root: Path) -> None:
         task.run(argv, timeout=PRIME_SECONDS)
     except (CommandFailed, TookTooLong) as failed:
         raise Problem(
-            f"The new base did not boot when it was primed: {failed.message}", code="prime-failed",
-            hint="Build it without priming, or look at what its boot says in the log.", details=failed.details,
+            f"The new base image failed to pre-boot: {failed.message}", code="prime-failed",
+            hint="Build it without pre-boot, or check its boot messages in the log.", details=failed.details,
         ) from failed  # fmt: skip
     for unit in (_TARGET, _SERVICE):
         tree.unlink(root, f"{_FOLDER}/{unit}")

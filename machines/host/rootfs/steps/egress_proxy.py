@@ -88,7 +88,7 @@ class EgressProxy:
         try:
             found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
-            raise OSError(errno.EHOSTUNREACH, "that is no name") from error
+            raise OSError(errno.EHOSTUNREACH, "that is not a hostname") from error
         addresses = list(dict.fromkeys(str(where[0]) for *_, where in found))
         for address in addresses:
             self._judge(name, address)  # one that is refused refuses the name: no trying which of them gets through
@@ -175,8 +175,9 @@ def _empty_network() -> tuple[int, socket.socket]:
     thread.join()
     if failed:
         raise Problem(
-            f"This host's kernel gives no network namespace to pull in: {failed[0].strerror}.", code="namespace-missing",
-            hint="It takes CONFIG_NET_NS, and where the worker runs in a container, the right to make one.",
+            "This host's kernel provides no network namespace for the download: "
+            f"{failed[0].strerror}.", code="namespace-missing",
+            hint="This needs CONFIG_NET_NS and, if the worker runs in a container, permission to create one.",
         ) from failed[0]  # fmt: skip
     return made[0]
 
@@ -259,7 +260,7 @@ def _head(stream: socket.socket) -> tuple[bytes, bytes]:
     while b"\r\n\r\n" not in got:
         piece = stream.recv(HEAD)
         if not piece or len(got) > HEAD:
-            raise ValueError("no end of the head")
+            raise ValueError("the header does not end")
         got += piece
     end = got.index(b"\r\n\r\n") + 4
     return got[:end], got[end:]

@@ -96,9 +96,7 @@ def make_locale(root: Path, locale: str, run: Run) -> None:
     known = files.read_text(root, "usr/share/i18n/SUPPORTED", limit=256 * 1024)
     line = next((line for line in known.splitlines() if line.split()[:1] == [locale]), "")
     if known and not line:
-        raise Problem(
-            f"This release knows no locale {locale}.", code="locale-unknown", hint="C.UTF-8 works everywhere."
-        )
+        raise Problem(f"This release has no locale {locale}.", code="locale-unknown", hint="C.UTF-8 works everywhere.")
     files.write_text(root, "etc/locale.gen", f"{line or f'{locale} UTF-8'}\n")
     run(["chroot", str(root), "locale-gen"])
 
@@ -125,7 +123,7 @@ def set_password(root: Path, user: str, password_hash: str) -> None:
     text = _accounts(root, "shadow")
     changed, times = re.subn(rf"(?m)^{re.escape(user)}:[^:\n]*:", lambda _: f"{user}:{password_hash}:", text, count=1)
     if times != 1:
-        raise Problem(f"The tree has no line for {user} in /etc/shadow.", code="no-root-account")
+        raise Problem(f"The image has no line for {user} in /etc/shadow.", code="no-root-account")
     files.rewrite(root, "etc/shadow", changed)
 
 
@@ -134,7 +132,7 @@ def _accounts(root: Path, name: str) -> str:
     try:
         return files.read_whole(root, f"etc/{name}", PASSWD_LIMIT)
     except OSError as error:
-        raise Problem(f"The image's /etc/{name} is too long to be changed.", code="no-root-account") from error
+        raise Problem(f"The image's /etc/{name} is too long to be edited.", code="no-root-account") from error
 
 
 def write_ssh_keys(root: Path, home: str, keys: Sequence[str], owner: tuple[int, int] = (0, 0)) -> None:
@@ -156,7 +154,7 @@ def make_user(root: Path, user: str, keys: Sequence[str], password_hash: str, ru
         line.split(":")[0]: line.split(":") for line in files.read_text(root, "etc/passwd", PASSWD_LIMIT).splitlines()
     }
     if user in taken:
-        raise Problem(f"The image has a user {user} already.", code="user-exists", hint="Choose another user name.")
+        raise Problem(f"The image already has a user {user}.", code="user-exists", hint="Choose another user name.")
     ids = {int(fields[2]) for fields in taken.values() if len(fields) > 2 and fields[2].isdigit()}
     number = next(n for n in range(FIRST_USER_ID, 65_000) if n not in ids)
     groups = files.read_text(root, "etc/group", PASSWD_LIMIT)

@@ -33,7 +33,7 @@ def enable(building: Building) -> None:
         tree.symlink(root, "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
     if not {NETWORK_SERVICES[0], MANAGER} & set(services):
         building.task.output.line(
-            "Neither systemd-networkd nor NetworkManager is in the tree, so no address will come."
+            "Neither systemd-networkd nor NetworkManager is in the image, so the machine will not get an address."
         )
 
 

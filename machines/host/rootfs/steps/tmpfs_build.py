@@ -38,7 +38,7 @@ def use(building: Building) -> bool:
     if _libc.mount(b"tmpfs", target, b"tmpfs", 0, f"size={bytes_},mode=0755".encode()) != 0:
         building.in_memory = False
         return False
-    building.task.output.line(f"Filling the tree in memory, where it may take {bytes_ // 1024**2} MiB.")
+    building.task.output.line(f"Building in memory, up to {bytes_ // 1024**2} MiB.")
     return True
 
 

@@ -38,7 +38,7 @@ class Panel:
 
     def __init__(self, url: str, token: str, deadline: float) -> None:
         if not url.startswith(("http://", "https://")):
-            raise Problem("The panel's address must begin with https:// or http://.", code="bad-value")
+            raise Problem("The panel's URL must begin with https:// or http://.", code="bad-value")
         self._url, self._deadline = url, deadline
         self._headers = {"Authorization": f"Bearer {token}", "User-Agent": "nspawnpanel-host"}
         self._opener = urllib.request.OpenerDirector()
@@ -65,9 +65,9 @@ class Panel:
                     self._wait(tries, error)
         if digest.hexdigest() != sha256:
             raise Problem(
-                f"What arrived is not the archive: its SHA-256 is {digest.hexdigest()}, not {sha256}.",
+                f"The downloaded file is not the archive: its SHA-256 is {digest.hexdigest()}, not {sha256}.",
                 code="checksum-wrong", retryable=True,
-                hint="Try again; if it stays, the panel's file is damaged: upload or export it anew.",
+                hint="Try again; if it persists, the file on the panel is damaged: upload or export it again.",
             )  # fmt: skip
 
     def _fetch_from(self, at: int, size: int, out: IO[bytes], digest: Any, told: Told) -> None:
@@ -77,12 +77,12 @@ class Panel:
                 answer.status != http.client.PARTIAL_CONTENT
                 or answer.headers["Content-Range"] != f"bytes {at}-{size - 1}/{size}"
             ):
-                raise Problem("The archive on the panel is not the one that was ordered.", code="archive-changed")
+                raise Problem("The archive on the panel is not the requested one.", code="archive-changed")
             while out.tell() < size:
                 self._check_time()
                 piece = answer.read(min(_PIECE, size - out.tell()))
                 if not piece:
-                    raise ConnectionError("the connection ended too early")
+                    raise ConnectionError("the connection was closed early")
                 out.write(piece)
                 digest.update(piece)
                 told(out.tell())
@@ -125,7 +125,7 @@ class Panel:
             time.sleep(SUM_WAIT)
         if theirs != sha256:
             raise Problem(
-                f"What arrived at the panel is not what was sent: its SHA-256 is {theirs}, not {sha256}.",
+                f"The file on the panel differs from what was sent: its SHA-256 is {theirs}, not {sha256}.",
                 code="checksum-wrong", retryable=True, hint="Try again.",
             )  # fmt: skip
 
@@ -161,14 +161,14 @@ class Panel:
         if seconds is None:
             raise Problem(
                 f"The panel could not be reached at {self._url.split('/transfer/')[0]}: {reason}", code="panel-unreachable",
-                retryable=True, hint="Look at the network, DNS and certificates of this host, and at NSPAWNPANEL_URL on the panel.",
+                retryable=True, hint="Check the network, DNS and certificates of this host, and NSPAWNPANEL_URL on the panel.",
             ) from error  # fmt: skip
         self._check_time()
         time.sleep(seconds)
 
     def _check_time(self) -> None:
         if time.time() > self._deadline:
-            raise TookTooLong("The transfer did not end in time.")
+            raise TookTooLong("The transfer timed out.")
 
 
 class _PlainConnection(http.client.HTTPConnection):
@@ -199,8 +199,8 @@ def _check_peer(connection: http.client.HTTPConnection) -> None:
     if egress_rules.is_metadata(address):
         connection.close()
         raise Problem(
-            f"The panel's address leads to {address}, a link-local address or a cloud's metadata service.",
-            code="panel-refused", hint="Look at NSPAWNPANEL_URL on the panel, and at the DNS of this host.",
+            f"The panel's hostname resolves to {address}, a link-local address or a cloud's metadata service.",
+            code="panel-refused", hint="Check NSPAWNPANEL_URL on the panel, and the DNS of this host.",
         )  # fmt: skip
 
 
@@ -217,9 +217,9 @@ def _said(answer: IO[bytes]) -> dict[str, Any]:
         return {"received": int(said["received"]), "sha256": str(said.get("sha256", ""))}
     except (ValueError, KeyError, TypeError) as error:
         raise Problem(
-            "What answers at the panel's address is not the panel.",
+            "The server at the panel's URL is not the panel.",
             code="panel-refused",
-            hint="Look at NSPAWNPANEL_URL.",
+            hint="Check NSPAWNPANEL_URL.",
         ) from error
 
 
@@ -230,13 +230,13 @@ def _refusal(error: urllib.error.HTTPError) -> Exception:
     if error.code in {http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT}:
         return ConnectionError(f"the panel answered {error.code}")
     words = {
-        http.client.FORBIDDEN: "The panel no longer accepts this order's permission for the archive.",
+        http.client.FORBIDDEN: "The panel no longer accepts this request's token for the archive.",
         http.client.NOT_FOUND: "The archive is no longer on the panel.",
-        http.client.GONE: "The archive was removed from the panel meanwhile.",
+        http.client.GONE: "The archive has been removed from the panel in the meantime.",
     }
     with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
         said = json.loads(error.read(_ANSWER))
         words.setdefault(error.code, str(said["error"])[:500])
-    where = f" It leads elsewhere, to {error.headers['Location']}." if error.headers.get("Location") else ""
+    where = f" It redirects to {error.headers['Location']}." if error.headers.get("Location") else ""
     text = words.get(error.code, f"The panel answered {error.code} {error.reason}.{where}")
-    return Problem(text, code="panel-refused", hint="Order it again; a new order has a new permission.")
+    return Problem(text, code="panel-refused", hint="Request it again; a new request has a new token.")

@@ -104,8 +104,8 @@ def servers_for(recipe: ArchRecipe) -> list[str]:
     found = re.findall(r"(?m)^\s*Server\s*=\s*(\S+)\s*$", text)
     if not found:
         raise Problem(
-            "This host has no mirrorlist of Arch Linux, and the recipe names no mirror either.", code="mirror-unknown",
-            hint=f"Give the recipe a mirror, or write one into {HOST_MIRRORS} on the host.",
+            "This host has no Arch Linux mirrorlist, and the recipe names no mirror.", code="mirror-unknown",
+            hint=f"Set a mirror in the recipe, or add one to {HOST_MIRRORS} on the host.",
         )  # fmt: skip
     return found
 
@@ -133,8 +133,8 @@ def make_keyring(building: Building) -> Path:
     source = next((folder for folder in KEYRINGS if (folder / "archlinux.gpg").is_file()), None)
     if source is None:
         raise Problem(
-            "This host does not have the keys of Arch Linux, so its packages cannot be checked.", code="key-unknown",
-            hint="Install them there: the package archlinux-keyring",
+            "This host does not have the keys of Arch Linux, so packages cannot be verified.", code="key-unknown",
+            hint="Install the package archlinux-keyring there.",
         )  # fmt: skip
     folder = building.folder / "keyring"
     shutil.rmtree(folder, ignore_errors=True)
@@ -264,24 +264,24 @@ def explain(failed: CommandFailed, said: Sequence[str], root: Path) -> Problem:
     if match := _NO_PACKAGE.search(text):
         return Problem(
             f"There is no package {match[1] or match[2]} in these repositories.", code="package-unknown",
-            hint=f"Check the spelling, or take it out of the recipe. The tool said: {match[0]}", details=text[-DETAILS:],
+            hint=f"Check the spelling, or remove it from the recipe. Tool output: {match[0]}", details=text[-DETAILS:],
         )  # fmt: skip
     if line := _first(said, _KEY):
         return Problem(
-            f"A package is not signed with a key of Arch Linux: {line}", code="key-unknown", details=text[-DETAILS:],
-            hint="Bring the host's package archlinux-keyring up to date; unsigned packages are never installed.",
+            f"A package is not signed with an Arch Linux key: {line}", code="key-unknown", details=text[-DETAILS:],
+            hint="Update the package archlinux-keyring on the host; unsigned packages are never installed.",
         )  # fmt: skip
     if line := _first(said, _UNREACHABLE):
         missing = "error: 404" in text or "Could not open file" in text or "Couldn't open file" in text
         return Problem(
             f"The mirror {'has no such repository' if missing else 'could not be reached'}: {line}",
             code="release-unknown" if missing else "mirror-unreachable", retryable=not missing, details=text[-DETAILS:],
-            hint="Look at the mirror's address, and at the network, proxy and DNS of this host.",
+            hint="Check the mirror URL, and the network, proxy and DNS of this host.",
         )  # fmt: skip
     own = _first(said, ("error:", "ERROR:"))
     return Problem(
         f"{failed.argv[0]} failed: {own or failed.message}", code="bootstrap-failed", details=text[-DETAILS:],
-        hint="The last lines of the log are the reason.",
+        hint="See the last lines of the log.",
     )  # fmt: skip
 
 

@@ -183,18 +183,18 @@ def explain(failed: CommandFailed, said: Sequence[str], tree: Path) -> Problem:
     if match := _NO_PACKAGE.search(text):
         return Problem(
             f"There is no package {match[1]} in this release ({own.removeprefix('E: ')[:200]}).", code="package-unknown",
-            hint="Check the spelling, or take it out of the recipe.", details=text[-4000:],
+            hint="Check the spelling, or remove it from the recipe.", details=text[-4000:],
         )  # fmt: skip
     if found := _explain_archive(said, text):
         return found
     if any(words in text for words in _UNREACHABLE):
         return Problem(
             f"The mirror could not be reached: {own or failed.message}", code="mirror-unreachable", retryable=True,
-            hint="Try again; if it stays, look at the network, proxy and DNS of this host.", details=text[-4000:],
+            hint="Try again; if it persists, check the network, proxy and DNS of this host.", details=text[-4000:],
         )  # fmt: skip
     return Problem(
         f"{failed.argv[0]} failed: {own or failed.message}", code="bootstrap-failed", details=text[-4000:],
-        hint="The last lines of the log are the reason.",
+        hint="See the last lines of the log.",
     )  # fmt: skip
 
 
@@ -205,23 +205,21 @@ def _explain_archive(said: Sequence[str], text: str) -> Problem | None:
     if line:
         line = line.removeprefix("E: ").partition("GPG error: ")[2] or line.removeprefix("E: ")
         return Problem(
-            f"An archive is not signed by a key that is known for it: {line[:300]}", code="key-unknown",
-            hint="Check its address and the key the recipe has for it; for the distribution's own archive, bring its"
-            " keyring on this host up to date.",
+            f"A repository is not signed by a known key: {line[:300]}", code="key-unknown",
+            hint="Check its URL and the key given in the recipe; for the distribution's own repository, update its keyring on this host.",
             details=text[-4000:],
         )  # fmt: skip
     if match := _NO_SUITE.search(text):
         return Problem(
             f"{match[1]} has no suite “{match[2]}”.", code="release-unknown", details=text[-4000:],
-            hint="Check the address and the suite of that repository in the recipe.",
+            hint="Check the URL and the suite of that repository in the recipe.",
         )  # fmt: skip
     wrong = [line.strip() for line in said if any(words in line for words in _WRONG_SUM)]
     if line := next((line for line in wrong if "Failed to fetch " in line), wrong[0] if wrong else ""):
         line = line.removeprefix("E: ").removeprefix("W: ").removeprefix("Failed to fetch ")
         return Problem(
-            f"A file is not what the archive's signed list says: {line[:300]}", code="checksum-wrong", retryable=True,
-            hint="Nothing of it was used. Try again; if it stays, the mirror or a proxy on the way has damaged or old files: "
-            "choose another mirror.",
+            f"A file does not match the repository's signed index: {line[:300]}", code="checksum-wrong", retryable=True,
+            hint="Nothing of it was used. Try again; if it persists, the mirror or a proxy in between has damaged or outdated files: choose another mirror.",
             details=text[-4000:],
         )  # fmt: skip
     return None

@@ -89,10 +89,9 @@ def sources_for(recipe: DebianRecipe) -> list[Source]:
     found = apt_sources.for_release(recipe.release, apt_sources.read(), recipe.distribution, recipe.components)
     if not found:
         raise Problem(
-            f"This host's own apt sources name no {recipe.distribution.capitalize()} mirror, and the recipe names none"
-            " either.",
+            f"This host's apt sources name no {recipe.distribution.capitalize()} mirror, and the recipe names none.",
             code="mirror-unknown",
-            hint="Give the recipe a mirror, such as the address your other machines use.",
+            hint="Set a mirror in the recipe, such as the one your other machines use.",
         )
     return found
 
@@ -128,7 +127,7 @@ def _recipe(building: Building) -> DebianRecipe:
 def _check_variant(recipe: DebianRecipe, tool: str) -> None:
     if tool == "debootstrap" and recipe.variant not in {"minbase", "important"}:
         raise Problem(
-            f"debootstrap knows no variant “{recipe.variant}”.", code="variant-unknown",
+            f"debootstrap has no variant “{recipe.variant}”.", code="variant-unknown",
             hint="Choose minbase or important, or install mmdebstrap on this host.",
         )  # fmt: skip
 
@@ -138,7 +137,7 @@ def _check_keyring(recipe: DebianRecipe, keyring: str) -> None:
     if keyring or recipe.distribution == platform.freedesktop_os_release().get("ID"):
         return
     raise Problem(
-        f"This host does not have the keys of {recipe.distribution.capitalize()}, so its packages cannot be checked.",
+        f"This host does not have the keys of {recipe.distribution.capitalize()}, so packages cannot be verified.",
         code="key-unknown", hint=f"Install them there: {KEYS[recipe.distribution]}",
     )  # fmt: skip
 
@@ -184,7 +183,7 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
             or ("No such file" in failed.tail)
         )
         if missing and not needed:
-            building.task.output.line(f"{source.uri} has no {source.suite}; going on without it.")
+            building.task.output.line(f"{source.uri} has no {source.suite}; continuing without it.")
             return False
         if missing:
             raise Problem(
@@ -193,7 +192,7 @@ def check_mirror(building: Building, source: Source, *, needed: bool) -> bool:
             ) from failed  # fmt: skip
         raise Problem(
             f"The mirror {source.uri} does not answer.", code="mirror-unreachable", details=failed.tail, retryable=True,
-            hint="Look at the network, proxy and DNS of this host, or choose another mirror.",
+            hint="Check the network, proxy and DNS of this host, or choose another mirror.",
         ) from failed  # fmt: skip
     return True
 

@@ -77,7 +77,7 @@ def database(recipe: DnfRecipe) -> Database:
     number = int(match[0]) if (match := re.match(r"\d+", recipe.release)) else 1000
     if recipe.distribution != "fedora" and number < OLDEST:
         raise Problem(
-            f"Release {recipe.release} keeps its packages in a database that this host's rpm cannot write.",
+            f"Release {recipe.release} uses a package database format that this host's rpm cannot write.",
             code="release-unknown", hint=f"Release {OLDEST} and later can be built; an older one can be pulled as an image.",
         )  # fmt: skip
     return Database(NEW_PLACE if number >= NEW_PLACE_SINCE[recipe.distribution] else OLD_PLACE)
@@ -154,7 +154,7 @@ def _repositories(building: Building) -> list[str]:
         return [f"--setopt=reposdir={rpms.write_repositories(building, recipe.repositories)}"]
     if not rpms.has_repositories(HOST_REPOSITORIES):
         raise rpms.no_repositories("rpm packages")
-    building.task.output.line("Packages from the repositories of this host itself")
+    building.task.output.line("Packages from this host's own repositories")
     return [f"--setopt=reposdir={','.join(str(folder) for folder in HOST_REPOSITORIES if folder.is_dir())}"]
 
 

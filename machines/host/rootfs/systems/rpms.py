@@ -65,7 +65,9 @@ def hand_over(building: Building, database: Database) -> None:
     """The database anew, by the tree's own rpm and in its own format. Raises CommandFailed or OSError."""
     root, exported = building.tree, building.folder / "packages.hdrs"
     if not any(tree.exists(root, f"{folder}/rpmdb") for folder in ("usr/bin", "bin")):
-        building.task.output.line("There is no rpm in the tree, so its package database stays as this host wrote it.")
+        building.task.output.line(
+            "There is no rpm in the image, so its package database is left as this host wrote it."
+        )
         return
     argv = [
         "rpmdb",
@@ -78,7 +80,7 @@ def hand_over(building: Building, database: Database) -> None:
         run(argv, timeout=120, to=file)
     for name in tree.names(root, database.path):
         tree.unlink(root, f"{database.path}/{name}")
-    building.task.output.line("The machine's own rpm takes over its package database.")
+    building.task.output.line("The machine's own rpm converts its package database.")
     run(["chroot", str(root), "rpmdb", "--importdb"], timeout=300, stdin=exported.read_bytes())
     exported.unlink()
 
@@ -134,8 +136,8 @@ def _text(file: Path) -> str:
 
 def no_repositories(what: str) -> Problem:
     return Problem(
-        f"This host has no repositories of {what}, and the recipe names none either.", code="mirror-unknown",
-        hint="Add the release's repository to the recipe: its address and the key its packages are signed with.",
+        f"This host has no repositories of {what}, and the recipe names none.", code="mirror-unknown",
+        hint="Add the release's repository to the recipe: its URL and the key its packages are signed with.",
     )  # fmt: skip
 
 
@@ -145,7 +147,7 @@ def keep_repositories(
     """Into the tree, so that the machine can update itself; a file:// of this host is nothing to the machine."""
     for repository in repositories:
         if repository.url.startswith("file:"):
-            building.task.output.line(f"{repository.id} lies on this host itself, so the machine is not given it.")
+            building.task.output.line(f"{repository.id} is local to this host, so it is not configured in the machine.")
             continue
         key = f"{KEYS}/nspawnpanel-{repository.id}.asc"
         tree.write_text(building.tree, key, repository.key + "\n")
@@ -221,13 +223,13 @@ def _no_package(failed: CommandFailed, said: Sequence[str]) -> Problem | None:
             return Problem(
                 f"There is no {'group' if group else 'package'} {name} in these repositories.",
                 code="package-unknown", details="\n".join(said)[-DETAILS:],
-                hint=f"Check the spelling, or take it out of the recipe. The tool said: {line.strip()}",
+                hint=f"Check the spelling, or remove it from the recipe. Tool output: {line.strip()}",
             )  # fmt: skip
         if match := _NOTHING.search(line):
             return Problem(
                 f"No repository of this recipe has {match[1] or match[2]}, which {match[3]} needs.",
                 code="package-unknown", details="\n".join(said)[-DETAILS:],
-                hint="Add the repository that has it, or take the package out of the recipe.",
+                hint="Add the repository that has it, or remove the package from the recipe.",
             )  # fmt: skip
     return None
 
@@ -238,7 +240,7 @@ def _bad_key(said: Sequence[str]) -> Problem | None:
         return None
     return Problem(
         f"A package or an index is not signed with the key of its repository: {line}", code="key-unknown",
-        hint="Give the recipe the key its repository is signed with; unsigned packages are never installed.",
+        hint="Add the repository's signing key to the recipe; unsigned packages are never installed.",
         details="\n".join(said)[-DETAILS:],
     )  # fmt: skip
 
@@ -250,12 +252,12 @@ def _unreachable(said: Sequence[str]) -> Problem | None:
     text = "\n".join(said)
     if any(words in text for words in _MISSING) and not any(words in text for words in _NO_WAY):
         return Problem(
-            f"A repository is not where the recipe says: {line}", code="release-unknown", details=text[-DETAILS:],
-            hint="Check its address and the release; below the address there must be repodata/repomd.xml.",
+            f"There is no repository at the URL in the recipe: {line}", code="release-unknown", details=text[-DETAILS:],
+            hint="Check its URL and the release; repodata/repomd.xml must exist below it.",
         )  # fmt: skip
     return Problem(
         f"A repository could not be reached: {line}", code="mirror-unreachable", retryable=True, details=text[-DETAILS:],
-        hint="Try again; if it stays, look at the network, proxy and DNS of this host.",
+        hint="Try again; if it persists, check the network, proxy and DNS of this host.",
     )  # fmt: skip
 
 
@@ -274,5 +276,5 @@ def _other(failed: CommandFailed, said: Sequence[str]) -> Problem:
     own = next((line.strip() for line in said if re.match(r"(?i)\s*(error|problem|failed)\b", line)), "")
     return Problem(
         f"{failed.argv[0]} failed: {own or failed.message}", code="bootstrap-failed",
-        hint="The last lines of the log are the reason.", details="\n".join(said)[-DETAILS:],
+        hint="See the last lines of the log.", details="\n".join(said)[-DETAILS:],
     )  # fmt: skip

@@ -84,7 +84,7 @@ def prepare(building: Building) -> None:
     else:
         if not rpms.has_repositories([HOST_REPOSITORIES]):
             raise rpms.no_repositories("openSUSE")
-        output.line("Packages from the repositories of this host itself")
+        output.line("Packages from this host's own repositories")
         repositories = _of_the_host(building)
     way.direct = rpms.can_write(building, FORMAT)
     way.extra = rpms.home(building, Database(NEW_PLACE, FORMAT if way.direct else "sqlite")) | _settings(building)
@@ -157,8 +157,8 @@ def _trust(way: Preparation, key: Path, root: Path) -> None:
         run(["rpm", f"--root={root}", "--import", "--", str(key)], extra=way.extra)
     except CommandFailed as failed:
         raise Problem(
-            f"rpm does not take the key of {key.stem}: {failed.tail or failed.message}", code="key-unknown",
-            hint="Give the recipe the key the repository's packages are signed with.",
+            f"rpm does not accept the key of {key.stem}: {failed.tail or failed.message}", code="key-unknown",
+            hint="Add the key the repository's packages are signed with to the recipe.",
         ) from failed  # fmt: skip
 
 

@@ -150,7 +150,7 @@ def test_a_panel_that_restarts_is_waited_for(server, tmp_path):
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(("status", "word"), [(403, "permission"), (404, "no longer on the panel"), (500, "500")])
+@pytest.mark.parametrize(("status", "word"), [(403, "token"), (404, "no longer on the panel"), (500, "500")])
 def test_a_refusal_is_not_tried_again(server, tmp_path, status, word):
     server.get = lambda handler, _: handler.say(status)
     assert word in refused(lambda: fetch(server, tmp_path)).message
@@ -213,8 +213,10 @@ def test_what_arrived_differently_is_said(server, packed):
 
 
 def test_the_panels_own_words_arrive(server, packed):
-    server.post = lambda handler, *_: handler.say(507, '{"error": "The panel\'s disk has no room for 3 MB."}')
-    assert "no room" in refused(lambda: panel(server).bring(packed, lambda _: None)).message
+    server.post = lambda handler, *_: handler.say(
+        507, '{"error": "There is not enough disk space on the panel for 3 MB."}'
+    )
+    assert "not enough disk space" in refused(lambda: panel(server).bring(packed, lambda _: None)).message
 
 
 def test_what_is_no_panel_is_said_to_be_none(server, packed):

@@ -185,7 +185,7 @@ def test_an_archive_with_an_unknown_key_is_named():
         "E: The repository 'http://m x InRelease' is not signed.",
     ]  # fmt: skip
     found = bootstrappers.explain(CommandFailed(["mmdebstrap"], 25, ""), said, TREE)
-    assert found.message.endswith("known for it: http://m x InRelease: " + said[1].strip())
+    assert found.message.endswith("known key: http://m x InRelease: " + said[1].strip())
 
 
 def test_a_file_with_a_wrong_sum_is_named():
@@ -195,7 +195,7 @@ def test_a_file_with_a_wrong_sum_is_named():
         "E: Failed to fetch http://m/tiny.deb  Hash Sum mismatch",
     ]
     found = bootstrappers.explain(CommandFailed(["mmdebstrap"], 25, ""), said, TREE)
-    assert found.message == "A file is not what the archive's signed list says: http://m/tiny.deb  Hash Sum mismatch"
+    assert found.message == "A file does not match the repository's signed index: http://m/tiny.deb  Hash Sum mismatch"
 
 
 def test_the_tool_s_own_line_is_in_the_words_for_an_unknown_package():
