@@ -110,8 +110,8 @@ def test_every_control_order_is_known_to_the_executor(op):
 
 
 def test_the_policy_that_is_handed_out_names_every_operation(tmp_path):
-    assert policy.read(ROOT / "machines/host/policy/policy.toml").ops == tuple(sorted(KINDS))
-    assert policy.read(tmp_path / "none").ops == tuple(sorted(KINDS))
+    assert policy.read(ROOT / "machines/host/policy/policy.toml").operations == tuple(sorted(KINDS))
+    assert policy.read(tmp_path / "none").operations == tuple(sorted(KINDS))
 
 
 def test_what_is_more_than_placing_an_order_again_is_for_orders_that_can_be():
@@ -304,7 +304,7 @@ def far(db, tmp_path) -> Iterator[FarHost]:
     paths.state.mkdir()
     ledger = Ledger(paths.ledger, host=row.id, generation=1)
     reporter = Reporter(ledger, reporting.signer(row.id, 1, key), Nothing())  # type: ignore[arg-type]
-    context = HostContext(paths, None, policy.Policy(ops=(*KINDS, "freeze")))  # type: ignore[arg-type]
+    context = HostContext(paths, None, policy.Policy(operations=(*KINDS, "freeze")))  # type: ignore[arg-type]
     executor = Executor(
         context, identity=(row.id, 1), panel_keys={envelope.key_id(panel.verify_key): panel.verify_key}, ledger=ledger,
         reporter=reporter, publisher=Nothing(), watch=Nothing(), units=Units(context, reporter),  # type: ignore[arg-type]

@@ -16,7 +16,26 @@ OPERATIONS = {
     "prove": "limit_test",
     "tidy": "remove_dropins",
 }
-KEYS = {"can_mend": "can_fix", "passing": "retryable"}  # of findings, of problems
+RULES = {  # of hosts' policies
+    "ops": "operations",
+    "port_lowest": "lowest_port",
+    "pulls": "pull_urls",
+    "panels": "panel_urls",
+    "archive_gib": "max_archive_gib",
+    "cache_gib": "max_cache_gib",
+    "bases": "max_bases",
+    "builds_at_once": "max_parallel_builds",
+}
+EVENTS = {"joined": "host-enrolled", "configuration-adopted": "configuration-imported"}
+CODES = {"discard-unfinished": "remove-base-unfinished"}  # of problems
+VERDICTS = {  # of limit tests
+    "holds": "enforced",
+    "broken": "exceeded",
+    "unreached": "not_reached",
+    "none": "no_limit",
+    "refused": "skipped",
+}
+KEYS = {"can_mend": "can_fix", "passing": "retryable", "trials": "measurements"}  # of findings, problems, limit tests
 AT_ONCE = 500  # rows
 
 
@@ -25,12 +44,23 @@ def _job(job: Any) -> None:
     if isinstance(job.order, dict) and "op" in job.order:
         job.order["op"] = OPERATIONS.get(job.order["op"], job.order["op"])
     job.result, job.problem = _renamed(job.result), _renamed(job.problem)
+    if isinstance(job.problem, dict) and "code" in job.problem:
+        job.problem["code"] = CODES.get(job.problem["code"], job.problem["code"])
+    for measured in job.result.get("measurements", []) if job.op == "limit_test" else []:
+        measured["verdict"] = VERDICTS.get(measured["verdict"], measured["verdict"])
 
 
 def _host(host: Any) -> None:
     policy = host.facts.get("policy") if isinstance(host.facts, dict) else None
-    if isinstance(policy, dict) and isinstance(policy.get("ops"), list):
-        policy["ops"] = sorted(OPERATIONS.get(op, op) for op in policy["ops"])
+    if not isinstance(policy, dict):
+        return
+    policy = host.facts["policy"] = {RULES.get(rule, rule): value for rule, value in policy.items()}
+    if isinstance(policy.get("operations"), list):
+        policy["operations"] = sorted(OPERATIONS.get(op, op) for op in policy["operations"])
+
+
+def _event(event: Any) -> None:
+    event.kind = EVENTS.get(event.kind, event.kind)
 
 
 def _renamed(data: Any) -> Any:
@@ -63,6 +93,7 @@ class Migration(migrations.Migration):
     dependencies = [("machines", "0021_hosts_believed")]
 
     operations = [
+        migrations.RenameField("Machine", "not_as_asked", "mismatches"),
         migrations.RenameModel("Found", "ObservedFiles"),
         migrations.AlterField(
             "ObservedFiles",
@@ -72,4 +103,5 @@ class Migration(migrations.Migration):
         migrations.RenameIndex("ObservedFiles", new_name="observed_files_stale", old_name="found_stale"),
         migrations.RunPython(_change(_job, "Job", "op", "order", "result", "problem"), migrations.RunPython.noop),
         migrations.RunPython(_change(_host, "Host", "facts"), migrations.RunPython.noop),
+        migrations.RunPython(_change(_event, "Event", "kind"), migrations.RunPython.noop),
     ]

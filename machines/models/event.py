@@ -7,7 +7,7 @@ from machines.models.host import Host
 
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
-    "joined", "restore-confirmed", "configuration-adopted", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
+    "host-enrolled", "restore-confirmed", "configuration-imported", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
     "archive-downloaded", "archive-removed", "host-released",
 })  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined"})

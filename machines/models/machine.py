@@ -29,7 +29,7 @@ BUILDING_RANK = 0  # of a machine that is being built: on top of the list until 
 # The columns of a machine without an image: it is missing, and nothing runs it
 MISSING: Mapping[str, Any] = MappingProxyType({
     "state": MachineState.MISSING, "rank": rank_of(MachineState.MISSING), "since": None, "leader": None, "drifted": False,
-    "not_as_asked": 0, "addresses": [], "image_id": "", "image_type": "", "image_path": "", "read_only": False, "read_only_by": "",
+    "mismatches": 0, "addresses": [], "image_id": "", "image_type": "", "image_path": "", "read_only": False, "read_only_by": "",
     "hidden_images": [], "disk_bytes": None, "enabled": False, "restart_needed": False, "why": "", "unreadable": "",
     "activity": {}, "run_command": [],
 })  # fmt: skip
@@ -105,7 +105,7 @@ class Machine(models.Model):
     # Whether the files on the host are not the ones that were applied last, and nobody has said to leave it at that.
     drifted = models.BooleanField(default=False)
     ignored = models.CharField(max_length=130, default="", blank=True)  # the fingerprint of a drift to leave alone
-    not_as_asked = models.PositiveSmallIntegerField(default=0)  # settings that do not hold as asked
+    mismatches = models.PositiveSmallIntegerField(default=0)  # settings that do not hold as asked
     # The words of systemd-nspawn: as its unit would start it, and as the one that runs it was started. [] until told.
     unit_command = models.JSONField(default=list)
     run_command = models.JSONField(default=list)

@@ -3,16 +3,21 @@
 import pytest
 
 from machines.contract import limit_test
-from machines.contract.limit_test import Trial
+from machines.contract.limit_test import Measurement
 from machines.contract.problems import BadValue
 
-HOLDS = Trial(
-    key="CPUQuota", verdict="holds", asked=20, measured=19.8, seconds=10, throttled=99, samples=[(0.25, 21.5)]
+HOLDS = Measurement(
+    key="CPUQuota", verdict="enforced", asked=20, measured=19.8, seconds=10, throttled=99, samples=[(0.25, 21.5)]
 )
 
 
 def test_there_and_back():
-    assert limit_test.from_wire(limit_test.to_wire([HOLDS, Trial(key="MemoryMax", verdict="none")])).trials[0] == HOLDS
+    assert (
+        limit_test.from_wire(
+            limit_test.to_wire([HOLDS, Measurement(key="MemoryMax", verdict="no_limit")])
+        ).measurements[0]
+        == HOLDS
+    )
 
 
 @pytest.mark.parametrize(
@@ -23,9 +28,9 @@ def test_there_and_back():
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(changed):
     with pytest.raises(BadValue):
-        limit_test.from_wire({"trials": [HOLDS.model_dump(mode="json") | changed]})
+        limit_test.from_wire({"measurements": [HOLDS.model_dump(mode="json") | changed]})
 
 
 def test_more_than_two_trials_are_refused():
     with pytest.raises(BadValue):
-        limit_test.from_wire({"trials": [HOLDS.model_dump(mode="json")] * 3})
+        limit_test.from_wire({"measurements": [HOLDS.model_dump(mode="json")] * 3})

@@ -169,6 +169,6 @@ def test_a_machine_started_by_hand_is_flagged_with_the_cause(brown):
           lambda: str(brown.ada.machine("brown", brown.name)))  # fmt: skip
     page = brown.ada.get(f"/hosts/{brown.name}/machines/brown/effective/")
     assert "It runs in machine-brown.scope, not in systemd-nspawn@brown.service" in page
-    until(lambda: brown.ada.machine("brown", brown.name)["not_as_asked"], 10, lambda: str(brown.found()["shown"]))
+    until(lambda: brown.ada.machine("brown", brown.name)["mismatches"], 10, lambda: str(brown.found()["shown"]))
     holds = f"/hosts/{brown.name}/machines/brown/effective/"
     until(lambda: "limits of systemd-nspawn@brown.service do not apply to it" in brown.ada.get(holds), 10)

@@ -191,10 +191,10 @@ def loads(panel: ScratchPanel) -> str:
     return panel.sandbox.run(["pgrep", "--full", "machines/host/limits/load_generator.py"], check=False).stdout
 
 
-def prove(panel: ScratchPanel) -> dict[str, limit_test.Trial]:
+def prove(panel: ScratchPanel) -> dict[str, limit_test.Measurement]:
     outcome = panel.do(orders.LimitTest(name=NAME), 90)
     assert outcome.state == "succeeded", outcome.problem
-    return {trial.key: trial for trial in limit_test.from_wire(outcome.result).trials}
+    return {trial.key: trial for trial in limit_test.from_wire(outcome.result).measurements}
 
 
 def test_both_caps_hold_and_the_machine_loses_nothing(panel):
@@ -203,11 +203,11 @@ def test_both_caps_hold_and_the_machine_loses_nothing(panel):
     before = services(panel)
     trials = prove(panel)
     cpu, memory = trials["CPUQuota"], trials["MemoryMax"]
-    assert (cpu.verdict, cpu.asked) == ("holds", 20)
+    assert (cpu.verdict, cpu.asked) == ("enforced", 20)
     assert 5 < cpu.measured < 23  # a busy machine may give it less than it is allowed
     assert cpu.throttled > 10
     assert len(cpu.samples) > 20
-    assert (memory.verdict, memory.asked, memory.killed, memory.others) == ("holds", 128 * MIB, True, 0)
+    assert (memory.verdict, memory.asked, memory.killed, memory.others) == ("enforced", 128 * MIB, True, 0)
     assert 100 * MIB < memory.measured <= 129 * MIB
     assert services(panel) == before
     assert loads(panel) == ""
@@ -217,10 +217,10 @@ def test_both_caps_hold_and_the_machine_loses_nothing(panel):
 
 
 def test_without_limits_there_is_nothing_to_prove_and_a_cap_too_near_is_not_tried(one):
-    assert {trial.verdict for trial in prove(one).values()} == {"none"}
+    assert {trial.verdict for trial in prove(one).values()} == {"no_limit"}
     limit(one, "MemoryMax=28M")
     trial = prove(one)["MemoryMax"]
-    assert (trial.verdict, trial.why) == ("refused", "too-near")
+    assert (trial.verdict, trial.why) == ("skipped", "too-near")
     assert "memory-enough" in examine(one)
 
 

@@ -71,7 +71,7 @@ def test_one_that_is_missing_keeps_what_was_applied_and_nothing_of_its_image(use
     Machine.objects.filter(pk=used.pk).mark_missing()
     row = Machine.objects.get(pk=used.pk)
     assert (row.state, row.rank, row.applied_id) == ("missing", rank_of("missing"), used.applied_id)
-    assert (row.image_id, row.addresses, row.activity, row.drifted, row.not_as_asked) == ("", [], {}, False, 0)
+    assert (row.image_id, row.addresses, row.activity, row.drifted, row.mismatches) == ("", [], {}, False, 0)
 
 
 def test_a_person_hides_only_one_that_is_missing(web):

@@ -16,10 +16,18 @@ from tests.panel.test_intake import HostVoice
 pytestmark = pytest.mark.django_db
 
 MIXED = [5, "<script>", True, [], [1], [None], [[]], {}, {"a": [None]}, None, 1e300, 2**62]
-RULES = ("ops", "bind_sources", "bind_sources_read_only", "unverified_pulls", "mirrors", "networks", "capabilities")
+RULES = (
+    "operations",
+    "bind_sources",
+    "bind_sources_read_only",
+    "unverified_pulls",
+    "mirrors",
+    "networks",
+    "capabilities",
+)
 RESULT = (
     "findings",
-    "trials",
+    "measurements",
     "base",
     "packages",
     "seconds",

@@ -338,7 +338,7 @@ class TestRevisions:
         voice.tell(outcome(self.build(voice, revision, "keep"), result={"applied_at": 2000.0}, machine=hand))
         voice.tell(reports.Observed(machines=[hand]))
         machine.refresh_from_db()
-        assert (machine.applied, machine.drifted, machine.not_as_asked) == (None, False, 0)
+        assert (machine.applied, machine.drifted, machine.mismatches) == (None, False, 0)
         assert machine.nspawn_sha256 == "f" * 64
         assert not Revision.objects.filter(pk=revision.pk).exists()
 

@@ -75,11 +75,11 @@ def test_limits_stand_in_the_files_of_the_control_group(web, alpha_host):
 
 def test_the_limit_test_shows_that_both_caps_hold_and_the_machine_lives_on(web, alpha_host):
     told = limit_test.from_wire(json.loads(ordered(web, f"{MACHINE}limit-test/", "run")["result"]))
-    trials = {trial.key: trial for trial in told.trials}
+    trials = {trial.key: trial for trial in told.measurements}
     cpu, memory = trials["CPUQuota"], trials["MemoryMax"]
-    assert (cpu.verdict, cpu.asked) == ("holds", 40)
+    assert (cpu.verdict, cpu.asked) == ("enforced", 40)
     assert cpu.measured < 45
-    assert (memory.verdict, memory.asked, memory.others) == ("holds", 128 * MIB, 0)
+    assert (memory.verdict, memory.asked, memory.others) == ("enforced", 128 * MIB, 0)
     assert 100 * MIB < memory.measured <= 129 * MIB
     events = dict(line.split() for line in alpha_host.read(f"{GROUP}/memory.events").splitlines())
     assert int(events["max"]) > 0, "the kernel was not asked for more than the cap"
@@ -124,7 +124,7 @@ def test_few_inotify_instances_are_found_and_raised_with_the_button(ada, alpha_h
     alpha_host.run(["sh", "-c", f"echo 25 > {limit}"])
     try:
         assert examine(ada, "/hosts/alpha/")["inotify-low"].can_fix
-        told = json.loads(ordered(ada, "/hosts/alpha/doctor/", "mend/inotify")["result"])["findings"]
+        told = json.loads(ordered(ada, "/hosts/alpha/doctor/", "fix/inotify")["result"])["findings"]
         assert "inotify-enough" in {each["code"] for each in told}
         assert alpha_host.read(limit).strip() == str(findings.INOTIFY_INSTANCES)
         assert f"fs.inotify.max_user_instances = {findings.INOTIFY_INSTANCES}" in alpha_host.read(file)

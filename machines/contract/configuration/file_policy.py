@@ -29,7 +29,7 @@ class FileRules:
     unit_settings: Sequence[str] | None = None
     private_users: str = "optional"
     privileged_binds: str = "allowed"
-    port_lowest: int = 1
+    lowest_port: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def as_told(policy: Mapping[str, Any]) -> FileRules:
         for name in ("networks", "interfaces", "capabilities", "system_calls", "unit_settings")
         if isinstance(policy.get(name), list | tuple)
     }
-    users, lowest, binds = (policy.get(name) for name in ("private_users", "port_lowest", "privileged_binds"))
+    users, lowest, binds = (policy.get(name) for name in ("private_users", "lowest_port", "privileged_binds"))
     return FileRules(
         **lists,
         private_users=users if isinstance(users, str) else "optional",
         privileged_binds=binds if isinstance(binds, str) else "allowed",
-        port_lowest=lowest if isinstance(lowest, int) else 1,
+        lowest_port=lowest if isinstance(lowest, int) else 1,
     )
 
 
@@ -93,9 +93,9 @@ def _network(rules: FileRules, wanted: Document, whole: Document) -> Iterator[Re
                     yield Refusal("interfaces", f"{key}={pair}.", (f"{NETWORK}.{key}",), value)
     for value in said(wanted, NETWORK, "Port"):
         port = _host_port(value)
-        if port is not None and port < rules.port_lowest:
-            message = f"the host's port {port}; the lowest is {rules.port_lowest}."
-            yield Refusal("port_lowest", message, (f"{NETWORK}.Port",), value)
+        if port is not None and port < rules.lowest_port:
+            message = f"the host's port {port}; the lowest is {rules.lowest_port}."
+            yield Refusal("lowest_port", message, (f"{NETWORK}.Port",), value)
 
 
 def _privileges(rules: FileRules, wanted: Document) -> Iterator[Refusal]:

@@ -140,7 +140,7 @@ class Units:
         self._launch(row)
 
     def _is_full(self, gate: str) -> bool:
-        most = self._host.policy.builds_at_once if gate == RECIPES else orders.kind_of(gate).at_once
+        most = self._host.policy.max_parallel_builds if gate == RECIPES else orders.kind_of(gate).at_once
         return sum(busy == gate for busy in self._busy.values()) >= most
 
     def _say_positions(self, gate: str) -> None:

@@ -146,7 +146,7 @@ def assemble(own: Settings) -> tuple[HostContext, Executor, Reporter, Publisher,
     """Everything but Celery, wired together. Raises Misconfigured."""
     secret = keys.load(own.paths.keys)
     rules = policy.read(own.paths.policy)
-    host = HostContext(own.paths, Bus(), replace(rules, panels=rules.panels or own.panels))
+    host = HostContext(own.paths, Bus(), replace(rules, panel_urls=rules.panel_urls or own.panels))
     ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
     publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)))
     reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)

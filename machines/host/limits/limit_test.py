@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from machines.contract import limit_test, orders
-from machines.contract.limit_test import Trial, Verdict, Why
+from machines.contract.limit_test import Measurement, Verdict, Why
 from machines.contract.names import MachineName
 from machines.contract.problems import Problem
 from machines.host.context.host_context import HostContext, Task
@@ -50,15 +50,15 @@ def measure(host: HostContext, task: Task) -> dict[str, Any]:
     task.output.phase("check", 1, 3)
     unit = _unit(host, name)
     group = Group(str(unit["ControlGroup"]))
-    trials = []
+    measurements = []
     invocation = bytes(host.bus.do(host.bus.unit(unit_of(name))).get("InvocationID", b""))
     for number, (step, trial) in enumerate((("processor", cpu), ("memory", memory)), 2):
         task.output.phase(step, number, 3)
-        trials.append(trial(task, group, unit))
-        if trials[-1].killed:
+        measurements.append(trial(task, group, unit))
+        if measurements[-1].killed:
             load_group.note_kills(host.paths, invocation, 1)
-        task.output.line(in_words(trials[-1]))
-    return limit_test.to_wire(trials)
+        task.output.line(in_words(measurements[-1]))
+    return limit_test.to_wire(measurements)
 
 
 def _unit(host: HostContext, name: MachineName) -> dict[str, Any]:
@@ -83,14 +83,14 @@ def _unit(host: HostContext, name: MachineName) -> dict[str, Any]:
 # --- CPU
 
 
-def cpu(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
+def cpu(task: Task, group: Group, unit: dict[str, Any]) -> Measurement:
     """As many busy processes as the quota can feed, for ten seconds."""
     quota = int(unit.get("CPUQuotaPerSecUSec", UNLIMITED))
     if quota == UNLIMITED:
-        return Trial(key="CPUQuota", verdict="none")
+        return Measurement(key="CPUQuota", verdict="no_limit")
     asked, cpus = quota / 10_000, len(os.sched_getaffinity(0))
     if why := cpu_refusal(group, asked, cpus):
-        return Trial(key="CPUQuota", verdict="refused", why=why, asked=asked)
+        return Measurement(key="CPUQuota", verdict="skipped", why=why, asked=asked)
     count = min(cpus, math.ceil(asked / 100))
     argv = [[sys.executable, "-I", "-S", str(LOAD), "cpu", f"{CPU_SECONDS:g}"]] * count
     before = group.throttled()
@@ -102,7 +102,7 @@ def cpu(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
     measured = 100 * (totals[-1][1] - used) / max(seconds, 0.1)
     samples = rates([(0.0, used), *totals[1:]])
     throttled = group.throttled() - before
-    return Trial(
+    return Measurement(
         key="CPUQuota", verdict=cpu_verdict(asked, measured, throttled), asked=asked, measured=round(measured, 2),
         seconds=seconds, throttled=max(0, throttled), samples=samples,
     )  # fmt: skip
@@ -118,8 +118,8 @@ def cpu_refusal(group: Group, asked: float, cpus: int) -> Why:
 def cpu_verdict(asked: float, measured: float, throttled: int) -> Verdict:
     """A tenth more than asked is the scheduler's slack within ten seconds."""
     if measured > asked * 1.1 + 1:
-        return "broken"
-    return "holds" if throttled or measured >= asked * 0.85 else "unreached"
+        return "exceeded"
+    return "enforced" if throttled or measured >= asked * 0.85 else "not_reached"
 
 
 def rates(totals: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -131,14 +131,14 @@ def rates(totals: list[tuple[float, float]]) -> list[tuple[float, float]]:
 # --- memory
 
 
-def memory(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
+def memory(task: Task, group: Group, unit: dict[str, Any]) -> Measurement:
     """One process that takes memory until the kernel stops it, or 32 MiB beyond the cap."""
     cap = int(unit.get("MemoryMax", UNLIMITED))
     if cap == UNLIMITED:
-        return Trial(key="MemoryMax", verdict="none")
+        return Measurement(key="MemoryMax", verdict="no_limit")
     own, needed = group.memory_kept(), cap + BEYOND
     if why := memory_refusal(group, unit, cap, own):
-        return Trial(key="MemoryMax", verdict="refused", why=why, asked=cap, own=own, needed=needed)
+        return Measurement(key="MemoryMax", verdict="skipped", why=why, asked=cap, own=own, needed=needed)
     argv = [[sys.executable, "-I", "-S", str(LOAD), "memory", str(needed), f"{MEMORY_SECONDS:g}"]]
     kills, limit = group.kills(), needed + INTERPRETER
     with _loads(task, group, argv, cpu_seconds=60, memory=limit) as loads:
@@ -150,7 +150,7 @@ def memory(task: Task, group: Group, unit: dict[str, Any]) -> Trial:
             hint="The machine may have been stopped in the meantime. Try again.", retryable=True, details=ended,
         )  # fmt: skip
     peak = max(value for _, value in samples)
-    return Trial(
+    return Measurement(
         key="MemoryMax", verdict=memory_verdict(cap, peak, killed=died > 0), asked=cap, measured=peak, own=own,
         seconds=samples[-1][0], killed=died > 0, others=max(0, died - 1), samples=samples,
     )  # fmt: skip
@@ -171,8 +171,8 @@ def memory_refusal(group: Group, unit: dict[str, Any], cap: int, own: int) -> Wh
 def memory_verdict(cap: int, peak: float, *, killed: bool) -> Verdict:
     """Counting in batches, the kernel may let a little more through than it says."""
     if peak > cap * 1.02 + (1 << 20):
-        return "broken"
-    return "holds" if killed or peak >= cap * 0.95 else "unreached"
+        return "exceeded"
+    return "enforced" if killed or peak >= cap * 0.95 else "not_reached"
 
 
 # --- loads
@@ -224,9 +224,9 @@ def _watch(
         time.sleep(pause)
 
 
-def in_words(trial: Trial) -> str:
+def in_words(trial: Measurement) -> str:
     """One line for the job's log."""
-    if trial.verdict in {"none", "refused"}:
-        return f"{trial.key}: {'no such limit' if trial.verdict == 'none' else f'not tested ({trial.why})'}"
+    if trial.verdict in {"no_limit", "skipped"}:
+        return f"{trial.key}: {'no such limit' if trial.verdict == 'no_limit' else f'not tested ({trial.why})'}"
     unit, scale = (" %", 1.0) if trial.key == "CPUQuota" else (" MiB", float(1 << 20))
-    return f"{trial.key}: asked {trial.asked / scale:g}{unit}, measured {trial.measured / scale:.1f}{unit}: {trial.verdict}"
+    return f"{trial.key}: asked {trial.asked / scale:g}{unit}, measured {trial.measured / scale:.1f}{unit}: {trial.verdict.replace('_', ' ')}"

@@ -33,11 +33,33 @@ UNIT_SETTINGS = (*(key for key, prop in PROPERTIES.items() if not prop.guarded),
 NETWORKS = ("veth", "zone", "bridge", "macvlan", "ipvlan", "host", "none", "other")
 
 
+# What rules and operations were called before: a file that says so is refused with the word of today.
+FORMER_RULES = {
+    "ops": "operations",
+    "port_lowest": "lowest_port",
+    "pulls": "pull_urls",
+    "panels": "panel_urls",
+    "archive_gib": "max_archive_gib",
+    "cache_gib": "max_cache_gib",
+    "bases": "max_bases",
+    "builds_at_once": "max_parallel_builds",
+}
+FORMER_OPERATIONS = {
+    "bake": "build_base",
+    "discard": "remove_base",
+    "examine": "diagnose",
+    "mark": "set_read_only",
+    "mend": "fix",
+    "prove": "limit_test",
+    "tidy": "remove_dropins",
+}
+
+
 @dataclass(frozen=True)
 class Policy:
     """The rules. Lists of names may use shell patterns (fnmatch)."""
 
-    ops: tuple[str, ...] = tuple(sorted(orders.KINDS))
+    operations: tuple[str, ...] = tuple(sorted(orders.KINDS))
     machines: tuple[str, ...] = ("*",)
     bind_sources: tuple[str, ...] = ("/srv", "/mnt", "/media")
     bind_sources_read_only: tuple[str, ...] = ("/usr/share", "/etc/ssl/certs", "/etc/resolv.conf")
@@ -48,20 +70,21 @@ class Policy:
     private_users: str = "optional"  # or "required": no ids that belong to this host itself
     privileged_binds: str = "never"  # or "allowed": writable binds where ids inside are the host's own, root's too
     linked_files: str = "refuse"  # settings files that are links; or "follow": what they lead to is written
-    port_lowest: int = 1
+    lowest_port: int = 1
     unit_settings: tuple[str, ...] = UNIT_SETTINGS
     mirrors: tuple[str, ...] = ("*",)
-    pulls: tuple[str, ...] = ("https://*", "http://*")
+    pull_urls: tuple[str, ...] = ("https://*", "http://*")
     pull_addresses: tuple[str, ...] = (
         egress_rules.PUBLIC,
         egress_rules.PRIVATE,
     )  # and networks; never the host itself unless listed
     unverified_pulls: str = "never"  # or "allowed"
-    panels: tuple[str, ...] = ()  # where archives come from and go to; empty: what this host was told when it joined
-    archive_gib: int = 50  # of an archive, and of what is unpacked from it
-    cache_gib: int = 4  # of packages kept for later builds; 0 keeps none
-    bases: int = 20  # kept at once; the least used goes
-    builds_at_once: int = 2
+    # where archives come from and go to; empty: what this host was told when it joined
+    panel_urls: tuple[str, ...] = ()
+    max_archive_gib: int = 50  # of an archive, and of what is unpacked from it
+    max_cache_gib: int = 4  # of packages kept for later builds; 0 keeps none
+    max_bases: int = 20  # kept at once; the least used goes
+    max_parallel_builds: int = 2
     builds_in_memory: bool = True  # when half of what is available is enough
 
     def facts(self) -> dict[str, Any]:
@@ -98,11 +121,16 @@ def _policy(rules: Mapping[str, Any]) -> Policy:
     defaults = Policy()
     given: dict[str, Any] = {}
     for name, value in rules.items():
+        if name in FORMER_RULES:
+            raise ValueError(f"the rule “{name}” is called “{FORMER_RULES[name]}” now")
         if name not in known:
             raise ValueError(f"“{name}” is not a rule; known are {', '.join(known)}")
         given[name] = _rule(name, value, type(getattr(defaults, name)))
     for word in given.get(egress_rules.RULE, ()):
         egress_rules.check_rule(word)
+    for op in given.get("operations", ()):
+        if op in FORMER_OPERATIONS:
+            raise ValueError(f"the operation “{op}” is called “{FORMER_OPERATIONS[op]}” now")
     return Policy(**given)
 
 
@@ -129,8 +157,8 @@ def allow(policy: Policy, order: orders.Order) -> None:
 
     The files of an Apply or Build are judged by allow_files() on their final text, by the code that writes them.
     """
-    if order.op not in policy.ops:
-        raise _refuse("ops", f"the operation “{order.op}”.")
+    if order.op not in policy.operations:
+        raise _refuse("operations", f"the operation “{order.op}”.")
     name = getattr(order, "name", None)
     if name and not _matches(name, policy.machines):
         raise _refuse("machines", f"the machine name “{name}”.")
@@ -145,8 +173,8 @@ def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
         if not _matches(mirror, policy.mirrors):
             raise _refuse("mirrors", f"the mirror {mirror}.")
     if isinstance(recipe, recipes.PullRecipe):
-        if not _matches(recipe.url, policy.pulls):
-            raise _refuse("pulls", f"images from {recipe.url}.")
+        if not _matches(recipe.url, policy.pull_urls):
+            raise _refuse("pull_urls", f"images from {recipe.url}.")
         number = egress_rules.literal(recipe.url)
         if number and not egress_rules.may_reach(number, policy.pull_addresses):
             raise egress_rules.refusal(
@@ -158,23 +186,23 @@ def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
         raise _refuse("machines", f"a copy of the machine “{recipe.source}”.")
     if isinstance(recipe, recipes.ArchiveRecipe):
         _allow_panel(policy, recipe.url)
-        if recipe.size > policy.archive_gib * 1024**3:
-            raise _refuse("archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
+        if recipe.size > policy.max_archive_gib * 1024**3:
+            raise _refuse("max_archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
 
 
 def _allow_panel(policy: Policy, url: str) -> None:
     """Archives come from the panel and go to it, nowhere else. A host that was never told where that is (it joined before
     that was said) refuses at least itself and the metadata services of clouds."""
     host, number = (urlsplit(url).hostname or "").rstrip("."), egress_rules.literal(url)
-    if policy.panels:
-        is_right = "@" not in url and _matches(url, policy.panels)
+    if policy.panel_urls:
+        is_right = "@" not in url and _matches(url, policy.panel_urls)
     elif number:
         is_right = egress_rules.what(number) in {egress_rules.PUBLIC, egress_rules.PRIVATE}
     else:
         is_right = host != "localhost" and not host.endswith(".localhost")
     if not is_right:
         raise _refuse(
-            "panels",
+            "panel_urls",
             f"archives from or to {url.split('/transfer/', maxsplit=1)[0]}, which is not the URL of its panel.",
         )
 

@@ -68,7 +68,7 @@ def _fetch(building: Building, recipe: ArchiveRecipe, file: Path) -> None:
 
 
 def _limits(building: Building) -> Limits:
-    return Limits(_recipe(building).size, building.host.policy.archive_gib * 1024**3)
+    return Limits(_recipe(building).size, building.host.policy.max_archive_gib * 1024**3)
 
 
 def packages(building: Building) -> None:

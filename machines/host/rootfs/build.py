@@ -342,7 +342,7 @@ def finish(building: Building) -> None:
     if base is None or base.job != str(building.task.job):
         return
     base_images.publish(paths, base, paths.unfinished_base(building.task.job))
-    for gone, left in base_images.trim(paths, base, building.host.policy.bases):
+    for gone, left in base_images.trim(paths, base, building.host.policy.max_bases):
         building.task.output.line(
             f"Base image {gone.id} ({gone.title}) removed; machines made from it are not affected."
         )

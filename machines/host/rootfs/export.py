@@ -133,7 +133,7 @@ def _limit(host: HostContext, order: orders.Export) -> tuple[int, bool]:
         raise no_space(
             str(host.paths.machines), needs=f"{KEEP_FREE // 1024**2:,} MiB are kept free for running machines."
         )
-    taken = min(order.limit, host.policy.archive_gib * 1024**3)
+    taken = min(order.limit, host.policy.max_archive_gib * 1024**3)
     return min(taken, spare), spare < taken
 
 

@@ -106,7 +106,7 @@ def bootstrap(building: Building) -> None:
         _fetch(building, argv, heard)
     except Problem as problem:
         needs = f"The image is larger than the {limit // 1024**2:,} MiB of available space"
-        if problem.code == "archive-too-large" and limit < building.host.policy.archive_gib * 1024**3:
+        if problem.code == "archive-too-large" and limit < building.host.policy.max_archive_gib * 1024**3:
             raise no_space(str(file.parent), needs=f"{needs}.") from problem
         if limit < TIGHT and CUT_SHORT in problem.message + problem.details:
             needs += ", or the disk is failing: systemd-pull reports “Input/output error” for both."
@@ -126,7 +126,7 @@ def _limit(building: Building) -> int:
     folder = building.host.paths.machines
     look_for_room(folder)
     spare = max(1, shutil.disk_usage(folder).free - KEEP_FREE)
-    return min(building.host.policy.archive_gib * 1024**3, spare)
+    return min(building.host.policy.max_archive_gib * 1024**3, spare)
 
 
 def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
@@ -144,7 +144,7 @@ def _fetch(building: Building, argv: Sequence[str], heard: "Heard") -> None:
                 raise listener.refused[0] from failed
             for away in dict.fromkeys(listener.failures):
                 task.output.line(f"No connection: {away}.")
-            raise explain(failed, heard.said, recipe, policy.archive_gib, listener.failures) from failed
+            raise explain(failed, heard.said, recipe, policy.max_archive_gib, listener.failures) from failed
 
 
 def command(recipe: PullRecipe, file: Path, limit: int) -> list[str]:
@@ -194,7 +194,7 @@ def explain(
     if "File overly large" in text:
         return Problem(
             f"The image is larger than the {limit} GiB this host allows.", code="archive-too-large", details=text[-4000:],
-            hint="Its administrator can change the rule “archive_gib” in /etc/nspawnpanel/policy.toml.",
+            hint="Its administrator can change the rule “max_archive_gib” in /etc/nspawnpanel/policy.toml.",
         )  # fmt: skip
     if not away and (found := _explain_trust(text, asked)):
         return found
@@ -276,7 +276,7 @@ def packages(building: Building) -> None:
     if building.raw:
         return
     file = building.host.paths.download(building.task.job)
-    limits = Limits(file.stat().st_size, building.host.policy.archive_gib * 1024**3)
+    limits = Limits(file.stat().st_size, building.host.policy.max_archive_gib * 1024**3)
     pool.make(building.tree)
     with decompress.opened(file, limits) as stream:
         archive.say(building, unpack.unpack(stream, building.tree, limits, building.task.output.progress))

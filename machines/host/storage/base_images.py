@@ -192,7 +192,7 @@ def remove(paths: Paths, base: str) -> bool:
     except OSError as error:
         raise Problem(
             f"The base image is removed, but not all of it could be deleted: {reason(error)}.",
-            code="discard-unfinished",
+            code="remove-base-unfinished",
             hint=AGAIN,
         ) from error
     return found

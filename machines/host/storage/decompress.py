@@ -116,7 +116,7 @@ class Stream:
         if self._at > self._limits.most:
             refuse(
                 f"unpacked it has more than {self._limits.most // 1024**3} GiB.", code="archive-too-large",
-                hint="This host's policy sets the limit (archive_gib).",
+                hint="This host's policy sets the limit (max_archive_gib).",
             )  # fmt: skip
         if self._at > max(RATIO_FROM, RATIO * self._limits.packed):
             refuse(

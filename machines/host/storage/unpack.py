@@ -235,7 +235,7 @@ class _Unpacking:
         if entry.size > self._limits.most:
             refuse(
                 f"“{_shown(entry.name)}” is a file of {entry.size // 1024**3} GiB, most of it sparse.",
-                code="archive-too-large", hint="This host's policy sets the limit (archive_gib).",
+                code="archive-too-large", hint="This host's policy sets the limit (max_archive_gib).",
             )  # fmt: skip
         os.ftruncate(fd, entry.size)
 

@@ -68,7 +68,7 @@ def adopt(machine: Machine, *, by: User, seen: str) -> Revision:
         _fill(revision, file.text if file else "", ours.text if ours else "")
         fresh.mark_applied(revision.pk)
         Event.objects.create(
-            host=fresh.host, actor_name=by.username, kind="configuration-adopted",
+            host=fresh.host, actor_name=by.username, kind="configuration-imported",
             text=f"{by.username} imported the configuration of {fresh.name} as revision {revision.number}.",
         )  # fmt: skip
     return revision

@@ -101,8 +101,8 @@ def recount(number: int) -> None:
 
 
 def _keep(machine: Machine, number: int) -> None:
-    if number != machine.not_as_asked:
-        Machine.objects.filter(pk=machine.pk).update(not_as_asked=number, changed_at=timezone.now())
+    if number != machine.mismatches:
+        Machine.objects.filter(pk=machine.pk).update(mismatches=number, changed_at=timezone.now())
 
 
 def mark() -> int:

@@ -42,7 +42,9 @@ def register(name: str, keys: str) -> Host:
             host.trouble, host.unknown_jobs = {}, []
             host.heard_epoch, host.heard_sequence, host.heard_latched = None, 0, False
             host.save()
-        Event.objects.create(host=host, kind="joined", text=f"{name} joined with key generation {host.generation}.")
+        Event.objects.create(
+            host=host, kind="host-enrolled", text=f"{name} joined with key generation {host.generation}."
+        )
     return host
 
 

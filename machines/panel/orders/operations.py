@@ -260,7 +260,7 @@ OPERATIONS: dict[str, Operation] = {
             order=orders.LimitTest, title="Limit test", sentence="Test the limits of {}", doing="testing limits",
             done="tested", icon="speedometer2", risk=Risk.NONE,
             cancelling="The load ends at once; the machine goes on as it was.",
-            result=Result(page="proof", label="View limit test"),
+            result=Result(page="limit-test", label="View limit test"),
         ),
         Operation(
             order=orders.Cancel, title="Cancel", doing="cancelling", done="cancelled",

@@ -76,7 +76,7 @@ class EffectiveSettings:
             yield from rows
 
     @property
-    def not_as_asked(self) -> int:
+    def mismatches(self) -> int:
         return sum(row.is_loud for row in self.rows)
 
     @property

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from machines.contract import limit_test, quantities
-from machines.contract.limit_test import Trial
+from machines.contract.limit_test import Measurement
 from machines.contract.orders import LimitTest
 from machines.contract.problems import BadValue
 from machines.contract.states import JobState
@@ -19,11 +19,11 @@ TABLE_ROWS = 60
 
 TITLES = {"CPUQuota": "CPU time", "MemoryMax": "Memory"}
 VERDICTS = {  # verdict → (word, icon, colour)
-    "holds": ("enforced", "check-circle-fill", "success"),
-    "broken": ("not enforced", "x-circle-fill", "danger"),
-    "unreached": ("not reached", "question-circle-fill", "warning"),
-    "none": ("no limit", "dash-circle", "secondary"),
-    "refused": ("not tested", "slash-circle", "warning"),
+    "enforced": ("enforced", "check-circle-fill", "success"),
+    "exceeded": ("not enforced", "x-circle-fill", "danger"),
+    "not_reached": ("not reached", "question-circle-fill", "warning"),
+    "no_limit": ("no limit", "dash-circle", "secondary"),
+    "skipped": ("not tested", "slash-circle", "warning"),
 }
 
 
@@ -78,12 +78,12 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
 def trials(job: Job) -> list[Shown]:
     """What the host measured; nothing of what cannot be read."""
     try:
-        return [shown(trial) for trial in limit_test.from_wire(job.result).trials]
+        return [shown(trial) for trial in limit_test.from_wire(job.result).measurements]
     except BadValue:
         return []
 
 
-def shown(trial: Trial) -> Shown:
+def shown(trial: Measurement) -> Shown:
     word, icon, colour = VERDICTS[trial.verdict]
     table = [(f"{at:.2f} s", amount(trial, value)) for at, value in trial.samples[:TABLE_ROWS]]
     return Shown(
@@ -92,34 +92,34 @@ def shown(trial: Trial) -> Shown:
     )  # fmt: skip
 
 
-def amount(trial: Trial, value: float) -> str:
+def amount(trial: Measurement, value: float) -> str:
     """19.8 % of one CPU's time, or 128 MiB."""
     return f"{value:.3g}{quantities.NBSP}%" if trial.key == "CPUQuota" else quantities.size(value)
 
 
-def sentence(trial: Trial) -> str:
+def sentence(trial: Measurement) -> str:
     asked, measured, of = amount(trial, trial.asked), amount(trial, trial.measured), f"{trial.key}={{}}"
-    if trial.verdict == "none":
+    if trial.verdict == "no_limit":
         return f"It has no {trial.key}=, so there is nothing to test: it may use all that the host has."
-    if trial.verdict == "refused":
+    if trial.verdict == "skipped":
         return _refusal(trial, of.format(asked))
     if trial.key == "CPUQuota":
         return _cpu(trial, of.format(asked), measured)
     return _memory(trial, of.format(asked), measured)
 
 
-def _cpu(trial: Trial, limit: str, measured: str) -> str:
+def _cpu(trial: Measurement, limit: str, measured: str) -> str:
     over = f"{measured} over {trial.seconds:.0f} s"
     return {
-        "holds": f"{limit} is enforced: {over}. The kernel throttled the load {trial.throttled} times.",
-        "broken": f"{limit} is not enforced: {over}.",
-        "unreached": f"The load reached only {over}; the host was too busy to reach {limit}. Try again when it is "
+        "enforced": f"{limit} is enforced: {over}. The kernel throttled the load {trial.throttled} times.",
+        "exceeded": f"{limit} is not enforced: {over}.",
+        "not_reached": f"The load reached only {over}; the host was too busy to reach {limit}. Try again when it is "
         "less loaded.",
     }[trial.verdict]
 
 
-def _memory(trial: Trial, limit: str, measured: str) -> str:
-    if trial.verdict == "holds" and trial.killed:
+def _memory(trial: Measurement, limit: str, measured: str) -> str:
+    if trial.verdict == "enforced" and trial.killed:
         others = (
             f" {trial.others} of its own processes were killed too."
             if trial.others
@@ -127,14 +127,14 @@ def _memory(trial: Trial, limit: str, measured: str) -> str:
         )
         return f"{limit} is enforced: the kernel killed the load at {measured}.{others}"
     return {
-        "holds": f"{limit} is enforced: the load asked for more and usage stayed at {measured}; the rest went to swap.",
-        "broken": f"{limit} is not enforced: usage reached {measured}.",
-        "unreached": f"Usage reached only {measured}: something slowed the load down before it reached {limit}, "
+        "enforced": f"{limit} is enforced: the load asked for more and usage stayed at {measured}; the rest went to swap.",
+        "exceeded": f"{limit} is not enforced: usage reached {measured}.",
+        "not_reached": f"Usage reached only {measured}: something slowed the load down before it reached {limit}, "
         "such as MemoryHigh=.",
     }[trial.verdict]
 
 
-def _refusal(trial: Trial, limit: str) -> str:
+def _refusal(trial: Measurement, limit: str) -> str:
     return {
         "too-near": f"{limit} was not tested: its own processes use {amount(trial, trial.own)}, too close to "
         "the limit to be sure that none of them is killed.",
@@ -149,7 +149,7 @@ def _refusal(trial: Trial, limit: str) -> str:
     }[trial.why]
 
 
-def chart(trial: Trial) -> Chart | None:
+def chart(trial: Measurement) -> Chart | None:
     """The samples as a line below or over the cap."""
     if len(trial.samples) < 2:
         return None

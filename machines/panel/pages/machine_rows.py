@@ -26,7 +26,7 @@ Busy = dict[tuple[UUID, str], Job]
 
 COLUMNS = (
     "id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
-    "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "not_as_asked",
+    "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "mismatches",
     "read_only", "read_only_by", "image_type", "activity",
 )  # fmt: skip
 UP = frozenset(state.value for state in MachineState if state.is_up)
@@ -66,7 +66,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "up": quantities.duration(now - since) if since else "",
         "restart_needed": given["restart_needed"],
         "drifted": given["drifted"],
-        "not_as_asked": "" if state == MachineState.UNKNOWN else given["not_as_asked"] or "",
+        "mismatches": "" if state == MachineState.UNKNOWN else given["mismatches"] or "",
         "template": template,
         "can_start": not job and state in DOWN and not template,
         "start": start,

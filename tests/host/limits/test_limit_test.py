@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from machines.contract.limit_test import Trial
+from machines.contract.limit_test import Measurement
 from machines.host.limits import limit_test, load_group
 from machines.host.limits.load_group import Group
 from machines.host.observe import host_facts
@@ -21,8 +21,8 @@ REPOSITORY = Path(limit_test.__file__).parents[3]
 
 @pytest.mark.parametrize(
     ("asked", "measured", "throttled", "verdict"),
-    [(20, 19.8, 100, "holds"), (20, 20.9, 100, "holds"), (20, 19.0, 0, "holds"), (20, 3.0, 40, "holds"),
-     (20, 31.0, 100, "broken"), (150, 60.0, 0, "unreached"), (20, 100.0, 0, "broken")],
+    [(20, 19.8, 100, "enforced"), (20, 20.9, 100, "enforced"), (20, 19.0, 0, "enforced"), (20, 3.0, 40, "enforced"),
+     (20, 31.0, 100, "exceeded"), (150, 60.0, 0, "not_reached"), (20, 100.0, 0, "exceeded")],
 )  # fmt: skip
 def test_the_verdict_on_cpu_time(asked, measured, throttled, verdict):
     assert limit_test.cpu_verdict(asked, measured, throttled) == verdict
@@ -30,8 +30,8 @@ def test_the_verdict_on_cpu_time(asked, measured, throttled, verdict):
 
 @pytest.mark.parametrize(
     ("peak", "killed", "verdict"),
-    [(128 * MIB, True, "holds"), (90 * MIB, True, "holds"), (127 * MIB, False, "holds"), (160 * MIB, False, "broken"),
-     (160 * MIB, True, "broken"), (90 * MIB, False, "unreached")],
+    [(128 * MIB, True, "enforced"), (90 * MIB, True, "enforced"), (127 * MIB, False, "enforced"), (160 * MIB, False, "exceeded"),
+     (160 * MIB, True, "exceeded"), (90 * MIB, False, "not_reached")],
 )  # fmt: skip
 def test_the_verdict_on_memory(peak, killed, verdict):
     assert limit_test.memory_verdict(128 * MIB, peak, killed=killed) == verdict
@@ -141,8 +141,8 @@ def test_a_quota_of_all_cpus_or_more_cannot_be_proved(v2, tmp_path):
 
 def test_without_limits_nothing_is_loaded():
     infinite = {"CPUQuotaPerSecUSec": 2**64 - 1, "MemoryMax": 2**64 - 1}
-    assert limit_test.cpu(None, None, infinite).verdict == "none"
-    assert limit_test.memory(None, None, infinite).verdict == "none"
+    assert limit_test.cpu(None, None, infinite).verdict == "no_limit"
+    assert limit_test.memory(None, None, infinite).verdict == "no_limit"
 
 
 # --- the load
@@ -223,9 +223,9 @@ def test_it_fills_as_much_memory_as_it_was_told():
 
 @pytest.mark.parametrize(
     ("trial", "words"),
-    [(Trial(key="CPUQuota", verdict="holds", asked=20, measured=19.8), "CPUQuota: asked 20 %, measured 19.8 %: holds"),
-     (Trial(key="MemoryMax", verdict="none"), "MemoryMax: no such limit"),
-     (Trial(key="MemoryMax", verdict="refused", why="too-near", asked=MIB), "MemoryMax: not tested (too-near)")],
+    [(Measurement(key="CPUQuota", verdict="enforced", asked=20, measured=19.8), "CPUQuota: asked 20 %, measured 19.8 %: enforced"),
+     (Measurement(key="MemoryMax", verdict="no_limit"), "MemoryMax: no such limit"),
+     (Measurement(key="MemoryMax", verdict="skipped", why="too-near", asked=MIB), "MemoryMax: not tested (too-near)")],
 )  # fmt: skip
 def test_the_log_says_it_in_a_line(trial, words):
     assert limit_test.in_words(trial) == words

@@ -38,8 +38,8 @@ def test_the_example_beside_the_code_is_the_defaults():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
 def test_a_file_changes_what_it_names(paths):
-    rules = policy.read(written(paths, 'ops = ["start"]\nport_lowest = 1024\nbuilds_in_memory = false\n'))
-    assert (rules.ops, rules.port_lowest, rules.machines) == (("start",), 1024, ("*",))
+    rules = policy.read(written(paths, 'operations = ["start"]\nlowest_port = 1024\nbuilds_in_memory = false\n'))
+    assert (rules.operations, rules.lowest_port, rules.machines) == (("start",), 1024, ("*",))
     assert not rules.builds_in_memory
 
 
@@ -60,7 +60,15 @@ def test_it_is_not_followed_when_it_is_a_link(paths, tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="a policy belongs to root")
 @pytest.mark.parametrize(
     "text",
-    ["ops = 3", "opps = []", "ops = [1]", "port_lowest = true", "builds_in_memory = 1", "ops = [", 'port_lowest = "1"'],
+    [
+        "operations = 3",
+        "opps = []",
+        "operations = [1]",
+        "lowest_port = true",
+        "builds_in_memory = 1",
+        "operations = [",
+        'lowest_port = "1"',
+    ],
 )
 def test_nonsense_is_no_policy(paths, text):
     with pytest.raises(Misconfigured):
@@ -70,7 +78,7 @@ def test_nonsense_is_no_policy(paths, text):
 @pytest.mark.parametrize(
     ("rules", "order", "rule"),
     [
-        (Policy(ops=("start",)), orders.Poweroff(name="web"), "ops"),
+        (Policy(operations=("start",)), orders.Poweroff(name="web"), "operations"),
         (Policy(machines=("web-*",)), orders.Start(name="db"), "machines"),
         (
             Policy(mirrors=("https://ours/*",)),
@@ -193,7 +201,7 @@ def test_a_drop_in_holds_no_commands(key):
     [
         ("[Network]\nPrivate=no\nVirtualEthernet=no\n", Policy(networks=("veth",)), "networks"),
         ("[Network]\nPrivate=yes\nVirtualEthernet=no\nMACVLAN=eth0\n", Policy(interfaces=("br*",)), "interfaces"),
-        ("[Network]\nPort=80\n", Policy(port_lowest=1024), "port_lowest"),
+        ("[Network]\nPort=80\n", Policy(lowest_port=1024), "lowest_port"),
         ("[Network]\nNamespacePath=/proc/1/ns/net\n", Policy(networks=("veth",)), "networks"),
         ("[Exec]\nPrivateUsers=no\n", Policy(private_users="required"), "private_users"),
         ("[Exec]\nCapability=all\n", Policy(), "capabilities"),
@@ -227,7 +235,7 @@ def test_system_calls_may_always_be_taken_away():
 
 
 def test_facts_can_cross_the_wire():
-    assert policy.Policy().facts()["ops"][0] == "apply"
+    assert policy.Policy().facts()["operations"][0] == "apply"
 
 
 def _bake(recipe):
@@ -265,7 +273,7 @@ def of_an_archive(url):
     )
 
 
-THE_PANEL = Policy(panels=("https://panel.example/*",))
+THE_PANEL = Policy(panel_urls=("https://panel.example/*",))
 ELSEWHERE = (
     "http://169.254.169.254/latest", "http://127.0.0.1:6379/", "http://[::1]/x", "http://localhost/x", "http://localhost./x",
     "http://[::ffff:169.254.169.254]/x",
@@ -281,7 +289,7 @@ def test_archives_come_from_the_panel_and_go_to_it_alone(url):
     for order in of_an_archive(url):
         with pytest.raises(NotAllowed, match="not the URL of its panel") as caught:
             policy.allow(THE_PANEL, order)
-        assert "“panels”" in caught.value.hint
+        assert "“panel_urls”" in caught.value.hint
 
 
 def test_a_name_before_an_at_is_not_where_it_leads():
@@ -298,3 +306,13 @@ def test_a_host_that_was_never_told_its_panel_refuses_itself_and_clouds(url):
     for order in of_an_archive(url):
         with pytest.raises(NotAllowed, match="not the URL of its panel"):
             policy.allow(Policy(), order)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [(f"{old} = []", new) for old, new in policy.FORMER_RULES.items()]
+    + [(f'operations = ["start", "{old}"]', new) for old, new in policy.FORMER_OPERATIONS.items()],
+)
+def test_a_file_in_the_words_of_before_is_refused_with_the_word_of_today(paths, text, word):
+    with pytest.raises(Misconfigured, match=f"is called “{word}” now"):
+        policy.read(written(paths, text))

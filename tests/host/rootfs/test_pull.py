@@ -114,7 +114,7 @@ def test_a_server_that_is_away_is_told_with_the_door_s_own_words() -> None:
 
 def test_a_pull_leaves_room_for_the_machines_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     building = cast(Building, SimpleNamespace(
-        host=SimpleNamespace(policy=Policy(archive_gib=5), paths=SimpleNamespace(machines=tmp_path))
+        host=SimpleNamespace(policy=Policy(max_archive_gib=5), paths=SimpleNamespace(machines=tmp_path))
     ))  # fmt: skip
     free = 100 * GIB
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))

@@ -359,7 +359,7 @@ def test_too_much_is_refused(tree, tmp_path):
     with pytest.raises(Problem) as caught:
         take(file, tree, most=2_000_000)
     assert caught.value.code == "archive-too-large"
-    assert "archive_gib" in caught.value.hint
+    assert "max_archive_gib" in caught.value.hint
 
 
 def test_a_bomb_is_refused_early(tree, tmp_path, monkeypatch):

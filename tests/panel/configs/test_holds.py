@@ -345,9 +345,7 @@ def test_a_masked_unit_is_said_to_be_masked(web):
 
 def counted(machine: Machine) -> tuple[int, int]:
     fresh = Machine.objects.select_related("host", "applied").get(pk=machine.pk)
-    return fresh.not_as_asked, effective_settings_page.read(
-        fresh, ObservedFiles.objects.get(machine=machine)
-    ).not_as_asked
+    return fresh.mismatches, effective_settings_page.read(fresh, ObservedFiles.objects.get(machine=machine)).mismatches
 
 
 def test_the_badge_follows_the_state_without_a_new_word_of_the_files(web):

@@ -28,12 +28,12 @@ def examined(alpha, found: list[dict], name: str = "", **fields) -> Job:
 def test_a_host_not_examined_yet_offers_it(as_admin, as_viewer, alpha):
     assert "No diagnostics yet" in text(as_admin.get(HOST))
     assert 'action="/hosts/alpha/doctor/diagnose/"' in text(as_admin.get(HOST))
-    assert "examine/" not in text(as_viewer.get(HOST))
+    assert "diagnose/" not in text(as_viewer.get(HOST))
 
 
 @pytest.mark.parametrize(("path", "name"), [(HOST, ""), (MACHINE, "web")])
 def test_pressing_examine_places_the_order(as_admin, alpha, web, path, name):
-    answer = as_admin.post(f"{path}examine/")
+    answer = as_admin.post(f"{path}diagnose/")
     assert (answer.status_code, answer.url) == (302, path)
     [job] = Job.objects.all()
     assert (job.op, job.machine_name, job.order) == ("diagnose", name, {"op": "diagnose", "name": name})
@@ -41,13 +41,13 @@ def test_pressing_examine_places_the_order(as_admin, alpha, web, path, name):
 
 
 def test_a_second_press_is_the_same_order(as_admin, alpha):
-    as_admin.post(f"{HOST}examine/")
-    as_admin.post(f"{HOST}examine/")
+    as_admin.post(f"{HOST}diagnose/")
+    as_admin.post(f"{HOST}diagnose/")
     assert Job.objects.count() == 1
 
 
 def test_htmx_gets_the_part_back(as_admin, web):
-    answer = as_admin.post(f"{MACHINE}examine/", headers=HTMX | {"HX-Target": "doctor"})
+    answer = as_admin.post(f"{MACHINE}diagnose/", headers=HTMX | {"HX-Target": "doctor"})
     assert text(answer).lstrip().startswith('<div id="doctor"')
     assert "toast" in answer.headers["HX-Trigger"]
 
@@ -63,7 +63,7 @@ def test_it_says_what_was_found_what_it_means_and_the_command(as_viewer, alpha):
     assert "systemctl enable --now systemd-networkd.service" in page
     assert "<b>1 problem</b>" in page
     assert "2 OK" in page  # the tools and the clock
-    assert "mend/networkd/" not in page  # a viewer
+    assert "fix/networkd/" not in page  # a viewer
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_nothing_is_called_in_order_while_something_could_not_be_checked(as_view
 
 def test_a_mend_is_a_button_only_where_the_host_calls_it_safe(as_admin, alpha):
     examined(alpha, [{"code": "networkd-stopped", "can_fix": False}])
-    assert "mend/networkd/" not in text(as_admin.get(HOST))
+    assert "fix/networkd/" not in text(as_admin.get(HOST))
     examined(alpha, [{"code": "networkd-stopped", "can_fix": True}])
     assert "Start and enable systemd-networkd" in text(as_admin.get(HOST))
     examined(alpha, [{"code": "link-down", "can_fix": True}])  # nothing that has a mend
-    assert "/mend/" not in text(as_admin.get(HOST))
+    assert "/fix/" not in text(as_admin.get(HOST))
 
 
 def test_one_fix_for_several_findings_is_one_button(as_admin, web):
@@ -100,25 +100,25 @@ def test_one_fix_for_several_findings_is_one_button(as_admin, web):
     ]
     examined(web.host, lost, "web")
     page = text(as_admin.get(MACHINE))
-    assert page.count('/mend/nat/"') == 2  # the form's own address, with htmx and without
-    assert page.index("NAT (masquerade) is off") < page.index("/mend/nat/") < page.index("tcp 80")
+    assert page.count('/fix/nat/"') == 2  # the form's own address, with htmx and without
+    assert page.index("NAT (masquerade) is off") < page.index("/fix/nat/") < page.index("tcp 80")
 
 
 @pytest.mark.parametrize(("path", "name", "what"), [(HOST, "", "networkd"), (MACHINE, "web", "guest-networkd")])
 def test_pressing_it_places_the_order(as_admin, alpha, web, path, name, what):
-    assert as_admin.post(f"{path}mend/{what}/").status_code == 302
+    assert as_admin.post(f"{path}fix/{what}/").status_code == 302
     assert Job.objects.get().order == {"op": "fix", "name": name, "what": what}
 
 
 def test_nothing_else_can_be_mended(as_admin, alpha, web):
-    assert as_admin.post(f"{HOST}mend/reboot/").status_code == 404
-    assert as_admin.post(f"{MACHINE}mend/..%2Fx/").status_code == 404
+    assert as_admin.post(f"{HOST}fix/reboot/").status_code == 404
+    assert as_admin.post(f"{MACHINE}fix/..%2Fx/").status_code == 404
     assert not Job.objects.exists()
 
 
 def test_another_job_of_the_machine_is_named(as_admin, web, admin):
     make.job(orders.Start(name="web"), on=web.host, by=admin, state="running")
-    assert as_admin.post(f"{MACHINE}examine/").status_code == 409
+    assert as_admin.post(f"{MACHINE}diagnose/").status_code == 409
 
 
 def test_it_says_why_a_machine_has_no_address(as_viewer, web):
@@ -171,7 +171,7 @@ def test_of_a_silent_host_nothing_is_asked(as_admin):
     make.host("beta", last_seen=timezone.now() - timedelta(hours=1))
     page = text(as_admin.get("/hosts/beta/doctor/"))
     assert "beta is silent" in page
-    assert "examine/" not in page
+    assert "diagnose/" not in page
 
 
 @pytest.mark.parametrize(

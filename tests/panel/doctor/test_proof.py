@@ -7,23 +7,23 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import limit_test, orders
-from machines.contract.limit_test import Trial
+from machines.contract.limit_test import Measurement
 from machines.models import Job
 from machines.panel.pages import limit_test_page
 from tests import make
 
 URL = "/hosts/alpha/machines/web/limit-test/"
 MIB = 1 << 20
-CPU = Trial(
+CPU = Measurement(
     key="CPUQuota",
-    verdict="holds",
+    verdict="enforced",
     asked=20,
     measured=19.8,
     seconds=10,
     throttled=98,
     samples=[(0.25, 25.2), (0.5, 15.9)],
 )
-MEMORY = Trial(key="MemoryMax", verdict="holds", asked=128 * MIB, measured=128 * MIB, own=9 * MIB, seconds=4, killed=True,
+MEMORY = Measurement(key="MemoryMax", verdict="enforced", asked=128 * MIB, measured=128 * MIB, own=9 * MIB, seconds=4, killed=True,
                samples=[(0.0, 12.0 * MIB), (2.0, 128.0 * MIB), (4.0, 12.0 * MIB)])  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def web(alpha):
     return make.machine("web", on=alpha, state="running")
 
 
-def proved(web, *trials: Trial, **fields) -> Job:
+def proved(web, *trials: Measurement, **fields) -> Job:
     return make.job(
         orders.LimitTest(name="web"), on=web.host,
         **{"state": "succeeded", "result": limit_test.to_wire(list(trials)), "finished_at": timezone.now()} | fields,
@@ -82,12 +82,12 @@ def test_both_verdicts_in_a_sentence_with_a_chart_and_its_figures(as_viewer, web
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"verdict": "broken", "measured": 55.0}, "CPUQuota=20 % is not enforced: 55 % over 10 s."),
-        ({"verdict": "unreached", "measured": 9.0}, "too busy to reach CPUQuota=20 %"),
-        ({"verdict": "none"}, "It has no CPUQuota"),
-        ({"verdict": "refused", "why": "more-than-host", "asked": 400.0}, "CPUQuota=400 % was not tested: that is all "
+        ({"verdict": "exceeded", "measured": 55.0}, "CPUQuota=20 % is not enforced: 55 % over 10 s."),
+        ({"verdict": "not_reached", "measured": 9.0}, "too busy to reach CPUQuota=20 %"),
+        ({"verdict": "no_limit"}, "It has no CPUQuota"),
+        ({"verdict": "skipped", "why": "more-than-host", "asked": 400.0}, "CPUQuota=400 % was not tested: that is all "
         "the CPUs"),
-        ({"verdict": "refused", "why": "no-meter"}, "does not account this"),
+        ({"verdict": "skipped", "why": "no-meter"}, "does not account this"),
     ],
 )  # fmt: skip
 def test_sentences_on_cpu_time(changed, said):
@@ -99,11 +99,11 @@ def test_sentences_on_cpu_time(changed, said):
     [
         ({"others": 2}, "2 of its own processes were killed too."),
         ({"killed": False}, "the rest went to swap"),
-        ({"verdict": "broken", "measured": 200.0 * MIB}, "MemoryMax=128 MiB is not enforced: usage reached 200 MiB."),
-        ({"verdict": "unreached", "measured": 90.0 * MIB}, "reached only 90 MiB"),
-        ({"verdict": "refused", "why": "too-near", "own": 110.0 * MIB}, "its own processes use 110 MiB"),
-        ({"verdict": "refused", "why": "host-small", "needed": 160.0 * MIB}, "would take 160 MiB"),
-        ({"verdict": "refused", "why": "group-kill"}, "OOMPolicy="),
+        ({"verdict": "exceeded", "measured": 200.0 * MIB}, "MemoryMax=128 MiB is not enforced: usage reached 200 MiB."),
+        ({"verdict": "not_reached", "measured": 90.0 * MIB}, "reached only 90 MiB"),
+        ({"verdict": "skipped", "why": "too-near", "own": 110.0 * MIB}, "its own processes use 110 MiB"),
+        ({"verdict": "skipped", "why": "host-small", "needed": 160.0 * MIB}, "would take 160 MiB"),
+        ({"verdict": "skipped", "why": "group-kill"}, "OOMPolicy="),
     ],
 )
 def test_sentences_on_memory(changed, said):
@@ -117,10 +117,10 @@ def test_the_chart_stays_inside_its_drawing_and_the_cap_inside_too():
     assert all(0 <= x <= limit_test_page.WIDTH for x in numbers[::2])
     assert all(0 <= y <= limit_test_page.HEIGHT for y in numbers[1::2])
     assert drawn.cap == pytest.approx(limit_test_page.HEIGHT * 0.2)
-    assert limit_test_page.chart(Trial(key="CPUQuota", verdict="none")) is None
+    assert limit_test_page.chart(Measurement(key="CPUQuota", verdict="no_limit")) is None
 
 
-@pytest.mark.parametrize("result", [{}, {"trials": "x"}, {"trials": [{"key": "rm"}]}], ids=str)
+@pytest.mark.parametrize("result", [{}, {"measurements": "x"}, {"measurements": [{"key": "rm"}]}], ids=str)
 def test_what_a_host_says_amiss_is_not_shown(as_viewer, web, result):
     proved(web, result=result)
     assert "cannot be read" in text(as_viewer.get(URL))

@@ -15,7 +15,7 @@ FACTS = {
     "booted": 1_700_000_000.0, "cpus": 8, "load": 1.5, "memory_total": 8 << 30, "memory_available": 6 << 30,
     "disk_total": 100 << 30, "disk_free": 60 << 30, "pool_type": "btrfs", "networkd": True, "bridges": ["br0"],
     "interfaces": ["eno1", "br0"], "mirror": "http://mirror.example/debian", "missing": {"mmdebstrap": "mmdebstrap"},
-    "policy": {"ops": ["start", "build"], "private_users": "optional", "builds_at_once": 2},
+    "policy": {"operations": ["start", "build"], "private_users": "optional", "max_parallel_builds": 2},
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_it_shows_its_jobs_under_way(as_viewer, alpha, admin):
 def test_it_shows_the_last_twenty_events(as_viewer, alpha):
     for n in range(25):
         Event.objects.create(host=alpha, kind="envelope-forged", text=f"message {n} <b>")
-    Event.objects.create(host=make.host("beta"), kind="joined", text="beta joined")
+    Event.objects.create(host=make.host("beta"), kind="host-enrolled", text="beta joined")
     page = text(as_viewer.get(URL))
     assert page.count('id="event-') == 20
     assert "message 24 &lt;b&gt;" in page
@@ -83,7 +83,7 @@ def test_it_warns_without_networkd(as_viewer, alpha):
 
 def test_it_costs_five_queries_at_most(as_admin, alpha, admin, django_assert_max_num_queries):
     make.job(orders.Start(name="web"), on=alpha, by=admin)
-    Event.objects.create(host=alpha, kind="joined", text="x")
+    Event.objects.create(host=alpha, kind="host-enrolled", text="x")
     with django_assert_max_num_queries(5):
         as_admin.get(URL)
 
@@ -93,7 +93,7 @@ def test_it_answers_a_refresh_with_nothing_when_nothing_changed(as_viewer, alpha
     assert "<html" not in page
     version = page.split("?v=")[1].split('"')[0]
     assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 204
-    Event.objects.create(host=alpha, kind="joined", text="x")
+    Event.objects.create(host=alpha, kind="host-enrolled", text="x")
     assert as_viewer.get(f"{URL}?v={version}", headers=HTMX).status_code == 200
 
 

@@ -127,7 +127,7 @@ def test_nothing_new_is_204_and_something_new_is_the_list(as_viewer, alpha):
 def test_cancel_is_offered_to_those_who_may(as_admin, as_viewer, alpha):
     job = cast.job(alpha)
     assert f"/jobs/{job.pk}/cancel/confirm/" in as_admin.get(URL).content.decode()
-    assert "cancel/ask" not in as_viewer.get(URL).content.decode()
+    assert "cancel/confirm" not in as_viewer.get(URL).content.decode()
 
 
 def test_it_needs_login(client):

@@ -84,7 +84,7 @@ def test_of_a_stopped_machine_no_limit_is_in_force(web):
     [
         ({"restart_needed": True}, "take effect when it starts next"),
         ({"drifted": True}, "are not the ones that revision 3 wrote"),
-        ({"state": "running", "not_as_asked": 2}, "2 settings of it do not hold as asked"),
+        ({"state": "running", "mismatches": 2}, "2 settings of it do not hold as asked"),
         ({"state": "failed", "why": "Main process exited, status=1/FAILURE"}, "Main process exited"),
         ({"state": "missing"}, "There is no image of this name on alpha"),
     ],

@@ -63,7 +63,7 @@ def test_a_removal_names_the_path_that_the_host_told(as_admin, alpha):
 def test_of_a_machine_that_is_gone_nothing_is_said_of_an_image(as_viewer, web):
     machine = make.machine(
         "gone", on=web.host, image_type="subvolume", image_path="/var/lib/machines/gone", disk_bytes=7 << 30, read_only=True,
-        hidden_images=["/var/lib/machines/gone.raw"], unreadable="gone.nspawn hangs.", not_as_asked=3,
+        hidden_images=["/var/lib/machines/gone.raw"], unreadable="gone.nspawn hangs.", mismatches=3,
     )  # fmt: skip
     Revision.objects.create(machine=machine, number=1)
     TAKE["inventory"](web.host, reports.Inventory(host=reports.HostFact(), machines=[]), Jobs(web.host))

@@ -32,7 +32,7 @@ from tests.panel.migrations import older
 from tests.panel.test_access import TABLE, parts_of
 
 STANDARD = importlib.import_module("machines.migrations.0022_standard_words")
-OLD_WORDS = {*STANDARD.OPERATIONS, *STANDARD.KEYS}
+OLD_WORDS = {*STANDARD.OPERATIONS, *STANDARD.EVENTS, *STANDARD.CODES, *STANDARD.KEYS}
 TELLING = {"op", "kind", "code"}
 # All that version could order, by the words of today.
 ORDERED_THEN = {
@@ -81,7 +81,7 @@ def test_results_are_understood():
     examined = list(Job.objects.filter(op="diagnose", state="succeeded"))
     assert all(findings.from_wire(job.result["findings"]) for job in examined)
     proved = list(Job.objects.filter(op="limit_test", state="succeeded"))
-    assert all(limit_test.from_wire(job.result).trials for job in proved)
+    assert all(limit_test.from_wire(job.result).measurements for job in proved)
     assert examined
     assert proved
 
@@ -101,6 +101,9 @@ def test_nothing_is_said_in_the_old_words():
     said = {word for model in apps.get_app_config("machines").get_models() for word in _said_in(model)}
     assert said & {"build_base", "can_fix"}, "this looks where such words stand"
     assert not said & OLD_WORDS
+    rules = {rule for host in Host.objects.all() for rule in host.facts.get("policy", {})}
+    assert set(STANDARD.RULES.values()) <= rules
+    assert not set(STANDARD.RULES) & rules
 
 
 def _said_in(model: Any) -> Iterator[str]:

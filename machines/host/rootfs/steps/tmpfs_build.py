@@ -29,7 +29,7 @@ def free_space(at_once: int, meminfo: Path = Path("/proc/meminfo")) -> int:
 def use(building: Building) -> bool:
     """Let the tree grow in memory, if there is enough of it. Raises OSError."""
     policy = building.host.policy
-    bytes_ = free_space(policy.builds_at_once) if policy.builds_in_memory else 0
+    bytes_ = free_space(policy.max_parallel_builds) if policy.builds_in_memory else 0
     if not bytes_ or building.expected * SPARE > bytes_:
         return False
     building.in_memory = True

@@ -76,7 +76,7 @@ def prepare(building: Building) -> None:
     servers = servers_for(recipe)
     for server in servers[:3]:
         output.line(f"Packages from {server}")
-    gib = building.host.policy.cache_gib
+    gib = building.host.policy.max_cache_gib
     lent = cache.link_cached(building.host.paths, "pacman", building.folder / cache.LENT) if gib else None
     building.undo.push(cache.forget, building.folder)
     config = _config(building, servers, make_keyring(building), lent or building.folder / "cache")
@@ -181,7 +181,7 @@ def bootstrap(building: Building) -> None:
     building.install(argv, progress.line, _explain(building), extra=way.extra, within=mounts.alone)
     building.task.output.progress(1.0, "all packages installed")
     if way.packages:
-        cache.collect(building.host.paths, "pacman", way.packages, building.host.policy.cache_gib)
+        cache.collect(building.host.paths, "pacman", way.packages, building.host.policy.max_cache_gib)
 
 
 def packages(building: Building) -> None:

@@ -147,7 +147,7 @@ def _lists(building: Building, sources: Sequence[Source]) -> Path | None:
     way, host = building.state, building.host
     lines = [*(source.line(way.keyring) for source in sources), *(_source(r, key) for r, key in way.extra)]
     remote = all("http://" in line or "https://" in line for line in lines)
-    if way.tool != "mmdebstrap" or not host.policy.cache_gib or not remote:
+    if way.tool != "mmdebstrap" or not host.policy.max_cache_gib or not remote:
         return None
     return apt_lists.link_cached(host.paths, building.task, lines, way.options, building.folder)
 
@@ -209,7 +209,7 @@ def bootstrap(building: Building) -> None:
         argv = bootstrappers.debootstrap(plan, building.tree)
         building.install(argv, progress.line, _explain(building), extra=_proxy(recipe))
         return
-    gib = building.host.policy.cache_gib
+    gib = building.host.policy.max_cache_gib
     names = apt_lists.names(way.lists) if way.lists else {}
     lent = cache.link_cached(building.host.paths, "apt", building.folder / cache.LENT, names) if gib else None
     building.undo.push(cache.forget, building.folder)

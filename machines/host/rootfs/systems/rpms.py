@@ -160,14 +160,14 @@ def keep_repositories(
 
 def cache_of(building: Building, tool: str) -> Path:
     """Where a tool keeps indexes and packages; the tools have locks of their own for two builds at once."""
-    if not building.host.policy.cache_gib:
+    if not building.host.policy.max_cache_gib:
         return building.folder / "cache"
     return cache.folder(building.host.paths, tool)
 
 
 def trim_cache(building: Building) -> None:
     """Within the host's bound for all tools together."""
-    if gib := building.host.policy.cache_gib:
+    if gib := building.host.policy.max_cache_gib:
         cache.trim(building.host.paths, gib * cache.GIB)
 
 
