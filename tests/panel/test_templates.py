@@ -71,3 +71,18 @@ def test_a_command_to_copy_is_one_line():
     found = [(name, text) for name, path in zip(NAMES, FILES, strict=True) for text in codes.findall(path.read_text())]
     assert len(found) > 5
     assert [(name, text) for name, text in found if "\n" in text] == []
+
+
+TAGS_IN = r"{%.*?%}|{{.*?}}"
+VALUE = re.compile(
+    rf"""\s([\w:-]+)=("(?:{TAGS_IN}|[^"{{]|{{(?![%{{]))*"|'(?:{TAGS_IN}|[^'{{]|{{(?![%{{]))*')""", re.DOTALL
+)
+COMMENT = re.compile(r"{% comment %}.*?{% endcomment %}", re.DOTALL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_no_line_ends_within_a_value(path):
+    """A break would be part of it: htmx does not read `hx-params="not⏎password"` as leaving out the password."""
+    found = {name: value for name, value in VALUE.findall(" " + COMMENT.sub("", path.read_text())) if "\n" in value}
+    found.pop("content", None)  # JSON of a <meta>
+    assert found == {}
