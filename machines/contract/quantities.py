@@ -21,13 +21,15 @@ def size(value: float | None) -> str:
 
 
 def duration(value: float | timedelta | None) -> str:
-    """3 m 12 s: the two largest units, held together."""
+    """3 m 12 s: the two largest units, held together; <1 s for less than one, also where clocks make it negative."""
     if value is None:
         return NOTHING
     seconds = int(value.total_seconds() if isinstance(value, timedelta) else value)
+    if seconds < 1:
+        return f"<1{NBSP}s"
     parts: list[str] = []
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, seconds = divmod(max(seconds, 0), length)
+        count, seconds = divmod(seconds, length)
         if count or parts or unit == "s":
             parts.append(f"{count}{NBSP}{unit}")
     return NBSP.join(parts[:2])

@@ -173,7 +173,7 @@
     const [d, h, m, s] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60, whole % 60];
     const parts = [[d, "d"], [h, "h"], [m, "m"], [s, "s"]];
     const start = Math.max(0, parts.findIndex(([count]) => count));
-    return (whole ? parts.slice(start, start + 2) : [[0, "s"]]).map(([count, unit]) => `${count}\u00a0${unit}`).join("\u00a0");
+    return (whole ? parts.slice(start, start + 2) : [["<1", "s"]]).map(([count, unit]) => `${count}\u00a0${unit}`).join("\u00a0");
   };
   const finish = (phase, state, at) => {
     if (!phase?.matches("details")) return;
@@ -215,7 +215,7 @@
     closing.className = "log-end";
     closing.dataset.state = state;
     closing.append(Object.assign(document.createElement("span"), { className: "log-phase-icon" }), text);
-    if (errorLine) closing.append(" · ", Object.assign(document.createElement("a"), { href: `#L${errorLine}`, textContent: "jump to the first error" }));
+    if (errorLine) closing.append(" · ", Object.assign(document.createElement("a"), { href: `#L${errorLine}`, textContent: "jump to first error" }));
     box.append(closing);
     if (follow) toEnd();
     follow = false;

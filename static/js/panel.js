@@ -77,6 +77,7 @@
   setInterval(() => document.hidden || tick(), 2000);
   document.addEventListener("visibilitychange", () => document.hidden || tick());
   const span = (total) => {
+    if (total < 1) return "<1\u00a0s";
     const parts = [];
     for (const [unit, length] of [["d", 86400], ["h", 3600], ["m", 60], ["s", 1]]) {
       const count = Math.floor(total / length);

@@ -58,12 +58,12 @@ def test_what_is_broken_on_the_host_is_found_and_mended_with_a_button(page, capp
 
 def test_the_limits_are_proved_with_a_chart_each(page, capped, ada):
     page.goto(capped)
-    page.get_by_role("link", name="Prove them").click()
-    page.get_by_role("button", name="Prove the limits").click()
-    expect(page.locator("main")).to_contain_text("A load is at work", timeout=5_000)
-    expect(page.locator("main")).to_contain_text("MemoryMax=128\u00a0MiB holds", timeout=60_000)
-    expect(page.locator("main")).to_contain_text("CPUQuota=20\u00a0% holds")
-    expect(page.get_by_role("img", name="holds")).to_have_count(2)
+    page.get_by_role("link", name="Limit test").click()
+    page.get_by_role("button", name="Run limit test").click()
+    expect(page.locator("main")).to_contain_text("A test load is running", timeout=5_000)
+    expect(page.locator("main")).to_contain_text("MemoryMax=128\u00a0MiB is enforced", timeout=60_000)
+    expect(page.locator("main")).to_contain_text("CPUQuota=20\u00a0% is enforced")
+    expect(page.get_by_role("img", name="enforced")).to_have_count(2)
     is_fit_to_see(page)
     page.get_by_text("Figures").first.click()
     expect(page.get_by_role("table").first).to_be_visible()

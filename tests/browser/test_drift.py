@@ -44,7 +44,7 @@ def test_what_was_there_is_shown_and_taken_over_without_a_byte_changed(page, han
     page.get_by_text(FILE).first.click()
     expect(page.locator("pre.file").first).to_contain_text("# made by hand in 2019")
     before = ada.newest_job()
-    page.get_by_role("button", name="Take over as revision 1").click()
+    page.get_by_role("button", name="Import as revision 1").click()
     expect(page.locator("main")).to_contain_text("Nothing was changed there")
     assert alpha_host.read(FILE) == OLD
     assert ada.jobs_after(before) == []
@@ -60,7 +60,7 @@ def test_a_change_by_hand_shows_within_seconds_and_becomes_a_revision(page, hand
     badge(page).click()
     expect(page.locator("#by-hand")).to_contain_text("ROLE=till")
     expect(page.locator(".diff").first).to_contain_text("ROLE=shop")
-    page.get_by_role("button", name="Take over what is there").click()
+    page.get_by_role("button", name="Import the changes from disk").click()
     expect(page.locator("main")).to_contain_text("is revision 2 now")
     expect(page.locator("#by-hand")).to_have_count(0)
     page.goto(f"{MACHINE}revisions/2/")
@@ -71,7 +71,7 @@ def test_a_change_that_is_ignored_comes_back_when_the_file_changes_again(page, h
     by_hand(alpha_host, OLD + "# a note\n")
     holds(page)
     page.get_by_role("button", name="Ignore").click(timeout=SOON)
-    expect(page.locator("#by-hand")).to_contain_text("left as it is until a file changes again")
+    expect(page.locator("#by-hand")).to_contain_text("ignored until a file changes again")
     page.goto("/machines/")
     expect(page.locator("#machine-table tr", has_text="handmade")).to_be_visible()
     expect(badge(page)).to_have_count(0)
@@ -103,7 +103,7 @@ def test_a_limit_set_by_hand_is_flagged_with_its_cause_and_what_mends_it(page, h
     ada.succeed(ada.press("start", "handmade"))
     row = holds(page).locator("tr", has_text="MemoryMax=").first
     expect(row).to_contain_text("panel drop-in", timeout=SOON)
-    expect(row.get_by_role("img", name="holds")).to_be_visible(timeout=SOON)
+    expect(row.get_by_role("img", name="in effect")).to_be_visible(timeout=SOON)
     alpha_host.run(["systemctl", "set-property", UNIT, "MemoryMax=300M"])
     expect(row).to_contain_text("differs", timeout=SOON)
     expect(page.locator("#holds")).to_contain_text(f"rm /etc/systemd/system.control/{UNIT}.d/50-MemoryMax.conf")
@@ -112,4 +112,4 @@ def test_a_limit_set_by_hand_is_flagged_with_its_cause_and_what_mends_it(page, h
     until(lambda: ada.jobs_after(before), 10)
     ada.succeed(ada.jobs_after(before)[0])
     assert alpha_host.run(["ls", f"/etc/systemd/system.control/{UNIT}.d"], check=False).returncode != 0
-    expect(row.get_by_role("img", name="holds")).to_be_visible(timeout=SOON)
+    expect(row.get_by_role("img", name="in effect")).to_be_visible(timeout=SOON)

@@ -18,7 +18,7 @@ def test_a_field_that_was_corrected_is_no_longer_called_wrong(page, seen):
     page.locator("summary", has_text="Limits").click()
     page.fill("[name=memory_max]", "12X")
     build(page)
-    expect(page.locator(".alert-title")).to_have_text("2 things need your attention")
+    expect(page.locator(".alert-title")).to_have_text("2 fields need attention")
     page.fill("[name=name]", "corrected")
     expect(page.locator(".alert-title")).to_have_text("One thing needs your attention")
     expect(page.locator("main")).not_to_contain_text("Give the machine a name")

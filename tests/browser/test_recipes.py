@@ -69,22 +69,22 @@ def test_the_first_machine_is_built_and_runs(page, ada, first):
     assert ada.sees("shop-1", "running", 20)
     page.goto(f"/jobs/{first['id']}/")
     card = page.locator(".made")
-    expect(card).to_contain_text("built anew")
+    expect(card).to_contain_text("fresh build")
     page.get_by_role("link", name=re.compile(r"^\d+$")).click()
     expect(page.locator("main")).to_contain_text("there is nothing to compare with")
 
 
 def test_the_second_is_a_copy_of_its_base(page, ada, first):
     page.goto(f"/jobs/{first['id']}/")
-    page.get_by_role("link", name="Create machine from this").click()
-    expect(page.locator("#source-part")).to_contain_text("alpha has its base, built")
+    page.get_by_role("link", name="New machine").click()
+    expect(page.locator("#source-part")).to_contain_text("alpha has its base image, built")
     job = build(page, ada, "shop-2")
     ada.sees("shop-2", "running", 20)
     page.reload()
     expect(page.locator(".made")).to_contain_text("from base")
     page.goto("/hosts/alpha/machines/shop-2/")
     expect(page.locator("#machine")).to_contain_text(f"{RECIPE}, version 2")
-    expect(page.locator("#machine")).to_contain_text("from a base built")
+    expect(page.locator("#machine")).to_contain_text("from a base image built")
     assert job["recipe_version_id"] == first["recipe_version_id"]
 
 
@@ -101,15 +101,15 @@ def test_the_base_is_built_anew_and_the_packages_compared(page, ada, recipe, fir
     page.goto(f"/jobs/{job['id']}/?tab=result")
     expect(page.locator("main")).to_contain_text(f"packages are as in job {first['id']}")
     page.goto(f"/recipes/{recipe}/")
-    expect(page.locator("main")).to_contain_text("From its base")
+    expect(page.locator("main")).to_contain_text("From base image")
     expect(page.locator("[id^=run-]")).to_have_count(3)
 
 
 def test_a_base_is_discarded_by_a_dialog(page, ada, first):
     page.goto("/hosts/alpha/")
     before = ada.newest_job()
-    base_row(page).get_by_role("link", name="Discard base").click()
-    page.get_by_role("button", name="Discard base").click()
+    base_row(page).get_by_role("link", name="Remove base image").click()
+    page.get_by_role("button", name="Remove base image").click()
     until(lambda: ada.jobs_after(before), 10)
     ada.succeed(ada.jobs_after(before)[0])
     page.reload()

@@ -7,7 +7,7 @@ from machines.contract import quantities
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(None, "–"), (0, "0 s"), (59.9, "59 s"), (192, "3 m 12 s"), (3600, "1 h 0 m"), (90_061, "1 d 1 h"), (-5, "0 s")],
+    [(None, "–"), (0, "<1 s"), (59.9, "59 s"), (192, "3 m 12 s"), (3600, "1 h 0 m"), (90_061, "1 d 1 h"), (-5, "<1 s")],
 )
 def test_durations(seconds, said):
     assert quantities.duration(seconds).replace("\u00a0", " ") == said

@@ -83,7 +83,7 @@ def test_a_host_put_back_to_a_copy_is_noticed_said_and_takes_orders_at_once(ada,
     ada.succeed(ada.press("terminate", copied), 20)
     until(lambda: ada.machine("younger").get("state", "missing") == "missing", 15)
     [event] = ada.rows("SELECT text FROM machines_event WHERE kind = 'host-restored'")
-    assert "alpha was put back to an older copy of itself" in event["text"]
+    assert "alpha was restored from an older copy of itself" in event["text"]
     assert event["text"].split(":")[0] in ada.get("/hosts/alpha/")
     undecided = "SELECT * FROM machines_job WHERE state IN ('queued', 'sent', 'accepted', 'running')"
     assert not ada.rows(undecided)

@@ -182,7 +182,7 @@ def test_a_whole_panel_put_back_is_not_obeyed_by_a_host_that_has_heard_more(copi
     assert ada.job(job["id"])["state"] in {"queued", "sent"}
     assert not ada.machine(m5)["enabled"]
     assert heard(alpha_host)["sequence"] == before["sequence"]
-    assert "alpha has heard" in epoch(ada)["why"]
+    assert "alpha has received" in epoch(ada)["why"]
     page = ada.get("/restored/")
     assert "Enable" in page or "Start m5 at boot" in page
     confirm(ada, keep=[job["id"]], shown=[job["id"]])

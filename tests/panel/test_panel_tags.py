@@ -88,7 +88,7 @@ def test_choices_are_a_group_with_a_legend():
 
 def test_the_summary_links_to_each_field():
     html = rendered('{% include "_error_summary.html" with form=form %}', form=MachineForm({}))
-    assert "2 things need your attention" in html
+    assert "2 fields need attention" in html
     assert 'href="#id_name"' in html
     assert 'href="#id_mode_field"' in html
 

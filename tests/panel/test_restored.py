@@ -48,13 +48,13 @@ def confirm(client, copy, **fields):
 def test_every_page_says_that_it_is_an_older_copy(as_viewer, copy, page):
     shown = text(as_viewer.get(page))
     assert shown.count(SAID) >= 1
-    assert "See what differs" in shown
+    assert "View differences" in shown
 
 
 def test_no_page_says_so_otherwise(as_viewer, alpha):
     Epoch.objects.create(pk=Epoch.ONLY, mark=40)
     assert "restored from" not in text(as_viewer.get("/machines/"))
-    assert "nothing is to be confirmed" in text(as_viewer.get("/restored/"))
+    assert "there is nothing to confirm" in text(as_viewer.get("/restored/"))
 
 
 def test_the_page_shows_what_differs(as_admin, old, copy, alpha):

@@ -43,7 +43,7 @@ def test_a_summary_counts_what_it_lists():
     form = BeginForm({"title": "", "format": "zip", "size": "x"})
     form.errors["size"].append("And another.")
     page = Template('{% include "_error_summary.html" %}').render(Context({"form": form}))
-    assert "4 things need your attention" in page
+    assert "4 fields need attention" in page
     assert page.count("<li>") == 4
 
 
@@ -74,7 +74,7 @@ def test_a_stopped_machine_with_a_foreign_limit_may_not_use_all_of_its_host(as_a
     found = ObservedFiles.objects.create(machine=web, told=[limit | {"text": "[Service]\nMemoryMax=300M\n"}])
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
     assert "300M" in page
-    assert "from its next start, set outside the panel" in page
+    assert "on next start, set outside the panel" in page
     found.told = [limit | {"text": "[Service]\nMemoryMax=67108864\n"}]
     found.save()
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
@@ -131,12 +131,12 @@ def test_a_machine_started_by_hand_without_a_file_has_not_the_defaults_of_its_un
     page = text(as_admin.get("/hosts/alpha/machines/web/"))
     assert "web was started by hand" in page
     assert "no --network-veth" in page
-    assert "those of alpha: it shares its network" in page
+    assert "those of alpha: it uses the host's network" in page
     config, holds = (text(as_admin.get(f"/hosts/alpha/machines/web/{tab}/")) for tab in ("config", "holds"))
     assert "web was started by hand" in config
     assert not any("private network included" in each for each in (page, holds))
     Machine.objects.filter(pk=web.pk).update(run_command=[*words, "--network-zone=shop"])
-    assert "it shares its network" not in text(as_admin.get("/hosts/alpha/machines/web/"))
+    assert "it uses the host's network" not in text(as_admin.get("/hosts/alpha/machines/web/"))
 
 
 def test_a_network_the_file_says_nothing_of_is_called_so(as_admin, web):

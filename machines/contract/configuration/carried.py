@@ -123,7 +123,7 @@ def for_elsewhere(text: str) -> tuple[str, list[Remark]]:
 
 def trusted_part(text: str) -> tuple[str, list[Remark]]:
     """What systemd takes from a file that lies beside its image: nothing that gives a machine more rights."""
-    why = "systemd does not take it from a file beside the image"
+    why = "systemd does not take it from a file next to the image"
 
     def ignored(name: str, _: str) -> str:
         setting = nspawn.SETTINGS.get(name)

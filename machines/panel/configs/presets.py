@@ -24,7 +24,7 @@ OFFERED: dict[str, Setting] = {
 STARTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "ci": (
         "CI runner",
-        "Forgets everything at power-off but one folder; 1 GiB of memory; user ids are the host's",
+        "Discards all changes at power-off except in one directory; 1 GiB of memory; user IDs are the host's",
         {
             "Files.Volatile": "overlay",
             "Exec.PrivateUsers": "identity",
@@ -35,7 +35,7 @@ STARTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     "hardened": (
         "Hardened",
-        "No new privileges, fewer capabilities, a root that cannot be written, bounded memory and tasks",
+        "No new privileges, fewer capabilities, a read-only root, limited memory and tasks",
         {
             "Exec.NoNewPrivileges": "yes",
             "Exec.DropCapability": "CAP_AUDIT_CONTROL CAP_SYS_PTRACE CAP_MKNOD CAP_SYS_BOOT",

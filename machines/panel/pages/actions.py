@@ -88,7 +88,7 @@ def check(action: Action, machine: Machine) -> None:
     """Raises Problem for what this machine cannot do as it is."""
     why = machine.activity.get("cannot", {}).get(action.op)
     if why and machine.shown_state.is_up:
-        raise Problem(f"“{action.title}” cannot work on {machine.name} as it runs. {why}", code="cannot-do")
+        raise Problem(f"“{action.title}” is not possible for {machine.name} as it is running. {why}", code="cannot-do")
     if machine.image_is_fixed and action.changes_image:
         raise Problem(
             f"The image of {machine.name} cannot be made writable: "

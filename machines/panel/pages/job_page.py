@@ -27,7 +27,7 @@ from machines.panel.web import layout
 from machines.panel.web.access import PanelRequest
 from machines.templatetags.panel_tags import clock
 
-TABS = {"log": "Log", "commands": "Commands", "order": "Order", "result": "Result"}
+TABS = {"log": "Log", "commands": "Commands", "order": "Request", "result": "Result"}
 RESULTS_SHOWN, RESULT_SHOWN = 100, 4000
 SHOWN = 100_000  # characters of all commands, or of all a result says
 BEYOND = "… more than a page shows"

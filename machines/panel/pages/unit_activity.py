@@ -99,7 +99,7 @@ def _details(state: str, known: dict[str, Any]) -> str:
     limit = known.get("start_limit")
     if limit is None:
         return f"{doing}No start timeout (TimeoutStartSec=infinity)."
-    return f"{doing}Its unit gives it {quantities.duration(limit)}."
+    return f"{doing}Start timeout: {quantities.duration(limit)}."
 
 
 def _next_start(known: dict[str, Any], now: datetime) -> datetime | None:

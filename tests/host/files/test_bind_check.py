@@ -66,7 +66,7 @@ def test_a_link_out_of_the_allowed_folders_is_refused_and_an_administrators_own_
     bend(srv / "data", tmp_path / "elsewhere")
     why = said(paths, srv, line)
     assert f"it leads to {tmp_path}/elsewhere" in why
-    assert why.endswith(f"It pointed to {srv}/data when it was written down.")
+    assert why.endswith(f"It pointed to {srv}/data when it was recorded.")
     assert said(paths, srv, f"Bind={tmp_path}/elsewhere:/data") == ""
 
 

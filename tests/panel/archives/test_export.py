@@ -171,7 +171,7 @@ def test_removing_an_archive_asks_first(as_admin):
     archive_files._folder()
     file = archive_files.path_of(archive.pk)
     file.write_bytes(b"x")
-    assert "cannot be brought back" in as_admin.get(f"/archives/{archive.pk}/remove/").content.decode()
+    assert "cannot be restored" in as_admin.get(f"/archives/{archive.pk}/remove/").content.decode()
     assert file.exists()
     as_admin.post(f"/archives/{archive.pk}/remove/")
     assert not file.exists()

@@ -79,7 +79,7 @@ def test_a_machine_that_was_there_before_becomes_revision_1_and_a_draft_goes_on_
     text = "[Exec]\r\nBoot=1\n; kept\n[Files]\nBind=/srv:/data\n"
     tell(web, text)
     page = as_admin.get(URL).content.decode()
-    assert "Take over as revision 1" in page
+    assert "Import as revision 1" in page
     as_admin.post(f"{URL}adopt/", seen(web))
     machine = fresh(web)
     assert (machine.applied.number, machine.applied.nspawn_text) == (1, text)
@@ -111,7 +111,7 @@ def found(machine: Machine, path: str, text: str) -> None:
 def test_limits_elsewhere_stay_where_they_are(as_admin, web):
     find(web, (ETC, BY_HAND), (LEFT, "[Service]\nMemoryMax=1G\n"))
     Machine.objects.update(nspawn_sha256=cast.sha(BY_HAND))
-    assert "Limits that other drop-ins hold stay" in as_admin.get(URL).content.decode()
+    assert "Limits in other drop-ins stay" in as_admin.get(URL).content.decode()
     as_admin.post(f"{URL}adopt/", seen(web))
     assert fresh(web).applied.limits_text == ""
 
@@ -155,7 +155,7 @@ def test_ignored_until_a_file_changes_again(as_admin, web):
     tell(web, BY_HAND)
     as_admin.post(f"{URL}ignore/", seen(web))
     assert not tell(web, BY_HAND).drifted
-    assert "left as it is" in as_admin.get(URL).content.decode()
+    assert "ignored until" in as_admin.get(URL).content.decode()
     assert tell(web, BY_HAND + "# again\n").drifted
     assert tell(web, BY_HAND).drifted
 
@@ -163,7 +163,7 @@ def test_ignored_until_a_file_changes_again(as_admin, web):
 def test_a_viewer_sees_it_and_may_not_decide(as_viewer, web):
     cast.applied(web)
     tell(web, BY_HAND)
-    assert "Take over what is there" not in as_viewer.get(URL).content.decode()
+    assert "Import the changes from disk" not in as_viewer.get(URL).content.decode()
     for verb in ("adopt", "reapply", "ignore"):
         assert as_viewer.post(f"{URL}{verb}/", seen(web)).status_code == 403
     assert drift.is_drifted(fresh(web), "x", "y", ())

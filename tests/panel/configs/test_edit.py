@@ -63,7 +63,7 @@ def test_it_says_what_is_wrong_and_keeps_what_was_typed(as_admin, web):
     answer = as_admin.post(URL, post(seen=cast.stamp(web), memory_max="a lot", cpu_quota="half"))
     page = text(answer)
     assert answer.status_code == 422
-    assert "2 things need your attention" in page
+    assert "2 fields need attention" in page
     assert 'value="a lot"' in page
     assert "is not a size" in page
     assert not Revision.objects.exists()
@@ -122,7 +122,7 @@ def test_nothing_changes_while_a_revision_is_on_its_way(as_admin, admin, web):
     made = cast.draft(web, admin)
     configuration = made.begin_apply()
     job = make.job(orders.Apply(name="web", configuration=configuration), on=web.host, by=admin, revision=made)
-    assert "on its way to alpha" in text(as_admin.get(URL))
+    assert "is being sent to alpha" in text(as_admin.get(URL))
     answer = as_admin.post(URL, post(seen=cast.stamp(web)))
     assert answer.status_code == 409
     assert f"job {job.pk}" in text(answer)
@@ -143,7 +143,7 @@ def test_a_revision_whose_job_ended_unsettled_can_be_edited_again(as_admin, admi
 def test_files_of_somebody_else_are_left_alone(as_admin, web):
     web.nspawn_sha256 = "ab" * 32
     web.save()
-    assert "take them over as revision 1" in text(as_admin.get(URL))
+    assert "import them as revision 1" in text(as_admin.get(URL))
     assert as_admin.post(URL, post(seen=cast.stamp(web))).status_code == 409
     assert not Revision.objects.exists()
 
@@ -152,7 +152,7 @@ def test_a_change_by_hand_is_told(as_admin, web):
     cast.applied(web)
     web.nspawn_sha256, web.drifted = "cd" * 32, True
     web.save()
-    assert "Applying will be refused" in text(as_admin.get(URL))
+    assert "Applying will be rejected" in text(as_admin.get(URL))
 
 
 def test_a_failed_apply_leads_to_the_setting_it_is_about(as_admin, admin, web):

@@ -189,10 +189,12 @@ def test_the_page_does_not_say_that_everything_holds_while_a_setting_waits_for_t
     run(web)
     found = find(web, (ETC, "[Exec]\nKillSignal=SIGTERM\n", timezone.now().timestamp()))
     page = " ".join(as_admin.get("/hosts/alpha/machines/web/effective/").content.decode().split())
-    assert "1 from the next start</span> Everything else holds as asked." in page
+    assert "1 on next start</span> All other settings are in effect." in page
     found.delete()
     find(web, (ETC, "[Exec]\nKillSignal=SIGTERM\n", 1.0))
-    assert "</span> Everything holds as asked." in as_admin.get("/hosts/alpha/machines/web/effective/").content.decode()
+    assert (
+        "</span> All settings are in effect." in as_admin.get("/hosts/alpha/machines/web/effective/").content.decode()
+    )
 
 
 def test_what_systemd_leaves_out_of_a_file_beside_the_image_is_said(web):
@@ -226,7 +228,7 @@ def test_the_page_shows_it_all(as_viewer, web):
 
 
 def test_the_page_of_a_machine_whose_files_were_not_told_yet(as_viewer, web):
-    assert "has not told yet" in as_viewer.get(URL).content.decode()
+    assert "has not reported yet" in as_viewer.get(URL).content.decode()
 
 
 def test_a_file_of_many_thousand_keys_is_read_in_time(web):
@@ -380,7 +382,7 @@ def test_a_silent_host_s_page_and_badge_have_one_number(as_viewer, web):
     web.host.last_seen = timezone.now() - timedelta(hours=1)
     web.host.save()
     assert counted(web) == (1, 1)
-    assert "this is what it said last" in unescape(as_viewer.get(URL).content.decode())
+    assert "this is its last report" in unescape(as_viewer.get(URL).content.decode())
 
 
 def test_they_have_one_number_too_after_the_silence_was_noted(as_viewer, web):
@@ -391,7 +393,7 @@ def test_they_have_one_number_too_after_the_silence_was_noted(as_viewer, web):
     Machine.objects.filter(pk=web.pk).mark_unknown("", timezone.now())
     assert counted(web) == (1, 1)
     row = as_viewer.get("/machines/").content.decode()
-    assert "not as asked" not in row  # nothing is claimed of it there
+    assert "out of sync" not in row  # nothing is claimed of it there
 
 
 def test_they_have_one_number_when_the_host_says_that_a_limit_is_not_enforced_there_any_more(web):

@@ -72,6 +72,6 @@ def test_nothing_else_can_be_ordered_away(as_admin, left, path):
 
 def test_the_page_offers_it(as_admin, as_viewer, left):
     page = as_admin.get(URL).content.decode()
-    assert "Take into a draft" in page
+    assert "Import into a draft" in page
     assert page.count("effective/remove-dropin/") == 1
-    assert "Take into a draft" not in as_viewer.get(URL).content.decode()
+    assert "Import into a draft" not in as_viewer.get(URL).content.decode()

@@ -27,8 +27,8 @@ def test_a_link_is_shown_with_where_it_leads_and_the_refusal_is_said_before(as_a
     link(web, MANAGED)
     for address in (HOLDS, EDIT, f"{EDIT}raw/", REVIEW):
         page = as_admin.get(address).content.decode()
-        assert f"<code>{ETC}</code> is a link to <code>{MANAGED}</code>" in page
-        assert "an apply is refused" in page
+        assert f"<code>{ETC}</code> is a symlink to <code>{MANAGED}</code>" in page
+        assert "an apply is rejected" in page
     assert 'class="btn btn-primary" disabled' in page
     assert f"<code>{ETC}</code> → <code>{MANAGED}</code>" in as_admin.get(HOLDS).content.decode()
 
@@ -37,7 +37,7 @@ def test_where_the_host_writes_what_a_link_leads_to_that_is_said(as_admin, web):
     Host.objects.update(facts={"policy": {"linked_files": "follow"}})
     link(web, MANAGED)
     page = as_admin.get(REVIEW).content.decode()
-    assert "An apply writes the file it leads to; the link stays." in page
+    assert "An apply writes the target file; the symlink stays." in page
     assert 'class="btn btn-primary" disabled' not in page
 
 
@@ -46,7 +46,7 @@ def test_a_link_to_dev_null_is_called_what_it_is(as_admin, web):
     Host.objects.update(facts={"policy": {"linked_files": "follow"}})
     link(web, "/dev/null", text="", sha256="absent")
     page = as_admin.get(HOLDS).content.decode()
-    assert "That switches it off: systemd reads nothing from it" in page
-    assert "on their way" not in page
-    assert "Take over as revision 1" not in page
+    assert "That masks it: systemd reads nothing from it" in page
+    assert "have not arrived" not in page
+    assert "Import as revision 1" not in page
     assert 'class="btn btn-primary" disabled' in as_admin.get(REVIEW).content.decode()

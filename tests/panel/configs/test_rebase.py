@@ -51,7 +51,7 @@ def refused(web, admin):
 def test_the_review_shows_what_the_host_has_beside_what_the_draft_wants(as_admin, refused):
     refused(BY_HAND + "X-Evil=<script>\n")
     page = text(as_admin.get(REVIEW))
-    assert "what alpha has now" in page
+    assert "Applied, now on alpha, and draft" in page
     assert "<code>tcp:2222:22</code>" in page
     assert "<code>1G</code>" in page
     assert "<script>\n" not in page

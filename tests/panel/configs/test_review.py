@@ -24,8 +24,8 @@ def test_it_shows_each_setting_and_each_line(as_viewer, admin, web):
         "<code>512M</code>",
         "<code>1G</code>",
         "<code>tcp:8080:80</code>",
-        "acts at once",
-        "at the next start",
+        "takes effect immediately",
+        "takes effect on restart",
     ):
         assert said in page
     assert '<span class="diff-add">+ Zone=shop' in page
@@ -124,7 +124,7 @@ def test_a_change_by_hand_is_shown_before_anybody_applies(as_admin, admin, web):
     ObservedFiles.objects.create(machine=web, told=told)
     Machine.objects.update(nspawn_sha256=sha256(written), limits_sha256="absent")
     page = text(as_admin.get(URL))
-    assert "Somebody changed the files on alpha" in page
+    assert "The files on alpha were changed" in page
     assert "<code>by-hand</code>" in page
     assert "both, differently" in page
 
@@ -140,7 +140,7 @@ def test_an_old_line_that_systemd_ignores_is_shown_and_stops_nothing(as_admin, a
     page = text(as_admin.get(URL))
     assert "web.nspawn:4" in page
     assert "[Resources] is not a known section" in page
-    assert "It was there before and does not stop the draft." in page
+    assert "It was there before and does not block the draft." in page
     assert "It is new" not in page
     assert "disabled" not in page[page.index('id="apply"') :]
 

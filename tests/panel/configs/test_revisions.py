@@ -24,7 +24,7 @@ def test_the_list_shows_who_when_and_why_newest_first(as_viewer, history):
     page = text(as_viewer.get(INDEX))
     assert page.index(f"{INDEX}2/") < page.index(f"{INDEX}1/")
     assert "first &lt;i&gt;" in page
-    assert "in force" in page
+    assert "active" in page
 
 
 def test_the_list_leads_to_the_job(as_viewer, web, admin, history):
@@ -37,7 +37,7 @@ def test_the_list_does_not_show_the_draft_as_a_revision(as_viewer, admin, web):
     cast.draft(web, admin)
     page = text(as_viewer.get(INDEX))
     assert "No revision yet" in page
-    assert "A draft of ada waits" in page
+    assert "A draft of ada is waiting" in page
 
 
 def test_the_cost_of_the_list_does_not_grow(as_viewer, web, django_assert_max_num_queries):

@@ -170,7 +170,7 @@ def test_the_last_that_succeeded_is_shown_under_one_that_failed(as_viewer, alpha
 def test_of_a_silent_host_nothing_is_asked(as_admin):
     make.host("beta", last_seen=timezone.now() - timedelta(hours=1))
     page = text(as_admin.get("/hosts/beta/doctor/"))
-    assert "beta is silent" in page
+    assert "beta is not responding" in page
     assert "diagnose/" not in page
 
 

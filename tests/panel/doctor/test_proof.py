@@ -44,10 +44,10 @@ def proved(web, *trials: Measurement, **fields) -> Job:
 
 
 def test_pressing_it_places_the_order(as_admin, web):
-    assert "Not proved yet" in text(as_admin.get(URL))
+    assert "Not tested yet" in text(as_admin.get(URL))
     assert as_admin.post(f"{URL}run/").status_code == 302
     assert Job.objects.get().order == {"op": "limit_test", "name": "web"}
-    assert "A load is at work" in text(as_admin.get(URL))
+    assert "A test load is running" in text(as_admin.get(URL))
 
 
 @pytest.mark.parametrize("fields", [{"state": "stopped"}, {"state": "starting"}])

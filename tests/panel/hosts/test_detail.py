@@ -65,7 +65,7 @@ def test_a_silent_host_is_shown_as_it_was(as_admin, alpha):
     alpha.facts_at = alpha.inventory_at = alpha.last_seen
     alpha.save()
     page = text(as_admin.get(URL))
-    assert "Silent, last heard" in page
+    assert "Not responding, last seen" in page
     assert "systemctl status nspawnpanel-host" in page
     assert "Reported" in page
 
@@ -109,7 +109,7 @@ def test_it_says_what_the_host_cannot_read(as_viewer, alpha):
     )
     alpha.save()
     page = text(as_viewer.get(URL))
-    assert "alpha cannot read everything now" in page
+    assert "alpha cannot read everything right now" in page
     assert "machined does not answer &lt;b&gt;." in page
     assert "Last complete list of machines:" in page
 
@@ -126,7 +126,7 @@ def test_a_host_that_lists_nothing_for_minutes_is_not_in_order(as_viewer, alpha)
     ("skew", "said"),
     [
         (None, "–"),
-        (0.5, "agrees with the panel’s"),
+        (0.5, "in sync with the panel"),
         (-5.0, "5 s behind the panel"),
         (75.0, "1 m 15 s ahead of the panel"),
     ],
@@ -149,7 +149,7 @@ def test_what_could_not_be_removed_is_listed_with_its_reason_until_it_is_gone(as
     type(alpha).objects.update(facts=FACTS | {"remnants": [left, "nonsense", {"path": 7, "since": "x"}]})
     page = text(as_viewer.get(URL))
     assert "Could not be removed" in page
-    for shown in (left["path"], left["why"], "First tried", "tries again every ten minutes"):
+    for shown in (left["path"], left["why"], "First attempt", "tries again every ten minutes"):
         assert shown in page
 
 
@@ -167,7 +167,7 @@ def test_machines_whose_binds_give_the_host_away_are_named(as_viewer, alpha):
     alpha.facts = {**FACTS, "bad_binds": {"web": "Bind=/opt:/x: /opt holds /opt/nspawnpanel."}}
     alpha.save()
     page = text(as_viewer.get(URL))
-    assert "Binds that give this host away" in page
+    assert "Binds that expose this host" in page
     assert "Bind=/opt:/x: /opt holds /opt/nspawnpanel." in page
 
 
@@ -184,4 +184,4 @@ def test_one_that_was_put_back_to_an_older_copy_says_so_until_it_has_begun_anew(
     assert 'id="older-copy"' not in as_viewer.get("/hosts/alpha/").content.decode()
     alpha.resync_since = timezone.now()
     alpha.save()
-    assert "alpha was put back to an older copy of itself" in as_viewer.get("/hosts/alpha/").content.decode()
+    assert "alpha was restored from an older copy of itself" in as_viewer.get("/hosts/alpha/").content.decode()

@@ -100,7 +100,7 @@ def test_a_page_keeps_its_place_and_its_filter_while_it_refreshes(as_viewer, man
 
 def test_a_page_whose_hosts_have_gone_leads_to_the_first(as_viewer, alpha):
     page = text(as_viewer.get(f"{URL}?after=9.zzz"))
-    assert "There is nothing on this page any more" in page
+    assert "There is nothing left on this page" in page
     assert f'href="{URL}"' in page
 
 

@@ -77,6 +77,6 @@ def test_a_full_host_is_told_that_there_is_no_room(as_admin, alpha):
     alpha.facts = {**FACTS, "disk_free": 5 * GIB}
     alpha.save(update_fields=["facts"])
     page = text(as_admin.get(URL))
-    assert "There is not enough room" in page
-    assert "Make the pool" not in page
+    assert "There is not enough space" in page
+    assert "Create the pool" not in page
     assert as_admin.post(URL, {"size": "11"}).status_code == 422

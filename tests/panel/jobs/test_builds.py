@@ -69,17 +69,17 @@ def test_it_shows_what_was_made_and_what_can_be_done_next(as_admin, as_viewer, a
     job = build(alpha)
     shown = page(as_admin, job)
     for part in (
-        "built anew",
+        "fresh build",
         BASE,
         "300\u00a0MiB",
         f"/machines/new/?like={job.pk}",
         f"/jobs/{job.pk}/build-base/",
-        "Save as a recipe",
+        "Save as recipe",
     ):
         assert part in shown
     seen = page(as_viewer, job)
     assert "300\u00a0MiB" in seen
-    for absent in ("Create machine from this", "Rebuild base", "Save as a recipe"):
+    for absent in ("New machine", "Rebuild base", "Save as recipe"):
         assert absent not in seen
 
 
@@ -105,7 +105,7 @@ def test_it_names_the_recipe_and_its_version(as_viewer, admin, alpha):
 
 
 def test_a_failed_one_has_no_card(as_admin, alpha):
-    assert "Create machine from this" not in page(as_admin, build(alpha, state="failed", finished_at=timezone.now()))
+    assert "New machine" not in page(as_admin, build(alpha, state="failed", finished_at=timezone.now()))
 
 
 # --- packages
@@ -188,7 +188,7 @@ def test_a_machine_remembers_the_build_it_came_from(as_viewer, alpha):
     told(alpha, job, base={"id": BASE, "fresh": False, "built": timezone.now().timestamp() - 86400 * 3})
     assert Machine.objects.get().built_by == job
     shown = text(as_viewer.get("/hosts/alpha/machines/web/"))
-    for part in ("Debian trixie", f"job {job.pk}", "from a base built", "3\u00a0d ago"):
+    for part in ("Debian trixie", f"job {job.pk}", "from a base image built", "3\u00a0d ago"):
         assert part in shown
 
 

@@ -125,7 +125,7 @@ def test_what_was_applied_says_when_it_acts(as_admin, as_viewer, alpha, web):
     job = applied(alpha)
     assert "takes effect when" not in page(as_viewer, job)
     Machine.objects.update(restart_needed=True)
-    assert "takes effect when web starts next" in page(as_viewer, job)
+    assert "takes effect when web restarts" in page(as_viewer, job)
     assert "Reboot now" in page(as_admin, job)
     assert "Reboot now" not in page(as_viewer, job)
 

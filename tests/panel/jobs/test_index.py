@@ -73,7 +73,7 @@ def test_an_unknown_word_is_explained(as_viewer, alpha):
 
 
 def test_nothing_at_all_is_said_kindly(as_viewer):
-    assert "Nothing has run yet" in as_viewer.get(URL).content.decode()
+    assert "No jobs yet" in as_viewer.get(URL).content.decode()
 
 
 def test_pages_follow_each_other_without_gap_or_overlap(as_viewer, alpha):

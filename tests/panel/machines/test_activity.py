@@ -65,7 +65,7 @@ def test_its_page_says_so_too_with_the_next_start_and_a_stop(as_admin, odd):
 def test_a_start_says_what_it_waits_for_and_how_long_it_may_take(as_admin, odd):
     odd("starting", says="waiting for slow.service to start (1 of 2)", part="ExecStart", start_limit=90.0)
     page = words(as_admin, PAGE)
-    assert "Waiting for slow.service to start (1 of 2). Its unit gives it 1 m 30 s." in page.replace("\u00a0", " ")
+    assert "Waiting for slow.service to start (1 of 2). Start timeout: 1 m 30 s." in page.replace("\u00a0", " ")
     assert "slow.service" in words(as_admin, "/machines/")
     assert "Stop odd" in words(as_admin, f"{PAGE}confirm/poweroff/")
 
@@ -115,7 +115,7 @@ def test_a_virtual_machine_of_the_name_offers_no_way_to_end_it(as_admin, odd):
 
 def test_another_init_than_systemd_is_named_and_what_power_off_does_with_it(as_admin, odd):
     odd("running", init="bash")
-    assert "not systemd: to power off, its unit is stopped" in words(as_admin, PAGE)
+    assert "not systemd: power off stops its unit" in words(as_admin, PAGE)
     assert "Its init is bash, not systemd" in words(as_admin, f"{PAGE}confirm/poweroff/")
     assert "stopped and started" in words(as_admin, f"{PAGE}confirm/reboot/")
 

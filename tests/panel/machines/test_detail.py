@@ -82,9 +82,9 @@ def test_of_a_stopped_machine_no_limit_is_in_force(web):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"restart_needed": True}, "take effect when it starts next"),
-        ({"drifted": True}, "are not the ones that revision 3 wrote"),
-        ({"state": "running", "mismatches": 2}, "2 settings of it do not hold as asked"),
+        ({"restart_needed": True}, "take effect on restart"),
+        ({"drifted": True}, "are not those that revision 3 wrote"),
+        ({"state": "running", "mismatches": 2}, "2 settings are not in effect"),
         ({"state": "failed", "why": "Main process exited, status=1/FAILURE"}, "Main process exited"),
         ({"state": "missing"}, "There is no image of this name on alpha"),
     ],
@@ -97,7 +97,7 @@ def test_it_warns(fields, said, as_admin, web):
 def test_it_leads_to_the_draft(as_admin, web):
     Revision.objects.create(machine=web, state="draft")
     page = text(as_admin.get(URL))
-    assert "A draft of its configuration waits" in page
+    assert "There is an unapplied draft of its configuration" in page
     assert f"{URL}config/review/" in page
 
 
@@ -114,7 +114,7 @@ def test_it_says_why_the_last_job_failed(as_viewer, web, admin):
 def test_it_shows_who_holds_it(as_admin, web, admin):
     make.job(orders.Reboot(name="web"), on=web.host, by=admin, state="running")
     page = text(as_admin.get(URL))
-    assert "Ordered by ada: rebooting" in page
+    assert "Requested by ada: rebooting" in page
     assert "/confirm/poweroff/" not in page
 
 
@@ -122,7 +122,7 @@ def test_it_claims_nothing_of_a_silent_host(as_admin, web):
     web.host.last_seen = timezone.now() - timedelta(minutes=12)
     web.host.save()
     page = text(as_admin.get(URL))
-    assert "alpha is silent, last heard" in page
+    assert "alpha is not responding, last seen" in page
     assert 'data-state="unknown"' in page
 
 
@@ -224,10 +224,10 @@ def test_a_machine_its_host_cannot_read_is_unknown_with_the_reason(as_viewer, al
     alpha.save()
     Machine.objects.filter(pk=web.pk).update(state="unknown", why="machined does not respond; it is masked.")
     page = text(as_viewer.get(URL))
-    assert "What web does now is unknown" in page
+    assert "The state of web is unknown" in page
     assert "machined does not respond; it is masked." in page
     assert "Last complete list of machines:" in page
-    for claimed in ("10.0.0.14", "Up for", "none while it is not running"):
+    for claimed in ("10.0.0.14", "Uptime", "none while it is not running"):
         assert claimed not in page
 
 
@@ -236,7 +236,7 @@ def test_a_state_that_systemd_alone_tells_says_what_is_old(as_viewer, alpha, web
     alpha.save()
     Machine.objects.filter(pk=web.pk).update(addresses=[])
     page = text(as_viewer.get(URL))
-    assert "Only what systemd says of its unit is current" in page
+    assert "Only the state of its unit, from systemd, is current" in page
     assert "none yet" not in page
 
 

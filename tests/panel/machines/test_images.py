@@ -47,7 +47,7 @@ def test_the_other_image_of_the_name_is_named(as_admin, alpha):
                  hidden_images=["/var/lib/machines/web.raw"])  # fmt: skip
     page = text(as_admin.get(URL))
     assert "/var/lib/machines/web.raw" in page
-    assert "systemd finds the other first" in page
+    assert "systemd uses the other one" in page
     assert "not /var/lib/machines/web.raw, which has the same name" in text(as_admin.get(f"{URL}remove/"))
 
 
@@ -69,9 +69,9 @@ def test_of_a_machine_that_is_gone_nothing_is_said_of_an_image(as_viewer, web):
     TAKE["inventory"](web.host, reports.Inventory(host=reports.HostFact(), machines=[]), Jobs(web.host))
     page = text(as_viewer.get("/hosts/alpha/machines/gone/"))
     assert "There is no image of this name on alpha." in page
-    for past in ("/var/lib/machines/gone", "7 GiB", "read-only", "hangs", "not as asked"):
+    for past in ("/var/lib/machines/gone", "7 GiB", "read-only", "hangs", "out of sync"):
         assert past not in page.replace("\xa0", " ")
-    assert "not as asked" not in text(as_viewer.get("/machines/"))
+    assert "out of sync" not in text(as_viewer.get("/machines/"))
 
 
 def test_a_new_machine_of_an_old_name_has_nothing_of_the_old_image(web):

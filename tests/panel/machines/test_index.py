@@ -34,7 +34,7 @@ def test_it_shows_the_machines(as_viewer, alpha):
 def test_a_cell_with_nothing_in_it_is_empty_for_cards_leave_it_out(as_viewer, alpha):
     make.machine("web", on=alpha)
     page = as_viewer.get(URL).content.decode()
-    for label in ("Address", "Up for"):
+    for label in ("Address", "Uptime"):
         assert f'data-label="{label}"></td>' in page
 
 
@@ -50,7 +50,7 @@ def test_it_says_unknown_of_a_silent_hosts_machines(as_viewer):
     make.machine("proxy", on=beta, state="running", addresses=["10.0.0.9"])
     page = text(as_viewer.get(URL))
     assert 'data-state="unknown"' in page
-    assert "is silent, last heard" in page
+    assert "is not responding, last seen" in page
     assert "10.0.0.9" not in page
 
 
@@ -130,7 +130,7 @@ def test_an_empty_fleet_says_what_to_do(as_admin, as_viewer, db):
 def test_a_filter_that_matches_nothing_can_be_cleared(as_viewer, web):
     page = text(as_viewer.get(f"{URL}?q=state:broken"))
     assert "No machine matches" in page
-    assert "There is no state “broken”" in page
+    assert "Unknown state “broken”" in page
     assert 'href="?"' in page
 
 
@@ -168,5 +168,5 @@ def test_many_silent_hosts_are_one_warning(as_viewer):
         make.machine("web", on=make.host(f"h{n}", last_seen=timezone.now() - timedelta(minutes=12)))
     page = text(as_viewer.get(URL))
     assert page.count("alert-warning") == 1
-    assert "10 hosts are silent" in page
+    assert "10 hosts are not responding" in page
     assert "others" in page

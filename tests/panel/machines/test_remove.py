@@ -22,7 +22,7 @@ def test_it_says_what_will_go(as_admin, web):
         "/var/lib/machines/web on alpha",
         "3 GiB".replace(" ", "\u00a0"),
         "start at boot",
-        "cannot be brought back",
+        "cannot be restored",
     ):
         assert shown in page
     dialog = as_admin.get(URL, headers={"HX-Request": "true"}).content.decode()

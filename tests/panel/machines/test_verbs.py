@@ -142,7 +142,7 @@ def test_nothing_is_asked_before_the_rest(op, as_admin, web):
 def test_the_question_says_that_the_order_will_wait(as_admin):
     beta = make.host("beta", last_seen=timezone.now() - timedelta(minutes=3))
     make.machine("web", on=beta)
-    assert "the order waits for it" in text(as_admin.get("/hosts/beta/machines/web/confirm/reboot/"))
+    assert "the request waits for it" in text(as_admin.get("/hosts/beta/machines/web/confirm/reboot/"))
 
 
 # --- the menu of a row

@@ -51,7 +51,7 @@ def test_an_empty_list_offers_starters(as_admin):
 def test_a_viewer_sees_recipes_and_no_buttons(as_viewer, small):
     page = text(as_viewer.get(URL)) + text(as_viewer.get(f"{URL}{small.pk}/"))
     assert "Small" in page
-    for absent in ("New recipe", "Build…", "Put away", "Starter", ">Change<", "starter recipe"):
+    for absent in ("New recipe", "Build…", ">Archive<", "Starter", ">Edit<", "starter recipe"):
         assert absent not in page
 
 
@@ -146,7 +146,7 @@ def test_a_base_is_shown_with_its_age(as_viewer, small, alpha):
 
 
 def test_a_recipe_without_runs_beside_a_base_that_fits_it_says_where_that_is_from(as_viewer, small, alpha):
-    assert "Not built yet. The first run on a host builds its base" in text(as_viewer.get(f"{URL}{small.pk}/"))
+    assert "Not built yet. The first build on a host creates its base" in text(as_viewer.get(f"{URL}{small.pk}/"))
     key = recipes.key_of(recipes.DebianRecipe(release="trixie"))
     job = make.job(make.build_order(), on=alpha, state="succeeded", recipe_key=key)
     base = {"id": "0123456789abcdef", "key": key, "built": timezone.now().timestamp(), "job": str(job.uuid)}
@@ -154,7 +154,7 @@ def test_a_recipe_without_runs_beside_a_base_that_fits_it_says_where_that_is_fro
     alpha.save()
     page = text(as_viewer.get(f"{URL}{small.pk}/"))
     assert "0123456789abcdef" in page
-    assert "Not built yet. A base image that fits it is there already" in page
+    assert "Not built yet. A matching base image already exists" in page
 
 
 def test_hostile_bases_break_nothing(as_viewer, small, alpha):
@@ -315,7 +315,7 @@ def test_a_base_is_discarded_after_saying_what_is_lost(as_admin, alpha):
     alpha.facts["bases"] = [{"id": "0123456789abcdef", "key": "k", "title": "Debian trixie"}]
     alpha.save()
     assert "Debian trixie" in text(as_admin.get("/hosts/alpha/"))
-    assert "Machines made from it stay" in text(as_admin.get("/hosts/alpha/bases/0123456789abcdef/remove/"))
+    assert "Machines made from it are not affected" in text(as_admin.get("/hosts/alpha/bases/0123456789abcdef/remove/"))
     as_admin.post("/hosts/alpha/bases/0123456789abcdef/remove/")
     assert Job.objects.get().order["base"] == "0123456789abcdef"
     assert as_admin.post("/hosts/alpha/bases/ffffffffffffffff/remove/").status_code == 404

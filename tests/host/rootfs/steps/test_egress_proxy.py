@@ -98,7 +98,7 @@ def test_a_name_is_judged_by_the_address_it_has(server: ThreadingHTTPServer) -> 
     url = f"http://localhost:{server.server_port}/"
     with listener(("public",), "localhost") as opened, pytest.raises(HTTPError, match="403"):
         get(opened, url)
-    assert "localhost leads to" in opened.refused[0].message
+    assert "localhost resolves to" in opened.refused[0].message
 
 
 @pytest.mark.parametrize("spelt", ["2130706433", "0x7f000001", "127.1", "017700000001", "[::ffff:127.0.0.1]", "0"])
@@ -118,7 +118,7 @@ def test_a_name_with_one_address_that_is_refused_is_refused(monkeypatch: pytest.
     found = [(2, 1, 6, "", (address, 80)) for address in ("192.0.2.1", "169.254.169.254")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     asked = EgressProxy(("public", "private"), 0, 0, "two.example")
-    with pytest.raises(NotAllowed, match=r"two\.example leads to 169\.254\.169\.254"):
+    with pytest.raises(NotAllowed, match=r"two\.example resolves to 169\.254\.169\.254"):
         asked.connect("http", "two.example", 80)
 
 
