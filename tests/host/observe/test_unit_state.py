@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -10,6 +11,7 @@ from machines.contract.states import MachineState
 from machines.host.observe import unit_state
 from machines.host.observe.unit_state import INFINITE, UnitState
 from machines.host.system import journal
+from machines.host.system.run import Answer
 
 TEMPLATE = "systemd-nspawn@web.service"
 SERVICE = {
@@ -152,13 +154,27 @@ def test_a_refused_start_is_seen_in_the_last_lines():
     assert not unit_state.was_refused([*refused, *["something else"] * 10])
 
 
-def test_a_run_s_own_words_are_waited_for_where_they_come_late(monkeypatch):
-    told = iter([["Starting x", "Failed to start x"], ["Starting x"], ["Starting x", "Failed to stat /nowhere"]])
-    waited: list[float] = []
+def test_a_run_s_own_words_are_there_once_what_was_sent_after_them_is(monkeypatch, tmp_path):
+    """The journal reads its socket in order."""
+    asked: list[str] = []
+    answers = iter(["", "Looking for why a unit failed."])
+    told = iter([["Starting x", "Failed to start x"], ["Starting x", "Failed to stat /nowhere"]])
     monkeypatch.setattr(journal, "lines_of", lambda *_, **__: next(told))
-    monkeypatch.setattr(journal.time, "sleep", waited.append)
-    assert journal.of_failure(b"1") == ["Starting x", "Failed to stat /nowhere"]
-    assert waited == list(journal.PAUSES[:2])
+    monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "socket"))
+    monkeypatch.setattr(journal, "LOOK_AGAIN", 0)
+    monkeypatch.setattr(journal, "run", lambda argv, **_: (asked.append(argv[-1]), Answer(argv, next(answers), ""))[1])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
+        there.bind(journal.SOCKET)
+        assert journal.of_failure(b"1") == ["Starting x", "Failed to stat /nowhere"]
+        sent = there.recv(4096).decode().splitlines()
+    assert len(asked) == 2
+    assert set(asked) <= set(sent)
+
+
+def test_a_journal_that_is_away_leaves_what_is_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(journal, "lines_of", lambda *_, **__: ["Starting x"])
+    monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "none"))
+    assert journal.of_failure(b"1") == ["Starting x"]
 
 
 def test_an_init_of_any_name_can_be_told(tmp_path):
