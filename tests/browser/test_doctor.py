@@ -58,7 +58,7 @@ def test_what_is_broken_on_the_host_is_found_and_mended_with_a_button(page, capp
 
 def test_the_limits_are_proved_with_a_chart_each(page, capped, ada):
     page.goto(capped)
-    page.get_by_role("link", name="Limit test").click()
+    page.get_by_role("link", name="Test limits").click()
     page.get_by_role("button", name="Run limit test").click()
     expect(page.locator("main")).to_contain_text("A test load is running", timeout=5_000)
     expect(page.locator("main")).to_contain_text("MemoryMax=128\u00a0MiB is enforced", timeout=60_000)

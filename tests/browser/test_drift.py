@@ -61,7 +61,7 @@ def test_a_change_by_hand_shows_within_seconds_and_becomes_a_revision(page, hand
     expect(page.locator("#by-hand")).to_contain_text("ROLE=till")
     expect(page.locator(".diff").first).to_contain_text("ROLE=shop")
     page.get_by_role("button", name="Import the changes from disk").click()
-    expect(page.locator("main")).to_contain_text("is revision 2 now")
+    expect(page.locator("main")).to_contain_text("are now revision 2")
     expect(page.locator("#by-hand")).to_have_count(0)
     page.goto(f"{MACHINE}revisions/2/")
     expect(page.locator("main")).to_contain_text("imported from disk")

@@ -18,7 +18,7 @@ def test_a_template_is_made_and_a_machine_from_it(page, ada, alpha_host):
     ada.succeed(ada.jobs_after(before)[0])
     expect(page.locator("#machine .states")).to_contain_text("template", timeout=15_000)
     expect(page.get_by_role("button", name="Start", exact=True)).to_have_count(0)
-    page.get_by_role("link", name="New machine from web").click()
+    page.get_by_role("link", name="New machine from golden").click()
     page.fill("[name=name]", "minted")
     before = ada.newest_job()
     page.get_by_role("button", name="machine").last.click()
