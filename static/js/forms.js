@@ -143,7 +143,7 @@
       const left = $$("li", box).length;
       if (left === lines.length) return;
       if (!left) box.remove();
-      else $(".alert-title", box).textContent = left === 1 ? "One thing needs your attention" : `${left} things need your attention`;
+      else $(".alert-title", box).textContent = left === 1 ? "One field needs attention" : `${left} fields need attention`;
     });
   };
   for (const kind of ["input", "change"]) document.addEventListener(kind, (e) => e.target.closest("form") && forgive(e.target));

@@ -20,7 +20,7 @@ def test_a_field_that_was_corrected_is_no_longer_called_wrong(page, seen):
     build(page)
     expect(page.locator(".alert-title")).to_have_text("2 fields need attention")
     page.fill("[name=name]", "corrected")
-    expect(page.locator(".alert-title")).to_have_text("One thing needs your attention")
+    expect(page.locator(".alert-title")).to_have_text("One field needs attention")
     expect(page.locator("main")).not_to_contain_text("Give the machine a name")
     expect(page.locator("[name=name]")).not_to_have_attribute("aria-invalid", "true")
     page.locator(".choice-card", has_text="Image from a URL").click()
