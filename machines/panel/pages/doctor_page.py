@@ -75,7 +75,7 @@ def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
         "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,
         "failed_what": operations.of(latest.op).title if latest else "",
         "may_operate": request.user.may(Permission.OPERATE),
-        "may_mend": request.user.may(Permission.ADMINISTER),
+        "may_fix": request.user.may(Permission.ADMINISTER),
         "fragment": responses.wants_fragment(request),
     }
     unfinished = layout.running_jobs(request)

@@ -67,7 +67,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "running": latest if latest and not latest.is_final else None,
         "failed": latest if latest and latest.is_final and latest.state != JobState.SUCCEEDED else None,
         "shown": shown,
-        "trials": trials(shown) if shown else [],
+        "measurements": measurements(shown) if shown else [],
         "fragment": responses.wants_fragment(request),
     }
     facts = [(job.pk, job.state, job.progress, len(job.phases)) for job in jobs]
@@ -75,54 +75,58 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
     return context | {"seen": machine_rows.version(facts, actions["state"], actions["doing"], unfinished)}
 
 
-def trials(job: Job) -> list[Shown]:
+def measurements(job: Job) -> list[Shown]:
     """What the host measured; nothing of what cannot be read."""
     try:
-        return [shown(trial) for trial in limit_test.from_wire(job.result).measurements]
+        return [shown(measurement) for measurement in limit_test.from_wire(job.result).measurements]
     except BadValue:
         return []
 
 
-def shown(trial: Measurement) -> Shown:
-    word, icon, colour = VERDICTS[trial.verdict]
-    table = [(f"{at:.2f} s", amount(trial, value)) for at, value in trial.samples[:TABLE_ROWS]]
+def shown(measurement: Measurement) -> Shown:
+    word, icon, colour = VERDICTS[measurement.verdict]
+    table = [(f"{at:.2f} s", amount(measurement, value)) for at, value in measurement.samples[:TABLE_ROWS]]
     return Shown(
-        trial.key, TITLES[trial.key], word, icon, colour, sentence(trial), amount(trial, trial.asked),
-        amount(trial, trial.measured), chart(trial), table,
+        measurement.key, TITLES[measurement.key], word, icon, colour, sentence(measurement), amount(measurement, measurement.asked),
+        amount(measurement, measurement.measured), chart(measurement), table,
     )  # fmt: skip
 
 
-def amount(trial: Measurement, value: float) -> str:
+def amount(measurement: Measurement, value: float) -> str:
     """19.8 % of one CPU's time, or 128 MiB."""
-    return f"{value:.3g}{quantities.NBSP}%" if trial.key == "CPUQuota" else quantities.size(value)
+    return f"{value:.3g}{quantities.NBSP}%" if measurement.key == "CPUQuota" else quantities.size(value)
 
 
-def sentence(trial: Measurement) -> str:
-    asked, measured, of = amount(trial, trial.asked), amount(trial, trial.measured), f"{trial.key}={{}}"
-    if trial.verdict == "no_limit":
-        return f"It has no {trial.key}=, so there is nothing to test: it may use all that the host has."
-    if trial.verdict == "skipped":
-        return _refusal(trial, of.format(asked))
-    if trial.key == "CPUQuota":
-        return _cpu(trial, of.format(asked), measured)
-    return _memory(trial, of.format(asked), measured)
+def sentence(measurement: Measurement) -> str:
+    asked, measured, of = (
+        amount(measurement, measurement.asked),
+        amount(measurement, measurement.measured),
+        f"{measurement.key}={{}}",
+    )
+    if measurement.verdict == "no_limit":
+        return f"It has no {measurement.key}=, so there is nothing to test: it may use all that the host has."
+    if measurement.verdict == "skipped":
+        return _refusal(measurement, of.format(asked))
+    if measurement.key == "CPUQuota":
+        return _cpu(measurement, of.format(asked), measured)
+    return _memory(measurement, of.format(asked), measured)
 
 
-def _cpu(trial: Measurement, limit: str, measured: str) -> str:
-    over = f"{measured} over {trial.seconds:.0f} s"
+def _cpu(measurement: Measurement, limit: str, measured: str) -> str:
+    over = f"{measured} over {measurement.seconds:.0f} s"
     return {
-        "enforced": f"{limit} is enforced: {over}. The kernel throttled the load {trial.throttled} times.",
+        "enforced": f"{limit} is enforced: {over}. The kernel throttled the load {measurement.throttled} times.",
         "exceeded": f"{limit} is not enforced: {over}.",
         "not_reached": f"The load reached only {over}; the host was too busy to reach {limit}. Try again when it is "
         "less loaded.",
-    }[trial.verdict]
+    }[measurement.verdict]
 
 
-def _memory(trial: Measurement, limit: str, measured: str) -> str:
-    if trial.verdict == "enforced" and trial.killed:
+def _memory(measurement: Measurement, limit: str, measured: str) -> str:
+    if measurement.verdict == "enforced" and measurement.killed:
         others = (
-            f" {trial.others} of its own processes were killed too."
-            if trial.others
+            f" {measurement.others} of its own processes were killed too."
+            if measurement.others
             else " None of its own processes was touched."
         )
         return f"{limit} is enforced: the kernel killed the load at {measured}.{others}"
@@ -131,14 +135,14 @@ def _memory(trial: Measurement, limit: str, measured: str) -> str:
         "exceeded": f"{limit} is not enforced: usage reached {measured}.",
         "not_reached": f"Usage reached only {measured}: something slowed the load down before it reached {limit}, "
         "such as MemoryHigh=.",
-    }[trial.verdict]
+    }[measurement.verdict]
 
 
-def _refusal(trial: Measurement, limit: str) -> str:
+def _refusal(measurement: Measurement, limit: str) -> str:
     return {
-        "too-near": f"{limit} was not tested: its own processes use {amount(trial, trial.own)}, too close to "
+        "too-near": f"{limit} was not tested: its own processes use {amount(measurement, measurement.own)}, too close to "
         "the limit to be sure that none of them is killed.",
-        "host-small": f"{limit} was not tested: that would take {amount(trial, trial.needed)}, more than half of "
+        "host-small": f"{limit} was not tested: that would take {amount(measurement, measurement.needed)}, more than half of "
         "what the "
         "host has free.",
         "more-than-host": f"{limit} was not tested: that is all the CPUs this host has, or more.",
@@ -146,16 +150,22 @@ def _refusal(trial: Measurement, limit: str) -> str:
         "(OOMPolicy=).",
         "no-meter": f"{limit} was not tested: the host's kernel does not account this for the machine.",
         "": f"{limit} was not tested.",
-    }[trial.why]
+    }[measurement.why]
 
 
-def chart(trial: Measurement) -> Chart | None:
+def chart(measurement: Measurement) -> Chart | None:
     """The samples as a line below or over the cap."""
-    if len(trial.samples) < 2:
+    if len(measurement.samples) < 2:
         return None
-    end = max(at for at, _ in trial.samples) or 1.0
-    top = 1.25 * max(trial.asked, *(value for _, value in trial.samples)) or 1.0
-    points = [f"{WIDTH * at / end:.1f},{HEIGHT * (1 - value / top):.1f}" for at, value in trial.samples]
+    end = max(at for at, _ in measurement.samples) or 1.0
+    top = 1.25 * max(measurement.asked, *(value for _, value in measurement.samples)) or 1.0
+    points = [f"{WIDTH * at / end:.1f},{HEIGHT * (1 - value / top):.1f}" for at, value in measurement.samples]
     first, last = points[0].split(",")[0], points[-1].split(",")[0]
     area = " ".join([f"{first},{HEIGHT}", *points, f"{last},{HEIGHT}"])
-    return Chart(" ".join(points), area, round(HEIGHT * (1 - trial.asked / top), 1), amount(trial, top), f"{end:.0f} s")
+    return Chart(
+        " ".join(points),
+        area,
+        round(HEIGHT * (1 - measurement.asked / top), 1),
+        amount(measurement, top),
+        f"{end:.0f} s",
+    )

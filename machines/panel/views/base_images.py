@@ -77,7 +77,7 @@ def remove(request: PanelRequest, host: str, base: str) -> HttpResponse:
     back = reverse("host-detail", args=[host])
     if request.method == "GET":
         context = {"host": found, "base": _base(found, base), "back": back}
-        return responses.page(request, "recipes/discard.html", context, fragment="recipes/_discard_dialog.html")
+        return responses.page(request, "recipes/remove_base.html", context, fragment="recipes/_remove_base_dialog.html")
     try:
         job = dispatch.place_once(press.key(request), lambda key: _place_removal(found, base, request.user, key))
     except Problem as problem:

@@ -33,7 +33,7 @@ def index(request: PanelRequest, host: str, name: str) -> HttpResponse:
         (everything, shown["state"], shown["holder"] and shown["holder"].pk, shown["seen"]),
         (machine.host.trouble, [machine.host.facts.get(name) for name in ("policy", *effective_settings.DEPENDS_ON_HOST)]),
     )  # fmt: skip
-    return responses.page(request, "configs/holds.html", shown, fragment="configs/_holds.html", version=version)
+    return responses.page(request, "configs/effective.html", shown, fragment="configs/_effective.html", version=version)
 
 
 def _back(host: str, name: str) -> str:

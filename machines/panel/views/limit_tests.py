@@ -22,7 +22,7 @@ from machines.panel.web.access import PanelRequest, needs
 def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
     context = limit_test_page.context(request, machine_page.load(host, name))
     return responses.page(
-        request, "proofs/detail.html", context, fragment="proofs/_proof.html", version=context["seen"]
+        request, "limit_tests/detail.html", context, fragment="limit_tests/_limit_test.html", version=context["seen"]
     )
 
 
@@ -38,7 +38,7 @@ def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
     fragment = None
     if request.htmx:
         context = limit_test_page.context(request, machine_page.load(host, name))
-        fragment = render(request, "proofs/_proof.html", context)
+        fragment = render(request, "limit_tests/_limit_test.html", context)
     return responses.placed(request, job, f"Testing the limits of {machine.name}.", back=back, fragment=fragment)
 
 

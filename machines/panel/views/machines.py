@@ -186,7 +186,7 @@ def confirm(request: PanelRequest, host: str, name: str, op: str) -> HttpRespons
         "title": action.of(machine.name),
     }
     context |= {"action": f"{context['url']}{op}/", "target": _target_below(request, machine)}
-    return responses.page(request, "machines/ask.html", context, fragment="machines/_ask_dialog.html")
+    return responses.page(request, "machines/confirm.html", context, fragment="machines/_confirm_dialog.html")
 
 
 def _target_below(request: PanelRequest, machine: Machine) -> str:
