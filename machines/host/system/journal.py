@@ -1,17 +1,20 @@
 """What a unit logged in one of its runs, for explaining why it failed.
 
-Facts: a unit's last words may reach the journal after the unit is gone, so the journal is asked to catch up first. When
-the process is gone as well, they are kept without unit and invocation, under its number alone: of systemd-nspawn's own
-reason for not starting that happens about one time in four (252 and 257). On 252 `journalctl --sync` writes out what was
-read and does not read what waits in the socket, so on a busy host that reason comes later than the sync; the socket is read
-in order (sd_journal_sendv(3), tried on 252 and 257).
+Facts, tried on 252 and 257: a unit's last words may reach the journal after the unit is gone, and the journal reads its
+socket in order; `journalctl --sync` of 252 does not read what waits there. What a process said that is gone by then is
+kept without its run, and without its unit too where it did not come by the unit's standard error. systemd-nspawn's reason
+for not starting is often said by a child of the unit's main process, so on a busy host nothing tells of which unit it was.
+It lies between the unit's start and its end, and is taken for this unit's where no other unit failed in that time.
 """
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from machines.contract.problems import Problem
@@ -20,6 +23,21 @@ from machines.host.system.run import run
 SOCKET = "/run/systemd/journal/socket"
 CATCH_UP, LOOK_AGAIN = 10.0, 0.2  # seconds
 SUMMARY = ("systemd-nspawn@", "Starting ", "Started ", "Stopped ", "Failed to start", "Stopping ")
+FIELDS = "MESSAGE,MESSAGE_ID,UNIT,SYSLOG_IDENTIFIER,_PID,_SYSTEMD_UNIT,_SYSTEMD_INVOCATION_ID"
+EXITED = "98e322203f7a4ed290d09fe03c09fe15"  # SD_MESSAGE_UNIT_PROCESS_EXIT: a unit's main process ended with a failure
+NEAR = 1_000_000  # microseconds around a run in which another unit's failure makes doubtful whose words are whose
+MOST = 1_000  # entries of that time
+
+
+@dataclass(frozen=True)
+class _Entry:
+    at: int  # microseconds since the epoch
+    lines: tuple[str, ...]
+    pid: int
+    unit: str  # of which unit it is; "" where the journal does not know
+    is_nobodys: bool  # said by systemd-nspawn, the journal does not know in which run
+    about: str  # the unit of which its manager says this; "" where others say it of themselves
+    is_exit: bool  # that its main process ended with a failure
 
 
 def lines_of(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
@@ -28,25 +46,63 @@ def lines_of(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
     if not invocation:
         return []
     run_id = invocation.hex()
-    orphans = ["+", f"_PID={pid}", f"_BOOT_ID={_boot()}", "SYSLOG_IDENTIFIER=systemd-nspawn"] if pid else []
     try:
         run(["journalctl", "--sync"], timeout=10)
-        answer = run(
-            ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={limit}",
-             f"_SYSTEMD_INVOCATION_ID={run_id}", "+", f"INVOCATION_ID={run_id}", *orphans],
-            timeout=10,
-        )  # fmt: skip
+        found = _read([f"--lines={limit}", f"_SYSTEMD_INVOCATION_ID={run_id}", "+", f"INVOCATION_ID={run_id}"])
+        if pid and found and not essence(_lines(found)):
+            found = sorted([*found, *_nobodys(found, pid)], key=lambda entry: entry.at)
     except Problem:
         return []
-    return [line.rstrip() for line in answer.out.splitlines() if line.strip()]
+    return _lines(found)[-limit:]
+
+
+def _lines(entries: Sequence[_Entry]) -> list[str]:
+    return [line for entry in entries for line in entry.lines]
+
+
+def _nobodys(of_run: Sequence[_Entry], pid: int) -> list[_Entry]:
+    """What systemd-nspawn said while this run lasted and the journal knows no run of, if it can only have been this one.
+    Raises Problem."""
+    first, last, own = of_run[0].at, of_run[-1].at, {entry.about for entry in of_run}
+    since, until = (first - NEAR) // 1_000_000, (last + NEAR) // 1_000_000 + 1
+    words = [f"_BOOT_ID={_boot()}", "SYSLOG_IDENTIFIER=systemd-nspawn", "+", f"MESSAGE_ID={EXITED}"]
+    found = _read([f"--lines={MOST}", f"--since=@{since}", f"--until=@{until}", *words])
+    others = any(entry.is_exit and entry.about not in own for entry in found)
+
+    def is_of_run(entry: _Entry) -> bool:
+        if (
+            entry.unit
+        ):  # standard error is read beside the socket, and may be ahead of it; earlier runs had lower numbers
+            return entry.unit in own and entry.pid >= pid and first - NEAR <= entry.at <= last + NEAR
+        return first <= entry.at <= last and (entry.pid == pid or not others)
+
+    return [entry for entry in found if entry.is_nobodys and is_of_run(entry)]
+
+
+def _read(arguments: list[str]) -> list[_Entry]:
+    """Entries, the oldest first. Raises Problem."""
+    argv = ["journalctl", "--quiet", "--no-pager", "--output=json", f"--output-fields={FIELDS}", *arguments]
+    return [_entry(json.loads(line)) for line in run(argv, timeout=10).out.splitlines() if line.startswith("{")]
+
+
+def _entry(fields: dict[str, Any]) -> _Entry:
+    text = fields.get("MESSAGE")
+    if isinstance(text, list):  # bytes that are no UTF-8, as numbers
+        text = bytes(text).decode(errors="replace")
+    return _Entry(
+        at=int(fields["__REALTIME_TIMESTAMP"]),
+        lines=tuple(line.rstrip() for line in str(text or "").splitlines() if line.strip()),
+        pid=int(fields.get("_PID") or 0),
+        unit=str(fields.get("_SYSTEMD_UNIT") or ""),
+        is_nobodys=fields.get("SYSLOG_IDENTIFIER") == "systemd-nspawn" and not fields.get("_SYSTEMD_INVOCATION_ID"),
+        about=str(fields.get("UNIT") or ""),
+        is_exit=fields.get("MESSAGE_ID") == EXITED,
+    )
 
 
 def of_failure(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
-    """The same of a run that failed; where systemd-nspawn's own words are not among them, once everything is in the journal
-    that was sent to it before this moment."""
-    lines = lines_of(invocation, limit, pid=pid)
-    if essence(lines):
-        return lines
+    """The same of a run that failed, with all that was sent to the journal before this moment: systemd-nspawn's own reason,
+    and systemd's word that it refuses another start."""
     _catch_up()
     return lines_of(invocation, limit, pid=pid)
 

@@ -1,5 +1,6 @@
 """What a unit is doing, out of what systemd and machined say of it."""
 
+import json
 import os
 import shutil
 import socket
@@ -158,17 +159,50 @@ def test_a_run_s_own_words_are_there_once_what_was_sent_after_them_is(monkeypatc
     """The journal reads its socket in order."""
     asked: list[str] = []
     answers = iter(["", "Looking for why a unit failed."])
-    told = iter([["Starting x", "Failed to start x"], ["Starting x", "Failed to stat /nowhere"]])
-    monkeypatch.setattr(journal, "lines_of", lambda *_, **__: next(told))
+    told = ["Starting x", "Failed to stat /nowhere"]
+    monkeypatch.setattr(journal, "lines_of", lambda *_, **__: told if len(asked) == 2 else [])
     monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "socket"))
     monkeypatch.setattr(journal, "LOOK_AGAIN", 0)
     monkeypatch.setattr(journal, "run", lambda argv, **_: (asked.append(argv[-1]), Answer(argv, next(answers), ""))[1])
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
         there.bind(journal.SOCKET)
-        assert journal.of_failure(b"1") == ["Starting x", "Failed to stat /nowhere"]
+        assert journal.of_failure(b"1") == told
         sent = there.recv(4096).decode().splitlines()
-    assert len(asked) == 2
     assert set(asked) <= set(sent)
+
+
+def entry(at: int, message: str, **more: object) -> str:
+    return json.dumps({"__REALTIME_TIMESTAMP": str(at), "MESSAGE": message, **more})
+
+
+OWN = {"UNIT": "systemd-nspawn@web.service"}
+RUN = [
+    entry(5_000_000, "Starting web", **OWN),
+    entry(6_000_000, "systemd-nspawn@web.service: Main process exited", **OWN),
+]
+CHILD = {"SYSLOG_IDENTIFIER": "systemd-nspawn", "_PID": "43"}
+OF_UNIT = {**CHILD, "_SYSTEMD_UNIT": OWN["UNIT"]}
+OTHER = {"UNIT": "systemd-nspawn@db.service", "MESSAGE_ID": journal.EXITED}
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ([entry(5_500_000, "Failed to stat /nowhere", **CHILD)], "Failed to stat /nowhere"),
+        ([entry(5_500_000, [70, 195], **CHILD)], "F\ufffd"),
+        ([entry(4_900_000, "of somebody before it", **CHILD)], ""),
+        ([entry(5_500_000, "whose?", **CHILD), entry(6_500_000, "exited", **OTHER)], ""),
+        ([entry(5_500_000, "its main process", **CHILD | {"_PID": "42"}), entry(5_600_000, "exited", **OTHER)], "its main process"),
+        ([entry(4_900_000, "read ahead", **OF_UNIT), entry(5_600_000, "exited", **OTHER)], "read ahead"),
+        ([entry(4_900_000, "of the run before", **OF_UNIT | {"_PID": "41"})], ""),
+        ([entry(5_500_000, "of db", **CHILD | {"_SYSTEMD_UNIT": OTHER["UNIT"]})], ""),
+        ([entry(5_500_000, "of another run", **CHILD | {"_SYSTEMD_INVOCATION_ID": "ff"})], ""),
+    ],
+)  # fmt: skip
+def test_what_a_child_of_the_unit_said_is_a_reason_where_it_can_only_be_its(monkeypatch, there, reason):
+    answers = iter(["", "\n".join(RUN), "\n".join(there)])
+    monkeypatch.setattr(journal, "run", lambda argv, **_: Answer(argv, next(answers), ""))
+    assert journal.essence(journal.lines_of(b"1", pid=42)) == reason
 
 
 def test_a_journal_that_is_away_leaves_what_is_known(monkeypatch, tmp_path):
