@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
 from nspawnpanel.stack import Stack
+from tests.pages import one_line
 
 FINAL = {"succeeded", "failed", "cancelled", "timed_out", "expired"}
 
@@ -31,7 +32,8 @@ class Person:
 
     def get(self, path: str) -> str:
         with self._opener.open(self.panel.url + path, timeout=30) as answer:
-            return answer.read().decode()
+            body = answer.read().decode()
+            return one_line(body) if answer.headers.get_content_type() == "text/html" else body
 
     def post(self, path: str, fields: Mapping[str, Any] | None = None, *, page: str = "") -> str:
         """Post a form; returns the path one is led to. `page` is the page whose form it is, where they differ."""
@@ -69,7 +71,7 @@ class Person:
                 raise
             answer = error
         with answer:
-            self.answer = answer.read().decode()
+            self.answer = one_line(answer.read().decode())
             return str(answer.url).removeprefix(self.panel.url)
 
     # --- orders
