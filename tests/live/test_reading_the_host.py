@@ -29,8 +29,8 @@ ODD = {
     "odd-zero": ("ln -s /dev/zero {file}", "It is a device"),
     "odd-long": ("truncate --size=5G {file}", "It is larger than"),
     "odd-loop": ("ln -s {name}.nspawn {file}", "Too many levels of symbolic links"),
-    "odd-dead": ("ln -s /run/odd/dead/web.nspawn {file}", "does not answer"),
-    "odd-dead2": ("ln -s /run/odd/dead/other.nspawn {file}", "does not answer"),
+    "odd-dead": ("ln -s /run/odd/dead/web.nspawn {file}", "does not respond"),
+    "odd-dead2": ("ln -s /run/odd/dead/other.nspawn {file}", "does not respond"),
 }
 
 
@@ -168,7 +168,7 @@ def test_a_line_systemd_never_read_stops_no_limit_and_a_new_one_is_refused(panel
         assert outcome.state == "succeeded", outcome.problem
         assert host.read(f"{NSPAWN}/grey.nspawn").endswith(FOREIGN)
         said = "\n".join(panel.lines(job))
-        assert "As before: grey.nspawn:4: Unknown section 'Resources'" in said
+        assert "Unchanged: grey.nspawn:4: Unknown section 'Resources'" in said
     finally:
         host.run(["rm", "-rf", "/var/lib/machines/grey", f"{NSPAWN}/grey.nspawn"])
         host.run(["rm", "-rf", "/etc/systemd/system/systemd-nspawn@grey.service.d"])
