@@ -30,7 +30,7 @@ SECONDS = {
     "panel/test_greedy_pages.py": 10, "panel/test_courier.py": 8,
 }  # fmt: skip
 BEGINNING = 20  # seconds until there are hosts, or a panel with one
-MORE = 2  # processes beside one for each processor, for those with real parts mostly wait
+MORE = 1  # processes beside one for each processor, for those with real parts mostly wait; with two nothing is faster
 
 
 def pytest_xdist_auto_num_workers() -> int:

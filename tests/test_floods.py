@@ -81,7 +81,9 @@ def test_hundreds_who_try_passwords_at_once_keep_nobody_else_waiting(tmp_path, c
         most = memory(process)
         assert ada.wait("/accounts/login/")
     assert set(answers) <= ({200, 429, 503} if stay else {0})
-    assert max(times) < 2
+    assert max(times) < max(
+        2, 10 * quiet
+    )  # this machine may have other things to do: then the quiet page was slow, too
     assert most < 300
     with capsys.disabled():
         print(f"\n{MANY} sign-ins at once, answers {dict(answers)}: another's page {max(times):.2f} s at most "
@@ -133,7 +135,7 @@ def test_hundreds_of_the_dearest_pages_at_once_keep_nobody_else_waiting(planted,
     assert ada.wait("/accounts/login/")
     assert set(answers) <= {200, 503}
     assert answers[200] > 8
-    assert max(times) < 3
+    assert max(times) < max(3, 3 * max(alone.values()))
     assert most < 300
     with capsys.disabled():
         dear = ", ".join(f"{path} {seconds:.2f} s" for path, seconds in alone.items())

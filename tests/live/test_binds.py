@@ -136,7 +136,7 @@ def test_a_link_that_led_out_of_the_policy_before_the_panel_came_starts_until_it
     ("gone", "said"),
     [
         ("/opt/nspawnpanel/bin/python", "are not judged: /opt/nspawnpanel/bin/python or /opt/nspawnpanel/"),
-        ("/opt/nspawnpanel/lib/python3*/site-packages", "are not judged: No module named "),
+        ("/opt/nspawnpanel/lib/python3*/site-packages", "are not checked: No module named "),
     ],
 )
 def test_a_worker_that_is_broken_keeps_no_machine_down(panel, gone, said):

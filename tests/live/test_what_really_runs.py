@@ -136,6 +136,7 @@ def test_the_table_has_every_setting_and_option_that_this_systemd_has(on):
 
 def test_a_port_of_a_machine_configured_in_run_is_taken(on):
     on.clear()
+    on.host.run(["rm", "-rf", "/etc/systemd/nspawn/web.nspawn", "/etc/systemd/system/systemd-nspawn@web.service.d"])
     on.host.write(f"/run/systemd/nspawn/{NAME}.nspawn", "[Network]\nPort=tcp:7123\n")
     configuration = orders.Configuration(revision=1, nspawn="[Network]\nVirtualEthernet=yes\nPort=7123\n", limits="")
     refused = on.panel.do(orders.Apply(name="web", configuration=configuration))
