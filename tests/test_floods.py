@@ -127,20 +127,22 @@ def test_hundreds_of_the_dearest_pages_at_once_keep_nobody_else_waiting(planted,
     port, process, mallory = planted
     ada = Browser(port, ADA)
     alone = {path: mallory.wait(path) for path in DEAR}
+    began = time.monotonic()
     with ThreadPoolExecutor(MANY) as pool:
         flood = [pool.submit(mallory.ask, "GET", DEAR[number % len(DEAR)]) for number in range(MANY)]
         times = [ada.wait("/accounts/login/") for _ in range(20)]
         answers = Counter(each.result()[0] for each in flood)
+    lasted = time.monotonic() - began
     most = memory(process)
     assert ada.wait("/accounts/login/")
     assert set(answers) <= {200, 503}
     assert answers[200] > 8
-    assert max(times) < max(3, 3 * max(alone.values()))
+    assert max(times) < max(3, lasted / 2)  # who stood in line behind them would wait until they are through
     assert most < 300
     with capsys.disabled():
         dear = ", ".join(f"{path} {seconds:.2f} s" for path, seconds in alone.items())
         print(
-            f"\n{MANY} of {dear} at once, answers {dict(answers)}: another's page {max(times):.2f} s at most, {most} MiB"
+            f"\n{MANY} of {dear} at once, answers {dict(answers)}: another's page {max(times):.2f} s at most of {lasted:.1f} s, {most} MiB"
         )
 
 
