@@ -21,7 +21,7 @@ demo: ## the whole panel with a real host of its own, until Ctrl-C (PORT=8000 DA
 	@nspawnpanel/setup.sh demo
 	@exec $(PYTHON) -m nspawnpanel.demo --port $(PORT) --data '$(DATA)' --host $(HOST)
 
-check: ## what needs no root and no host: style, types and units, in two minutes (ARGS= goes to pytest)
+check: ## what needs no root and no host: style, types and units, in three minutes at most (ARGS= goes to pytest)
 	@nspawnpanel/setup.sh check
 	@$(PYTHON) -m pytest tests -m 'not (live or journeys or vm or browser or postgresql)' $(ARGS)
 
