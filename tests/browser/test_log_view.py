@@ -59,7 +59,7 @@ def test_a_search_finds_lines_that_are_not_loaded_and_brings_them(page, long):
     page.get_by_role("button", name="Previous match").click()
     expect(page.locator("#L4700")).to_be_in_viewport()
     page.get_by_role("button", name="Previous match").click()
-    expect(page.locator("#L120.is-now")).to_be_in_viewport()
+    expect(page.locator("#L120.is-now")).to_be_in_viewport(timeout=30_000)  # thousands of lines are loaded before
     expect(found(page)).to_have_text("1/2")
 
 
@@ -68,7 +68,7 @@ def test_a_search_says_none_only_when_no_line_of_the_whole_log_has_it(page, long
     search(page, "needle 120")
     expect(found(page)).to_have_text("1 earlier line")
     page.keyboard.press("Enter")
-    expect(page.locator("#L120.is-now")).to_be_in_viewport()
+    expect(page.locator("#L120.is-now")).to_be_in_viewport(timeout=30_000)  # thousands of lines are loaded before
     page.reload()
     search(page, "no such words")
     expect(found(page)).to_have_text("none")
