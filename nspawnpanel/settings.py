@@ -53,6 +53,9 @@ LOG_LINES_PER_DAY = env.int("NSPAWNPANEL_LOG_LINES_PER_DAY", default=5_000_000)
 LOG_PER_JOB = env.int("NSPAWNPANEL_LOG_MIB_PER_JOB", default=64) * MIB
 LOG_LINES_PER_JOB = env.int("NSPAWNPANEL_LOG_LINES_PER_JOB", default=200_000)
 
+# How long the history is kept (machines/panel/audit/retention.py).
+AUDIT_DAYS = env.int("NSPAWNPANEL_AUDIT_DAYS", default=730)
+
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -1,4 +1,4 @@
-"""`python -m tests.takers streams|passwords|machine|host`: twenty threads of one web process that want the same at the same moment.
+"""`python -m tests.takers streams|passwords|machine|host|history`: twenty threads of one web process that want the same at the same moment.
 
 Says "ready", begins when a line comes in, and prints how many got it. With DATABASE_URL and SECRET_KEY in the environment.
 """
@@ -18,6 +18,7 @@ from django.test import RequestFactory  # noqa: E402
 
 from machines.contract import orders  # noqa: E402
 from machines.models import Host, Job, User  # noqa: E402
+from machines.panel.audit import entries, verify  # noqa: E402
 from machines.panel.logs import log_stream  # noqa: E402
 from machines.panel.orders import dispatch  # noqa: E402
 from machines.panel.web import attempts  # noqa: E402
@@ -54,8 +55,18 @@ def _press(order: orders.Order) -> bool:
     return job.pk == Job.objects.get().pk
 
 
+def history() -> bool:
+    """Three entries, and whether what is there by then is whole."""
+    for number in range(3):
+        entries.record("test", f"act {number}", by=f"person {threading.get_ident()}")
+    return verify.verify().is_whole
+
+
+TAKERS = {"streams": streams, "passwords": passwords, "machine": machine_press, "host": host_press, "history": history}
+
+
 def main() -> None:
-    take = {"streams": streams, "passwords": passwords, "machine": machine_press, "host": host_press}[sys.argv[1]]
+    take = TAKERS[sys.argv[1]]
     start, won = threading.Barrier(THREADS + 1), []
 
     def one() -> None:

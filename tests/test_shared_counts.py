@@ -65,3 +65,16 @@ def test_forty_presses_of_one_button_at_once_make_one_job_and_all_lead_to_it(env
         cwd=ROOT, env=environment, check=True,
     )  # fmt: skip
     assert winners(what, environment) == 40
+
+
+def test_entries_of_the_history_written_at_once_stand_in_one_chain(environment):
+    assert winners("history", environment) == 40
+    done = subprocess.run(
+        [sys.executable, "manage.py", "verify_audit"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "The history is whole: 120 entries (1 to 120)" in done.stdout

@@ -2,7 +2,7 @@
 
 from machines.models.archive import Archive
 from machines.models.epoch import Epoch
-from machines.models.event import Event
+from machines.models.event import Event, EventHead, EventSeal
 from machines.models.found import ObservedFiles
 from machines.models.host import Host
 from machines.models.job import Job, LogChunk
@@ -20,6 +20,8 @@ __all__ = [
     "BindMount",
     "Epoch",
     "Event",
+    "EventHead",
+    "EventSeal",
     "GroupMember",
     "Host",
     "Job",

@@ -15,9 +15,10 @@ from machines.contract import orders
 from machines.contract.configuration import nspawn
 from machines.contract.orders import ABSENT, UNREADABLE
 from machines.contract.problems import Problem
-from machines.models import Event, Job, Machine, ObservedFiles, Revision, User
+from machines.models import Job, Machine, ObservedFiles, Revision, User
 from machines.models.found import ETC, File
 from machines.models.revision import FOUND_ON_DISK
+from machines.panel.audit import entries
 from machines.panel.orders import dispatch
 
 
@@ -67,9 +68,10 @@ def adopt(machine: Machine, *, by: User, seen: str) -> Revision:
         revision.number = revision.next_number()
         _fill(revision, file.text if file else "", ours.text if ours else "")
         fresh.mark_applied(revision.pk)
-        Event.objects.create(
-            host=fresh.host, actor_name=by.username, kind="configuration-imported",
-            text=f"{by.username} imported the configuration of {fresh.name} as revision {revision.number}.",
+        entries.record(
+            "configuration-imported",
+            f"{by.username} imported the configuration of {fresh.name} as revision {revision.number}.",
+            by=by, host=fresh.host, about=entries.machine(fresh.name),
         )  # fmt: skip
     return revision
 
@@ -141,7 +143,7 @@ def ignore(machine: Machine, *, by: User, seen: str) -> None:
     with transaction.atomic():
         fresh = _locked(machine, seen)
         fresh.ignore_drift(seen)
-        Event.objects.create(
-            host=fresh.host, actor_name=by.username, kind="drift-ignored",
-            text=f"{by.username} ignored the manual changes to the files of {fresh.name}.",
+        entries.record(
+            "drift-ignored", f"{by.username} ignored the manual changes to the files of {fresh.name}.",
+            by=by, host=fresh.host, about=entries.machine(fresh.name),
         )  # fmt: skip

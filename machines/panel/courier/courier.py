@@ -31,6 +31,7 @@ from machines.contract.states import (
 )
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT, JobQuerySet
+from machines.panel.audit import retention, seals
 from machines.panel.courier import completion, database_file, intake
 from machines.panel.courier.host_caps import Watch
 from machines.panel.courier.mailbox import TIMEOUT, Mailbox
@@ -64,6 +65,7 @@ class Courier:
     def __init__(self, url: str, key: SigningKey, epoch_file: Path | None = None, *, guard_url: str = "") -> None:
         self._key = key
         self._keeper = epochs.Keeper(epoch_file)
+        self._notary = seals.Notary(key, epoch_file.with_name("history") if epoch_file else None)
         self._epoch = 0  # the one in which orders were sent last
         self._sealing = threading.Lock()  # or the order with the later place might leave first
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
@@ -117,12 +119,14 @@ class Courier:
         did = self.send_due(now)
         if _is_due(self._swept, SWEEP_EVERY, now):
             self.sweep(now)
+            self._notary.look(now)
             self._swept = now
         if _is_due(self._looked, FILES_AFTER, now):
             self.ask_for_files(now)
             self._looked = now
         if _is_due(self._tidied, TIDY_EVERY, now):
             archive_files.forget_abandoned()
+            retention.forget_old(now)
             self._tidied = now
         self._keeper.mark(now, at_once=did)
         if self._outgoing.wait_for_poke():

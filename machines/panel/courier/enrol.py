@@ -12,7 +12,8 @@ from nacl.signing import VerifyKey
 from machines.contract import routes
 from machines.contract.names import host_name
 from machines.contract.problems import BadValue
-from machines.models import Event, Host
+from machines.models import Host
+from machines.panel.audit import entries
 from machines.panel.courier import mailbox
 
 _KEYS = re.compile(r"np-host1:([A-Za-z0-9+/=]{44}):([A-Za-z0-9+/=]{44})")
@@ -42,9 +43,8 @@ def register(name: str, keys: str) -> Host:
             host.trouble, host.unknown_jobs = {}, []
             host.heard_epoch, host.heard_sequence, host.heard_latched = None, 0, False
             host.save()
-        Event.objects.create(
-            host=host, kind="host-enrolled", text=f"{name} joined with key generation {host.generation}."
-        )
+        text = f"{name} joined with key generation {host.generation}."
+        entries.record("host-enrolled", text, host=host, about=("host", name))
     return host
 
 

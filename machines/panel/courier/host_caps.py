@@ -18,7 +18,8 @@ from django.utils import timezone
 
 from machines.contract import routes
 from machines.contract.quantities import size
-from machines.models import Event, Host
+from machines.models import Host
+from machines.panel.audit import entries
 from machines.panel.courier import redis_check
 from machines.panel.courier.mailbox import Fill, Mailbox, time_of
 from machines.panel.courier.redis_users import STRANGER, STRANGERS_AT_MOST, Clients, Guard
@@ -200,4 +201,4 @@ def breach(fill: Fill, position: str, clients: Clients) -> str:
 
 
 def _tell(host: Host, kind: str, text: str) -> None:
-    Event.objects.create(host=host, kind=kind, text=text)
+    entries.record(kind, text, host=host, about=("host", host.name))

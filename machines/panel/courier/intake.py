@@ -26,6 +26,7 @@ from machines.contract.orders import Runs, kind_of
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState
 from machines.models import Event, Host, Job, LogChunk, Machine, ObservedFiles
+from machines.panel.audit import entries
 from machines.panel.configs import drift, effective_settings
 from machines.panel.courier import completion, machine_facts
 from machines.panel.hosts import budgets, clocks, epochs, freshness, resync
@@ -305,7 +306,7 @@ def note_refusal(host: Host, kind: str, text: str) -> None:
     """Keep a refusal, but not a flood of them."""
     hour_ago = timezone.now() - timedelta(hours=1)
     if Event.objects.filter(host=host, kind=kind, at__gt=hour_ago).count() < REFUSALS_PER_HOUR:
-        Event.objects.create(host=host, kind=kind, text=text[:2000])
+        entries.record(kind, text[:2000], host=host, about=("host", host.name))
 
 
 # --- jobs

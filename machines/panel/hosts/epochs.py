@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Max
 from django.utils import timezone
 
 from machines.contract.problems import Problem
 from machines.contract.reports import Heard
-from machines.models import Epoch, Event, Host, Machine
+from machines.models import Epoch, Host, Machine
+from machines.panel.audit import durable, entries
 
 log = logging.getLogger(__name__)
 
@@ -105,25 +106,13 @@ class Keeper:
 
 def _raise(number: int, now: datetime) -> Place | None:
     """The mark once it is raised and on the disk; None where this epoch is not to be written any more."""
-    _to_disk("FULL")
-    try:
-        with transaction.atomic():
-            own = Epoch.objects.filter(pk=Epoch.ONLY, number=number, restored_at=None)
-            own.filter(marked_at__lt=now - PAUSE).update(resumed_from=F("marked_at"))
-            if not own.update(mark=F("mark") + 1, marked_at=now):
-                return None
-            mark = Epoch.objects.values_list("mark", flat=True).get(pk=Epoch.ONLY)
-    finally:
-        _to_disk("NORMAL")
+    with durable.synced(), transaction.atomic():
+        own = Epoch.objects.filter(pk=Epoch.ONLY, number=number, restored_at=None)
+        own.filter(marked_at__lt=now - PAUSE).update(resumed_from=F("marked_at"))
+        if not own.update(mark=F("mark") + 1, marked_at=now):
+            return None
+        mark = Epoch.objects.values_list("mark", flat=True).get(pk=Epoch.ONLY)
     return Place(number, mark)
-
-
-def _to_disk(how: str) -> None:
-    """SQLite in WAL syncs no single commit, so a cut of power takes the last ones back. One that is synced takes all
-    before it along, and the file must never be ahead of the database."""
-    if connection.vendor == "sqlite" and not connection.in_atomic_block:
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA synchronous={how}")
 
 
 def _read(file: Path) -> Place | None:
@@ -166,7 +155,7 @@ def alarm(why: str, *, above: int = 0, by: Host | None = None) -> None:
                 f"{restored_words(row.copied_at)} {why} Nothing is sent to hosts until an administrator has "
                 "confirmed it."
             )
-            Event.objects.create(kind="panel-restored", text=text)
+            entries.record("panel-restored", text)
             log.error("%s", text)
             if by:
                 Host.objects.filter(pk=by.pk).update(believed_at=timezone.now())

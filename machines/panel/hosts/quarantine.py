@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from machines.contract.problems import Problem
-from machines.models import Event, Host, Job, User
+from machines.models import Host, Job, User
+from machines.panel.audit import entries
 from machines.panel.hosts import budgets
 
 CODE = "host-quarantined"
@@ -27,7 +28,7 @@ def release(host: Host, *, by: User) -> bool:
         return False
     budgets.begin_anew(host)
     text = f"{by.username} released {host.name} from quarantine."
-    Event.objects.create(host=host, actor_name=by.username, kind="host-released", text=text)
+    entries.record("host-released", text, by=by, host=host, about=("host", host.name))
     waiting = Job.objects.waiting().filter(host=host)
     waiting.filter(problem__code=CODE).update(problem=None)
     waiting.update(send_next_at=timezone.now())

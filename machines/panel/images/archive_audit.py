@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from machines.contract.quantities import size
 from machines.models import Archive, Event, Host, Job, User
+from machines.panel.audit import entries
 
 GOES_ON = timedelta(days=1)  # within it, a part that is asked for belongs to the download before it
 
@@ -15,36 +16,38 @@ def _named(archive: Archive) -> str:
     return f"{archive.title} ({size(archive.size)}{sha256})"
 
 
-def _note(kind: str, text: str, *, by: str = "", host: Host | None = None) -> None:
-    Event.objects.create(kind=kind, text=text, actor_name=by, host=host)
+def _note(
+    kind: str, archive: Archive, text: str, *, by: User | str = "", host: Host | None = None, job: Job | None = None
+) -> None:
+    entries.record(kind, text, by=by, host=host, job=job, about=("archive", archive.title))
 
 
 def uploaded(archive: Archive) -> None:
     text = f"{archive.author_name} uploaded {_named(archive)}."
-    _note("archive-uploaded", text, by=archive.author_name)
+    _note("archive-uploaded", archive, text, by=archive.author_name)
 
 
 def exported(archive: Archive, job: Job) -> None:
     text = f"{job.host.name} uploaded {_named(archive)}, exported by {job.actor_name} (job {job.pk})."
-    _note("archive-exported", text, by=job.actor_name, host=job.host)
+    _note("archive-exported", archive, text, by=job.actor_name, host=job.host, job=job)
 
 
 def downloaded(archive: Archive, by: User, *, first: int) -> None:
     """A download from its byte `first`; one that goes on after a pause is not written down again."""
     text = f"{by.username} downloaded {_named(archive)}."
     if not (first and _is_known("archive-downloaded", text)):
-        _note("archive-downloaded", text, by=by.username)
+        _note("archive-downloaded", archive, text, by=by)
 
 
 def fetched(archive: Archive, host: Host, *, first: int) -> None:
     """The same by a host that an order gave the token for it."""
     text = f"{host.name} fetched {_named(archive)} to build a machine from it."
     if not (first and _is_known("archive-fetched", text)):
-        _note("archive-fetched", text, host=host)
+        _note("archive-fetched", archive, text, host=host)
 
 
 def removed(archive: Archive, by: User) -> None:
-    _note("archive-removed", f"{by.username} removed {_named(archive)}.", by=by.username)
+    _note("archive-removed", archive, f"{by.username} removed {_named(archive)}.", by=by)
 
 
 def _is_known(kind: str, text: str) -> bool:

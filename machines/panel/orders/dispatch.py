@@ -17,8 +17,9 @@ from nacl.public import PublicKey
 from machines.contract import envelope, orders, routes
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, is_unverified, key_of
-from machines.models import Event, Host, Job, JobGroup, RecipeVersion, Revision, User
+from machines.models import Host, Job, JobGroup, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
+from machines.panel.audit import entries
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,9 @@ def _note_unverified(order: orders.Order, job: Job) -> None:
     text = (
         f"{job.actor_name} requested {order.name} from {order.recipe.url} without verification{again} (job {job.pk})."
     )
-    Event.objects.create(host=job.host, actor_name=job.actor_name, kind="unverified-pull", text=text)
+    entries.record(
+        "unverified-pull", text, by=job.actor_name, host=job.host, job=job, about=entries.machine(order.name)
+    )
 
 
 def retry(job: Job, *, by: User, key: UUID | None = None) -> Job:

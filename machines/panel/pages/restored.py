@@ -16,8 +16,9 @@ from django.utils import timezone
 from machines.contract.permissions import Permission, authorize
 from machines.contract.problems import Problem
 from machines.contract.states import UNFINISHED_JOB_STATES, JobState, MachineState
-from machines.models import Epoch, Event, GroupMember, Host, Job, JobGroup, Machine, User
+from machines.models import Epoch, GroupMember, Host, Job, JobGroup, Machine, User
 from machines.models.job import JobQuerySet
+from machines.panel.audit import entries
 from machines.panel.configs import rollouts
 from machines.panel.courier import completion
 from machines.panel.hosts import epochs
@@ -183,4 +184,4 @@ def _begin_epoch(copy: Epoch, by: User, withdrawn: int) -> None:
         f"{epochs.restored_words(copy.copied_at)} {by.username} confirmed it; {withdrawn} waiting requests were "
         "withdrawn."
     )
-    Event.objects.create(kind="restore-confirmed", actor_name=by.username, text=text)
+    entries.record("restore-confirmed", text, by=by)

@@ -1,0 +1,30 @@
+"""`manage.py verify_audit`: whether the history is as it was written. Ends with 1 and names each entry where it is not."""
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from machines.panel.audit import verify
+from machines.panel.courier.courier import load_key
+
+
+class Command(BaseCommand):
+    help = "Verify the hash chain of the history, and its seals where the courier's key can be read."
+
+    def handle(self, *_: Any, **__: Any) -> None:
+        file = Path(settings.SIGNING_KEY_FILE)
+        try:
+            key = load_key(file).verify_key if file.exists() else None
+            mark = verify.read_mark(file.with_name("history"))
+        except (OSError, ValueError) as error:
+            raise CommandError(f"{error}. Run this as the courier's user.") from error
+        verdict = verify.verify(key, (mark,) if mark else ())
+        for fault in verdict.faults:
+            self.stdout.write(fault)
+        seals = "signatures checked" if verdict.is_signed else f"signatures not checked: {file} is not here"
+        summary = f"{verdict.count} entries ({verdict.first} to {verdict.last}), {verdict.seals} seals ({seals})"
+        if not verdict.is_whole:
+            raise CommandError(f"The history is damaged: {len(verdict.faults)} faults in {summary}.")
+        self.stdout.write(f"The history is whole: {summary}.")
