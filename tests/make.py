@@ -11,14 +11,30 @@ from nacl.signing import SigningKey
 from machines.contract import orders, recipes
 from machines.contract.permissions import Role
 from machines.contract.states import MachineState
-from machines.models import Host, Job, Machine, User
+from machines.models import Host, HostShare, Job, Machine, Membership, Team, User
+
+TEAM = "ops"  # whose everything is unless a test says otherwise
 
 
-def user(name: str, role: str = Role.VIEWER, password: str = "") -> User:
-    someone = User(username=name, role=role)
+def team(slug: str = TEAM) -> Team:
+    return Team.objects.get_or_create(slug=slug, defaults={"name": slug.title()})[0]
+
+
+def user(name: str, role: str = Role.VIEWER, password: str = "", *, team: str = TEAM) -> User:
+    """A person with this role in this team, "" for none; an administrator is one of the installation."""
+    someone = User(username=name, is_administrator=role == Role.ADMINISTRATOR)
     someone.set_password(password) if password else someone.set_unusable_password()
     someone.save()
+    if role and not someone.is_administrator:
+        member(someone, role, team=team)
     return someone
+
+
+def member(someone: User, role: str, *, team: str = TEAM, **carries: bool) -> Membership:
+    return Membership.objects.create(user=someone, team=_team(team), role=role, **carries)
+
+
+_team = team
 
 
 def client(someone: User) -> Client:
@@ -33,19 +49,27 @@ def host(name: str = "alpha", *, signing: SigningKey | None = None, **fields: An
     fields.setdefault("last_seen", timezone.now())
     fields.setdefault("facts", {"systemd": 252, "cpus": 2, "memory_total": 8 << 30, "memory_available": 6 << 30,
                                 "disk_total": 100 << 30, "disk_free": 60 << 30, "kernel": "6.1.0", "os": "Debian GNU/Linux 12"})  # fmt: skip
-    return Host.objects.create(
+    made = Host.objects.create(
         name=name,
         verify_key=b64encode(bytes(verify)).decode(),
         box_key=b64encode(bytes(PrivateKey.generate().public_key)).decode(),
         **fields,
     )
+    share(made)
+    return made
+
+
+def share(host: Host, *, team: str = TEAM, **quota: Any) -> HostShare:
+    return HostShare.objects.create(host=host, team=_team(team), **quota)
 
 
 def machine(name: str, *, on: Host, state: str = MachineState.STOPPED, **fields: Any) -> Machine:
+    fields.setdefault("team", team())
     return Machine.objects.create(host=on, name=name, state=state, **fields)
 
 
 def job(order: orders.Order, *, on: Host, by: User | None = None, **fields: Any) -> Job:
+    given = fields.pop("team", team())
     return Job.objects.create(
         host=on,
         machine_name=getattr(order, "name", ""),
@@ -53,7 +77,8 @@ def job(order: orders.Order, *, on: Host, by: User | None = None, **fields: Any)
         order=orders.to_wire(order),
         actor=by,
         actor_name=by.username if by else "ada",
-        actor_role=by.role if by else Role.ADMINISTRATOR,
+        actor_role=by.role_in(given.pk if given else None) if by else Role.ADMINISTRATOR,
+        team=given,
         **fields,
     )
 

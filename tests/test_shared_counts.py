@@ -13,7 +13,7 @@ from machines.panel.web import attempts
 from tests import postgres
 
 ROOT = Path(__file__).parent.parent
-MAKE_EVE = "from machines.models import *; User.objects.create(username='eve', role='administrator'); Host.objects.create(name='alpha')"
+MAKE_EVE = "from machines.models import *; User.objects.create(username='eve', is_administrator=True); Host.objects.create(name='alpha')"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

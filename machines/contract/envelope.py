@@ -18,7 +18,7 @@ from nacl.exceptions import CryptoError
 from nacl.hash import blake2b
 from nacl.public import PrivateKey, PublicKey, SealedBox
 from nacl.signing import SigningKey, VerifyKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from machines.contract import orders, reports
 from machines.contract.problems import BadValue, EnvelopeRefused, ReportUnreadable
@@ -32,12 +32,26 @@ _REPORT_DOMAIN = b"nspawnpanel.report.v1\0"
 
 
 class Actor(BaseModel):
-    """Who asked: kept in the host's own ledger, so that panel and host can be compared."""
+    """Who asked: kept in the host's own ledger, so that panel and host can be compared.
+
+    `role` is a permissions.Role, `extra` what the membership carries besides. `team` is the slug of the team for which it
+    was asked, "" for none (an administrator, or the panel itself). What is empty is not on the wire: a host that is older
+    than teams refuses what it does not know.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(max_length=150)
     role: str = Field(max_length=30)
+    team: str = Field(default="", max_length=63)
+    extra: tuple[str, ...] = Field(default=(), max_length=10)
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if value or key in {"name", "role"}}
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.role}{f' of {self.team}' if self.team else ''})"
 
 
 class Envelope(BaseModel):

@@ -5,7 +5,7 @@ The words and icons people see are the panel's (panel/orders/operations.py), the
 host's (host/agent/handlers.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
@@ -449,13 +449,13 @@ def kind_of(op: str) -> type[Order]:
     return KINDS.get(op, _Unknown)
 
 
-def authorize(role: str, order: Order) -> None:
-    """Pass silently when people of this role may place this order.
+def authorize(role: str, order: Order, extra: Collection[str] = ()) -> None:
+    """Pass silently when people of this role, with the rights their membership carries besides, may place this order.
 
     Called by the panel before a job is made and again by the host before it acts. Raises NotAllowed.
     """
     for right in order.permissions():
-        permissions.authorize(role, right)
+        permissions.authorize(role, right, extra)
 
 
 def from_wire(data: object) -> Order:

@@ -11,6 +11,7 @@ from machines.models.preset import GroupMember, JobGroup, Preset, PresetUse
 from machines.models.recipe import Recipe, RecipeVersion
 from machines.models.redis_check import RedisCheck
 from machines.models.revision import BindMount, PortForward, Revision
+from machines.models.team import HostShare, Membership, Team
 from machines.models.user import User
 from machines.models.web import Attempts, StreamPlace
 
@@ -24,10 +25,12 @@ __all__ = [
     "EventSeal",
     "GroupMember",
     "Host",
+    "HostShare",
     "Job",
     "JobGroup",
     "LogChunk",
     "Machine",
+    "Membership",
     "ObservedFiles",
     "PortForward",
     "Preset",
@@ -37,5 +40,6 @@ __all__ = [
     "RedisCheck",
     "Revision",
     "StreamPlace",
+    "Team",
     "User",
 ]

@@ -6,6 +6,12 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from machines.models.team import OfTeams, team_field
+
+
+class ArchiveQuerySet(OfTeams["Archive"]):
+    pass
+
 
 class Archive(models.Model):
     class State(models.TextChoices):
@@ -18,6 +24,7 @@ class Archive(models.Model):
         RAW = "raw"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    team = team_field(related_name="archives")
     title = models.CharField(max_length=200)  # the file's own name, or MACHINE-DATE.tar.zst
     format = models.CharField(max_length=10, choices=Format, default=Format.TAR)
     state = models.CharField(max_length=10, choices=State, default=State.ARRIVING)
@@ -31,6 +38,8 @@ class Archive(models.Model):
     nspawn_text = models.TextField(blank=True, default="")
     limits_text = models.TextField(blank=True, default="")
     job = models.ForeignKey("Job", null=True, on_delete=models.SET_NULL, related_name="archives")  # the export
+
+    objects = ArchiveQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]

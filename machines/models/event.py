@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from machines.contract import chain
 from machines.models.host import Host
+from machines.models.team import OfTeams, Team
 
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
@@ -21,6 +22,10 @@ PLAIN = frozenset({
 })  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})
 TEXT_LIMIT = 4000  # characters
+
+
+class EventQuerySet(OfTeams["Event"]):
+    pass
 
 
 class Event(models.Model):
@@ -36,6 +41,7 @@ class Event(models.Model):
     at = models.DateTimeField(default=timezone.now, db_index=True)
     host = models.ForeignKey(Host, null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name="events")
     host_name = models.CharField(max_length=63, default="")
+    team = models.ForeignKey(Team, null=True, on_delete=models.DO_NOTHING, db_constraint=False, related_name="events")
     actor_name = models.CharField(max_length=150, default="")
     token = models.CharField(max_length=100, default="")
     address = models.CharField(max_length=45, default="")
@@ -47,6 +53,8 @@ class Event(models.Model):
     text = models.TextField()
     previous = models.CharField(max_length=64, default=chain.START)
     hash = models.CharField(max_length=64, default="")
+
+    objects = EventQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]

@@ -6,10 +6,18 @@ from datetime import datetime, timedelta
 from django.db import models
 from django.utils import timezone
 
+from machines.contract.permissions import Permission
 from machines.contract.states import INVENTORY_STALE_SECONDS, LATE_SECONDS, OFFLINE_SECONDS, HostState
+from machines.models.team import HostShare, Person
 
 
 class HostQuerySet(models.QuerySet["Host"]):
+    def visible_to(self, user: Person) -> "HostQuerySet":
+        """Those that exist for this person: what is shared to one of its teams."""
+        teams = user.teams_where(Permission.VIEW)
+        shared = HostShare.objects.filter(team_id__in=teams or []).values("host")
+        return self if teams is None else self.filter(pk__in=shared)
+
     def awake(self, now: datetime) -> "HostQuerySet":
         """Hosts that have spoken within OFFLINE_SECONDS."""
         return self.filter(last_seen__gte=now - timedelta(seconds=OFFLINE_SECONDS))

@@ -13,6 +13,7 @@ from machines.contract import orders
 from machines.contract.orders import EXPIRES_AFTER, Order, Runs, op_of
 from machines.contract.states import FINAL_JOB_STATES, MAY_BECOME, OUTCOMES, UNFINISHED_JOB_STATES, JobState
 from machines.models.host import Host
+from machines.models.team import OfTeams, team_field
 
 # While a job is in one of these, no other may be placed for its machine. A lost one does not block: its host decides.
 HOLDING = sorted(s.value for s in UNFINISHED_JOB_STATES - {JobState.LOST})
@@ -24,7 +25,7 @@ def _expiry() -> datetime:
     return timezone.now() + timedelta(seconds=EXPIRES_AFTER)
 
 
-class JobQuerySet(models.QuerySet["Job"]):
+class JobQuerySet(OfTeams["Job"]):
     def on(self, host: Host, name: str) -> "JobQuerySet":
         return self.filter(host=host, machine_name=name)
 
@@ -69,6 +70,8 @@ class Job(models.Model):
     actor = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="jobs")
     actor_name = models.CharField(max_length=150)
     actor_role = models.CharField(max_length=30)
+    actor_extra = models.JSONField(default=list)  # the rights it carried beside those of the role
+    team = team_field(related_name="jobs")  # whose machine, recipe or archive it was about then
     # One press of a button, one job: the form's key makes the second press find the first job.
     key = models.UUIDField(null=True, unique=True)
     retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="retries")
@@ -88,6 +91,7 @@ class Job(models.Model):
     cancel_asked_at = models.DateTimeField(null=True)
     cancel_sent_at = models.DateTimeField(null=True)
     cancelled_by = models.CharField(max_length=150, default="")
+    cancelled_role = models.CharField(max_length=30, default="")
     # It ended here and might have been sent: its host is told to withdraw it until its ledger has that, or how it ended.
     owes_cancel = models.BooleanField(default=False)
     withdrawn_at = models.DateTimeField(null=True)  # when the host had that in its ledger

@@ -14,6 +14,7 @@ from machines.contract.configuration.command_line import CommandLine
 from machines.contract.orders import ABSENT
 from machines.contract.states import MachineState
 from machines.models.host import Host
+from machines.models.team import OfTeams, team_field
 
 POOL = "/var/lib/machines/"
 FIXED = ("mount", "vendor")  # what makes an image read-only that no mark does
@@ -38,11 +39,11 @@ NO_DRIFT: Mapping[str, Any] = MappingProxyType({"drifted": False, "ignored": ""}
 NOT_APPLIED: Mapping[str, Any] = MappingProxyType({**NO_DRIFT, "applied": None, "restart_needed": False})
 # … and of one that was never built
 NEVER_BUILT: Mapping[str, Any] = MappingProxyType({
-    **MISSING, **NOT_APPLIED, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
+    **MISSING, **NOT_APPLIED, "team": None, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
 })  # fmt: skip
 
 
-class MachineQuerySet(models.QuerySet["Machine"]):
+class MachineQuerySet(OfTeams["Machine"]):
     def on(self, host: Host) -> "MachineQuerySet":
         return self.filter(host=host)
 
@@ -64,6 +65,7 @@ class MachineQuerySet(models.QuerySet["Machine"]):
 class Machine(models.Model):
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="machines")
     name = models.CharField(max_length=255)
+    team = team_field(related_name="machines")
     state = models.CharField(
         max_length=20, choices=[(s.value, s.value) for s in MachineState], default=MachineState.UNKNOWN
     )

@@ -10,10 +10,16 @@ from django.utils import timezone
 from machines.contract.states import FINAL_JOB_STATES, JobState
 from machines.models.machine import Machine
 from machines.models.revision import MODES
+from machines.models.team import OfTeams, team_field
+
+
+class PresetQuerySet(OfTeams["Preset"]):
+    pass
 
 
 class Preset(models.Model):
-    name = models.CharField(max_length=80, unique=True)
+    name = models.CharField(max_length=80)
+    team = team_field(related_name="presets")
     description = models.CharField(max_length=300, blank=True, default="")
     network_mode = models.CharField(max_length=10, blank=True, default="", choices=[("", "as it is"), *MODES])
     network_target = models.CharField(max_length=300, blank=True, default="")
@@ -23,8 +29,14 @@ class Preset(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     changed_at = models.DateTimeField(auto_now=True)
 
+    objects = PresetQuerySet.as_manager()
+
     class Meta:
         ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["team", "name"], name="a_team_has_a_preset_of_a_name_once"),
+            models.UniqueConstraint(fields=["name"], condition=models.Q(team=None), name="one_preset_of_a_name"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -51,9 +63,14 @@ class PresetUse(models.Model):
         return f"{self.preset} on {self.machine}"
 
 
+class JobGroupQuerySet(OfTeams["JobGroup"]):
+    pass
+
+
 class JobGroup(models.Model):
     """One change on many machines: a job for each. With `stop_at_failure` they go one after the other."""
 
+    team = team_field(related_name="job_groups")
     title = models.CharField(max_length=200)
     preset = models.ForeignKey(Preset, null=True, on_delete=models.SET_NULL, related_name="groups")
     content = models.JSONField(default=dict)
@@ -64,6 +81,8 @@ class JobGroup(models.Model):
     key = models.UUIDField(null=True, unique=True)
     created_at = models.DateTimeField(default=timezone.now)
     ended_at = models.DateTimeField(null=True)
+
+    objects = JobGroupQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]

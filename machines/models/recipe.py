@@ -6,18 +6,20 @@ from django.utils import timezone
 from pydantic import TypeAdapter
 
 from machines.contract import recipes
+from machines.models.team import OfTeams, team_field
 
 _READ: TypeAdapter[recipes.AnyRecipe] = TypeAdapter(recipes.Recipe)
 
 
-class RecipeQuerySet(models.QuerySet["Recipe"]):
+class RecipeQuerySet(OfTeams["Recipe"]):
     def offered(self) -> "RecipeQuerySet":
         """All but those that were put away."""
         return self.filter(archived_at=None)
 
 
 class Recipe(models.Model):
-    name = models.CharField(max_length=80, unique=True)
+    name = models.CharField(max_length=80)
+    team = team_field(related_name="recipes")
     description = models.CharField(max_length=300, blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now)
     author_name = models.CharField(max_length=150, default="")
@@ -28,6 +30,10 @@ class Recipe(models.Model):
 
     class Meta:
         ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["team", "name"], name="a_team_has_a_recipe_of_a_name_once"),
+            models.UniqueConstraint(fields=["name"], condition=models.Q(team=None), name="one_recipe_of_a_name"),
+        ]
 
     def __str__(self) -> str:
         return self.name

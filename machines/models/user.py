@@ -1,10 +1,12 @@
-"""The people: Django's user with a role and a theme, so that a page needs no second query for them."""
+"""The people: Django's user with what it is in each team, and a theme, so that a page needs no second query for that."""
+
+from functools import cached_property
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 
-from machines.contract.permissions import Permission, Role, authorize
-from machines.contract.problems import NotAllowed
+from machines.contract.permissions import Permission, Role
+from machines.models.team import Grant, teams_where
 
 
 class User(AbstractUser):
@@ -13,12 +15,43 @@ class User(AbstractUser):
         LIGHT = "light"
         DARK = "dark"
 
-    role = models.CharField(max_length=30, choices=[(r.value, r.value) for r in Role], default=Role.VIEWER)
+    is_administrator = models.BooleanField(default=False)  # of the installation: sees and does everything
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
 
+    @property
+    def sees_all(self) -> bool:
+        return self.is_active and self.is_administrator
+
+    @cached_property
+    def grants(self) -> list[Grant]:
+        """What it is in each of its teams, by their names. Costs a query, once."""
+        if not self.is_active:
+            return []
+        return [membership.grant for membership in self.memberships.select_related("team").order_by("team__name")]
+
+    def forget_grants(self) -> None:
+        """Ask anew next time: they may have changed."""
+        self.__dict__.pop("grants", None)
+
+    def teams_where(self, permission: Permission) -> list[int] | None:
+        """The teams in whose name it may do that; None for all, and for what belongs to nobody."""
+        return None if self.sees_all else teams_where(self.grants, permission)
+
     def may(self, permission: Permission) -> bool:
-        try:
-            authorize(self.role if self.is_active else "", permission)
-        except NotAllowed:
-            return False
-        return True
+        """Whether it may do that anywhere."""
+        return self.sees_all or any(permission in grant.rights for grant in self.grants)
+
+    def may_in(self, permission: Permission, team_id: int | None) -> bool:
+        """Whether it may do that with what belongs to this team, or to nobody."""
+        return self.sees_all or any(permission in grant.rights for grant in self.grants if grant.team_id == team_id)
+
+    def grant_in(self, team_id: int | None) -> Grant | None:
+        """What it is in this team."""
+        return next((grant for grant in self.grants if grant.team_id == team_id), None)
+
+    def role_in(self, team_id: int | None) -> str:
+        """Its role there, as orders and sentences name it; "" for none."""
+        if self.sees_all:
+            return Role.ADMINISTRATOR
+        grant = self.grant_in(team_id)
+        return grant.role if grant else ""

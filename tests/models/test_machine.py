@@ -33,7 +33,9 @@ def used(web, admin) -> Machine:
     """A machine with something in each of its columns."""
     revision = Revision.objects.create(machine=web, number=1, state="applied")
     columns = {
-        f.name: something_in(f) for f in Machine._meta.fields if f.name not in {*IDENTITY, "applied", "built_by"}
+        f.name: something_in(f)
+        for f in Machine._meta.fields
+        if f.name not in {*IDENTITY, "applied", "built_by", "team"}
     }
     job = make.job(make.build_order(), on=web.host, by=admin, state="succeeded")
     Machine.objects.filter(pk=web.pk).update(**columns, applied=revision, built_by=job)

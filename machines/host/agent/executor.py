@@ -69,7 +69,7 @@ class Executor:
         host, generation = self._identity
         try:
             sealed, order = envelope.unseal(sealed_order, self._keys, host=host, generation=generation)
-            orders.authorize(sealed.actor.role, order) if order.runs is Runs.CONTROL else None
+            orders.authorize(sealed.actor.role, order, sealed.actor.extra) if order.runs is Runs.CONTROL else None
         except Problem as problem:
             self.refuse(problem)
             return
@@ -104,7 +104,7 @@ class Executor:
     def _take(self, sealed: Envelope, order: Order) -> None:
         """Write the job down before anything is done, and say so; then begin it."""
         accepted = reports.Accepted(job=sealed.job)
-        actor = f"{sealed.actor.name} ({sealed.actor.role})"
+        actor = str(sealed.actor)
         with self._ledger.writing() as db:
             follows = order_sequence.hear(db, sealed)
             if follows:
@@ -119,7 +119,7 @@ class Executor:
             return
         LOG.info("Job %s: %s %s, ordered by %s", sealed.job, order.op, getattr(order, "name", ""), actor)
         try:
-            orders.authorize(sealed.actor.role, order)
+            orders.authorize(sealed.actor.role, order, sealed.actor.extra)
             policy.allow(self._host.policy, order)
         except Problem as problem:
             self._end(sealed.job, "", "failed", problem)
@@ -258,7 +258,7 @@ class Executor:
         elif isinstance(order, orders.Resynchronise):
             self._resynchronise(order)
         elif isinstance(order, orders.Cancel):
-            self._cancel(order.job, f"{sealed.actor.name} ({sealed.actor.role})")
+            self._cancel(order.job, str(sealed.actor))
 
     def _resend(self, after: int) -> None:
         """Publish again what did not arrive. What the spool no longer holds is filled up, and ends are told again."""

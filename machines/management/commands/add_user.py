@@ -1,12 +1,13 @@
-"""`manage.py add_user NAME --role viewer`: a person who may sign in; prints the first password."""
+"""`manage.py add_user NAME --team web --role operator`: a person who may sign in; prints the first password."""
 
 import secrets
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
-from machines.contract.permissions import Role
-from machines.models import User
+from machines.contract.permissions import TEAM_ROLES, Role
+from machines.models import Membership, Team, User
 
 
 class Command(BaseCommand):
@@ -14,11 +15,26 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
-        parser.add_argument("--role", choices=[role.value for role in Role], default=Role.VIEWER.value)
+        parser.add_argument(
+            "--administrator", action="store_true", help="of the installation: sees and does everything"
+        )
+        parser.add_argument("--team", action="append", default=[], metavar="SLUG", help="may be given more than once")
+        parser.add_argument("--role", choices=[role.value for role in TEAM_ROLES], default=Role.VIEWER.value)
 
+    @transaction.atomic
     def handle(self, *_: Any, **options: Any) -> None:
         if User.objects.filter(username=options["name"]).exists():
             raise CommandError(f"There is already somebody named {options['name']}.")
         password = secrets.token_urlsafe(12)
-        User.objects.create_user(options["name"], password=password, role=options["role"])
+        user = User.objects.create_user(options["name"], password=password, is_administrator=options["administrator"])
+        for slug in options["team"]:
+            Membership.objects.create(user=user, team=_team(slug), role=options["role"])
         self.stdout.write(f"User: {options['name']}\nPassword: {password}")
+
+
+def _team(slug: str) -> Team:
+    try:
+        return Team.objects.get(slug=slug)
+    except Team.DoesNotExist:
+        known = ", ".join(Team.objects.values_list("slug", flat=True)[:50]) or "none yet"
+        raise CommandError(f"There is no team {slug}; teams are: {known}.") from None

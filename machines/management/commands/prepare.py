@@ -10,7 +10,6 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from machines.contract import routes
-from machines.contract.permissions import Role
 from machines.contract.problems import Problem
 from machines.models import User
 from machines.panel.courier import enrol, mailbox, redis_check
@@ -49,7 +48,7 @@ class Command(BaseCommand):
         if User.objects.exists():
             return
         password = secrets.token_urlsafe(12)
-        User.objects.create_user(name, password=password, role=Role.ADMINISTRATOR)
+        User.objects.create_user(name, password=password, is_administrator=True)
         _write(file, password)
         self.stdout.write(f"Administrator {name} made; the password is in {file}")
 

@@ -10,12 +10,13 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from machines.contract.permissions import Permission, authorize
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.models import GroupMember, Job, JobGroup, Machine, Preset, PresetUse, User
 from machines.panel.configs import drafts, presets
 from machines.panel.configs.presets import PresetContent
 from machines.panel.hosts import epochs
+from machines.panel.teams.authorize import authorize
 
 MOST = 500  # machines of one group
 SKIPPED = "Skipped because an earlier machine of this group failed."
@@ -35,16 +36,17 @@ def roll_out(
 
     Raises NotAllowed, and Problem when no machine was chosen.
     """
-    authorize(by.role, Permission.CONFIGURE)
-    if restart:
-        authorize(by.role, Permission.OPERATE)
     chosen = list(machines)[:MOST]
+    for team in {machine.team_id for machine in chosen}:
+        authorize(by, Permission.CONFIGURE, team)
+        if restart:
+            authorize(by, Permission.OPERATE, team)
     if not chosen:
         raise Problem("Choose at least one machine.")
     with transaction.atomic():
         group = JobGroup.objects.create(
             title=f"Preset {preset.name}", preset=preset, content=preset.content, restart=restart, key=key,
-            stop_at_failure=stop_at_failure, author=by, author_name=by.username,
+            stop_at_failure=stop_at_failure, team=preset.team, author=by, author_name=by.username,
         )  # fmt: skip
         GroupMember.objects.bulk_create(
             GroupMember(group=group, machine=machine, position=number) for number, machine in enumerate(chosen)

@@ -11,29 +11,34 @@ from django.utils import timezone
 
 from machines.contract import orders, reports
 from machines.contract.configuration import nspawn
-from machines.contract.permissions import authorize
 from machines.models import Job, Machine, Revision, User
 from machines.models.job import WAS_SENT
 from machines.panel.configs import effective_settings, rollouts
 from machines.panel.courier import machine_facts
 from machines.panel.images import archive_files
 from machines.panel.orders import dispatch, operations
+from machines.panel.teams.authorize import authorize
 
 
 @transaction.atomic
 def cancel(job: Job, *, by: User) -> bool:
     """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
-    authorize(by.role, orders.Cancel.permission)
-    now = timezone.now()
+    authorize(by, orders.Cancel.permission, job.team_id)
+    now, role = timezone.now(), by.role_in(job.team_id)
     unsent = Job.objects.filter(pk=job.pk, state="queued").update(
-        state="cancelled", cancelled_by=by.username, cancel_asked_at=now, finished_at=now, owes_cancel=WAS_SENT
+        state="cancelled",
+        cancelled_by=by.username,
+        cancelled_role=role,
+        cancel_asked_at=now,
+        finished_at=now,
+        owes_cancel=WAS_SENT,
     )
     if unsent:
         abandoned(job)
     asked = (
         Job.objects.unfinished()
         .filter(pk=job.pk, cancel_asked_at=None)
-        .update(cancel_asked_at=now, cancelled_by=by.username)
+        .update(cancel_asked_at=now, cancelled_by=by.username, cancelled_role=role)
     )
     transaction.on_commit(dispatch.wake)
     return bool(unsent or asked)

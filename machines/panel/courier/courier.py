@@ -22,6 +22,7 @@ from kombu.exceptions import KombuError, OperationalError
 from nacl.signing import SigningKey
 
 from machines.contract import envelope, orders
+from machines.contract.permissions import Role
 from machines.contract.problems import Problem
 from machines.contract.states import (
     INVENTORY_STALE_SECONDS,
@@ -54,7 +55,7 @@ TOO_OLD = "Its host is connected, but has not reported the state of its machines
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
 FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
-ITSELF = ("courier", "administrator")  # who gives a control order that nobody has asked for
+ITSELF = envelope.Actor(name="courier", role=Role.ADMINISTRATOR)  # who gives a control order that nobody has asked for
 LONGEST_WAIT = timedelta(seconds=60)  # between two sendings of an order
 SOME_TIME_AGO = datetime.min.replace(tzinfo=UTC)
 HELD = -1  # in place of an epoch's number: nothing is sent
@@ -143,10 +144,10 @@ class Courier:
             return False
         self._begin_epoch(now)
         seen = now - timedelta(seconds=OFFLINE_SECONDS)
-        awake = Job.objects.filter(host__last_seen__gte=seen, host__quarantined_at=None).select_related("host")
+        awake = Job.objects.filter(host__last_seen__gte=seen, host__quarantined_at=None).select_related("host", "team")
         owed = _owed_a_cancel(awake, now)
         for job in owed:
-            by = (job.cancelled_by, job.actor_role) if job.cancelled_by else ITSELF
+            by = _canceller(job) if job.cancelled_by else ITSELF
             self._control(job.host, orders.Cancel(job=job.uuid), by=by)
             Job.objects.filter(pk=job.pk).update(cancel_sent_at=now)
         # A moment too far away was set by a clock that was wrong
@@ -196,7 +197,7 @@ class Courier:
         wait = min(5 * 2**job.sends, LONGEST_WAIT.seconds)
         try:
             sealed = self._seal(
-                job.host, job.uuid, order, expires=job.expires_at.timestamp(), actor=(job.actor_name, job.actor_role), attempt=job.sends + 1
+                job.host, job.uuid, order, expires=job.expires_at.timestamp(), actor=_actor(job), attempt=job.sends + 1
             )  # fmt: skip
         except Problem as problem:  # too large for an envelope; it must not hold up the orders behind it
             self._end_here(job, JobState.FAILED, now, problem=problem.to_wire())
@@ -221,7 +222,7 @@ class Courier:
         host: Host,
         order: orders.Order,
         *,
-        by: tuple[str, str] = ITSELF,
+        by: envelope.Actor = ITSELF,
         mailbox: Mailbox | None = None,
         alone: bool = False,
         also_by: float | None = None,
@@ -241,7 +242,7 @@ class Courier:
         order: dict[str, object],
         *,
         expires: float,
-        actor: tuple[str, str],
+        actor: envelope.Actor,
         attempt: int = 1,
         also_by: float | None = None,
     ) -> str:
@@ -262,7 +263,7 @@ class Courier:
                 order=orders.to_send(order),
                 issued=time.time() + min(ahead, other),
                 expires=expires + max(ahead, other),
-                actor=envelope.Actor(name=actor[0], role=actor[1]),
+                actor=actor,
             ),
             self._key,
         )
@@ -418,6 +419,18 @@ def _obstacle(job: Job) -> Problem | None:
     if clocks.holds_back(host.clock_skew, job.op):
         return clocks.problem(host.name, host.clock_skew)
     return quarantine.problem(host) if host.quarantined_at else None
+
+
+def _actor(job: Job) -> envelope.Actor:
+    """Who asked for it, as its host is told: with what the person was in the team then."""
+    slug = "" if job.team is None or job.actor_role == Role.ADMINISTRATOR else job.team.slug
+    return envelope.Actor(name=job.actor_name, role=job.actor_role, team=slug, extra=tuple(job.actor_extra))
+
+
+def _canceller(job: Job) -> envelope.Actor:
+    role = job.cancelled_role or ITSELF.role
+    slug = "" if job.team is None or role == Role.ADMINISTRATOR else job.team.slug
+    return envelope.Actor(name=job.cancelled_by, role=role, team=slug)
 
 
 def _expired(job: Job) -> Problem:

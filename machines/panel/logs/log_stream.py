@@ -28,7 +28,6 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from machines.contract.permissions import Permission
 from machines.models import Job, StreamPlace
 from machines.panel.logs import log_lines, log_reader
 
@@ -104,12 +103,12 @@ class Lease:
         return StreamPlace.objects.filter(holder=self.holder)
 
 
-def still_allowed(session_key: str | None) -> bool:
-    """Whether the session lives and its person may see: asked anew, for both can end while a stream is open."""
+def still_allowed(session_key: str | None, job_id: int) -> bool:
+    """Whether the session lives and its person may see this job: asked anew, for both can end while a stream is open."""
     request = HttpRequest()
     request.session = import_string(f"{settings.SESSION_ENGINE}.SessionStore")(session_key)
     user = get_user(request)
-    return user.is_authenticated and user.may(Permission.VIEW)
+    return user.is_authenticated and Job.objects.visible_to(user).filter(pk=job_id).exists()
 
 
 @dataclass
@@ -199,7 +198,7 @@ async def follow(job_id: int, line: int, *, session_key: str | None, lease: Leas
             now = time.monotonic()
             if now - checked > RECHECK:
                 checked = now
-                if now - begun > LIFETIME or not await _in_pool(_recheck, session_key, lease):
+                if now - begun > LIFETIME or not await _in_pool(_recheck, session_key, lease, follower.job_id):
                     return
             if now - spoke > HEARTBEAT:
                 spoke = now
@@ -219,8 +218,8 @@ def _look(follower: Follower) -> list[str]:
         return []
 
 
-def _recheck(session_key: str | None, lease: Lease) -> bool:
-    return lease.renew() and still_allowed(session_key)
+def _recheck(session_key: str | None, lease: Lease, job_id: int) -> bool:
+    return lease.renew() and still_allowed(session_key, job_id)
 
 
 def _release(lease: Lease) -> None:

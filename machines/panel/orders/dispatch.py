@@ -17,9 +17,10 @@ from nacl.public import PublicKey
 from machines.contract import envelope, orders, routes
 from machines.contract.problems import Problem
 from machines.contract.recipes import BuildSecrets, is_unverified, key_of
-from machines.models import Host, Job, JobGroup, RecipeVersion, Revision, User
+from machines.models import Host, Job, JobGroup, Machine, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
 from machines.panel.audit import entries
+from machines.panel.teams import authorize
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +72,21 @@ def place(
     revision: Revision | None = None,
     retry_of: Job | None = None,
     recipe_version: RecipeVersion | None = None,
+    team_id: int | None = None,
 ) -> Job:
     """Make the job of an order and all that belongs to it, or nothing, and wake the courier after commit.
 
-    Without a `key`, the same order that the same person gave before and that has not ended is this one.
+    It is about what belongs to the machine's team, or to `team_id` where it is about no machine. Without a `key`, the same order that the same person gave before and that has not ended is this one.
     Raises NotAllowed, Busy while another job holds the machine, and IntegrityError for a key that was used (place_once).
     """
+    name = str(getattr(order, "name", ""))
+    if name:
+        team_id = Machine.objects.on(on).filter(name=name).values_list("team", flat=True).first()
     # Groups go on by themselves; not for somebody who was shut out since.
-    orders.authorize(by.role if by.is_active else "", order)
+    authorize.place(by, order, team_id)
+    grant = by.grant_in(team_id)
     if key is None and (first := _under_way(order, on, by)):
         return first
-    name = str(getattr(order, "name", ""))
     try:
         with transaction.atomic():
             job = Job.objects.create(
@@ -92,7 +97,9 @@ def place(
                 sealed=sealed,
                 actor=by,
                 actor_name=by.username,
-                actor_role=by.role,
+                actor_role=by.role_in(team_id),
+                actor_extra=[] if by.sees_all or grant is None else grant.extra,
+                team_id=team_id,
                 key=key,
                 revision=revision,
                 retry_of=retry_of,
@@ -135,7 +142,7 @@ def retry(job: Job, *, by: User, key: UUID | None = None) -> Job:
     order = orders.from_wire(job.order)
     return place(
         order, on=job.host, by=by, key=key, sealed=job.sealed, revision=job.revision, retry_of=job,
-        recipe_version=job.recipe_version,
+        recipe_version=job.recipe_version, team_id=job.team_id,
     )  # fmt: skip
 
 

@@ -13,17 +13,19 @@ from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from machines.contract.permissions import Permission, authorize
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.contract.states import UNFINISHED_JOB_STATES, JobState, MachineState
 from machines.models import Epoch, GroupMember, Host, Job, JobGroup, Machine, User
 from machines.models.job import JobQuerySet
+from machines.models.team import NOBODY
 from machines.panel.audit import entries
 from machines.panel.configs import rollouts
 from machines.panel.courier import completion
 from machines.panel.hosts import epochs
 from machines.panel.orders import dispatch, operations
 from machines.panel.pages.machine_rows import host_url, machine_url
+from machines.panel.teams.authorize import authorize
 
 MOST = 200  # rows of each kind that the page shows
 NOT_TRIED = "Skipped because the panel was restored from an older copy."
@@ -129,7 +131,7 @@ def confirm(*, by: User, seen: str, keep: Collection[int], shown: Collection[int
     `seen` is stamp() of what was shown, `shown` the orders in it; those placed since then wait on. Raises NotAllowed,
     Problem when it is another restored copy by now, or none.
     """
-    authorize(by.role, Permission.ADMINISTER)
+    authorize(by, Permission.ADMINISTER, NOBODY)
     copy = row()
     if copy is None or copy.restored_at is None or stamp(copy) != seen:
         raise Problem("This has already been confirmed, or another copy has been restored since. Nothing was changed.")

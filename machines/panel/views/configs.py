@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from machines.contract import orders
-from machines.contract.permissions import Permission, authorize
+from machines.contract.permissions import Permission
 from machines.contract.problems import NotAllowed, Problem
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
@@ -20,6 +20,7 @@ from machines.panel.forms.configs import Configurator
 from machines.panel.orders import dispatch
 from machines.panel.pages import config_page
 from machines.panel.pages.machine_rows import machine_url
+from machines.panel.teams.authorize import authorize
 from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
@@ -45,7 +46,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None) -> Ht
     seen = data.get("seen", "")
     given = configs.of_draft(machine, draft, data)
     try:
-        authorize(request.user.role, Permission.CONFIGURE)
+        authorize(request.user, Permission.CONFIGURE, machine.team_id)
         if row_buttons.asked(data) or not given.is_valid():
             return _form(request, machine, draft, given, status=200 if row_buttons.asked(data) else 422, seen=seen)
         given.save_draft(machine, by=request.user, seen=seen)

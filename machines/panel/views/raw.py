@@ -8,13 +8,14 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from machines.contract.configuration import nspawn
-from machines.contract.permissions import Permission, authorize
+from machines.contract.permissions import Permission
 from machines.contract.problems import NotAllowed, Problem
 from machines.models import Machine, Revision
 from machines.models.revision import without_field
 from machines.panel.configs import apply_errors, diffs, drafts
 from machines.panel.forms.raw import RawForm
 from machines.panel.pages import config_page
+from machines.panel.teams.authorize import authorize
 from machines.panel.web import access, responses
 from machines.panel.web.access import PanelRequest, needs
 
@@ -44,7 +45,7 @@ def _save(request: PanelRequest, machine: Machine, draft: Revision | None, now: 
     given, seen = RawForm(request.POST, nspawn=now.nspawn, limits=now.limits), request.POST.get("seen", "")
     here = reverse("config-raw", args=[machine.host.name, machine.name])
     try:
-        authorize(request.user.role, Permission.CONFIGURE)
+        authorize(request.user, Permission.CONFIGURE, machine.team_id)
         if not given.is_valid():
             return _page(request, machine, draft, given, status=422, seen=seen)
         texts = diffs.Files(given.cleaned_data["nspawn"], given.cleaned_data["limits"])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
@@ -17,10 +18,14 @@ from django_htmx.http import HttpResponseClientRedirect
 from django_htmx.middleware import HtmxDetails
 
 from machines.contract.permissions import Permission
+from machines.contract.problems import NotAllowed
 from machines.models import Host, Job, Machine, User
+from machines.models.team import OfTeams
+from machines.panel.teams.authorize import authorize, who_can, why_not
 
 log = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
+M = TypeVar("M", bound=Model)
 PUBLIC = "public"  # no sign-in needed, or (allauth's own pages) the page asks for it itself
 
 
@@ -29,6 +34,7 @@ class PanelRequest(HttpRequest):
 
     user: User
     htmx: HtmxDetails
+    permission: Permission  # the one the view declares
 
 
 def needs(permission: Permission | str) -> Callable[[View], View]:
@@ -42,7 +48,8 @@ def needs(permission: Permission | str) -> Callable[[View], View]:
 
 
 class RequireDeclaredPermission:
-    """Refuse what declares no permission, send strangers to sign in, and stop those whose role lacks the permission.
+    """Refuse what declares no permission, send strangers to sign in, and stop those who hold the permission nowhere. Whether
+    they hold it for the very thing is judged when that is looked up (machine, job … below).
 
     No cache keeps what signed-in people see: a page one comes Back to is asked for anew, and shows what holds by then.
     """
@@ -66,10 +73,8 @@ class RequireDeclaredPermission:
         if not signed_in(request):
             return to_login(request)
         if not request.user.may(Permission(permission)):
-            raise PermissionDenied(
-                f"This needs the permission to {permission}. Your role, {request.user.role}, does not have it; "
-                "an administrator can do it or change your role."
-            )
+            raise PermissionDenied(_lacks(request.user, Permission(permission)))
+        request.permission = Permission(permission)
         return None
 
 
@@ -99,14 +104,39 @@ def page_of(request: HttpRequest) -> str:
     return path if is_page(path) else "/"
 
 
-def host(_request: PanelRequest, name: str) -> Host:
-    return get_object_or_404(Host, name=name)
+# --- what an address names: 404 when it does not exist for this person, 403 when the view's permission is not theirs for it
 
 
-def machine(_request: PanelRequest, host_name: str, name: str) -> Machine:
-    machines = Machine.objects.listed().select_related("host", "applied")
-    return get_object_or_404(machines, host__name=host_name, name=name)
+def host(request: PanelRequest, name: str) -> Host:
+    return get_object_or_404(Host.objects.visible_to(request.user), name=name)
 
 
-def job(_request: PanelRequest, pk: int) -> Job:
-    return get_object_or_404(Job.objects.select_related("host", "actor", "retry_of", "revision"), pk=pk)
+def machine(request: PanelRequest, host_name: str, name: str) -> Machine:
+    machines = Machine.objects.listed().select_related("host", "applied", "team")
+    return of_team(request, machines, host__name=host_name, name=name)
+
+
+def job(request: PanelRequest, pk: int) -> Job:
+    return of_team(request, Job.objects.select_related("host", "actor", "retry_of", "revision", "team"), pk=pk)
+
+
+def of_team(request: PanelRequest, rows: OfTeams[M], **key: Any) -> M:
+    """The one of these rows with this key. Raises Http404, and PermissionDenied when the person may see it and not do with
+    it what the view is for."""
+    found = get_object_or_404(rows.visible_to(request.user), **key)
+    check(request, request.permission, found.team_id)  # type: ignore[attr-defined]  # rows of OfTeams have a team
+    return found
+
+
+def check(request: PanelRequest, permission: Permission, team_id: int | None) -> None:
+    """Raises PermissionDenied."""
+    try:
+        authorize(request.user, permission, team_id)
+    except NotAllowed as problem:
+        raise PermissionDenied(f"{problem.message} {problem.hint}") from problem
+
+
+def _lacks(user: User, permission: Permission) -> str:
+    if permission is Permission.ADMINISTER or not user.grants:
+        return f"{why_not(user, permission, None)} {who_can(user, permission, None)}"
+    return f"This needs the permission to {permission}, which you have in none of your teams. An owner of the team can change that."

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 
 from machines.models import User
+from machines.models.team import grants_of, memberships_of_outer
 from machines.panel.web import attempts, layout
 
 
@@ -17,11 +18,18 @@ class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyp
     def get_user(self, user_id: int) -> User | None:
         """Whoever the session names, with what the frame of every page shows: one query."""
         user = (
-            User.objects.annotate(running_jobs=layout.count_of_unfinished(), **layout.restored_copy())
+            User.objects.annotate(
+                running_jobs=layout.count_of_unfinished(),
+                rows_of_memberships=memberships_of_outer(),
+                **layout.restored_copy(),
+            )
             .filter(pk=user_id)
             .first()
         )
-        return user if user and self.user_can_authenticate(user) else None
+        if user is None or not self.user_can_authenticate(user):
+            return None
+        user.grants = grants_of(user.rows_of_memberships)
+        return user
 
 
 class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is untyped

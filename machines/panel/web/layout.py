@@ -1,12 +1,12 @@
 """What every page's frame shows: the theme and how many jobs are under way. It comes with the user, at no query of its own."""
 
-from typing import Any
+from typing import Any, cast
 
-from django.db.models import Count, Subquery, Value
+from django.db.models import Case, Count, OuterRef, QuerySet, Subquery, Value, When
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
-from machines.models import Epoch, Job
+from machines.models import Epoch, Job, Membership, User
 from machines.panel.hosts import epochs
 
 SHOWN = 200
@@ -18,16 +18,25 @@ def unfinished_jobs(request: HttpRequest) -> list[dict[str, Any]]:
     Rows have id, op, state, host_id, machine_name, actor_name, progress, phases.
     """
     if not hasattr(request, "_unfinished_jobs"):
-        rows = Job.objects.unfinished().values(
-            "id", "op", "state", "host_id", "machine_name", "actor_name", "progress", "phases"
+        user = cast("User", request.user)  # every page that asks is for the signed in
+        rows = (
+            Job.objects.unfinished()
+            .visible_to(user)
+            .values("id", "op", "state", "host_id", "machine_name", "actor_name", "progress", "phases")
         )
         request._unfinished_jobs = list(rows[:SHOWN])  # type: ignore[attr-defined]
     return request._unfinished_jobs  # type: ignore[attr-defined,no-any-return]
 
 
-def count_of_unfinished() -> Coalesce:
-    """Their number, as a part of another query."""
-    counted = Job.objects.unfinished().order_by().annotate(all=Value(1)).values("all").annotate(count=Count("pk"))
+def count_of_unfinished() -> Case:
+    """Their number, of those that a person may see, as a part of the query for that person."""
+    mine = Membership.objects.filter(user=OuterRef(OuterRef("pk"))).values("team")
+    every = Job.objects.unfinished()
+    return Case(When(is_administrator=True, then=_count(every)), default=_count(every.filter(team__in=mine)))
+
+
+def _count(jobs: QuerySet[Job]) -> Coalesce:
+    counted = jobs.order_by().annotate(all=Value(1)).values("all").annotate(count=Count("pk"))
     return Coalesce(Subquery(counted.values("count")), 0)
 
 

@@ -6,6 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from machines.models import User
+from tests import make
 
 pytestmark = pytest.mark.django_db
 
@@ -16,16 +17,26 @@ def add(*words: str) -> str:
     return said.getvalue()
 
 
-def test_a_viewer_can_sign_in_with_the_printed_password(client):
-    password = add("vera").split("Password: ")[1].strip()
+def test_a_member_of_a_team_can_sign_in_with_the_printed_password(client):
+    make.team("web")
+    password = add("vera", "--team", "web", "--role", "operator").split("Password: ")[1].strip()
     answer = client.post("/accounts/login/", {"login": "vera", "password": password})
     assert answer.status_code == 302
-    assert User.objects.get(username="vera").role == "viewer"
+    vera = User.objects.get(username="vera")
+    assert [(grant.slug, grant.role) for grant in vera.grants] == [("web", "operator")]
+    assert not vera.is_administrator
 
 
 def test_an_administrator_is_asked_for_by_name():
-    add("ada", "--role", "administrator")
-    assert User.objects.get(username="ada").role == "administrator"
+    add("ada", "--administrator")
+    assert User.objects.get(username="ada").is_administrator
+
+
+def test_a_team_that_is_not_there_is_named_and_nobody_is_made():
+    make.team("web")
+    with pytest.raises(CommandError, match="no team wbe; teams are: web"):
+        add("vera", "--team", "wbe")
+    assert not User.objects.exists()
 
 
 def test_a_name_is_taken_once():

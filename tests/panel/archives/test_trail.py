@@ -105,7 +105,7 @@ def test_the_events_are_found_by_sum_person_kind_and_host(as_viewer, alpha, read
 
 def test_pages_of_events_join_without_a_gap(as_viewer, django_assert_max_num_queries):
     for number in range(120):
-        Event.objects.create(kind="host-enrolled", text=f"number {number} ends")
+        Event.objects.create(kind="host-enrolled", text=f"number {number} ends", team=make.team())
     url, seen = "/events/", []
     while url:
         with django_assert_max_num_queries(3):

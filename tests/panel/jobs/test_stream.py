@@ -11,7 +11,7 @@ from django.test import AsyncClient
 from django.utils import timezone
 
 from machines.contract.permissions import Role
-from machines.models import Job, StreamPlace, User
+from machines.models import Job, Membership, StreamPlace, User
 from machines.panel.logs import log_stream
 from tests import make
 from tests.panel.jobs import cast
@@ -214,7 +214,7 @@ def test_it_ends_when_the_server_stops(viewer, alpha):
 def test_it_ends_when_the_right_is_gone(viewer, alpha, monkeypatch):
     monkeypatch.setattr(log_stream, "RECHECK", 0)
     job = cast.job(alpha, state="running")
-    heard(viewer, url(job), lambda: User.objects.filter(pk=viewer.pk).update(role=""))
+    heard(viewer, url(job), lambda: Membership.objects.filter(user=viewer).delete())
 
 
 @pytest.mark.parametrize("end", ["sign out", "deactivate", "new password"])
