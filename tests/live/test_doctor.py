@@ -111,6 +111,36 @@ def test_networkd_that_was_stopped_is_found_and_mended(panel):
     assert not troubles(addressed(panel))
 
 
+def test_networkd_that_lost_the_bus_is_found_and_mended(panel):
+    """As after a restart of dbus.service: it serves on, but cannot be asked."""
+    addressed(panel)
+    restarted(panel, "systemctl", "restart", "dbus.service")
+    try:
+        _is_mended(panel)
+    finally:
+        panel.sandbox.run(["systemctl", "restart", NETWORKD, "systemd-logind.service"])
+
+
+def _is_mended(panel: ScratchPanel) -> None:
+    found = sees(panel, lambda found: "address-has" in found and not troubles(found))
+    host = examine(panel, "")
+    for seen in (found, host):
+        assert not {"check-failed", "networkd-runs"} & seen.keys()
+        assert not troubles(seen)
+        assert findings.commands(seen["networkd-mute"]) == ["systemctl restart systemd-networkd.service"]
+        assert seen["networkd-mute"].can_fix
+    later = panel.sandbox.suite != "bookworm"
+    assert ("logind-mute" in host) is later
+    if later:
+        panel.sandbox.run(shlex.split(*findings.commands(host["logind-mute"])))
+    mended = told(mend(panel, "networkd-restart"))
+    assert "networkd-runs" in mended
+    assert not {"networkd-mute", "check-failed", "logind-mute"} & (mended.keys() | examine(panel, "").keys())
+    assert not troubles(mended)
+    refused = mend(panel, "networkd-restart")
+    assert (refused.state, refused.problem["code"]) == ("failed", "not-safe")
+
+
 def test_forwarding_that_was_switched_off_is_found_and_mended(one):
     addressed(one)
     switch = "/proc/sys/net/ipv4/ip_forward"

@@ -394,10 +394,13 @@ def test_redis_may_go_away(panel, calamity):
     assert panel.outcome(untaken, 20).problem["code"] == "machine-missing"
 
 
-def test_the_bus_may_go_away(panel):
+@pytest.mark.parametrize("which", ["panel", "later"])
+def test_the_bus_may_go_away(which, request):
+    panel = request.getfixturevalue(which)
     panel.sandbox.run(["systemctl", "kill", "--signal=KILL", "dbus.service"], check=False)
     time.sleep(3)
     assert panel.do(orders.Terminate(name="web"), 30).state == "succeeded"
+    panel.sandbox.run(["systemctl", "restart", "systemd-networkd.service", "systemd-logind.service"])
     assert panel.do(orders.Start(name="web"), 30).machine.state == "running"
 
 

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from machines.contract.problems import BadValue
 
-FixWord = Literal["networkd", "forwarding", "autostart", "inotify", "guest-networkd", "guest-renew", "nat"]
+FixWord = Literal[
+    "networkd", "networkd-restart", "forwarding", "autostart", "inotify", "guest-networkd", "guest-renew", "nat"
+]
 FIXES: tuple[FixWord, ...] = get_args(FixWord)
 
 
@@ -79,6 +81,7 @@ GROUPS = {
 }
 FIX_TITLES: dict[FixWord, str] = {
     "networkd": "Start and enable systemd-networkd",
+    "networkd-restart": "Restart systemd-networkd",
     "forwarding": "Forward packets, now and at boot",
     "autostart": "Enable machines.target",
     "inotify": "Raise the limit, now and at boot",
@@ -129,6 +132,12 @@ WORDS: dict[str, Words] = {
     "state-unread": Words(STATE, _UNKNOWN, "Its state is unknown"),
     # --- the host's part of the network
     "networkd-runs": Words(NETWORK, _OK, "systemd-networkd runs on the host"),
+    "networkd-mute": Words(
+        NETWORK, _WARNING, "systemd-networkd runs, but is no longer on D-Bus",
+        "D-Bus was restarted on the host, and systemd-networkd does not reconnect by itself. It still provides DHCP and NAT, "
+        "but leases and the state of its links cannot be read, here or with networkctl, until it is restarted.",
+        ("systemctl restart systemd-networkd.service",), "networkd-restart",
+    ),
     "networkd-stopped": Words(
         NETWORK, _PROBLEM, "systemd-networkd does not run on the host",
         "It provides DHCP and NAT for machines with a private network. Without it they have neither.",
@@ -284,7 +293,7 @@ WORDS: dict[str, Words] = {
     "lease-given": Words(NETWORK, _OK, "DHCP lease: {address}"),
     "lease-fixed": Words(
         NETWORK, _NOTE, "Its address is not a DHCP lease from this host: {addresses}",
-        "It is static, or comes from another DHCP server.",
+        "It is static, comes from another DHCP server, or was leased before systemd-networkd was last restarted.",
     ),
     "lease-none": Words(
         NETWORK, _PROBLEM, "No DHCP lease given on {link}",
@@ -449,6 +458,12 @@ WORDS: dict[str, Words] = {
     ),
     # --- systemd and control groups
     "systemd-fine": Words(SYSTEM, _OK, "systemd {version}: no known vulnerability"),
+    "logind-mute": Words(
+        SYSTEM, _WARNING, "systemd-logind runs, but is no longer on D-Bus",
+        "D-Bus was restarted on the host, and systemd-logind does not reconnect by itself. Logins on the host, over SSH too, "
+        "may take 25 seconds longer.",
+        ("systemctl restart systemd-logind.service",),
+    ),
     "systemd-escape": Words(
         SYSTEM, _NOTE, "systemd {version} may be vulnerable: CVE-2026-40226",
         "Going by the version number: up to 259.3 (and 258.5, 257.11) a crafted .nspawn file beside an image can "
@@ -564,6 +579,11 @@ WORDS: dict[str, Words] = {
         ROOM, _NOTE, "Time sync (NTP) is on, but has not reached a server yet",
         "{service} keeps trying. Orders wait once the clock is off by a minute.",
         ("systemctl status {service}",),
+    ),
+    "clock-mute": Words(
+        ROOM, _UNKNOWN, "The clock could not be checked: systemd-timedated runs, but is no longer on D-Bus",
+        "D-Bus was restarted on the host. systemd-timedated ends by itself within a minute and is then started when needed.",
+        ("systemctl stop systemd-timedated.service",),
     ),
     "clock-loose": Words(
         ROOM, _WARNING, "Time sync (NTP) is off", "Orders wait once the clock is off by a minute.",

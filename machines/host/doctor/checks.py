@@ -18,6 +18,7 @@ OF_HOST: tuple[Check, ...] = (
     host_checks.forwarding,
     nat_checks.host_masquerade,
     host_checks.systemd,
+    host_checks.logind,
     host_checks.control_groups,
     host_checks.autostarts,
     bind_checks.of_host,

@@ -23,7 +23,8 @@ from machines.host.system import cgroup, guarded, journal
 from machines.host.system.bus import SYSTEMD, SYSTEMD_PATH, BusError
 from machines.host.system.paths import unit_of
 
-NETWORKD = "systemd-networkd.service"
+NETWORKD, NETWORK1 = "systemd-networkd.service", "org.freedesktop.network1"
+STARTS = 1.0  # seconds a service that has just started may take for its name on the bus
 CONTAINERS = {
     "systemd-nspawn",
     "lxc",
@@ -61,6 +62,26 @@ class Facts:
     @property
     def networkd_runs(self) -> bool:
         return self.networkd.get("ActiveState") == "active"
+
+    @cached_property
+    def networkd_answers(self) -> bool:
+        """Whether it can be asked over D-Bus."""
+        return self.networkd_runs and not self.is_off_the_bus(NETWORKD, NETWORK1)
+
+    def is_off_the_bus(self, unit: str, name: str) -> bool:
+        """Whether a service of the host's runs without its name on the bus, for longer than a start takes.
+
+        Facts (252, 257): when the host's D-Bus ends or is restarted, systemd itself comes back to it; machined, and logind
+        of 252 end and are started when asked, and so is timedated, which takes up to half a minute for that by 257. networkd,
+        and logind of 257, run on and never come back. Who asks what runs on waits 25 s, for dbus-daemon wants it started."""
+        until = time.monotonic() + STARTS
+        while self.unit(unit).get("ActiveState") == "active":
+            if self.host.bus.do(self.host.bus.has(name)):
+                return False
+            if time.monotonic() > until:
+                return True
+            time.sleep(0.2)
+        return False
 
     @cached_property
     def is_container(self) -> bool:

@@ -44,6 +44,15 @@ def networkd(observed: Facts) -> None:
     links.sync(observed.host.paths)
 
 
+def networkd_restart(observed: Facts) -> None:
+    """It comes back to the bus. Addresses, leases of machines and rules of NAT stay as they are."""
+    if observed.networkd_answers or not observed.networkd_runs:
+        raise _not_safe("systemd-networkd does not run, or responds.")
+    if not host_checks.may_restart_networkd(observed):
+        raise _not_safe("files in /etc/systemd/network have changed since systemd-networkd started.")
+    observed.task.run(["systemctl", "restart", "--", NETWORKD], timeout=40)
+
+
 def forwarding(observed: Facts) -> None:
     _sysctl(observed, "net.ipv4.ip_forward", "1", FORWARDING_FILE)
 
@@ -127,6 +136,7 @@ def nat(observed: Facts) -> None:
 
 TABLE: Mapping[FixWord, Callable[[Facts], None]] = {
     "networkd": networkd,
+    "networkd-restart": networkd_restart,
     "forwarding": forwarding,
     "autostart": autostart,
     "inotify": inotify,

@@ -27,6 +27,7 @@ NETWORK_FILES = (Path("/etc/systemd/network"), Path("/run/systemd/network"))
 SYSCTL = Path("/proc/sys")
 SYSCTL_FILES = (Path("/etc/sysctl.conf"), Path("/etc/sysctl.d"))
 GIB = 1 << 30
+LOGIND = "systemd-logind.service"
 TIMEDATED = "org.freedesktop.timedate1"
 TIME_SERVICES = (
     "systemd-timesyncd.service", "chrony.service", "chronyd.service", "ntpsec.service", "ntpd.service", "ntp.service",
@@ -52,8 +53,10 @@ def found(code: str, several: Mapping[str, object] | None = None, *, can_fix: bo
 
 def networkd(observed: Facts) -> Iterator[Finding]:
     about = observed.networkd
-    if observed.networkd_runs:
+    if observed.networkd_answers:
         yield found("networkd-runs")
+    elif observed.networkd_runs:
+        yield found("networkd-mute", can_fix=may_restart_networkd(observed))
     elif about.get("LoadState") == "not-found":
         yield found("networkd-missing")
     elif about.get("LoadState") == "masked":
@@ -72,6 +75,13 @@ def may_start_networkd(observed: Facts) -> bool:
     if about.get("LoadState") != "loaded":
         return False
     return about.get("UnitFileState") == "enabled" or (not other_manager(observed) and not _own_network_files())
+
+
+def may_restart_networkd(observed: Facts) -> bool:
+    """No file of its configuration has changed since it started, so the host's own links stay as they are."""
+    started = float(observed.networkd.get("ActiveEnterTimestamp", 0)) / 1e6
+    there = (path for folder in NETWORK_FILES if folder.is_dir() for path in (folder, *folder.rglob("*")))
+    return all(path.lstat().st_ctime <= started for path in there)
 
 
 def other_manager(observed: Facts) -> str:
@@ -210,6 +220,11 @@ def autostarts(observed: Facts) -> Iterator[Finding]:
         yield found("autostart-dead", machines=", ".join(sorted(wanted)), can_fix=True)
 
 
+def logind(observed: Facts) -> Iterator[Finding]:
+    if observed.is_off_the_bus(LOGIND, "org.freedesktop.login1"):
+        yield found("logind-mute")
+
+
 def control_groups(_: Facts) -> Iterator[Finding]:
     kind = host_facts.cgroup_layout()
     if not kind:
@@ -292,6 +307,9 @@ def size(count: int) -> str:
 
 def clock(observed: Facts) -> Iterator[Finding]:
     """timedated says it; the worker itself may not even ask the kernel's clock."""
+    if observed.is_off_the_bus("systemd-timedated.service", TIMEDATED):
+        yield found("clock-mute")
+        return
     said = observed.host.bus.do(observed.host.bus.properties(TIMEDATED, f"/{TIMEDATED.replace('.', '/')}", TIMEDATED))
     service, runs = time_service(observed)
     if said.get("NTPSynchronized"):

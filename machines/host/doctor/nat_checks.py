@@ -65,9 +65,9 @@ def _translated(observed: Facts, cable: Cable, ip: IPv4Address) -> Iterator[Find
     link = cable.server
     if firewall.translates(observed.rules, ip):
         yield found("masquerade-on")
-    elif observed.networkd_runs and asks_masquerade(observed, link):
+    elif observed.networkd_answers and asks_masquerade(observed, link):
         yield found("masquerade-off", link=link.name, can_fix=True)
-    elif observed.networkd_runs:
+    elif observed.networkd_answers:
         yield found("masquerade-unasked", link=link.name)
 
 
@@ -171,7 +171,7 @@ def _own_address(observed: Facts) -> IPv4Address | None:
 
 def host_masquerade(observed: Facts) -> Iterator[Finding]:
     """Links of machines whose network nobody translates though systemd-networkd was told to."""
-    if not observed.networkd_runs or not any(_is_of_machines(link) for link in observed.host_links.values()):
+    if not observed.networkd_answers or not any(_is_of_machines(link) for link in observed.host_links.values()):
         return
     if observed.rules is None:
         yield found("nat-unread", install=tools.manager())
@@ -188,6 +188,9 @@ def _is_of_machines(link: Link) -> bool:
 
 
 def bare_networks(observed: Facts, rules: firewall.Rules) -> list[tuple[Link, IPv4Network]]:
+    """Networks of machines that lack the NAT systemd-networkd was told to do; none while that cannot be asked."""
+    if not observed.networkd_answers:
+        return []
     return [
         (link, network)
         for link in list(observed.host_links.values())[:MOST_MACHINES]

@@ -13,7 +13,7 @@ from typing import Any
 
 from machines.contract.configuration.findings import Finding
 from machines.host.doctor import host_checks, probe
-from machines.host.doctor.facts import Facts
+from machines.host.doctor.facts import NETWORK1, Facts
 from machines.host.doctor.host_checks import found
 from machines.host.doctor.inside_checks import may_ask_inside
 from machines.host.network import listeners, netlink
@@ -21,7 +21,6 @@ from machines.host.network.links import Cable
 from machines.host.network.netlink import Link
 from machines.host.system.bus import BusError, escape
 
-NETWORK1 = "org.freedesktop.network1"
 CABLES = 4  # looked at
 DHCP_SERVER = ("udp", 67)
 
@@ -106,8 +105,9 @@ def _bridge(observed: Facts, cable: Cable) -> Iterator[Finding]:
 
 def dhcp(observed: Facts) -> Iterator[Finding]:
     for each in cables(observed) if observed.networkd_runs else []:
-        if each.is_main and each.host.has_carrier:  # else what hangs on it would only repeat that
-            yield from _served(observed, each)
+        if not (each.is_main and each.host.has_carrier):  # what hangs on it would only repeat that
+            continue
+        yield from _served(observed, each) if observed.networkd_answers else host_checks.networkd(observed)
 
 
 def _served(observed: Facts, cable: Cable) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from machines.host.system.faults import TookTooLong
 
 LOG = logging.getLogger(__name__)
 
+BUS, BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
 SYSTEMD, MACHINED = "org.freedesktop.systemd1", "org.freedesktop.machine1"
 SYSTEMD_PATH, MACHINED_PATH = "/org/freedesktop/systemd1", "/org/freedesktop/machine1"
 IN_FLIGHT = 64
@@ -153,9 +154,13 @@ class Bus:
         """A call of machined's manager. Raises BusError."""
         return await self.call(MACHINED, MACHINED_PATH, f"{MACHINED}.Manager.{member}", signature, body)
 
+    async def has(self, name: str) -> bool:
+        """Whether somebody on the bus has a name now; nobody is started for it."""
+        return bool((await self.call(BUS, BUS_PATH, f"{BUS}.NameHasOwner", "s", [name]))[0])
+
     async def properties(self, destination: str, path: str, interface: str) -> dict[str, Any]:
         """All properties of one interface, out of their Variants."""
-        found = await self.call(destination, path, "org.freedesktop.DBus.Properties.GetAll", "s", [interface])
+        found = await self.call(destination, path, f"{BUS}.Properties.GetAll", "s", [interface])
         return {key: value.value if isinstance(value, Variant) else value for key, value in found[0].items()}
 
     async def unit(self, unit: str, interface: str = "Unit") -> dict[str, Any]:
@@ -214,8 +219,7 @@ class Bus:
     async def _subscribe(self, connection: MessageBus) -> None:
         for rule in SIGNALS:
             await connection.call(Message(
-                destination="org.freedesktop.DBus", path="/org/freedesktop/DBus", interface="org.freedesktop.DBus",
-                member="AddMatch", signature="s", body=[rule],
+                destination=BUS, path=BUS_PATH, interface=BUS, member="AddMatch", signature="s", body=[rule],
             ))  # fmt: skip
         await connection.call(Message(
             destination=SYSTEMD, path=SYSTEMD_PATH, interface=f"{SYSTEMD}.Manager", member="Subscribe",

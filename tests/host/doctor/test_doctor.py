@@ -12,7 +12,9 @@ from machines.contract.configuration import findings
 from machines.contract.configuration.command_line import STOCK_ARGV, parse
 from machines.contract.configuration.findings import WORDS, Finding
 from machines.contract.names import MachineName
-from machines.host.doctor import checks, diagnose, facts, host_checks, limit_checks, nat_checks
+from machines.contract.problems import Problem
+from machines.host.doctor import checks, diagnose, facts, fixes, host_checks, limit_checks, nat_checks
+from machines.host.doctor.facts import Facts
 from machines.host.doctor.guest import Guest, parse_servers
 from machines.host.network import firewall, links
 from machines.host.network.netlink import Link
@@ -417,8 +419,11 @@ def test_bytes_and_inodes_are_judged(space, is_pool, codes):
 class Clock:
     """A host as timedated and its units say; `services` are loaded ones, with their state."""
 
-    def __init__(self, said: dict, services: dict[str, str], *, is_container: bool = False) -> None:
+    def __init__(
+        self, said: dict, services: dict[str, str], *, is_container: bool = False, off_the_bus: str = ""
+    ) -> None:
         self.is_container = is_container
+        self.is_off_the_bus = lambda unit, _name: unit == off_the_bus
         self.host = SimpleNamespace(bus=SimpleNamespace(do=lambda work: said, properties=lambda *_: None))
         self.services = services
 
@@ -436,6 +441,7 @@ class Clock:
         (Clock({"CanNTP": False}, {"ntpsec.service": "active"}), "clock-unsynced", "systemctl status ntpsec.service"),
         (Clock({"CanNTP": False}, {}), "clock-missing", "apt-get install systemd-timesyncd"),
         (Clock({"CanNTP": False}, {}, is_container=True), "clock-outer", None),
+        (Clock({}, {}, off_the_bus="systemd-timedated.service"), "clock-mute", "systemctl stop systemd-timedated.service"),
     ],
 )  # fmt: skip
 def test_the_fix_for_a_clock_is_one_this_host_can_carry_out(monkeypatch, observed, code, command):
@@ -443,6 +449,54 @@ def test_the_fix_for_a_clock_is_one_this_host_can_carry_out(monkeypatch, observe
     [found] = host_checks.clock(observed)
     assert found.code == code
     assert (findings.commands(found) or [None])[0] == command
+
+
+# --- services that lost the bus
+
+
+class Service(Facts):
+    """A host whose services are all in one state, and have their names on the bus or not."""
+
+    def __init__(self, state: str, *, has_name: bool) -> None:
+        super().__init__(SimpleNamespace(bus=SimpleNamespace(do=lambda _: has_name, has=lambda _: None)), None)
+        self.state_of_all = state
+
+    def unit(self, _: str) -> dict:
+        return {"LoadState": "loaded", "ActiveState": self.state_of_all, "ActiveEnterTimestamp": 1_000_000_000_000_000}
+
+
+@pytest.mark.parametrize(
+    ("state", "has_name", "code", "others"),
+    [
+        ("active", True, "networkd-runs", []),
+        ("active", False, "networkd-mute", ["logind-mute"]),
+        ("inactive", False, "networkd-stopped", []),
+    ],
+)
+def test_who_runs_without_a_name_on_the_bus_is_said_to_have_lost_it(monkeypatch, state, has_name, code, others):
+    monkeypatch.setattr(facts, "STARTS", 0)
+    monkeypatch.setattr(host_checks, "other_manager", lambda _: "")
+    monkeypatch.setattr(host_checks, "NETWORK_FILES", ())
+    host = Service(state, has_name=has_name)
+    assert [each.code for each in host_checks.networkd(host)] == [code]
+    assert [each.code for each in host_checks.logind(host)] == others
+
+
+def test_networkd_is_not_restarted_from_afar_where_its_files_have_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(facts, "STARTS", 0)
+    monkeypatch.setattr(host_checks, "NETWORK_FILES", (tmp_path / "none", tmp_path))
+    host = Service("active", has_name=False)
+    [found] = host_checks.networkd(host)
+    assert not found.can_fix  # the folder is younger than what runs
+    with pytest.raises(Problem, match="have changed"):
+        fixes.networkd_restart(host)
+    monkeypatch.setattr(host_checks, "NETWORK_FILES", (tmp_path / "none",))
+    assert host_checks.may_restart_networkd(host)
+
+
+def test_ports_are_restored_though_networkd_cannot_be_asked_for_networks(monkeypatch):
+    monkeypatch.setattr(facts, "STARTS", 0)
+    assert nat_checks.bare_networks(Service("active", has_name=False), None) == []
 
 
 # --- the whole
