@@ -66,6 +66,8 @@ INSTALLED_APPS = [
     "django_htmx",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
     "machines",
 ]
 
@@ -82,6 +84,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "machines.panel.web.devices.RememberDevice",
+    "machines.panel.people.sessions.NoteLastSeen",
     "machines.panel.web.access.RequireDeclaredPermission",
 ]
 
@@ -131,12 +134,29 @@ ACCOUNT_ADAPTER = "machines.panel.web.accounts.InvitedOnly"
 ACCOUNT_FORMS = {
     "login": "machines.panel.web.accounts.SignInForm",
     "change_password": "machines.panel.web.accounts.NewPasswordForm",
+    "reauthenticate": "machines.panel.web.accounts.ConfirmPasswordForm",
 }
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = False
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60  # seconds a sign-in counts as recent (machines/panel/web/access.py)
+MFA_ADAPTER = "machines.panel.people.second_factor.SecondFactor"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # nobody makes an account with somebody else's mail address: nobody signs up here
+MFA_TOTP_TOLERANCE = 1  # steps of 30 s that a phone's clock may be off
+MFA_FORMS = {
+    "authenticate": "machines.panel.people.second_factor.CodeForm",
+    "reauthenticate": "machines.panel.people.second_factor.ConfirmCodeForm",
+    "activate_totp": "machines.panel.people.second_factor.ActivateForm",
+    "add_webauthn": "machines.panel.people.second_factor.NewPasskeyForm",
+    "edit_webauthn": "machines.panel.people.second_factor.PasskeyNameForm",
+    "authenticate_webauthn": "machines.panel.people.second_factor.PasskeyForm",
+    "reauthenticate_webauthn": "machines.panel.people.second_factor.ConfirmPasskeyForm",
+    "login_webauthn": "machines.panel.people.second_factor.SignInPasskeyForm",
+}
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "machine-index"
 LOGOUT_REDIRECT_URL = "account_login"
@@ -148,6 +168,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # Passwords are counted in the database (machines/panel/web/attempts.py): allauth's own counts lock a known name for everybody.
 ACCOUNT_RATE_LIMITS = False
+MFA_RATE_LIMITS = False
 # Nothing of ours is kept in a cache; a process's own is for what libraries may want
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 1000}}}
 

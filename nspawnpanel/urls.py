@@ -1,29 +1,70 @@
 """Sign-in by allauth, and the panel."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from allauth.account import urls as account
+from allauth.mfa import urls as mfa
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
 
 from machines.panel import urls as panel
+from machines.panel.people import second_factor
 from machines.panel.web import server_errors
-from machines.panel.web.access import PUBLIC, needs
+from machines.panel.web.access import PUBLIC, SIGNED_IN, needs
 
-OPEN = {"account_login", "account_logout", "account_change_password", "account_reauthenticate", "account_inactive"}
+# Of allauth's pages those that are there, and who may open them; the others would send mail or make accounts.
+OPEN = {
+    "account_login": PUBLIC,
+    "account_logout": PUBLIC,
+    "account_inactive": PUBLIC,
+    "account_change_password": SIGNED_IN,
+    "account_reauthenticate": SIGNED_IN,
+    "mfa_authenticate": PUBLIC,  # the second step of a sign-in
+    "mfa_login_webauthn": PUBLIC,
+    "mfa_index": SIGNED_IN,
+    "mfa_reauthenticate": SIGNED_IN,
+    "mfa_reauthenticate_webauthn": SIGNED_IN,
+    "mfa_activate_totp": SIGNED_IN,
+    "mfa_deactivate_totp": SIGNED_IN,
+    "mfa_list_webauthn": SIGNED_IN,
+    "mfa_add_webauthn": SIGNED_IN,
+    "mfa_edit_webauthn": SIGNED_IN,
+    "mfa_remove_webauthn": SIGNED_IN,
+    "mfa_view_recovery_codes": SIGNED_IN,
+    "mfa_generate_recovery_codes": SIGNED_IN,
+    "mfa_download_recovery_codes": SIGNED_IN,
+}
+# What is shown elsewhere, or needs a word of ours around it.
+INSTEAD = {
+    "mfa_list_webauthn": RedirectView.as_view(pattern_name="mfa_index"),
+    "mfa_login_webauthn": second_factor.login_by_passkey,
+}
 
 
 @needs(PUBLIC)
 def closed(request: HttpRequest, **_: str) -> HttpResponse:
-    """Of allauth's pages those that would send mail or make accounts."""
     raise Http404(request.path)
 
 
-# allauth asks for the sign-in itself where a page needs one; names of closed pages stay, for it resolves them
-for pattern in account.urlpatterns:
-    pattern.callback = needs(PUBLIC)(pattern.callback) if pattern.name in OPEN else closed
+def patterns(entries: list[Any]) -> Iterator[URLPattern]:
+    for each in entries:
+        if isinstance(each, URLResolver):
+            yield from patterns(each.url_patterns)
+        else:
+            yield each
+
+
+# Names of closed pages stay, for allauth resolves them.
+for pattern in patterns([*account.urlpatterns, *mfa.urlpatterns]):
+    name = pattern.name or ""
+    pattern.callback = needs(OPEN[name])(INSTEAD.get(name, pattern.callback)) if name in OPEN else closed
 
 handler500 = server_errors.answer
 
 urlpatterns = [
     path("accounts/", include(account)),
+    path("settings/security/", include(mfa)),
     path("", include(panel)),
 ]

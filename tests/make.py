@@ -1,5 +1,6 @@
 """Short makers of records. Keywords, no library."""
 
+import time
 from base64 import b64encode
 from typing import Any
 
@@ -22,7 +23,7 @@ def team(slug: str = TEAM) -> Team:
 
 def user(name: str, role: str = Role.VIEWER, password: str = "", *, team: str = TEAM) -> User:
     """A person with this role in this team, "" for none; an administrator is one of the installation."""
-    someone = User(username=name, is_administrator=role == Role.ADMINISTRATOR)
+    someone = User(username=name, is_administrator=role == Role.ADMINISTRATOR, last_seen=timezone.now())
     someone.set_password(password) if password else someone.set_unusable_password()
     someone.save()
     if role and not someone.is_administrator:
@@ -37,9 +38,14 @@ def member(someone: User, role: str, *, team: str = TEAM, **carries: bool) -> Me
 _team = team
 
 
-def client(someone: User) -> Client:
+def client(someone: User, *, minutes_ago: int = 0) -> Client:
+    """Signed in with a password, as long ago as that."""
     signed_in = Client()
     signed_in.force_login(someone)
+    session = signed_in.session
+    session["account_authentication_methods"] = [{"method": "password", "at": time.time() - 60 * minutes_ago}]
+    session["account_authentication_methods_user"] = str(someone.pk)
+    session.save()
     return signed_in
 
 

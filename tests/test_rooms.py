@@ -37,7 +37,7 @@ FLOORS = {
         "rootfs/steps", "rootfs/systems", "rootfs", "agent", ".",
     ),
     "machines/panel": (
-        "teams", "audit", "hosts", "orders", "configs", "images", "courier", "web", "logs", "forms", "pages", "views", ".",
+        "teams", "audit", "hosts", "orders", "configs", "images", "courier", "web", "people", "logs", "forms", "pages", "views", ".",
     ),
 }  # fmt: skip
 MOST_MODULES = 20  # of one folder, beside its subfolders

@@ -16,6 +16,7 @@ class User(AbstractUser):
         DARK = "dark"
 
     is_administrator = models.BooleanField(default=False)  # of the installation: sees and does everything
+    last_seen = models.DateTimeField(null=True)  # to a few minutes (machines/panel/people/sessions.py)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
 
     @property

@@ -136,6 +136,10 @@ preset_urls: list[URLPattern] = [  # /presets/…
 ]
 account_urls: list[URLPattern] = [  # /settings/…
     path("theme/", accounts.theme, name="theme"),
+    path("profile/", accounts.profile, name="profile"),
+    path("sessions/", accounts.session_index, name="session-index"),
+    path("sessions/end-others/", accounts.end_other_sessions, name="session-end-others"),
+    path("sessions/<int:pk>/end/", accounts.end_session, name="session-end"),
 ]
 
 urlpatterns = [

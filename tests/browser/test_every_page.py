@@ -34,6 +34,12 @@ PAGES = {
     "new preset": "/presets/new/",
     "not found": "/hosts/nowhere/",
     "change password": "/accounts/password/change/",
+    "profile": "/settings/profile/",
+    "security": "/settings/security/",
+    "authenticator app": "/settings/security/totp/activate/",
+    "new passkey": "/settings/security/webauthn/add/",
+    "sessions": "/settings/sessions/",
+    "confirm it is you": "/accounts/reauthenticate/",
 }
 
 

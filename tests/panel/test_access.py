@@ -12,8 +12,9 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from machines.contract import orders
 from machines.contract.permissions import PERMISSIONS, Permission, Role
 from machines.contract.recipes import DebianRecipe
-from machines.models import Archive, Host, JobGroup, Preset, Recipe, RecipeVersion, Revision
-from machines.panel.web.access import PUBLIC, RequireDeclaredPermission
+from machines.models import Archive, Host, JobGroup, Preset, Recipe, RecipeVersion, Revision, User
+from machines.panel.web.access import PUBLIC, SIGNED_IN, RequireDeclaredPermission
+from nspawnpanel import urls
 from tests import make
 
 VIEW, OPERATE, CONFIGURE, BUILD, REMOVE = (
@@ -124,7 +125,27 @@ TABLE = {
     "archive-content": Line(BUILD, GET),
     "archive-remove": Line(BUILD, BOTH),
     "machine-export": Line(BUILD, BOTH),
+    "profile": Line(SIGNED_IN, BOTH),
+    "session-index": Line(SIGNED_IN, GET),
+    "session-end": Line(SIGNED_IN, POST),
+    "session-end-others": Line(SIGNED_IN, POST),
+    "account_change_password": Line(SIGNED_IN, BOTH),
+    "account_reauthenticate": Line(SIGNED_IN, BOTH),
+    "mfa_index": Line(SIGNED_IN, GET),
+    "mfa_reauthenticate": Line(SIGNED_IN, BOTH),
+    "mfa_reauthenticate_webauthn": Line(SIGNED_IN, BOTH),
+    "mfa_activate_totp": Line(SIGNED_IN, BOTH),
+    "mfa_deactivate_totp": Line(SIGNED_IN, BOTH),
+    "mfa_list_webauthn": Line(SIGNED_IN, BOTH),
+    "mfa_add_webauthn": Line(SIGNED_IN, BOTH),
+    "mfa_edit_webauthn": Line(SIGNED_IN, BOTH),
+    "mfa_remove_webauthn": Line(SIGNED_IN, BOTH),
+    "mfa_view_recovery_codes": Line(SIGNED_IN, GET),
+    "mfa_generate_recovery_codes": Line(SIGNED_IN, BOTH),
+    "mfa_download_recovery_codes": Line(SIGNED_IN, BOTH),  # a 404 to both, while there are none
 }
+# What anybody may open: the way in and out, and the second step of it. Of allauth's pages all others are closed: 404.
+OPEN_TO_ALL = {"account_login", "account_logout", "account_inactive", "mfa_authenticate", "mfa_login_webauthn"}
 # Doors for hosts, which nobody enters without the token of an order (panel/archives/test_transfer.py).
 BY_TOKEN = {"archive-transfer"}
 # Views that look at the right themselves once more, because one address needs two: (name, method) → the right.
@@ -141,9 +162,12 @@ def patterns(resolver: URLResolver) -> Iterator[URLPattern]:
 
 
 def of_the_panel() -> list[URLPattern]:
-    """All but allauth's own, which are public or ask for the sign-in themselves, and the doors for hosts."""
-    ours = [each for each in patterns(get_resolver()) if not (each.name or "").startswith("account_")]
-    return [each for each in ours if each.name not in BY_TOKEN]
+    """All but the way in, allauth's closed pages, and the doors for hosts."""
+    return [each for each in patterns(get_resolver()) if each.name in TABLE or not is_public(each)]
+
+
+def is_public(pattern: URLPattern) -> bool:
+    return getattr(pattern.callback, "permission", None) == PUBLIC
 
 
 @pytest.fixture
@@ -170,6 +194,14 @@ def address(web, admin) -> Callable[[str], str]:
     return lambda name: reverse(name, kwargs={part: given[part] for part in parts_of(name)})
 
 
+def with_password(name: str, role: str) -> User:
+    """Somebody who has one, be it unknown: there is something to confirm by."""
+    someone = make.user(name, role=role)
+    someone.password = "unknown"
+    someone.save()
+    return someone
+
+
 def parts_of(name: str) -> list[str]:
     """The variable parts of an address, those of its prefixes included."""
     possibilities, *_ = get_resolver().reverse_dict.getlist(name)[0]
@@ -181,8 +213,8 @@ def test_every_view_has_a_line_and_every_line_a_view():
 
 
 def test_doors_for_hosts_are_closed_to_people(admin, address):
-    doors = {each.name for each in patterns(get_resolver()) if each.callback.permission == PUBLIC}
-    assert {name for name in doors if not name.startswith("account_")} == BY_TOKEN
+    doors = {each.name for each in patterns(get_resolver()) if is_public(each) and each.callback is not urls.closed}
+    assert doors == BY_TOKEN | OPEN_TO_ALL
     for name in BY_TOKEN:
         for client in (Client(), make.client(admin)):
             assert client.get(address(name)).status_code == client.post(address(name)).status_code == 403
@@ -193,10 +225,25 @@ def test_a_view_declares_the_right_of_its_line(pattern):
     assert getattr(pattern.callback, "permission", None) == TABLE[pattern.name].permission
 
 
-def test_sign_in_pages_declare_that_they_are_public():
-    public = [each for each in patterns(get_resolver()) if (each.name or "").startswith("account_")]
-    assert public
-    assert all(each.callback.permission == PUBLIC for each in public)
+def test_nobody_comes_into_pages_that_would_send_mail_or_make_accounts(as_admin):
+    shut = [each for each in patterns(get_resolver()) if each.callback is urls.closed]
+    assert {"account_signup", "account_email", "account_reset_password"} <= {each.name for each in shut}
+    given = {"key": "x", "uidb36": "1"}
+    for each in shut:
+        path = reverse(each.name, kwargs={part: given[part] for part in parts_of(each.name)})
+        for client in (Client(), as_admin):
+            assert client.get(path).status_code == client.post(path).status_code == 404
+
+
+@pytest.mark.parametrize("name", [name for name, line in TABLE.items() if line.permission == SIGNED_IN])
+def test_a_disabled_person_has_nothing_left_to_set(name, address):
+    someone = make.user("someone")
+    client = make.client(someone)
+    User.objects.update(is_active=False)
+    for method in ("GET", "POST"):
+        answer = client.generic(method, address(name))
+        assert answer.status_code == 302
+        assert answer.url.startswith(reverse("account_login"))
 
 
 def test_a_view_that_declares_no_right_is_refused(admin):
@@ -212,18 +259,18 @@ def test_a_view_that_declares_no_right_is_refused(admin):
 @pytest.mark.parametrize("name", TABLE)
 def test_it_lets_in_whom_the_table_says(name, who, method, address):
     role = CAST[who]
-    client = Client(raise_request_exception=False) if role is None else make.client(make.user("someone", role=role))
+    client = Client(raise_request_exception=False) if role is None else make.client(with_password("someone", role))
     answer = client.generic(method, address(name))
     line = TABLE[name]
     permission = STRICTER.get((name, method), line.permission)
     if role is None:
         assert answer.status_code == 302
         assert answer.url.startswith(reverse("account_login"))
-    elif line.permission not in PERMISSIONS.get(role, ()):
+    elif line.permission not in {SIGNED_IN, *PERMISSIONS.get(role, ())}:
         assert answer.status_code == 403
     elif method not in line.methods:
         assert answer.status_code == 405
-    elif permission not in PERMISSIONS[role]:
+    elif permission not in {SIGNED_IN, *PERMISSIONS.get(role, ())}:
         assert answer.status_code == 403
     else:
         assert answer.status_code not in {401, 403, 405, 500}
@@ -239,8 +286,15 @@ def test_it_needs_the_csrf_token(name, admin, address):
     assert b"permission to" not in answer.content
 
 
-# Forms that offer what there is, and pages of one revision beside another. However many rows, these do not grow.
-MORE_QUERIES = {"machine-new": 8, "revision-index": 6, "revision-detail": 8, "preset-roll-out": 6}
+# Forms that offer what there is, forms that keep a question in the session, and pages of one revision beside another. However many rows, these do not grow.
+MORE_QUERIES = {
+    "mfa_activate_totp": 7,
+    "mfa_add_webauthn": 7,
+    "machine-new": 8,
+    "revision-index": 6,
+    "revision-detail": 8,
+    "preset-roll-out": 6,
+}
 
 
 @pytest.mark.parametrize("name", [name for name, line in TABLE.items() if "GET" in line.methods])

@@ -4,10 +4,14 @@ What a person may not see is a 404, what they may not do is a 403 that names the
 """
 
 import logging
+import time
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+from allauth.account.internal.flows.login import get_authentication_records
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
@@ -26,7 +30,8 @@ from machines.panel.teams.authorize import authorize, who_can, why_not
 log = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
 M = TypeVar("M", bound=Model)
-PUBLIC = "public"  # no sign-in needed, or (allauth's own pages) the page asks for it itself
+PUBLIC = "public"  # no sign-in needed
+SIGNED_IN = "signed in"  # what people have of themselves: no permission needed but to be somebody
 
 
 class PanelRequest(HttpRequest):
@@ -38,13 +43,38 @@ class PanelRequest(HttpRequest):
 
 
 def needs(permission: Permission | str) -> Callable[[View], View]:
-    """Declare the permission a view needs. It is checked by RequireDeclaredPermission, before the view runs."""
+    """Declare the permission a view needs, or PUBLIC or SIGNED_IN. It is checked by RequireDeclaredPermission, before
+    the view runs."""
 
     def declare(view: View) -> View:
         view.permission = permission  # type: ignore[attr-defined]  # functions carry attributes
         return view
 
     return declare
+
+
+def recently_signed_in(view: View) -> View:
+    """Let in who signed in, or confirmed to be it, within the last 15 minutes; others confirm, and are back then.
+
+    Stands below `needs`: nobody is asked for a password to do what they may not do. What was sent is not kept meanwhile
+    (there may be passwords in it): the form is sent again.
+    """
+
+    @wraps(view)
+    def only_recently(request: PanelRequest, *args: Any, **kwargs: Any) -> Any:
+        return view(request, *args, **kwargs) if is_recent(request) else to_confirm(request)
+
+    only_recently.asks_again = True  # type: ignore[attr-defined]  # as above
+    return only_recently  # type: ignore[return-value]  # the same arguments
+
+
+def is_recent(request: HttpRequest) -> bool:
+    """Whether this session's person signed in or confirmed within ACCOUNT_REAUTHENTICATION_TIMEOUT seconds."""
+    if not signed_in(request):
+        return False
+    moments = [each["at"] for each in get_authentication_records(request, request.user)]
+    age = time.time() - max(moments, default=0.0)
+    return 0 <= age < settings.ACCOUNT_REAUTHENTICATION_TIMEOUT
 
 
 class RequireDeclaredPermission:
@@ -72,6 +102,8 @@ class RequireDeclaredPermission:
             return None
         if not signed_in(request):
             return to_login(request)
+        if permission == SIGNED_IN:
+            return None
         if not request.user.may(Permission(permission)):
             raise PermissionDenied(_lacks(request.user, Permission(permission)))
         request.permission = Permission(permission)
@@ -85,11 +117,20 @@ def signed_in(request: HttpRequest) -> bool:
 
 def to_login(request: PanelRequest) -> HttpResponse:
     """To sign in, and then back to the page that was open: neither a fragment nor what takes only a POST."""
+    return _by_way_of(request, reverse("account_login"))
+
+
+def to_confirm(request: PanelRequest) -> HttpResponse:
+    """To say once more who one is (allauth leads on from there to what this person has), and then back likewise."""
+    return _by_way_of(request, reverse("account_reauthenticate"))
+
+
+def _by_way_of(request: PanelRequest, address: str) -> HttpResponse:
     if request.htmx:
         back = request.htmx.current_url_abs_path or "/"
-        return HttpResponseClientRedirect(f"{reverse('account_login')}?next={quote(back)}")
+        return HttpResponseClientRedirect(f"{address}?next={quote(back)}")
     back = request.get_full_path() if request.method == "GET" else page_of(request)
-    return redirect(f"{reverse('account_login')}?next={quote(back)}")
+    return redirect(f"{address}?next={quote(back)}")
 
 
 def is_page(address: str) -> bool:

@@ -1,17 +1,18 @@
 """Sign-in is allauth's; here is what the panel makes of it: nobody signs up uninvited, nothing is sent by mail."""
 
+from collections.abc import Callable
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.auth_backends import AuthenticationBackend
-from allauth.account.forms import ChangePasswordForm, LoginForm
+from allauth.account.forms import ChangePasswordForm, LoginForm, ReauthenticateForm
 from allauth.core import context
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 
 from machines.models import User
 from machines.models.team import grants_of, memberships_of_outer
-from machines.panel.web import attempts, layout
+from machines.panel.web import access, attempts, layout
 
 
 class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyped
@@ -38,11 +39,16 @@ class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is un
 
     def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
         """Both the sign-in and the page that asks for the password again come here."""
-        booked = _book(request, credentials.get("username") or credentials.get("email") or "")
+        name = credentials.get("username") or credentials.get("email") or ""
+        booked = booked_or_wait(request, lambda: attempts.book(request, name))
         user: User | None = super().authenticate(request, **credentials)
         if user:
             booked.take_back()
         return user
+
+    def is_reauthentication_required(self, *, app: str) -> bool:  # noqa: ARG002  # allauth's signature
+        """allauth counts only who confirmed; whoever signed in a minute ago has just done so."""
+        return not access.is_recent(context.request)
 
     def post_login(self, request: HttpRequest, user: User, **known: Any) -> HttpResponse:
         request.remember = user  # type: ignore[attr-defined]  # devices.RememberDevice
@@ -53,9 +59,16 @@ class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is un
 class SignInForm(LoginForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["login"].label = "Username"
+        self.fields["login"].label = "Username or email address"
         self.fields["login"].widget.attrs = {"autocomplete": "username", "autocapitalize": "off", "autofocus": True}
         _plain(self.fields["password"], "Password")
+
+
+class ConfirmPasswordForm(ReauthenticateForm):  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _plain(self.fields["password"], "Password")
+        self.fields["password"].widget.attrs |= {"autocomplete": "current-password", "autofocus": True}
 
 
 class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
@@ -72,7 +85,7 @@ class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
         ].help_text = "At least 10 characters; not a common password and not similar to your username."
 
     def clean_oldpassword(self) -> str:
-        booked = _book(context.request, self.user.username)
+        booked = booked_or_wait(context.request, lambda: attempts.book(context.request, self.user.username))
         said: str = super().clean_oldpassword()
         booked.take_back()
         return said
@@ -82,10 +95,10 @@ class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
         context.request.remember = self.user  # the old password's devices are strangers now; this one is not
 
 
-def _book(request: HttpRequest, name: str) -> attempts.Booked:
+def booked_or_wait(request: HttpRequest, book: Callable[[], attempts.Booked]) -> attempts.Booked:
     """Raises ValidationError with the seconds to wait."""
     try:
-        return attempts.book(request, name)
+        return book()
     except attempts.TooSoon as early:
         request.wait = early.seconds  # type: ignore[attr-defined]  # devices.RememberDevice
         raise ValidationError(str(early), code="too_soon") from early

@@ -1,8 +1,9 @@
-"""How often a password may be tried: a wait that grows, per address and per pair of name and address.
+"""How often a password or the code of a second factor may be tried: a wait that grows, per address and per pair of name and address.
 
 Nothing counts against a name alone, so no stranger can lock one. A device that signed in before (devices.py) is counted by
 itself, so what strangers do from the same address does not keep it out. Each attempt is booked as a failure before
 the password is looked at and taken back when it was right: of any number at once no more get through than are free.
+Codes are only asked of whoever knows the password: they count against the person, from wherever they come.
 The counts are rows, shared by all web processes, and there are at most MOST of them.
 """
 
@@ -19,23 +20,24 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from machines.models import Attempts
+from machines.models import Attempts, User
 from machines.panel.web import devices
 
 FIRST = 5  # seconds, after the last free failure; then twice as long each time
 LONGEST = 300  # seconds
 FORGET = timedelta(hours=1)  # after the last attempt
 MOST = 50_000  # rows
-PAIR, DEVICE, SESSION = 5, 5, 5  # failures that cost no wait
+PAIR, DEVICE, SESSION, CODE = 5, 5, 5, 5  # failures that cost no wait
+PASSKEYS = 30  # questions for a passkey from one address: each is a row of the sessions until it ends
 ADDRESS, NETWORK = 30, 100  # an IPv4 address or IPv6 /64; the IPv6 /48 around it
 
 
 class TooSoon(Exception):
     """`seconds` to wait, at least 1."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, what: str) -> None:
         self.seconds = max(1, math.ceil(seconds))
-        super().__init__(f"Too many wrong passwords. Try again in {in_words(self.seconds)}.")
+        super().__init__(f"Too many {what}. Try again in {in_words(self.seconds)}.")
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,41 @@ class Booked:
 
 def book(request: HttpRequest, name: str) -> Booked:
     """An attempt at the password of `name`. Raises TooSoon; then the password must not be looked at."""
-    free = _counted(request, name)
+    return _book(_counted(request, name), "wrong passwords")
+
+
+def book_code(request: HttpRequest, user: User) -> Booked:
+    """An attempt at a code of this person's second factor. Raises TooSoon; then the code must not be looked at."""
+    device = devices.known(request, user.username.casefold())
+    free = {_key("device code", device): CODE} if device else {_key("code", str(user.pk)): CODE}
+    return _book(free, "wrong codes")
+
+
+def book_passkey(request: HttpRequest) -> Booked:
+    """A question for a passkey by somebody who may be anybody. Raises TooSoon; then nothing must be kept of it."""
+    narrow, *_ = network(request.META.get("REMOTE_ADDR", ""))
+    return _book({_key("passkey", narrow): PASSKEYS}, "attempts from your address")
+
+
+def is_first_use(user: User, code: str) -> bool:
+    """Whether this code of an authenticator app was not used before, by the count of all web processes."""
+    now = timezone.now()
+    _, is_new = Attempts.objects.get_or_create(
+        key=_key("used", str(user.pk), code), defaults={"until": now, "last": now}
+    )
+    return is_new
+
+
+def _book(free: Mapping[str, int], what: str) -> Booked:
     if waiting := _longest_wait(Attempts.objects.filter(key__in=free).values_list("until", flat=True)):
-        raise TooSoon(waiting)  # asked first without a lock: what is refused costs others nothing
+        raise TooSoon(waiting, what)  # asked first without a lock: what is refused costs others nothing
     _make_rows(list(free))
     with transaction.atomic():
         rows = list(Attempts.objects.select_for_update().filter(key__in=free).order_by("key"))
         if len(rows) < len(free):
-            raise TooSoon(1)  # tidied away this moment
+            raise TooSoon(1, what)  # tidied away this moment
         if waiting := _longest_wait(row.until for row in rows):
-            raise TooSoon(waiting)
+            raise TooSoon(waiting, what)
         return Booked({row.key: _count(row, free[row.key]) for row in rows})
 
 
