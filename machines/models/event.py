@@ -21,6 +21,10 @@ PLAIN = frozenset({
     "archive-downloaded", "archive-removed", "host-released",
 })  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})
+WARNING = frozenset({
+    "epoch-unknown", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",
+})  # fmt: skip
+KINDS = sorted(PLAIN | WARNING | GRAVE)
 TEXT_LIMIT = 4000  # characters
 
 

@@ -134,6 +134,12 @@ preset_urls: list[URLPattern] = [  # /presets/…
     path("<int:pk>/remove/", presets.remove, name="preset-remove"),
     path("<int:pk>/roll-out/", presets.roll_out, name="preset-roll-out"),
 ]
+event_urls: list[URLPattern] = [  # /events/…
+    path("", events.index, name="event-index"),
+    path("export.csv", events.export, {"kind": "csv"}, name="event-export-csv"),
+    path("export.jsonl", events.export, {"kind": "jsonl"}, name="event-export-jsonl"),
+    path("verify/", events.verify, name="event-verify"),
+]
 account_urls: list[URLPattern] = [  # /settings/…
     path("theme/", accounts.theme, name="theme"),
     path("profile/", accounts.profile, name="profile"),
@@ -154,7 +160,7 @@ urlpatterns = [
     path("archives/", include(archive_urls)),
     path("restored/", restored.index, name="restored"),
     path("restored/confirm/", restored.confirm, name="restore-confirm"),
-    path("events/", events.index, name="event-index"),
+    path("events/", include(event_urls)),
     path("transfer/<uuid:archive>/", archives.transfer, name="archive-transfer"),
     path("settings/", include(account_urls)),
 ]

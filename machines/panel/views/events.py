@@ -1,15 +1,54 @@
-"""Events: who brought, took and removed archives, what hosts joined, which messages were refused."""
+"""The audit log: every act, sign-in and refusal; as a page, as files, and whether it is as it was written."""
 
-from django.http import HttpResponse
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.utils.http import content_disposition_header
+from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract.permissions import Permission
+from machines.panel.audit import verify as chain
 from machines.panel.pages import event_list
 from machines.panel.web.access import PanelRequest, needs
+
+VERIFIED = 200_000  # of the newest entries: some seconds; `manage.py verify_audit` reads all
 
 
 @require_GET
 @needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
-    return render(request, "events/index.html", {"page": event_list.page(request.GET)})
+    return render(request, "events/index.html", _context(request))
+
+
+def _context(request: PanelRequest) -> dict[str, Any]:
+    return {
+        "page": event_list.page(request.GET),
+        "standing": event_list.standing(),
+        "may_verify": request.user.may(Permission.ADMINISTER),
+    }
+
+
+@require_GET
+@needs(Permission.VIEW)
+def export(request: PanelRequest, kind: str) -> StreamingHttpResponse:
+    """What the filter finds, as a download."""
+    _, content_type, _ = event_list.FILES[kind]
+    name = content_disposition_header(True, event_list.file_name(kind)) or ""
+    pieces = _pieces(event_list.export(event_list.parse_query(request.GET), kind))
+    return StreamingHttpResponse(pieces, content_type=content_type, headers={"Content-Disposition": name})
+
+
+async def _pieces(pieces: Iterator[str]) -> AsyncIterator[str]:
+    while piece := await sync_to_async(lambda: next(pieces, ""))():
+        yield piece
+
+
+@require_POST
+@needs(Permission.ADMINISTER)
+def verify(request: PanelRequest) -> HttpResponse:
+    """Read the chain through, and show what was found."""
+    verdict = chain.verify(newest=VERIFIED)
+    return render(request, "events/index.html", _context(request) | {"verdict": verdict})

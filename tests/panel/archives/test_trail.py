@@ -108,7 +108,7 @@ def test_pages_of_events_join_without_a_gap(as_viewer, django_assert_max_num_que
         Event.objects.create(kind="host-enrolled", text=f"number {number} ends", team=make.team())
     url, seen = "/events/", []
     while url:
-        with django_assert_max_num_queries(3):
+        with django_assert_max_num_queries(5):
             page = as_viewer.get(url).context["page"]
         seen += [event.text for event in page.events]
         url = f"/events/{page.older}" if page.older else ""
