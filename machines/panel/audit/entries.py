@@ -2,31 +2,42 @@
 
 from typing import Any
 
-from machines.models import Event, Host, Job, User
+from machines.models import Archive, Event, Host, Job, Machine, Preset, Recipe, Team, User
 from machines.panel.audit import origin
+
+Target = Machine | Host | Job | Archive | Recipe | Preset | Team | User
 
 
 def record(
-    kind: str,
-    text: str,
-    *,
-    by: User | str = "",
-    host: Host | None = None,
-    about: tuple[str, str] = ("", ""),
-    job: Job | None = None,
-    team_id: int | None = None,
-    result: str = Event.Result.DONE,
-    **more: Any,
+    kind: str, text: str, *, by: User | str = "", on: Target | None = None, result: str = Event.Result.DONE, **more: Any
 ) -> Event:
-    """`text` is a sentence that says who did what. `about` is what it was done to, (kind, name): ("machine", "web"). Whose
-    that is, a job tells by itself; what is nobody's only administrators read.
+    """`text` is a sentence that says who did what, `on` what it was done to, and by that whose it is: what is nobody's only
+    administrators read. `more` are columns of Event that `on` does not tell.
     Address and token are those of the request at hand. No secret belongs in any of it."""
     here = origin.present()
-    return Event.objects.create(
-        kind=kind, text=text, actor_name=by if isinstance(by, str) else by.username, host=host, job=job, result=result,
-        team_id=job.team_id if job else team_id, object_kind=about[0], object_name=about[1], address=here.address, token=here.token, **more,
-    )  # fmt: skip
+    told = {"address": here.address, "token": here.token, **(_target(on) if on else {}), **more}
+    name = by if isinstance(by, str) else by.username
+    return Event.objects.create(kind=kind, text=text, actor_name=name, result=result, **told)
 
 
-def machine(name: str) -> tuple[str, str]:
-    return ("machine", name) if name else ("", "")
+def _target(on: Target) -> dict[str, Any]:
+    """The columns that say what it was done to."""
+    if isinstance(on, Job):
+        return {"job": on, "host": on.host, "team_id": on.team_id} | _named("machine", on.machine_name, on.host)
+    if isinstance(on, Machine):
+        return {"host": on.host, "team_id": on.team_id} | _named("machine", on.name)
+    if isinstance(on, Host):
+        return {"host": on} | _named("host", on.name)
+    if isinstance(on, Team):
+        return {"team_id": on.pk} | _named("team", on.slug)
+    if isinstance(on, User):
+        return _named("person", on.username)
+    name = on.title if isinstance(on, Archive) else on.name
+    return {"team_id": on.team_id} | _named(type(on).__name__.lower(), name)
+
+
+def _named(kind: str, name: str, host: Host | None = None) -> dict[str, str]:
+    """A job that is about no machine is about its host."""
+    if not name and host:
+        kind, name = "host", host.name
+    return {"object_kind": kind, "object_name": name}

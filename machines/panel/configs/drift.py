@@ -71,7 +71,7 @@ def adopt(machine: Machine, *, by: User, seen: str) -> Revision:
         entries.record(
             "configuration-imported",
             f"{by.username} imported the configuration of {fresh.name} as revision {revision.number}.",
-            by=by, host=fresh.host, about=entries.machine(fresh.name),
+            by=by, on=fresh,
         )  # fmt: skip
     return revision
 
@@ -145,5 +145,5 @@ def ignore(machine: Machine, *, by: User, seen: str) -> None:
         fresh.ignore_drift(seen)
         entries.record(
             "drift-ignored", f"{by.username} ignored the manual changes to the files of {fresh.name}.",
-            by=by, host=fresh.host, about=entries.machine(fresh.name),
+            by=by, on=fresh,
         )  # fmt: skip

@@ -44,7 +44,7 @@ def register(name: str, keys: str) -> Host:
             host.heard_epoch, host.heard_sequence, host.heard_latched = None, 0, False
             host.save()
         text = f"{name} joined with key generation {host.generation}."
-        entries.record("host-enrolled", text, host=host, about=("host", name))
+        entries.record("host-enrolled", text, on=host)
     return host
 
 

@@ -201,4 +201,4 @@ def breach(fill: Fill, position: str, clients: Clients) -> str:
 
 
 def _tell(host: Host, kind: str, text: str) -> None:
-    entries.record(kind, text, host=host, about=("host", host.name))
+    entries.record(kind, text, on=host)

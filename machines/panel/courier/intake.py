@@ -306,7 +306,7 @@ def note_refusal(host: Host, kind: str, text: str) -> None:
     """Keep a refusal, but not a flood of them."""
     hour_ago = timezone.now() - timedelta(hours=1)
     if Event.objects.filter(host=host, kind=kind, at__gt=hour_ago).count() < REFUSALS_PER_HOUR:
-        entries.record(kind, text[:2000], host=host, about=("host", host.name))
+        entries.record(kind, text[:2000], on=host)
 
 
 # --- jobs

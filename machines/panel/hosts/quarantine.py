@@ -28,7 +28,7 @@ def release(host: Host, *, by: User) -> bool:
         return False
     budgets.begin_anew(host)
     text = f"{by.username} released {host.name} from quarantine."
-    entries.record("host-released", text, by=by, host=host, about=("host", host.name))
+    entries.record("host-released", text, by=by, on=host)
     waiting = Job.objects.waiting().filter(host=host)
     waiting.filter(problem__code=CODE).update(problem=None)
     waiting.update(send_next_at=timezone.now())

@@ -19,7 +19,7 @@ def _named(archive: Archive) -> str:
 def _note(
     kind: str, archive: Archive, text: str, *, by: User | str = "", host: Host | None = None, job: Job | None = None
 ) -> None:
-    entries.record(kind, text, by=by, host=host, job=job, about=("archive", archive.title))
+    entries.record(kind, text, by=by, on=archive, host=host, job=job)
 
 
 def uploaded(archive: Archive) -> None:

@@ -132,9 +132,7 @@ def _note_unverified(order: orders.Order, job: Job) -> None:
     text = (
         f"{job.actor_name} requested {order.name} from {order.recipe.url} without verification{again} (job {job.pk})."
     )
-    entries.record(
-        "unverified-pull", text, by=job.actor_name, host=job.host, job=job, about=entries.machine(order.name)
-    )
+    entries.record("unverified-pull", text, by=job.actor_name, on=job)
 
 
 def retry(job: Job, *, by: User, key: UUID | None = None) -> Job:

@@ -14,7 +14,7 @@ from django.http import QueryDict
 from django.urls import reverse
 from django.utils import timezone
 
-from machines.models import Event, EventHead, EventSeal, Machine
+from machines.models import Event, EventHead, EventSeal, Machine, User
 from machines.models.event import KINDS, content
 from machines.panel.pages.machine_rows import host_url, machine_url
 
@@ -68,9 +68,9 @@ def parse_query(params: QueryDict) -> EventQuery:
     return EventQuery(" ".join(every), tuple(words), {key: tuple(values) for key, values in terms.items()})
 
 
-def matching(query: EventQuery) -> QuerySet[Event]:
-    """Every word must be somewhere in an entry: what happened, its kind, who did it, to what, or the host."""
-    events = Event.objects.all()
+def matching(query: EventQuery, by: User) -> QuerySet[Event]:
+    """Of what exists for this person. Every word must be somewhere in an entry: what happened, its kind, who did it, to what, or the host."""
+    events = Event.objects.visible_to(by)
     for word in query.words:
         anywhere = Q(text__icontains=word) | Q(kind__icontains=word) | Q(actor_name__icontains=word)
         events = events.filter(anywhere | Q(host_name__iexact=word) | Q(object_name__iexact=word))
@@ -152,11 +152,11 @@ class EventListPage:
         return [(reverse(f"event-export-{kind}") + asked, title) for kind, (title, _, _) in FILES.items()]
 
 
-def page(params: QueryDict) -> EventListPage:
-    """The page a query string asks for. Two queries, one where no machine is named."""
+def page(params: QueryDict, by: User) -> EventListPage:
+    """The page a query string asks for, for this person. Two queries, one where no machine is named."""
     query = parse_query(params)
     older, newer = _number(params.get("older", "")), _number(params.get("newer", ""))
-    events = matching(query).select_related("host", "job")
+    events = matching(query, by).select_related("host", "job")
     if newer:
         found = list(events.filter(pk__gt=newer).order_by("id")[: PER_PAGE + 1])
         has_newer, has_older = len(found) > PER_PAGE, True
@@ -199,14 +199,14 @@ def standing() -> Standing:
 # --- a file
 
 
-def export(query: EventQuery, kind: str) -> Iterator[str]:
+def export(query: EventQuery, kind: str, by: User) -> Iterator[str]:
     """The newest EXPORTED entries that match, in pieces, newest first; and a last line that says so where there are more."""
     _, _, encode = FILES[kind]
     if kind == "csv":
         yield _as_csv(dict.fromkeys(COLUMNS, ""), header=True)
     below, count = 0, 0
     while count <= EXPORTED:
-        some = list(_below(query, below)[: min(AT_ONCE, EXPORTED - count + 1)])
+        some = list(_below(query, below, by)[: min(AT_ONCE, EXPORTED - count + 1)])
         if not some:
             return
         yield "".join(encode(_told(event)) for event in some[: EXPORTED - count])
@@ -216,8 +216,8 @@ def export(query: EventQuery, kind: str) -> Iterator[str]:
     )
 
 
-def _below(query: EventQuery, below: int) -> QuerySet[Event]:
-    return matching(query).filter(pk__lt=below) if below else matching(query)
+def _below(query: EventQuery, below: int, by: User) -> QuerySet[Event]:
+    return matching(query, by).filter(pk__lt=below) if below else matching(query, by)
 
 
 def _told(event: Event) -> dict[str, Any]:

@@ -25,9 +25,8 @@ def index(request: PanelRequest) -> HttpResponse:
 
 def _context(request: PanelRequest) -> dict[str, Any]:
     return {
-        "page": event_list.page(request.GET),
-        "standing": event_list.standing(),
-        "may_verify": request.user.may(Permission.ADMINISTER),
+        "page": event_list.page(request.GET, request.user),
+        "standing": event_list.standing() if request.user.sees_all else None,
     }
 
 
@@ -37,7 +36,7 @@ def export(request: PanelRequest, kind: str) -> StreamingHttpResponse:
     """What the filter finds, as a download."""
     _, content_type, _ = event_list.FILES[kind]
     name = content_disposition_header(True, event_list.file_name(kind)) or ""
-    pieces = _pieces(event_list.export(event_list.parse_query(request.GET), kind))
+    pieces = _pieces(event_list.export(event_list.parse_query(request.GET), kind, request.user))
     return StreamingHttpResponse(pieces, content_type=content_type, headers={"Content-Disposition": name})
 
 

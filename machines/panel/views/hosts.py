@@ -57,7 +57,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
     found = get_object_or_404(asked, name=host)
     faults = vars(found)["redis_faults"] or []
     counts = {name: getattr(found, name) for name in host_list.COUNTS}
-    events = list(Event.objects.filter(host=found)[:EVENTS_SHOWN])
+    events = list(Event.objects.visible_to(request.user).filter(host=found)[:EVENTS_SHOWN])
     jobs = layout.unfinished_jobs(request)
     here = [_queued(job) for job in jobs if job["host_id"] == found.pk]
     context = counts | {

@@ -22,7 +22,10 @@ KEY = SigningKey.generate()
 @pytest.fixture
 def history(alpha) -> list[Event]:
     """Twenty entries."""
-    return [entries.record("test", f"act {n}", by="ada", host=alpha, about=("machine", f"m{n}")) for n in range(1, 21)]
+    return [
+        entries.record("test", f"act {n}", by="ada", host=alpha, object_kind="machine", object_name=f"m{n}")
+        for n in range(1, 21)
+    ]
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def test_a_history_that_nobody_touched_is_whole(notary):
 
 def test_an_entry_says_where_it_came_from(alpha):
     with origin.of(origin.Origin("192.0.2.7", "backup")):
-        written = entries.record("test", "x", by="ada", host=alpha)
+        written = entries.record("test", "x", by="ada", on=alpha)
     assert (written.address, written.token, written.host_name) == ("192.0.2.7", "backup", "alpha")
     assert entries.record("test", "y").address == ""
 
