@@ -42,6 +42,11 @@ class Stack:
         return f"http://localhost:{self.port}"
 
     @property
+    def hosts_redis_url(self) -> str:
+        """Redis as sandbox hosts reach it."""
+        return f"redis://{Sandbox.gateway}:{self.valkey.port}/0"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What the panel's processes see: our settings, and nothing of the caller's but its PATH."""
         return {
@@ -51,6 +56,7 @@ class Stack:
             "NSPAWNPANEL_ENV": "/nonexistent",
             "NSPAWNPANEL_DATA": str(self.data),
             "NSPAWNPANEL_URL": f"http://{Sandbox.gateway}:{self.port}",  # how sandbox hosts reach it
+            "NSPAWNPANEL_HOSTS_REDIS_URL": self.hosts_redis_url,
             "ALLOWED_HOSTS": f"localhost,127.0.0.1,[::1],{Sandbox.gateway}",
             **self.extra,
         }
@@ -177,7 +183,7 @@ class Stack:
         Joining again changes no generation.
         """
         keys = host.run([f"/{_HOME}/bin/python", "-m", "machines.host.agent.enrol"]).stdout
-        lines = self.host_environment(name or host.name, keys, f"redis://{host.gateway}:{self.valkey.port}/0")
+        lines = self.host_environment(name or host.name, keys, self.hosts_redis_url)
         host.write("/etc/nspawnpanel/host.env", lines, mode=0o600)
         host.run(["systemctl", "daemon-reload"])
         since = time.time()

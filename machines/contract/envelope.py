@@ -107,7 +107,8 @@ def key_id(key: VerifyKey) -> str:
     return blake2b(bytes(key), digest_size=8, encoder=RawEncoder).hex()
 
 
-def _sign(domain: bytes, payload: bytes, key: SigningKey) -> str:
+def sign(domain: bytes, payload: bytes, key: SigningKey) -> str:
+    """One message for the wire. `domain` says what kind it is, so that none passes for one of another kind."""
     signature = key.sign(domain + payload).signature
     return ".".join((
         urlsafe_b64encode(signature).decode(), key_id(key.verify_key), urlsafe_b64encode(payload).decode(),
@@ -119,7 +120,8 @@ def longest(limit: int) -> int:
     return limit * 4 // 3 + 200
 
 
-def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: int) -> bytes:
+def verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: int) -> bytes:
+    """The payload, of `limit` bytes at most, if one of these keys signed it. Raises EnvelopeRefused."""
     if len(message) > longest(limit):
         raise EnvelopeRefused("The message is too large.", code="envelope-oversized")
     try:
@@ -133,7 +135,7 @@ def _verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: i
 
 def check_signature(message: str, keys: Mapping[str, VerifyKey]) -> None:
     """Raises EnvelopeRefused unless the panel signed it; nothing of it is parsed."""
-    _verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)
+    verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)
 
 
 def _canonical(data: BaseModel, without: frozenset[str] = frozenset()) -> bytes:
@@ -148,7 +150,7 @@ def seal(envelope: Envelope, key: SigningKey) -> str:
     payload = _canonical(envelope, frozenset() if envelope.epoch else _PLACE)
     if len(payload) > ORDER_LIMIT:
         raise EnvelopeRefused("The order is larger than 256 KiB.", code="envelope-oversized")
-    return _sign(_ORDER_DOMAIN, payload, key)
+    return sign(_ORDER_DOMAIN, payload, key)
 
 
 def unseal(
@@ -159,7 +161,7 @@ def unseal(
     Raises EnvelopeRefused (codes envelope-forged, -foreign, -expired, -early, -oversized, -unreadable); it names the
     job when the signature held.
     """
-    raw = _verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)
+    raw = verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)
     try:
         envelope = Envelope.model_validate_json(raw)
     except ValidationError as error:
@@ -183,7 +185,7 @@ def unseal(
 
 
 def sign_report(report: SignedReport, key: SigningKey) -> str:
-    return _sign(_REPORT_DOMAIN, _canonical(report), key)
+    return sign(_REPORT_DOMAIN, _canonical(report), key)
 
 
 def read_report(message: str, key: VerifyKey, *, host: UUID, generation: int) -> tuple[SignedReport, reports.AnyReport]:
@@ -191,7 +193,7 @@ def read_report(message: str, key: VerifyKey, *, host: UUID, generation: int) ->
 
     Raises EnvelopeRefused; ReportUnreadable where its number can be told, as of a host newer than this panel.
     """
-    raw = _verify(_REPORT_DOMAIN, message, {key_id(key): key}, REPORT_LIMIT)
+    raw = verify(_REPORT_DOMAIN, message, {key_id(key): key}, REPORT_LIMIT)
     try:
         signed = SignedReport.model_validate_json(raw)
         report = reports.from_wire(signed.report)

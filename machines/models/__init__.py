@@ -1,12 +1,14 @@
 """Records. This file re-exports the nouns, nothing else."""
 
 from machines.models.archive import Archive
+from machines.models.enrolment import Enrolment
 from machines.models.epoch import Epoch
 from machines.models.event import Event, EventHead, EventSeal
 from machines.models.found import ObservedFiles
 from machines.models.host import Host
 from machines.models.job import Job, LogChunk
 from machines.models.machine import Machine
+from machines.models.panel_key import PanelKey
 from machines.models.preset import GroupMember, JobGroup, Preset, PresetUse
 from machines.models.recipe import Recipe, RecipeVersion
 from machines.models.redis_check import RedisCheck
@@ -19,6 +21,7 @@ __all__ = [
     "Archive",
     "Attempts",
     "BindMount",
+    "Enrolment",
     "Epoch",
     "Event",
     "EventHead",
@@ -32,6 +35,7 @@ __all__ = [
     "Machine",
     "Membership",
     "ObservedFiles",
+    "PanelKey",
     "PortForward",
     "Preset",
     "PresetUse",

@@ -17,7 +17,7 @@ from machines.models.team import OfTeams, Team
 
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
-    "host-enrolled", "restore-confirmed", "configuration-imported", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
+    "enrolment-begun", "host-accepted", "host-refused", "host-enrolled", "restore-confirmed", "configuration-imported", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
     "archive-downloaded", "archive-removed", "host-released",
 })  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})

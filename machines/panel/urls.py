@@ -13,6 +13,7 @@ from machines.panel.views import (
     configs,
     doctor,
     effective_settings,
+    enrolments,
     events,
     hosts,
     jobs,
@@ -84,12 +85,19 @@ host_urls: list[URLPattern] = [  # /hosts/…
     path("", hosts.index, name="host-index"),
     path("<word:host>/", hosts.detail, name="host-detail"),
     path("<word:host>/release/", hosts.release, name="host-release"),
+    path("<word:host>/enrol-again/", enrolments.again, name="host-enrol-again"),
     path("<word:host>/pool/", pools.new, name="host-pool"),
     path("<word:host>/doctor/", doctor.host, name="host-doctor"),
     path("<word:host>/doctor/diagnose/", doctor.diagnose_host, name="host-diagnose"),
     path("<word:host>/doctor/fix/<word:what>/", doctor.fix_host, name="host-fix"),
     path("<word:host>/bases/<word:base>/rebuild/", base_images.rebuild, name="base-rebuild"),
     path("<word:host>/bases/<word:base>/remove/", base_images.remove, name="base-remove"),
+]
+enrolment_urls: list[URLPattern] = [  # /enrolments/…
+    path("new/", enrolments.new, name="enrolment-new"),
+    path("<uuid:enrolment>/", enrolments.detail, name="enrolment-detail"),
+    path("<uuid:enrolment>/accept/", enrolments.accept, name="enrolment-accept"),
+    path("<uuid:enrolment>/refuse/", enrolments.refuse, name="enrolment-refuse"),
 ]
 job_urls: list[URLPattern] = [  # /jobs/…
     path("", jobs.index, name="job-index"),
@@ -153,6 +161,8 @@ urlpatterns = [
     path("machines/", include(machine_urls)),
     path("hosts/<word:host>/machines/<word:name>/", include([*one_machine_urls, *doctor_urls, *config_urls])),
     path("hosts/", include(host_urls)),
+    path("enrolments/", include(enrolment_urls)),
+    path("enrol/<uuid:enrolment>/", enrolments.door, name="enrolment-door"),
     path("jobs/", include(job_urls)),
     path("recipes/", include(recipe_urls)),
     path("presets/", include(preset_urls)),

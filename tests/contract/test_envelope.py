@@ -119,7 +119,7 @@ def test_what_is_too_large_is_neither_sealed_nor_read():
 
 def test_a_signed_message_that_is_no_envelope_is_unreadable():
     for payload in (b"", b"null", b"[]", b"{}", b"\xff", json.dumps({"host": 1}).encode()):
-        message = envelope._sign(envelope._ORDER_DOMAIN, payload, PANEL)
+        message = envelope.sign(envelope._ORDER_DOMAIN, payload, PANEL)
         assert refusal(message) == "envelope-unreadable"
 
 
@@ -176,7 +176,7 @@ def test_a_report_no_database_could_keep_is_refused(number):
     )
     payload = b'{"host":"%s","generation":2,"number":7,"at":1,"report":%s}' % (str(ALPHA).encode(), report)
     with pytest.raises(EnvelopeRefused):
-        read(envelope._sign(envelope._REPORT_DOMAIN, payload, HOST))
+        read(envelope.sign(envelope._REPORT_DOMAIN, payload, HOST))
 
 
 # --- secrets

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from base64 import b64encode
 from html import unescape
 
 import pytest
 from django.core.management import get_commands, load_command_class
+from nacl.signing import SigningKey
 
 from machines.contract import tools
+from machines.models import PanelKey
 from nspawnpanel.stack import REPOSITORY
 from tests.vm import readme
 
@@ -29,7 +32,7 @@ def test_every_command_says_where_it_is_given():
 def test_files_that_the_commands_name_are_in_this_checkout():
     words = [word for block in readme.host() for line in block.lines for word in shlex.split(line, comments=True)]
     named = [word.removeprefix("/opt/nspawnpanel/src/") for word in words if word.startswith("/opt/nspawnpanel/src/")]
-    assert named == ["machines/host/requirements.txt", "machines/host/nspawnpanel-host.service"]
+    assert named == ["machines/host/requirements.txt"]
     assert all((REPOSITORY / name).is_file() for name in named)
 
 
@@ -40,13 +43,13 @@ def test_every_tool_a_host_is_expected_to_have_is_installed():
             assert tools.package(tool) in {*installed, "systemd", "tar", "gzip"}, f"{tool} is for {work.title}"
 
 
-def test_the_page_says_what_the_readme_says(as_admin):
-    page = unescape(as_admin.get("/hosts/").content.decode())
-    shown = dict(re.findall(r'<code id="(join-[a-z]+)">(.*?)</code>', page))
-    assert shown["join-host"] == readme.host()[0].lines[-1].partition("#")[0].strip()
-    assert shown["join-start"] == readme.host()[1].lines[-1]
-    named = [word for word in shlex.split(shown["join-panel"]) if word.startswith("--")]
-    assert named == [word for word in shlex.split(readme.panel("add_host")) if word.startswith("--")]
+def test_the_page_says_what_the_readme_says(as_admin, settings):
+    settings.PANEL_URL, settings.HOSTS_REDIS_URL = "https://panel.example", "rediss://panel.example:6379/0"
+    PanelKey.objects.create(public=b64encode(bytes(SigningKey.generate().verify_key)).decode())
+    page = unescape(as_admin.post("/enrolments/new/", {"name": "alpha"}, follow=True).content.decode())
+    shown = re.search(r'<code id="join-host">(.*?)</code>', page)
+    assert shown
+    assert re.sub(r"np1\.\S+", "np1.…", shown[1]) == readme.joining()
 
 
 def test_every_test_that_the_page_on_security_names_is_there():

@@ -1,5 +1,6 @@
 """Every address × every member of the cast × GET and POST, against one table. A view without a line here fails."""
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -8,11 +9,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from nacl.signing import SigningKey
 
 from machines.contract import orders
 from machines.contract.permissions import PERMISSIONS, Permission, Role
 from machines.contract.recipes import DebianRecipe
-from machines.models import Archive, Host, JobGroup, Preset, Recipe, RecipeVersion, Revision, User
+from machines.models import Archive, Host, JobGroup, PanelKey, Preset, Recipe, RecipeVersion, Revision, User
+from machines.panel.hosts import enrolments
 from machines.panel.web.access import PUBLIC, SIGNED_IN, RequireDeclaredPermission
 from nspawnpanel import urls
 from tests import make
@@ -81,6 +84,11 @@ TABLE = {
     "host-detail": Line(VIEW, GET),
     "host-pool": Line(ADMINISTER, BOTH),
     "host-release": Line(ADMINISTER, POST),
+    "host-enrol-again": Line(ADMINISTER, POST),
+    "enrolment-new": Line(ADMINISTER, BOTH),
+    "enrolment-detail": Line(ADMINISTER, GET),
+    "enrolment-accept": Line(ADMINISTER, POST),
+    "enrolment-refuse": Line(ADMINISTER, POST),
     "host-doctor": Line(VIEW, GET),
     "host-diagnose": Line(OPERATE, POST),
     "host-fix": Line(ADMINISTER, POST),
@@ -149,8 +157,9 @@ TABLE = {
 }
 # What anybody may open: the way in and out, and the second step of it. Of allauth's pages all others are closed: 404.
 OPEN_TO_ALL = {"account_login", "account_logout", "account_inactive", "mfa_authenticate", "mfa_login_webauthn"}
-# Doors for hosts, which nobody enters without the token of an order (panel/archives/test_transfer.py).
-BY_TOKEN = {"archive-transfer"}
+# Doors for hosts, which nobody enters without the token of an order (panel/archives/test_transfer.py) or of an enrolment
+# (panel/hosts/test_enrolment.py).
+BY_TOKEN = {"archive-transfer", "enrolment-door"}
 # Views that look at the right themselves once more, because one address needs two: (name, method) → the right.
 STRICTER = {("config-edit", "POST"): CONFIGURE, ("config-raw", "POST"): CONFIGURE}
 CAST = {"anonymous": None, "stranger": "", "viewer": Role.VIEWER, "admin": Role.ADMINISTRATOR}
@@ -194,6 +203,8 @@ def address(web, admin) -> Callable[[str], str]:
         "base": base,
     }
     given["archive"] = Archive.objects.create(title="web.tar", state="ready", size=1).pk
+    PanelKey.objects.create(public=b64encode(bytes(SigningKey.generate().verify_key)).decode())
+    given["enrolment"] = enrolments.make("beta", by=admin).pk
     return lambda name: reverse(name, kwargs={part: given[part] for part in parts_of(name)})
 
 
@@ -293,6 +304,7 @@ def test_it_needs_the_csrf_token(name, admin, address):
 MORE_QUERIES = {
     "mfa_activate_totp": 7,
     "mfa_add_webauthn": 7,
+    "host-index": 6,
     "machine-new": 8,
     "revision-index": 6,
     "revision-detail": 8,

@@ -431,3 +431,15 @@ def test_a_pause_that_began_while_the_panel_s_clock_was_a_day_ahead_is_over_once
 )
 def test_the_id_that_follows_a_position(position, following):
     assert mailbox.after(position) == following
+
+
+def test_the_guard_gives_a_host_a_new_password_and_closes_the_connections_of_the_old_one(valkey, greedy, thief):
+    thief.ping()
+    Guard(valkey.url("np-guard", "secret"), timeout=5).admit(greedy.host.pk, "fresh")
+    with pytest.raises(redis.RedisError):
+        thief.execute_command("BRPOP", *[routes.prefix(str(greedy.host.pk)) + routes.queue(str(greedy.host.pk))], 0.01)
+    fresh = redis.Redis.from_url(valkey.url(routes.user(str(greedy.host.pk)), "fresh"))
+    fresh.xadd(routes.stream(str(greedy.host.pk)), {"r": "x"})
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        fresh.get("x")
+    fresh.close()

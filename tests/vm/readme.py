@@ -29,17 +29,16 @@ def _block(text: str) -> Block:
 
 
 def host() -> list[Block]:
-    """What is done on a host, until its keys are there and from its host.env on."""
+    """What is done on a host: until it can join, and the command that joins it."""
     return [block for block in blocks() if block.place == "on the host"]
+
+
+def joining() -> str:
+    """The command that joins a host, with … in the place of the token."""
+    return host()[-1].lines[0]
 
 
 def without_systemd() -> tuple[str, ...]:
     """The first commands on a host, which ask nothing of a running systemd."""
     lines = host()[0].lines
     return lines[: next(number for number, line in enumerate(lines) if line.startswith("systemctl"))]
-
-
-def panel(command: str) -> str:
-    """The one line for the panel that runs this command of manage.py."""
-    found = [line for block in blocks() if block.place.startswith("on the panel") for line in block.lines]
-    return next(line for line in found if f"manage.py {command} " in line)

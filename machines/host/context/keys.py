@@ -8,6 +8,7 @@ from pathlib import Path
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
+from machines.host.context import private_files
 from machines.host.system.faults import Misconfigured
 
 
@@ -30,15 +31,20 @@ def load(folder: Path) -> Keys:
     return Keys(SigningKey(_read(folder / "sign")), PrivateKey(_read(folder / "box")))
 
 
+def replace(new: Path, folder: Path) -> None:
+    """Put the keys of `new` in the place of those in `folder`, each whole; `new` stays, so that it can be done again where
+    it was cut short. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("box", "sign"):
+        private_files.write(folder / name, (new / name).read_bytes())
+
+
 def _make_one(file: Path, secret: bytes) -> None:
     """Written aside and linked into place, so that two at once agree on one key."""
     if file.exists():
         return
     aside = file.with_name(f".{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(b64encode(secret))
-        out.flush()
-        os.fsync(out.fileno())
+    private_files.create(aside, b64encode(secret))
     try:
         os.link(aside, file)
     except FileExistsError:

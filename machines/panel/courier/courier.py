@@ -37,6 +37,7 @@ from machines.panel.courier import completion, database_file, intake
 from machines.panel.courier.host_caps import Watch
 from machines.panel.courier.mailbox import TIMEOUT, Mailbox
 from machines.panel.courier.redis_users import Guard
+from machines.panel.courier.welcomes import Welcomes
 from machines.panel.hosts import clocks, epochs, freshness, quarantine, resync
 from machines.panel.images import archive_files
 from machines.panel.orders.dispatch import SECRETS_LAST
@@ -70,7 +71,8 @@ class Courier:
         self._epoch = 0  # the one in which orders were sent last
         self._sealing = threading.Lock()  # or the order with the later place might leave first
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
-        self._watch = Watch(Mailbox(url), Guard(guard_url, timeout=TIMEOUT) if guard_url else None)
+        guard, third = Guard(guard_url, timeout=TIMEOUT) if guard_url else None, Mailbox(url)
+        self._watch, self._welcomes = Watch(third, guard), Welcomes(key, third, guard)
         self._stop = threading.Event()
         self._swept = self._looked = self._tidied = SOME_TIME_AGO
         self._asked: dict[UUID, datetime] = {}  # host → when it was asked to tell of files again
@@ -314,6 +316,7 @@ class Courier:
     # --- reports in
 
     def _watch_once(self) -> None:
+        self._welcomes.answer()
         self._watch.look()
         self._stop.wait(WATCH_EVERY)
 

@@ -33,6 +33,11 @@ def register(name: str, keys: str) -> Host:
         VerifyKey(b64decode(verify)), PublicKey(b64decode(box))
     except ValueError as error:
         raise BadValue("The keys cannot be parsed; copy the whole line.", field="keys") from error
+    return register_keys(name, verify, box)
+
+
+def register_keys(name: str, verify: str, box: str) -> Host:
+    """The same with the two public keys, in base64, that somebody has looked at."""
     with transaction.atomic():
         host, _ = Host.objects.get_or_create(name=host_name(name), defaults={"verify_key": verify, "box_key": box})
         if (host.verify_key, host.box_key) != (verify, box):
@@ -56,9 +61,7 @@ def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: 
     user, password = routes.user(str(host.id)), secrets.token_urlsafe(32)
     mailbox.add_user(redis_admin_url, user, password, routes.host_acl(str(host.id)))
     mailbox.begin_anew(redis_admin_url, host.id)
-    Host.objects.filter(pk=host.pk).update(
-        stream_position="0", quarantined_at=None, quarantine_why="", paused_until=None
-    )
+    begin_anew(host)
     return "".join(
         f"{name}={value}\n"
         for name, value in {
@@ -68,6 +71,13 @@ def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: 
             "NSPAWNPANEL_REDIS_URL": with_user(redis_url, user, password),
             **({"NSPAWNPANEL_PANEL_URL": panel_url} if panel_url else {}),
         }.items()
+    )
+
+
+def begin_anew(host: Host) -> None:
+    """Its stream and its Redis user are new, so nothing is held against it."""
+    Host.objects.filter(pk=host.pk).update(
+        stream_position="0", quarantined_at=None, quarantine_why="", paused_until=None
     )
 
 

@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -54,6 +55,13 @@ class Guard:
             elif not is_off and not users[name]:
                 self._redis.execute_command("ACL", "SETUSER", name, "on")
                 self._save()
+
+    def admit(self, host_id: UUID, password: str) -> None:
+        """A host's user with this password, and no connection of whoever had the one before."""
+        name, known = routes.user(str(host_id)), sha256(password.encode()).hexdigest()  # MONITOR would show it
+        self._redis.execute_command("ACL", "SETUSER", name, "reset", "on", f"#{known}", *routes.host_acl(str(host_id)))
+        self._redis.execute_command("CLIENT", "KILL", "USER", name)
+        self._save()
 
     def _users(self) -> dict[str, bool]:
         """Users, and whether they are on."""

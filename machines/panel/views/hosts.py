@@ -1,8 +1,7 @@
-"""Hosts: all of them, and one with everything it says about itself. They join by a command, not by a page."""
+"""Hosts: all of them, and one with everything it says about itself. They join by views/enrolments.py."""
 
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.http import HttpResponse
@@ -16,7 +15,7 @@ from machines.contract.permissions import Permission
 from machines.contract.states import LATE_SECONDS
 from machines.models import Event, Host
 from machines.panel.courier import redis_check
-from machines.panel.hosts import budgets, clocks, name_files, pools, quarantine
+from machines.panel.hosts import budgets, clocks, enrolments, name_files, pools, quarantine
 from machines.panel.images import base_images
 from machines.panel.orders import dispatch, operations
 from machines.panel.pages import host_list, host_rows, machine_rows
@@ -39,11 +38,13 @@ def index(request: PanelRequest) -> HttpResponse:
         "page": page,
         "word": query.word,
         "may_administer": request.user.may(Permission.ADMINISTER),
-        "panel_name": urlsplit(f"//{request.get_host()}").hostname,
         "fragment": responses.wants_fragment(request),
     }
     context["redis_faults"] = page.redis_faults if context["may_administer"] else []
-    shown = (page.rows, page.total, page.previous, page.next)
+    joining = enrolments.unfinished() if context["may_administer"] else []
+    context["joining"] = joining
+    waiting = [(each.pk, each.state) for each in joining]
+    shown = (page.rows, page.total, page.previous, page.next, waiting)
     version = machine_rows.version(*shown, query.address, len(jobs), context["redis_faults"])
     return responses.page(request, "hosts/index.html", context, fragment="hosts/_list.html", version=version)
 

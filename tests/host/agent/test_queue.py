@@ -233,7 +233,7 @@ def test_what_the_panel_sends_is_taken(sample):
 
 
 def test_the_largest_order_fits_and_a_larger_message_is_not_looked_at(sample):
-    made = envelope._sign(envelope._ORDER_DOMAIN, b"x" * envelope.ORDER_LIMIT, PANEL)
+    made = envelope.sign(envelope._ORDER_DOMAIN, b"x" * envelope.ORDER_LIMIT, PANEL)
     body = json.dumps([[made], *json.loads(b64decode(sample["body"]))[1:]]).encode()
     raw = json.dumps({**sample, "body": b64encode(body).decode()}).encode()
     assert message.sealed_in(raw, KEYS) == made
@@ -268,7 +268,7 @@ def test_whoever_signed_it_is_asked_before_anything_is_parsed(sample, monkeypatc
         raise AssertionError("parsed")
 
     _, kwargs, embed = json.loads(b64decode(sample["body"]))
-    forged = envelope._sign(envelope._ORDER_DOMAIN, b"{}", SigningKey.generate())
+    forged = envelope.sign(envelope._ORDER_DOMAIN, b"{}", SigningKey.generate())
     body = b64encode(json.dumps([[forged], kwargs, embed]).encode()).decode()
     raw = json.dumps({**sample, "body": body}).encode()
     monkeypatch.setattr(json, "loads", parsed)

@@ -1,13 +1,10 @@
 import html
 import re
-import shlex
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.utils import timezone
 
-from machines.management.commands.add_host import Command
 from machines.models import Machine
 from tests import make
 from tests.pages import text
@@ -109,11 +106,9 @@ def test_nonsense_for_a_place_is_the_first_page(place, as_viewer, alpha):
     assert names(text(as_viewer.get(URL, {"after": place}))) == ["alpha"]
 
 
-def test_the_first_host_is_two_commands_away(as_admin, as_viewer, db):
-    page = text(as_admin.get(URL))
-    assert "python -m machines.host.agent.enrol" in page
-    assert "manage.py add_host NAME KEYS" in page
-    assert "add_host" not in text(as_viewer.get(URL))
+def test_the_first_host_is_one_button_away_for_those_who_may_add_it(as_admin, as_viewer, db):
+    assert 'href="/enrolments/new/"' in text(as_admin.get(URL))
+    assert "/enrolments/new/" not in text(as_viewer.get(URL))
 
 
 def test_it_marks_missing_tools(as_viewer):
@@ -158,31 +153,3 @@ def test_it_rejects_post_and_strangers(as_admin, client, stranger):
     assert as_admin.post(URL).status_code == 405
     client.force_login(stranger)
     assert client.get(URL).status_code == 403
-
-
-def commands(page: str) -> dict[str, list[str]]:
-    """The command lines a page shows, as words, by their ids."""
-    return {
-        at: shlex.split(html.unescape(text)) for at, text in re.findall(r'<code id="(join-[a-z]+)">(.*?)</code>', page)
-    }
-
-
-def test_the_commands_that_join_a_host_are_those_of_the_readme_and_are_complete(as_admin, alpha):
-    shown = commands(text(as_admin.get(URL)))
-    *_, manage, name = shown["join-panel"][:3]
-    assert (manage, name) == ("manage.py", "add_host")
-    given = (
-        Command().create_parser("manage.py", "add_host").parse_args(shown["join-panel"][3:])
-    )  # exits where one is missing
-    assert given.redis_url == "rediss://testserver:6379/0"
-    readme = (Path(__file__).parent.parent.parent.parent / "README.md").read_text().replace("\\\n", " ")
-    assert " ".join(shown["join-host"]) in readme
-    assert shown["join-start"][-1] in readme
-    options = {
-        word
-        for line in readme.splitlines()
-        if "manage.py add_host" in line
-        for word in line.split()
-        if word.startswith("--")
-    }
-    assert {word for word in shown["join-panel"] if word.startswith("--")} == options
