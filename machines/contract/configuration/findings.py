@@ -292,7 +292,7 @@ WORDS: dict[str, Words] = {
     ),
     "lease-given": Words(NETWORK, _OK, "DHCP lease: {address}"),
     "lease-fixed": Words(
-        NETWORK, _NOTE, "Its address is not a DHCP lease from this host: {addresses}",
+        NETWORK, _NOTE, "Its address is in none of this host's DHCP leases: {addresses}",
         "It is static, comes from another DHCP server, or was leased before systemd-networkd was last restarted.",
     ),
     "lease-none": Words(
