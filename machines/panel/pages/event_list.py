@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from machines.models import Event, EventHead, EventSeal, Machine, User
 from machines.models.event import KINDS, content
+from machines.panel.pages import keyset
 from machines.panel.pages.machine_rows import host_url, machine_url
 
 PER_PAGE = 50
@@ -52,7 +53,7 @@ class EventQuery:
     @property
     def strange(self) -> list[str]:
         days = [f"{key}:{value}" for key in DAYS for value in self.terms.get(key, ()) if _day(value) is None]
-        return days + [f"job:{value}" for value in self.terms.get("job", ()) if not _number(value)]
+        return days + [f"job:{value}" for value in self.terms.get("job", ()) if not keyset.number(value)]
 
 
 def parse_query(params: QueryDict) -> EventQuery:
@@ -82,7 +83,7 @@ def matching(query: EventQuery, by: User) -> QuerySet[Event]:
 def _is_one_of(key: str, values: Iterable[str]) -> Q:
     found = Q(pk__in=[])
     for value in values:
-        given = _number(value) if key == "job" else value
+        given = keyset.number(value) if key == "job" else value
         found |= Q(**{TERMS[key]: given}) if given else Q(pk__in=[])
     return found
 
@@ -101,10 +102,6 @@ def _day(text: str) -> date | None:
     except ValueError:
         return None
     return day if 1971 <= day.year <= 2999 else None
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
 # --- a page
@@ -155,20 +152,16 @@ class EventListPage:
 def page(params: QueryDict, by: User) -> EventListPage:
     """The page a query string asks for, for this person. Two queries, one where no machine is named."""
     query = parse_query(params)
-    older, newer = _number(params.get("older", "")), _number(params.get("newer", ""))
+    older, newer = keyset.number(params.get("older", "")), keyset.number(params.get("newer", ""))
     events = matching(query, by).select_related("host", "job")
+    beyond = events.filter(pk__lt=older) if older else events
     if newer:
-        found = list(events.filter(pk__gt=newer).order_by("id")[: PER_PAGE + 1])
-        has_newer, has_older = len(found) > PER_PAGE, True
-        found = found[:PER_PAGE][::-1]
-    else:
-        found = list((events.filter(pk__lt=older) if older else events)[: PER_PAGE + 1])
-        has_newer, has_older = bool(older), len(found) > PER_PAGE
-        found = found[:PER_PAGE]
+        beyond = events.filter(pk__gt=newer).order_by("id")
+    shown = keyset.cut(list(beyond[: PER_PAGE + 1]), PER_PAGE, backwards=bool(newer), is_first=not older)
     return EventListPage(
-        query, found, _machines(found),
-        newer=f"?{query.encode(newer=str(found[0].pk))}" if has_newer and found else "",
-        older=f"?{query.encode(older=str(found[-1].pk))}" if has_older and found else "",
+        query, shown.rows, _machines(shown.rows),
+        newer=f"?{query.encode(newer=str(shown.rows[0].pk))}" if shown.has_previous and shown.rows else "",
+        older=f"?{query.encode(older=str(shown.rows[-1].pk))}" if shown.has_next and shown.rows else "",
         is_first=not (older or newer),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from machines.contract.states import LATE_SECONDS, OFFLINE_SECONDS, HostState, M
 from machines.models import Host
 from machines.models.host import HostQuerySet
 from machines.panel.courier import redis_check
-from machines.panel.pages import host_rows
+from machines.panel.pages import host_rows, keyset
 from machines.panel.pages.host_rows import BY_NEED, QUARANTINED
 
 PER_PAGE = 50
@@ -95,15 +95,14 @@ def page(query: HostListQuery, now: datetime) -> HostListPage:
     order = ("-need", "-name") if backwards else ("need", "name")
     asked = beyond.annotate(**COUNTS, redis_faults=redis_check.subquery()).order_by(*order)
     found = list(asked.values(*COLUMNS, *COUNTS, "redis_faults")[: PER_PAGE + 1]) if total else []
-    more, kept = len(found) > PER_PAGE, found[:PER_PAGE]
-    rows = [host_rows.row(given, now) for given in (kept[::-1] if backwards else kept)]
-    has_previous, has_next = (more, True) if backwards else (place is not None, more)
+    shown = keyset.cut(found, PER_PAGE, backwards=backwards, is_first=place is None)
+    rows = [host_rows.row(given, now) for given in shown.rows]
     return HostListPage(
         query=query,
         rows=rows,
         total=total,
-        previous=_link(query, "before", rows[0]) if has_previous and rows else "",
-        next=_link(query, "after", rows[-1]) if has_next and rows else "",
+        previous=_link(query, "before", rows[0]) if shown.has_previous and rows else "",
+        next=_link(query, "after", rows[-1]) if shown.has_next and rows else "",
         redis_faults=found[0]["redis_faults"] or [] if found else redis_check.kept(),
     )
 

@@ -20,6 +20,7 @@ from machines.contract.states import FINAL_JOB_STATES, UNFINISHED_JOB_STATES, Jo
 from machines.models import Host, Job, User
 from machines.models.job import JobQuerySet
 from machines.panel.orders import job_labels, operations
+from machines.panel.pages import keyset
 from machines.panel.pages.machine_rows import host_url, machine_url
 from machines.templatetags import panel_tags
 
@@ -90,19 +91,15 @@ def parse_query(params: QueryDict) -> JobListQuery:
         text=" ".join(all_words),
         words=tuple(words),
         terms={key: tuple(values) for key, values in given.items() if values},
-        older_than=_number(params.get("older", "")),
-        newer_than=_number(params.get("newer", "")),
+        older_than=keyset.number(params.get("older", "")),
+        newer_than=keyset.number(params.get("newer", "")),
     )
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
 def matching(query: JobListQuery) -> JobQuerySet:
     jobs = Job.objects.all()
     for word in query.words:
-        number = _number(word.removeprefix("#"))
+        number = keyset.number(word.removeprefix("#"))
         found = Q(machine_name__icontains=word) | Q(host__name__icontains=word)
         jobs = jobs.filter(found | Q(pk=number) if number else found)
     for key, values in query.terms.items():
@@ -141,19 +138,16 @@ def page(query: JobListQuery, now: datetime) -> JobListPage:
     """One page, newest first. One query."""
     jobs = matching(query)
     if query.newer_than:
-        found = list(jobs.filter(pk__gt=query.newer_than).order_by("id").values(*COLUMNS)[: PER_PAGE + 1])
-        more, found = len(found) > PER_PAGE, found[:PER_PAGE][::-1]
-        has_newer, has_older = more, True
+        beyond = jobs.filter(pk__gt=query.newer_than).order_by("id")
     else:
-        older = jobs.filter(pk__lt=query.older_than) if query.older_than else jobs
-        found = list(older.order_by("-id").values(*COLUMNS)[: PER_PAGE + 1])
-        more, found = len(found) > PER_PAGE, found[:PER_PAGE]
-        has_newer, has_older = bool(query.older_than), more
+        beyond = (jobs.filter(pk__lt=query.older_than) if query.older_than else jobs).order_by("-id")
+    found = list(beyond.values(*COLUMNS)[: PER_PAGE + 1])
+    shown = keyset.cut(found, PER_PAGE, backwards=bool(query.newer_than), is_first=not query.older_than)
     return JobListPage(
         query=query,
-        rows=[row(given, now) for given in found],
-        newer=f"?{query.encode(newer=str(found[0]['id']))}" if has_newer and found else "",
-        older=f"?{query.encode(older=str(found[-1]['id']))}" if has_older and found else "",
+        rows=[row(given, now) for given in shown.rows],
+        newer=f"?{query.encode(newer=str(shown.rows[0]['id']))}" if shown.has_previous and shown.rows else "",
+        older=f"?{query.encode(older=str(shown.rows[-1]['id']))}" if shown.has_next and shown.rows else "",
     )
 
 

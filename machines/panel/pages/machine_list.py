@@ -19,6 +19,7 @@ from machines.models import Machine
 from machines.models.host import host_state
 from machines.models.machine import MachineQuerySet
 from machines.panel.orders import operations
+from machines.panel.pages import keyset
 from machines.panel.pages.machine_rows import BUILDING, COLUMNS, Busy, row, version
 
 PER_PAGE = (25, 50, 100, 200)
@@ -191,35 +192,34 @@ class MachineListPage:
 def page(query: MachineListQuery, busy: Busy, now: datetime) -> MachineListPage:
     machines = matching(query.filter, busy, now)
     total = machines.count()
-    found, more = _rows(machines, query) if total else ([], False)
     backwards = bool(query.place and query.place.backwards)
+    read = _rows(machines, query) if total else []
+    shown = keyset.cut(read, query.per, backwards=backwards, is_first=query.place is None)
+    found = shown.rows
     before = query.place.before if query.place else 0
     before = max(before - len(found), 0) if backwards else before
-    if backwards and not more:
+    if backwards and not shown.has_previous:
         before = 0
-    has_newer, has_older = (more, True) if backwards else (query.place is not None, more)
     return MachineListPage(
         query=query,
         rows=[row(values, busy, now) for values in found],
         total=total,
         first=before + 1,
-        newer=_link(query, "before", found[0], before) if has_newer and found else "",
-        older=_link(query, "after", found[-1], before + len(found)) if has_older and found else "",
+        newer=_link(query, "before", found[0], before) if shown.has_previous and found else "",
+        older=_link(query, "after", found[-1], before + len(found)) if shown.has_next and found else "",
         silent=_silent(found, now),
     )
 
 
-def _rows(machines: MachineQuerySet, query: MachineListQuery) -> tuple[list[dict[str, Any]], bool]:
-    """One page of plain dicts, and whether there is more in the direction of travel."""
+def _rows(machines: MachineQuerySet, query: MachineListQuery) -> list[dict[str, Any]]:
+    """Plain dicts, one more than a page holds, in the direction of travel."""
     columns = SORTS[query.sort.removeprefix("-")]
     backwards = bool(query.place and query.place.backwards)
     falling = query.sort.startswith("-") != backwards
     if query.place:
         machines = machines.filter(query.place.condition(columns, backwards=falling))
     ordered = machines.order_by(*(f"-{column}" if falling else column for column in columns))
-    found = [dict(zip(COLUMNS, values, strict=True)) for values in ordered.values_list(*COLUMNS)[: query.per + 1]]
-    kept = found[: query.per]
-    return (kept[::-1] if backwards else kept), len(found) > query.per
+    return [dict(zip(COLUMNS, values, strict=True)) for values in ordered.values_list(*COLUMNS)[: query.per + 1]]
 
 
 def _link(query: MachineListQuery, direction: str, edge: dict[str, Any], before: int) -> str:
