@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from django import template
 from django.conf import settings
-from django.forms import BaseForm, BoundField, CheckboxInput, Select, Widget
+from django.forms import BoundField, CheckboxInput, Select, Widget
 from django.template import Context
 from django.templatetags.static import static
 from django.urls import reverse
@@ -18,12 +18,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from machines.contract.quantities import NBSP, NOTHING, duration, roughly, size
+from machines.panel.forms.validators import errors_of
 
 register = template.Library()
 
 ICONS = "img/icons.svg"
 register.filter("duration", duration)
 register.filter("size", size)
+register.filter("faults", errors_of)
 
 
 class Look(NamedTuple):
@@ -159,16 +161,6 @@ def ago(moment: datetime | None) -> SafeString | str:
         '<relative-time datetime="{}" format-style="narrow" title="{}">{}</relative-time>',
         moment.astimezone(UTC).isoformat(timespec="seconds"), _exact(moment), said,
     )  # fmt: skip
-
-
-@register.filter
-def faults(form: BaseForm) -> list[tuple[str, str, str]]:
-    """(id of the control, label, sentence) for everything that is wrong with a form, in the order of the page."""
-    found = [("", "", str(text)) for text in form.non_field_errors()]
-    for field in form:
-        at = f"{field.auto_id}_field" if field.use_fieldset else field.id_for_label
-        found += [(at, str(field.label), str(text)) for text in field.errors]
-    return found
 
 
 @register.filter

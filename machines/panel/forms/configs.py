@@ -27,6 +27,7 @@ from machines.panel.forms.setting_fields import (
     lines_of,
     rows_of,
 )
+from machines.panel.forms.validators import errors_of
 from machines.panel.hosts import host_facts
 
 OTHER = "other"
@@ -277,16 +278,16 @@ class Configurator:
 
     def errors(self) -> list[tuple[str, str, str]]:
         """(id of the control, label, sentence) for everything that is wrong, in the order of the page."""
-        found = _errors_of(self.form)
+        found = errors_of(self.form)
         for title, rows in (("Bind", self.binds), ("Port", self.ports)):
             found += [("", f"{title}s", str(text)) for text in rows.non_form_errors()] if rows.is_bound else []
             for number, row in enumerate(active_forms(rows), 1):
-                found += [(at, f"{title} {number}, {label}", text) for at, label, text in _errors_of(row)]
+                found += errors_of(row, f"{title} {number}, ")
         for name, rows in self.rows.items():
             title = PLAIN[name].title
             found += [("", title, str(text)) for text in rows.non_form_errors()] if rows.is_bound else []
             for number, row in enumerate(active_forms(rows), 1):
-                found += [(at, f"{title} {number}, {label}", text) for at, label, text in _errors_of(row)]
+                found += errors_of(row, f"{title} {number}, ")
         return found
 
     def settings(self) -> dict[str, str]:
@@ -409,16 +410,6 @@ def of_draft(machine: Machine, draft: Revision | None, data: Mapping[str, Any] |
 
 def _initial(row: BindMount | PortForward, form: type[RowForm]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in form.Meta.fields}
-
-
-def _errors_of(form: "forms.BaseForm") -> list[tuple[str, str, str]]:
-    found = [("", "", str(text)) for text in form.non_field_errors()]
-    for name, texts in form.errors.items():
-        if name in form.fields:
-            field = form[name]
-            at = f"{field.auto_id}_field" if field.use_fieldset else field.id_for_label
-            found += [(at, str(field.label), str(text)) for text in texts]
-    return found
 
 
 def _replace(revision: Revision, model: type[BindMount] | type[PortForward], rows: "forms.BaseFormSet[Any]") -> None:

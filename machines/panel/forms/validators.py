@@ -50,11 +50,9 @@ def words(text: str) -> list[str]:
 
 
 def errors_of(form: forms.BaseForm, prefix: str = "") -> list[tuple[str, str, str]]:
-    """(id of the control, label, sentence) for everything that is wrong with a form."""
+    """(id of the control, label, sentence) for everything that is wrong with a form, in the order of the page."""
     found = [("", prefix, str(text)) for text in form.non_field_errors()]
-    for name, texts in form.errors.items():
-        if name in form.fields:
-            field = form[name]
-            at = f"{field.auto_id}_field" if field.use_fieldset else field.id_for_label
-            found += [(at, f"{prefix}{field.label}", str(text)) for text in texts]
+    for field in form:
+        at = f"{field.auto_id}_field" if field.use_fieldset else field.id_for_label
+        found += [(at, f"{prefix}{field.label}", str(text)) for text in field.errors]
     return found

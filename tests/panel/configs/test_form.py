@@ -181,5 +181,5 @@ def test_hostile_text_is_escaped():
     given.is_valid()
     page = render_to_string("configs/_limits.html", {"form": given.form})
     page += render_to_string("configs/_network.html", {"form": given.form, "targets": [("<i>", "<u>")]})
-    page += render_to_string("configs/_errors.html", {"configurator": given})
+    page += render_to_string("_errors.html", {"errors": given.errors()})
     assert not any(tag in page for tag in ("<script>", '<b>"', "<i>", "<u>", "“<b>"))
