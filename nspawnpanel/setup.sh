@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what is missing, and nothing else: `setup.sh demo` for make demo, `setup.sh all` for tests and tools as well,
-# `setup.sh check` for what needs neither root nor a host.
+# `setup.sh check` for what needs neither root nor a host, `setup.sh static` for what browsers get alone.
 # For Debian 12 and 13 and Ubuntu 24.04. Says nothing when all is there; then it takes a fraction of a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -114,6 +114,13 @@ front_end() {
   touch static/node_modules/.package-lock.json
 }
 
+icons() { # drawn anew when their names or their package have changed
+  local made=static/img/icons.svg
+  if [ "$made" -nt static/icons.txt ] && [ "$made" -nt static/node_modules/.package-lock.json ]; then return; fi
+  say "drawing the icons"
+  .venv/bin/python -m nspawnpanel.icons
+}
+
 collect_static() {
   local made=.static/staticfiles.json
   if [ -f "$made" ] && [ -z "$(find static/css static/js static/img static/node_modules/.package-lock.json .venv/.complete nspawnpanel/settings.py -newer "$made" -print -quit 2>/dev/null)" ]; then return; fi
@@ -125,11 +132,13 @@ collect_static() {
 # ---
 
 case "${1:-all}" in
+  static) icons; collect_static; exit ;;
   check) ;;
   demo) install_packages "${for_demo[@]}" ;;
   all) install_packages "${for_demo[@]}"; install_test_packages ;;
-  *) fail "usage: setup.sh demo | check | all" ;;
+  *) fail "usage: setup.sh demo | check | static | all" ;;
 esac
 environment
 front_end
+icons
 collect_static

@@ -1,14 +1,12 @@
 """The whole panel on this machine, as child processes: Valkey, courier, web, and hosts that join. For `make demo`, tests, bench."""
 
 import contextlib
-import fcntl
 import http.client
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,8 +15,6 @@ from nspawnpanel.sandbox import Sandbox
 from nspawnpanel.valkey import Valkey
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STATIC_ROOT = REPOSITORY / ".static"
-MANIFEST = STATIC_ROOT / "staticfiles.json"
 WORKER = "nspawnpanel-host.service"
 START_TIME = 30.0  # seconds until a page is served
 STOP_TIME = 5.0
@@ -132,21 +128,19 @@ class Stack:
 
     def manage(self, *words: str) -> str:
         """Run a manage.py command; returns what it printed. Raises StackError with the end of its output."""
-        argv = [sys.executable, "manage.py", *words]
+        return self._run([sys.executable, "manage.py", *words], f"manage.py {words[0]}")
+
+    def collect_static(self) -> None:
+        """What browsers get, as it is in this checkout now: pages name files by their content. Raises StackError."""
+        self._run(["nspawnpanel/setup.sh", "static"], "setup.sh static")
+
+    def _run(self, argv: list[str], name: str) -> str:
         done = subprocess.run(
             argv, cwd=REPOSITORY, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )  # fmt: skip
         if done.returncode != 0:
-            raise StackError(f"manage.py {words[0]} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+            raise StackError(f"{name} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
         return done.stdout
-
-    def collect_static(self) -> None:
-        """What browsers get, as it is in this checkout now: pages name files by their content. Raises StackError."""
-        STATIC_ROOT.mkdir(exist_ok=True)
-        with _locked(STATIC_ROOT):  # tests start several panels of one checkout at once
-            if not _is_collected():
-                self.manage("collectstatic", "--noinput", "--verbosity", "0")
-                MANIFEST.touch()  # it is left alone when nothing changed
 
     def _argv(self, name: str) -> list[str]:
         if name.startswith("courier"):
@@ -207,20 +201,3 @@ _HOME = "opt/nspawnpanel"
 def _kept_port(file: Path) -> int:
     """The port an earlier start used, so that hosts find the same address; 0 for any."""
     return int(file.read_text()) if file.is_file() else 0
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Alone with a folder among all processes that ask so."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _is_collected() -> bool:
-    """Whether no file of ours is newer than what was collected; setup.sh looks at those of others too."""
-    files = [path for name in ("css", "js", "img") for path in (REPOSITORY / "static" / name).iterdir()]
-    return MANIFEST.is_file() and all(path.stat().st_mtime < MANIFEST.stat().st_mtime for path in files)

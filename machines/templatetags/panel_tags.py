@@ -1,6 +1,5 @@
 """The words pages are made of: states, icons, sizes, times, fields. Nothing here asks the database."""
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
@@ -98,7 +97,7 @@ def spinner(label: str = "") -> SafeString:
 def _drawing(name: str, label: str = "", extra: str = "") -> SafeString:
     """A reference into the sprite, which browsers keep: the drawing itself would be in a long page hundreds of times."""
     if name not in _names():
-        raise LookupError(f"No icon {name!r}: python -m nspawnpanel.icons {name}")
+        raise LookupError(f"No icon {name!r}: static/icons.txt names those there are")
     speaks = format_html('role="img" aria-label="{}"', label) if label else mark_safe('aria-hidden="true"')
     css = f"bi {extra}".strip()
     return format_html('<svg class="{}" {}><use href="{}#{}"/></svg>', css, speaks, static(ICONS), name)
@@ -107,8 +106,7 @@ def _drawing(name: str, label: str = "", extra: str = "") -> SafeString:
 @cache
 def _names() -> frozenset[str]:
     """The icons there are; a name that is not one of them is a mistake and says so."""
-    sprite = (settings.BASE_DIR / "static" / ICONS).read_text()
-    return frozenset(re.findall(r'<symbol id="([^"]+)"', sprite))
+    return frozenset((settings.BASE_DIR / "static/icons.txt").read_text().split())
 
 
 @register.simple_tag
