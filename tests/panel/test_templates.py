@@ -43,6 +43,19 @@ def test_what_many_pages_have_alike_is_a_tag(text, tag, but):
     assert found - but == set(), f"{{% {tag} %}} writes that"
 
 
+def test_a_cell_is_called_on_a_narrow_screen_as_its_column_is_on_a_wide_one():
+    called = []
+    for name, path in zip(NAMES, FILES, strict=True):
+        for table in re.findall(r"<table.*?</table>", path.read_text(), re.DOTALL):
+            columns = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table, re.DOTALL)
+            if any("{{" in column for column in columns):
+                continue
+            words = {text.strip() for column in columns for text in re.split(r"<[^>]+>|{%.*?%}", column)}
+            called += [(name, label, label in words) for label in re.findall(r'data-label="([^"{]*)"', table)]
+    assert len(called) > 40
+    assert [(name, label) for name, label, is_known in called if not is_known] == []
+
+
 def test_indentation_does_not_travel():
     source = get_template("machines/_row.html").template.source
     assert (ROOT / "machines/_row.html").read_text().count("\n    ") > 5
