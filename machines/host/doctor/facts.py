@@ -12,7 +12,6 @@ from typing import Any
 from machines.contract.configuration import nspawn
 from machines.contract.configuration.command_line import CommandLine, parse
 from machines.contract.names import MachineName, is_usable
-from machines.contract.states import MachineState
 from machines.host.context.host_context import HostContext, Task
 from machines.host.doctor.guest import Guest
 from machines.host.files import files_on_disk
@@ -115,8 +114,7 @@ class Facts:
     @cached_property
     def console(self) -> list[str]:
         """The last lines of its newest run, its console's among them."""
-        read = journal.of_failure if self.state.state is MachineState.FAILED else journal.lines_of
-        return read(self.state.invocation, 200, pid=self.state.last_pid)
+        return journal.lines_of(self.state.invocation, 200, pid=self.state.last_pid)
 
     @cached_property
     def registered(self) -> dict[str, Any]:

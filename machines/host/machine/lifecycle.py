@@ -259,7 +259,7 @@ def did_not_start(host: HostContext, task: Task, name: MachineName, result: str,
     """Why it did not, in the unit's own words of this run, which also go into the job's log. `before` is the run before:
     where no new one has begun, its words are no reason."""
     state = host.bus.do(unit_state.of_template(host.bus, name))
-    lines = journal.of_failure(state.invocation, pid=state.last_pid)
+    lines = journal.lines_of(state.invocation, pid=state.last_pid)
     if state.invocation == before:
         return _no_run(name, state, result, refused=unit_state.was_refused(lines))
     for line in lines:

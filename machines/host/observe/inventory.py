@@ -280,7 +280,7 @@ async def _explain(slow: Slow, now: UnitState) -> tuple[str, bool]:
     key = (now.invocation, now.changed)
     fresh = known is not None and (known.of == key or (now.will_start and time.monotonic() - known.at < EXPLAINED))
     if known is None or not fresh:
-        read = partial(journal.of_failure, now.invocation, 12, pid=now.last_pid)
+        read = partial(journal.lines_of, now.invocation, 12, pid=now.last_pid)
         lines = await asyncio.get_running_loop().run_in_executor(None, read)
         text = "\n".join(lines)[-4000:] or "The unit failed without logging anything."
         known = slow.why[now.unit] = Why(key, time.monotonic(), text, unit_state.was_refused(lines))

@@ -41,13 +41,13 @@ class _Entry:
 
 
 def lines_of(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
-    """The last lines of one run of a unit (its InvocationID), its manager's among them; [] when unreadable. `pid` is its
-    main process, which need not run any more."""
+    """The last lines of one run of a unit (its InvocationID), its manager's among them, with all that was sent to the
+    journal before this moment; [] when unreadable. `pid` is its main process, which need not run any more."""
     if not invocation:
         return []
     run_id = invocation.hex()
     try:
-        run(["journalctl", "--sync"], timeout=10)
+        _catch_up()
         found = _read([f"--lines={limit}", f"_SYSTEMD_INVOCATION_ID={run_id}", "+", f"INVOCATION_ID={run_id}"])
         if pid and found and not essence(_lines(found)):
             found = sorted([*found, *_nobodys(found, pid)], key=lambda entry: entry.at)
@@ -70,11 +70,10 @@ def _nobodys(of_run: Sequence[_Entry], pid: int) -> list[_Entry]:
     others = any(entry.is_exit and entry.about not in own for entry in found)
 
     def is_of_run(entry: _Entry) -> bool:
-        if (
-            entry.unit
-        ):  # standard error is read beside the socket, and may be ahead of it; earlier runs had lower numbers
-            return entry.unit in own and entry.pid >= pid and first - NEAR <= entry.at <= last + NEAR
-        return first <= entry.at <= last and (entry.pid == pid or not others)
+        if not entry.unit:
+            return first <= entry.at <= last and (entry.pid == pid or not others)
+        # Standard error is read beside the socket, and may be ahead of it; processes of earlier runs had lower numbers.
+        return entry.unit in own and entry.pid >= pid and first - NEAR <= entry.at <= last + NEAR
 
     return [entry for entry in found if entry.is_nobodys and is_of_run(entry)]
 
@@ -100,15 +99,9 @@ def _entry(fields: dict[str, Any]) -> _Entry:
     )
 
 
-def of_failure(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
-    """The same of a run that failed, with all that was sent to the journal before this moment: systemd-nspawn's own reason,
-    and systemd's word that it refuses another start."""
-    _catch_up()
-    return lines_of(invocation, limit, pid=pid)
-
-
 def _catch_up() -> None:
-    """Send the journal an entry, and wait until it is there: what others sent before is there, too."""
+    """Send the journal an entry, and wait until it is there: what others sent before is there, too. A journal that is away
+    is not waited for."""
     mark = uuid4().hex
     entry = (
         f"MESSAGE=Looking for why a unit failed.\nPRIORITY=7\nSYSLOG_IDENTIFIER=nspawnpanel\nNSPAWNPANEL_MARK={mark}\n"

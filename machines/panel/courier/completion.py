@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from machines.contract import orders, reports
 from machines.contract.configuration import nspawn
+from machines.contract.states import JobState
 from machines.models import Job, Machine, Revision, User
 from machines.models.job import WAS_SENT
 from machines.panel.configs import effective_settings, rollouts
@@ -25,8 +26,8 @@ def cancel(job: Job, *, by: User) -> bool:
     """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
     authorize(by, orders.Cancel.permission, job.team_id)
     now, role = timezone.now(), by.role_in(job.team_id)
-    unsent = Job.objects.filter(pk=job.pk, state="queued").update(
-        state="cancelled",
+    unsent = Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
+        state=JobState.CANCELLED,
         cancelled_by=by.username,
         cancelled_role=role,
         cancel_asked_at=now,

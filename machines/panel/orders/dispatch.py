@@ -165,4 +165,4 @@ def wake() -> None:
         pipe.ltrim(routes.POKE, 0, 9)
         pipe.execute()
     except redis.RedisError as error:
-        log.warning("The courier could not be poked (%s); it will look by itself.", error)
+        log.warning("The courier could not be woken (%s); it will look by itself.", error)

@@ -50,7 +50,7 @@ def test_a_unit_that_is_masked_since_is_not_told_as_restarted():
 
 def test_one_whose_needs_fail_is_said_at_once_and_not_waited_for(monkeypatch):
     monkeypatch.setattr(unit_state, "of_template", lambda *_: BEFORE)
-    monkeypatch.setattr(journal, "of_failure", lambda *_, **__: ["an old line"])
+    monkeypatch.setattr(journal, "lines_of", lambda *_, **__: ["an old line"])
     with pytest.raises(Problem, match="a unit it needs failed") as raised:
         guarded_restart._anew(Machine(ended("dependency")), BEFORE.began)
     assert raised.value.code == "start-failed"
