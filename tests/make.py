@@ -2,6 +2,7 @@
 
 import time
 from base64 import b64encode
+from datetime import timedelta
 from typing import Any
 
 from django.test import Client
@@ -72,6 +73,22 @@ def share(host: Host, *, team: str = TEAM, **quota: Any) -> HostShare:
 def machine(name: str, *, on: Host, state: str = MachineState.STOPPED, **fields: Any) -> Machine:
     fields.setdefault("team", team())
     return Machine.objects.create(host=on, name=name, state=state, **fields)
+
+
+def fleet(hosts: int, machines: int) -> list[Host]:
+    """So many awake hosts with so many machines among them, one in five failed."""
+    now = timezone.now()
+    made = [host(f"host-{n:03}", last_seen=now + timedelta(hours=1)) for n in range(hosts)]
+    states = ["running", "running", "running", "stopped", "failed"]
+    Machine.objects.bulk_create(
+        Machine(
+            host=made[n % hosts], name=f"machine-{n:05}", state=states[n % 5], rank=0 if n % 5 == 4 else 1,
+            since=now, addresses=[f"10.{n % 250}.{n // 250}.2"], os="Debian GNU/Linux 12 (bookworm)",
+            image_type="subvolume", memory_bytes=64 << 20, disk_bytes=400 << 20, enabled=n % 2 == 0,
+        )
+        for n in range(machines)
+    )  # fmt: skip
+    return made
 
 
 def job(order: orders.Order, *, on: Host, by: User | None = None, **fields: Any) -> Job:

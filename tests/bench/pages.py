@@ -4,7 +4,6 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,30 +51,12 @@ def _prepare(data: Path) -> tuple[Any, Any]:
     from django.core.management import call_command
     from django.test.utils import override_settings
 
+    from machines.models import Host
     from tests import make
     from tests.bench import memory_urls
 
     call_command("migrate", verbosity=0, interactive=False)
-    _seed()
+    make.fleet(HOSTS, MACHINES)
+    assert Host.objects.count() == HOSTS
     override_settings(ROOT_URLCONF="tests.bench.memory_urls").enable()
     return make.client(make.user("ada", role="administrator")), memory_urls
-
-
-def _seed() -> None:
-    from django.utils import timezone
-
-    from machines.models import Host, Machine
-    from tests import make
-
-    now = timezone.now()
-    hosts = [make.host(f"host-{n:03}", last_seen=now + timedelta(hours=1)) for n in range(HOSTS)]
-    states = ["running", "running", "running", "stopped", "failed"]
-    Machine.objects.bulk_create(
-        Machine(
-            host=hosts[n % HOSTS], name=f"machine-{n:05}", state=states[n % 5], rank=0 if n % 5 == 4 else 1,
-            since=now, addresses=[f"10.{n % 250}.{n // 250}.2"], os="Debian GNU/Linux 12 (bookworm)",
-            image_type="subvolume", memory_bytes=64 << 20, disk_bytes=400 << 20, enabled=n % 2 == 0,
-        )
-        for n in range(MACHINES)
-    )  # fmt: skip
-    assert Host.objects.count() == HOSTS

@@ -1,19 +1,15 @@
 """What the long pages weigh on the wire, uncompressed: most panels are looked at over a VPN, and some over a phone."""
 
-from datetime import timedelta
-
 import pytest
 from django.utils import timezone
 
 from machines.contract import orders
 from machines.contract.states import JobState
-from machines.models import Machine
 from tests import make
 
 pytestmark = pytest.mark.django_db
 
 HOSTS, MACHINES, JOBS = 200, 400, 80
-STATES = ["running", "running", "running", "stopped", "failed"]
 ENDS = [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED, JobState.RUNNING, JobState.CANCELLED]
 
 
@@ -25,15 +21,7 @@ def ada():
 @pytest.fixture
 def fleet():
     now = timezone.now()
-    hosts = [make.host(f"host-{n:03}", last_seen=now + timedelta(hours=1)) for n in range(HOSTS)]
-    Machine.objects.bulk_create(
-        Machine(
-            host=hosts[n % HOSTS], name=f"machine-{n:05}", state=STATES[n % 5], rank=0 if n % 5 == 4 else 1,
-            since=now, addresses=[f"10.{n % 250}.{n // 250}.2"], os="Debian GNU/Linux 12 (bookworm)",
-            image_type="subvolume", memory_bytes=64 << 20, disk_bytes=400 << 20, enabled=n % 2 == 0,
-        )
-        for n in range(MACHINES)
-    )  # fmt: skip
+    hosts = make.fleet(HOSTS, MACHINES)
     for n in range(JOBS):
         state = ENDS[n % len(ENDS)]
         ended = now if state != JobState.RUNNING else None
