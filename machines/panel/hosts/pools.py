@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from machines.contract.permissions import Permission
+from machines.contract.states import MachineState
 from machines.models import Host, Machine, User
 
 GIB = 1024**3
@@ -47,5 +48,5 @@ def room(host: Host) -> Room:
     machines = list(Machine.objects.listed().filter(host=host).values("name", "state", "disk_bytes"))
     bases = sum(base.get("bytes") or 0 for base in host.facts.get("bases") or [])
     used = sum(machine["disk_bytes"] or 0 for machine in machines) + bases
-    up = tuple(sorted(m["name"] for m in machines if m["state"] in {"running", "starting", "stopping"}))
+    up = tuple(sorted(m["name"] for m in machines if MachineState(m["state"]).is_up))
     return Room(used / GIB, (host.facts.get("disk_free") or 0) / GIB, up)

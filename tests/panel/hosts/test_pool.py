@@ -66,8 +66,9 @@ def test_a_size_that_cannot_be_is_refused(as_admin, alpha, size):
     assert not Job.objects.exists()
 
 
-def test_running_machines_are_named_first(as_admin, alpha):
-    make.machine("db", on=alpha, state="running")
+@pytest.mark.parametrize("state", ["running", "degraded", "starting", "restarting", "stopping"])
+def test_running_machines_are_named_first(as_admin, alpha, state):
+    make.machine("db", on=alpha, state=state)
     page = text(as_admin.get(URL))
     assert "1 machine of this host is running: db" in page
     assert "Power it off first" in page
