@@ -26,6 +26,7 @@ def secret(name: str, file: str) -> str:
 
 # An unset key stops everything that signs; the system check names it. Tests and the demo make their own.
 SECRET_KEY = secret("SECRET_KEY", "secret-key")
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])  # keys of before: what they signed and sealed still holds
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # Addresses or networks of proxies, whose X-Forwarded-For is believed; nobody else's is.
@@ -137,12 +138,18 @@ ACCOUNT_FORMS = {
     "login": "machines.panel.web.accounts.SignInForm",
     "change_password": "machines.panel.web.accounts.NewPasswordForm",
     "reauthenticate": "machines.panel.web.accounts.ConfirmPasswordForm",
+    "reset_password": "machines.panel.people.resets.ResetByMailForm",
+    "reset_password_from_key": "machines.panel.people.resets.ChooseForm",
 }
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = False
+ACCOUNT_PASSWORD_RESET_TOKEN_GENERATOR = "django.contrib.auth.tokens.PasswordResetTokenGenerator"  # noqa: S105
+PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds a link to a new password works (machines/panel/people/resets.py)
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # strangers get no mail from here
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60  # seconds a sign-in counts as recent (machines/panel/web/access.py)
 MFA_ADAPTER = "machines.panel.people.second_factor.SecondFactor"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
@@ -173,6 +180,14 @@ ACCOUNT_RATE_LIMITS = False
 MFA_RATE_LIMITS = False
 # Nothing of ours is kept in a cache; a process's own is for what libraries may want
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 1000}}}
+
+# EMAIL_URL=smtp+tls://user:password@mail.example.org:587 where mail can be sent; without it links are copied by hand.
+HAS_MAIL = bool(env("EMAIL_URL", default=""))
+if HAS_MAIL:
+    for _name, _value in env.email_url("EMAIL_URL").items():
+        globals()[_name] = _value
+DEFAULT_FROM_EMAIL = env("EMAIL_FROM", default="nspawnpanel@localhost")
+EMAIL_TIMEOUT = 10  # seconds
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env("TIME_ZONE", default="UTC")

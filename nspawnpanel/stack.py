@@ -67,7 +67,7 @@ class Stack:
             self.valkey.start()
             (self.data / "valkey-port").write_text(str(self.valkey.port))
             self.collect_static()
-            self.manage("prepare", "--redis-admin-url", self.valkey.admin_url)
+            self.manage("prepare", "--admin", "admin", "--redis-admin-url", self.valkey.admin_url)
             self.start_part("courier")
             self.start_part("web")
             self.wait_for_pages()

@@ -10,7 +10,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 from machines.panel import urls as panel
-from machines.panel.people import second_factor
+from machines.panel.people import resets, second_factor
 from machines.panel.web import server_errors
 from machines.panel.web.access import PUBLIC, SIGNED_IN, needs
 
@@ -21,6 +21,10 @@ OPEN = {
     "account_inactive": PUBLIC,
     "account_change_password": SIGNED_IN,
     "account_reauthenticate": SIGNED_IN,
+    "account_reset_password": PUBLIC,  # where mail is set
+    "account_reset_password_done": PUBLIC,
+    "account_reset_password_from_key": PUBLIC,
+    "account_reset_password_from_key_done": PUBLIC,
     "mfa_authenticate": PUBLIC,  # the second step of a sign-in
     "mfa_login_webauthn": PUBLIC,
     "mfa_index": SIGNED_IN,
@@ -38,6 +42,7 @@ OPEN = {
 }
 # What is shown elsewhere, or needs a word of ours around it.
 INSTEAD = {
+    "account_reset_password": resets.by_mail,
     "mfa_list_webauthn": RedirectView.as_view(pattern_name="mfa_index"),
     "mfa_login_webauthn": second_factor.login_by_passkey,
 }

@@ -6,6 +6,7 @@ from machines.models.epoch import Epoch
 from machines.models.event import Event, EventHead, EventSeal
 from machines.models.found import ObservedFiles
 from machines.models.host import Host
+from machines.models.invitation import Invitation
 from machines.models.job import Job, LogChunk
 from machines.models.machine import Machine
 from machines.models.panel_key import PanelKey
@@ -29,6 +30,7 @@ __all__ = [
     "GroupMember",
     "Host",
     "HostShare",
+    "Invitation",
     "Job",
     "JobGroup",
     "LogChunk",

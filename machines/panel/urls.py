@@ -20,6 +20,7 @@ from machines.panel.views import (
     limit_tests,
     machines,
     new_machine,
+    people,
     pools,
     presets,
     raw,
@@ -173,4 +174,5 @@ urlpatterns = [
     path("events/", include(event_urls)),
     path("transfer/<uuid:archive>/", archives.transfer, name="archive-transfer"),
     path("settings/", include(account_urls)),
+    path("invitation/<word:token>/", people.accept, name="invitation"),
 ]

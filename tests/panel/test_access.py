@@ -156,7 +156,11 @@ TABLE = {
     "mfa_download_recovery_codes": Line(SIGNED_IN, BOTH),  # a 404 to both, while there are none
 }
 # What anybody may open: the way in and out, and the second step of it. Of allauth's pages all others are closed: 404.
-OPEN_TO_ALL = {"account_login", "account_logout", "account_inactive", "mfa_authenticate", "mfa_login_webauthn"}
+OPEN_TO_ALL = {
+    "account_login", "account_logout", "account_inactive", "mfa_authenticate", "mfa_login_webauthn",
+    "account_reset_password", "account_reset_password_done", "account_reset_password_from_key",
+    "account_reset_password_from_key_done", "invitation",
+}  # fmt: skip
 # Doors for hosts, which nobody enters without the token of an order (panel/archives/test_transfer.py) or of an enrolment
 # (panel/hosts/test_enrolment.py).
 BY_TOKEN = {"archive-transfer", "enrolment-door"}
@@ -241,7 +245,7 @@ def test_a_view_declares_the_right_of_its_line(pattern):
 
 def test_nobody_comes_into_pages_that_would_send_mail_or_make_accounts(as_admin):
     shut = [each for each in patterns(get_resolver()) if each.callback is urls.closed]
-    assert {"account_signup", "account_email", "account_reset_password"} <= {each.name for each in shut}
+    assert {"account_signup", "account_email", "account_set_password"} <= {each.name for each in shut}
     given = {"key": "x", "uidb36": "1"}
     for each in shut:
         path = reverse(each.name, kwargs={part: given[part] for part in parts_of(each.name)})

@@ -1,4 +1,4 @@
-"""`manage.py prepare`: make what a new installation needs and does not have: secrets, Redis users, tables, first admin."""
+"""`manage.py prepare`: make what a new installation needs and does not have: secrets, Redis users, tables, and how the first administrator comes in."""
 
 import secrets
 from argparse import BooleanOptionalAction
@@ -18,11 +18,11 @@ from machines.panel.courier.redis_users import Guard
 
 
 class Command(BaseCommand):
-    help = "Make secrets, Redis users, tables and the first administrator, where they are missing."
+    help = "Make secrets, Redis users and tables where they are missing, and a link for the first administrator."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--redis-admin-url", help="Redis with a user that may run ACL SETUSER")
-        parser.add_argument("--admin", default="admin", help="name of the first administrator")
+        parser.add_argument("--admin", help="make the first administrator by this name, with a password in a file")
         parser.add_argument("--tables", action=BooleanOptionalAction, default=True)
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -44,8 +44,11 @@ class Command(BaseCommand):
             call_command("migrate", interactive=False, verbosity=0)
             self._first_admin(options["admin"], data / "first-password")
 
-    def _first_admin(self, name: str, file: Path) -> None:
+    def _first_admin(self, name: str | None, file: Path) -> None:
         if User.objects.exists():
+            return
+        if not name:
+            call_command("setup_link", stdout=self.stdout)
             return
         password = secrets.token_urlsafe(12)
         User.objects.create_user(name, password=password, is_administrator=True)

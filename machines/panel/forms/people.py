@@ -1,9 +1,13 @@
 """What people say of themselves."""
 
+from typing import Any
+
 from django import forms
+from django.contrib.auth.password_validation import validate_password
 from django.http import QueryDict
 
 from machines.models import User
+from machines.panel.web import accounts
 
 
 class ProfileForm(forms.Form):
@@ -22,7 +26,67 @@ class ProfileForm(forms.Form):
     def clean_email(self) -> str:
         """One address, one person: both would be asked for at the sign-in."""
         email: str = self.cleaned_data["email"]
-        others = User.objects.exclude(pk=self._person.pk)
-        if email and (others.filter(email__iexact=email) | others.filter(username__iexact=email)).exists():
+        if email and is_taken(email, but=self._person):
             raise forms.ValidationError("Somebody else has this address.")
         return email
+
+
+class NewPersonForm(forms.Form):
+    """Who accepts an invitation."""
+
+    username = forms.CharField(
+        max_length=150, validators=[User.username_validator],
+        help_text="Letters, digits and @ . + - _. Jobs and logs name you by it; it cannot be changed.",
+    )  # fmt: skip
+    name = forms.CharField(label="Full name", max_length=150, required=False)
+    email = forms.EmailField(
+        label="Email address", max_length=254, required=False, help_text="You can sign in with it as well."
+    )
+    password = forms.CharField(
+        widget=forms.PasswordInput, max_length=4096, strip=False, help_text=accounts.OF_A_PASSWORD
+    )
+    again = forms.CharField(label="Repeat password", widget=forms.PasswordInput, max_length=4096, strip=False)
+
+    def __init__(self, data: QueryDict | None = None) -> None:
+        super().__init__(data)
+        told = {
+            "username": "username",
+            "name": "name",
+            "email": "email",
+            "password": "new-password",
+            "again": "new-password",
+        }
+        for field, autocomplete in told.items():
+            self.fields[field].widget.attrs |= {"autocomplete": autocomplete}
+        self.fields["username"].widget.attrs |= {"autocapitalize": "off", "autofocus": True}
+
+    def clean_username(self) -> str:
+        username: str = self.cleaned_data["username"]
+        if is_taken(username):
+            raise forms.ValidationError("Somebody else has this name.")
+        return username
+
+    def clean_email(self) -> str:
+        email: str = self.cleaned_data["email"]
+        if email and is_taken(email):
+            raise forms.ValidationError("Somebody else has this address.")
+        return email
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        person = User(
+            username=given.get("username", ""), email=given.get("email", ""), first_name=given.get("name", "")
+        )
+        try:
+            validate_password(given.get("password", ""), person)
+        except forms.ValidationError as error:
+            self.add_error("password", error)
+        if given.get("password") != given.get("again"):
+            self.add_error("again", "The two passwords are not the same.")
+        return given
+
+
+def is_taken(name: str, *, but: User | None = None) -> bool:
+    """Whether somebody signs in by this name or address, in whatever case."""
+    others = User.objects.exclude(pk=but.pk) if but else User.objects.all()
+    return (others.filter(email__iexact=name) | others.filter(username__iexact=name)).exists()

@@ -6,6 +6,8 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.auth_backends import AuthenticationBackend
 from allauth.account.forms import ChangePasswordForm, LoginForm, ReauthenticateForm
+from allauth.account.internal.flows.login import perform_password_login
+from allauth.account.models import Login
 from allauth.core import context
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -13,6 +15,8 @@ from django.http import HttpRequest, HttpResponse
 from machines.models import User
 from machines.models.team import grants_of, memberships_of_outer
 from machines.panel.web import access, attempts, layout
+
+OF_A_PASSWORD = "At least 10 characters; not a common password and not similar to your username."  # noqa: S105  # none
 
 
 class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyped
@@ -61,13 +65,13 @@ class SignInForm(LoginForm):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.fields["login"].label = "Username or email address"
         self.fields["login"].widget.attrs = {"autocomplete": "username", "autocapitalize": "off", "autofocus": True}
-        _plain(self.fields["password"], "Password")
+        plain(self.fields["password"], "Password")
 
 
 class ConfirmPasswordForm(ReauthenticateForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _plain(self.fields["password"], "Password")
+        plain(self.fields["password"], "Password")
         self.fields["password"].widget.attrs |= {"autocomplete": "current-password", "autofocus": True}
 
 
@@ -79,10 +83,8 @@ class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
             ("password1", "New password"),
             ("password2", "Repeat new password"),
         ):
-            _plain(self.fields[name], label)
-        self.fields[
-            "password1"
-        ].help_text = "At least 10 characters; not a common password and not similar to your username."
+            plain(self.fields[name], label)
+        self.fields["password1"].help_text = OF_A_PASSWORD
 
     def clean_oldpassword(self) -> str:
         booked = booked_or_wait(context.request, lambda: attempts.book(context.request, self.user.username))
@@ -95,6 +97,12 @@ class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]
         context.request.remember = self.user  # the old password's devices are strangers now; this one is not
 
 
+def sign_in(request: HttpRequest, user: User) -> HttpResponse:
+    """After somebody has chosen a password here; leads on to the first page."""
+    response: HttpResponse = perform_password_login(request, {"username": user.username}, Login(user=user))
+    return response
+
+
 def booked_or_wait(request: HttpRequest, book: Callable[[], attempts.Booked]) -> attempts.Booked:
     """Raises ValidationError with the seconds to wait."""
     try:
@@ -104,7 +112,7 @@ def booked_or_wait(request: HttpRequest, book: Callable[[], attempts.Booked]) ->
         raise ValidationError(str(early), code="too_soon") from early
 
 
-def _plain(field: Any, label: str) -> None:
+def plain(field: Any, label: str) -> None:
     """Without the link to a reset by mail, and without a placeholder that repeats the label."""
     field.label, field.help_text = label, ""
     field.widget.attrs.pop("placeholder", None)

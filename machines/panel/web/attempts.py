@@ -28,6 +28,7 @@ LONGEST = 300  # seconds
 FORGET = timedelta(hours=1)  # after the last attempt
 MOST = 50_000  # rows
 PAIR, DEVICE, SESSION, CODE = 5, 5, 5, 5  # failures that cost no wait
+RESETS = 5  # mails with a link to a new password, of one address, and to one
 PASSKEYS = 30  # questions for a passkey from one address: each is a row of the sessions until it ends
 ADDRESS, NETWORK = 30, 100  # an IPv4 address or IPv6 /64; the IPv6 /48 around it
 
@@ -69,6 +70,12 @@ def book_passkey(request: HttpRequest) -> Booked:
     """A question for a passkey by somebody who may be anybody. Raises TooSoon; then nothing must be kept of it."""
     narrow, *_ = network(request.META.get("REMOTE_ADDR", ""))
     return _book({_key("passkey", narrow): PASSKEYS}, "attempts from your address")
+
+
+def book_reset(request: HttpRequest, email: str) -> Booked:
+    """A mail with a link to a new password. Raises TooSoon; then none must be sent."""
+    narrow, *_ = network(request.META.get("REMOTE_ADDR", ""))
+    return _book({_key("reset", narrow): RESETS, _key("reset to", email.casefold()): RESETS}, "mails asked for")
 
 
 def is_first_use(user: User, code: str) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from django.conf import settings
 from django.db.models import Case, Count, OuterRef, QuerySet, Subquery, Value, When
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
@@ -65,5 +66,6 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     return {
         "theme": theme if theme in {"light", "dark"} else "system",
         "running_jobs": running_jobs(request),
+        "has_mail": settings.HAS_MAIL,
         "restored_words": restored_words(request),
     }

@@ -9,9 +9,10 @@ PASSWORD = "correct horse battery"
 @pytest.mark.django_db
 def test_it_asks_for_name_and_password_and_offers_no_mail(client):
     page = text(client.get("/accounts/login/"))
-    assert "Username" in page
+    assert "Username or email address" in page
     assert 'autocomplete="username"' in page
     assert "password/reset" not in page
+    assert "manage.py reset_link NAME" in page
 
 
 def test_a_wrong_password_does_not_say_which_part_was_wrong(client, db):
