@@ -26,7 +26,9 @@ def secret(name: str, file: str) -> str:
 
 # An unset key stops everything that signs; the system check names it. Tests and the demo make their own.
 SECRET_KEY = secret("SECRET_KEY", "secret-key")
-SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])  # keys of before: what they signed and sealed still holds
+SECRET_KEY_FALLBACKS = env.list(
+    "SECRET_KEY_FALLBACKS", default=[]
+)  # keys of before: what they signed and sealed still holds
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # Addresses or networks of proxies, whose X-Forwarded-For is believed; nobody else's is.

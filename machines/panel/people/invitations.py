@@ -61,8 +61,8 @@ def invite(offer: Offer, *, by: User, days: int, note: str = "") -> str:
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
         _make(token, offer, hours=24 * days, invited_by=by, note=note)
-        entries.record("person-invited", f"{by.username} invited {note or 'somebody'} as {described(offer)}.", by=by,
-                       about=("invitation", note), team_id=offer.team.pk if offer.team else None)  # fmt: skip
+        said = f"{by.username} invited {note or 'somebody'} as {described(offer)}."
+        entries.record("person-invited", said, by=by, on=offer.team)
     return address(token)
 
 
@@ -136,8 +136,8 @@ def withdraw(invitation: Invitation, *, by: User) -> None:
     """The link no longer works."""
     with transaction.atomic():
         invitation.delete()
-        entries.record("invitation-withdrawn", f"{by.username} withdrew the invitation of {invitation.note or 'somebody'}.",
-                       by=by, about=("invitation", invitation.note), team_id=invitation.team_id)  # fmt: skip
+        said = f"{by.username} withdrew the invitation of {invitation.note or 'somebody'}."
+        entries.record("invitation-withdrawn", said, by=by, on=invitation.team)
 
 
 def offer_of(invitation: Invitation) -> Offer:

@@ -30,8 +30,7 @@ def link(user: User, *, by: User | str) -> str:
     key = PasswordResetTokenGenerator().make_token(user)
     uid = user_pk_to_url_str(user)
     who = by if isinstance(by, str) else by.username
-    entries.record("reset-link-made", f"{who} made a link to a new password for {user.username}.", by=by,
-                   about=("person", user.username))  # fmt: skip
+    entries.record("reset-link-made", f"{who} made a link to a new password for {user.username}.", by=by, on=user)
     path = reverse("account_reset_password_from_key", kwargs={"uidb36": uid, "key": key})
     return f"{settings.PANEL_URL}{path}"
 
@@ -41,8 +40,7 @@ def forget_second_factor(user: User, *, by: User | str) -> int:
     """Remove app, passkeys and recovery codes; returns how many there were."""
     removed: int = Authenticator.objects.filter(user_id=user.pk).delete()[0]
     who = by if isinstance(by, str) else by.username
-    entries.record("second-factor-reset", f"{who} removed the second factor of {user.username}.", by=by,
-                   about=("person", user.username))  # fmt: skip
+    entries.record("second-factor-reset", f"{who} removed the second factor of {user.username}.", by=by, on=user)
     return removed
 
 

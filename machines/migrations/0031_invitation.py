@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('machines', '0029_last_seen'),
+        ('machines', '0030_enrolment'),
     ]
 
     operations = [
