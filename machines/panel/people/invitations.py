@@ -119,9 +119,7 @@ def accept(token: str, person: Mapping[str, str]) -> User:
                 may_console=invitation.may_console, may_remove=invitation.may_remove,
             )  # fmt: skip
         said = f"{user.username} accepted an invitation and is {described(offer_of(invitation))} now."
-        entries.record(
-            "invitation-accepted", said, by=user, about=("person", user.username), team_id=invitation.team_id
-        )
+        entries.record("invitation-accepted", said, by=user, on=user, team_id=invitation.team_id)
     return user
 
 

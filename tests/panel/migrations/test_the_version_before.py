@@ -37,8 +37,14 @@ from tests.panel.test_access import TABLE, parts_of
 
 STANDARD = importlib.import_module("machines.migrations.0022_standard_words")
 OLD_WORDS = {*STANDARD.OPERATIONS, *STANDARD.EVENTS, *STANDARD.CODES, *STANDARD.KEYS}
-# No courier ran since; nobody had a second factor or a listed session.
-NOT_IN_IT = {"machines_eventseal", "mfa_authenticator", "usersessions_usersession", "machines_invitation"}
+# No courier ran since; nobody had a second factor or a listed session, nobody and no host was invited by a link.
+NOT_IN_IT = {
+    "machines_eventseal",
+    "mfa_authenticator",
+    "usersessions_usersession",
+    "machines_invitation",
+    "machines_enrolment",
+}
 TELLING = {"op", "kind", "code"}
 # All that version could order, by the words of today.
 ORDERED_THEN = {
@@ -179,8 +185,9 @@ def arguments(name: str) -> list[dict[str, Any]]:
 MAY_BE_MISSING = {"machine-confirm", "host-pool"}
 STREAMS = {"job-log-stream"}  # a person may hold few of them
 FILES = {"archive-content"}  # which no database has
-# Of things that nobody had then: a second factor, and (in this copy) a password.
+# Of things that nobody had then: a second factor, (in this copy) a password, and a host that is being enrolled.
 NOBODY_S = {
+    "enrolment-detail",
     "account_reauthenticate", "mfa_reauthenticate", "mfa_reauthenticate_webauthn", "mfa_deactivate_totp", "mfa_edit_webauthn",
     "mfa_remove_webauthn", "mfa_view_recovery_codes", "mfa_download_recovery_codes",
 }  # fmt: skip
