@@ -15,11 +15,15 @@ from machines.contract import chain
 from machines.models.host import Host
 from machines.models.team import OfTeams, Team
 
+OF_TEAMS = frozenset({
+    "team-created", "team-changed", "team-deleted", "member-added", "member-changed", "member-removed", "member-left", "host-shared",
+    "share-changed", "share-removed", "machine-claimed", "machine-moved", "machine-released", "token-created", "token-revoked",
+})  # fmt: skip
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
     "enrolment-begun", "host-accepted", "host-refused", "host-enrolled", "restore-confirmed", "configuration-imported", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
     "archive-downloaded", "archive-removed", "host-released", "person-invited", "invitation-accepted", "invitation-withdrawn", "person-enabled",
-})  # fmt: skip
+}) | OF_TEAMS  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})
 WARNING = frozenset({
     "epoch-unknown", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",

@@ -38,12 +38,21 @@ class OfTeams(models.QuerySet[M]):
         return self if teams is None else self.filter(team_id__in=teams)
 
 
+class TeamQuerySet(models.QuerySet["Team"]):
+    def visible_to(self, user: Person) -> "TeamQuerySet":
+        """Those that exist for this person: its own."""
+        teams = user.teams_where(Permission.VIEW)
+        return self if teams is None else self.filter(pk__in=teams)
+
+
 class Team(models.Model):
     # In URLs, under the signatures of orders, and in the hosts' policy.toml: never changed
     slug = models.SlugField(max_length=63, unique=True)
     name = models.CharField(max_length=80, unique=True)
     description = models.CharField(max_length=300, blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = TeamQuerySet.as_manager()
 
     class Meta:
         ordering = ["name"]

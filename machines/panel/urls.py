@@ -28,6 +28,7 @@ from machines.panel.views import (
     restored,
     revisions,
 )
+from machines.panel.views.teams import teams
 from machines.panel.web.access import needs
 
 
@@ -149,6 +150,17 @@ event_urls: list[URLPattern] = [  # /events/…
     path("export.jsonl", events.export, {"kind": "jsonl"}, name="event-export-jsonl"),
     path("verify/", events.verify, name="event-verify"),
 ]
+team_urls: list[URLPattern] = [  # /teams/…
+    path("", teams.index, name="team-index"),
+    path("new/", teams.new, name="team-new"),
+    path("<slug:team>/", teams.detail, name="team-detail"),
+    path("<slug:team>/edit/", teams.edit, name="team-edit"),
+    path("<slug:team>/delete/", teams.delete, name="team-delete"),
+    path("<slug:team>/leave/", teams.leave, name="team-leave"),
+    path("<slug:team>/members/add/", teams.add_member, name="team-member-add"),
+    path("<slug:team>/members/<int:pk>/", teams.edit_member, name="team-member-edit"),
+    path("<slug:team>/members/<int:pk>/remove/", teams.remove_member, name="team-member-remove"),
+]
 account_urls: list[URLPattern] = [  # /settings/…
     path("theme/", accounts.theme, name="theme"),
     path("profile/", accounts.profile, name="profile"),
@@ -169,6 +181,7 @@ urlpatterns = [
     path("presets/", include(preset_urls)),
     path("job-groups/<int:pk>/", presets.group, name="job-group"),
     path("archives/", include(archive_urls)),
+    path("teams/", include(team_urls)),
     path("restored/", restored.index, name="restored"),
     path("restored/confirm/", restored.confirm, name="restore-confirm"),
     path("events/", include(event_urls)),

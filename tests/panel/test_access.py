@@ -14,7 +14,7 @@ from nacl.signing import SigningKey
 from machines.contract import orders
 from machines.contract.permissions import PERMISSIONS, Permission, Role
 from machines.contract.recipes import DebianRecipe
-from machines.models import Archive, Host, JobGroup, PanelKey, Preset, Recipe, RecipeVersion, Revision, User
+from machines.models import Archive, Host, JobGroup, Membership, PanelKey, Preset, Recipe, RecipeVersion, Revision, User
 from machines.panel.hosts import enrolments
 from machines.panel.web.access import PUBLIC, SIGNED_IN, RequireDeclaredPermission
 from nspawnpanel import urls
@@ -27,7 +27,7 @@ VIEW, OPERATE, CONFIGURE, BUILD, REMOVE = (
     Permission.BUILD,
     Permission.REMOVE,
 )
-ADMINISTER = Permission.ADMINISTER
+ADMINISTER, MANAGE = Permission.ADMINISTER, Permission.MANAGE
 GET, POST, BOTH = {"GET"}, {"POST"}, {"GET", "POST"}
 
 
@@ -136,6 +136,15 @@ TABLE = {
     "archive-content": Line(BUILD, GET),
     "archive-remove": Line(BUILD, BOTH),
     "machine-export": Line(BUILD, BOTH),
+    "team-index": Line(VIEW, GET),
+    "team-new": Line(ADMINISTER, BOTH),
+    "team-detail": Line(VIEW, GET),
+    "team-edit": Line(MANAGE, BOTH),
+    "team-delete": Line(ADMINISTER, BOTH),
+    "team-leave": Line(VIEW, BOTH),
+    "team-member-add": Line(MANAGE, BOTH),
+    "team-member-edit": Line(MANAGE, BOTH),
+    "team-member-remove": Line(MANAGE, BOTH),
     "profile": Line(SIGNED_IN, BOTH),
     "session-index": Line(SIGNED_IN, GET),
     "session-end": Line(SIGNED_IN, POST),
@@ -205,7 +214,9 @@ def address(web, admin) -> Callable[[str], str]:
         "number": 1,
         "what": "networkd",
         "base": base,
+        "team": make.TEAM,
     }
+    Membership.objects.create(pk=job.pk, team=make.team(), user=make.user("mia", role=""))
     given["archive"] = Archive.objects.create(title="web.tar", state="ready", size=1).pk
     PanelKey.objects.create(public=b64encode(bytes(SigningKey.generate().verify_key)).decode())
     given["enrolment"] = enrolments.make("beta", by=admin).pk

@@ -17,6 +17,7 @@ from machines.contract import orders
 from machines.contract.recipes import DebianRecipe
 from machines.models import Host, Job, JobGroup, Machine, Preset, Recipe, RecipeVersion, User
 from machines.panel.orders.operations import ACTIONS
+from machines.panel.web.access import SIGNED_IN
 from tests import make
 from tests.panel.configs import cast
 from tests.panel.configs.test_holds import ETC, LEFT, OURS, find
@@ -154,7 +155,8 @@ MAKES_NONE = {
     "config-discard", "config-adopt", "config-ignore", "config-import-limits", "revision-restore", "host-release", "job-cancel",
     "preset-new", "preset-starter", "preset-edit", "preset-remove", "recipe-new", "recipe-starter", "recipe-edit",
     "recipe-archive", "recipe-unarchive", "recipe-restore", "theme", "restore-confirm", "archive-begin", "archive-part",
-    "archive-remove",
+    "archive-remove", "host-enrol-again", "enrolment-accept", "enrolment-refuse", "enrolment-new", "event-verify", "team-new", "team-edit", "team-delete", "team-leave", "team-member-add", "team-member-edit", "team-member-remove",
+    *(name for name, line in TABLE.items() if line.permission == SIGNED_IN and "POST" in line.methods),
 }  # fmt: skip
 
 

@@ -1,3 +1,3 @@
-"""What people may do with what belongs to a team: one authorize(), who a machine belongs to, and how much of a host a team
-may use.
+"""What people may do with what belongs to a team: one authorize(), its members, who a machine belongs to, and how much of a
+host a team may use.
 """

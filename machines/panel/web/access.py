@@ -23,7 +23,7 @@ from django_htmx.middleware import HtmxDetails
 
 from machines.contract.permissions import Permission
 from machines.contract.problems import NotAllowed
-from machines.models import Host, Job, Machine, User
+from machines.models import Host, Job, Machine, Team, User
 from machines.models.team import OfTeams
 from machines.panel.teams.authorize import authorize, who_can, why_not
 
@@ -159,6 +159,13 @@ def machine(request: PanelRequest, host_name: str, name: str) -> Machine:
 
 def job(request: PanelRequest, pk: int) -> Job:
     return of_team(request, Job.objects.select_related("host", "actor", "retry_of", "revision", "team"), pk=pk)
+
+
+def team(request: PanelRequest, slug: str) -> Team:
+    """Of a renamed one the address is still the same."""
+    found = get_object_or_404(Team.objects.visible_to(request.user), slug=slug)
+    check(request, request.permission, found.pk)
+    return found
 
 
 def of_team(request: PanelRequest, rows: OfTeams[M], **key: Any) -> M:
