@@ -66,8 +66,8 @@ class Person:
         request.add_header("Referer", self.panel.url + path)
         try:
             answer = self._opener.open(request, timeout=30)
-        except HTTPError as error:  # a form with faults, or a conflict: an answer like others
-            if error.code not in {409, 422}:
+        except HTTPError as error:  # a form with faults, a conflict, what is gone: answers like others
+            if error.code not in {409, 410, 422}:
                 raise
             answer = error
         with answer:

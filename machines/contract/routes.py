@@ -3,7 +3,9 @@
 Every host has a key prefix of its own, so that its Redis user can be confined to it (kombu's `global_keyprefix`). All of it lies in database 0.
 """
 
+import contextlib
 from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
 
 TASK = "carry_out"
 POKE = "np:poke"  # the web process says "there is work"; losing one costs a second
@@ -59,7 +61,7 @@ def guard_acl() -> list[str]:
     """ACL rules of the user with which the courier shuts a greedy host out. Whoever may change users may make one that
     may do anything, so this one does nothing else."""
     return [
-        *_NOTHING, "+ping", "+client|no-evict", "+acl|list", "+acl|setuser", "+acl|save", "+client|list", "+client|kill", "+config|get",
+        *_NOTHING, "+ping", "+client|no-evict", "+acl|list", "+acl|setuser", "+acl|deluser", "+acl|save", "+client|list", "+client|kill", "+config|get",
         "+config|rewrite",
     ]  # fmt: skip
 
@@ -72,6 +74,13 @@ def web_acl() -> list[str]:
 def user(host_id: str) -> str:
     """The Redis user of a host."""
     return f"np-h-{host_id}"
+
+
+def host_of(user_name: str) -> UUID | None:
+    """The host that a Redis user is for."""
+    with contextlib.suppress(ValueError):
+        return UUID(user_name.removeprefix("np-h-")) if user_name.startswith("np-h-") else None
+    return None
 
 
 def other_database(url: str) -> str:

@@ -22,11 +22,11 @@ OF_TEAMS = frozenset({
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
     "enrolment-begun", "host-accepted", "host-refused", "host-enrolled", "restore-confirmed", "configuration-imported", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
-    "archive-downloaded", "archive-removed", "host-released", "person-invited", "invitation-accepted", "invitation-withdrawn", "person-enabled",
+    "archive-downloaded", "archive-removed", "host-released", "host-renamed", "person-invited", "invitation-accepted", "invitation-withdrawn", "person-enabled",
 }) | OF_TEAMS  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})
 WARNING = frozenset({
-    "epoch-unknown", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",
+    "epoch-unknown", "host-not-added", "host-removed", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",
     "reset-link-made", "second-factor-reset", "person-disabled", "administrator-made", "administrator-unmade",
 })  # fmt: skip
 KINDS = sorted(PLAIN | WARNING | GRAVE)

@@ -32,6 +32,16 @@ class HostQuerySet(models.QuerySet["Host"]):
         return self.filter(last_seen__lt=now - timedelta(seconds=OFFLINE_SECONDS))
 
 
+AllHosts = models.Manager.from_queryset(HostQuerySet)
+
+
+class PresentHosts(AllHosts["Host"]):
+    """Those that were not removed."""
+
+    def get_queryset(self) -> HostQuerySet:
+        return HostQuerySet(self.model, using=self._db).filter(removed_at=None)
+
+
 class Host(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=63, unique=True)
@@ -79,7 +89,13 @@ class Host(models.Model):
     quarantine_why = models.TextField(default="")
     paused_until = models.DateTimeField(null=True)  # the same, for some seconds and by itself
 
-    objects = HostQuerySet.as_manager()
+    # One that was removed is kept for what refers to it, under a name that nobody can give: its jobs and the audit log
+    removed_at = models.DateTimeField(null=True)
+    removed_by = models.CharField(max_length=150, default="")
+    former_name = models.CharField(max_length=63, default="", db_index=True)
+
+    objects = PresentHosts()
+    with_removed = AllHosts()
 
     class Meta:
         ordering = ["name"]

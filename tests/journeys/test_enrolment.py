@@ -51,3 +51,27 @@ def test_a_host_joins_by_one_command_and_its_page_turns_green(eve: Person, newco
     assert newcomer.run(["test", "-e", "/var/lib/nspawnpanel/keys.joining"], check=False).returncode == 1
     answers = "SELECT count(*) AS left FROM machines_enrolment WHERE answer <> ''"
     until(lambda: eve.rows(answers)[0]["left"] == 0, 20, lambda: "the sealed settings are kept in the database")
+
+
+def test_a_removed_host_goes_on_by_itself_and_joins_again_as_another_one(eve: Person, newcomer: Sandbox):
+    newcomer.plant("web")
+    eve.sees("web", "stopped", 30, NAME)
+    eve.succeed(eve.press("start", "web", NAME))
+    [before] = eve.rows("SELECT * FROM machines_host WHERE name = ?", NAME)
+    eve.post(f"/hosts/{NAME}/remove/", {"confirm": NAME}, page=f"/hosts/{NAME}/remove/")
+    until(lambda: not users(eve.panel), 20, lambda: str(users(eve.panel)))
+    assert newcomer.run(["machinectl", "show", "web", "--property=State", "--value"]).stdout.strip() == "running"
+    enrol(eve, newcomer, NAME)
+    [after] = eve.rows("SELECT * FROM machines_host WHERE name = ?", NAME)
+    assert after["id"] != before["id"]
+    assert after["verify_key"] != before["verify_key"]
+    assert after["generation"] == 1
+    eve.sees("web", "running", 30, NAME)
+    assert not eve.rows("SELECT * FROM machines_job WHERE host_id = ?", after["id"])
+    assert len(users(eve.panel)) == 1
+
+
+def users(panel: Stack) -> list[str]:
+    """The hosts' users of Redis."""
+    with panel.valkey.admin() as admin:
+        return [name for name in admin.acl_users() if name.startswith("np-h-")]

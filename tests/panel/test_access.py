@@ -85,6 +85,8 @@ TABLE = {
     "host-pool": Line(ADMINISTER, BOTH),
     "host-release": Line(ADMINISTER, POST),
     "host-enrol-again": Line(ADMINISTER, POST),
+    "host-rename": Line(ADMINISTER, BOTH),
+    "host-remove": Line(ADMINISTER, BOTH),
     "enrolment-new": Line(ADMINISTER, BOTH),
     "enrolment-detail": Line(ADMINISTER, GET),
     "enrolment-accept": Line(ADMINISTER, POST),

@@ -14,7 +14,7 @@ from nacl.signing import SigningKey
 from machines.contract import orders, reports, routes
 from machines.contract.states import JobState
 from machines.models import Event, Host, Job, RedisCheck
-from machines.panel.courier import host_caps, mailbox, redis_check
+from machines.panel.courier import host_caps, mailbox, redis_check, removed_hosts
 from machines.panel.courier.courier import Courier
 from machines.panel.courier.redis_users import Clients, Guard
 from machines.panel.hosts import budgets, quarantine
@@ -443,3 +443,36 @@ def test_the_guard_gives_a_host_a_new_password_and_closes_the_connections_of_the
     with pytest.raises(redis.exceptions.NoPermissionError):
         fresh.get("x")
     fresh.close()
+
+
+def test_a_removed_host_has_no_user_no_stream_and_no_mailbox_any_more(valkey, greedy, other, courier, thief, admin):
+    thief.xadd(routes.stream(str(greedy.host.pk)), {"r": "x"})
+    removed_hosts.remove(greedy.host, by=admin)
+    courier._watch.look()
+    with valkey.admin() as server:
+        assert routes.user(str(greedy.host.pk)) not in server.acl_users()
+        assert routes.user(str(other.host.pk)) in server.acl_users()
+        assert not server.keys(f"{routes.prefix(str(greedy.host.pk))}*")
+    with pytest.raises(redis.RedisError):
+        thief.xadd(routes.stream(str(greedy.host.pk)), {"r": "x"})
+
+
+def test_a_removed_host_whose_user_came_back_with_an_older_copy_of_redis_is_seen_off_again(
+    valkey, greedy, courier, admin
+):
+    removed_hosts.remove(greedy.host, by=admin)
+    courier._watch.look()
+    name = routes.user(str(greedy.host.pk))
+    mailbox.add_user(valkey.admin_url, name, "secret", routes.host_acl(str(greedy.host.pk)))
+    courier._watch.look()
+    with valkey.admin() as server:
+        assert name not in server.acl_users()
+
+
+def test_users_of_hosts_that_this_panel_does_not_know_are_left_alone(valkey, greedy, courier):
+    name = routes.user("12345678-1234-1234-1234-123456789012")
+    mailbox.add_user(valkey.admin_url, name, "secret", routes.host_acl("12345678-1234-1234-1234-123456789012"))
+    courier._watch.look()
+    with valkey.admin() as server:
+        assert name in server.acl_users()
+        server.acl_deluser(name)

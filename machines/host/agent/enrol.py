@@ -48,8 +48,9 @@ def join(token: enrolment.Token, panel: str, state: Path, say: Say, wait: Callab
     """
     aside, final = state / "keys.joining", Paths(state=state).keys
     own = keys.make(aside)
-    say(f"Fingerprint of this host: {fingerprint(own)}")
-    say("Compare it with the one that the panel shows, and accept the host there only if they are the same.")
+    groups = fingerprint(own).split()
+    say(f"Fingerprint of this host:\n\n    {'  '.join(groups[:3])}\n    {'  '.join(groups[3:])}\n")
+    say("Compare it with the one that the panel shows, and accept the host there only if all six groups are the same.")
     answer = _answer(token, own, Door(panel, token.id), say, wait)
     try:
         welcome, secret = enrolment.read_welcome(answer, token, own.sign.verify_key, own.box)

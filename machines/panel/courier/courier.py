@@ -337,6 +337,8 @@ class Courier:
                 self._take(host_id, entries, TURN / len(found))
             except TROUBLE:
                 raise
+            except Host.DoesNotExist:
+                log.info("Host %s was removed while its reports were read; they are ignored", host_id)
             except Exception:  # with this host's help: the others have their turn
                 log.exception("Reports of host %s could not be taken", host_id)
 

@@ -20,7 +20,7 @@ from machines.contract import routes
 from machines.contract.quantities import size
 from machines.models import Host
 from machines.panel.audit import entries
-from machines.panel.courier import redis_check
+from machines.panel.courier import redis_check, removed_hosts
 from machines.panel.courier.mailbox import Fill, Mailbox, time_of
 from machines.panel.courier.redis_users import STRANGER, STRANGERS_AT_MOST, Clients, Guard
 from machines.panel.hosts import budgets, quarantine
@@ -88,7 +88,8 @@ class Watch:
         if not self._guard:
             return {}
         try:
-            self._guard.follow(shut, hosts)
+            for host_id in removed_hosts.among(self._guard.follow(shut, hosts)):
+                self._see_off(host_id)
             clients = self._guard.clients()
             if clients.get(STRANGER, Clients()).count > STRANGERS_AT_MOST:
                 self._guard.turn_away(STRANGER)
@@ -96,6 +97,15 @@ class Watch:
             return self._without_guard(error)
         self._guard_fault = ""
         return clients
+
+    def _see_off(self, host_id: UUID) -> None:
+        """What a removed host has in Redis, its user last: while that is there, this is done again."""
+        assert self._guard is not None
+        self._guard.shut(host_id)
+        self._mailbox.empty(host_id)
+        self._mailbox.begin_anew(host_id)
+        self._guard.dismiss(host_id)
+        log.info("The Redis user of host %s, which was removed, is gone", host_id)
 
     def _without_guard(self, error: redis.RedisError) -> dict[str, Clients]:
         if not self._guard_fault:
@@ -139,7 +149,8 @@ class Watch:
             return
         log.warning("Host %s %s (strike %s)", host_id, why, count)
         self._empty(host_id)
-        host = Host.objects.get(pk=host_id)
+        if (host := Host.objects.filter(pk=host_id).first()) is None:  # removed meanwhile
+            return
         if count == 1:
             _tell(host, "stream-emptied", f"{host.name} {why}. Its reports in Redis were discarded.")
         elif count == 2:

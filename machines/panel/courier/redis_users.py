@@ -37,9 +37,9 @@ class Guard:
         self._redis: Any = bounded.client(url, socket_timeout=timeout, socket_connect_timeout=timeout)
         self._renewed: set[UUID] = set()
 
-    def follow(self, off: Collection[UUID], hosts: Collection[UUID]) -> None:
+    def follow(self, off: Collection[UUID], hosts: Collection[UUID]) -> set[UUID]:
         """Let the users of these hosts be on, but for those in `off`. Their passwords stay as they are. A user made by an
-        older release gets the rules of this one."""
+        older release gets the rules of this one. Returns the hosts that have a user and are none of these."""
         users = self._users()
         for host_id in hosts:
             name, is_off = routes.user(str(host_id)), host_id in off
@@ -55,6 +55,19 @@ class Guard:
             elif not is_off and not users[name]:
                 self._redis.execute_command("ACL", "SETUSER", name, "on")
                 self._save()
+        found = {each for name in users if (each := routes.host_of(name))}
+        return found - set(hosts)
+
+    def shut(self, host_id: UUID) -> None:
+        """Nobody is let in as this host any more, nor stays."""
+        name = routes.user(str(host_id))
+        self._redis.execute_command("ACL", "SETUSER", name, "off")
+        self._redis.execute_command("CLIENT", "KILL", "USER", name)
+
+    def dismiss(self, host_id: UUID) -> None:
+        """A host's user is gone."""
+        self._redis.execute_command("ACL", "DELUSER", routes.user(str(host_id)))
+        self._save()
 
     def admit(self, host_id: UUID, password: str) -> None:
         """A host's user with this password, and no connection of whoever had the one before."""

@@ -14,6 +14,7 @@ from nacl.signing import SigningKey
 from machines.contract import enrolment as contract
 from machines.contract import routes
 from machines.models import Enrolment, Event, Host, PanelKey
+from machines.panel.audit import entries
 from machines.panel.courier import enrol
 from machines.panel.courier.mailbox import Mailbox
 from machines.panel.courier.redis_users import Guard
@@ -121,4 +122,7 @@ def _fail(enrolment: Enrolment, why: str) -> None:
         state=Enrolment.State.FAILED, problem=why
     ):
         text = f"{enrolment.host_name} could not be added. {why}"
-        Event.objects.create(host=enrolment.host, kind="host-not-added", text=text)
+        entries.record(
+            "host-not-added", text, host=enrolment.host, object_kind="host", object_name=enrolment.host_name,
+            result=Event.Result.FAILED,
+        )  # fmt: skip

@@ -1,4 +1,6 @@
-"""The name under which a host joins."""
+"""The name of a host: under which it joins, to which it is renamed, and typed once more to remove it."""
+
+from typing import Any
 
 from django import forms
 
@@ -18,3 +20,21 @@ class EnrolmentForm(forms.Form):
             return host_name(self.cleaned_data["name"])
         except BadValue as problem:
             raise forms.ValidationError(problem.message) from problem
+
+
+class RemoveHostForm(forms.Form):
+    """The name of the host, typed once more."""
+
+    confirm = forms.CharField(max_length=63, strip=False)
+
+    def __init__(self, *args: Any, name: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._name = name
+        self.fields["confirm"].label = f"Type {name} to confirm"
+        self.fields["confirm"].error_messages["required"] = f"Type {name} to confirm."
+        self.fields["confirm"].widget.attrs |= {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
+
+    def clean_confirm(self) -> str:
+        if (typed := str(self.cleaned_data["confirm"])) != self._name:
+            raise forms.ValidationError(f"The name does not match. Type {self._name} to confirm.")
+        return typed

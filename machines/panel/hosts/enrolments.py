@@ -15,7 +15,8 @@ from nacl.signing import SigningKey, VerifyKey
 from machines.contract import enrolment as contract
 from machines.contract.names import host_name
 from machines.contract.problems import BadValue, EnvelopeRefused, Problem
-from machines.models import Enrolment, Event, Host, PanelKey, User
+from machines.models import Enrolment, Host, PanelKey, User
+from machines.panel.audit import entries
 
 LIFE = timedelta(seconds=contract.LIFE)
 SHOWN = 10
@@ -64,12 +65,7 @@ def make(name: str, *, by: User, host: Host | None = None) -> Enrolment:
             pk=number, host_name=name, host=host, is_new=host is None, made_by=by.username, expires_at=now + LIFE, panel_key=key,
             token_key=Enrolment.text_of(SigningKey(_seed(number)).verify_key),
         )  # fmt: skip
-        Event.objects.create(
-            host=host,
-            actor_name=by.username,
-            kind="enrolment-begun",
-            text=f"{by.username} made a token for a host {name}.",
-        )
+        _tell(made, by, "enrolment-begun", f"made a token for the host {name}.")
     return made
 
 
@@ -172,7 +168,9 @@ def _decide(enrolment: Enrolment, by: User, state: Enrolment.State, **fields: ob
 
 
 def _tell(enrolment: Enrolment, by: User, kind: str, said: str) -> None:
-    Event.objects.create(host=enrolment.host, actor_name=by.username, kind=kind, text=f"{by.username} {said}")
+    entries.record(
+        kind, f"{by.username} {said}", by=by, host=enrolment.host, object_kind="host", object_name=enrolment.host_name
+    )
 
 
 def fingerprint(enrolment: Enrolment) -> str:

@@ -1,4 +1,5 @@
-"""Hosts that join: the command with its token, the comparison of fingerprints, and the door at which the host asks."""
+"""Hosts that come and go: the command with its token, the comparison of fingerprints, the door at which the host asks; other
+names; and removal."""
 
 from typing import Any
 from uuid import UUID
@@ -16,12 +17,13 @@ from machines.contract import enrolment as contract
 from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue, EnvelopeRefused, Problem
 from machines.models import Enrolment, Host
-from machines.panel.forms.enrolments import EnrolmentForm
+from machines.panel.courier import removed_hosts
+from machines.panel.forms.enrolments import EnrolmentForm, RemoveHostForm
 from machines.panel.hosts import clocks, enrolments
 from machines.panel.orders import dispatch
 from machines.panel.pages import machine_rows
 from machines.panel.web import attempts, responses
-from machines.panel.web.access import PUBLIC, PanelRequest, needs
+from machines.panel.web.access import PUBLIC, PanelRequest, needs, recently_signed_in
 
 COMMAND = "cd /opt/nspawnpanel/src && ../bin/python -m machines.host.agent.enrol"
 
@@ -52,6 +54,44 @@ def again(request: PanelRequest, host: str) -> HttpResponse:
     except BadValue as problem:
         return responses.refused(request, problem, back=machine_rows.host_url(host))
     return redirect("enrolment-detail", made.pk)
+
+
+@require_http_methods(["GET", "POST"])
+@needs(Permission.ADMINISTER)
+def rename(request: PanelRequest, host: str) -> HttpResponse:
+    found = get_object_or_404(Host, name=host)
+    form = EnrolmentForm(request.POST or None, initial={"name": found.name})
+    if request.method == "POST" and form.is_valid():
+        try:
+            removed_hosts.rename(found, form.cleaned_data["name"], by=request.user)
+        except BadValue as problem:
+            form.add_error("name", problem.message)
+        else:
+            return redirect(machine_rows.host_url(form.cleaned_data["name"]))
+    context = {"host": found, "form": form, "url": machine_rows.host_url(host)}
+    return render(request, "hosts/rename.html", context, status=422 if form.is_bound else 200)
+
+
+@require_http_methods(["GET", "POST"])
+@needs(Permission.ADMINISTER)
+@recently_signed_in
+def remove(request: PanelRequest, host: str) -> HttpResponse:
+    """Ask for the name, then let the host go."""
+    found = get_object_or_404(Host, name=host)
+    form = RemoveHostForm(request.POST or None, name=found.name)
+    if request.method == "POST" and form.is_valid():
+        try:
+            removed_hosts.remove(found, by=request.user)
+        except Problem as problem:
+            return responses.refused(request, problem, back=reverse("host-index"))
+        return redirect(machine_rows.host_url(host))
+    context = {
+        "host": found,
+        "form": form,
+        "url": machine_rows.host_url(host),
+        "items": removed_hosts.what_goes(found),
+    }
+    return render(request, "hosts/remove.html", context, status=422 if form.is_bound else 200)
 
 
 @require_GET

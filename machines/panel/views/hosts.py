@@ -4,13 +4,15 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.db.models import Q
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract.configuration import protected
 from machines.contract.configuration.protected import Place
+from machines.contract.enrolment import fingerprint
 from machines.contract.permissions import Permission
 from machines.contract.states import LATE_SECONDS
 from machines.models import Event, Host
@@ -22,6 +24,7 @@ from machines.panel.pages import host_list, host_rows, machine_rows
 from machines.panel.web import layout, responses
 from machines.panel.web.access import PanelRequest, needs
 
+LEAVE = "systemctl disable --now nspawnpanel-host; rm -rf /etc/nspawnpanel/host.env /var/lib/nspawnpanel/keys"
 EVENTS_SHOWN = 20
 UNREAD = "It has not reported the state of its machines for some time. Run on it: systemctl status nspawnpanel-host"
 RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are shown in red
@@ -55,7 +58,9 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
     now = timezone.now()
     may_administer = request.user.may(Permission.ADMINISTER)
     asked = Host.objects.annotate(**host_list.COUNTS, redis_faults=redis_check.subquery())
-    found = get_object_or_404(asked, name=host)
+    found = asked.filter(name=host).first()
+    if found is None:
+        return _not_here(request, host)
     faults = vars(found)["redis_faults"] or []
     counts = {name: getattr(found, name) for name in host_list.COUNTS}
     events = list(Event.objects.visible_to(request.user).filter(host=found)[:EVENTS_SHOWN])
@@ -92,6 +97,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "bad_binds": _texts(found.facts.get("bad_binds")),
         "protected": _protected(found),
         "may_administer": may_administer,
+        "fingerprint": fingerprint(found.verify_key, found.box_key) if may_administer else "",
         "redis_faults": faults if may_administer else [],
         "is_user_off": redis_check.NO_GUARD not in faults,
         "fragment": responses.wants_fragment(request),
@@ -112,6 +118,15 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         here,
     )
     return responses.page(request, "hosts/detail.html", context, fragment="hosts/_host.html", version=version)
+
+
+def _not_here(request: PanelRequest, name: str) -> HttpResponse:
+    """Administrators are told that it was removed, and what is left to do there. Raises Http404."""
+    gone = Host.with_removed.filter(Q(former_name=name) | Q(name=name)).exclude(removed_at=None)
+    found = gone.order_by("-removed_at").first() if request.user.sees_all else None
+    if found is None:
+        raise Http404(f"There is no host {name}.")
+    return render(request, "hosts/removed.html", {"host": found, "name": name, "command": LEAVE}, status=410)
 
 
 @require_POST
