@@ -39,7 +39,7 @@ NO_DRIFT: Mapping[str, Any] = MappingProxyType({"drifted": False, "ignored": ""}
 NOT_APPLIED: Mapping[str, Any] = MappingProxyType({**NO_DRIFT, "applied": None, "restart_needed": False})
 # … and of one that was never built
 NEVER_BUILT: Mapping[str, Any] = MappingProxyType({
-    **MISSING, **NOT_APPLIED, "team": None, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
+    **MISSING, **NOT_APPLIED, "team_id": None, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
 })  # fmt: skip
 
 
@@ -147,10 +147,10 @@ class Machine(models.Model):
         """A person takes it off the list, which its host can put it back on; only while it is missing."""
         Machine.objects.filter(pk=self.pk, state=MachineState.MISSING).update(removed_at=timezone.now())
 
-    def begin_build(self) -> None:
-        """It is to be built: listed on top, and missing until it is. One that had left the list begins anew."""
+    def begin_build(self, team: int | None) -> None:
+        """It is to be built for this team: listed on top, and missing until it is. One that had left the list begins anew."""
         anew = {**NEVER_BUILT, "removed_at": None} if self.removed_at else {}
-        self._write(**{**anew, "rank": BUILDING_RANK})
+        self._write(**{**anew, "rank": BUILDING_RANK, "team_id": team})
 
     def mark_applied(self, revision: int, **columns: Any) -> None:
         """Its files on the host are those of the revision of this key now."""

@@ -55,7 +55,7 @@ def test_one_that_is_forgotten_is_as_if_it_had_never_been_built(used):
 
 
 def test_one_that_is_built_again_begins_anew_on_top_of_the_list(used):
-    used.begin_build()
+    used.begin_build(None)
     row, fresh = columns_of(Machine.objects.get(pk=used.pk)), columns_of(Machine(state="missing", rank=BUILDING_RANK))
     assert {name for name, value in row.items() if value != fresh[name]} == {"changed_at", *STAYS}
     assert row["removed_at"] is None
@@ -64,7 +64,7 @@ def test_one_that_is_built_again_begins_anew_on_top_of_the_list(used):
 def test_one_that_is_built_while_it_is_listed_keeps_what_is_known_of_it(web):
     Machine.objects.filter(pk=web.pk).update(os="Debian", image_id="x")
     machine = Machine.objects.get(pk=web.pk)
-    machine.begin_build()
+    machine.begin_build(None)
     machine.refresh_from_db()
     assert (machine.os, machine.image_id, machine.rank) == ("Debian", "x", BUILDING_RANK)
 

@@ -24,6 +24,7 @@ from machines.panel.configs import validation
 from machines.panel.configs.diffs import Files
 from machines.panel.orders import dispatch
 from machines.panel.orders.dispatch import Busy
+from machines.panel.teams import quotas
 
 OPEN = (Revision.State.DRAFT, Revision.State.APPLYING)
 
@@ -197,7 +198,7 @@ def apply(
         if draft is None:
             raise Problem("There is no draft to apply.")
         draft.state, draft.reason = Revision.State.DRAFT, reason
-        refused = next((f for f in findings(machine, files(draft)) if f.refused), None)
+        refused = next((f for f in _of_files(machine, files(draft)) if f.refused), None)
         if refused:
             raise Problem(f"{refused.key}= is not valid: {refused.message}", hint=refused.hint, code="config-refused")
         try:
@@ -210,7 +211,13 @@ def apply(
 
 
 def findings(machine: Machine, wanted: Files) -> list[Finding]:
-    """What would not hold or will probably disappoint. What was applied already is not held against anybody."""
+    """What would not hold, what goes beyond its team's quota, or what will probably disappoint. What was applied already is not held
+    against anybody."""
+    beyond = quotas.of_draft(machine, wanted.nspawn, wanted.limits)
+    return [*beyond, *_of_files(machine, wanted)]
+
+
+def _of_files(machine: Machine, wanted: Files) -> list[Finding]:
     return validation.findings(machine.host, machine.name, wanted, files(machine.applied), machine.next_command)
 
 

@@ -15,6 +15,7 @@ from django.forms.boundfield import BoundWidget
 
 from machines.contract.configuration import limits, nspawn, values
 from machines.contract.configuration.setting import Kind, Setting
+from machines.contract.configuration.validate import Finding
 from machines.models import BindMount, Host, Machine, PortForward, Revision, User
 from machines.models.revision import COLUMNS, LIMITS, MODES, PLAIN, SWITCHES, bind_rows, port_rows
 from machines.panel.configs import drafts, validation
@@ -63,6 +64,7 @@ FILE_MODES = {
         ),
     )
 }
+TARGET_KEYS = {mode.target for mode in nspawn.NETWORK_MODES.values() if mode.target}
 IN_ROWS = {name: setting for name, setting in PLAIN.items() if setting.kind is Kind.ROWS}
 
 
@@ -322,6 +324,18 @@ class Configurator:
         """Keep it as the machine's draft, in place of the one that was seen. Raises StaleDraft, Busy, UnmanagedFiles."""
         with drafts.saving(machine, seen=seen):
             return self.save(**drafts.authored(by))
+
+    def refuse(self, finding: Finding) -> None:
+        """Put what the host or a quota does not allow on the field that it was typed in. The form must have been valid."""
+        text = f"{finding.message} {finding.hint}".strip()
+        name = finding.settings[0]
+        bind = next((row for row in active_forms(self.binds) if str(row.instance) == finding.value), None)
+        if name.startswith(nspawn.FILES) and bind:
+            bind.add_error("source", text)
+        elif name.startswith(nspawn.NETWORK):
+            self.form.add_error("network_target" if finding.key in TARGET_KEYS else "network_mode", text)
+        else:
+            self.form.add_error(COLUMNS.get(name), text)
 
     # --- what must hold across fields
 

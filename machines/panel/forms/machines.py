@@ -8,13 +8,15 @@ from typing import Any
 from django import forms
 
 from machines.contract import names, orders, recipes
+from machines.contract.configuration.validate import Finding
 from machines.contract.problems import BadValue
 from machines.contract.reports import Leftover
-from machines.models import Host, Job, Machine
+from machines.models import Host, Job, Machine, Team, User
 from machines.panel.forms.validators import CODE, checked, each
 from machines.panel.hosts import name_files
 from machines.panel.images import builds, passwords
 from machines.panel.orders import removals
+from machines.panel.teams import shares
 
 LOCALE, ZONE = "C.UTF-8", "UTC"
 
@@ -35,6 +37,13 @@ class NewMachineForm(forms.Form):
         to_field_name="name",
         empty_label=None,
         error_messages={"required": "Choose a host for the machine.", "invalid_choice": "There is no such host."},
+    )
+    team = forms.ModelChoiceField(
+        Team.objects.none(),
+        to_field_name="slug",
+        required=False,
+        empty_label="no team: administrators only",
+        error_messages={"invalid_choice": "There is no such team, or you may not build in it."},
     )
     name = forms.CharField(
         max_length=64,
@@ -116,13 +125,48 @@ class NewMachineForm(forms.Form):
     start = forms.BooleanField(label="Start after the build", required=False, initial=True)
     enable = forms.BooleanField(label="Start at boot of the host", required=False)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, by: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.by = by
+        self.fields["host"].queryset = Host.objects.visible_to(by)  # type: ignore[attr-defined]
+        self._offer_teams()
         self.found: list[Leftover] = []
         self.files_host = ""
         host, name = self.initial.get("host"), str(self.initial.get("name") or "")
         if not self.is_bound and isinstance(host, Host) and name:
             self._look(host, name)
+
+    def _offer_teams(self) -> None:
+        """Nobody who can build in one team alone is asked for it."""
+        field = self.fields["team"]
+        field.queryset = shares.teams_to_build_in(self.by)  # type: ignore[attr-defined]
+        self.own_teams = list(field.queryset)  # type: ignore[attr-defined]
+        if not self.by.sees_all:
+            field.empty_label, field.required = None, len(self.own_teams) != 1  # type: ignore[attr-defined]
+            field.error_messages["required"] = "Choose the team that the machine is to belong to."
+        if not self.asks_for_team:
+            field.widget = forms.HiddenInput()
+
+    @property
+    def asks_for_team(self) -> bool:
+        return len(self.own_teams) > 1 or bool(self.by.sees_all and self.own_teams)
+
+    @property
+    def chosen_team(self) -> Team | None:
+        """The one that the field shows, or that goes without saying."""
+        if not self.asks_for_team:
+            return next(iter(self.own_teams), None)
+        value = self["team"].value()
+        slug = value.slug if isinstance(value, Team) else str(value or "")
+        first = None if self.by.sees_all else self.own_teams[0]
+        return next((team for team in self.own_teams if team.slug == slug), first)
+
+    @property
+    def team_choices(self) -> list[tuple[str, str, bool]]:
+        """(slug, name, whether it is the one shown) of each that can be chosen."""
+        chosen = self.chosen_team
+        nobody = [("", str(self.fields["team"].empty_label), chosen is None)] if self.by.sees_all else []  # type: ignore[attr-defined]
+        return [*nobody, *((team.slug, team.name, team == chosen) for team in self.own_teams)]
 
     def _look(self, host: Host, name: str) -> None:
         """What lies under that name on that host, which the page then shows."""
@@ -137,6 +181,10 @@ class NewMachineForm(forms.Form):
     def name_files(self) -> list[tuple[str, str]]:
         """(path, what it is) of each."""
         return [(file.path, name_files.words(file)) for file in self.found]
+
+    def clean_team(self) -> Team | None:
+        """That of somebody who can build in one alone goes without saying."""
+        return self.cleaned_data["team"] or (None if self.by.sees_all else self.chosen_team)
 
     def clean_name(self) -> str:
         return checked(names.new_machine_name, self.cleaned_data["name"])
@@ -181,11 +229,19 @@ class NewMachineForm(forms.Form):
         if host and name:
             self._look(host, name)
             self._check_files(name)
-            if builds.is_taken(host, name):
-                self.add_error(
-                    "name", f"{host} already has a machine {name}; choose another name, or remove that machine."
-                )
+            if "team" in cleaned and (why := builds.taken(host, name, self.team_id)):
+                self.add_error("name", why)
         return cleaned
+
+    @property
+    def team_id(self) -> int | None:
+        """Whose the machine is to be. The form must have been cleaned."""
+        team: Team | None = self.cleaned_data["team"]
+        return team.pk if team else None
+
+    def refuse(self, finding: Finding) -> None:
+        """Put what a quota does not allow on the field that it was typed in."""
+        self.add_error(finding.settings[0], f"{finding.message} {finding.hint}".strip())
 
     def _check_files(self, name: str) -> None:
         """Somebody decides what becomes of files that lie there, having seen them as they are."""
@@ -238,6 +294,7 @@ def answers(job: Job) -> dict[str, Any]:
     boot = order.first_boot
     return {
         "host": job.host,
+        "team": job.team,
         "name": order.name,
         "fresh": order.fresh,
         "new_identity": boot.new_identity,

@@ -44,9 +44,17 @@ def obstacles(host: Host, recipe: recipes.AnyRecipe) -> Iterator[Obstacle]:
         yield Obstacle("url", unreachable)
 
 
-def is_taken(host: Host, name: str) -> bool:
-    """A name may be taken again once its machine was removed, or when its image is gone."""
-    return originals(host).filter(name=name).exists()
+def taken(host: Host, name: str, team_id: int | None) -> str:
+    """Why a team (None: nobody) cannot have this name on a host; "" when it can. A name may be taken again once its machine was
+    removed, and by the same team when its image is gone. Of another team's machine nothing else is told."""
+    there = Machine.objects.listed().on(host).filter(name=name).first()
+    if there is None or (there.team_id == team_id and there.state == MachineState.MISSING):
+        return ""
+    if there.team_id == team_id:
+        return f"{host} already has a machine {name}; choose another name, or remove that machine."
+    if there.team_id is None:
+        return f"{host} already has a machine {name}, which belongs to no team; choose another name."
+    return f"On {host} the name {name} is taken by another team; choose another name."
 
 
 def originals(host: Host) -> MachineQuerySet:
@@ -54,10 +62,11 @@ def originals(host: Host) -> MachineQuerySet:
     return Machine.objects.listed().on(host).exclude(state=MachineState.MISSING)
 
 
-def begin(host: Host, name: str, *, by: User) -> dict[str, Any]:
-    """Take a name on a host for a new machine, and throw away a draft that was left over there. Returns the columns of the
-    revision to build with, beside its settings. In the caller's transaction."""
-    machine = _take_name(host, name)
+def begin(host: Host, name: str, *, by: User, team_id: int | None) -> dict[str, Any]:
+    """Take a name on a host for a new machine of a team (None: of nobody), and throw away a draft that was left over there. Returns
+    the columns of the revision to build with, beside its settings. In the caller's transaction. Raises Problem when another
+    team's machine has the name."""
+    machine = _take_name(host, name, team_id)
     machine.revisions.filter(state__in=drafts.OPEN).delete()
     return {
         "machine": machine,
@@ -120,17 +129,28 @@ def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
     order = orders.from_wire(job.order)
     assert isinstance(order, orders.Build)
     with transaction.atomic():
-        revision.machine = _take_name(job.host, job.machine_name)
+        revision.machine = _take_name(job.host, job.machine_name, job.team_id)
         return dispatch.place(
             _numbered(order, revision), on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job,
             recipe_version=job.recipe_version,
         )  # fmt: skip
 
 
-def _take_name(host: Host, name: str) -> Machine:
-    """The machine's row, missing until it is built. One that was removed, or whose image is gone, is used again."""
+def _take_name(host: Host, name: str, team_id: int | None) -> Machine:
+    """The machine's row, missing until it is built. One that was removed, or whose image is gone, is used again; what was written
+    down of an earlier one of another team is not this team's to see."""
     machine, _ = Machine.objects.select_for_update().get_or_create(
-        host=host, name=name, defaults={"state": MachineState.MISSING}
+        host=host, name=name, defaults={"state": MachineState.MISSING, "team_id": team_id}
     )
-    machine.begin_build()
+    if machine.removed_at is None and machine.team_id != team_id:
+        raise Problem(taken(host, name, team_id), code="name-taken")
+    if machine.removed_at is not None and _was_of(machine) != team_id:
+        machine.revisions.all().delete()
+    machine.begin_build(team_id)
     return machine
+
+
+def _was_of(machine: Machine) -> int | None:
+    """Whose a machine was that is gone: its row does not say it any more, its last job does."""
+    jobs = Job.objects.on(machine.host, machine.name).order_by("-id")
+    return jobs.values_list("team", flat=True).first()

@@ -83,7 +83,7 @@ def place(
     if name:
         team_id = Machine.objects.on(on).filter(name=name).values_list("team", flat=True).first()
     # Groups go on by themselves; not for somebody who was shut out since.
-    authorize.place(by, order, team_id)
+    authorize.place(by, order, team_id, on)
     grant = by.grant_in(team_id)
     if key is None and (first := _under_way(order, on, by)):
         return first

@@ -3,7 +3,8 @@
 from machines.contract import orders
 from machines.contract.permissions import Permission
 from machines.contract.problems import NotAllowed
-from machines.models import User
+from machines.models import Host, User
+from machines.panel.teams import quotas
 
 
 def authorize(by: User, permission: Permission, team_id: int | None) -> None:
@@ -13,10 +14,12 @@ def authorize(by: User, permission: Permission, team_id: int | None) -> None:
         raise NotAllowed(why_not(by, permission, team_id), hint=who_can(by, permission, team_id))
 
 
-def place(by: User, order: orders.Order, team_id: int | None) -> None:
-    """Pass silently when this person may place this very order. Raises NotAllowed."""
+def place(by: User, order: orders.Order, team_id: int | None, on: Host) -> None:
+    """Pass silently when this person may place this very order, and what it makes of the machine is within what the team may
+    use of this host. In the transaction that writes the job. Raises NotAllowed, QuotaExceeded among them."""
     for permission in order.permissions():
         authorize(by, permission, team_id)
+    quotas.check(on, team_id, order)
 
 
 def why_not(by: User, permission: Permission, team_id: int | None) -> str:

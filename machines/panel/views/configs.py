@@ -18,7 +18,7 @@ from machines.panel.forms import configs, row_buttons, setting_sections
 from machines.panel.forms.apply import ApplyForm, offered
 from machines.panel.forms.configs import Configurator
 from machines.panel.orders import dispatch
-from machines.panel.pages import config_page
+from machines.panel.pages import config_page, quota_page
 from machines.panel.pages.machine_rows import machine_url
 from machines.panel.teams.authorize import authorize
 from machines.panel.web import access, press, responses
@@ -115,8 +115,9 @@ def _review(
     findings = [(finding, apply_errors.place_of(finding.key)) for finding in drafts.findings(machine, after)]
     left_out = validation.left_out(machine, after, before)
     shown = config_page.context(request, machine, draft, "config")
-    links = shown["links"]
+    links, quota = shown["links"], quota_page.context(machine.host, machine.team)
     shown |= {
+        **quota,
         "left_out": left_out,
         "changes": changes,
         "diffs": config_page.file_diffs(machine, before, after),
@@ -124,6 +125,7 @@ def _review(
         "found": config_page.three_ways(machine, draft, found) if found else None,
         "findings": findings,
         "is_refused": any(finding.refused for finding, _ in findings)
+        or "not_shared" in quota
         or not all(each.is_old for each in left_out)
         or not all(link.follows for link in links),
         "form": sent or offered(machine, changes, after),

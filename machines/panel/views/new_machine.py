@@ -29,7 +29,8 @@ from machines.panel.hosts import host_tools
 from machines.panel.images import base_images, builds, recipe_runs
 from machines.panel.orders import dispatch, operations
 from machines.panel.orders.dispatch import Busy
-from machines.panel.pages import host_rows
+from machines.panel.pages import host_rows, quota_page
+from machines.panel.teams.quotas import QuotaExceeded
 from machines.panel.web import press, responses
 from machines.panel.web.access import PanelRequest, needs
 
@@ -73,6 +74,11 @@ class Parts:
     def keep_time_zone(self) -> None:
         self.configurator.defaults |= builds.zone_settings(self.form.cleaned_data.get("timezone", ""))
 
+    def refuse(self, problem: QuotaExceeded) -> None:
+        """Put what the team's quota does not allow on its fields."""
+        for finding in problem.findings:
+            (self.form if finding.settings[0] in self.form.fields else self.configurator).refuse(finding)
+
     def place(self, by: User) -> Job:
         """The job that builds what all of them say, with the form's key.
 
@@ -83,7 +89,8 @@ class Parts:
         order = self.form.to_order(self.source.form.to_recipe())
         secrets = self.form.secrets(self.source.token())
         self.keep_time_zone()
-        revision = self.configurator.save(**builds.begin(self.form.cleaned_data["host"], order.name, by=by))
+        begun = builds.begin(self.form.cleaned_data["host"], order.name, by=by, team_id=self.form.team_id)
+        revision = self.configurator.save(**begun)
         key: UUID = self.form.cleaned_data["key"]
         return builds.place(order, revision, by=by, key=key, secrets=secrets, version=self.source.version)
 
@@ -92,17 +99,20 @@ class Parts:
 @require_http_methods(["GET", "POST"])
 @needs(Permission.BUILD)
 def new(request: PanelRequest) -> HttpResponse:
-    hosts = list(Host.objects.all()[:HOSTS_OFFERED])
+    hosts = list(Host.objects.visible_to(request.user)[:HOSTS_OFFERED])
     if request.method == "GET":
         return _blank(request, hosts)
     data = row_buttons.shaped(request.POST)
-    parts = _bound(data, hosts)
+    parts = _bound(request, data, hosts)
     if "choose" in data or row_buttons.asked(data):
         return _reshaped(request, parts, hosts)
     try:
         job = dispatch.place_once(press.key(request), lambda _: parts.place(request.user))
         return redirect("job-detail", job.pk)
     except Incomplete:
+        return _page(request, parts, hosts, errors=parts.errors(), status=422)
+    except QuotaExceeded as problem:
+        parts.refuse(problem)
         return _page(request, parts, hosts, errors=parts.errors(), status=422)
     except Problem as problem:
         holder = problem.job if isinstance(problem, Busy) else None
@@ -114,14 +124,14 @@ def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
     ?clone=web. ?again=812 is a build with all it was told, ?like=812 only what it was made of."""
     again = _build(request.GET.get("again", ""))
     if again and operations.of(again.op).makes_machine:
-        form = NewMachineForm(initial={"key": uuid4(), **answers(again)})
+        form = NewMachineForm(initial={"key": uuid4(), **answers(again)}, by=request.user)
         source = _source_of(again, again.host)
         settings = Settings(copied_settings.of_original(source.chosen), copied_settings.of_build(str(again.pk)))
         return _page(request, Parts(form, source, settings.fresh(again.host), settings), hosts)
     like = _build(request.GET.get("like", ""))
     host = _host(hosts, request.GET.get("host", like.host.name if like else ""))
     given = {name: request.GET[name] for name in PREFILLED if name in request.GET}
-    form = NewMachineForm(initial={"key": uuid4(), "host": host, **given})
+    form = NewMachineForm(initial={"key": uuid4(), "host": host, **given}, by=request.user)
     columns = {name: request.GET[name] for name in CONFIG_PREFILLED if name in request.GET}
     if columns.get("network_mode", "veth") not in nspawn.NETWORK_MODES:
         del columns["network_mode"]
@@ -142,7 +152,12 @@ def _reshaped(request: PanelRequest, parts: Parts, hosts: list[Host]) -> HttpRes
     parts.source.fit()
     if not responses.wants_fragment(request):
         return _page(request, parts, hosts)
-    context = {"form": parts.form, "host": parts.configurator.host, "fragment": True}
+    context = {
+        "form": parts.form,
+        "host": parts.configurator.host,
+        "fragment": True,
+        **quota_page.context(parts.configurator.host, parts.form.chosen_team),
+    }
     return render(
         request, "machines/_new_source.html", context | _of_settings(parts) | _about(parts.form, parts.source)
     )
@@ -201,12 +216,12 @@ def _host(hosts: list[Host], name: str) -> Host | None:
     return next((host for host in hosts if host.name == name), None) or next(listening, hosts[0] if hosts else None)
 
 
-def _bound(data: QueryDict, hosts: list[Host]) -> Parts:
+def _bound(request: PanelRequest, data: QueryDict, hosts: list[Host]) -> Parts:
     host = _host(hosts, data.get("host", ""))
     if "choose" in data and "copied" not in data:  # nobody was asked yet
         data = data.copy()
         data["new_identity"] = "on"
-    form = NewMachineForm(data)
+    form = NewMachineForm(data, by=request.user)
     if "choose" in data or row_buttons.asked(data):
         form.errors.clear()
     source = sources.bound(data, host)
@@ -223,6 +238,7 @@ def _page(request: PanelRequest, parts: Parts, hosts: list[Host], *, status: int
             host_rows.row({"name": host.name, "last_seen": host.last_seen, "facts": host.facts}, now) for host in hosts
         ],
         "as_cards": len(hosts) <= AS_CARDS,
+        **quota_page.context(parts.configurator.host, parts.form.chosen_team),
         "password_again": {name: "type it again" for name in NEVER_SHOWN if form.data.get(name)},
         **_of_settings(parts),
         **(_about(form, source) if status == 200 else {"source": source, "saved": source.version}),
@@ -245,8 +261,8 @@ def _is_open(fold: str, names: tuple[str, ...], form: NewMachineForm, configurat
 @needs(Permission.BUILD)
 def preview(request: PanelRequest) -> HttpResponse:
     """The two files that would be written. Nothing is kept."""
-    hosts = list(Host.objects.all()[:HOSTS_OFFERED])
-    parts = _bound(request.POST, hosts)
+    hosts = list(Host.objects.visible_to(request.user)[:HOSTS_OFFERED])
+    parts = _bound(request, request.POST, hosts)
     form, configurator = parts.form, parts.configurator
     form.errors.clear()
     context: dict[str, Any] = {"name": request.POST.get("name", "")[:64] or "NAME", "shown": True}

@@ -7,6 +7,7 @@ from machines.contract.configuration import egress_rules, nspawn
 from machines.models import Host
 from machines.panel.hosts import host_facts
 from machines.panel.images import builds
+from tests import make
 
 ODD = [{}, {"policy": None, "systemd": "new", "bridges": 7, "interfaces": {"a": 1}}, {"policy": [1], "bridges": None}]
 
@@ -48,6 +49,12 @@ def test_what_keeps_a_host_from_building_a_pulled_image(policy, recipe, about):
 
 @pytest.mark.django_db
 def test_a_name_is_taken_by_a_machine_that_is_there(web):
-    assert builds.is_taken(web.host, "web")
+    assert builds.taken(web.host, "web", web.team_id).startswith("alpha already has a machine web;")
+    assert builds.taken(web.host, "web", make.team("lab").pk).startswith(
+        "On alpha the name web is taken by another team;"
+    )
     type(web).objects.update(state="missing")
-    assert not builds.is_taken(web.host, "web")
+    assert builds.taken(web.host, "web", web.team_id) == ""
+    assert builds.taken(web.host, "web", make.team("lab").pk).startswith(
+        "On alpha the name web is taken by another team;"
+    )

@@ -83,5 +83,5 @@ def test_a_new_machine_of_an_old_name_has_nothing_of_the_old_image(web):
     }
     old = make.machine("old", on=web.host, state="missing", removed_at=timezone.now(), **was)
     assert old.image_is_fixed
-    fresh = builds._take_name(web.host, "old")
+    fresh = builds._take_name(web.host, "old", web.team_id)
     assert (fresh.pk, fresh.image_path, fresh.image_type, fresh.image_is_fixed) == (old.pk, "", "", False)

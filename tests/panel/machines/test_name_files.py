@@ -114,7 +114,7 @@ def test_of_an_earlier_machine_only_our_own_unchanged_files_are_replaced_without
     machine = make.machine("db", on=alpha, state="missing", nspawn_sha256="f" * 64, drifted=True)
     applied = Revision.objects.create(machine=machine, number=4, state="applied", nspawn_text="[Exec]\n")
     Machine.objects.update(applied=applied)
-    assert as_admin.post(URL, form(name="db")).status_code == 302
+    assert as_admin.post(URL, form(name="db", team="ops")).status_code == 302
     assert Job.objects.get().order["configuration"]["replaces_nspawn"] == applied.nspawn_sha256
 
 

@@ -219,7 +219,7 @@ def test_a_build_that_never_was_fills_nothing(number, as_admin, alpha):
 
 def test_a_taken_name_is_refused_on_that_host_only(as_admin, alpha):
     make.machine("web", on=alpha, state="stopped")
-    answer = as_admin.post(URL, form())
+    answer = as_admin.post(URL, form(team="ops"))
     assert answer.status_code == 422
     assert "alpha already has a machine web" in text(answer)
     make.host("beta")
@@ -246,14 +246,15 @@ def test_the_name_of_a_removed_machine_can_be_used_again(as_admin, alpha):
 
 def test_a_machine_whose_image_is_gone_can_be_built_again(as_admin, alpha):
     machine = make.machine("web", on=alpha, state="missing")
-    assert as_admin.post(URL, form()).status_code == 302
+    assert as_admin.post(URL, form(team="ops")).status_code == 302
     assert Machine.objects.get() == machine
+    assert Machine.objects.get().team == machine.team
 
 
 def test_a_build_under_way_is_a_conflict_that_links_to_it(as_admin, alpha):
     make.machine("web", on=alpha, state="missing")
     other = make.job(orders.Start(name="web"), on=alpha, by=make.user("olga", role=Role.ADMINISTRATOR))
-    answer = as_admin.post(URL, form(packages="htop"))
+    answer = as_admin.post(URL, form(packages="htop", team="ops"))
     assert answer.status_code == 409
     assert "olga already requested" in text(answer)
     assert f'href="/jobs/{other.pk}/"' in text(answer)
