@@ -88,9 +88,11 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "machines.panel.web.acts.RecordRefusals",
     "machines.panel.web.devices.RememberDevice",
     "machines.panel.people.sessions.NoteLastSeen",
     "machines.panel.web.access.RequireDeclaredPermission",
+    "machines.panel.web.acts.RecordActs",
 ]
 
 ROOT_URLCONF = "nspawnpanel.urls"

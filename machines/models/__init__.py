@@ -13,6 +13,7 @@ from machines.models.panel_key import PanelKey
 from machines.models.preset import GroupMember, JobGroup, Preset, PresetUse
 from machines.models.recipe import Recipe, RecipeVersion
 from machines.models.redis_check import RedisCheck
+from machines.models.refusals import RefusalCount
 from machines.models.revision import BindMount, PortForward, Revision
 from machines.models.team import HostShare, Membership, Team
 from machines.models.user import User
@@ -44,6 +45,7 @@ __all__ = [
     "Recipe",
     "RecipeVersion",
     "RedisCheck",
+    "RefusalCount",
     "Revision",
     "StreamPlace",
     "Team",

@@ -19,15 +19,22 @@ OF_TEAMS = frozenset({
     "team-created", "team-changed", "team-deleted", "member-added", "member-changed", "member-removed", "member-left", "host-shared",
     "share-changed", "share-removed", "machine-claimed", "machine-moved", "machine-released", "token-created", "token-revoked",
 })  # fmt: skip
+OF_PEOPLE = frozenset({
+    "signed-in", "signed-out", "password-changed", "second-factor-added", "second-factor-removed", "recovery-codes-made",
+    "person-invited", "invitation-accepted", "invitation-withdrawn", "person-enabled",
+})  # fmt: skip
+OF_JOBS = frozenset({"job-requested", "job-ended", "cancel-requested"})
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.
 PLAIN = frozenset({
     "enrolment-begun", "host-accepted", "host-refused", "host-enrolled", "restore-confirmed", "configuration-imported", "drift-ignored", "archive-uploaded", "archive-exported", "archive-fetched",
-    "archive-downloaded", "archive-removed", "host-released", "host-renamed", "person-invited", "invitation-accepted", "invitation-withdrawn", "person-enabled",
-}) | OF_TEAMS  # fmt: skip
+    "archive-downloaded", "archive-removed", "host-released", "host-renamed", "machine-forgotten", "draft-saved", "draft-discarded", "recipe-saved",
+    "recipe-archived", "recipe-unarchived", "preset-saved", "preset-removed", "preset-rolled-out",
+}) | OF_TEAMS | OF_PEOPLE | OF_JOBS  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})
 WARNING = frozenset({
     "epoch-unknown", "host-not-added", "host-removed", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",
     "reset-link-made", "second-factor-reset", "person-disabled", "administrator-made", "administrator-unmade",
+    "access-refused", "refusals-counted", "sign-in-failed", "too-many-attempts",
 })  # fmt: skip
 KINDS = sorted(PLAIN | WARNING | GRAVE)
 TEXT_LIMIT = 4000  # characters

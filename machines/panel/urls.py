@@ -29,6 +29,7 @@ from machines.panel.views import (
     revisions,
 )
 from machines.panel.views.teams import teams
+from machines.panel.web import sign_ins  # noqa: F401  # it listens from its import on
 from machines.panel.web.access import needs
 
 

@@ -74,7 +74,8 @@ def stream(voice: HostVoice) -> str:
 
 
 def kinds() -> list[str]:
-    return list(Event.objects.exclude(kind="report-refused").order_by("id").values_list("kind", flat=True))
+    others = ["report-refused", "access-refused", "job-requested", "job-ended"]
+    return list(Event.objects.exclude(kind__in=others).order_by("id").values_list("kind", flat=True))
 
 
 def let_go_by(courier: Courier) -> None:

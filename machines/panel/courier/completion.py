@@ -17,7 +17,7 @@ from machines.models.job import WAS_SENT
 from machines.panel.configs import effective_settings, rollouts
 from machines.panel.courier import machine_facts
 from machines.panel.images import archive_files
-from machines.panel.orders import dispatch, operations
+from machines.panel.orders import dispatch, job_entries, operations
 from machines.panel.teams.authorize import authorize
 
 
@@ -35,12 +35,15 @@ def cancel(job: Job, *, by: User) -> bool:
         owes_cancel=WAS_SENT,
     )
     if unsent:
+        job_entries.cancel_requested(job, by)
         abandoned(job)
     asked = (
         Job.objects.unfinished()
         .filter(pk=job.pk, cancel_asked_at=None)
         .update(cancel_asked_at=now, cancelled_by=by.username, cancelled_role=role)
     )
+    if asked:
+        job_entries.cancel_requested(job, by)
     transaction.on_commit(dispatch.wake)
     return bool(unsent or asked)
 
@@ -50,6 +53,7 @@ def finalize(job: Job, report: reports.Outcome) -> None:
     if operations.of(job.op).brings_archive:
         archive_files.finalize(job, report.result if report.state == "succeeded" else {})
     _of_its_machine(job, report)
+    job_entries.ended(job)
     rollouts.job_ended(job)
 
 
@@ -58,6 +62,7 @@ def abandoned(job: Job) -> None:
     if operations.of(job.op).brings_archive:
         archive_files.finalize(job)
     _not_done_to(job)
+    job_entries.ended(job)
     rollouts.job_ended(job)
 
 

@@ -32,7 +32,7 @@ from machines.contract.states import (
 )
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT, JobQuerySet
-from machines.panel.audit import retention, seals
+from machines.panel.audit import refusals, retention, seals
 from machines.panel.courier import completion, database_file, intake
 from machines.panel.courier.host_caps import Watch
 from machines.panel.courier.mailbox import TIMEOUT, Mailbox
@@ -130,6 +130,7 @@ class Courier:
         if _is_due(self._tidied, TIDY_EVERY, now):
             archive_files.forget_abandoned()
             retention.forget_old(now)
+            refusals.say_held(now)
             self._tidied = now
         self._keeper.mark(now, at_once=did)
         if self._outgoing.wait_for_poke():

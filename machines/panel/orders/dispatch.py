@@ -20,6 +20,7 @@ from machines.contract.recipes import BuildSecrets, is_unverified, key_of
 from machines.models import Host, Job, JobGroup, Machine, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
 from machines.panel.audit import entries
+from machines.panel.orders import job_entries
 from machines.panel.teams import authorize
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def place(
         if key is None and (first := _under_way(order, on, by)):
             return first
         raise Busy(holder) from None
+    job_entries.requested(job)
     _note_unverified(order, job)
     transaction.on_commit(wake)
     return job

@@ -28,7 +28,10 @@ def ready() -> Archive:
 
 
 def told() -> list[tuple[str, str, str]]:
-    return [(event.kind, event.actor_name, event.text) for event in Event.objects.order_by("id")]
+    return [
+        (event.kind, event.actor_name, event.text)
+        for event in Event.objects.filter(kind__startswith="archive-").order_by("id")
+    ]
 
 
 def said(what: str) -> str:

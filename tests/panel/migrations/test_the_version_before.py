@@ -40,6 +40,7 @@ OLD_WORDS = {*STANDARD.OPERATIONS, *STANDARD.EVENTS, *STANDARD.CODES, *STANDARD.
 # No courier ran since; nobody had a second factor or a listed session, nobody and no host was invited by a link.
 NOT_IN_IT = {
     "machines_eventseal",
+    "machines_refusalcount",
     "mfa_authenticator",
     "usersessions_usersession",
     "machines_invitation",
