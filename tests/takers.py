@@ -1,12 +1,14 @@
-"""`python -m tests.takers streams|passwords|machine|host|history`: twenty threads of one web process that want the same at the same moment.
+"""`python -m tests.takers streams|passwords|machine|host|history|…`: twenty threads of one web process that want the same at the same moment.
 
 Says "ready", begins when a line comes in, and prints how many got it. With DATABASE_URL and SECRET_KEY in the environment.
 """
 
+import itertools
 import os
 import sys
 import threading
-from uuid import UUID
+from collections.abc import Callable
+from uuid import UUID, uuid4
 
 import django
 
@@ -17,10 +19,12 @@ from django.db import connections  # noqa: E402  # needs the settings
 from django.test import RequestFactory  # noqa: E402
 
 from machines.contract import orders  # noqa: E402
+from machines.contract.problems import Problem  # noqa: E402
 from machines.models import Host, Job, User  # noqa: E402
 from machines.panel.audit import entries, verify  # noqa: E402
 from machines.panel.logs import log_stream  # noqa: E402
 from machines.panel.orders import dispatch  # noqa: E402
+from machines.panel.people import invitations, roster  # noqa: E402
 from machines.panel.web import attempts  # noqa: E402
 
 THREADS = 20
@@ -62,7 +66,45 @@ def history() -> bool:
     return verify.verify().is_whole
 
 
-TAKERS = {"streams": streams, "passwords": passwords, "machine": machine_press, "host": host_press, "history": history}
+def unmake() -> bool:
+    return _against_each_other(roster.unmake_administrator)
+
+
+def disable() -> bool:
+    return _against_each_other(roster.disable)
+
+
+def _against_each_other(act: Callable[..., object]) -> bool:
+    """Half of all are the one of two administrators and half the other, and act on whom they are not."""
+    by, person = User.objects.filter(username__in=["one", "two"]).order_by(
+        "username" if next(TURNS) % 2 else "-username"
+    )
+    try:
+        act(person, by=by)
+    except Problem:
+        return False
+    return True
+
+
+def invitation() -> bool:
+    """All have the same link and choose different names."""
+    given = {"username": f"guest-{uuid4()}", "name": "", "email": "", "password": "correct horse battery"}
+    try:
+        invitations.accept(os.environ["TOKEN"], given)
+    except invitations.NotGood:
+        return False
+    return True
+
+
+def code() -> bool:
+    return attempts.is_first_use(User.objects.get(username="eve"), "123456")
+
+
+TURNS = itertools.count()
+TAKERS = {
+    "streams": streams, "passwords": passwords, "machine": machine_press, "host": host_press, "history": history,
+    "unmake": unmake, "disable": disable, "invitation": invitation, "code": code,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -78,3 +78,36 @@ def test_entries_of_the_history_written_at_once_stand_in_one_chain(environment):
         check=True,
     )
     assert "The history is whole: 120 entries (1 to 120)" in done.stdout
+
+
+TWO = """
+from machines.models import *
+User.objects.filter(username__in=["one", "two"]).delete()
+User.objects.update(is_administrator=False)
+for name in ("one", "two"): User.objects.create(username=name, is_administrator=True)
+"""
+LEFT = "from machines.models import *; print(User.objects.filter(is_administrator=True, is_active=True).count())"
+LINK = "from machines.panel.people import invitations; print(invitations.setup_link().split('/')[-2])"
+
+
+def shell(words: str, environment: dict[str, str]) -> str:
+    argv = [sys.executable, "manage.py", "shell", "-v0", "-c", words]
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("what", ["unmake", "disable"])
+def test_of_two_administrators_who_remove_each_other_at_once_one_is_left(environment, what):
+    shell(TWO, environment)
+    assert winners(what, environment) == 1
+    assert shell(LEFT, environment) == "1"
+
+
+def test_an_invitation_that_forty_open_at_once_lets_one_in(environment):
+    shell("from machines.models import *; User.objects.update(is_administrator=False)", environment)
+    token = shell(LINK, environment)
+    assert winners("invitation", {**environment, "TOKEN": token}) == 1
+    assert shell(LEFT, environment) == "1"
+
+
+def test_a_code_that_is_typed_forty_times_at_once_counts_once(environment):
+    assert winners("code", environment) == 1

@@ -14,7 +14,19 @@ from nacl.signing import SigningKey
 from machines.contract import orders
 from machines.contract.permissions import PERMISSIONS, Permission, Role
 from machines.contract.recipes import DebianRecipe
-from machines.models import Archive, Host, JobGroup, Membership, PanelKey, Preset, Recipe, RecipeVersion, Revision, User
+from machines.models import (
+    Archive,
+    Event,
+    Host,
+    JobGroup,
+    Membership,
+    PanelKey,
+    Preset,
+    Recipe,
+    RecipeVersion,
+    Revision,
+    User,
+)
 from machines.panel.hosts import enrolments
 from machines.panel.web.access import PUBLIC, SIGNED_IN, RequireDeclaredPermission
 from nspawnpanel import urls
@@ -147,6 +159,16 @@ TABLE = {
     "team-member-add": Line(MANAGE, BOTH),
     "team-member-edit": Line(MANAGE, BOTH),
     "team-member-remove": Line(MANAGE, BOTH),
+    "person-index": Line(ADMINISTER, GET),
+    "person-detail": Line(ADMINISTER, GET),
+    "person-make-administrator": Line(ADMINISTER, POST),
+    "person-unmake-administrator": Line(ADMINISTER, POST),
+    "person-disable": Line(ADMINISTER, POST),
+    "person-enable": Line(ADMINISTER, POST),
+    "person-reset-link": Line(ADMINISTER, POST),
+    "person-reset-factor": Line(ADMINISTER, POST),
+    "invitation-index": Line(MANAGE, BOTH),
+    "invitation-withdraw": Line(MANAGE, POST),
     "profile": Line(SIGNED_IN, BOTH),
     "session-index": Line(SIGNED_IN, GET),
     "session-end": Line(SIGNED_IN, POST),
@@ -166,6 +188,11 @@ TABLE = {
     "mfa_generate_recovery_codes": Line(SIGNED_IN, BOTH),
     "mfa_download_recovery_codes": Line(SIGNED_IN, BOTH),  # a 404 to both, while there are none
 }
+# Views that are for those who signed in or confirmed within the last 15 minutes (web/access.py: recently_signed_in).
+ASK_AGAIN = {
+    "profile", "person-make-administrator", "person-unmake-administrator", "person-disable", "person-enable",
+    "person-reset-link", "person-reset-factor", "invitation-index",
+}  # fmt: skip
 # What anybody may open: the way in and out, and the second step of it. Of allauth's pages all others are closed: 404.
 OPEN_TO_ALL = {
     "account_login", "account_logout", "account_inactive", "mfa_authenticate", "mfa_login_webauthn",
@@ -275,6 +302,28 @@ def test_a_disabled_person_has_nothing_left_to_set(name, address):
         answer = client.generic(method, address(name))
         assert answer.status_code == 302
         assert answer.url.startswith(reverse("account_login"))
+
+
+ASKING = {each.name for each in of_the_panel() if getattr(each.callback, "asks_again", False)}
+
+
+def test_what_reaches_far_asks_again_who_it_is():
+    assert ASK_AGAIN <= ASKING
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("name", sorted(ASKING))
+def test_after_a_quarter_of_an_hour_it_asks_who_it_is_and_does_nothing(name, method, address, admin):
+    if method not in TABLE[name].methods:
+        return
+    page = address(name)
+    events = Event.objects.count()
+    answer = make.client(admin, minutes_ago=16).generic(method, page)
+    assert answer.status_code == 302
+    assert answer.url.startswith(reverse("account_reauthenticate") + "?next=")
+    by_htmx = make.client(admin, minutes_ago=16).generic(method, page, headers={"HX-Request": "true"})
+    assert by_htmx.headers["HX-Redirect"].startswith(reverse("account_reauthenticate"))
+    assert Event.objects.count() == events
 
 
 def test_a_view_that_declares_no_right_is_refused(admin):

@@ -6,7 +6,9 @@ from django import forms
 from django.contrib.auth.password_validation import validate_password
 from django.http import QueryDict
 
-from machines.models import User
+from machines.contract.permissions import TEAM_ROLES, Permission, Role
+from machines.models import Team, User
+from machines.panel.people.invitations import Offer
 from machines.panel.web import accounts
 
 
@@ -84,6 +86,43 @@ class NewPersonForm(forms.Form):
         if given.get("password") != given.get("again"):
             self.add_error("again", "The two passwords are not the same.")
         return given
+
+
+class InvitationForm(forms.Form):
+    """For whom, and what they become: in a team that the inviting person manages, or an administrator."""
+
+    note = forms.CharField(label="For whom", max_length=100, help_text="A name or address, so that you know it again.")
+    team = forms.ModelChoiceField(Team.objects.none(), required=False, empty_label="None")
+    role = forms.ChoiceField(
+        choices=[(role.value, role.value.title()) for role in TEAM_ROLES], initial=Role.VIEWER.value
+    )
+    may_console = forms.BooleanField(label="May open consoles", required=False)
+    may_remove = forms.BooleanField(label="May remove machines and archives", required=False)
+    is_administrator = forms.BooleanField(
+        label="Administrator of the installation", required=False, help_text="Sees and does everything, in all teams."
+    )
+    days = forms.TypedChoiceField(
+        label="Works for", coerce=int, initial=7, choices=[(1, "1 day"), (3, "3 days"), (7, "7 days"), (30, "30 days")]
+    )
+
+    def __init__(self, data: QueryDict | None = None, *, by: User) -> None:
+        super().__init__(data)
+        teams = by.teams_where(Permission.MANAGE)
+        field = self.fields["team"]
+        field.queryset = Team.objects.all() if teams is None else Team.objects.filter(pk__in=teams)  # type: ignore[attr-defined]
+        if teams is not None:
+            del self.fields["is_administrator"]
+            field.required, field.empty_label = True, None  # type: ignore[attr-defined]
+
+    def to_offer(self) -> Offer:
+        given = self.cleaned_data
+        return Offer(
+            given.get("is_administrator", False),
+            given["team"],
+            given["role"],
+            given["may_console"],
+            given["may_remove"],
+        )
 
 
 def is_taken(name: str, *, but: User | None = None) -> bool:

@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from nacl.public import PublicKey
 
 from machines.contract import envelope, orders, routes
-from machines.contract.problems import Problem
+from machines.contract.problems import NotAllowed, Problem
 from machines.contract.recipes import BuildSecrets, is_unverified, key_of
 from machines.models import Host, Job, JobGroup, Machine, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
@@ -114,6 +114,8 @@ def place(
         if key is None and (first := _under_way(order, on, by)):
             return first
         raise Busy(holder) from None
+    if not User.objects.filter(pk=by.pk, is_active=True).exists():  # since this request began (people/roster.py)
+        raise NotAllowed("This account is disabled.")
     job_entries.requested(job)
     _note_unverified(order, job)
     transaction.on_commit(wake)

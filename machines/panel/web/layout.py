@@ -7,6 +7,7 @@ from django.db.models import Case, Count, OuterRef, QuerySet, Subquery, Value, W
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
+from machines.contract.permissions import Permission
 from machines.models import Epoch, Job, Membership, User
 from machines.panel.hosts import epochs
 
@@ -67,5 +68,6 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "theme": theme if theme in {"light", "dark"} else "system",
         "running_jobs": running_jobs(request),
         "has_mail": settings.HAS_MAIL,
+        "may_manage": known and user.may(Permission.MANAGE),  # type: ignore[union-attr]
         "restored_words": restored_words(request),
     }

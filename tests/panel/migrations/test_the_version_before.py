@@ -45,6 +45,7 @@ NOT_IN_IT = {
     "usersessions_usersession",
     "machines_invitation",
     "machines_enrolment",
+    "machines_panelkey",
 }
 TELLING = {"op", "kind", "code"}
 # All that version could order, by the words of today.
