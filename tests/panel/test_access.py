@@ -371,7 +371,7 @@ MORE_QUERIES = {
     "mfa_activate_totp": 7,
     "mfa_add_webauthn": 7,
     "host-index": 6,
-    "machine-new": 8,
+    "machine-new": 9,
     "revision-index": 6,
     "revision-detail": 8,
     "preset-roll-out": 6,
