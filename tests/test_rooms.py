@@ -37,7 +37,7 @@ FLOORS = {
         "rootfs/steps", "rootfs/systems", "rootfs", "agent", ".",
     ),
     "machines/panel": (
-        "audit", "teams", "hosts", "orders", "configs", "images", "courier", "web", "people", "logs", "forms", "pages", "views/teams", "views", ".",
+        "audit", "teams", "hosts", "orders", "configs", "images", "courier", "web", "people", "logs", "forms", "pages", "pages/teams", "views/teams", "views", ".",
     ),
 }  # fmt: skip
 MOST_MODULES = 20  # of one folder, beside its subfolders

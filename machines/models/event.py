@@ -17,7 +17,7 @@ from machines.models.team import OfTeams, Team
 
 OF_TEAMS = frozenset({
     "team-created", "team-changed", "team-deleted", "member-added", "member-changed", "member-removed", "member-left", "host-shared",
-    "share-changed", "share-removed", "machine-claimed", "machine-moved", "machine-released", "token-created", "token-revoked",
+    "share-changed", "share-removed", "machine-claimed", "machine-released", "token-created", "token-revoked",
 })  # fmt: skip
 OF_PEOPLE = frozenset({
     "signed-in", "signed-out", "password-changed", "second-factor-added", "second-factor-removed", "recovery-codes-made",

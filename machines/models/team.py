@@ -147,6 +147,8 @@ class HostShare(models.Model):
     networks = models.JSONField(default=list, blank=True)  # modes, "bridge:br0" and "zone:lab*" for single ones
     bind_sources = models.JSONField(default=list, blank=True)  # folders
     name_pattern = models.CharField(max_length=100, blank=True, default="")  # fnmatch; "" is every name
+    # Machines that are found on the host, are nobody's, and have a name that fits become the team's (panel/teams/claims.py)
+    claims = models.BooleanField(default=False)
 
     class Meta:
         ordering = ["host__name", "team__name"]

@@ -28,7 +28,7 @@ from machines.panel.views import (
     restored,
     revisions,
 )
-from machines.panel.views.teams import teams
+from machines.panel.views.teams import claims, shares, teams
 from machines.panel.web import sign_ins  # noqa: F401  # it listens from its import on
 from machines.panel.web.access import needs
 
@@ -46,6 +46,8 @@ home = needs(Permission.VIEW)(RedirectView.as_view(pattern_name="machine-index")
 machine_urls: list[URLPattern] = [  # /machines/…
     path("", machines.index, name="machine-index"),
     path("hosts/", machines.hosts, name="machine-hosts"),
+    path("unclaimed/", claims.unclaimed, name="machine-unclaimed"),
+    path("assign/", claims.assign, name="machine-assign"),
     path("new/", new_machine.new, name="machine-new"),
     path("new/preview/", new_machine.preview, name="machine-new-preview"),
 ]
@@ -87,6 +89,7 @@ config_urls: list[URLPattern] = [  # /hosts/HOST/machines/NAME/config/… and �
 host_urls: list[URLPattern] = [  # /hosts/…
     path("", hosts.index, name="host-index"),
     path("<word:host>/", hosts.detail, name="host-detail"),
+    path("<word:host>/teams/", shares.of_host, name="host-teams"),
     path("<word:host>/release/", hosts.release, name="host-release"),
     path("<word:host>/enrol-again/", enrolments.again, name="host-enrol-again"),
     path("<word:host>/rename/", enrolments.rename, name="host-rename"),
@@ -160,6 +163,10 @@ team_urls: list[URLPattern] = [  # /teams/…
     path("<slug:team>/edit/", teams.edit, name="team-edit"),
     path("<slug:team>/delete/", teams.delete, name="team-delete"),
     path("<slug:team>/leave/", teams.leave, name="team-leave"),
+    path("<slug:team>/share/", shares.new, name="team-share-new"),
+    path("<slug:team>/hosts/<word:host>/", shares.detail, name="team-share"),
+    path("<slug:team>/hosts/<word:host>/edit/", shares.edit, name="team-share-edit"),
+    path("<slug:team>/hosts/<word:host>/remove/", shares.remove, name="team-share-remove"),
     path("<slug:team>/members/add/", teams.add_member, name="team-member-add"),
     path("<slug:team>/members/<int:pk>/", teams.edit_member, name="team-member-edit"),
     path("<slug:team>/members/<int:pk>/remove/", teams.remove_member, name="team-member-remove"),

@@ -17,6 +17,7 @@ from machines.models import Host, Job, Machine, Revision
 from machines.models.machine import MachineQuerySet, rank_of
 from machines.panel.configs import drift, effective_settings
 from machines.panel.hosts import budgets
+from machines.panel.teams import claims
 
 Each = TypeVar("Each")
 AT_ONCE = 200  # machines whose rows are written together
@@ -28,7 +29,7 @@ WRITTEN = (
     "state", "rank", "since", "unit", "leader", "addresses", "enabled", "os", "image_id", "image_type", "image_path",
     "read_only", "read_only_by", "hidden_images", "nspawn_sha256", "limits_sha256", "unreadable", "effective", "why",
     "activity", "disk_bytes", "memory_bytes", "cpu_ns", "tasks", "drifted", "ignored", "removed_at", "restart_needed",
-    "changed_at",
+    "changed_at", "team",
 )  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def _refresh(host: Host, facts: Sequence[MachineFact], for_new: int, partial: bo
     known = _known(host, facts)
     fresh = [fact for fact in facts if fact.name not in known]
     made = [Machine(host=host, name=fact.name, **_columns(fact, partial)) for fact in fresh[: max(0, for_new)]]
+    claims.claim_found(host, [*made, *(machine for machine in known.values() if machine.removed_at)])
     Machine.objects.bulk_create(made)
     applying = _applying(host, known.values())
     there = ((known[fact.name], fact) for fact in facts if fact.name in known)

@@ -1,12 +1,18 @@
-"""Forms of teams: what one is called, who is in it, and how its deletion is confirmed."""
+"""Forms of teams: what one is called, who is in it, how its deletion is confirmed, and what it may use of a host."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
 
+from machines.contract.configuration import nspawn, values
 from machines.contract.permissions import TEAM_ROLES, Permission, Role
-from machines.models import Membership, Team
+from machines.contract.problems import BadValue
+from machines.models import Host, HostShare, Membership, Team
+from machines.panel.forms import validators
 from machines.panel.forms.setting_fields import PLAIN_TYPING
+from machines.panel.teams import quota_words
 from machines.panel.teams.teams import RESERVED, SLUG, suggest_slug
 
 ROLES = [
@@ -16,6 +22,7 @@ ROLES = [
     (Role.OWNER.value, "Owner: everything in the team, its people included"),
 ]
 assert [role for role, _ in ROLES] == list(TEAM_ROLES)
+MOST_BYTES, MOST_PERCENT, MOST_WORDS = 1 << 60, 1_000_000, 50
 TAKEN = "Another team has this name."
 
 
@@ -103,3 +110,133 @@ class ConfirmTeamForm(forms.Form):
         if self.cleaned_data["confirm"] != self.team.slug:
             raise forms.ValidationError(f"Type {self.team.slug}, exactly.")
         return self.team.slug
+
+
+class TypedSize(forms.CharField):
+    """Bytes, typed as 8G; None for no limit."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return quota_words.size_as_typed(value) if isinstance(value, int) else value
+
+    def clean(self, value: Any) -> int | None:
+        text = str(super().clean(value))
+        return _read(lambda: values.size_in_bytes(text), at_most=MOST_BYTES) if text else None
+
+
+class TypedPercent(forms.CharField):
+    """Percent of one CPU, typed as 200%; None for no limit."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return f"{value}%" if isinstance(value, int) else value
+
+    def clean(self, value: Any) -> int | None:
+        text = str(super().clean(value))
+        return _read(lambda: quota_words.read_percent(text), at_most=MOST_PERCENT) if text else None
+
+
+class TypedWords(forms.CharField):
+    """A list, separated by spaces, commas or lines."""
+
+    widget = forms.Textarea(attrs={**PLAIN_TYPING, "rows": 2})
+
+    def __init__(self, check: Callable[[str], str], **more: Any) -> None:
+        super().__init__(max_length=2000, required=False, **more)
+        self._check = check
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        text = str(super().clean(value))
+        return list(validators.each(self._check, validators.words(text), at_most=MOST_WORDS))
+
+
+def _read(parse: Callable[[], int], *, at_most: int) -> int:
+    try:
+        number = parse()
+    except BadValue as problem:
+        raise forms.ValidationError(f"{problem.message} {problem.hint}".strip()) from None
+    if number > at_most:
+        raise forms.ValidationError("That is more than any host has.")
+    return number
+
+
+def _network(word: str) -> str:
+    """A mode, with a colon and a pattern for single zones, bridges and NICs. Raises BadValue."""
+    mode, colon, name = word.partition(":")
+    known = nspawn.NETWORK_MODES.get(mode)
+    if known is None and not (mode == "interface" and colon):
+        raise BadValue(
+            f"“{word}” is no network: {', '.join(nspawn.NETWORK_MODES)}, or one of a kind as bridge:br0 or zone:lab*."
+        )
+    if colon and (not name or (known and not known.target)):
+        raise BadValue(f"“{word}”: {mode} has no {'name' if name else 'name behind the colon'}.")
+    return word
+
+
+def _folder(path: str) -> str:
+    values.absolute_path(path)
+    return path
+
+
+class ShareForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What a team may use of a host. Everything may stay empty: no limit."""
+
+    max_machines = forms.IntegerField(label="Machines", required=False, min_value=0, max_value=10_000)
+    max_memory = TypedSize(
+        label="Memory", required=False, max_length=20, help_text="The sum of MemoryMax=, such as 8G."
+    )
+    max_cpu = TypedPercent(
+        label="CPU", required=False, max_length=20, help_text="The sum of CPUQuota=; 200% are two CPUs."
+    )
+    max_disk = TypedSize(label="Disk", required=False, max_length=20, help_text="The sum of all images, such as 100G.")
+    networks = TypedWords(
+        _network,
+        label="Networks",
+        help_text="Modes such as veth or zone, or single ones: bridge:br0 zone:lab*. Empty: all.",
+    )
+    bind_sources = TypedWords(
+        _folder,
+        label="Bind sources",
+        help_text="Folders of the host, with all in them: /srv/web. Empty: all its policy allows.",
+    )
+
+    class Meta:
+        model = HostShare
+        fields = [
+            "max_machines", "max_memory", "max_cpu", "max_disk", "networks", "bind_sources", "name_pattern", "claims",
+        ]  # fmt: skip
+        labels = {"name_pattern": "Names of machines", "claims": "Claim machines that are found"}
+        help_texts = {
+            "name_pattern": "New machines must match it, such as web-* (* and ? stand for any letters). Empty: any name.",
+            "claims": (
+                "A machine that the host reports for the first time, and whose name matches, belongs to the team at once. "
+                "Where several teams claim a name, none gets it. Machines that belong to somebody are never taken."
+            ),
+        }
+        widgets = {"name_pattern": forms.TextInput(attrs=PLAIN_TYPING)}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("max_machines", "max_memory", "max_cpu", "max_disk"):
+            self.fields[name].widget.attrs |= {**PLAIN_TYPING, "placeholder": "no limit"}
+
+    def clean_name_pattern(self) -> str:
+        pattern: str = self.cleaned_data["name_pattern"].strip()
+        if not re.fullmatch(r"[A-Za-z0-9._*?\[\]!-]*", pattern):
+            raise forms.ValidationError(
+                "Letters, digits, dots and hyphens, as names of machines have them, with * and ?."
+            )
+        return pattern
+
+
+class NewShareForm(ShareForm):
+    host = forms.ModelChoiceField(queryset=Host.objects.none(), empty_label="Choose a host")
+    field_order = ["host", *ShareForm.Meta.fields]
+
+    class Meta(ShareForm.Meta):
+        fields = ["host", *ShareForm.Meta.fields]
+
+    def __init__(self, *args: Any, team: Team, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["host"].queryset = Host.objects.exclude(shares__team=team)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
 from machines.models import Membership, Team
 from machines.panel.forms.teams import TAKEN, ConfirmTeamForm, MemberForm, NewMemberForm, NewTeamForm, TeamForm
-from machines.panel.pages import team_page
+from machines.panel.pages.teams import team_page
 from machines.panel.teams import members, teams
 from machines.panel.web import access, responses
 from machines.panel.web.access import PanelRequest, needs, recently_signed_in

@@ -3,7 +3,8 @@
 from typing import Any
 
 from machines.contract.permissions import Permission
-from machines.models import Membership, Team, User
+from machines.models import HostShare, Machine, Membership, Team, User
+from machines.panel.pages.teams import share_page
 from machines.panel.teams import teams
 
 SHOWN = 500  # teams, and members of one
@@ -14,6 +15,7 @@ def of_all(by: User) -> dict[str, Any]:
     return {
         "rows": [{"team": team, "role": _role(by, team)} for team in found],
         "may_administer": by.may(Permission.ADMINISTER),
+        "free": Machine.objects.listed().filter(team=None).count() if by.may(Permission.ADMINISTER) else 0,
     }
 
 
@@ -30,6 +32,7 @@ def of_one(by: User, team: Team) -> dict[str, Any]:
         "people": [{"member": each, "rights": each.extra, "is_you": each.user_id == by.pk} for each in people],
         "is_member": any(each.user_id == by.pk for each in people),
         "held": held(team),
+        "shares": share_page.rows(HostShare.objects.filter(team=team)),
         "may_manage": by.may_in(Permission.MANAGE, team.pk),
         "may_administer": by.may(Permission.ADMINISTER),
     }

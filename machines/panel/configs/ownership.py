@@ -1,0 +1,73 @@
+"""Machines that change teams: claimed for one, moved to another, released to nobody."""
+
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.db.models import Q
+
+from machines.contract.problems import Problem
+from machines.models import HostShare, Job, Machine, PresetUse, Team, User
+from machines.panel.audit.entries import record
+from machines.panel.configs import presets
+
+AT_ONCE = 200  # machines
+NAMED = 10  # of those that are in the way
+
+
+def assign(keys: Sequence[int], team: Team | None, by: User) -> list[Machine]:
+    """Make the machines of these keys this team's, or nobody's; those that are already stay as they are. All of them or none.
+    Its drafts and revisions go with a machine; presets of other teams are detached from it, its settings stay; the jobs of
+    the team it leaves stay that team's. Raises Problem.
+    """
+    with transaction.atomic():
+        others = ~Q(team=team) | Q(team=None) if team else ~Q(team=None)
+        rows = Machine.objects.listed().filter(others, pk__in=keys)
+        machines = list(rows.select_for_update(no_key=True, of=("self",)).select_related("host", "team").order_by("pk"))
+        _check_free(machines)
+        if team:
+            _check_shared(machines, team)
+        for machine in machines:
+            _note(machine, team, by)
+        moved = [machine.pk for machine in machines]
+        Machine.objects.filter(pk__in=moved).update(team=team)
+        _detach_presets(moved, team)
+    return machines
+
+
+def _check_free(machines: Sequence[Machine]) -> None:
+    """What is being done to a machine ends as the job of the team that ordered it."""
+    jobs = Job.objects.unfinished().filter(
+        host__in={m.host_id for m in machines}, machine_name__in=[m.name for m in machines]
+    )
+    busy = set(jobs.values_list("host", "machine_name"))
+    if names := [machine.name for machine in machines if (machine.host_id, machine.name) in busy]:
+        raise Problem(f"A job is in progress: {_listed(names)}.", hint="Wait until it has ended, or cancel it.")
+
+
+def _check_shared(machines: Sequence[Machine], team: Team) -> None:
+    shared = set(HostShare.objects.filter(team=team).values_list("host", flat=True))
+    if hosts := sorted({machine.host.name for machine in machines if machine.host_id not in shared}):
+        raise Problem(f"Not shared to {team}: {_listed(hosts)}.", hint=f"Share the host to {team} first.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
+
+
+def _note(machine: Machine, team: Team | None, by: User) -> None:
+    """Each team reads what concerns it, and of the other nothing."""
+    if machine.team:
+        said = f"{by.username} took {machine.name} on {machine.host} from {machine.team}."
+        record("machine-released", said, by=by, on=machine)
+    if team:
+        said = f"{by.username} claimed {machine.name} on {machine.host} for {team}."
+        record("machine-claimed", said, by=by, on=machine, team_id=team.pk)
+
+
+def _detach_presets(keys: Sequence[int], team: Team | None) -> None:
+    uses = PresetUse.objects.filter(machine__in=keys)
+    strange = uses.filter(~Q(preset__team=team) | Q(preset__team=None)) if team else uses.exclude(preset__team=None)
+    changed = list(strange.values_list("machine", flat=True).distinct())
+    strange.delete()
+    presets.update_notes(changed)
