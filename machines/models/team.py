@@ -3,7 +3,7 @@
 What a person may not see does not exist for them: every query set of what a team holds has visible_to().
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
@@ -156,6 +156,11 @@ class HostShare(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host} for {self.team}"
+
+
+def is_in(teams: Collection[int] | None, team_id: int | None) -> bool:
+    """Whether what belongs to this team is among these; None are all (User.teams_where)."""
+    return teams is None or team_id in teams
 
 
 def teams_where(grants: Iterable[Grant], permission: Permission) -> list[int]:

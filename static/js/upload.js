@@ -6,7 +6,7 @@
   const { $, announce } = window.panel;
   const box = $("[data-upload]");
   if (!box) return;
-  const [file, format, start, pause] = ["#upload-file", "#upload-format", "[data-upload-start]", "[data-upload-pause]"].map((each) => $(each, box));
+  const [file, format, team, start, pause] = ["#upload-file", "#upload-format", "#upload-team", "[data-upload-start]", "[data-upload-pause]"].map((each) => $(each, box));
   const [shown, bar, said] = ["[data-upload-shown]", "progress", ".upload-said"].map((each) => $(each, box));
   const part = Number(box.dataset.part);
   const headers = JSON.parse(document.body.getAttribute("hx-headers"));
@@ -46,7 +46,7 @@
   };
 
   const send = async (chosen) => {
-    const begun = await patiently(box.dataset.begin, new URLSearchParams({ title: chosen.name, size: chosen.size, format: format.value }));
+    const begun = await patiently(box.dataset.begin, new URLSearchParams({ title: chosen.name, size: chosen.size, format: format.value, team: team.value }));
     let offset = begun.received;
     const [from, since] = [offset, performance.now()];
     for (let told = begun; told.state !== "failed" && offset < chosen.size; offset = told.received) {
@@ -67,7 +67,7 @@
   start.addEventListener("click", async () => {
     const [chosen] = file.files;
     if (!chosen) { shown.hidden = false; bar.hidden = true; say("Choose a file first.", true); file.focus(); return; }
-    [start.disabled, file.disabled, format.disabled, pause.hidden, shown.hidden, bar.hidden, bar.value] = [true, true, true, false, false, false, 0];
+    [start.disabled, file.disabled, format.disabled, team.disabled, pause.hidden, shown.hidden, bar.hidden, bar.value] = [true, true, true, true, false, false, false, 0];
     say("Beginning…");
     try {
       await send(chosen);
@@ -78,7 +78,7 @@
       say(error.message, true);
       announce("The upload stopped", true);
     }
-    [start.disabled, file.disabled, format.disabled, pause.hidden, paused, pause.textContent] = [false, false, false, true, false, "Pause"];
+    [start.disabled, file.disabled, format.disabled, team.disabled, pause.hidden, paused, pause.textContent] = [false, false, false, false, true, false, "Pause"];
     document.body.dispatchEvent(new CustomEvent("panel:tick"));
   });
   pause.addEventListener("click", () => {

@@ -13,8 +13,9 @@ from django.core.exceptions import ValidationError
 from machines.contract.configuration import carried, limits, nspawn
 from machines.contract.configuration.carried import Remark
 from machines.contract.orders import Build
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
-from machines.models import Archive, BindMount, Job, Machine, ObservedFiles, PortForward, Revision
+from machines.models import Archive, BindMount, Job, Machine, ObservedFiles, PortForward, Revision, User
 from machines.models.revision import as_settings, bind_rows, port_rows
 from machines.panel.configs.diffs import Files
 
@@ -76,10 +77,12 @@ def of_original(original: Machine | Archive | None) -> Copied | None:
     return _usable(of_archive(original)) if original else None
 
 
-def of_build(number: str) -> Copied | None:
-    """What an earlier build was to have."""
+def of_build(number: str, *, by: User) -> Copied | None:
+    """What an earlier build was to have, of those that this person may do again."""
     job = (
-        Job.objects.of(Build).filter(pk=int(number)).select_related("revision").first() if _is_number(number) else None
+        Job.objects.where_may(by, Permission.BUILD).of(Build).filter(pk=int(number)).select_related("revision").first()
+        if _is_number(number)
+        else None
     )
     revision = job.revision if job else None
     if revision is None:

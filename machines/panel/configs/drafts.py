@@ -218,7 +218,9 @@ def findings(machine: Machine, wanted: Files) -> list[Finding]:
 
 
 def _of_files(machine: Machine, wanted: Files) -> list[Finding]:
-    return validation.findings(machine.host, machine.name, wanted, files(machine.applied), machine.next_command)
+    return validation.findings(
+        machine.host, machine.name, wanted, files(machine.applied), machine.next_command, named=validation.own(machine)
+    )
 
 
 def warnings(machine: Machine, wanted: Files) -> list[str]:

@@ -136,7 +136,8 @@ def _step(machine: Machine, content: PresetContent, previous: PresetContent, rea
         return Step(machine, changes, "Its files on the host were not written by the panel. Import them first.")
     if drafts.current(machine):
         return Step(machine, changes, "It has a draft. Apply or discard it first.")
-    findings = validation.findings(machine.host, machine.name, after, before, machine.next_command, read=read)
+    findings = validation.findings(machine.host, machine.name, after, before, machine.next_command, read=read,
+                                   named=validation.own(machine))  # fmt: skip
     refused = next((f"{f.key}=: {f.message} {f.hint}".strip() for f in findings if f.refused), "")
     return Step(machine, changes, refused, tuple(f.message for f in findings if not f.refused))
 

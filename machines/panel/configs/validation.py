@@ -13,6 +13,7 @@ from machines.contract.configuration.validate import Facts, Finding
 from machines.contract.states import MachineState
 from machines.models import Host, Machine, ObservedFiles, PortForward
 from machines.models.found import OURS
+from machines.models.team import is_in
 from machines.panel.configs.diffs import Files
 from machines.panel.hosts import host_facts
 
@@ -20,7 +21,8 @@ NEIGHBOURS = 500  # machines of one host whose files are looked into for ports a
 
 
 # host → its machines with what each of them gets
-Read = dict[UUID, list[tuple[str, nspawn.Document]]]
+Read = dict[UUID, list[tuple[Machine, nspawn.Document]]]
+OF_OTHERS = "a machine of another team"
 
 
 def findings(
@@ -31,16 +33,22 @@ def findings(
     unit: CommandLine | None = None,
     *,
     read: Read | None = None,
+    named: Collection[int] | None = (),
 ) -> list[Finding]:
     """What would not hold, what is refused first. What the files said `before` is not held against the draft; nor is
     what a silent host said long ago. `unit` is what the machine's unit runs, the stock unit's line without it; `read`
-    keeps what each host's machines get, for whoever judges many of them."""
+    keeps what each host's machines get, for whoever judges many of them. Machines of the teams `named`, None for all, are
+    called by their names, others not."""
     document = nspawn.parse(wanted.nspawn)
-    facts = replace(_facts(host, name, document, {} if read is None else read), unit=unit or command_line.stock())
+    neighbours = _neighbours(host, name, document, {} if read is None else read, named)
+    facts = replace(_facts(host, neighbours), unit=unit or command_line.stock())
     found = validate.judge(document, wanted.limits, facts)
     if host.is_silent:
         return validate.only_warned(found)
     return validate.fresh(found, (wanted.nspawn, wanted.limits), (before.nspawn, before.limits))
+
+
+Neighbours = tuple[dict[validate.Port, str], dict[str, str], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,10 @@ def without_left_out(wanted: Files) -> Files:
     )
 
 
-def _facts(host: Host, name: str, document: nspawn.Document, read: Read) -> Facts:
+def _facts(host: Host, neighbours: Neighbours) -> Facts:
     told = host.facts
     policy = host_facts.policy(host)
-    ports, writable, bound = _neighbours(host, name, document, read)
+    ports, writable, bound = neighbours
     return Facts(
         name=host.name,
         systemd=_whole(told, "systemd"),
@@ -95,8 +103,8 @@ def _facts(host: Host, name: str, document: nspawn.Document, read: Read) -> Fact
 
 
 def _neighbours(
-    host: Host, name: str, document: nspawn.Document, read: Read
-) -> tuple[dict[validate.Port, str], dict[str, str], dict[str, str]]:
+    host: Host, name: str, document: nspawn.Document, read: Read, named: Collection[int] | None
+) -> Neighbours:
     """(port → machine, folder → machine that writes there, folder → machine that binds it) of the host's other machines;
     looked up only where this configuration has to do with it."""
     ports: dict[validate.Port, str] = {}
@@ -106,9 +114,10 @@ def _neighbours(
         return ports, writable, bound
     if host.pk not in read:
         read[host.pk] = list(_machines(host))
-    for other, theirs in read[host.pk]:
-        if other == name:
+    for machine, theirs in read[host.pk]:
+        if machine.name == name:
             continue
+        other = called(machine, named)
         numbers = (validate.host_port(value) for value in theirs.get(nspawn.NETWORK, "Port"))
         ports |= {number: other for number in numbers if number}
         writable |= {path: other for _, _, path in validate.sources(theirs, writable=True)}
@@ -116,7 +125,17 @@ def _neighbours(
     return ports, writable, bound
 
 
-def _machines(host: Host) -> Iterator[tuple[str, nspawn.Document]]:
+def own(machine: Machine) -> list[int]:
+    """The teams whose machines are named to whoever configures this one."""
+    return [] if machine.team_id is None else [machine.team_id]
+
+
+def called(machine: Machine, named: Collection[int] | None) -> str:
+    """By its name, where it is of a team that is named."""
+    return machine.name if is_in(named, machine.team_id) else OF_OTHERS
+
+
+def _machines(host: Host) -> Iterator[tuple[Machine, nspawn.Document]]:
     """The host's machines with what each gets: by what was applied here, else by the file that was found there, and by
     its unit's command line."""
     every = Machine.objects.listed().on(host).exclude(applied=None, state=MachineState.MISSING)
@@ -128,18 +147,22 @@ def _machines(host: Host) -> Iterator[tuple[str, nspawn.Document]]:
         file = found.get(machine.pk)
         text = machine.applied.nspawn_text if machine.applied else file.text if file and file.is_plain else ""
         trusted = machine.applied is not None or (file is not None and file.is_trusted)
-        yield machine.name, command_line.settings_of(machine.next_command, nspawn.parse(text), trusted=trusted)
+        yield machine, command_line.settings_of(machine.next_command, nspawn.parse(text), trusted=trusted)
 
 
-def ports_of_others(host: Host, machine: int | None, wanted: Collection[int]) -> dict[tuple[str, int], str]:
+def ports_of_others(
+    host: Host, machine: int | None, wanted: Collection[int], *, named: Collection[int] | None
+) -> dict[tuple[str, int], str]:
     """(protocol, port of the host) → the machine it leads to, of the wanted ports those that other machines have by what
-    was applied to them. `machine` is the key of the one that wants them."""
+    was applied to them. `machine` is the key of the one that wants them, `named` as for findings()."""
     if not wanted:
         return {}
     others = Machine.objects.listed().on(host)
     others = others if machine is None else others.exclude(pk=machine)
     taken = PortForward.objects.filter(revision__in=others.values("applied"), host_port__in=wanted)
-    return {(p.protocol, p.host_port): p.revision.machine.name for p in taken.select_related("revision__machine")}
+    return {
+        (p.protocol, p.host_port): called(p.revision.machine, named) for p in taken.select_related("revision__machine")
+    }
 
 
 def lacking(host: Host) -> dict[str, str]:

@@ -5,7 +5,9 @@ from typing import Any
 
 from django import forms
 
-from machines.models import Archive
+from machines.contract.permissions import Permission
+from machines.models import Archive, User
+from machines.panel.forms.team_choice import TeamChoiceField
 
 PACKED = r"(\.(gz|xz|zst|bz2))?"
 ENDINGS = {
@@ -19,6 +21,10 @@ class BeginForm(forms.Form):
     title = forms.CharField(max_length=200, error_messages={"max_length": "The name of the file is too long."})
     format = forms.ChoiceField(choices=Archive.Format.choices)
     size = forms.IntegerField(min_value=0, max_value=2**53)
+
+    def __init__(self, *args: Any, by: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["team"] = TeamChoiceField(by, Permission.BUILD)
 
     def clean_title(self) -> str:
         """Browsers give the name alone; a path is cut down to it, and what no header can carry is left out."""

@@ -5,7 +5,7 @@ The rows are not bound to database rows: a draft is replaced whole, so no row of
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from django import forms
@@ -238,7 +238,8 @@ class Configurator:
     """A configuration on its way in: `form`, `binds`, `ports`, and the checks across them.
 
     `instance` is the revision to fill (unsaved for a new draft; its rows may be given as `bind_rows` and `port_rows`),
-    `host` what the configuration is for. `data` is the POST, or None to show what the instance holds.
+    `host` what the configuration is for. `data` is the POST, or None to show what the instance holds. Machines of the
+    teams `named`, None for all, are called by their names where they are in the way.
     """
 
     def __init__(
@@ -249,9 +250,10 @@ class Configurator:
         host: Host | None = None,
         bind_rows: Iterable[BindMount] | None = None,
         port_rows: Iterable[PortForward] | None = None,
+        named: Collection[int] | None = (),
     ) -> None:
         self.instance = instance or Revision()
-        self.host = host
+        self.host, self.named = host, named
         self._users_before = self.instance.private_users
         self.form = ConfigForm(data, instance=self.instance, systemd=host_facts.systemd(host))
         binds, ports = bind_rows or [], port_rows or []
@@ -392,7 +394,7 @@ class Configurator:
         rows = [row for row in active_forms(self.ports) if row.cleaned_data.get("host_port")]
         mode = nspawn.NETWORK_MODES.get(self.form.data.get(self.form.add_prefix("network_mode"), ""))
         wanted = [row.cleaned_data["host_port"] for row in rows]
-        taken = validation.ports_of_others(self.host, self.instance.machine_id, wanted) if self.host else {}
+        taken = self._taken_ports(wanted)
         seen: set[tuple[str, int]] = set()
         for row in rows:
             port = (row.cleaned_data.get("protocol", ""), row.cleaned_data["host_port"])
@@ -406,6 +408,11 @@ class Configurator:
                 row.add_error("host_port", f"Port {port[1]} of {self.host} already leads to {taken[port]}.")
             seen.add(port)
 
+    def _taken_ports(self, wanted: list[int]) -> dict[tuple[str, int], str]:
+        if self.host is None:
+            return {}
+        return validation.ports_of_others(self.host, self.instance.machine_id, wanted, named=self.named)
+
     def _older_than(self, version: int) -> bool:
         return host_facts.has_older_systemd(self.host, version)
 
@@ -416,7 +423,7 @@ class Configurator:
 def of_draft(machine: Machine, draft: Revision | None, data: Mapping[str, Any] | None = None) -> Configurator:
     """The form on the draft, or on a new one."""
     if draft:
-        return Configurator(data, instance=draft, host=machine.host)
+        return Configurator(data, instance=draft, host=machine.host, named=validation.own(machine))
     fresh = drafts.new(machine)
     text = fresh.base_nspawn
     return Configurator(data, instance=fresh, host=machine.host, bind_rows=bind_rows(text), port_rows=port_rows(text))

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from machines.models import Host, Revision
+from machines.contract.permissions import Permission
+from machines.models import Host, Revision, User
 from machines.panel.configs import copied_settings, validation
 from machines.panel.configs.copied_settings import Copied
 from machines.panel.configs.diffs import Files
@@ -31,7 +32,7 @@ class Settings:
         return cls(there, there if there and there.offered else None)
 
     @classmethod
-    def asked(cls, data: Mapping[str, Any], source: Source) -> "Settings":
+    def asked(cls, data: Mapping[str, Any], source: Source, *, by: User) -> "Settings":
         """As it was sent. Of an original that was not shown yet nothing was asked; whoever sends no word of settings
         has none to take over."""
         there, key = copied_settings.of_original(source.chosen), data.get(KEY)
@@ -40,7 +41,7 @@ class Settings:
         wanted = bool(data.get(WANTED)) if there and data.get(SEEN) == there.origin else bool(there and there.offered)
         used = there if wanted else None
         if key.startswith("again:") and data.get(SEEN, "") == (there.origin if there else ""):
-            again = copied_settings.of_build(key.split(":")[1])
+            again = copied_settings.of_build(key.split(":")[1], by=by)
             used = again if again and (wanted or there is None) else used
         return cls(there, used, were_shown=key == (used.key if used else ""))
 
@@ -53,9 +54,10 @@ class Settings:
             setattr(revision, column, value)
         return Configurator(instance=revision, host=host, bind_rows=self.used.binds, port_rows=self.used.ports)
 
-    def bound(self, data: Mapping[str, Any], host: Host | None) -> Configurator:
+    def bound(self, data: Mapping[str, Any], host: Host | None, *, by: User) -> Configurator:
         """What was sent, in place of what these settings say; where the form has no field they stay."""
-        return Configurator(data, instance=self.used.revision if self.used else Revision(), host=host)
+        made = self.used.revision if self.used else Revision()
+        return Configurator(data, instance=made, host=host, named=by.teams_where(Permission.VIEW))
 
     def errors(self) -> list[tuple[str, str, str]]:
         if self.were_shown:
@@ -67,10 +69,12 @@ class Settings:
     def is_again(self) -> bool:
         return bool(self.used and self.used.origin.startswith("again:"))
 
-    def warnings(self, host: Host | None) -> list[str]:
+    def warnings(self, host: Host | None, *, by: User) -> list[str]:
         """What of them would not hold on this host, also before anybody has said to use them."""
         judged = self.used or self.there
         if host is None or judged is None:
             return []
         files: Files = judged.files
-        return [f"{found.key}=: {found.message} {found.hint}".strip() for found in validation.findings(host, "", files)]
+        named = by.teams_where(Permission.VIEW)
+        found = validation.findings(host, "", files, named=named)
+        return [f"{each.key}=: {each.message} {each.hint}".strip() for each in found]

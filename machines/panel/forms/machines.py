@@ -33,7 +33,7 @@ class NewMachineForm(forms.Form):
 
     key = forms.UUIDField(widget=forms.HiddenInput)
     host = forms.ModelChoiceField(
-        Host.objects.all(),
+        Host.objects.none(),
         to_field_name="name",
         empty_label=None,
         error_messages={"required": "Choose a host for the machine.", "invalid_choice": "There is no such host."},

@@ -6,11 +6,13 @@ from django import forms
 from django.forms import BaseFormSet
 
 from machines.contract.configuration import nspawn, values
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue
-from machines.models import Preset
+from machines.models import Preset, User
 from machines.panel.configs import presets
 from machines.panel.forms.setting_fields import BOUNDED, PLAIN_TYPING
 from machines.panel.forms.setting_sections import TITLES
+from machines.panel.forms.team_choice import TeamChoiceField
 
 PREFIX = "settings"
 LIST_LINES, MOST_LINES = 3, 12  # of the box of a setting that may stand several times
@@ -30,8 +32,10 @@ class PresetForm(forms.ModelForm):  # type: ignore[type-arg]
             "name": {"required": "Give the preset a name.", "unique": "A preset with this name already exists."}
         }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, by: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.instance.pk is None:
+            self.fields["team"] = TeamChoiceField(by, Permission.CONFIGURE)
         modes = [("", "Leave unchanged"), *((m.word, m.title) for m in nspawn.NETWORK_MODES.values())]
         self.fields["network_mode"] = forms.ChoiceField(
             label=self.fields["network_mode"].label, choices=modes, required=False
@@ -40,6 +44,8 @@ class PresetForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "team" in cleaned:
+            self.instance.team = cleaned["team"]
         mode = nspawn.NETWORK_MODES.get(cleaned.get("network_mode", ""))
         target = mode.target if mode else ""
         typed = cleaned["network_target"] = cleaned.get("network_target", "") if target else ""

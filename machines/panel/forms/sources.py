@@ -13,8 +13,9 @@ from uuid import UUID
 from django import forms
 
 from machines.contract import recipes
+from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
-from machines.models import Archive, Host, Machine, Recipe, RecipeVersion
+from machines.models import Archive, Host, Machine, Recipe, RecipeVersion, User
 from machines.panel.forms.recipes import DISTRIBUTIONS, SourceForm, filled, form_for, system_of
 from machines.panel.forms.validators import errors_of
 from machines.panel.hosts import host_facts
@@ -59,9 +60,10 @@ class RecipeChoice(_Choice):
         error_messages={"required": "Choose a recipe.", "invalid_choice": "There is no such recipe."},
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, by: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["recipe"].queryset = Recipe.objects.offered().select_related("current")  # type: ignore[attr-defined]
+        offered = Recipe.objects.offered().where_may(by, Permission.BUILD).select_related("current")
+        self.fields["recipe"].queryset = offered  # type: ignore[attr-defined]
 
     def clean_recipe(self) -> Recipe:
         recipe: Recipe = self.cleaned_data["recipe"]
@@ -94,10 +96,15 @@ class ArchiveChoice(_Choice):
     nothing = "There are no archives on the panel yet: upload one, or export a machine."
 
     archive = forms.ModelChoiceField(
-        Archive.objects.filter(state=Archive.State.READY),
+        Archive.objects.none(),
         empty_label=None,
         error_messages={"required": "Choose an archive.", "invalid_choice": "There is no such archive."},
     )
+
+    def __init__(self, *args: Any, by: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        ready = Archive.objects.where_may(by, Permission.BUILD).filter(state=Archive.State.READY)
+        self.fields["archive"].queryset = ready  # type: ignore[attr-defined]
 
     @cached_property
     def original(self) -> Archive | None:
@@ -134,9 +141,9 @@ class CloneChoice(_Choice):
 
     clone = forms.ChoiceField(label="Clone of", error_messages={"required": "Choose a machine to clone."})
 
-    def __init__(self, *args: Any, host: Host | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, host: Host | None, by: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        there = builds.originals(host) if host else Machine.objects.none()
+        there = builds.originals(host).where_may(by, Permission.BUILD) if host else Machine.objects.none()
         found = there.order_by("-read_only", "name").only("name", "read_only", "read_only_by", "os")[:OFFERED]
         choices = [(each.name, _shown(each)) for each in found]
         field = self.fields["clone"]
@@ -151,7 +158,8 @@ class CloneChoice(_Choice):
         name = self["clone"].value() or next(iter(offered), "")
         if self._host is None or name not in offered:
             return None
-        return Machine.objects.listed().on(self._host).select_related("host", "applied").filter(name=name).first()
+        named = Machine.objects.listed().on(self._host).filter(name=name)  # one of those offered
+        return named.select_related("host", "applied").first()
 
     def to_recipe(self) -> recipes.CloneRecipe:
         return recipes.CloneRecipe(source=self.cleaned_data["clone"])
@@ -246,20 +254,20 @@ class Source:
 # --- made from a request
 
 
-def bound(data: Any, host: Host | None) -> Source:
+def bound(data: Any, host: Host | None, *, by: User) -> Source:
     """What was sent. Without a source it is a distribution, without that Debian."""
     word = data.get("source", "")
     word = word if word in SOURCES else "distribution"
-    return Source(word, _form(word, data, host), host)
+    return Source(word, _form(word, data, host, by), host)
 
 
-def _form(word: str, data: Any, host: Host | None) -> AnySource:
+def _form(word: str, data: Any, host: Host | None, by: User) -> AnySource:
     if word == "recipe":
-        return RecipeChoice(data)
+        return RecipeChoice(data, by=by)
     if word == "archive":
-        return ArchiveChoice(data)
+        return ArchiveChoice(data, by=by)
     if word == "clone":
-        return CloneChoice(data, host=host)
+        return CloneChoice(data, host=host, by=by)
     system = "pull" if word == "pull" else data.get("distribution", "debian")
     return form_for(
         "debian" if word == "distribution" and system == "pull" else system,
@@ -268,40 +276,47 @@ def _form(word: str, data: Any, host: Host | None) -> AnySource:
     )
 
 
-def blank(query: Mapping[str, str], host: Host | None) -> Source:
+def blank(query: Mapping[str, str], host: Host | None, *, by: User) -> Source:
     """As a new page has it, or as its address says: ?recipe=7, ?archive=…, ?clone=web, ?source=pull&url=…"""
     for word in ("recipe", "archive", "clone"):
         if word in query:
-            return Source(word, _chosen(word, query[word], host), host)
+            return Source(word, _chosen(word, query[word], host, by), host)
     asked = query.get("source", "")
     word = asked if asked in SOURCES else "recipe"
     if word != asked and {"distribution", "release", "packages", "mirror"} & set(query):
         word = "distribution"
-    recipe = saved_recipes.likely(host) if word == "recipe" else None
+    recipe = saved_recipes.likely(host, by=by) if word == "recipe" else None
     if word == "recipe" != asked and recipe is None:
         word = "distribution"
     if word in {"distribution", "pull"}:
         system = "pull" if word == "pull" else query.get("distribution", "debian")
         given = {name: query[name] for name in ("release", "packages", "mirror", "url", "sha256") if name in query}
         return Source(word, form_for(system, initial=given, may_skip=host_facts.pulls_unverified(host)), host)
-    return Source(word, _chosen(word, recipe or "", host), host)
+    return Source(word, _chosen(word, recipe or "", host, by), host)
 
 
-def _chosen(word: str, value: str | Recipe, host: Host | None) -> AnySource:
+def _chosen(word: str, value: str | Recipe, host: Host | None, by: User) -> AnySource:
     initial = {word: value} if value else {}
     if word == "recipe":
-        return RecipeChoice(initial=initial)
-    return CloneChoice(initial=initial, host=host) if word == "clone" else ArchiveChoice(initial=initial)
+        return RecipeChoice(initial=initial, by=by)
+    if word == "clone":
+        return CloneChoice(initial=initial, host=host, by=by)
+    return ArchiveChoice(initial=initial, by=by)
 
 
-def of_recipe(recipe: recipes.AnyRecipe, version: RecipeVersion | None, host: Host | None) -> Source:
+def of_recipe(recipe: recipes.AnyRecipe, version: RecipeVersion | None, host: Host | None, *, by: User) -> Source:
     """What an earlier build was made of. A saved recipe is chosen again as it is now."""
-    if version is not None and version.recipe.archived_at is None:
-        return Source("recipe", RecipeChoice(initial={"recipe": version.recipe}), host)
+    if (
+        version is not None
+        and version.recipe.archived_at is None
+        and by.may_in(Permission.BUILD, version.recipe.team_id)
+    ):
+        return Source("recipe", RecipeChoice(initial={"recipe": version.recipe}, by=by), host)
     if isinstance(recipe, recipes.CloneRecipe):
-        return Source("clone", CloneChoice(initial={"clone": recipe.source}, host=host), host)
+        return Source("clone", CloneChoice(initial={"clone": recipe.source}, host=host, by=by), host)
     if isinstance(recipe, recipes.ArchiveRecipe):
-        archive = Archive.objects.filter(sha256=recipe.sha256, state=Archive.State.READY).first()
-        return Source("archive", ArchiveChoice(initial={"archive": archive}), host)
+        mine = Archive.objects.where_may(by, Permission.BUILD)
+        archive = mine.filter(sha256=recipe.sha256, state=Archive.State.READY).first()
+        return Source("archive", ArchiveChoice(initial={"archive": archive}, by=by), host)
     word = "pull" if system_of(recipe) == "pull" else "distribution"
     return Source(word, filled(recipe, may_skip=host_facts.pulls_unverified(host)), host)

@@ -1,4 +1,6 @@
 """The files behind archives: DATA/archives/<id>, brought in order in small parts, so that whatever stops an upload, it goes on
+from machines.models import Team
+from machines.models import Team
 from there, and neither a proxy nor this process ever holds a whole one.
 
 Facts: under ASGI Django keeps a request's body in a file before any view sees it, so one big body would be written twice and
@@ -28,7 +30,7 @@ from django.utils import timezone
 from machines.contract.configuration import carried
 from machines.contract.problems import BadValue, Problem
 from machines.contract.quantities import size as shown_size
-from machines.models import Archive, Job, User
+from machines.models import Archive, Job, Team, User
 from machines.panel.images import archive_audit
 
 log = logging.getLogger(__name__)
@@ -91,10 +93,10 @@ def _folder() -> Path:
 # --- arriving
 
 
-def begin(title: str, form: str, size: int, *, by: User) -> Archive:
+def begin(title: str, form: str, size: int, *, by: User, team: Team | None) -> Archive:
     """A new archive to be sent in parts, or the one that this person began with the same file. Raises Problem."""
     forget_abandoned()
-    same = {"title": title, "format": form, "size": size, "author": by, "job": None}
+    same = {"title": title, "format": form, "size": size, "author": by, "team": team, "job": None}
     begun = Archive.objects.filter(state=Archive.State.ARRIVING, **same).first()
     if begun is not None:
         return begun

@@ -96,7 +96,9 @@ def export(machine: Machine, *, by: User, key: UUID | None = None, retry_of: Job
         )
     with transaction.atomic():
         title = f"{machine.name}-{timezone.localtime():%Y-%m-%d-%H%M}.{form}.zst"
-        archive = Archive.objects.create(title=title, format=form, author=by, author_name=by.username)
+        archive = Archive.objects.create(
+            title=title, format=form, team=machine.team, author=by, author_name=by.username
+        )
         order = orders.Export(name=machine.name, format=form, url=address_of(archive), limit=limit)
         sealed = dispatch.seal_secrets(BuildSecrets(token=token_for(archive, machine.host, "put")), machine.host)
         job = dispatch.place(order, on=machine.host, by=by, key=key, sealed=sealed, retry_of=retry_of)

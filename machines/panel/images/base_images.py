@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from machines.contract import orders, reports
 from machines.contract.problems import Problem
 from machines.contract.recipes import AnyRecipe, FirstBoot, key_of, title_of
-from machines.models import Host, Job
+from machines.models import Host, Job, User
 
 SHOWN = 500  # of a fleet, the last used ones
 
@@ -64,9 +64,18 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def of_all() -> list[Base]:
-    """Those of every host, last used first. One query."""
-    return of_hosts(Host.objects.values_list("name", "facts__bases"))
+def of_all(*, by: User) -> list[Base]:
+    """Those on every host that were made by what this person may see, last used first. Two queries."""
+    return visible_to(by, of_hosts(Host.objects.visible_to(by).values_list("name", "facts__bases")))
+
+
+def visible_to(user: User, bases: list[Base]) -> list[Base]:
+    """Those made by a job that this person sees; what nobody knows the job of is the administrators'. One query."""
+    if user.sees_all or not bases:
+        return bases
+    jobs = Job.objects.visible_to(user).filter(uuid__in=[base.uuid for base in bases if base.uuid])
+    seen = set(jobs.values_list("uuid", flat=True))
+    return [base for base in bases if base.uuid in seen]
 
 
 def of_hosts(told: Iterable[tuple[str, Any]]) -> list[Base]:

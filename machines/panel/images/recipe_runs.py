@@ -13,7 +13,7 @@ from django.db.models.functions import RowNumber
 
 from machines.contract.orders import RECIPE_OPS
 from machines.contract.states import FINAL_JOB_STATES, JobState
-from machines.models import Job
+from machines.models import Job, User
 from machines.panel.orders import operations
 
 SHOWN = 30
@@ -59,21 +59,26 @@ def _run(given: dict[str, Any]) -> Run:
     )  # fmt: skip
 
 
-def last(recipes: Iterable[int]) -> dict[int, list[Run]]:
-    """The last SHOWN runs of each recipe, newest first. One query."""
+def last(recipes: Iterable[int], *, by: User) -> dict[int, list[Run]]:
+    """The last SHOWN runs of each recipe that this person sees, newest first. One query."""
     place = Window(RowNumber(), partition_by=F("recipe_version__recipe_id"), order_by=F("id").desc())
-    jobs = Job.objects.filter(recipe_version__recipe_id__in=list(recipes), op__in=RECIPE_OPS).annotate(place=place)
+    runs = Job.objects.visible_to(by).filter(recipe_version__recipe_id__in=list(recipes), op__in=RECIPE_OPS)
+    jobs = runs.annotate(place=place)
     found: dict[int, list[Run]] = defaultdict(list)
     for given in jobs.filter(place__lte=SHOWN).order_by("-id").values(*COLUMNS):
         found[given["recipe_version__recipe_id"]].append(_run(given))
     return found
 
 
-def last_and(recipe: int, more: Collection[UUID], columns: Iterable[str]) -> tuple[list[Run], list[dict[str, Any]]]:
-    """The last SHOWN runs of one recipe, newest first, and the jobs of these ids with these columns. One query."""
-    mine = Job.objects.filter(recipe_version__recipe_id=recipe, op__in=RECIPE_OPS).order_by("-id")
+def last_and(
+    recipe: int, more: Collection[UUID], columns: Iterable[str], *, by: User
+) -> tuple[list[Run], list[dict[str, Any]]]:
+    """The last SHOWN runs of one recipe, newest first, and the jobs of these ids with these columns, as far as this person
+    sees them. One query."""
+    seen = Job.objects.visible_to(by)
+    mine = seen.filter(recipe_version__recipe_id=recipe, op__in=RECIPE_OPS).order_by("-id")
     wanted = Q(pk__in=mine.values("pk")[:SHOWN]) | Q(uuid__in=more)
-    given = list(Job.objects.filter(wanted).order_by("-id").values(*{*COLUMNS, *columns}))
+    given = list(seen.filter(wanted).order_by("-id").values(*{*COLUMNS, *columns}))
     runs = [_run(job) for job in given if job["recipe_version__recipe_id"] == recipe and job["op"] in RECIPE_OPS]
     return runs[:SHOWN], given
 

@@ -8,8 +8,9 @@ from django.utils import timezone
 from pydantic import ValidationError
 
 from machines.contract import recipes
+from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue, Problem
-from machines.models import Host, Recipe, RecipeVersion, User
+from machines.models import Host, Recipe, RecipeVersion, Team, User
 from machines.panel.hosts import host_tools
 
 LOOKED_AT = 50  # recipes, for one that a host can build
@@ -39,11 +40,13 @@ STARTERS: dict[str, tuple[str, str, recipes.AnyRecipe]] = {
 }  # fmt: skip
 
 
-def create(name: str, description: str, content: recipes.AnyRecipe, *, by: User, reason: str = "") -> Recipe:
-    """A new recipe with its version 1. Raises BadValue when the name is taken."""
+def create(
+    name: str, description: str, content: recipes.AnyRecipe, *, by: User, team: Team | None, reason: str = ""
+) -> Recipe:
+    """A new recipe of this team with its version 1. Raises BadValue when the name is taken there."""
     try:
         with transaction.atomic():
-            recipe = Recipe.objects.create(name=name, description=description, author_name=by.username)
+            recipe = Recipe.objects.create(name=name, team=team, description=description, author_name=by.username)
             _add(recipe, 1, content, by, reason or "first version")
     except IntegrityError as error:
         raise BadValue(f"There is a recipe “{name}” already; choose another name.", field="name") from error
@@ -95,9 +98,9 @@ def set_archived(recipe: Recipe, *, archived: bool) -> None:
     Recipe.objects.filter(pk=recipe.pk).update(archived_at=timezone.now() if archived else None)
 
 
-def likely(host: Host | None) -> Recipe | None:
-    """The first recipe the host has the tools for, else the first of all; None when there is none."""
-    offered = list(Recipe.objects.offered().select_related("current")[:LOOKED_AT])
+def likely(host: Host | None, *, by: User) -> Recipe | None:
+    """The first recipe of theirs that the host has the tools for, else the first of all; None when there is none."""
+    offered = list(Recipe.objects.offered().where_may(by, Permission.BUILD).select_related("current")[:LOOKED_AT])
     for recipe in offered:
         content = content_of(recipe.current)
         if content and not host_tools.lacking_for_recipe(host, content):

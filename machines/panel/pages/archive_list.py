@@ -5,9 +5,10 @@ from typing import Any
 from django.conf import settings
 from django.urls import reverse
 
+from machines.contract.permissions import Permission
 from machines.contract.quantities import size
 from machines.contract.states import MachineState
-from machines.models import Archive, Machine
+from machines.models import Archive, Machine, User
 from machines.panel.hosts import host_tools
 from machines.panel.images import archive_files, archives
 from machines.panel.pages.machine_rows import version as version_of
@@ -20,12 +21,12 @@ def most() -> str:
     return size(max(0, min(settings.ARCHIVE_LIMIT, archive_files.room())))
 
 
-def rows() -> list[dict[str, Any]]:
-    """The newest archives. What is all there and has no sum yet gets one: the process that was making it may have ended."""
+def rows(*, by: User) -> list[dict[str, Any]]:
+    """The newest archives that this person sees. What is all there and has no sum yet gets one: the process that was making it may have ended."""
     found = []
-    for archive in Archive.objects.select_related("job__host")[:SHOWN]:
+    for archive in Archive.objects.visible_to(by).select_related("job__host")[:SHOWN]:
         archive_files.finish(archive)
-        found.append(_row(archive))
+        found.append(_row(archive) | {"may_build": by.may_in(Permission.BUILD, archive.team_id)})
     return found
 
 

@@ -16,7 +16,7 @@ from machines.contract.problems import Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, Recipe, title_of
 from machines.contract.reports import LATEST
 from machines.contract.states import JobState
-from machines.models import Job
+from machines.models import Job, User
 from machines.panel.images import base_images, recipe_runs
 from machines.panel.orders import operations
 from machines.panel.web.access import PanelRequest
@@ -73,7 +73,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         return {}
     version, recipe = job.recipe_version, job.order.get("recipe") or {}
     kind = recipe.get("kind", "debian")
-    may_build, good = request.user.may(Permission.BUILD), job.state == JobState.SUCCEEDED
+    may_build, good = request.user.may_in(Permission.BUILD, job.team_id), job.state == JobState.SUCCEEDED
     return {
         "unverified": recipe.get("verify") == "none",
         "saved": version,
@@ -117,18 +117,18 @@ class Difference:
         return not (self.added or self.removed or self.changed)
 
 
-def result(job: Job) -> dict[str, Any]:
+def result(job: Job, *, by: User) -> dict[str, Any]:
     """For the tab with the result. One query."""
     what = made(job.result)
     rest = {key: value for key, value in job.result.items() if key not in TOLD_APART}
-    return {"made": what, "difference": difference(job, what), "rest": rest}
+    return {"made": what, "difference": difference(job, what, by=by), "rest": rest}
 
 
-def difference(job: Job, what: Made) -> Difference | None:
+def difference(job: Job, what: Made, *, by: User) -> Difference | None:
     """The packages against those of the fresh run before the one that made this base; None when there was none."""
     if not what.packages or what.fresh is None or what.base_job is None:
         return None
-    before = Job.objects.filter(
+    before = Job.objects.visible_to(by).filter(
         _same_recipe(job), op__in=RECIPE_OPS, state=JobState.SUCCEEDED, result__base__fresh=True
     )
     made_by = Job.objects.filter(uuid=what.base_job, host=job.host).values("pk")[:1]

@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 from django.db.models import Case, Count, IntegerField, Q, Value, When
 from django.http import QueryDict
 
+from machines.contract.permissions import Permission
 from machines.contract.states import LATE_SECONDS, OFFLINE_SECONDS, HostState, MachineState
-from machines.models import Host
+from machines.models import Host, User
 from machines.models.host import HostQuerySet
 from machines.panel.courier import redis_check
 from machines.panel.pages import host_rows, keyset
@@ -19,12 +20,18 @@ from machines.panel.pages.host_rows import BY_NEED, QUARANTINED
 PER_PAGE = 50
 COLUMNS = ("name", "last_seen", "facts", "quarantined_at")
 RUNS = [state.value for state in MachineState if state.runs]
-LISTED = Q(machines__removed_at=None)
-COUNTS = {
-    "count": Count("machines", filter=LISTED),
-    "running": Count("machines", filter=LISTED & Q(machines__state__in=RUNS)),
-    "failed": Count("machines", filter=LISTED & Q(machines__state=MachineState.FAILED)),
-}
+COUNTS = ("count", "running", "failed")
+
+
+def counts(by: User) -> dict[str, Count]:
+    """How many machines a host has that this person sees, as parts of a query for hosts."""
+    teams = by.teams_where(Permission.VIEW)
+    seen = Q(machines__removed_at=None) & (Q() if teams is None else Q(machines__team__in=teams))
+    return {
+        "count": Count("machines", filter=seen),
+        "running": Count("machines", filter=seen & Q(machines__state__in=RUNS)),
+        "failed": Count("machines", filter=seen & Q(machines__state=MachineState.FAILED)),
+    }
 
 
 @dataclass(frozen=True)
@@ -85,15 +92,15 @@ class HostListPage:
     redis_faults: list[str]  # what is wrong with the Redis of all hosts
 
 
-def page(query: HostListQuery, now: datetime) -> HostListPage:
+def page(query: HostListQuery, now: datetime, *, by: User) -> HostListPage:
     """One page. Two queries, whatever the filter and however many hosts; Redis' faults come with the hosts."""
-    hosts = matching(query.word, now)
+    hosts = matching(query.word, now, by=by)
     total = hosts.count()
     place = query.position
     backwards = bool(place and place.backwards)
     beyond = hosts.filter(place.condition) if place else hosts
     order = ("-need", "-name") if backwards else ("need", "name")
-    asked = beyond.annotate(**COUNTS, redis_faults=redis_check.subquery()).order_by(*order)
+    asked = beyond.annotate(**counts(by), redis_faults=redis_check.subquery()).order_by(*order)
     found = list(asked.values(*COLUMNS, *COUNTS, "redis_faults")[: PER_PAGE + 1]) if total else []
     shown = keyset.cut(found, PER_PAGE, backwards=backwards, is_first=place is None)
     rows = [host_rows.row(given, now) for given in shown.rows]
@@ -111,10 +118,11 @@ def _link(query: HostListQuery, direction: str, edge: dict[str, Any]) -> str:
     return "?" + query.encode(**{direction: str(Position(edge["need"], edge["name"]))})
 
 
-def matching(word: str, now: datetime) -> HostQuerySet:
+def matching(word: str, now: datetime, *, by: User) -> HostQuerySet:
     """Hosts with the word in their name, each with its `need` as host_rows.row has it. No index has that, for it
     follows from an age; hosts are hundreds."""
-    hosts = Host.objects.filter(name__icontains=word) if word else Host.objects.all()
+    shown = Host.objects.visible_to(by)
+    hosts = shown.filter(name__icontains=word) if word else shown
     return hosts.annotate(
         need=Case(
             When(quarantined_at__isnull=False, then=Value(QUARANTINED)),

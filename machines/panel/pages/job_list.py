@@ -3,7 +3,7 @@
 Ids only grow, so a page is “older than this one” or “newer than that one” and needs no count.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
@@ -16,9 +16,11 @@ from django.urls import reverse
 
 from machines.contract import orders
 from machines.contract.orders import Runs
+from machines.contract.permissions import Permission
 from machines.contract.states import FINAL_JOB_STATES, UNFINISHED_JOB_STATES, JobState
-from machines.models import Host, Job, User
+from machines.models import Host, Job, Membership, User
 from machines.models.job import JobQuerySet
+from machines.models.team import is_in
 from machines.panel.orders import job_labels, operations
 from machines.panel.pages import keyset
 from machines.panel.pages.machine_rows import host_url, machine_url
@@ -33,7 +35,7 @@ OPS = tuple(op for op, kind in orders.KINDS.items() if kind.runs is not Runs.CON
 TERMS = ("state", "op", "host", "who")
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
 COLUMNS = (
-    "id", "op", "state", "host_id", "host__name", "host__last_seen", "host__clock_skew", "host__trouble", "machine_name", "actor_name", "created_at", "sent_at",
+    "id", "team_id", "op", "state", "host_id", "host__name", "host__last_seen", "host__clock_skew", "host__trouble", "machine_name", "actor_name", "created_at", "sent_at",
     "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "problem__message", "problem__code", "progress", "progress_note", "phases",
     "order__recipe__verify",
 )  # fmt: skip
@@ -96,8 +98,8 @@ def parse_query(params: QueryDict) -> JobListQuery:
     )
 
 
-def matching(query: JobListQuery) -> JobQuerySet:
-    jobs = Job.objects.all()
+def matching(query: JobListQuery, *, by: User) -> JobQuerySet:
+    jobs = Job.objects.visible_to(by)
     for word in query.words:
         number = keyset.number(word.removeprefix("#"))
         found = Q(machine_name__icontains=word) | Q(host__name__icontains=word)
@@ -134,9 +136,9 @@ class JobListPage:
         return blake2b(repr((self.query.address, self.rows)).encode(), digest_size=8).hexdigest()
 
 
-def page(query: JobListQuery, now: datetime) -> JobListPage:
+def page(query: JobListQuery, now: datetime, *, by: User) -> JobListPage:
     """One page, newest first. One query."""
-    jobs = matching(query)
+    jobs, operable = matching(query, by=by), by.teams_where(Permission.OPERATE)
     if query.newer_than:
         beyond = jobs.filter(pk__gt=query.newer_than).order_by("id")
     else:
@@ -145,14 +147,15 @@ def page(query: JobListQuery, now: datetime) -> JobListPage:
     shown = keyset.cut(found, PER_PAGE, backwards=bool(query.newer_than), is_first=not query.older_than)
     return JobListPage(
         query=query,
-        rows=[row(given, now) for given in shown.rows],
+        rows=[row(given, now, operable) for given in shown.rows],
         newer=f"?{query.encode(newer=str(shown.rows[0]['id']))}" if shown.has_previous and shown.rows else "",
         older=f"?{query.encode(older=str(shown.rows[-1]['id']))}" if shown.has_next and shown.rows else "",
     )
 
 
-def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """What the table shows of one job. `given` has the COLUMNS."""
+def row(given: dict[str, Any], now: datetime, operable: Collection[int] | None) -> dict[str, Any]:
+    """What the table shows of one job. `given` has the COLUMNS; `operable` are the teams whose jobs the person may cancel,
+    None for all."""
     state = JobState(given["state"])
     begun = given["started_at"] or given["accepted_at"]
     return {
@@ -173,7 +176,8 @@ def row(given: dict[str, Any], now: datetime) -> dict[str, Any]:
         "why": _wait(given).reason(state, now),
         "doing": _doing(given) if state == JobState.RUNNING else "",
         "problem": str(given["problem__message"] or "")[:200] if state in BAD_ENDS else "",
-        "can_cancel": not state.is_final
+        "can_cancel": is_in(operable, given["team_id"])
+        and not state.is_final
         and not given["cancel_asked_at"]
         and orders.kind_of(given["op"]).runs is not Runs.CONTROL,
         "is_final": state in FINAL_JOB_STATES,
@@ -201,10 +205,12 @@ def _wait(given: dict[str, Any]) -> job_labels.Wait:
     )
 
 
-def choices() -> dict[str, list[str]]:
+def choices(*, by: User) -> dict[str, list[str]]:
     """The hosts and people a list can be narrowed to. One query."""
-    hosts = Host.objects.order_by().values_list(Value("host"), "name")
-    people = User.objects.order_by().values_list(Value("who"), "username")
+    teams = by.teams_where(Permission.VIEW)
+    known = Q() if teams is None else Q(pk__in=Membership.objects.filter(team__in=teams).values("user"))
+    hosts = Host.objects.visible_to(by).order_by().values_list(Value("host"), "name")
+    people = User.objects.filter(known).order_by().values_list(Value("who"), "username")
     found: dict[str, list[str]] = {"host": [], "who": []}
     for kind, name in hosts.union(people, all=True):
         found[kind].append(name)

@@ -34,14 +34,20 @@ BEYOND = "… more than a page shows"
 LAST_MOMENT = 253_402_300_799  # seconds since the epoch: the end of the year 9999
 
 
-def load(pk: int) -> Job:
+def load(request: PanelRequest, pk: int) -> Job:
     """The job with its host, what it retries, what retries it and whether its machine is listed: one query. Raises Http404."""
-    retries = Job.objects.filter(retry_of=OuterRef("pk")).order_by("-id").values("pk")[:1]
-    machines = Machine.objects.listed().filter(host=OuterRef("host"), name=OuterRef("machine_name"))
-    jobs = Job.objects.select_related("host", "revision", "recipe_version__recipe").annotate(
-        retried_by=Subquery(retries),
-        has_machine=Exists(machines),
-        needs_restart=Exists(machines.filter(restart_needed=True)),
+    retries = Job.objects.visible_to(request.user).filter(retry_of=OuterRef("pk")).order_by("-id").values("pk")[:1]
+    machines = (
+        Machine.objects.listed().visible_to(request.user).filter(host=OuterRef("host"), name=OuterRef("machine_name"))
+    )
+    jobs = (
+        Job.objects.visible_to(request.user)
+        .select_related("host", "revision", "recipe_version__recipe")
+        .annotate(
+            retried_by=Subquery(retries),
+            has_machine=Exists(machines),
+            needs_restart=Exists(machines.filter(restart_needed=True)),
+        )
     )
     job = jobs.filter(pk=pk).first()
     if job is None:
@@ -52,7 +58,7 @@ def load(pk: int) -> Job:
 def context(request: PanelRequest, job: Job) -> dict[str, Any]:
     """What the live head of the page shows."""
     now = timezone.now()
-    may = request.user.may(kind_of(job.op).permission)
+    may = request.user.may_in(kind_of(job.op).permission, job.team_id)
     wait = job_labels.Wait(
         job.host.name,
         job.host.last_seen,
@@ -71,15 +77,15 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "operation": operation,
         "what": operation.of(job.machine_name),
         "machine_url": machine_url(job.host.name, job.machine_name) if getattr(job, "has_machine", False) else "",
-        "archive": _archive(job) if request.user.may(Permission.BUILD) else None,
-        "again_url": _again_url(job) if request.user.may(Permission.BUILD) else "",
+        "archive": _archive(job) if request.user.may_in(Permission.BUILD, job.team_id) else None,
+        "again_url": _again_url(job) if request.user.may_in(Permission.BUILD, job.team_id) else "",
         "host_url": host_url(job.host.name),
         "why": wait.reason(job.state, now),
         "begun": job.started_at or job.accepted_at,
         "phases": phases(job, now),
         "cancelling": bool(job.cancel_asked_at) and not job.is_final,
-        "may_cancel": job.can_be_cancelled and request.user.may(Permission.OPERATE),
-        "may_operate": request.user.may(Permission.OPERATE),
+        "may_cancel": job.can_be_cancelled and request.user.may_in(Permission.OPERATE, job.team_id),
+        "may_operate": request.user.may_in(Permission.OPERATE, job.team_id),
         "may_retry": job.can_be_retried and may,
         "secrets_gone": operation.makes_machine
         and job.finished_at is not None
@@ -88,7 +94,7 @@ def context(request: PanelRequest, job: Job) -> dict[str, Any]:
         "is_problem": bool(job.problem) and job.state != JobState.SUCCEEDED,
         "log_cut": budgets.why_cut(job),
         "result_url": _result_url(job),
-        "draft_url": _draft_url(job) if request.user.may(Permission.CONFIGURE) else "",
+        "draft_url": _draft_url(job) if request.user.may_in(Permission.CONFIGURE, job.team_id) else "",
         "needs_restart": operation.applies_draft
         and job.state == JobState.SUCCEEDED
         and getattr(job, "needs_restart", False),

@@ -14,8 +14,9 @@ from django.db.models import Q, TextField
 from django.db.models.functions import Cast
 from django.http import QueryDict
 
+from machines.contract.permissions import Permission
 from machines.contract.states import OFFLINE_SECONDS, HostState, MachineState
-from machines.models import Machine
+from machines.models import Machine, User
 from machines.models.host import host_state
 from machines.models.machine import MachineQuerySet
 from machines.panel.orders import operations
@@ -66,8 +67,8 @@ def parse_filter(text: str) -> Filter:
     return Filter(" ".join(terms), tuple(given[""]), tuple(given["state"]), tuple(given["host"]))
 
 
-def matching(wanted: Filter, busy: Busy, now: datetime) -> MachineQuerySet:
-    machines = Machine.objects.listed()
+def matching(wanted: Filter, busy: Busy, now: datetime, *, by: User) -> MachineQuerySet:
+    machines = Machine.objects.listed().visible_to(by)
     for word in wanted.words:
         machines = machines.filter(_has_word(word))
     if wanted.hosts:
@@ -189,8 +190,9 @@ class MachineListPage:
         return version(self.query.address, rows, self.total, self.first, self.silent)
 
 
-def page(query: MachineListQuery, busy: Busy, now: datetime) -> MachineListPage:
-    machines = matching(query.filter, busy, now)
+def page(query: MachineListQuery, busy: Busy, now: datetime, *, by: User) -> MachineListPage:
+    """What this person sees of it."""
+    machines, operable = matching(query.filter, busy, now, by=by), by.teams_where(Permission.OPERATE)
     total = machines.count()
     backwards = bool(query.place and query.place.backwards)
     read = _rows(machines, query) if total else []
@@ -202,7 +204,7 @@ def page(query: MachineListQuery, busy: Busy, now: datetime) -> MachineListPage:
         before = 0
     return MachineListPage(
         query=query,
-        rows=[row(values, busy, now) for values in found],
+        rows=[row(values, busy, now, operable) for values in found],
         total=total,
         first=before + 1,
         newer=_link(query, "before", found[0], before) if shown.has_previous and found else "",

@@ -42,12 +42,13 @@ ORIGIN = {
 }
 
 
-def load(host: str, name: str) -> Machine:
+def load(request: PanelRequest, host: str, name: str) -> Machine:
     """The machine with its host, its applied revision and whether a draft waits: one query. Raises Http404."""
     drafts = Revision.objects.filter(machine=OuterRef("pk"), state=Revision.State.DRAFT)
     machines = (
         Machine.objects.listed()
-        .select_related("host", "applied")
+        .visible_to(request.user)
+        .select_related("host", "applied", "team")
         .annotate(has_draft=Exists(drafts), told_of_files=F("observed_files__told"), **ORIGIN)
     )
     machine = machines.filter(host__name=host, name=name).first()
@@ -58,7 +59,11 @@ def load(host: str, name: str) -> Machine:
 
 def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
     now = timezone.now()
-    jobs = list(Job.objects.on(machine.host, machine.name).defer("order", "commands", "sealed")[:JOBS_SHOWN])
+    jobs = list(
+        Job.objects.visible_to(request.user)
+        .on(machine.host, machine.name)
+        .defer("order", "commands", "sealed")[:JOBS_SHOWN]
+    )
     applied, outside = machine.applied, _outside(machine)
     shown = actions(request, machine) | {
         "activity": unit_activity.told(machine.shown_state, machine.activity, now),
@@ -135,10 +140,10 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "can_remove": not state.is_up and state != MachineState.MISSING and not machine.image_is_fixed,
         "removed_elsewhere": machine.image_is_elsewhere,
         "fixed": FIXED_BECAUSE.get(machine.read_only_by, ""),
-        "may_operate": request.user.may(Permission.OPERATE),
-        "may_configure": request.user.may(Permission.CONFIGURE),
-        "may_remove": request.user.may(Permission.REMOVE),
-        "may_build": request.user.may(Permission.BUILD),
+        "may_operate": request.user.may_in(Permission.OPERATE, machine.team_id),
+        "may_configure": request.user.may_in(Permission.CONFIGURE, machine.team_id),
+        "may_remove": request.user.may_in(Permission.REMOVE, machine.team_id),
+        "may_build": request.user.may_in(Permission.BUILD, machine.team_id),
     }
 
 

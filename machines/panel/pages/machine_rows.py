@@ -1,6 +1,6 @@
 """A machine as a row of ready strings: Django templates over model objects cost seven times as much."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -15,6 +15,7 @@ from machines.contract import quantities
 from machines.contract.states import HostState, JobState, MachineState
 from machines.models.host import host_state
 from machines.models.machine import FIXED
+from machines.models.team import is_in
 from machines.panel.orders import operations
 from machines.panel.orders.operations import ACTIONS
 from machines.panel.pages import unit_activity
@@ -25,7 +26,7 @@ Job = dict[str, Any]  # a row of frame.unfinished_jobs()
 Busy = dict[tuple[UUID, str], Job]
 
 COLUMNS = (
-    "id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
+    "id", "team_id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
     "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "mismatches",
     "read_only", "read_only_by", "image_type", "activity",
 )  # fmt: skip
@@ -33,8 +34,9 @@ UP = frozenset(state.value for state in MachineState if state.is_up)
 DOWN = frozenset({MachineState.STOPPED.value, MachineState.FAILED.value})
 
 
-def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
-    """What the table shows of one machine, as strings. `given` has the COLUMNS."""
+def row(given: dict[str, Any], busy: Busy, now: datetime, operable: Collection[int] | None) -> dict[str, Any]:
+    """What the table shows of one machine, as strings. `given` has the COLUMNS; `operable` are the teams with whose machines
+    the person may act, None for all."""
     host, name, seen = given["host__name"], given["name"], given["host__last_seen"]
     heard = host_state(seen, now)
     silent = heard in {HostState.OFFLINE, HostState.JOINING}
@@ -68,6 +70,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime) -> dict[str, Any]:
         "drifted": given["drifted"],
         "mismatches": "" if state == MachineState.UNKNOWN else given["mismatches"] or "",
         "template": template,
+        "may_operate": is_in(operable, given["team_id"]),
         "can_start": not job and state in DOWN and not template,
         "start": start,
         "start_text": ACTIONS[start].title,

@@ -31,11 +31,12 @@ _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})?")
 @require_GET
 @needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
-    shown = archive_list.rows()
+    shown = archive_list.rows(by=request.user)
     context = {
         "archives": shown,
         "may_build": request.user.may(Permission.BUILD),
         "part": PART,
+        "team": BeginForm(by=request.user, auto_id="upload-%s")["team"],
         "limit": archive_list.most(),
         "address_unset": not archives.has_address(),
         "fragment": responses.wants_fragment(request),
@@ -48,12 +49,14 @@ def index(request: PanelRequest) -> HttpResponse:
 @needs(Permission.BUILD)
 def begin(request: PanelRequest) -> HttpResponse:
     """Announce a file; the answer says where its parts go, and where to go on if some of it came before."""
-    form = BeginForm(request.POST)
+    form = BeginForm(request.POST, by=request.user)
     if not form.is_valid():
         return _refused(BadValue(str(next(iter(form.errors.values()))[0])))
     given = form.cleaned_data
     try:
-        archive = archive_files.begin(given["title"], given["format"], given["size"], by=request.user)
+        archive = archive_files.begin(
+            given["title"], given["format"], given["size"], by=request.user, team=given["team"]
+        )
     except Problem as problem:
         return _refused(problem)
     address = {
@@ -67,7 +70,7 @@ def begin(request: PanelRequest) -> HttpResponse:
 @needs(Permission.BUILD)
 def part(request: PanelRequest, archive: UUID) -> HttpResponse:
     """The bytes that follow, from the person who began the upload."""
-    return _take(request, get_object_or_404(Archive, pk=archive, author=request.user, job=None))
+    return _take(request, access.of_team(request, Archive.objects.all(), pk=archive, author=request.user, job=None))
 
 
 def _take(request: PanelRequest, archive: Archive) -> HttpResponse:
@@ -110,16 +113,16 @@ def _refused(problem: Problem) -> JsonResponse:
 
 @require_GET
 @needs(Permission.BUILD)
-def state(_: PanelRequest, archive: UUID) -> HttpResponse:
+def state(request: PanelRequest, archive: UUID) -> HttpResponse:
     """How much has arrived; asked until the sum of a large file is made."""
-    return JsonResponse(_said(archive_files.finish(get_object_or_404(Archive, pk=archive))))
+    return JsonResponse(_said(archive_files.finish(access.of_team(request, Archive.objects.all(), pk=archive))))
 
 
 @require_GET
 @needs(Permission.BUILD)
 def content(request: PanelRequest, archive: UUID) -> HttpResponseBase:
     """The file itself. Whoever has it has every secret of the image: this is not for those who may only look."""
-    found = get_object_or_404(Archive, pk=archive, state=Archive.State.READY)
+    found = access.of_team(request, Archive.objects.all(), pk=archive, state=Archive.State.READY)
     answer = _content(request, found)
     if answer.status_code != RANGE_REFUSED:
         archive_audit.downloaded(found, request.user, first=_wanted(request, found)[0])
@@ -161,7 +164,7 @@ def _content(request: PanelRequest, archive: Archive) -> HttpResponseBase:
 @needs(Permission.BUILD)
 def remove(request: PanelRequest, archive: UUID) -> HttpResponse:
     """Ask, then remove the file. Machines made from it stay as they are."""
-    found = get_object_or_404(Archive, pk=archive)
+    found = access.of_team(request, Archive.objects.all(), pk=archive)
     if request.method == "POST":
         with transaction.atomic():
             archive_audit.removed(found, request.user)

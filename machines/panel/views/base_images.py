@@ -24,7 +24,7 @@ from machines.panel.web.access import PanelRequest, needs
 def rebuild(request: PanelRequest, host: str, base: str) -> HttpResponse:
     """What made this base once more; the host then removes the old one."""
     found = access.host(request, host)
-    return _placed(request, lambda: _maker(found, base), back=reverse("host-detail", args=[host]))
+    return _placed(request, lambda: _maker(request, found, base), back=reverse("host-detail", args=[host]))
 
 
 @require_POST
@@ -34,10 +34,11 @@ def of_job(request: PanelRequest, pk: int) -> HttpResponse:
     return _placed(request, lambda: access.job(request, pk), back=reverse("job-detail", args=[pk]))
 
 
-def _maker(host: Host, base: str) -> Job:
+def _maker(request: PanelRequest, host: Host, base: str) -> Job:
     """The job that made a base. Raises Http404 for a base that is not there, Problem for one of an unknown job."""
-    uuid = _base(host, base).uuid
-    job = Job.objects.filter(uuid=uuid, op__in=orders.RECIPE_OPS).first() if uuid else None
+    uuid = _base(request, host, base).uuid
+    jobs = Job.objects.where_may(request.user, Permission.BUILD)
+    job = jobs.filter(uuid=uuid, op__in=orders.RECIPE_OPS).first() if uuid else None
     if job is None:
         raise Problem(
             f"The panel does not know what base image {base} was built from.",
@@ -62,7 +63,7 @@ def _place(job: Job, by: User, key: UUID | None) -> Job:
     boot = order.first_boot
     kept = FirstBoot(locale=boot.locale, timezone=boot.timezone, user=boot.user)
     anew = orders.BuildBase(recipe=order.recipe, first_boot=kept)
-    return dispatch.place(anew, on=job.host, by=by, key=key, recipe_version=job.recipe_version)
+    return dispatch.place(anew, on=job.host, by=by, key=key, recipe_version=job.recipe_version, team_id=job.team_id)
 
 
 def is_based(order: orders.Build | orders.BuildBase) -> bool:
@@ -76,22 +77,26 @@ def remove(request: PanelRequest, host: str, base: str) -> HttpResponse:
     found = access.host(request, host)
     back = reverse("host-detail", args=[host])
     if request.method == "GET":
-        context = {"host": found, "base": _base(found, base), "back": back}
+        context = {"host": found, "base": _base(request, found, base), "back": back}
         return responses.page(request, "recipes/remove_base.html", context, fragment="recipes/_remove_base_dialog.html")
     try:
-        job = dispatch.place_once(press.key(request), lambda key: _place_removal(found, base, request.user, key))
+        job = dispatch.place_once(press.key(request), lambda key: _place_removal(request, found, base, key))
     except Problem as problem:
         return responses.refused(request, problem, back=back)
     return responses.placed(request, job, f"Removing base {base} of {host}.", back=back)
 
 
-def _place_removal(host: Host, base: str, by: User, key: UUID | None) -> Job:
-    return dispatch.place(orders.RemoveBase(base=_base(host, base).id), on=host, by=by, key=key)
+def _place_removal(request: PanelRequest, host: Host, base: str, key: UUID | None) -> Job:
+    """Raises NotAllowed where it was built for another team, or for nobody that is known."""
+    found = _base(request, host, base)
+    maker = Job.objects.filter(uuid=found.uuid).first() if found.uuid else None
+    order, team_id = orders.RemoveBase(base=found.id), maker.team_id if maker else None
+    return dispatch.place(order, on=host, by=request.user, key=key, team_id=team_id)
 
 
-def _base(host: Host, name: str) -> base_images.Base:
-    """Raises Http404 when the host has told of no such base."""
-    for base in base_images.of_host(host.name, host.facts.get("bases")):
+def _base(request: PanelRequest, host: Host, name: str) -> base_images.Base:
+    """Raises Http404 when the host has told of no such base, or it is another team's."""
+    for base in base_images.visible_to(request.user, base_images.of_host(host.name, host.facts.get("bases"))):
         if base.id == name:
             return base
     raise Http404(f"{host.name} has no base image {name[:20]}.")

@@ -18,7 +18,7 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET
-@needs(Permission.VIEW)
+@needs(Permission.ADMINISTER)
 def host(request: PanelRequest, host: str) -> HttpResponse:
     return _page(request, _host_context(request, access.host(request, host)))
 
@@ -41,7 +41,7 @@ def _host_context(request: PanelRequest, found: Host) -> dict[str, Any]:
 
 
 def _machine_context(request: PanelRequest, host_name: str, name: str) -> dict[str, Any]:
-    found = machine_page.load(host_name, name)
+    found = machine_page.load(request, host_name, name)
     actions = machine_page.actions(request, found)
     context = actions | doctor_page.context(request, found.host, found.name)
     seen = machine_rows.version(context["seen"], actions["state"], found.addresses, actions["doing"])
@@ -49,7 +49,7 @@ def _machine_context(request: PanelRequest, host_name: str, name: str) -> dict[s
 
 
 @require_POST
-@needs(Permission.OPERATE)
+@needs(Permission.ADMINISTER)
 def diagnose_host(request: PanelRequest, host: str) -> HttpResponse:
     found = access.host(request, host)
     return _ordered(request, found, orders.Diagnose(), f"Running diagnostics on {found.name}.")

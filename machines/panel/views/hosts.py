@@ -21,12 +21,12 @@ from machines.panel.hosts import budgets, clocks, enrolments, name_files, pools,
 from machines.panel.images import base_images
 from machines.panel.orders import dispatch, operations
 from machines.panel.pages import host_list, host_rows, machine_rows
-from machines.panel.web import layout, responses
+from machines.panel.web import access, layout, responses
 from machines.panel.web.access import PanelRequest, needs
 
 LEAVE = "systemctl disable --now nspawnpanel-host; rm -rf /etc/nspawnpanel/host.env /var/lib/nspawnpanel/keys"
 EVENTS_SHOWN = 20
-UNREAD = "It has not reported the state of its machines for some time. Run on it: systemctl status nspawnpanel-host"
+UNREAD = "It has not reported the state of all its machines for some time. Run on it: systemctl status nspawnpanel-host"
 RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are shown in red
 
 
@@ -35,7 +35,7 @@ RISKS = (("unverified_pulls", "allowed"),)  # rules of a host's policy that are 
 def index(request: PanelRequest) -> HttpResponse:
     now = timezone.now()
     query = host_list.parse_query(request.GET)
-    page = host_list.page(query, now)
+    page = host_list.page(query, now, by=request.user)
     jobs = layout.unfinished_jobs(request)
     context = {
         "page": page,
@@ -57,7 +57,9 @@ def index(request: PanelRequest) -> HttpResponse:
 def detail(request: PanelRequest, host: str) -> HttpResponse:
     now = timezone.now()
     may_administer = request.user.may(Permission.ADMINISTER)
-    asked = Host.objects.annotate(**host_list.COUNTS, redis_faults=redis_check.subquery())
+    asked = Host.objects.visible_to(request.user).annotate(
+        **host_list.counts(request.user), redis_faults=redis_check.subquery()
+    )
     found = asked.filter(name=host).first()
     if found is None:
         return _not_here(request, host)
@@ -72,13 +74,12 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "state": found.state(now).value,
         "is_silent": found.is_silent,
         "is_old": found.inventory_at is not None and (now - found.inventory_at).total_seconds() > 3 * LATE_SECONDS,
-        "trouble": _trouble(found, now),
+        "trouble": [UNREAD] if _trouble(found, now) else [],
         "clock": clocks.in_words(found.clock_skew or 0) if _is_off(found) else "",
         "clock_problem": clocks.problem(found.name, found.clock_skew) if clocks.is_wrong(found.clock_skew) else None,
         "facts": found.facts,
         "booted": _moment(found.facts.get("booted")),
         "resources": host_rows.resources(found.facts),
-        "left_out": budgets.left_out(found),
         "used": budgets.used(found),
         "policy": [
             (rule, _said(value), (rule, value) in RISKS)
@@ -88,14 +89,8 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "jobs": here,
         "may_build": request.user.may(Permission.BUILD),
         "offers_pool": pools.is_offered(found, request.user),
-        "bases": base_images.of_host(found.name, found.facts.get("bases")),
-        "name_files": [
-            (name, [(file.path, name_files.words(file)) for file in files]) for name, files in name_files.of_host(found)
-        ],
-        "unusable": _texts(found.facts.get("unusable_images")),
-        "remnants": _remnants(found.facts.get("remnants")),
-        "bad_binds": _texts(found.facts.get("bad_binds")),
-        "protected": _protected(found),
+        "bases": base_images.visible_to(request.user, base_images.of_host(found.name, found.facts.get("bases"))),
+        **(_of_anybody(found, now) if may_administer else {}),
         "may_administer": may_administer,
         "fingerprint": fingerprint(found.verify_key, found.box_key) if may_administer else "",
         "redis_faults": faults if may_administer else [],
@@ -111,7 +106,7 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         context["trouble"],
         context["clock"],
         found.resync_since,
-        context["left_out"],
+        context.get("left_out"),
         len(jobs),
         found.facts,
         [event.pk for event in events],
@@ -133,11 +128,26 @@ def _not_here(request: PanelRequest, name: str) -> HttpResponse:
 @needs(Permission.ADMINISTER)
 def release(request: PanelRequest, host: str) -> HttpResponse:
     """Let a quarantined host in again; pressed twice, it is free all the same."""
-    found = get_object_or_404(Host, name=host)
+    found = access.host(request, host)
     if quarantine.release(found, by=request.user):
         dispatch.wake()
         messages.success(request, f"{found.name} released. Its worker reconnects by itself within seconds.")
     return redirect(machine_rows.host_url(found.name))
+
+
+def _of_anybody(host: Host, now: datetime) -> dict[str, Any]:
+    """What names things of any team, or of none: for administrators."""
+    return {
+        "trouble": _trouble(host, now),
+        "left_out": budgets.left_out(host),
+        "name_files": [
+            (name, [(file.path, name_files.words(file)) for file in files]) for name, files in name_files.of_host(host)
+        ],
+        "unusable": _texts(host.facts.get("unusable_images")),
+        "remnants": _remnants(host.facts.get("remnants")),
+        "bad_binds": _texts(host.facts.get("bad_binds")),
+        "protected": _protected(host),
+    }
 
 
 def _is_off(host: Host) -> bool:

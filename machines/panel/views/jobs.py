@@ -38,24 +38,23 @@ AGAIN = {
 @needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     query = job_list.parse_query(request.GET)
-    page = job_list.page(query, timezone.now())
+    page = job_list.page(query, timezone.now(), by=request.user)
     unfinished = layout.running_jobs(request)
     context = {
         "page": page,
         "list_query": query,
         "clear": query.encode(q=""),
         "all_states": job_list.STATES,
-        "may_operate": request.user.may(Permission.OPERATE),
-        "facets": lambda: _facets(query),  # asked for only when something is drawn
+        "facets": lambda: _facets(request, query),  # asked for only when something is drawn
         "fragment": responses.wants_fragment(request),
     }
     version = f"{page.version}{unfinished}"
     return responses.page(request, "jobs/index.html", context, fragment="jobs/_list.html", version=version)
 
 
-def _facets(query: job_list.JobListQuery) -> list[dict[str, Any]]:
+def _facets(request: PanelRequest, query: job_list.JobListQuery) -> list[dict[str, Any]]:
     """The menus that write into the filter field."""
-    values = {"state": job_list.STATES, "op": job_list.OPS} | job_list.choices()
+    values = {"state": job_list.STATES, "op": job_list.OPS} | job_list.choices(by=request.user)
     titles = {"state": "State", "op": "Operation", "host": "Host", "who": "Person"}
     return [
         {
@@ -84,15 +83,15 @@ def running(request: PanelRequest) -> HttpResponse:
 @require_GET
 @needs(Permission.VIEW)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
-    job = job_page.load(pk)
+    job = job_page.load(request, pk)
     tab = request.GET.get("tab", "log")
     tab = tab if tab in job_page.TABS else "log"
     context = job_page.context(request, job) | {"tab": tab, "tabs": job_page.TABS}
-    context |= _tab(job, tab)
+    context |= _tab(request, job, tab)
     return render(request, "jobs/detail.html", context)
 
 
-def _tab(job: Job, tab: str) -> dict[str, Any]:
+def _tab(request: PanelRequest, job: Job, tab: str) -> dict[str, Any]:
     if tab == "commands":
         return {"commands": job_page.commands(job)}
     if tab == "order":
@@ -101,7 +100,7 @@ def _tab(job: Job, tab: str) -> dict[str, Any]:
         return job_page.log(job)
     if not orders.kind_of(job.op).runs_recipe:
         return {"result": job_page.result(job.result)}
-    told = build_page.result(job)
+    told = build_page.result(job, by=request.user)
     return told | {"result": job_page.result(told["rest"])}
 
 
@@ -111,7 +110,7 @@ def status(request: PanelRequest, pk: int) -> HttpResponse:
     """The head of the page for itself; 204 when it is as the page has it."""
     if not responses.wants_fragment(request):
         return redirect("job-detail", pk)
-    job = job_page.load(pk)
+    job = job_page.load(request, pk)
     context = job_page.context(request, job) | {"fragment": True}
     return responses.page(request, "jobs/_status.html", context, fragment="jobs/_status.html", version=context["seen"])
 
@@ -155,7 +154,7 @@ async def _pieces(job: Job) -> AsyncIterator[str]:
 @needs(Permission.VIEW)
 def log_older(request: PanelRequest, pk: int) -> HttpResponse:
     """The lines before one: bare for log.js, as a page of their own without JavaScript."""
-    job = job_page.load(pk)
+    job = job_page.load(request, pk)
     line = _line(request.GET.get("before", ""))
     if "X-Log" in request.headers:
         rows = log_reader.before(job.pk, min(line, job.line_count + 1))

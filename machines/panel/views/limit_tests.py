@@ -20,7 +20,7 @@ from machines.panel.web.access import PanelRequest, needs
 @require_GET
 @needs(Permission.VIEW)
 def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
-    context = limit_test_page.context(request, machine_page.load(host, name))
+    context = limit_test_page.context(request, machine_page.load(request, host, name))
     return responses.page(
         request, "limit_tests/detail.html", context, fragment="limit_tests/_limit_test.html", version=context["seen"]
     )
@@ -37,7 +37,7 @@ def run(request: PanelRequest, host: str, name: str) -> HttpResponse:
         return responses.refused(request, problem, back=back)
     fragment = None
     if request.htmx:
-        context = limit_test_page.context(request, machine_page.load(host, name))
+        context = limit_test_page.context(request, machine_page.load(request, host, name))
         fragment = render(request, "limit_tests/_limit_test.html", context)
     return responses.placed(request, job, f"Testing the limits of {machine.name}.", back=back, fragment=fragment)
 

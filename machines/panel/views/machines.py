@@ -35,7 +35,7 @@ ICONS = {"start": ACTIONS["start"].icon, "poweroff": ACTIONS["poweroff"].icon}
 def index(request: PanelRequest) -> HttpResponse:
     query = machine_list.parse_query(request.GET)
     jobs = layout.unfinished_jobs(request)
-    page = machine_list.page(query, machine_rows.by_machine(jobs), timezone.now())
+    page = machine_list.page(query, machine_rows.by_machine(jobs), timezone.now(), by=request.user)
     context = index_context(request, query, page)
     version = f"{page.version}{len(jobs)}"
     return responses.page(request, "machines/index.html", context, fragment="machines/_list.html", version=version)
@@ -58,7 +58,7 @@ def index_context(
         "per_choices": [
             {"per": per, "query": query.encode(per=str(per)), "on": per == query.per} for per in machine_list.PER_PAGE
         ],
-        "has_hosts": page.total or query.filter.text or SimpleLazyObject(Host.objects.exists),
+        "has_hosts": page.total or query.filter.text or SimpleLazyObject(Host.objects.visible_to(request.user).exists),
         "may_build": request.user.may(Permission.BUILD),
         "fragment": responses.wants_fragment(request),
     }
@@ -73,7 +73,6 @@ def _row_context(request: PanelRequest) -> dict[str, Any]:
     return {
         "icons": _icons(),
         "csrf_input": csrf_input(request),
-        "may_operate": request.user.may(Permission.OPERATE),
     }
 
 
@@ -93,7 +92,7 @@ def _state_choices(query: machine_list.MachineListQuery) -> list[dict[str, Any]]
 def hosts(request: PanelRequest) -> HttpResponse:
     """The choices of the list's Host menu, fetched when it is opened."""
     query = machine_list.parse_query(request.GET)
-    names = Host.objects.values_list("name", flat=True)[:HOSTS_OFFERED]
+    names = Host.objects.visible_to(request.user).values_list("name", flat=True)[:HOSTS_OFFERED]
     choices = [
         {"name": n, "query": query.encode(q=query.filter.with_term("host", n)), "on": query.filter.has_term("host", n)}
         for n in names
@@ -105,7 +104,7 @@ def hosts(request: PanelRequest) -> HttpResponse:
 @needs(Permission.VIEW)
 def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
     try:
-        machine = machine_page.load(host, name)
+        machine = machine_page.load(request, host, name)
     except Http404:
         return _gone(request, host, name)
     context = machine_page.context(request, machine)
@@ -116,13 +115,14 @@ def detail(request: PanelRequest, host: str, name: str) -> HttpResponse:
 
 def _gone(request: PanelRequest, host: str, name: str) -> HttpResponse:
     """A machine that is no more, or never was: the last job says why. Raises Http404 when nobody ever ordered anything."""
-    job = Job.objects.select_related("host").filter(host__name=host, machine_name=name).first()
+    jobs = Job.objects.visible_to(request.user).select_related("host")
+    job = jobs.filter(host__name=host, machine_name=name).first()
     if job is None:
         raise Http404(f"There is no machine {name} on {host}.")
     if responses.wants_fragment(request):  # the page of a machine that went away meanwhile
         return HttpResponseClientRefresh()
     operation = operations.of(job.op)
-    may_build_again = operation.makes_machine and request.user.may(Permission.BUILD)
+    may_build_again = operation.makes_machine and request.user.may_in(Permission.BUILD, job.team_id)
     again = f"{reverse('machine-new')}?again={job.pk}" if may_build_again else ""
     context = {"job": job, "operation": operation, "name": name, "what": operation.of(name), "again_url": again}
     return render(request, "machines/gone.html", context, status=404)
@@ -165,7 +165,7 @@ def _part(request: PanelRequest, machine: Machine) -> HttpResponse:
         return render(request, "machines/_machine.html", machine_page.context(request, machine))
     busy = machine_rows.by_machine(layout.unfinished_jobs(request))
     given = Machine.objects.filter(pk=machine.pk).values(*machine_rows.COLUMNS).get()
-    row = machine_rows.row(given, busy, timezone.now())
+    row = machine_rows.row(given, busy, timezone.now(), request.user.teams_where(Permission.OPERATE))
     return render(request, "machines/_row.html", _row_context(request) | {"row": row})
 
 

@@ -122,28 +122,30 @@ def new(request: PanelRequest) -> HttpResponse:
 def _blank(request: PanelRequest, hosts: list[Host]) -> HttpResponse:
     """The form with the defaults, and with what the address says instead: ?host=alpha&name=web&memory_max=1G, ?recipe=7,
     ?clone=web. ?again=812 is a build with all it was told, ?like=812 only what it was made of."""
-    again = _build(request.GET.get("again", ""))
+    again = _build(request, request.GET.get("again", ""))
     if again and operations.of(again.op).makes_machine:
         form = NewMachineForm(initial={"key": uuid4(), **answers(again)}, by=request.user)
-        source = _source_of(again, again.host)
-        settings = Settings(copied_settings.of_original(source.chosen), copied_settings.of_build(str(again.pk)))
+        source = _source_of(request, again, again.host)
+        settings = Settings(
+            copied_settings.of_original(source.chosen), copied_settings.of_build(str(again.pk), by=request.user)
+        )
         return _page(request, Parts(form, source, settings.fresh(again.host), settings), hosts)
-    like = _build(request.GET.get("like", ""))
+    like = _build(request, request.GET.get("like", ""))
     host = _host(hosts, request.GET.get("host", like.host.name if like else ""))
     given = {name: request.GET[name] for name in PREFILLED if name in request.GET}
     form = NewMachineForm(initial={"key": uuid4(), "host": host, **given}, by=request.user)
     columns = {name: request.GET[name] for name in CONFIG_PREFILLED if name in request.GET}
     if columns.get("network_mode", "veth") not in nspawn.NETWORK_MODES:
         del columns["network_mode"]
-    source = _source_of(like, host) if like else sources.blank(request.GET, host)
+    source = _source_of(request, like, host) if like else sources.blank(request.GET, host, by=request.user)
     settings = Settings.offered(source)
     return _page(request, Parts(form, source, settings.fresh(host, **columns), settings), hosts)
 
 
-def _source_of(job: Job, host: Host | None) -> Source:
+def _source_of(request: PanelRequest, job: Job, host: Host | None) -> Source:
     order = orders.from_wire(job.order)
     assert isinstance(order, orders.Build | orders.BuildBase)
-    return sources.of_recipe(order.recipe, job.recipe_version, host)
+    return sources.of_recipe(order.recipe, job.recipe_version, host, by=request.user)
 
 
 def _reshaped(request: PanelRequest, parts: Parts, hosts: list[Host]) -> HttpResponse:
@@ -159,16 +161,16 @@ def _reshaped(request: PanelRequest, parts: Parts, hosts: list[Host]) -> HttpRes
         **quota_page.context(parts.configurator.host, parts.form.chosen_team),
     }
     return render(
-        request, "machines/_new_source.html", context | _of_settings(parts) | _about(parts.form, parts.source)
+        request, "machines/_new_source.html", context | _of_settings(request, parts) | _about(parts.form, parts.source)
     )
 
 
-def _of_settings(parts: Parts) -> dict[str, Any]:
+def _of_settings(request: PanelRequest, parts: Parts) -> dict[str, Any]:
     settings, configurator = parts.settings, parts.configurator
     return {
         "configurator": configurator,
         "settings": settings,
-        "settings_warnings": settings.warnings(configurator.host),
+        "settings_warnings": settings.warnings(configurator.host, by=request.user),
         "open": {fold: _is_open(fold, names, parts.form, configurator) for fold, names in FOLDS.items()},
     }
 
@@ -202,11 +204,12 @@ def _first_boot(form: NewMachineForm) -> FirstBoot:
         return FirstBoot()
 
 
-def _build(number: str) -> Job | None:
+def _build(request: PanelRequest, number: str) -> Job | None:
     """The build (of a machine or of a base) of this number, if there is one."""
     if not number.isascii() or not number.isdigit() or len(number) > 15:
         return None
-    jobs = Job.objects.select_related("host", "revision", "recipe_version__recipe__current")
+    seen = Job.objects.where_may(request.user, Permission.BUILD)
+    jobs = seen.select_related("host", "revision", "recipe_version__recipe__current")
     return jobs.filter(op__in=orders.RECIPE_OPS, pk=int(number)).first()
 
 
@@ -224,9 +227,14 @@ def _bound(request: PanelRequest, data: QueryDict, hosts: list[Host]) -> Parts:
     form = NewMachineForm(data, by=request.user)
     if "choose" in data or row_buttons.asked(data):
         form.errors.clear()
-    source = sources.bound(data, host)
-    settings = Settings.asked(data, source)
-    return Parts(form, source, settings.bound(data, host) if settings.were_shown else settings.fresh(host), settings)
+    source = sources.bound(data, host, by=request.user)
+    settings = Settings.asked(data, source, by=request.user)
+    return Parts(
+        form,
+        source,
+        settings.bound(data, host, by=request.user) if settings.were_shown else settings.fresh(host),
+        settings,
+    )
 
 
 def _page(request: PanelRequest, parts: Parts, hosts: list[Host], *, status: int = 200, **more: Any) -> HttpResponse:
@@ -240,7 +248,7 @@ def _page(request: PanelRequest, parts: Parts, hosts: list[Host], *, status: int
         "as_cards": len(hosts) <= AS_CARDS,
         **quota_page.context(parts.configurator.host, parts.form.chosen_team),
         "password_again": {name: "type it again" for name in NEVER_SHOWN if form.data.get(name)},
-        **_of_settings(parts),
+        **_of_settings(request, parts),
         **(_about(form, source) if status == 200 else {"source": source, "saved": source.version}),
         **more,
     }

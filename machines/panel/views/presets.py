@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -12,10 +12,10 @@ from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue, Problem
 from machines.models import GroupMember, JobGroup, Machine, Preset, PresetUse
 from machines.panel.configs import presets, rollouts
-from machines.panel.forms import row_buttons
+from machines.panel.forms import row_buttons, team_choice
 from machines.panel.forms.presets import PresetForm, rows_of, settings_of
 from machines.panel.orders import dispatch
-from machines.panel.web import press, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 200
@@ -24,14 +24,22 @@ SHOWN = 200
 @require_GET
 @needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
-    found = list(Preset.objects.prefetch_related("uses")[:SHOWN])
+    found = list(Preset.objects.visible_to(request.user).prefetch_related("uses")[:SHOWN])
     names = {preset.name for preset in found}
     starters = [
         {"word": word, "name": name, "description": description}
         for word, (name, description, _) in presets.STARTERS.items()
         if name not in names
     ]
-    rows = [{"preset": preset, "words": _words(preset), "machines": len(preset.uses.all())} for preset in found]
+    rows = [
+        {
+            "preset": preset,
+            "words": _words(preset),
+            "machines": len(preset.uses.all()),
+            "may_configure": request.user.may_in(Permission.CONFIGURE, preset.team_id),
+        }
+        for preset in found
+    ]
     context = {"rows": rows, "starters": starters, "may_configure": request.user.may(Permission.CONFIGURE)}
     return render(request, "presets/index.html", context)
 
@@ -51,7 +59,9 @@ def add_starter(request: PanelRequest) -> HttpResponse:
         return responses.refused(request, Problem("There is no such preset."), back=reverse("preset-index"))
     name, description, settings = presets.STARTERS[word]
     values = {"description": description, "settings": settings, "author_name": request.user.username}
-    preset, is_new = Preset.objects.get_or_create(name=name, defaults=values)
+    preset, is_new = Preset.objects.get_or_create(
+        name=name, team=team_choice.first(request.user, Permission.CONFIGURE), defaults=values
+    )
     said = f"{name} added. Edit it as you like; no machine uses it yet." if is_new else f"{name} already exists."
     return responses.done(request, said, back=reverse("preset-detail", args=[preset.pk]))
 
@@ -68,14 +78,16 @@ def new(request: PanelRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @needs(Permission.CONFIGURE)
 def edit(request: PanelRequest, pk: int) -> HttpResponse:
-    return _edit(request, get_object_or_404(Preset, pk=pk))
+    return _edit(request, _preset(request, pk))
 
 
 def _edit(request: PanelRequest, preset: Preset) -> HttpResponse:
     if request.method == "GET":
-        return _editor(request, preset, PresetForm(instance=preset), rows_of(preset.settings or {"": ""}))
+        return _editor(
+            request, preset, PresetForm(instance=preset, by=request.user), rows_of(preset.settings or {"": ""})
+        )
     data = row_buttons.shaped(request.POST)
-    form, rows = PresetForm(data, instance=preset), rows_of({}, data)
+    form, rows = PresetForm(data, instance=preset, by=request.user), rows_of({}, data)
     if row_buttons.asked(data):
         return _editor(request, preset, form, rows)
     if not all([form.is_valid(), rows.is_valid()]):
@@ -105,8 +117,11 @@ def _editor(
 @require_GET
 @needs(Permission.VIEW)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
-    preset = get_object_or_404(Preset, pk=pk)
-    uses = PresetUse.objects.filter(preset=preset).select_related("preset", "machine__host", "machine__applied")
+    preset = _preset(request, pk)
+    seen = Machine.objects.visible_to(request.user)
+    uses = PresetUse.objects.filter(preset=preset, machine__in=seen).select_related(
+        "preset", "machine__host", "machine__applied"
+    )
     context = {
         "preset": preset,
         "settings": [(name, presets.OFFERED.get(name), text.splitlines()) for name, text in preset.settings.items()],
@@ -114,7 +129,7 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
             (use, presets.differing(use)) for use in uses.order_by("machine__host__name", "machine__name")[:SHOWN]
         ],
         "groups": preset.groups.all()[:10],
-        "may_configure": request.user.may(Permission.CONFIGURE),
+        "may_configure": request.user.may_in(Permission.CONFIGURE, preset.team_id),
     }
     return render(request, "presets/detail.html", context)
 
@@ -123,7 +138,7 @@ def detail(request: PanelRequest, pk: int) -> HttpResponse:
 @needs(Permission.CONFIGURE)
 def remove(request: PanelRequest, pk: int) -> HttpResponse:
     """Forget a preset; machines keep the settings they have."""
-    preset = get_object_or_404(Preset, pk=pk)
+    preset = _preset(request, pk)
     machines = list(preset.uses.values_list("machine", flat=True))
     preset.delete()
     presets.update_notes(machines)
@@ -138,15 +153,15 @@ def remove(request: PanelRequest, pk: int) -> HttpResponse:
 @needs(Permission.CONFIGURE)
 def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
     """Choose machines and see what would change on each; then order it."""
-    preset = get_object_or_404(Preset, pk=pk)
+    preset = _preset(request, pk)
     given = request.POST if request.method == "POST" else request.GET
-    chosen = _chosen(given.getlist("machine"))
+    chosen = _chosen(preset, given.getlist("machine"))
     if request.method == "GET" and not chosen:
         chosen = presets.with_preset(preset)
     ordered = request.method == "POST" and given.get("then") in {"apply", "restart"}
     # What is ordered is what was shown, never a selection nobody has seen the changes of.
     changed = ordered and {machine.pk for machine in chosen} != {
-        machine.pk for machine in _chosen(given.getlist("shown"))
+        machine.pk for machine in _chosen(preset, given.getlist("shown"))
     }
     if ordered and not changed:
         try:
@@ -163,23 +178,34 @@ def roll_out(request: PanelRequest, pk: int) -> HttpResponse:
         return redirect("job-group", group.pk)
     steps = presets.plan(preset.content, chosen, presets.previous(preset))
     picked = {machine.pk for machine in chosen}
-    everything = Machine.objects.listed().exclude(image_type="").select_related("host").order_by("host__name", "name")
+    everything = (
+        Machine.objects.listed()
+        .filter(team=preset.team_id)
+        .exclude(image_type="")
+        .select_related("host")
+        .order_by("host__name", "name")
+    )
     context = {
         "preset": preset,
         "changed": changed,
         "steps": steps,
         "due": sum(step.is_due for step in steps),
         "others": [machine for machine in everything[: rollouts.MOST] if machine.pk not in picked],
-        "may_operate": request.user.may(Permission.OPERATE),
+        "may_operate": request.user.may_in(Permission.OPERATE, preset.team_id),
     }
     return render(request, "presets/roll_out.html", context, status=409 if changed else 200)
 
 
-def _chosen(numbers: list[str]) -> list[Machine]:
+def _preset(request: PanelRequest, pk: int) -> Preset:
+    return access.of_team(request, Preset.objects.all(), pk=pk)
+
+
+def _chosen(preset: Preset, numbers: list[str]) -> list[Machine]:
+    """The machines of the preset's team with these keys."""
     keys = [
         int(number) for number in numbers[: rollouts.MOST] if number.isascii() and number.isdigit() and len(number) < 16
     ]
-    found = Machine.objects.listed().filter(pk__in=keys).select_related("host", "applied")
+    found = Machine.objects.listed().filter(pk__in=keys, team=preset.team_id).select_related("host", "applied")
     return list(found.order_by("host__name", "name"))
 
 
@@ -187,7 +213,7 @@ def _chosen(numbers: list[str]) -> list[Machine]:
 @needs(Permission.VIEW)
 def group(request: PanelRequest, pk: int) -> HttpResponse:
     """A group of jobs: a row for each machine."""
-    found = get_object_or_404(JobGroup.objects.select_related("preset"), pk=pk)
+    found = access.of_team(request, JobGroup.objects.select_related("preset"), pk=pk)
     members = list(found.members.select_related("job", "machine__host"))
     failed = [member for member in members if member.has_failed]
     context = {
@@ -198,7 +224,7 @@ def group(request: PanelRequest, pk: int) -> HttpResponse:
         "again": f"{reverse('preset-roll-out', args=[found.preset_id])}?{'&'.join(f'machine={m.machine_id}' for m in failed)}"
         if found.preset_id and failed and found.ended_at
         else "",
-        "may_configure": request.user.may(Permission.CONFIGURE),
+        "may_configure": request.user.may_in(Permission.CONFIGURE, found.team_id),
         "fragment": responses.wants_fragment(request),
     }
     version = f"{bool(found.ended_at)}.{'.'.join(f'{m.state}{m.job.state if m.job else str()}' for m in members)}"

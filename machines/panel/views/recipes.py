@@ -13,15 +13,15 @@ from machines.contract import orders
 from machines.contract.permissions import Permission
 from machines.contract.problems import BadValue, Problem
 from machines.contract.recipes import WITH_BASE, AnyRecipe, FirstBoot, key_of, title_of
-from machines.models import Host, Job, Recipe, RecipeVersion
+from machines.models import Host, Job, Recipe, RecipeVersion, User
 from machines.panel.configs import diffs
-from machines.panel.forms import row_buttons
+from machines.panel.forms import row_buttons, team_choice
 from machines.panel.forms.recipe_names import RecipeNameForm
 from machines.panel.forms.recipes import SYSTEMS, SourceForm, filled, form_for, system_of
 from machines.panel.hosts import host_facts
 from machines.panel.images import base_images, recipe_runs, saved_recipes
 from machines.panel.orders import dispatch
-from machines.panel.web import press, responses
+from machines.panel.web import access, press, responses
 from machines.panel.web.access import PanelRequest, needs
 
 SHOWN = 300
@@ -34,12 +34,17 @@ HOSTS_OFFERED = 500
 @needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     archived = request.GET.get("archived") == "1"
-    found = Recipe.objects.exclude(archived_at=None) if archived else Recipe.objects.offered()
+    mine = Recipe.objects.visible_to(request.user)
+    found = mine.exclude(archived_at=None) if archived else mine.offered()
     recipes = list(found.select_related("current")[: SHOWN + 1])
-    runs = recipe_runs.last([recipe.pk for recipe in recipes[:SHOWN]])
-    known = base_images.of_all() if recipes else []
+    runs = recipe_runs.last([recipe.pk for recipe in recipes[:SHOWN]], by=request.user)
+    known = base_images.of_all(by=request.user) if recipes else []
     context = {
-        "rows": [_row(recipe, runs.get(recipe.pk, []), known) for recipe in recipes[:SHOWN]],
+        "rows": [
+            _row(recipe, runs.get(recipe.pk, []), known)
+            | {"may_build": request.user.may_in(Permission.BUILD, recipe.team_id)}
+            for recipe in recipes[:SHOWN]
+        ],
         "is_cut": len(recipes) > SHOWN,
         "archived": archived,
         "starters": _starters({recipe.name for recipe in recipes}),
@@ -79,7 +84,14 @@ def add_starter(request: PanelRequest) -> HttpResponse:
         return responses.refused(request, Problem("There is no such starter recipe."), back=reverse("recipe-index"))
     name, says, content = saved_recipes.STARTERS[word]
     try:
-        saved_recipes.create(name, says, content, by=request.user, reason="starter recipe")
+        saved_recipes.create(
+            name,
+            says,
+            content,
+            by=request.user,
+            team=team_choice.first(request.user, Permission.BUILD),
+            reason="starter recipe",
+        )
     except BadValue as problem:
         return responses.refused(request, problem, back=reverse("recipe-index"))
     return responses.done(request, f"{name} added. Edit it as you like.", back=reverse("recipe-index"))
@@ -92,16 +104,18 @@ def add_starter(request: PanelRequest) -> HttpResponse:
 @needs(Permission.BUILD)
 def new(request: PanelRequest) -> HttpResponse:
     if request.method == "GET":
-        content = _of_job(request.GET.get("job", ""))
+        content = _of_job(request, request.GET.get("job", ""))
         form = (
             filled(content, may_skip=host_facts.any_pulls_unverified())
             if content
             else _blank(request.GET.get("of", ""))
         )
-        return _editor(request, RecipeNameForm(initial={"name": request.GET.get("name", "")[:80]}), form)
+        return _editor(
+            request, RecipeNameForm(initial={"name": request.GET.get("name", "")[:80]}, by=request.user), form
+        )
     data = row_buttons.shaped(request.POST)
     form = form_for(data.get("system", ""), data, may_skip=host_facts.any_pulls_unverified())
-    names = RecipeNameForm(data)
+    names = RecipeNameForm(data, by=request.user)
     if "choose" in data or row_buttons.asked(data):
         return _reshaped(request, names, form, None)
     if not all([names.is_valid(), form.is_valid()]):
@@ -109,8 +123,9 @@ def new(request: PanelRequest) -> HttpResponse:
     given = names.cleaned_data
     try:
         recipe = saved_recipes.create(
-            given["name"], given["description"], form.to_recipe(), by=request.user, reason=given["reason"]
-        )
+            given["name"], given["description"], form.to_recipe(), by=request.user, team=given["team"],
+            reason=given["reason"],
+        )  # fmt: skip
     except BadValue as problem:
         names.add_error("name", problem.message)
         return _editor(request, names, form, status=422)
@@ -121,11 +136,11 @@ def _blank(system: str) -> SourceForm[Any]:
     return form_for(system, may_skip=host_facts.any_pulls_unverified())
 
 
-def _of_job(number: str) -> AnyRecipe | None:
+def _of_job(request: PanelRequest, number: str) -> AnyRecipe | None:
     """What a build was made of, to save it as a recipe: ?job=812. None for what is not saved."""
     if not number.isascii() or not number.isdigit() or len(number) > 15:
         return None
-    job = Job.objects.filter(op__in=orders.RECIPE_OPS, pk=int(number)).first()
+    job = Job.objects.visible_to(request.user).filter(op__in=orders.RECIPE_OPS, pk=int(number)).first()
     content: AnyRecipe | None = getattr(orders.from_wire(job.order), "recipe", None) if job else None
     return content if content and system_of(content) else None
 
@@ -133,7 +148,7 @@ def _of_job(number: str) -> AnyRecipe | None:
 @require_http_methods(["GET", "POST"])
 @needs(Permission.BUILD)
 def edit(request: PanelRequest, pk: int) -> HttpResponse:
-    recipe = _recipe(pk)
+    recipe = _recipe(request, pk)
     current = recipe.current
     content = saved_recipes.content_of(current)
     if request.method == "GET":
@@ -209,35 +224,44 @@ def _editor(
 @needs(Permission.VIEW)
 def detail(request: PanelRequest, pk: int) -> HttpResponse:
     """One recipe with its runs, versions and bases. Three queries: its versions bring the recipe, the hosts their bases."""
-    recipe, versions = _with_versions(pk)
+    recipe, versions = _with_versions(request, pk)
     content = saved_recipes.content_of(recipe.current)
-    hosts = list(Host.objects.values_list("name", "facts__bases"))
+    hosts = list(Host.objects.visible_to(request.user).values_list("name", "facts__bases"))
     there = base_images.of_hosts(hosts)
-    runs, jobs = recipe_runs.last_and(pk, {base.uuid for base in there if base.uuid}, base_images.JOB_COLUMNS)
+    runs, jobs = recipe_runs.last_and(
+        pk, {base.uuid for base in there if base.uuid}, base_images.JOB_COLUMNS, by=request.user
+    )
     context = {
         "recipe": recipe,
         "title": title_of(content) if content else "",
         "lines": saved_recipes.lines(content),
         "summary": recipe_runs.summary(runs),
         "versions": versions[:VERSIONS_SHOWN],
-        "bases": _bases_of(recipe, content, base_images.known(there, jobs)),
+        "bases": _bases_of(recipe, content, base_images.known(there, jobs), request.user),
         "has_base": bool(content and content.kind in WITH_BASE),
         "hosts": [name for name, _ in hosts[:HOSTS_OFFERED]],
-        "may_build": request.user.may(Permission.BUILD),
+        "may_build": request.user.may_in(Permission.BUILD, recipe.team_id),
     }
     return render(request, "recipes/detail.html", context)
 
 
-def _bases_of(recipe: Recipe, content: AnyRecipe | None, known: list[base_images.Base]) -> list[base_images.Base]:
+def _bases_of(
+    recipe: Recipe, content: AnyRecipe | None, known: list[base_images.Base], by: User
+) -> list[base_images.Base]:
+    """Of bases with their jobs, as far as this person sees those."""
     key = key_of(content) if content else ""
-    return [base for base in known if base.recipe == recipe.pk or key in {base.recipe_key, base.key}]
+    return [
+        base
+        for base in known
+        if (base.job or by.sees_all) and (base.recipe == recipe.pk or key in {base.recipe_key, base.key})
+    ]
 
 
 @require_GET
 @needs(Permission.VIEW)
 def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     """One version, and how it differs from the one before it or from `?against=`."""
-    recipe, versions = _with_versions(pk)
+    recipe, versions = _with_versions(request, pk)
     by_number = {version.number: version for version in versions}
     if number not in by_number:
         raise Http404(f"{recipe.name} has no version {number}.")
@@ -252,7 +276,7 @@ def version(request: PanelRequest, pk: int, number: int) -> HttpResponse:
         "lines": saved_recipes.lines(content),
         "others": list(by_number)[:VERSIONS_SHOWN],
         "diff": diffs.unified(before, saved_recipes.text(content)) if against else [],
-        "may_build": request.user.may(Permission.BUILD),
+        "may_build": request.user.may_in(Permission.BUILD, recipe.team_id),
     }
     return render(request, "recipes/version.html", context)
 
@@ -272,7 +296,7 @@ def _against(shown: RecipeVersion, others: Mapping[int, RecipeVersion], wanted: 
 @needs(Permission.BUILD)
 def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
     """What an old version says becomes the newest one."""
-    recipe = _recipe(pk)
+    recipe = _recipe(request, pk)
     old = get_object_or_404(RecipeVersion, recipe=recipe, number=number)
     content, back = saved_recipes.content_of(old), reverse("recipe-detail", args=[pk])
     if content is None:
@@ -291,7 +315,7 @@ def restore(request: PanelRequest, pk: int, number: int) -> HttpResponse:
 @require_POST
 @needs(Permission.BUILD)
 def archive(request: PanelRequest, pk: int) -> HttpResponse:
-    recipe = _recipe(pk)
+    recipe = _recipe(request, pk)
     saved_recipes.set_archived(recipe, archived=True)
     return responses.done(
         request, f"{recipe.name} archived; its builds and versions are kept.", back=reverse("recipe-index")
@@ -301,7 +325,7 @@ def archive(request: PanelRequest, pk: int) -> HttpResponse:
 @require_POST
 @needs(Permission.BUILD)
 def unarchive(request: PanelRequest, pk: int) -> HttpResponse:
-    recipe = _recipe(pk)
+    recipe = _recipe(request, pk)
     saved_recipes.set_archived(recipe, archived=False)
     return responses.done(request, f"{recipe.name} restored.", back=reverse("recipe-detail", args=[pk]))
 
@@ -310,9 +334,9 @@ def unarchive(request: PanelRequest, pk: int) -> HttpResponse:
 @needs(Permission.BUILD)
 def build_base(request: PanelRequest, pk: int) -> HttpResponse:
     """Build the recipe's base on a host, without a machine."""
-    recipe = _recipe(pk)
+    recipe = _recipe(request, pk)
     back = reverse("recipe-detail", args=[pk])
-    host = Host.objects.filter(name=request.POST.get("host", "").replace("\0", "")).first()
+    host = Host.objects.visible_to(request.user).filter(name=request.POST.get("host", "").replace("\0", "")).first()
     content = saved_recipes.content_of(recipe.current)
     if host is None or content is None or content.kind not in WITH_BASE:
         said = "Choose a host." if host is None else "A recipe of this type has no base image."
@@ -321,20 +345,26 @@ def build_base(request: PanelRequest, pk: int) -> HttpResponse:
     try:
         job = dispatch.place_once(
             press.key(request),
-            lambda key: dispatch.place(order, on=host, by=request.user, key=key, recipe_version=recipe.current),
+            lambda key: dispatch.place(
+                order, on=host, by=request.user, key=key, recipe_version=recipe.current, team_id=recipe.team_id
+            ),
         )
     except Problem as problem:
         return responses.refused(request, problem, back=back)
     return redirect("job-detail", job.pk)
 
 
-def _recipe(pk: int) -> Recipe:
-    return get_object_or_404(Recipe.objects.select_related("current"), pk=pk)
+def _recipe(request: PanelRequest, pk: int) -> Recipe:
+    return access.of_team(request, Recipe.objects.select_related("current"), pk=pk)
 
 
-def _with_versions(pk: int) -> tuple[Recipe, list[RecipeVersion]]:
+def _with_versions(request: PanelRequest, pk: int) -> tuple[Recipe, list[RecipeVersion]]:
     """The same with its versions, newest first: a recipe has one at least. One query."""
-    versions = list(RecipeVersion.objects.filter(recipe=pk).select_related("recipe")[:VERSIONS_KNOWN])
+    versions = list(
+        RecipeVersion.objects.filter(recipe=pk, recipe__in=Recipe.objects.visible_to(request.user)).select_related(
+            "recipe"
+        )[:VERSIONS_KNOWN]
+    )
     if not versions:
         raise Http404("There is no such recipe.")
     recipe = versions[0].recipe
