@@ -25,12 +25,12 @@ def memory(request: access.PanelRequest) -> HttpResponse:
     now = timezone.now()
     query = machine_list.parse_query(request.GET)
     if not _kept:
-        found, _ = machine_list._rows(machine_list.matching(query.filter, {}, now), query)
-        _kept.append((machine_list.page(query, {}, now), found))
+        found, _ = machine_list._rows(machine_list.matching(query.filter, {}, now, by=request.user), query)
+        _kept.append((machine_list.page(query, {}, now, by=request.user), found))
     kept, found = _kept[0]
     jobs = layout.unfinished_jobs(request)
     busy = machine_rows.by_machine(jobs)
-    page = replace(kept, rows=[machine_rows.row(values, busy, now) for values in found])
+    page = replace(kept, rows=[machine_rows.row(values, busy, now, None) for values in found])
     context = machines.index_context(request, query, page)
     return responses.page(request, "machines/index.html", context, version=f"{page.version}{len(jobs)}")
 

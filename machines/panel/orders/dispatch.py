@@ -86,7 +86,7 @@ def place(
     # Groups go on by themselves; not for somebody who was shut out since.
     authorize.place(by, order, team_id, on)
     grant = by.grant_in(team_id)
-    if recipe_version and recipe_version.recipe.team_id != team_id:  # it would be named to those who do not see it
+    if recipe_version and team_id not in {None, recipe_version.recipe.team_id}:  # not to be named to those who lack it
         recipe_version = None
     if key is None and (first := _under_way(order, on, by)):
         return first

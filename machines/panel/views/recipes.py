@@ -40,11 +40,7 @@ def index(request: PanelRequest) -> HttpResponse:
     runs = recipe_runs.last([recipe.pk for recipe in recipes[:SHOWN]], by=request.user)
     known = base_images.of_all(by=request.user) if recipes else []
     context = {
-        "rows": [
-            _row(recipe, runs.get(recipe.pk, []), known)
-            | {"may_build": request.user.may_in(Permission.BUILD, recipe.team_id)}
-            for recipe in recipes[:SHOWN]
-        ],
+        "rows": [_row(request.user, recipe, runs.get(recipe.pk, []), known) for recipe in recipes[:SHOWN]],
         "is_cut": len(recipes) > SHOWN,
         "archived": archived,
         "starters": _starters({recipe.name for recipe in recipes}),
@@ -53,17 +49,19 @@ def index(request: PanelRequest) -> HttpResponse:
     return render(request, "recipes/index.html", context)
 
 
-def _row(recipe: Recipe, runs: list[recipe_runs.Run], known: list[base_images.Base]) -> dict[str, Any]:
+def _row(by: User, recipe: Recipe, runs: list[recipe_runs.Run], known: list[base_images.Base]) -> dict[str, Any]:
+    """Of bases that somebody else made of the same only administrators are told."""
     content = saved_recipes.content_of(recipe.current)
     key = key_of(content) if content else ""
     mine = {run.uuid for run in runs}
-    there = [base for base in known if base.key == key or (base.uuid and base.uuid in mine)]
+    there = [base for base in known if (by.sees_all and base.key == key) or (base.uuid and base.uuid in mine)]
     return {
         "recipe": recipe,
         "title": title_of(content) if content else "cannot be read by this version of the panel",
         "summary": recipe_runs.summary(runs),
         "bases": there,
         "has_base": bool(content and content.kind in WITH_BASE),
+        "may_build": by.may_in(Permission.BUILD, recipe.team_id),
     }
 
 

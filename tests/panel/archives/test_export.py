@@ -194,7 +194,7 @@ def test_a_file_of_nobody_that_cannot_be_removed_keeps_no_upload_and_no_other_fi
     stuck, other = archive_files.path_of(uuid4()), archive_files.path_of(uuid4())
     (stuck / "in it").mkdir(parents=True)
     other.write_bytes(b"1")
-    assert archive_files.begin("tree.tar", "tar", 10, by=admin).state == "arriving"
+    assert archive_files.begin("tree.tar", "tar", 10, by=admin, team=make.team()).state == "arriving"
     assert not other.exists()
     assert f"{stuck} belongs to no archive and could not be removed" in caplog.text
 

@@ -21,7 +21,7 @@ def data(settings, tmp_path):
 
 
 def upload(content: bytes, by) -> Archive:
-    archive = archive_files.begin("web.tar.zst", "tar", len(content), by=by)
+    archive = archive_files.begin("web.tar.zst", "tar", len(content), by=by, team=make.team())
     archive_files.add(archive, 0, content)
     archive.refresh_from_db()
     return archive

@@ -11,12 +11,12 @@ from tests.panel.configs.posts import post
 pytestmark = pytest.mark.django_db
 
 
-def configurator(host=None, instance=None, **changes):
-    return Configurator(post(**changes), host=host, instance=instance)
+def configurator(host=None, instance=None, named=None, **changes):
+    return Configurator(post(**changes), host=host, instance=instance, named=named)
 
 
-def errors(host=None, instance=None, **changes) -> str:
-    given = configurator(host, instance, **changes)
+def errors(host=None, instance=None, named=None, **changes) -> str:
+    given = configurator(host, instance, named, **changes)
     assert not given.is_valid()
     return " · ".join(f"{label}: {text}" for _, label, text in given.errors())
 

@@ -99,7 +99,7 @@ def test_from_the_base_it_says_how_old_that_is(as_viewer, alpha):
 
 
 def test_it_names_the_recipe_and_its_version(as_viewer, admin, alpha):
-    small = saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin)
+    small = saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin, team=make.team())
     shown = page(as_viewer, build(alpha, recipe_version=small.current))
     assert f'href="/recipes/{small.pk}/versions/1/">Small, version 1<' in shown
 
@@ -135,7 +135,7 @@ def test_a_copy_is_compared_as_its_base_was(as_viewer, alpha):
 
 
 def test_versions_of_one_saved_recipe_are_compared(as_viewer, admin, alpha):
-    small = saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin)
+    small = saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie"), by=admin, team=make.team())
     build(alpha, recipe_version=small.current, recipe_key="a" * 64)
     later = build(alpha, recipe_version=small.current, recipe_key="b" * 64)
     assert "All 3 packages are as in" in page(as_viewer, later, "result")

@@ -6,14 +6,16 @@ import pytest
 from django.utils import timezone
 
 from machines.contract import orders
+from machines.models import User
 from machines.panel.pages import machine_list, machine_rows
 from tests import make
 
 NOW = timezone.now()
+ALL = User(is_administrator=True)
 
 
 def found(text: str, busy: machine_rows.Busy | None = None) -> list[str]:
-    machines = machine_list.matching(machine_list.parse_filter(text), busy or {}, NOW)
+    machines = machine_list.matching(machine_list.parse_filter(text), busy or {}, NOW, by=ALL)
     return sorted(machines.values_list("name", flat=True))
 
 

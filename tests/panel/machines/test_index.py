@@ -156,7 +156,7 @@ def test_it_needs_a_sign_in(client, db):
 
 
 def test_the_number_of_rows_can_be_chosen(as_viewer, alpha):
-    Machine.objects.bulk_create(Machine(host=alpha, name=f"m{n:02}") for n in range(30))
+    Machine.objects.bulk_create(Machine(host=alpha, team=make.team(), name=f"m{n:02}") for n in range(30))
     page = text(as_viewer.get(f"{URL}?q=m&per=25"))
     assert page.count('<tr id="m-') == 25
     assert 'href="?q=m&amp;per=100"' in page

@@ -118,16 +118,16 @@ def test_of_an_earlier_machine_only_our_own_unchanged_files_are_replaced_without
     assert Job.objects.get().order["configuration"]["replaces_nspawn"] == applied.nspawn_sha256
 
 
-def test_the_host_s_page_lists_files_without_a_machine(as_viewer, alpha):
-    page = text(as_viewer.get("/hosts/alpha/"))
+def test_the_host_s_page_lists_files_without_a_machine(as_admin, alpha):
+    page = text(as_admin.get("/hosts/alpha/"))
     assert "Files without a machine" in page
     assert LIMIT["path"] in page
     machine = make.machine("web", on=alpha, state="missing")
-    assert LIMIT["path"] in text(as_viewer.get("/hosts/alpha/"))
+    assert LIMIT["path"] in text(as_admin.get("/hosts/alpha/"))
     Machine.objects.filter(pk=machine.pk).update(state="running")  # built since the host has told of them
-    assert "Files without a machine" not in text(as_viewer.get("/hosts/alpha/"))
+    assert "Files without a machine" not in text(as_admin.get("/hosts/alpha/"))
     Host.objects.update(facts={"leftovers": "nonsense"})
-    assert "Files without a machine" not in text(as_viewer.get("/hosts/alpha/"))
+    assert "Files without a machine" not in text(as_admin.get("/hosts/alpha/"))
 
 
 def test_a_hostile_host_s_list_breaks_no_page(as_admin, alpha):

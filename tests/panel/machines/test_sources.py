@@ -34,7 +34,9 @@ def alpha(db):
 
 @pytest.fixture
 def small(admin):
-    return saved_recipes.create("Small", "", recipes.DebianRecipe(release="trixie", packages=("curl",)), by=admin)
+    return saved_recipes.create(
+        "Small", "", recipes.DebianRecipe(release="trixie", packages=("curl",)), by=admin, team=make.team()
+    )
 
 
 def ordered() -> orders.Build:
@@ -66,7 +68,7 @@ def test_a_saved_recipe_is_what_comes_first(as_admin, alpha, small):
 
 
 def test_of_several_recipes_the_first_the_host_can_build_is_offered(as_admin, alpha, small, admin):
-    saved_recipes.create("Arch", "", recipes.ArchRecipe(), by=admin)
+    saved_recipes.create("Arch", "", recipes.ArchRecipe(), by=admin, team=make.team())
     page = as_admin.get(f"{URL}?host=alpha")
     assert f'<option value="{small.pk}" selected>' in text(page)
     assert "pacstrap" not in text(page)
@@ -254,7 +256,9 @@ def test_a_verified_pull_is_shown_like_any_other_job(as_admin, alpha):
 
 
 def test_a_saved_pull_nobody_verifies_is_refused_where_the_policy_says_so(as_admin, admin, alpha):
-    pull = saved_recipes.create("Wild", "", recipes.PullRecipe(url="https://x.example/i.tar", verify="none"), by=admin)
+    pull = saved_recipes.create(
+        "Wild", "", recipes.PullRecipe(url="https://x.example/i.tar", verify="none"), by=admin, team=make.team()
+    )
     answer = as_admin.post(URL, form(source="recipe", recipe=pull.pk))
     assert answer.status_code == 422
     assert "The policy of alpha does not allow" in text(answer)

@@ -98,7 +98,7 @@ def test_what_a_host_s_policy_forbids_is_said_before_and_keeps_its_reason(as_adm
     strict = {**Policy().facts(), "unit_settings": ["TasksMax"]}
     one.host.facts |= {"policy": strict}
     one.host.save()
-    preset = Preset.objects.create(name="Strict", settings={"MemoryMax": "1G"})
+    preset = Preset.objects.create(team=make.team(), name="Strict", settings={"MemoryMax": "1G"})
     page = unescape(text(as_admin.get(f"/presets/{preset.pk}/roll-out/?machine={one.pk}")))
     assert "MemoryMax=: The policy of alpha does not allow it" in page
     group = rollouts.roll_out(preset, [one, two], by=admin, stop_at_failure=False, restart=False)
@@ -114,7 +114,7 @@ def fleet(alpha):
 
 @pytest.fixture
 def small(db):
-    return Preset.objects.create(name="Small", settings={"MemoryMax": "1G"})
+    return Preset.objects.create(team=make.team(), name="Small", settings={"MemoryMax": "1G"})
 
 
 def end(member: GroupMember, state: str = "succeeded") -> None:
@@ -203,7 +203,7 @@ class TestGroups:
 class TestPages:
     def test_a_preset_is_made_changed_and_previewed(self, as_admin, fleet):
         answer = as_admin.post(reverse("preset-new"), {
-            "name": "Small", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": "1G",
+            "name": "Small", "team": "ops", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": "1G",
         })  # fmt: skip
         assert answer.status_code == 302
         preset = Preset.objects.get()
@@ -219,13 +219,13 @@ class TestPages:
 
     def test_a_setting_that_may_stand_several_times_has_a_box_of_several_lines(self, as_admin):
         settings = {"MemoryMax": "1G", "Files.Bind": "/srv/a\n/srv/b\n/srv/c"}
-        lists = Preset.objects.create(name="Lists", settings=settings)
+        lists = Preset.objects.create(team=make.team(), name="Lists", settings=settings)
         page = text(as_admin.get(reverse("preset-edit", args=[lists.pk])))
         assert [int(n) for n in re.findall(r'name="settings-\d-value"[^>]* rows="(\d+)"', page)] == [1, 4]
 
     def test_a_wrong_value_is_said_on_its_own_row(self, as_admin):
         answer = as_admin.post(reverse("preset-new"), {
-            "name": "Small", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": "lots",
+            "name": "Small", "team": "ops", "settings-TOTAL_FORMS": 1, "settings-INITIAL_FORMS": 0, "settings-0-setting": "MemoryMax", "settings-0-value": "lots",
         })  # fmt: skip
         assert answer.status_code == 422
         assert 'id="id_settings-0-value_error"' in text(answer)

@@ -25,7 +25,9 @@ def form(**fields):
 
 @pytest.fixture
 def small(admin) -> Recipe:
-    return saved_recipes.create("Small", "for trying", recipes.DebianRecipe(release="trixie"), by=admin)
+    return saved_recipes.create(
+        "Small", "for trying", recipes.DebianRecipe(release="trixie"), by=admin, team=make.team()
+    )
 
 
 def run(recipe: Recipe, host, *, seconds: float = 40, state: str = "succeeded", fresh=True, **fields) -> Job:
@@ -101,7 +103,7 @@ def many(admin, alpha) -> list[Recipe]:
     found = []
     hosts = [make.host(f"host{number}") for number in range(12)]
     for number in range(12):
-        recipe = saved_recipes.create(f"r{number}", "", recipes.ArchRecipe(), by=admin)
+        recipe = saved_recipes.create(f"r{number}", "", recipes.ArchRecipe(), by=admin, team=make.team())
         saved_recipes.change(recipe, recipes.ArchRecipe(packages=("nano",)), by=admin, seen=1)
         found.append(recipe)
         for host in hosts if number else hosts * 4:
@@ -211,7 +213,7 @@ def test_bad_input_keeps_what_was_typed(as_admin):
 
 
 def test_a_taken_name_is_refused_on_its_field(as_admin, small):
-    answer = as_admin.post(f"{URL}new/", form(name="Small"))
+    answer = as_admin.post(f"{URL}new/", form(name="Small", team="ops"))
     assert answer.status_code == 422
     assert "There is a recipe “Small” already" in text(answer)
 
