@@ -129,5 +129,5 @@ def test_it_costs_few_queries(as_admin, admin, web, django_assert_max_num_querie
     made = cast.draft(web, admin)
     made.take("Exec.Environment", "A=b\nC=d")
     made.save()
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         as_admin.get(URL)

@@ -23,11 +23,13 @@ from machines.models import (
     Job,
     JobGroup,
     Machine,
+    Membership,
     ObservedFiles,
     Preset,
     Recipe,
     RecipeVersion,
     Revision,
+    Team,
     User,
 )
 from machines.panel.audit import verify
@@ -175,6 +177,10 @@ def arguments(name: str) -> list[dict[str, Any]]:
             return [{"host": r.machine.host.name, "name": r.machine.name, "number": r.number} for r in numbered]
         case ["number", "pk"]:
             return [{"pk": version.recipe_id, "number": version.number} for version in RecipeVersion.objects.all()]
+        case ["team"]:
+            return [{"team": team.slug} for team in Team.objects.all()]
+        case ["pk", "team"]:
+            return [{"team": each.team.slug, "pk": each.pk} for each in Membership.objects.select_related("team")]
         case ["archive"]:
             return [{"archive": archive.pk} for archive in Archive.objects.all()]
     rows = {"recipe": Recipe.objects.all(), "preset": Preset.objects.all()}.get(
