@@ -26,6 +26,7 @@ from machines.contract.states import JobState
 from machines.host.agent import handlers, unit_job
 from machines.host.agent.executor import Executor
 from machines.host.context.host_context import HostContext, Task
+from machines.host.context.panel_keys import PanelKeys
 from machines.host.policy import policy
 from machines.host.reports import reporting
 from machines.host.reports.ledger import Ledger, Row
@@ -306,7 +307,7 @@ def far(db, tmp_path) -> Iterator[FarHost]:
     reporter = Reporter(ledger, reporting.signer(row.id, 1, key), Nothing())  # type: ignore[arg-type]
     context = HostContext(paths, None, policy.Policy(operations=(*KINDS, "freeze")))  # type: ignore[arg-type]
     executor = Executor(
-        context, identity=(row.id, 1), panel_keys={envelope.key_id(panel.verify_key): panel.verify_key}, ledger=ledger,
+        context, identity=(row.id, 1), panel_keys=PanelKeys({envelope.key_id(panel.verify_key): panel.verify_key}, Path("/nonexistent")), ledger=ledger,
         reporter=reporter, publisher=Nothing(), watch=Nothing(), units=Units(context, reporter),  # type: ignore[arg-type]
     )  # fmt: skip
     yield FarHost(row, key, panel, ledger, executor)

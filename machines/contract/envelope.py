@@ -133,6 +133,11 @@ def verify(domain: bytes, message: str, keys: Mapping[str, VerifyKey], limit: in
     return raw
 
 
+def signed_by(message: str) -> str:
+    """The id of the key that a message names; it says nothing until the signature was verified."""
+    return message.split(".")[1]
+
+
 def check_signature(message: str, keys: Mapping[str, VerifyKey]) -> None:
     """Raises EnvelopeRefused unless the panel signed it; nothing of it is parsed."""
     verify(_ORDER_DOMAIN, message, keys, ORDER_LIMIT)

@@ -21,6 +21,7 @@ from machines.contract.recipes import Based, FirstBoot, Mirror, Recipe
 
 KnownName = Annotated[str, AfterValidator(machine_name)]
 NewName = Annotated[str, AfterValidator(new_machine_name)]
+PanelKeyText = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 
 
 # Seconds: how long an order waits for its host, and what a restart may take beyond an apply, and again the way back.
@@ -425,6 +426,17 @@ class Resynchronise(Order):
     epoch: int = Field(ge=2, le=2**62)
     number: int = Field(ge=0, lt=2**62)
     if_behind: bool = False
+
+
+class TrustKeys(Order):
+    """Obey orders that one of these keys of the panel has signed, and no others; Ed25519, base64. The key that signed this
+    one is among them."""
+
+    permission = Permission.ADMINISTER
+    runs = Runs.CONTROL
+
+    op: Literal["trust_keys"] = "trust_keys"
+    keys: list[PanelKeyText] = Field(min_length=1, max_length=4)
 
 
 def op_of(kind: type[Order]) -> str:

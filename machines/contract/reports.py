@@ -380,7 +380,8 @@ class Heard(BaseModel):
 
 class Heartbeat(Report):
     """The worker lives. `trouble` says what it cannot read or do now, by what it is about: machines, files, loop, spool.
-    `heard` is None for hosts that do not know the panel's line."""
+    `heard` is None for hosts that do not know the panel's line, `panel_keys` (the ids of those it obeys, sorted) is empty for
+    hosts that cannot be told other ones."""
 
     kind: Literal["heartbeat"] = "heartbeat"
     load: Load = 0.0
@@ -389,6 +390,7 @@ class Heartbeat(Report):
     boot_id: Short = ""
     trouble: dict[Short, Short] = Field(default={}, max_length=20)
     heard: Heard | None = None
+    panel_keys: list[Short] = Field(default=[], max_length=4)
 
 
 class Refused(Report):

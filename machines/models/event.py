@@ -32,7 +32,7 @@ PLAIN = frozenset({
 }) | OF_TEAMS | OF_PEOPLE | OF_JOBS  # fmt: skip
 GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})
 WARNING = frozenset({
-    "epoch-unknown", "host-not-added", "host-removed", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",
+    "epoch-unknown", "host-not-added", "panel-key-changed", "host-removed", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",
     "reset-link-made", "second-factor-reset", "person-disabled", "administrator-made", "administrator-unmade",
     "access-refused", "refusals-counted", "sign-in-failed", "too-many-attempts",
 })  # fmt: skip

@@ -82,6 +82,7 @@ class Host(models.Model):
     believed_at = models.DateTimeField(null=True)  # when its word alone made this panel an older copy
     # [[job, state, at, machine], …] that it tells of and this database does not know; `at` in seconds since the epoch
     unknown_jobs = models.JSONField(default=list)
+    panel_keys = models.JSONField(default=list)  # contract.reports.Heartbeat
     usage = models.JSONField(default=dict)  # what it has cost today and what was left out (panel/hosts/budgets.py)
 
     # One that takes more of Redis than any needs (panel/courier/host_caps.py): nothing of it is read and nothing sent to it

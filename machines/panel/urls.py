@@ -172,6 +172,8 @@ team_urls: list[URLPattern] = [  # /teams/…
     path("<slug:team>/members/<int:pk>/remove/", teams.remove_member, name="team-member-remove"),
 ]
 account_urls: list[URLPattern] = [  # /settings/…
+    path("panel-keys/", enrolments.keys, name="panel-keys"),
+    path("panel-keys/<word:what>/", enrolments.ask_keys, name="panel-keys-ask"),
     path("theme/", accounts.theme, name="theme"),
     path("profile/", accounts.profile, name="profile"),
     path("people/", people.index, name="person-index"),

@@ -12,6 +12,7 @@ from machines.host.agent.tasks import doorway
 from machines.host.agent.transport import guarded
 from machines.host.context import keys, settings
 from machines.host.context.host_context import HostContext
+from machines.host.context.panel_keys import PanelKeys
 from machines.host.policy.policy import Policy
 from machines.host.reports import reporting
 from machines.host.reports.ledger import Ledger
@@ -46,7 +47,7 @@ def main() -> None:
     Bus._stay_connected = _never  # type: ignore[method-assign]
     host = HostContext(own.paths, Bus(), Policy())
     executor = Executor(
-        host, identity=(own.host, own.generation), panel_keys=own.panel_keys, ledger=ledger, reporter=reporter,
+        host, identity=(own.host, own.generation), panel_keys=PanelKeys(own.panel_keys, settings.FILE), ledger=ledger, reporter=reporter,
         publisher=publisher, watch=Nothing(), units=Nothing(), table={Start: lambda _host, _task: {}},
     )  # fmt: skip
     pulse = worker.Pulse()

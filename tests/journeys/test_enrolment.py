@@ -11,6 +11,7 @@ from tests.enrolling import command, enrol, fingerprint, typed
 from tests.person import Person, until
 
 NAME = "newcomer"
+KEYS = "/settings/panel-keys/"
 SETTINGS = "/etc/nspawnpanel/host.env"
 
 
@@ -69,6 +70,33 @@ def test_a_removed_host_goes_on_by_itself_and_joins_again_as_another_one(eve: Pe
     eve.sees("web", "running", 30, NAME)
     assert not eve.rows("SELECT * FROM machines_job WHERE host_id = ?", after["id"])
     assert len(users(eve.panel)) == 1
+
+
+def test_the_panels_key_is_followed_by_another_and_the_host_goes_with_it(eve: Person, newcomer: Sandbox):
+    [before] = trusted(newcomer)
+    rotate(eve, "prepare")
+    until(lambda: len(trusted(newcomer)) == 2, 20, lambda: str(trusted(newcomer)))
+    until(lambda: "not yet by" not in eve.get(KEYS), 20, lambda: eve.get(KEYS))
+    rotate(eve, "switch")
+    rotate(eve, "retire")
+    until(lambda: len(trusted(newcomer)) == 1, 20, lambda: str(trusted(newcomer)))
+    assert trusted(newcomer) != [before]
+    eve.succeed(eve.press("poweroff", "web", NAME))
+    newcomer.run(["systemctl", "restart", "nspawnpanel-host"])
+    eve.succeed(eve.press("start", "web", NAME))
+
+
+def rotate(eve: Person, what: str) -> None:
+    """Ask it of the courier, and wait until it has done it."""
+    eve.post(f"{KEYS}{what}/", page=KEYS)
+    asked = "SELECT count(*) AS left FROM machines_panelkey WHERE asked <> ''"
+    until(lambda: eve.rows(asked)[0]["left"] == 0, 20, lambda: eve.get(KEYS))
+
+
+def trusted(host: Sandbox) -> list[str]:
+    """The keys of the panel in its settings."""
+    lines = dict(line.split("=", 1) for line in host.run(["cat", SETTINGS]).stdout.splitlines())
+    return lines["NSPAWNPANEL_PANEL_KEYS"].split(",")
 
 
 def users(panel: Stack) -> list[str]:

@@ -96,6 +96,8 @@ TABLE = {
     "host-detail": Line(VIEW, GET),
     "host-pool": Line(ADMINISTER, BOTH),
     "host-release": Line(ADMINISTER, POST),
+    "panel-keys": Line(ADMINISTER, GET),
+    "panel-keys-ask": Line(ADMINISTER, POST),
     "host-enrol-again": Line(ADMINISTER, POST),
     "host-rename": Line(ADMINISTER, BOTH),
     "host-remove": Line(ADMINISTER, BOTH),

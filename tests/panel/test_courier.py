@@ -21,8 +21,9 @@ from machines.contract.states import JobState, MachineState
 from machines.models import Host, Job, Machine, Revision
 from machines.panel.configs import rollouts
 from machines.panel.courier import completion, mailbox
-from machines.panel.courier.courier import REPORTS_AT_ONCE, Courier, load_key
+from machines.panel.courier.courier import REPORTS_AT_ONCE, Courier
 from machines.panel.courier.enrol import environment, register
+from machines.panel.courier.key_ring import load_key
 from nspawnpanel.valkey import Valkey
 from tests import make
 from tests.panel.test_intake import HostVoice
@@ -377,7 +378,7 @@ def test_the_web_process_may_poke_and_nothing_else(valkey):
 def test_a_hosts_user_is_confined_to_its_host(valkey, db):
     host = make.host("alpha")
     lines = environment(
-        host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_key=SigningKey.generate().verify_key,
+        host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_keys=["A" * 43 + "="],
         panel_url="https://panel.example",
     )  # fmt: skip
     assert "NSPAWNPANEL_PANEL_URL=https://panel.example\n" in lines
@@ -432,7 +433,7 @@ def test_another_database_of_redis_is_refused_before_anything_is_made(redis_url,
 def test_a_thief_of_a_hosts_password_is_out_when_it_joins_again(courier, valkey, voice):
     def join() -> redis.Redis:
         text = environment(
-            voice.host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_key=SigningKey.generate().verify_key
+            voice.host, redis_url=f"redis://127.0.0.1:{valkey.port}/0", redis_admin_url=valkey.admin_url, panel_keys=["A" * 43 + "="]
         )  # fmt: skip
         return redis.Redis.from_url(dict(line.split("=", 1) for line in text.splitlines())["NSPAWNPANEL_REDIS_URL"])
 

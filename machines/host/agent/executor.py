@@ -11,8 +11,6 @@ import time
 from collections.abc import Mapping
 from uuid import UUID
 
-from nacl.signing import VerifyKey
-
 from machines.contract import envelope, orders, reports
 from machines.contract.envelope import Envelope
 from machines.contract.orders import Order, Runs
@@ -21,6 +19,7 @@ from machines.host.agent import handlers, message
 from machines.host.agent.queues import Queues
 from machines.host.agent.unit_jobs import Units
 from machines.host.context.host_context import HostContext, Task
+from machines.host.context.panel_keys import PanelKeys
 from machines.host.observe import host_facts
 from machines.host.observe.watch import Watch
 from machines.host.policy import policy
@@ -46,7 +45,7 @@ class Executor:
         host: HostContext,
         *,
         identity: tuple[UUID, int],
-        panel_keys: Mapping[str, VerifyKey],
+        panel_keys: PanelKeys,
         ledger: Ledger,
         reporter: Reporter,
         publisher: Publisher,
@@ -62,6 +61,10 @@ class Executor:
         self._refusals = Budget(REFUSALS, REFUSAL_SECONDS)
         self._junk = Budget(REFUSALS, REFUSAL_SECONDS)
 
+    def obeyed(self) -> list[str]:
+        """The ids of the panel's keys whose orders are carried out."""
+        return self._keys.ids()
+
     # --- messages in
 
     def receive(self, sealed_order: str) -> None:
@@ -74,7 +77,7 @@ class Executor:
             self.refuse(problem)
             return
         if order.runs is Runs.CONTROL:
-            self._control(sealed, order)
+            self._control(sealed, order, key=envelope.signed_by(sealed_order))
         else:
             self._take(sealed, order)
 
@@ -246,7 +249,7 @@ class Executor:
 
     # --- control orders
 
-    def _control(self, sealed: Envelope, order: Order) -> None:
+    def _control(self, sealed: Envelope, order: Order, *, key: str) -> None:
         with self._ledger.writing() as db:
             follows = order_sequence.hear(db, sealed, reads_only=order.reads_only)
         if not follows:
@@ -259,6 +262,8 @@ class Executor:
             self._resynchronise(order)
         elif isinstance(order, orders.Cancel):
             self._cancel(order.job, str(sealed.actor))
+        elif isinstance(order, orders.TrustKeys):
+            self._trust(order, key)
 
     def _resend(self, after: int) -> None:
         """Publish again what did not arrive. What the spool no longer holds is filled up, and ends are told again."""
@@ -274,10 +279,21 @@ class Executor:
         have ended, and how everything is."""
         paths, told = self._host.paths, self._host.trouble.told()
         ends = [reports.Outcome.model_validate(row.outcome) for row in self._ledger.ended()]
-        lives = host_facts.heartbeat(paths, told, self._ledger.heard())
+        lives = host_facts.heartbeat(paths, told, self._ledger.heard(), self._keys.ids())
         if self._reporter.begin_epoch(order, lives, *ends):
             LOG.warning("The ledger was put back to an older copy; it goes on in epoch %d", order.epoch)
             self._watch.resend_all()
+
+    def _trust(self, order: orders.TrustKeys, key: str) -> None:
+        """Told at once, so that the panel need not say it again; what could not be written is told by the next heartbeat."""
+        try:
+            self._keys.trust(order.keys, signed_by=key)
+        except (Problem, OSError, ValueError) as problem:
+            LOG.warning("Other keys of the panel cannot be taken: %s", problem)
+        else:
+            LOG.info("Orders are obeyed that are signed by %s", ", ".join(self._keys.ids()))
+        paths, told = self._host.paths, self._host.trouble.told()
+        self._reporter.send_passing(host_facts.heartbeat(paths, told, self._ledger.heard(), self._keys.ids()))
 
     def _cancel(self, job: UUID, actor: str) -> None:
         """Stop a job wherever it is: running here, in a unit, waiting, or not even arrived."""

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -36,6 +37,7 @@ from machines.host.agent.transport import guarded
 from machines.host.agent.unit_jobs import Units, set_slice_weight
 from machines.host.context import keys, settings, trouble
 from machines.host.context.host_context import HostContext
+from machines.host.context.panel_keys import PanelKeys
 from machines.host.context.settings import Settings
 from machines.host.files import nspawn_file
 from machines.host.observe import disk_use, host_facts
@@ -152,8 +154,9 @@ def assemble(own: Settings) -> tuple[HostContext, Executor, Reporter, Publisher,
     reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
     watch = Watch(host, ledger, reporter)
     units = Units(host, ledger, reporter, watch)
+    obeyed = PanelKeys(own.panel_keys, settings.FILE)
     executor = Executor(
-        host, identity=(own.host, own.generation), panel_keys=own.panel_keys, ledger=ledger, reporter=reporter,
+        host, identity=(own.host, own.generation), panel_keys=obeyed, ledger=ledger, reporter=reporter,
         publisher=publisher, watch=watch, units=units,
     )  # fmt: skip
     disk_use.start(host.slow)
@@ -180,10 +183,10 @@ def watchdog(pulse: Pulse, bus: Bus) -> None:
         threads.every(limit / 4, ping, "watchdog")
 
 
-def beat(host: HostContext, reporter: Reporter, ledger: Ledger) -> None:
+def beat(host: HostContext, reporter: Reporter, ledger: Ledger, obeyed: Sequence[str] = ()) -> None:
     """Say that the worker lives; where nothing can be written any more, that too."""
     try:
-        reporter.send_passing(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
+        reporter.send_passing(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard(), obeyed))
         if ledger.is_short():
             host.trouble.note(trouble.SPOOL, f"There is almost no space left in {host.paths.state}.")
         else:
@@ -191,7 +194,7 @@ def beat(host: HostContext, reporter: Reporter, ledger: Ledger) -> None:
     except (sqlite3.Error, OSError) as error:
         why = f"The worker cannot write to {host.paths.state}: {error}. It accepts no requests until it can."
         host.trouble.note(trouble.SPOOL, why)
-        reporter.send_unspooled(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard()))
+        reporter.send_unspooled(host_facts.heartbeat(host.paths, host.trouble.told(), ledger.heard(), obeyed))
 
 
 def look_at_loop(host: HostContext) -> None:
@@ -228,7 +231,7 @@ def serve(own: Settings) -> NoReturn:
     guard_binds(host.paths)
     executor.adopt()
     watch.start()
-    threads.every(HEARTBEAT_SECONDS, lambda: beat(host, reporter, ledger), "heartbeat")
+    threads.every(HEARTBEAT_SECONDS, lambda: beat(host, reporter, ledger, executor.obeyed()), "heartbeat")
     threads.every(5, lambda: look_at_loop(host), "bus-watch")
     threads.every(600, ledger.trim, "trim")
     threads.every(86400, ledger.forget_jobs, "forget")

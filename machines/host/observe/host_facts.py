@@ -41,7 +41,9 @@ def memory() -> dict[str, int]:
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) == 3}
 
 
-def heartbeat(paths: Paths, trouble: Mapping[str, str], heard: Heard | None = None) -> Heartbeat:
+def heartbeat(
+    paths: Paths, trouble: Mapping[str, str], heard: Heard | None = None, panel_keys: Sequence[str] = ()
+) -> Heartbeat:
     """The few figures that go out every ten seconds."""
     return Heartbeat(
         load=os.getloadavg()[0],
@@ -50,6 +52,7 @@ def heartbeat(paths: Paths, trouble: Mapping[str, str], heard: Heard | None = No
         boot_id=boot_id(),
         trouble=dict(trouble),
         heard=heard,
+        panel_keys=list(panel_keys),
     )
 
 

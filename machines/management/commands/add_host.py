@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from machines.contract.problems import Problem
 from machines.panel.courier import enrol
-from machines.panel.courier.courier import load_key
+from machines.panel.courier.key_ring import KeyRing
 
 
 class Command(BaseCommand):
@@ -34,7 +34,7 @@ class Command(BaseCommand):
                 host,
                 redis_url=options["redis_url"],
                 redis_admin_url=options["redis_admin_url"],
-                panel_key=load_key(Path(settings.SIGNING_KEY_FILE)).verify_key,
+                panel_keys=KeyRing.of(Path(settings.SIGNING_KEY_FILE)).publics(),
                 panel_url=settings.PANEL_URL,
             ),
             ending="",

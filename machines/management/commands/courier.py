@@ -8,7 +8,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from machines.contract import routes
-from machines.panel.courier.courier import Courier, load_key
+from machines.panel.courier.courier import Courier
+from machines.panel.courier.key_ring import KeyRing
 
 
 class Command(BaseCommand):
@@ -20,7 +21,7 @@ class Command(BaseCommand):
         if database := routes.other_database(settings.REDIS_URL):
             raise CommandError(f"REDIS_URL ends in /{database}, and everything lies in database 0 of Redis.")
         key = Path(settings.SIGNING_KEY_FILE)
-        courier = Courier(settings.REDIS_URL, load_key(key), key.with_name("epoch"), guard_url=settings.GUARD_URL)
+        courier = Courier(settings.REDIS_URL, KeyRing.of(key), key.with_name("epoch"), guard_url=settings.GUARD_URL)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: courier.stop())
         self.stdout.write("courier: at work")

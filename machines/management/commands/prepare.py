@@ -13,7 +13,7 @@ from machines.contract import routes
 from machines.contract.problems import Problem
 from machines.models import User
 from machines.panel.courier import enrol, mailbox, redis_check
-from machines.panel.courier.courier import load_key
+from machines.panel.courier.key_ring import load_key
 from machines.panel.courier.redis_users import Guard
 
 

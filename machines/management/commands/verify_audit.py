@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from machines.panel.audit import verify
-from machines.panel.courier.courier import load_key
+from machines.panel.courier.key_ring import earlier, load_key
 
 
 class Command(BaseCommand):
@@ -20,7 +20,7 @@ class Command(BaseCommand):
             mark = verify.read_mark(file.with_name("history"))
         except (OSError, ValueError) as error:
             raise CommandError(f"{error}. Run this as the courier's user.") from error
-        verdict = verify.verify(key, (mark,) if mark else ())
+        verdict = verify.verify(key, (mark,) if mark else (), earlier=earlier(file))
         for fault in verdict.faults:
             self.stdout.write(fault)
         seals = "signatures checked" if verdict.is_signed else f"signatures not checked: {file} is not here"

@@ -4,6 +4,7 @@ that moves, and signs it into the database and its journal (`journalctl`) every 
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ SEAL_EVERY = timedelta(minutes=10)
 class Notary:
     """`file` is beside the key; without one, as in tests of other things, nothing is noted outside the database."""
 
-    key: SigningKey
+    key: Callable[[], SigningKey]  # the present one
     file: Path | None = None
     _noted: verify.Mark | None = field(default=None, init=False)
 
@@ -60,7 +61,7 @@ class Notary:
         newest = EventSeal.objects.order_by("-number").first()
         if newest and (newest.number >= head.number or newest.at <= now < newest.at + SEAL_EVERY):
             return
-        signature = chain.sign_head(head.number, head.hash, self.key)
+        signature = chain.sign_head(head.number, head.hash, self.key())
         if EventSeal.objects.get_or_create(
             number=head.number, defaults={"hash": head.hash, "at": now, "signature": signature}
         )[1]:

@@ -50,8 +50,22 @@ class Verdict:
         return not self.faults
 
 
-def verify(key: VerifyKey | None = None, marks: tuple[Mark, ...] = (), *, newest: int | None = None) -> Verdict:
-    """Read the history through, up to where it ends when this begins. `newest` limits it to that many of the newest entries. `key` is the courier's public key."""
+@dataclass(frozen=True)
+class Earlier:
+    """A key of the courier that signed seals up to an entry, and none after it."""
+
+    key: VerifyKey
+    until: int
+
+
+def verify(
+    key: VerifyKey | None = None,
+    marks: tuple[Mark, ...] = (),
+    *,
+    newest: int | None = None,
+    earlier: tuple[Earlier, ...] = (),
+) -> Verdict:
+    """Read the history through, up to where it ends when this begins. `newest` limits it to that many of the newest entries. `key` is the courier's public key, `earlier` are those it had before."""
     every = list(EventSeal.objects.order_by("number"))  # before the head, or others might append and seal in between
     head = EventHead.objects.filter(pk=EventHead.ONLY).first()
     if head is None:
@@ -61,8 +75,8 @@ def verify(key: VerifyKey | None = None, marks: tuple[Mark, ...] = (), *, newest
     walk = _Walk(head, first, seals, marks)
     faults = [*islice(walk.faults(), FAULTS)]
     if faults and EventHead.objects.get(pk=EventHead.ONLY).first != head.first:  # old ones went meanwhile
-        return verify(key, marks, newest=newest)
-    faults += islice(_bad_seals(seals, key), max(0, FAULTS - len(faults)))
+        return verify(key, marks, newest=newest, earlier=earlier)
+    faults += islice(_bad_seals(seals, key, earlier), max(0, FAULTS - len(faults)))
     faults += [f"The database lets the history be changed: the trigger {name} is missing." for name in
                audit_triggers.missing(connection)]  # fmt: skip
     return Verdict(first, walk.last, walk.count, len(seals), key is not None, faults)
@@ -114,9 +128,10 @@ def _of_entry(event: Event, hash_before: str | None) -> Iterator[str]:
         yield f"Entry {event.pk} does not follow entry {event.pk - 1}: one of them was replaced."
 
 
-def _bad_seals(seals: dict[int, EventSeal], key: VerifyKey | None) -> Iterator[str]:
+def _bad_seals(seals: dict[int, EventSeal], key: VerifyKey | None, earlier: tuple[Earlier, ...]) -> Iterator[str]:
     for seal in seals.values() if key else ():
-        if key and not chain.is_signed_head(seal.number, seal.hash, seal.signature, key):
+        keys = [key, *(each.key for each in earlier if seal.number <= each.until)]
+        if not any(each and chain.is_signed_head(seal.number, seal.hash, seal.signature, each) for each in keys):
             yield f"The seal of entry {seal.number} is not the courier's."
 
 

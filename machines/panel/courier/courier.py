@@ -7,7 +7,6 @@ database is the queue; Redis may be emptied at any moment and nothing is lost.
 import logging
 import threading
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,8 +32,9 @@ from machines.contract.states import (
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT, JobQuerySet
 from machines.panel.audit import refusals, retention, seals
-from machines.panel.courier import completion, database_file, intake
+from machines.panel.courier import completion, database_file, intake, key_ring
 from machines.panel.courier.host_caps import Watch
+from machines.panel.courier.key_ring import KeyRing
 from machines.panel.courier.mailbox import TIMEOUT, Mailbox
 from machines.panel.courier.redis_users import Guard
 from machines.panel.courier.welcomes import Welcomes
@@ -64,18 +64,21 @@ TROUBLE: tuple[type[Exception], ...] = (redis.RedisError, KombuError, Operationa
 
 
 class Courier:
-    def __init__(self, url: str, key: SigningKey, epoch_file: Path | None = None, *, guard_url: str = "") -> None:
-        self._key = key
+    def __init__(
+        self, url: str, key: SigningKey | KeyRing, epoch_file: Path | None = None, *, guard_url: str = ""
+    ) -> None:
+        self._ring = key if isinstance(key, KeyRing) else KeyRing(key)
         self._keeper = epochs.Keeper(epoch_file)
-        self._notary = seals.Notary(key, epoch_file.with_name("history") if epoch_file else None)
+        self._notary = seals.Notary(lambda: self._ring.current, epoch_file.with_name("history") if epoch_file else None)
         self._epoch = 0  # the one in which orders were sent last
         self._sealing = threading.Lock()  # or the order with the later place might leave first
         self._outgoing, self._incoming = Mailbox(url), Mailbox(url)
         guard, third = Guard(guard_url, timeout=TIMEOUT) if guard_url else None, Mailbox(url)
-        self._watch, self._welcomes = Watch(third, guard), Welcomes(key, third, guard)
+        self._watch, self._welcomes = Watch(third, guard), Welcomes(self._ring, third, guard)
         self._stop = threading.Event()
         self._swept = self._looked = self._tidied = SOME_TIME_AGO
         self._asked: dict[UUID, datetime] = {}  # host → when it was asked to tell of files again
+        self._told_keys: dict[UUID, datetime] = {}
         self._greeted: dict[UUID, datetime] = {}  # host → when it was last told of the epoch
 
     def run(self) -> None:
@@ -122,6 +125,8 @@ class Courier:
         did = self.send_due(now)
         if _is_due(self._swept, SWEEP_EVERY, now):
             self.sweep(now)
+            self._ring.follow()
+            self.tell_keys(now)
             self._notary.look(now)
             self._swept = now
         if _is_due(self._looked, FILES_AFTER, now):
@@ -268,7 +273,7 @@ class Courier:
                 expires=expires + max(ahead, other),
                 actor=actor,
             ),
-            self._key,
+            self._ring.for_host(host.panel_keys),
         )
 
     # --- what time alone changes
@@ -297,6 +302,15 @@ class Courier:
             Machine.objects.on(host).listed().filter(changed_at__lt=old).mark_unknown(why, now)
         quarantine.say_why_orders_wait(AT_ONCE)
         Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
+
+    def tell_keys(self, now: datetime) -> None:
+        """Hosts that do not obey just the panel's keys hear of them, until they say that they do."""
+        if epochs.is_restored() or not self._keeper.number:
+            return
+        for host in key_ring.untold(self._ring.ids())[:AT_ONCE]:
+            if _is_due(self._told_keys.get(host.pk, SOME_TIME_AGO), CANCEL_AGAIN, now):
+                self._told_keys[host.pk] = now
+                self._control(host, orders.TrustKeys(keys=self._ring.publics()))
 
     def ask_for_files(self, now: datetime) -> None:
         """Machines whose files nobody has told of: that report was lost, or came before the machine was known."""
@@ -383,20 +397,6 @@ class Courier:
             epoch=host.resync_epoch, number=host.report_number, if_behind=host.resync_since is None
         )
         self._control(host, order, mailbox=self._incoming, alone=True, also_by=host.resync_ahead)
-
-
-def load_key(path: Path) -> SigningKey:
-    """The signing key, made on first use: 32 bytes in base64, readable by its owner alone.
-
-    Raises PermissionError when others may read it.
-    """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        path.write_text(b64encode(bytes(SigningKey.generate())).decode() + "\n")
-    if path.stat().st_mode & 0o077:
-        raise PermissionError(f"{path} is readable by others; run: chmod 600 {path}")
-    return SigningKey(b64decode(path.read_text()))
 
 
 def _is_due(last: datetime, every: timedelta, now: datetime) -> bool:

@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from base64 import b64decode, b64encode
+from base64 import b64decode
+from collections.abc import Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from django.db import transaction
@@ -44,6 +45,7 @@ def register_keys(name: str, verify: str, box: str) -> Host:
             host.verify_key, host.box_key, host.generation = verify, box, host.generation + 1
             host.report_number, host.stream_position, host.last_seen = 0, "0", None
             host.signed_at, host.ledger_epoch, host.resync_epoch, host.resync_since = 0.0, 0, 0, None
+            host.panel_keys = []
             host.inventory_at = host.clock_skew = host.clock_heard = None
             host.trouble, host.unknown_jobs = {}, []
             host.heard_epoch, host.heard_sequence, host.heard_latched = None, 0, False
@@ -53,7 +55,9 @@ def register_keys(name: str, verify: str, box: str) -> Host:
     return host
 
 
-def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: VerifyKey, panel_url: str = "") -> str:
+def environment(
+    host: Host, *, redis_url: str, redis_admin_url: str, panel_keys: Sequence[str], panel_url: str = ""
+) -> str:
     """Make the host's Redis user and return the text of its /etc/nspawnpanel/host.env (it holds a password).
 
     `redis_url` is the address as the host sees it, without user, `panel_url` that of the panel, where it has one.
@@ -67,7 +71,7 @@ def environment(host: Host, *, redis_url: str, redis_admin_url: str, panel_key: 
         for name, value in {
             "NSPAWNPANEL_HOST_ID": host.id,
             "NSPAWNPANEL_GENERATION": host.generation,
-            "NSPAWNPANEL_PANEL_KEYS": b64encode(bytes(panel_key)).decode(),
+            "NSPAWNPANEL_PANEL_KEYS": ",".join(panel_keys),
             "NSPAWNPANEL_REDIS_URL": with_user(redis_url, user, password),
             **({"NSPAWNPANEL_PANEL_URL": panel_url} if panel_url else {}),
         }.items()

@@ -52,7 +52,7 @@ WHERE_IT_STANDS = (
     "resync_ahead", "resend_asked_at",
 )  # fmt: skip
 FACTS = ("facts", "facts_at", "inventory_at", "listed_at", "trouble", "clock_skew", "clock_heard", "usage",
-         "heard_epoch", "heard_sequence", "heard_latched")  # fmt: skip
+         "heard_epoch", "heard_sequence", "heard_latched", "panel_keys")  # fmt: skip
 OVERTAKEN = 3  # sends after which an order that its host calls old was not merely overtaken by another courier's
 
 
@@ -629,7 +629,7 @@ def _heartbeat(host: Host, report: reports.Heartbeat, jobs: Jobs) -> None:
     note_reboot(host, report.boot_id)
     host.facts = {**host.facts, **fresh}
     host.facts_at = freshness.moment(host, jobs.ahead, host.facts_at)
-    host.trouble = report.trouble
+    host.trouble, host.panel_keys = report.trouble, sorted(report.panel_keys)
     _heard(host, report.heard)
 
 

@@ -60,7 +60,7 @@ def remove(host: Host, *, by: User) -> None:
     )
     Host.objects.filter(pk=found.pk).update(
         name=_name_of_removed(found.name), former_name=found.name, removed_at=now, removed_by=by.username, last_seen=None,
-        facts={}, trouble={}, unknown_jobs=[], usage={}, quarantined_at=None, quarantine_why="", paused_until=None,
+        facts={}, trouble={}, panel_keys=[], unknown_jobs=[], usage={}, quarantined_at=None, quarantine_why="", paused_until=None,
     )  # fmt: skip
     transaction.on_commit(dispatch.wake)
 

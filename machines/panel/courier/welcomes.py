@@ -3,19 +3,18 @@ read, signed by the panel's key (contract/enrolment.py)."""
 
 import logging
 import secrets
-from base64 import b64encode
 
 import redis
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
-from nacl.signing import SigningKey
 
 from machines.contract import enrolment as contract
 from machines.contract import routes
-from machines.models import Enrolment, Event, Host, PanelKey
+from machines.models import Enrolment, Event, Host
 from machines.panel.audit import entries
 from machines.panel.courier import enrol
+from machines.panel.courier.key_ring import KeyRing
 from machines.panel.courier.mailbox import Mailbox
 from machines.panel.courier.redis_users import Guard
 from machines.panel.hosts import enrolments
@@ -24,26 +23,15 @@ log = logging.getLogger(__name__)
 AT_ONCE = 5  # in one round, beside which others are watched
 
 
-def publish(key: SigningKey) -> None:
-    """Write down with which key orders are signed: the web process, which shows its fingerprint, never has the key."""
-    public = b64encode(bytes(key.verify_key)).decode()
-    if PanelKey.objects.filter(public=public, state=PanelKey.State.CURRENT).exists():
-        return
-    with transaction.atomic():
-        PanelKey.objects.exclude(public=public).delete()
-        PanelKey.objects.get_or_create(public=public)
-
-
 class Welcomes:
     """One for the courier, used by the thread that watches."""
 
-    def __init__(self, key: SigningKey, mailbox: Mailbox, guard: Guard | None) -> None:
-        self._key, self._mailbox, self._guard = key, mailbox, guard
+    def __init__(self, ring: KeyRing, mailbox: Mailbox, guard: Guard | None) -> None:
+        self._ring, self._mailbox, self._guard = ring, mailbox, guard
 
     def answer(self) -> None:
         """Answer those that wait for it, and forget answers that nobody needs any more. Raises redis.RedisError where Redis is
         away; then they wait."""
-        publish(self._key)
         waiting = Enrolment.objects.open(timezone.now()).filter(state=Enrolment.State.ACCEPTED)
         for enrolment in waiting.order_by("decided_at")[:AT_ONCE]:
             self._answer(enrolment)
@@ -69,7 +57,7 @@ class Welcomes:
             return "The courier has no guard-url, so it cannot create Redis users. Run manage.py prepare on the panel."
         if missing := enrolments.missing_settings():
             return f"{', '.join(missing)} must be set for the courier."
-        if enrolment.panel_key != Enrolment.text_of(self._key.verify_key):
+        if self._ring.named(enrolment.panel_key) is None:
             return "The panel's signing key has changed since the token was made."
         return ""
 
@@ -87,11 +75,13 @@ class Welcomes:
         claim = contract.Claim(token=enrolment.pk, verify=enrolment.verify_key, box=enrolment.box_key)
         secret = contract.Secret(
             redis_url=enrol.with_user(settings.HOSTS_REDIS_URL, routes.user(str(host.pk)), password),
-            panel_keys=[b64encode(bytes(self._key.verify_key)).decode()],
+            panel_keys=self._ring.publics(),
             panel_url=settings.PANEL_URL,
         )
+        key = self._ring.named(enrolment.panel_key)
+        assert key is not None
         return contract.seal_welcome(
-            secret, self._key, claim=claim, host=host.pk, name=host.name, generation=host.generation,
+            secret, key, claim=claim, host=host.pk, name=host.name, generation=host.generation,
             at=timezone.now().timestamp(),
         )  # fmt: skip
 

@@ -278,6 +278,10 @@ OPERATIONS: dict[str, Operation] = {
             order=orders.Resynchronise, title="Resynchronize", doing="resynchronizing",
             done="resynchronized", icon="arrow-repeat", risk=Risk.NONE, cancelling=NOT_CANCELLED,
         ),
+        Operation(
+            order=orders.TrustKeys, title="Change panel keys", doing="changing panel keys",
+            done="panel keys changed", icon="key", risk=Risk.NONE, cancelling=NOT_CANCELLED,
+        ),
     )
 }  # fmt: skip
 

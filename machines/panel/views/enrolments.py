@@ -1,5 +1,5 @@
 """Hosts that come and go: the command with its token, the comparison of fingerprints, the door at which the host asks; other
-names; and removal."""
+names; removal; and the panel's keys that they obey."""
 
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from machines.contract.problems import BadValue, EnvelopeRefused, Problem
 from machines.models import Enrolment, Host
 from machines.panel.courier import removed_hosts
 from machines.panel.forms.enrolments import EnrolmentForm, RemoveHostForm
-from machines.panel.hosts import clocks, enrolments
+from machines.panel.hosts import clocks, enrolments, panel_keys
 from machines.panel.orders import dispatch
 from machines.panel.pages import machine_rows
 from machines.panel.web import attempts, responses
@@ -150,6 +150,32 @@ def _decided(request: PanelRequest, found: Enrolment, decide: Any) -> HttpRespon
         return responses.refused(request, problem, back=reverse("enrolment-detail", args=[found.pk]))
     dispatch.wake()
     return redirect("enrolment-detail", found.pk)
+
+
+@require_GET
+@needs(Permission.ADMINISTER)
+def keys(request: PanelRequest) -> HttpResponse:
+    """The keys that sign orders, which hosts obey them, and how one follows another."""
+    rows = panel_keys.rows()
+    by_state = {row.state: row for row in rows}
+    asked = next((row.made for row in rows if row.made.asked), None)
+    context = {"keys": rows, "asked": asked, "fragment": responses.wants_fragment(request), **by_state}
+    version = machine_rows.version([(row.state, row.fingerprint, row.missing, row.made.asked) for row in rows])
+    return responses.page(
+        request, "settings/panel_keys.html", context, fragment="settings/_panel_keys.html", version=version
+    )
+
+
+@require_POST
+@needs(Permission.ADMINISTER)
+@recently_signed_in
+def ask_keys(request: PanelRequest, what: str) -> HttpResponse:
+    try:
+        panel_keys.ask(what, by=request.user)
+    except Problem as problem:
+        return responses.refused(request, problem, back=reverse("panel-keys"))
+    dispatch.wake()
+    return redirect("panel-keys")
 
 
 @csrf_exempt  # no browser comes here: what a host sends is signed with its token

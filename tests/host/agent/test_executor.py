@@ -2,7 +2,9 @@
 
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,6 +18,7 @@ from machines.host.agent import executor as doors
 from machines.host.agent import handlers
 from machines.host.agent.executor import Executor
 from machines.host.context.host_context import HostContext, Task
+from machines.host.context.panel_keys import PanelKeys
 from machines.host.policy.policy import Policy
 from machines.host.reports.ledger import Ledger
 from machines.host.system.faults import TookTooLong
@@ -90,7 +93,7 @@ def executor(paths, spool, panel_key, deeds):
     made = Executor(
         HostContext(paths, None, rules),  # type: ignore[arg-type]
         identity=(spool.host, 1),
-        panel_keys={key_id(panel_key.verify_key): panel_key.verify_key},
+        panel_keys=PanelKeys({key_id(panel_key.verify_key): panel_key.verify_key}, Path("/nonexistent/host.env")),
         ledger=spool.ledger,
         reporter=spool.reporter,
         publisher=spool.mailbox,
@@ -369,6 +372,24 @@ def test_what_a_worker_of_another_version_took_on_is_stopped_and_ends_and_all_el
 
 def test_refresh_asks_for_everything_anew(executor, sealed):
     executor.receive(sealed(orders.Refresh(), role="viewer")[1])
+    assert executor._watch.refreshed == 1
+
+
+def test_another_key_of_the_panel_is_trusted_only_when_one_that_is_trusted_says_so(
+    executor, spool, sealed, panel_key, tmp_path
+):
+    following = SigningKey.generate()
+    file = tmp_path / "host.env"
+    texts = [b64encode(bytes(key.verify_key)).decode() for key in (panel_key, following)]
+    file.write_text(f"NSPAWNPANEL_PANEL_KEYS={texts[0]}\n")
+    executor._keys._file = file
+    executor.receive(sealed(orders.TrustKeys(keys=texts), key=following)[1])
+    assert executor.obeyed() == [key_id(panel_key.verify_key)]
+    executor.receive(sealed(orders.TrustKeys(keys=texts), role="viewer")[1])
+    assert executor.obeyed() == [key_id(panel_key.verify_key)]
+    executor.receive(sealed(orders.TrustKeys(keys=texts))[1])
+    assert executor.obeyed() == sorted(key_id(key.verify_key) for key in (panel_key, following))
+    executor.receive(sealed(orders.Refresh(), key=following)[1])
     assert executor._watch.refreshed == 1
 
 

@@ -79,7 +79,7 @@ def test_every_address_that_changes_something_leaves_an_entry():
 
 
 ACCOUNTS = (  # of rooms that write their own entries (panel/people, panel/teams, panel/hosts/enrolments.py), and of allauth
-    "account_", "mfa_", "usersessions_", "profile", "session", "people", "person", "team", "invitation", "token", "enrolment-", "host-enrol", "host-remove", "host-rename",
+    "account_", "mfa_", "usersessions_", "profile", "session", "people", "person", "team", "invitation", "token", "enrolment-", "host-enrol", "host-remove", "host-rename", "panel-keys",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from nacl.signing import SigningKey
 from machines import audit_triggers
 from machines.models import Event, EventHead, EventSeal
 from machines.panel.audit import entries, origin, retention, seals, verify
-from machines.panel.courier.courier import load_key
+from machines.panel.courier.key_ring import load_key
 
 KEY = SigningKey.generate()
 
@@ -31,7 +31,7 @@ def history(alpha) -> list[Event]:
 @pytest.fixture
 def notary(history, tmp_path: Path) -> seals.Notary:
     """The courier, which has noted and sealed the twenty."""
-    made = seals.Notary(KEY, tmp_path / "history")
+    made = seals.Notary(lambda: KEY, tmp_path / "history")
     made.look(timezone.now())
     return made
 
@@ -181,7 +181,7 @@ def test_the_courier_itself_says_that_something_was_cut_off(notary):
 
 def test_a_courier_that_starts_again_goes_on_from_its_file(notary, tmp_path):
     rewritten_from(12, "other")
-    seals.Notary(KEY, tmp_path / "history").look(timezone.now())
+    seals.Notary(lambda: KEY, tmp_path / "history").look(timezone.now())
     assert "entry 20, or one before it, is another one" in Event.objects.get(kind="history-damaged").text
 
 
@@ -229,7 +229,7 @@ def test_what_is_young_stays(notary, settings):
 
 def test_the_command_says_that_it_is_whole(history, settings, tmp_path, capsys):
     settings.SIGNING_KEY_FILE = str(tmp_path / "signing-key")
-    seals.Notary(load_key(tmp_path / "signing-key"), tmp_path / "history").look(timezone.now())
+    seals.Notary(lambda: load_key(tmp_path / "signing-key"), tmp_path / "history").look(timezone.now())
     call_command("verify_audit")
     assert "The history is whole: 20 entries (1 to 20), 1 seals (signatures checked)." in capsys.readouterr().out
 

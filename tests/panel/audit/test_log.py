@@ -119,7 +119,7 @@ def test_a_file_ends_where_it_is_long_enough_and_says_so(log, admin, monkeypatch
 
 def test_an_administrator_verifies_it_by_a_click(as_admin, as_viewer, log, tmp_path):
     assert "Not signed by the courier yet" in as_admin.get("/events/").content.decode()
-    seals.Notary(KEY).look(timezone.now())
+    seals.Notary(lambda: KEY).look(timezone.now())
     assert "Signed by the courier up to entry 4" in as_admin.get("/events/").content.decode()
     assert "Verified: entries 1 to 4 are as they were written" in as_admin.post("/events/verify/").content.decode()
     assert "Verify" not in as_viewer.get("/events/").content.decode()
