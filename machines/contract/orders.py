@@ -310,6 +310,18 @@ class SetReadOnly(Order):
     read_only: bool
 
 
+class Assign(Order):
+    """Write down on the host that a machine belongs to a team (its slug, "" for nobody): its orders must be for that team then,
+    unless an administrator gives them."""
+
+    permission = Permission.ADMINISTER
+    runs = Runs.WORKER
+
+    op: Literal["assign"] = "assign"
+    name: KnownName
+    team: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9_-]*$")] = ""
+
+
 class Pool(Order):
     """Give a host whose images lie on a plain file system a btrfs pool of `size` bytes in a file, and copy all images
     into it; what was there stays beside it until somebody removes it."""

@@ -20,7 +20,7 @@ ONE_OF_EACH = [
                  configuration=CONFIGURATION),
     orders.BuildBase(recipe=DebianRecipe(release="trixie", prime=True)), orders.RemoveBase(base="0123456789abcdef"),
     orders.Export(name="web", url="https://panel.example/archives/1/", limit=10**9), orders.SetReadOnly(name="web", read_only=True),
-    orders.Pool(size=10 * 1024**3), orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
+    orders.Assign(name="web", team="ops"), orders.Pool(size=10 * 1024**3), orders.Remove(name="web", image_id="17"), orders.Cancel(job=uuid4()), orders.Resend(after=7), orders.Refresh(),
     orders.Resynchronise(epoch=2, number=7), orders.TrustKeys(keys=["A" * 43 + "="]), orders.Diagnose(), orders.Diagnose(name="web"), orders.Fix(name="web", what="guest-networkd"), orders.LimitTest(name="web"),
     orders.RemoveDropins(name="web", files=[orders.OldDropin(path="/etc/systemd/system.control/x.conf", sha256="ab" * 32)]),
 ]  # fmt: skip

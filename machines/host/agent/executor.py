@@ -6,23 +6,26 @@ unfinished orders are taken up again at start.
 """
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID
 
 from machines.contract import envelope, orders, reports
 from machines.contract.envelope import Envelope
 from machines.contract.orders import Order, Runs
+from machines.contract.permissions import Role
 from machines.contract.problems import BadValue, EnvelopeRefused, Problem
-from machines.host.agent import handlers, message
+from machines.host.agent import ceilings, handlers, message
 from machines.host.agent.queues import Queues
 from machines.host.agent.unit_jobs import Units
 from machines.host.context.host_context import HostContext, Task
 from machines.host.context.panel_keys import PanelKeys
 from machines.host.observe import host_facts
 from machines.host.observe.watch import Watch
-from machines.host.policy import policy
+from machines.host.policy import owners, policy
 from machines.host.reports import order_sequence
 from machines.host.reports.ledger import Ledger, Row
 from machines.host.reports.publisher import Publisher
@@ -111,7 +114,8 @@ class Executor:
         with self._ledger.writing() as db:
             follows = order_sequence.hear(db, sealed)
             if follows:
-                fresh = self._ledger.take(db, sealed.job, orders.to_wire(order), actor, "accepted")
+                team = sealed.actor.team or owners.of(db, str(getattr(order, "name", "")))
+                fresh = self._ledger.take(db, sealed.job, orders.to_wire(order), actor, "accepted", team=team)
                 self._reporter.spool(db, accepted)
         if not follows:
             self._refuse_superseded(sealed)
@@ -123,11 +127,29 @@ class Executor:
         LOG.info("Job %s: %s %s, ordered by %s", sealed.job, order.op, getattr(order, "name", ""), actor)
         try:
             orders.authorize(sealed.actor.role, order, sealed.actor.extra)
-            policy.allow(self._host.policy, order)
+            self._judge(sealed, order, team)
         except Problem as problem:
             self._end(sealed.job, "", "failed", problem)
             return
         self._begin(sealed.job, order)
+
+    def _judge(self, sealed: Envelope, order: Order, team: str) -> None:
+        """Whether the machine is the team's that it was asked for, and whether this host allows it to that team; a build then has its
+        name. Raises Problem."""
+        with self._ledger.reading() as db:
+            owners.check(db, sealed.actor, order)
+        rules = self._host.policy.of(team)
+        policy.allow(rules, order, as_administrator=sealed.actor.role == Role.ADMINISTRATOR)
+        others = [row for row in self._ledger.unfinished() if row.id != sealed.job]
+        with self._ledger.reading() as db:
+            ceilings.check(self._host, db, order, rules, others)
+        if isinstance(order, orders.Build) and not self._has_image(order.name):
+            with self._ledger.writing() as db:
+                owners.claim(db, order.name, team, sealed.job)
+
+    def _has_image(self, name: str) -> bool:
+        folders = self._host.paths.image_folders
+        return any(os.path.lexists(folder / word) for folder in folders for word in (name, f"{name}.raw"))
 
     def _refuse_superseded(self, sealed: Envelope) -> None:
         """It comes from an older copy of the panel, or was put into the mailbox a second time."""
@@ -211,7 +233,8 @@ class Executor:
                 raise busy
             if not stopped and not self._ledger.begin(job):
                 raise Stopped("The job was cancelled before it started.")
-            result = self._table[type(order)](self._host, task)
+            host = replace(self._host, policy=self._host.policy.of(row.team)) if row else self._host
+            result = self._table[type(order)](host, task)
         except Exception as error:  # the one place where everything a handler raises becomes an outcome
             self._failed(job, name, error)
         else:
@@ -261,7 +284,7 @@ class Executor:
         elif isinstance(order, orders.Resynchronise):
             self._resynchronise(order)
         elif isinstance(order, orders.Cancel):
-            self._cancel(order.job, str(sealed.actor))
+            self._cancel(order.job, sealed)
         elif isinstance(order, orders.TrustKeys):
             self._trust(order, key)
 
@@ -295,9 +318,9 @@ class Executor:
         paths, told = self._host.paths, self._host.trouble.told()
         self._reporter.send_passing(host_facts.heartbeat(paths, told, self._ledger.heard(), self._keys.ids()))
 
-    def _cancel(self, job: UUID, actor: str) -> None:
-        """Stop a job wherever it is: running here, in a unit, waiting, or not even arrived."""
-        row = self._ledger.job(job)
+    def _cancel(self, job: UUID, sealed: Envelope) -> None:
+        """Stop a job wherever it is: running here, in a unit, waiting, or not even arrived. One of another team goes on."""
+        row, actor = self._ledger.job(job), str(sealed.actor)
         if row is None:
             # The row makes sure that the order, should it still arrive, does nothing; so the end can be told now.
             self._ledger.refuse_beforehand(job, actor)
@@ -305,6 +328,12 @@ class Executor:
             return
         if row.ended is not None:
             self._again(job)
+            return
+        try:
+            with self._ledger.reading() as db:
+                owners.check_cancel(db, sealed.actor, row.name, row.team)
+        except Problem as problem:
+            self.refuse(problem)
             return
         LOG.info("Job %s is cancelled by %s", job, actor)
         self._ledger.cancel(job)

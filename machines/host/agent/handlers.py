@@ -90,6 +90,14 @@ def set_read_only(host: HostContext, task: Task) -> Result:
     return {}
 
 
+def assign(_host: HostContext, task: Task) -> Result:
+    """Say whose machine it is. The ledger writes that down with the end of the job (policy/owners.py)."""
+    assert isinstance(task.order, orders.Assign)
+    whose = f"team {task.order.team}" if task.order.team else "no team"
+    task.output.line(f"On this host {task.order.name} belongs to {whose} from now on.")
+    return {}
+
+
 def build(host: HostContext, task: Task) -> Result:
     """Build a machine from a recipe."""
     return builds.build(host, task, _opened(host, task))
@@ -120,6 +128,7 @@ TABLE: Mapping[type[Order], Handler] = {
     orders.Apply: apply.apply,
     orders.RemoveDropins: remove_dropins.remove,
     orders.SetReadOnly: set_read_only,
+    orders.Assign: assign,
     orders.Diagnose: diagnose.run,
     orders.Fix: diagnose.fix,
     # in a unit

@@ -52,7 +52,7 @@ def carry_out(paths: Paths, row: Row, log: JobLog) -> None:
     """Do the job and write its result; nothing is raised but what the log itself raises."""
     where = f"journalctl -u nspawnpanel-job-{row.id}"
     try:
-        host = HostContext(paths, Bus(), policy.read(paths.policy))
+        host = HostContext(paths, Bus(), policy.read(paths.policy).of(row.team))
         order = orders.from_wire(row.wanted)
     except Exception as error:
         log.result("failed", as_problem(error, where).to_wire(), {})

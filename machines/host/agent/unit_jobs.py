@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -188,7 +189,8 @@ class Units:
         try:
             if not self._ledger.begin(row.id):
                 raise Stopped("The job was cancelled before it started.")
-            ended = unit_job.work(self._host, task, OUR_LOG)
+            host = replace(self._host, policy=self._host.policy.of(row.team))
+            ended = unit_job.work(host, task, OUR_LOG)
         except Problem as problem:
             ended = "cancelled" if isinstance(problem, Stopped) else "failed", problem.to_wire(), {}
         finally:

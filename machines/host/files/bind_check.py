@@ -11,6 +11,7 @@ users of this host to whom such a folder belongs could. Without the policy's pri
 """
 
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ try:
     from machines.contract.problems import Problem
     from machines.host.context import settings
     from machines.host.files import files_on_disk
-    from machines.host.policy import bind_dropin, policy, protection
+    from machines.host.policy import bind_dropin, owners, policy, protection
     from machines.host.policy.policy import Policy
     from machines.host.policy.protection import Protection, Source
     from machines.host.system import guarded
@@ -68,10 +69,19 @@ def strayed(rules: Policy, source: Source, was: str | None) -> str:
     return f"{why} It pointed to {was} when it was recorded." if was else why
 
 
+def _team(paths: Paths, name: str) -> str:
+    """Whose machine it is; "" too where that cannot be read, for then the rules of the whole host hold."""
+    try:
+        return owners.read(paths.ledger, name)
+    except sqlite3.Error as error:
+        sys.stderr.write(f"Whose machine {name} is cannot be read ({error}); its team's own rules are not checked.\n")
+        return ""
+
+
 def main(name: str) -> int:
     paths = Paths(state=settings.state())
     try:
-        rules: Policy | None = policy.read(paths.policy)
+        rules: Policy | None = policy.read(paths.policy).of(_team(paths, name))
     except Problem as problem:
         sys.stderr.write(f"{problem.message} The binds of {name} are checked without it.\n")
         rules = None

@@ -10,7 +10,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,8 +20,9 @@ from machines.contract.configuration import command_line, egress_rules, file_pol
 from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.limits import PROPERTIES
 from machines.contract.problems import NotAllowed
-from machines.host.policy import protection
+from machines.host.policy import protection, sections
 from machines.host.policy.protection import Source
+from machines.host.policy.sections import Section
 from machines.host.system import guarded
 from machines.host.system.faults import Misconfigured
 from machines.host.system.paths import Paths
@@ -86,10 +87,36 @@ class Policy:
     max_bases: int = 20  # kept at once; the least used goes
     max_parallel_builds: int = 2
     builds_in_memory: bool = True  # when half of what is available is enough
+    teams: Mapping[str, Section] = field(default_factory=dict)  # slug → what else holds for it; "*" for all others
+
+    team: str = ""  # no rules: whose section these are, and those of the whole host with what that says (of())
+    narrowed: "Policy | None" = None
 
     def facts(self) -> dict[str, Any]:
         """The rules as the panel shows them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        told = {each: getattr(self, each) for each in RULES}
+        rules = {key: list(value) if isinstance(value, tuple) else value for key, value in told.items()}
+        return rules | ({"teams": {team: each.facts() for team, each in self.teams.items()}} if self.teams else {})
+
+    def section(self, team: str) -> Section | None:
+        """What the file says of this team; of one it does not name what it says of "*"."""
+        return self.teams.get(team, self.teams.get(sections.ANY)) if team else None
+
+    def of(self, team: str) -> "Policy":
+        """The rules for what a team asks, or what is its machine's: those of the whole host, and its section's besides. A section
+        never allows what the host does not, for both are asked. "" is no team."""
+        section = self.section(team)
+        if section is None:
+            return self
+        return replace(self, team=team, narrowed=replace(self, team=team, **section.rules()))
+
+    @property
+    def layers(self) -> tuple["Policy", ...]:
+        """All that must allow something: these rules, and the team's."""
+        return (replace(self, team="", narrowed=None), self.narrowed) if self.narrowed else (self,)
+
+
+RULES = tuple(each.name for each in fields(Policy) if each.name not in {"teams", "team", "narrowed"})
 
 
 def read(file: Path) -> Policy:
@@ -117,21 +144,28 @@ def _check_owner(file: Path, found: os.stat_result) -> None:
 
 
 def _policy(rules: Mapping[str, Any]) -> Policy:
-    known = {field.name: field for field in fields(Policy)}
     defaults = Policy()
     given: dict[str, Any] = {}
     for name, value in rules.items():
         if name in FORMER_RULES:
             raise ValueError(f"the rule “{name}” is called “{FORMER_RULES[name]}” now")
-        if name not in known:
-            raise ValueError(f"“{name}” is not a rule; known are {', '.join(known)}")
+        if name == "teams":
+            given[name] = sections.read(value)
+            continue
+        if name not in RULES:
+            raise ValueError(f"“{name}” is not a rule; known are {', '.join((*RULES, 'teams'))}")
         given[name] = _rule(name, value, type(getattr(defaults, name)))
     for word in given.get(egress_rules.RULE, ()):
         egress_rules.check_rule(word)
-    for op in given.get("operations", ()):
+    for where in (given, *(each.rules() for each in given.get("teams", {}).values())):
+        _check_operations(where.get("operations", ()))
+    return Policy(**given)
+
+
+def _check_operations(words: Sequence[str]) -> None:
+    for op in words:
         if op in FORMER_OPERATIONS:
             raise ValueError(f"the operation “{op}” is called “{FORMER_OPERATIONS[op]}” now")
-    return Policy(**given)
 
 
 def _rule(name: str, value: object, wanted: type) -> object:
@@ -144,24 +178,35 @@ def _rule(name: str, value: object, wanted: type) -> object:
     return value
 
 
-def _refuse(rule: str, message: str) -> NotAllowed:
+def refuse(rule: str, message: str, policy: Policy) -> NotAllowed:
+    """`policy` is the layer that says no."""
+    section = policy.teams and policy.team and (policy.team if policy.team in policy.teams else sections.ANY)
+    whose = f" for team {policy.team}" if section else ""
+    named = f"“{rule}” of [teams.{sections.quoted(section)}]" if section else f"“{rule}”"
     return NotAllowed(
-        f"This host's policy does not allow it: {message}",
-        hint=f"Its administrator can change the rule “{rule}” in /etc/nspawnpanel/policy.toml.",
+        f"This host's policy does not allow it{whose}: {message}",
+        hint=f"Its administrator can change the rule {named} in /etc/nspawnpanel/policy.toml.",
         code="policy-refused",
     )
 
 
-def allow(policy: Policy, order: orders.Order) -> None:
-    """Pass silently when the policy lets this order happen at all. Raises NotAllowed naming the rule.
+def allow(policy: Policy, order: orders.Order, *, as_administrator: bool = False) -> None:
+    """Pass silently when the policy lets this order happen at all. Raises NotAllowed naming the rule, and the section where it is a
+    team's.
 
-    The files of an Apply or Build are judged by allow_files() on their final text, by the code that writes them.
+    The files of an Apply or Build are judged by allow_files() on their final text, by the code that writes them. What a team's
+    people may order does not bind an administrator of the panel; what its machines may be does.
     """
-    if order.op not in policy.operations:
-        raise _refuse("operations", f"the operation “{order.op}”.")
+    for layer in policy.layers:
+        if order.op not in layer.operations and not (layer.team and as_administrator):
+            raise refuse("operations", f"the operation “{order.op}”.", layer)
+        _allow(layer, order)
+
+
+def _allow(policy: Policy, order: orders.Order) -> None:
     name = getattr(order, "name", None)
     if name and not _matches(name, policy.machines):
-        raise _refuse("machines", f"the machine name “{name}”.")
+        raise refuse("machines", f"the machine name “{name}”.", policy)
     if isinstance(order, orders.Build | orders.BuildBase):
         _allow_recipe(policy, order.recipe)
     if isinstance(order, orders.Export):
@@ -171,23 +216,23 @@ def allow(policy: Policy, order: orders.Order) -> None:
 def _allow_recipe(policy: Policy, recipe: recipes.AnyRecipe) -> None:
     for mirror in _mirrors_of(recipe):
         if not _matches(mirror, policy.mirrors):
-            raise _refuse("mirrors", f"the mirror {mirror}.")
+            raise refuse("mirrors", f"the mirror {mirror}.", policy)
     if isinstance(recipe, recipes.PullRecipe):
         if not _matches(recipe.url, policy.pull_urls):
-            raise _refuse("pull_urls", f"images from {recipe.url}.")
+            raise refuse("pull_urls", f"images from {recipe.url}.", policy)
         number = egress_rules.literal(recipe.url)
         if number and not egress_rules.may_reach(number, policy.pull_addresses):
             raise egress_rules.refusal(
                 str(number), number
             )  # others are judged when they have an address (rootfs/steps/egress_proxy.py)
         if recipe.verify == "none" and policy.unverified_pulls != "allowed":
-            raise _refuse("unverified_pulls", "an unverified image.")
+            raise refuse("unverified_pulls", "an unverified image.", policy)
     if isinstance(recipe, recipes.CloneRecipe) and not _matches(recipe.source, policy.machines):
-        raise _refuse("machines", f"a copy of the machine “{recipe.source}”.")
+        raise refuse("machines", f"a copy of the machine “{recipe.source}”.", policy)
     if isinstance(recipe, recipes.ArchiveRecipe):
         _allow_panel(policy, recipe.url)
         if recipe.size > policy.max_archive_gib * 1024**3:
-            raise _refuse("max_archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.")
+            raise refuse("max_archive_gib", f"an archive of {recipe.size / 1024**3:.1f} GiB.", policy)
 
 
 def _allow_panel(policy: Policy, url: str) -> None:
@@ -201,9 +246,10 @@ def _allow_panel(policy: Policy, url: str) -> None:
     else:
         is_right = host != "localhost" and not host.endswith(".localhost")
     if not is_right:
-        raise _refuse(
+        raise refuse(
             "panel_urls",
             f"archives from or to {url.split('/transfer/', maxsplit=1)[0]}, which is not the URL of its panel.",
+            policy,
         )
 
 
@@ -241,11 +287,12 @@ def allow_files(
     dropin = nspawn.Document([e for e in limits.entries if (e.section, e.key, e.value) not in known])
     users = file_policy.users_of(wanted, unit or command_line.stock())
     _refuse_protected(paths, wanted, fresh, as_root=file_policy.are_the_hosts(users))
-    for source in protection.sources(fresh):
-        if why := outside(policy, source):
-            raise _refuse(rule_of(source), why)
-    for refusal in file_policy.refusals(file_policy.as_told(policy.facts()), fresh, dropin, wanted, users=users):
-        raise _refuse(refusal.rule, refusal.message)
+    for layer in policy.layers:
+        for source in protection.sources(fresh):
+            if why := _outside(layer, source):
+                raise refuse(rule_of(source), why, layer)
+        for refusal in file_policy.refusals(file_policy.as_told(layer.facts()), fresh, dropin, wanted, users=users):
+            raise refuse(refusal.rule, refusal.message, layer)
 
 
 def _refuse_protected(paths: Paths, wanted: nspawn.Document, fresh: nspawn.Document, *, as_root: bool) -> None:
@@ -265,6 +312,10 @@ def _refuse_protected(paths: Paths, wanted: nspawn.Document, fresh: nspawn.Docum
 
 def outside(policy: Policy, source: Source) -> str:
     """Why the policy does not let a machine have this source; "" when it does."""
+    return next((why for layer in policy.layers if (why := _outside(layer, source))), "")
+
+
+def _outside(policy: Policy, source: Source) -> str:
     roots = policy.bind_sources
     if source.key == "BindReadOnly":
         roots = (*roots, *policy.bind_sources_read_only)

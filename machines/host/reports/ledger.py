@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from machines.contract.reports import Heard
+from machines.host.policy import owners
 from machines.host.reports import order_sequence
 from machines.host.system.faults import Misconfigured
 
@@ -34,7 +35,7 @@ create table if not exists jobs (
     id text primary key, op text not null, name text not null, wanted text not null, sealed text not null,
     actor text not null, state text not null, cancelled integer not null default 0,
     lines integer not null default 0, cursor integer not null default 0,
-    taken real not null, begun real, ended real, outcome text
+    taken real not null, begun real, ended real, outcome text, team text not null default ''
 ) without rowid;
 create index if not exists jobs_open on jobs (name) where ended is null;
 create table if not exists spool (number integer primary key, body text not null, at real not null);
@@ -44,7 +45,7 @@ create table if not exists spool (number integer primary key, body text not null
 @dataclass(frozen=True)
 class Row:
     """One job. `wanted` is the order without its sealed part; times in seconds since the epoch; `cursor` is how many
-    bytes of the job's own log have been reported."""
+    bytes of the job's own log have been reported; `team` is whose rules hold for it, "" for the host's alone."""
 
     id: UUID
     op: str
@@ -60,9 +61,10 @@ class Row:
     begun: float | None
     ended: float | None
     outcome: dict[str, Any] | None
+    team: str = ""
 
 
-_COLUMNS = "id, op, name, wanted, sealed, actor, state, cancelled, lines, cursor, taken, begun, ended, outcome"
+_COLUMNS = "id, op, name, wanted, sealed, actor, state, cancelled, lines, cursor, taken, begun, ended, outcome, team"
 
 
 def _row(found: tuple[Any, ...]) -> Row:
@@ -91,7 +93,8 @@ class Ledger:
         _refuse_lost(file, host, generation)
         self._db = connect(file)
         file.chmod(0o600)
-        self._db.executescript(_TABLES)
+        self._db.executescript(_TABLES + owners.TABLE)
+        _add_later_columns(self._db)
         self._begin_generation(host, generation)
         _remember(file, host, generation)
         self._lay_reserve()
@@ -100,7 +103,10 @@ class Ledger:
         """Reports are numbered from 1 in each generation of the host."""
         key = f"{host}/{generation}"
         with self.writing() as db:
-            if _meta(db, "generation") != key:
+            before = _meta(db, "generation")
+            if before.partition("/")[0] != str(host):  # enrolled anew, perhaps with another panel: it inherits nothing
+                db.execute("delete from owners")
+            if before != key:
                 db.execute("delete from spool")
                 db.execute("delete from meta")
                 db.execute(
@@ -141,15 +147,17 @@ class Ledger:
 
     # --- jobs
 
-    def take(self, db: sqlite3.Connection, job: UUID, wanted: dict[str, Any], actor: str, state: str) -> bool:
+    def take(
+        self, db: sqlite3.Connection, job: UUID, wanted: dict[str, Any], actor: str, state: str, *, team: str = ""
+    ) -> bool:
         """Write a job down. False when it was written down before: the order has arrived twice."""
         wanted = dict(wanted)
         sealed = str(wanted.pop("sealed", ""))
         name = str(wanted.get("name", ""))
         done = db.execute(
-            "insert into jobs (id, op, name, wanted, sealed, actor, state, taken) values (?, ?, ?, ?, ?, ?, ?, ?)"
-            " on conflict do nothing",
-            (str(job), wanted["op"], name, json.dumps(wanted), sealed, actor, state, time.time()),
+            "insert into jobs (id, op, name, wanted, sealed, actor, state, taken, team)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing",
+            (str(job), wanted["op"], name, json.dumps(wanted), sealed, actor, state, time.time(), team),
         )
         return done.rowcount == 1
 
@@ -198,6 +206,12 @@ class Ledger:
         with self.writing() as db:
             self.take(db, job, {"op": "cancelled-before"}, actor, "cancelled")
             db.execute("update jobs set cancelled = 1 where id = ?", (str(job),))
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for functions that only read; while it is held no other thread writes."""
+        with self._lock:
+            yield self._db
 
     def forget_jobs(self) -> None:
         """Drop jobs that ended three months ago."""
@@ -248,12 +262,16 @@ class Ledger:
 
 
 def end(db: sqlite3.Connection, job: UUID, outcome: dict[str, Any]) -> bool:
-    """Write a job's end; its sealed secrets go. False when it had ended already."""
+    """Write a job's end, and whose its machine is by that; its sealed secrets go. False when it had ended already."""
     done = db.execute(
         "update jobs set state = ?, ended = ?, outcome = ?, sealed = '' where id = ? and ended is null",
         (outcome["state"], outcome["at"], json.dumps(outcome), str(job)),
     )
-    return done.rowcount == 1
+    if done.rowcount != 1:
+        return False
+    op, wanted = db.execute("select op, wanted from jobs where id = ?", (str(job),)).fetchone()
+    owners.follow(db, job, op, json.loads(wanted), outcome)
+    return True
 
 
 def lines_of(db: sqlite3.Connection, job: UUID) -> int:
@@ -318,6 +336,12 @@ def read_job(file: Path, job: UUID) -> Row | None:
     with contextlib.closing(connect(file)) as db:
         found = db.execute(f"select {_COLUMNS} from jobs where id = ?", (str(job),)).fetchone()  # noqa: S608
     return _row(found) if found else None
+
+
+def _add_later_columns(db: sqlite3.Connection) -> None:
+    """To a ledger of an earlier worker."""
+    if "team" not in {row[1] for row in db.execute("pragma table_info(jobs)")}:
+        db.execute("alter table jobs add column team text not null default ''")
 
 
 def _meta(db: sqlite3.Connection, key: str) -> str:

@@ -428,8 +428,10 @@ def _obstacle(job: Job) -> Problem | None:
 
 
 def _actor(job: Job) -> envelope.Actor:
-    """Who asked for it, as its host is told: with what the person was in the team then."""
-    slug = "" if job.team is None or job.actor_role == Role.ADMINISTRATOR else job.team.slug
+    """Who asked for it, as its host is told: with what the person was in the team then. What an administrator asks is asked for no
+    team, but a machine that is built for one."""
+    is_any_teams = job.actor_role == Role.ADMINISTRATOR and job.op != orders.op_of(orders.Build)
+    slug = "" if job.team is None or is_any_teams else job.team.slug
     return envelope.Actor(name=job.actor_name, role=job.actor_role, team=slug, extra=tuple(job.actor_extra))
 
 

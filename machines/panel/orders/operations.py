@@ -237,6 +237,10 @@ OPERATIONS: dict[str, Operation] = {
             ),
         ),
         Operation(
+            order=orders.Assign, title="Assign to its team", sentence="Assign {} to its team", doing="assigning",
+            done="assigned to its team", icon="people", risk=Risk.NONE, cancelling=NOT_CANCELLED,
+        ),
+        Operation(
             order=orders.Pool, title="Create btrfs pool",
             doing="creating a btrfs pool", done="moved into a btrfs pool", icon="hdd-stack", risk=Risk.INTERRUPTS,
             cancelling="Nothing changes: the images stay where they are, and what was copied is removed.",

@@ -1,0 +1,100 @@
+"""What the machines of a team take of this host together, against the ceilings of its section in policy.toml.
+
+Counted is what systemd has for the unit of each machine of the team, whoever wrote it, and what orders that are under way will
+write. Orders are judged one after the other, where they are taken in, so that two at once cannot both take the last of it. Disk is
+what was counted last (observe/disk_use.py): an image that was not counted yet takes nothing.
+
+Fact, tried on 252 and 257: asked for the properties of a unit that is not loaded, systemd loads it from its files first.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from machines.contract import orders
+from machines.contract.configuration import limits
+from machines.contract.names import MachineName
+from machines.contract.problems import BadValue
+from machines.host.context.host_context import HostContext
+from machines.host.policy import owners, policy, sections
+from machines.host.policy.policy import Policy
+from machines.host.policy.sections import Takes
+from machines.host.reports.ledger import Row
+from machines.host.system.paths import unit_of
+
+UNLIMITED = 2**64 - 1
+MOST = 1000  # machines of one team that are asked after
+
+
+def check(
+    host: HostContext, db: sqlite3.Connection, order: orders.Order, rules: Policy, under_way: Iterable[Row]
+) -> None:
+    """Pass silently when this order leaves the team within the ceilings of its section. Raises NotAllowed naming the rule, and what
+    the bus raises."""
+    section = rules.section(rules.team)
+    if section is None or not section.has_ceilings or not isinstance(order, orders.Apply | orders.Build):
+        return
+    names = [name for name in owners.machines_of(db, rules.team) if name != order.name][:MOST]
+    is_there = owners.of(db, order.name) == rules.team and not isinstance(order, orders.Build)
+    have = _takes(host, [*names, *([order.name] if is_there else [])])
+    coming = {row.name: row.wanted for row in under_way if row.name in names}
+    others = {name: _with(have.get(name, Takes()), coming.get(name)) for name in names}
+    asked = of_limits(order.configuration.limits, _memory_total())
+    if found := sections.beyond(section, others, asked, have.get(order.name, Takes()) if is_there else None):
+        rule, message = found
+        raise policy.refuse(rule, message, rules)
+
+
+def _with(now: Takes, wanted: Mapping[str, object] | None) -> Takes:
+    """The greater of what holds and of what an order that is under way will write."""
+    files = wanted.get("configuration") if wanted else None
+    if not isinstance(files, dict):
+        return now
+    coming = of_limits(str(files.get("limits", "")), _memory_total())
+    if wanted and wanted.get("op") == orders.op_of(orders.Build):
+        return coming  # there is no unit of it yet
+    return Takes(_more(now.memory, coming.memory), _more(now.cpu, coming.cpu), now.disk)
+
+
+def _more(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else max(one, other)
+
+
+def _takes(host: HostContext, names: list[str]) -> dict[str, Takes]:
+    """machine → what systemd lets it take, and what its image takes."""
+    return {name: _take(host, name) for name in names}
+
+
+def _take(host: HostContext, name: str) -> Takes:
+    unit = host.bus.do(host.bus.unit(unit_of(MachineName(name)), "Service"))
+    memory, quota = int(unit.get("MemoryMax", UNLIMITED)), int(unit.get("CPUQuotaPerSecUSec", UNLIMITED))
+    return Takes(
+        None if memory == UNLIMITED else memory,
+        None if quota == UNLIMITED else quota / 10_000,
+        host.slow.disk.get(name, (0.0, 0))[1],
+    )
+
+
+def of_limits(text: str, memory_total: int) -> Takes:
+    """What a drop-in lets a machine take."""
+    said = limits.read(text)
+    return Takes(_wanted("MemoryMax", said, memory_total), _quota(said.get("CPUQuota", "")))
+
+
+def _wanted(key: str, said: Mapping[str, str], memory_total: int) -> int | None:
+    value = said.get(key, "")
+    try:
+        return int(limits.effective(key, value, memory_total)) if value and value != "infinity" else None
+    except (BadValue, ValueError):
+        return None  # systemd takes no such value, so nothing is limited
+
+
+def _quota(value: str) -> float | None:
+    try:
+        return float(value[:-1]) if value.endswith("%") else None
+    except ValueError:
+        return None
+
+
+def _memory_total() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
