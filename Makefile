@@ -1,6 +1,6 @@
 # What people do here, by name. The work itself is in nspawnpanel/setup.sh and in Python.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench chaos lint screenshots clean
+.PHONY: help setup demo check test bench chaos hostile lint screenshots clean
 MAKEFLAGS += --no-print-directory
 unexport PYTHONDONTWRITEBYTECODE # or each process of a run would translate all tests anew
 
@@ -33,6 +33,9 @@ bench: setup ## the panel against the plain command it wraps (ONLY= names one fi
 
 chaos: setup ## 500 mixed jobs on two hosts while all between a click and its effect is killed (ARGS="--jobs 500 --database postgresql")
 	@$(PYTHON) -m tests.chaos $(ARGS)
+
+hostile: setup ## hostile trees × all that touches a tree, one of them with a million entries
+	@HOSTILE_ENTRIES=1000000 $(PYTHON) -m pytest tests/host/rootfs/test_hostile_trees.py -n0 -q -s $(ARGS)
 
 lint: setup ## style, types, templates
 	@$(PYTHON) -m ruff check .

@@ -74,6 +74,27 @@ def test_a_clone_may_keep_who_the_original_is(panel):
     assert identity(panel, "same") == ["origin", "1", "key", "seed"]
 
 
+def test_what_is_mounted_inside_is_not_copied_and_stays_mounted(panel):
+    """A bind mount of the same file system, which cp and tar take for a part of the tree."""
+    sh(
+        panel,
+        """cd /var/lib/machines; cp -a origin bound; mkdir -p bound/srv/outer bound/srv/beside /srv/precious
+        echo precious > /srv/precious/file; mount --bind /srv/precious bound/srv/outer
+        mount --bind /var/lib/machines/origin/srv/data bound/srv/beside""",
+    )
+    try:
+        assert panel.do(clone("unbound", "bound")).state == "succeeded"
+        assert sh(panel, "cd /var/lib/machines/unbound/srv; ls outer beside | sort") == "\nbeside:\nouter:\n"
+        assert sh(panel, "cat /var/lib/machines/bound/srv/outer/file") == "precious\n"
+    finally:
+        sh(
+            panel,
+            """cd /var/lib/machines; umount bound/srv/outer bound/srv/beside; cat /srv/precious/file
+            rm -rf --one-file-system bound unbound /srv/precious /etc/systemd/nspawn/unbound.nspawn""",
+        )
+    assert leftovers(panel) == ""
+
+
 def test_of_a_running_machine_it_is_a_snapshot_and_a_plain_copy_is_refused(panel):
     panel.do(orders.Start(name="origin"))
     job = panel.order(clone("alive"))

@@ -1,7 +1,7 @@
 """What every handler needs of the host it runs on, in one place: made once by the worker and by each job's unit."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -83,10 +83,10 @@ class Task:
     sealed: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, argv: Sequence[str], *, timeout: float = 60) -> Answer:
+    def run(self, argv: Sequence[str], *, timeout: float = 60, prepare: Callable[[], None] | None = None) -> Answer:
         """Run a command, say that it runs, and keep what it prints. Raises CommandFailed, TookTooLong, Stopped."""
         self.output.command(argv)
-        return run(argv, timeout=timeout, heard=self.output.heard, stop=self.stop)
+        return run(argv, timeout=timeout, heard=self.output.heard, stop=self.stop, prepare=prepare)
 
     def check_stop(self) -> None:
         """Raises Stopped when a person has cancelled the job."""

@@ -121,6 +121,7 @@ def _check(work: _Pool, _: Undo) -> None:
             )  # fmt: skip
     _check_tools()
     _check_nobody_runs(work)
+    _check_nothing_mounted(folder)
     work.names, work.used = _names(folder), pool.size(folder)
     _check_room(work)
 
@@ -138,6 +139,14 @@ def _check_nobody_runs(work: _Pool) -> None:
         raise Problem(
             f"{len(running)} machines are running: {', '.join(running[:10])}.", code="machine-running",
             hint="Power them off first; images cannot be copied while they change.",
+        )  # fmt: skip
+
+
+def _check_nothing_mounted(folder: Path) -> None:
+    if inside := pool.inside(folder, map(Path, pool.mounts_below(folder))):
+        raise Problem(
+            f"Something is mounted in {folder}: {', '.join(map(str, inside[:5]))}.", code="pool-mounts",
+            hint="Unmount it on the host, then try again; what is mounted is no part of an image.",
         )  # fmt: skip
 
 

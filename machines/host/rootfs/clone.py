@@ -96,8 +96,7 @@ def bootstrap(building: Building) -> None:
     elif original.is_snapshot:
         _snapshot(building, real)
     else:
-        apart = pool.check_whole(real, original.image.mounts)
-        pool.copy(building.task, real, building.tree, one_file_system=apart)
+        pool.copy(building.task, real, building.tree, mounts=original.image.mounts)
     _check_still(building, original)
     if not building.raw and (count := uid_shift.reset(building.tree)):
         building.task.output.line(

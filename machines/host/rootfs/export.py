@@ -9,7 +9,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,11 @@ def _progress(task: Task, done: float, whole: float, verb: str) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """What is packed: a tree or a disk image, and whether what is mounted inside must be left out."""
+    """What is packed: a tree or a disk image, and what is mounted inside, which is left out."""
 
     image: Location
     path: Path
-    apart: bool = False
+    mounts: Sequence[Path] = ()
 
 
 def _check(host: HostContext, task: Task, undo: Undo) -> Source:
@@ -103,7 +103,7 @@ def _check(host: HostContext, task: Task, undo: Undo) -> Source:
                 f"{name} is running, and its files would change while they are packed.", code="machine-running",
                 hint="Power it off first; with images on btrfs, running machines can be exported too.",
             )  # fmt: skip
-        return Source(image, image.real, apart=not image.is_disk and pool.check_whole(image.real, image.mounts))
+        return Source(image, image.real, () if image.is_disk else pool.inside(image.real, image.mounts))
     snapshot = host.paths.unfinished(task.job)
     undo.push(pool.clear, snapshot)
     pool.snapshot(task, image.real, snapshot)
@@ -191,7 +191,6 @@ def tar(source: Source) -> list[str]:
         "--checkpoint-action=echo=%u",
         "--anchored",
         "--exclude=./dev/*",
-        *(["--one-file-system"] if source.apart else []),  # it would take subvolumes for other file systems
         f"--exclude=./{carried.FOLDER}",  # of an archive that was unpacked by hand
         "--file=-",
         f"--directory={source.path}",
@@ -210,12 +209,19 @@ def _pack(task: Task, source: Source, file: Path, limit: int, front: bytes = b""
     whole = pool.size(source.path) if tree else source.path.stat().st_size
     argv = tar(source) if tree else zstd(source.path)
     task.output.command(argv)
+    bare = pool.without(source.mounts)
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if bare:
+            bare()
+
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as out:
             out.write(front)
             run(
                 argv, timeout=max(60.0, task.deadline - time.time()), heard=_listener(task, whole), stop=task.stop,
-                prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)), to=out,
+                prepare=prepare, to=out,
             )  # fmt: skip
     except CommandFailed as failed:
         raise _explained(failed, file, limit, short=short) from failed

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from machines.contract.problems import Problem
@@ -21,6 +21,8 @@ FILE_SYSTEMS = {
 }  # fmt: skip
 # What a copy keeps besides contents: hard links by themselves, owners by number, capabilities and ACLs as xattrs
 TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--sort=none")
+
+_CLONE_NEWNS, _MS_REC, _MS_SLAVE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 0x20000, 0x4000, 0x80000, 2, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,30 +61,35 @@ def snapshot(task: Task, source: Path, tree: Path) -> None:
         btrfs.snapshot(original, folder, tree.name)
 
 
-def copy(task: Task, source: Path, tree: Path, *, one_file_system: bool = False) -> None:
-    """A full copy that shares blocks where the file system can, with hard links, xattrs and capabilities.
+def copy(task: Task, source: Path, tree: Path, *, mounts: Sequence[Path] = ()) -> None:
+    """A full copy that shares blocks where the file system can, with hard links, xattrs and capabilities; without what is
+    mounted inside.
 
     Raises CommandFailed.
     """
     make(tree)
-    more = ["--one-file-system"] if one_file_system else []
-    argv = ["cp", "--archive", "--reflink=auto", *more, "--no-target-directory", "--", str(source), str(tree)]
-    task.run(argv, timeout=1800)
+    argv = ["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", str(source), str(tree)]
+    task.run(argv, timeout=1800, prepare=without(inside(source, mounts)))
 
 
-def check_whole(tree: Path, mounts: Iterable[Path]) -> bool:
-    """Whether a copy of a tree must stay on its file system, because something else is mounted inside.
+def inside(tree: Path, mounts: Iterable[Path]) -> list[Path]:
+    """Of the mount points at a tree's top or below those below, deepest first."""
+    return sorted((mount for mount in mounts if mount != tree), key=lambda each: len(each.parts), reverse=True)
 
-    Subvolumes inside are on it, but no tool knows: raises Problem image-is-mixed for a tree with both.
-    """
-    inside = [str(mount) for mount in mounts if mount != tree]
-    if inside and any(subvolume != tree for subvolume in subvolumes(tree)):
-        raise Problem(
-            f"{tree} contains subvolumes, and something is mounted at {', '.join(inside[:5])}: a copy would not be "
-            "accurate.",
-            code="image-is-mixed", hint="Unmount on the host what is mounted inside the image, then try again.",
-        )  # fmt: skip
-    return bool(inside)
+
+def without(mounts: Sequence[Path]) -> Callable[[], None] | None:
+    """For a child that copies a tree: nothing is mounted there for it, so it finds what a snapshot would have. No tool's
+    --one-file-system does that: it takes a bind mount of the same file system along, and leaves subvolumes out."""
+    points = [os.fsencode(mount) for mount in mounts]
+
+    def prepare() -> None:
+        is_alone = _libc.unshare(_CLONE_NEWNS) == 0
+        is_alone = is_alone and _libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None) == 0
+        if not is_alone or any(_libc.umount2(point, _MNT_DETACH | _UMOUNT_NOFOLLOW) != 0 for point in points):
+            os.write(2, b"What is mounted inside the image cannot be left out.\n")
+            os._exit(1)
+
+    return prepare if points else None
 
 
 def make(tree: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 _SYS_OPENAT2 = 437  # the same on every architecture
@@ -19,6 +20,7 @@ _RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x01, 0x02, 0x0
 _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x08, 0x10
 _TRIES = 50  # RESOLVE_IN_ROOT answers EAGAIN while something on the way is being renamed
 READ_LIMIT = 64 * 1024
+MOST = 100_000  # names of one directory
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -190,14 +192,15 @@ def rewrite(root: Path, path: str, text: str) -> None:
 
 
 def names(root: Path, path: str) -> list[str]:
-    """What lies in a directory of the tree; [] when there is none."""
+    """What lies in a directory of the tree, of more than MOST names only so many; [] when there is none."""
     try:
         with _top(root) as top:
             fd = _openat2(top, path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return []
     try:
-        return sorted(os.listdir(fd))
+        with os.scandir(fd) as found:
+            return sorted(entry.name for entry in islice(found, MOST))
     finally:
         os.close(fd)
 

@@ -93,6 +93,13 @@ def test_reading_is_bounded(root):
     assert len(tree.read_text(root, "etc/big", limit=1000)) == 1000
 
 
+def test_a_folder_without_end_is_not_listed_to_its_end(root, monkeypatch):
+    monkeypatch.setattr(tree, "MOST", 3)
+    for number in range(5):
+        (root / f"etc/{number}").touch()
+    assert len(tree.names(root, "etc")) == 3
+
+
 @pytest.mark.parametrize("path", ["", "/", "..", "etc/..", "a/../.."])
 def test_a_path_must_name_a_file(root, path):
     with pytest.raises(OSError):  # noqa: PT011
