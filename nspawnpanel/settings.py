@@ -88,6 +88,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "machines.panel.web.bearer.ApiTokens",
     "machines.panel.web.acts.RecordRefusals",
     "machines.panel.web.devices.RememberDevice",
     "machines.panel.people.sessions.NoteLastSeen",

@@ -16,10 +16,12 @@ from machines.models.redis_check import RedisCheck
 from machines.models.refusals import RefusalCount
 from machines.models.revision import BindMount, PortForward, Revision
 from machines.models.team import HostShare, Membership, Team
+from machines.models.token import ApiToken
 from machines.models.user import User
 from machines.models.web import Attempts, StreamPlace
 
 __all__ = [
+    "ApiToken",
     "Archive",
     "Attempts",
     "BindMount",

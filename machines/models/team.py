@@ -4,8 +4,9 @@ What a person may not see does not exist for them: every query set of what a tea
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
+from uuid import UUID
 
 from django.conf import settings
 from django.db import models
@@ -75,6 +76,23 @@ class Grant:
     def extra(self) -> list[str]:
         """The rights beside those of the role."""
         return sorted(self.rights - permissions.PERMISSIONS[self.role])
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an API token is for, of what its owner may do; None are all teams and all hosts of that person."""
+
+    token: str  # its name
+    rights: frozenset[Permission]
+    teams: frozenset[int] | None
+    hosts: frozenset[UUID] | None
+
+    def covers(self, team_id: int | None) -> bool:
+        """Of what belongs to nobody a token has nothing."""
+        return team_id is not None and (self.teams is None or team_id in self.teams)
+
+    def narrow(self, grants: Iterable[Grant]) -> list[Grant]:
+        return [replace(each, rights=each.rights & self.rights) for each in grants if self.covers(each.team_id)]
 
 
 class Membership(models.Model):

@@ -5,8 +5,8 @@ from functools import cached_property
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 
-from machines.contract.permissions import Permission, Role
-from machines.models.team import Grant, teams_where
+from machines.contract.permissions import PERMISSIONS, Permission, Role
+from machines.models.team import Grant, Scope, Team, teams_where
 
 
 class User(AbstractUser):
@@ -19,15 +19,24 @@ class User(AbstractUser):
     last_seen = models.DateTimeField(null=True)  # to a few minutes (machines/panel/people/sessions.py)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
 
+    scope: Scope | None = None  # of the API token by which it acts (panel/teams/tokens.py)
+
     @property
     def sees_all(self) -> bool:
-        return self.is_active and self.is_administrator
+        return self.is_active and self.is_administrator and self.scope is None
 
     @cached_property
     def grants(self) -> list[Grant]:
         """What it is in each of its teams, by their names. Costs a query, once."""
         if not self.is_active:
             return []
+        return self._own_grants() if self.scope is None else self.scope.narrow(self._own_grants())
+
+    def _own_grants(self) -> list[Grant]:
+        """By a token an administrator is one in every team, for only a list of teams can be narrowed."""
+        if self.is_administrator and self.scope is not None:
+            rights = PERMISSIONS[Role.ADMINISTRATOR]
+            return [Grant(team.pk, team.slug, team.name, Role.ADMINISTRATOR, rights) for team in Team.objects.all()]
         return [membership.grant for membership in self.memberships.select_related("team").order_by("team__name")]
 
     def forget_grants(self) -> None:

@@ -28,7 +28,7 @@ from machines.panel.views import (
     restored,
     revisions,
 )
-from machines.panel.views.teams import claims, shares, teams
+from machines.panel.views.teams import claims, shares, teams, tokens
 from machines.panel.web import sign_ins  # noqa: F401  # it listens from its import on
 from machines.panel.web.access import needs
 
@@ -186,6 +186,9 @@ account_urls: list[URLPattern] = [  # /settings/…
     path("people/<int:pk>/reset-second-factor/", people.reset_factor, name="person-reset-factor"),
     path("invitations/", people.invite, name="invitation-index"),
     path("invitations/<int:pk>/withdraw/", people.withdraw, name="invitation-withdraw"),
+    path("tokens/", tokens.index, name="token-index"),
+    path("tokens/new/", tokens.new, name="token-new"),
+    path("tokens/<int:pk>/revoke/", tokens.revoke, name="token-revoke"),
     path("sessions/", accounts.session_index, name="session-index"),
     path("sessions/end-others/", accounts.end_other_sessions, name="session-end-others"),
     path("sessions/<int:pk>/end/", accounts.end_session, name="session-end"),
@@ -209,5 +212,6 @@ urlpatterns = [
     path("events/", include(event_urls)),
     path("transfer/<uuid:archive>/", archives.transfer, name="archive-transfer"),
     path("settings/", include(account_urls)),
+    path("api/whoami", tokens.whoami, name="api-whoami"),
     path("invitation/<word:token>/", people.accept, name="invitation"),
 ]

@@ -23,6 +23,7 @@ from machines.panel.orders import dispatch
 from machines.panel.pages import archive_list, machine_rows
 from machines.panel.web import access, layout, press, responses
 from machines.panel.web.access import PUBLIC, PanelRequest, needs
+from machines.panel.web.bearer import accepts_tokens
 
 RANGE_REFUSED = 416
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})?")
@@ -45,6 +46,7 @@ def index(request: PanelRequest) -> HttpResponse:
     return responses.page(request, "archives/index.html", context, fragment="archives/_list.html", version=version)
 
 
+@accepts_tokens
 @require_POST
 @needs(Permission.BUILD)
 def begin(request: PanelRequest) -> HttpResponse:
@@ -66,6 +68,7 @@ def begin(request: PanelRequest) -> HttpResponse:
     return JsonResponse(_said(archive) | address)
 
 
+@accepts_tokens
 @require_POST
 @needs(Permission.BUILD)
 def part(request: PanelRequest, archive: UUID) -> HttpResponse:
@@ -111,6 +114,7 @@ def _refused(problem: Problem) -> JsonResponse:
     return JsonResponse({"error": f"{problem.message} {problem.hint}".strip()}, status=status)
 
 
+@accepts_tokens
 @require_GET
 @needs(Permission.BUILD)
 def state(request: PanelRequest, archive: UUID) -> HttpResponse:

@@ -26,6 +26,7 @@ from machines.contract.problems import NotAllowed
 from machines.models import Host, Job, Machine, Team, User
 from machines.models.team import OfTeams
 from machines.panel.teams.authorize import authorize, who_can, why_not
+from machines.panel.web import bearer
 
 log = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
@@ -105,7 +106,10 @@ class RequireDeclaredPermission:
         if permission == SIGNED_IN:
             return None
         if not request.user.may(Permission(permission)):
-            raise PermissionDenied(_lacks(request.user, Permission(permission)))
+            said = _lacks(request.user, Permission(permission))
+            if request.user.scope is not None:
+                return bearer.answer(said, 403)
+            raise PermissionDenied(said)
         request.permission = Permission(permission)
         return None
 
@@ -185,6 +189,6 @@ def check(request: PanelRequest, permission: Permission, team_id: int | None) ->
 
 
 def _lacks(user: User, permission: Permission) -> str:
-    if permission is Permission.ADMINISTER or not user.grants:
+    if permission is Permission.ADMINISTER or user.scope is not None or not user.grants:
         return f"{why_not(user, permission, None)} {who_can(user, permission, None)}"
     return f"This needs the permission to {permission}, which you have in none of your teams. An owner of the team can change that."

@@ -40,12 +40,13 @@ def of_one(by: User, team: Team) -> dict[str, Any]:
 
 def held(team: Any) -> list[tuple[str, int]]:
     """(word, how many) of what it holds; of a team with_contents()."""
-    return [(word, getattr(team, f"{word}_held")) for word in ("machines", "recipes", "presets", "archives")]
+    counts = [(word, getattr(team, f"{word}_held")) for word in ("machines", "recipes", "presets", "archives")]
+    return [(word if number != 1 else word[:-1], number) for word, number in counts]
 
 
 def what_goes(team: Any) -> list[str]:
     """Sentences on what its deletion does; of a team with_contents()."""
-    things = ", ".join(f"{number} {word if number != 1 else word[:-1]}" for word, number in held(team) if number)
+    things = ", ".join(f"{number} {word}" for word, number in held(team) if number)
     return [
         f"What it holds belongs to nobody afterwards, and only administrators see it: {things}." if things
         else "It holds nothing.",
