@@ -133,7 +133,8 @@ class MachineFact(BaseModel):
     org.freedesktop.systemd1, and the files on disk. Sizes in bytes, times in seconds since the epoch.
     `effective` holds resource properties of the unit as systemd has them now (MemoryMax → "134217728" or "infinity").
     A digest is "absent" for a file that is not there (or is empty) and "unreadable" for one that cannot be read;
-    `unreadable` then says which and why.
+    `unreadable` then says which and why. `team` is the slug of the team it belongs to by the host's own ledger, "" for nobody's;
+    None from a host that keeps no such thing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -162,6 +163,7 @@ class MachineFact(BaseModel):
     why: Text = ""  # when failed or restarting: the unit's last lines
     unreadable: Short = ""
     activity: Activity = Activity()
+    team: Annotated[str, Field(max_length=63)] | None = None
 
 
 class BaseFact(BaseModel):

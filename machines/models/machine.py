@@ -39,7 +39,7 @@ NO_DRIFT: Mapping[str, Any] = MappingProxyType({"drifted": False, "ignored": ""}
 NOT_APPLIED: Mapping[str, Any] = MappingProxyType({**NO_DRIFT, "applied": None, "restart_needed": False})
 # … and of one that was never built
 NEVER_BUILT: Mapping[str, Any] = MappingProxyType({
-    **MISSING, **NOT_APPLIED, "team_id": None, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
+    **MISSING, **NOT_APPLIED, "team_id": None, "host_team": None, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
 })  # fmt: skip
 
 
@@ -66,6 +66,8 @@ class Machine(models.Model):
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="machines")
     name = models.CharField(max_length=255)
     team = team_field(related_name="machines")
+    # The slug of the team it belongs to by its host's own ledger: "" nobody's, None where its host has not said
+    host_team = models.CharField(max_length=63, null=True, default=None)  # noqa: DJ001 - None is no ""
     state = models.CharField(
         max_length=20, choices=[(s.value, s.value) for s in MachineState], default=MachineState.UNKNOWN
     )

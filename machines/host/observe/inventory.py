@@ -26,6 +26,7 @@ from machines.host.files import autostart
 from machines.host.network import addresses
 from machines.host.observe import unit_state
 from machines.host.observe.unit_state import INFINITE, UnitState
+from machines.host.policy import owners
 from machines.host.storage import images
 from machines.host.system import cgroup, guarded, journal, tree
 from machines.host.system.bus import MACHINED_PATH, Bus, BusError, escape
@@ -177,21 +178,27 @@ class OnDisk:
     nspawn_sha256: str
     limits_sha256: str
     unreadable: str
+    team: str | None
 
 
 def _on_disk(host: HostContext, images: Mapping[str, Image | None]) -> dict[str, OnDisk]:
     """Of the machines of these names. Not for the bus's loop: any of the files may let us wait."""
-    links = autostart.enabled(host.paths)
-    return {name: _files_of(host, MachineName(name), image, name in links) for name, image in images.items()}
+    links, whose = autostart.enabled(host.paths), owners.read_all(host.paths.ledger)
+    return {
+        name: _files_of(
+            host, MachineName(name), image, enabled=name in links, team=None if whose is None else whose.get(name, "")
+        )
+        for name, image in images.items()
+    }
 
 
-def _files_of(host: HostContext, name: MachineName, image: Image | None, enabled: bool) -> OnDisk:
+def _files_of(host: HostContext, name: MachineName, image: Image | None, *, enabled: bool, team: str | None) -> OnDisk:
     settings, limits_ = host.paths.nspawn_file(name), host.paths.limits_file(name)
     digests = [sha256(settings), sha256(limits_)]
     reasons = [why for _, why in digests if why]
     return OnDisk(
         os=_os(host.slow, image), enabled=enabled, nspawn_sha256=digests[0][0],
-        limits_sha256=digests[1][0], unreadable=" ".join(reasons)[:300],
+        limits_sha256=digests[1][0], unreadable=" ".join(reasons)[:300], team=team,
     )  # fmt: skip
 
 
@@ -230,6 +237,7 @@ async def _fact(host: HostContext, lists: Lists, name: MachineName, disk: OnDisk
         effective=corrected(effective(properties), properties) if up else {},
         why=lists.partial if unknown else why,
         activity=unit_state.activity(now, refused=refused, failed=guest.failed),
+        team=disk.team,
     )
 
 

@@ -46,6 +46,16 @@ def read(file: Path, name: str) -> str:
         return of(db, name)
 
 
+def read_all(file: Path) -> dict[str, str] | None:
+    """machine → team, for reports; None where it cannot be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=5)) as db:
+            db.execute("pragma query_only=on")
+            return every(db)
+    except sqlite3.Error:
+        return None
+
+
 def claim(db: sqlite3.Connection, name: str, team: str, job: UUID) -> None:
     """A build takes a name that no machine has: for a team, or with "" for nobody."""
     if not team:

@@ -9,6 +9,7 @@ from machines.contract.problems import Problem
 from machines.models import HostShare, Job, Machine, PresetUse, Team, User
 from machines.panel.audit.entries import record
 from machines.panel.configs import presets
+from machines.panel.orders import assignments
 
 AT_ONCE = 200  # machines
 NAMED = 10  # of those that are in the way
@@ -17,7 +18,7 @@ NAMED = 10  # of those that are in the way
 def assign(keys: Sequence[int], team: Team | None, by: User) -> list[Machine]:
     """Make the machines of these keys this team's, or nobody's; those that are already stay as they are. All of them or none.
     Its drafts and revisions go with a machine; presets of other teams are detached from it, its settings stay; the jobs of
-    the team it leaves stay that team's. Raises Problem.
+    the team it leaves stay that team's. Their hosts are told. Raises Problem.
     """
     with transaction.atomic():
         others = ~Q(team=team) | Q(team=None) if team else ~Q(team=None)
@@ -31,6 +32,9 @@ def assign(keys: Sequence[int], team: Team | None, by: User) -> list[Machine]:
         moved = [machine.pk for machine in machines]
         Machine.objects.filter(pk__in=moved).update(team=team)
         _detach_presets(moved, team)
+        for machine in machines:
+            machine.team = team
+        assignments.place(machines, by=by)
     return machines
 
 

@@ -40,6 +40,7 @@ from machines.panel.courier.redis_users import Guard
 from machines.panel.courier.welcomes import Welcomes
 from machines.panel.hosts import clocks, epochs, freshness, quarantine, resync
 from machines.panel.images import archive_files
+from machines.panel.orders import assignments
 from machines.panel.orders.dispatch import SECRETS_LAST
 
 log = logging.getLogger(__name__)
@@ -300,6 +301,8 @@ class Courier:
             why = host.trouble.get("loop") or host.trouble.get("machines") or TOO_OLD
             old = now - timedelta(seconds=INVENTORY_STALE_SECONDS)
             Machine.objects.on(host).listed().filter(changed_at__lt=old).mark_unknown(why, now)
+        if not epochs.is_restored():
+            assignments.place_due(now, AT_ONCE)
         quarantine.say_why_orders_wait(AT_ONCE)
         Job.objects.filter(finished_at__lte=now - SECRETS_LAST).exclude(sealed="").update(sealed="")
 

@@ -29,7 +29,7 @@ WRITTEN = (
     "state", "rank", "since", "unit", "leader", "addresses", "enabled", "os", "image_id", "image_type", "image_path",
     "read_only", "read_only_by", "hidden_images", "nspawn_sha256", "limits_sha256", "unreadable", "effective", "why",
     "activity", "disk_bytes", "memory_bytes", "cpu_ns", "tasks", "drifted", "ignored", "removed_at", "restart_needed",
-    "changed_at", "team",
+    "changed_at", "team", "host_team",
 )  # fmt: skip
 
 
@@ -158,6 +158,7 @@ def _columns(fact: MachineFact, partial: bool) -> dict[str, Any]:
         "memory_bytes": fact.memory_bytes,
         "cpu_ns": fact.cpu_ns,
         "tasks": fact.tasks,
+        "host_team": fact.team,
     }
     return {name: value for name, value in columns.items() if not (partial and name in FROM_MACHINED)}
 
