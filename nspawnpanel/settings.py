@@ -47,6 +47,8 @@ SIGNING_KEY_FILE = env.path("SIGNING_KEY_FILE", default=f"{DATA_DIR}/courier/sig
 PANEL_URL = env("NSPAWNPANEL_URL", default="").rstrip("/")
 # Redis as hosts reach it (rediss://panel.example.org:6379/0), without user; unset, no host can be added in the browser.
 HOSTS_REDIS_URL = env("NSPAWNPANEL_HOSTS_REDIS_URL", default="")
+# The certificate that Redis shows (PEM; two of them while one follows another). Hosts that join take this one and no other.
+REDIS_CERTIFICATE = env("NSPAWNPANEL_REDIS_CERTIFICATE", default="")
 ARCHIVE_LIMIT = env.int("NSPAWNPANEL_ARCHIVE_GIB", default=50) * 1024**3
 
 # What one host may cost the panel that all share (machines/panel/hosts/budgets.py). Beyond it things are left out, and pages say so.

@@ -31,6 +31,8 @@ _GROUPS, _DIGITS = 6, 5  # of a fingerprint: 99 bits, of which a person reads ea
 
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]  # 32 bytes in base64
 
+Pin = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 
 @dataclass(frozen=True)
 class Token:
@@ -91,13 +93,15 @@ class Welcome(BaseModel):
 
 
 class Secret(BaseModel):
-    """What goes into the host's settings. `panel_keys` are those whose orders it obeys, in base64."""
+    """What goes into the host's settings. `panel_keys` are those whose orders it obeys, in base64; `redis_pins` SHA-256 sums of
+    the certificates that Redis may show, in hex, none where the host's own authorities decide."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     redis_url: Annotated[str, Field(max_length=2000)] = Field(repr=False)
     panel_keys: Annotated[list[Key], Field(min_length=1, max_length=4)]
     panel_url: Annotated[str, Field(max_length=2000)] = ""
+    redis_pins: Annotated[list[Pin], Field(max_length=4)] = []
 
 
 def fingerprint(verify: str | VerifyKey, box: str | PublicKey) -> str:

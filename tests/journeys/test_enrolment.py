@@ -9,6 +9,7 @@ from nspawnpanel.stack import Stack
 from nspawnpanel.valkey import free_port
 from tests.enrolling import command, enrol, fingerprint, typed
 from tests.person import Person, until
+from tests.tls import Certificate, Front
 
 NAME = "newcomer"
 KEYS = "/settings/panel-keys/"
@@ -17,9 +18,17 @@ SETTINGS = "/etc/nspawnpanel/host.env"
 
 @pytest.fixture(scope="module")
 def own_panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Not that of the tests beside these, who do not expect hosts that come and go."""
-    with Stack(tmp_path_factory.mktemp("panel-of-newcomers"), free_port()) as panel:
-        yield panel
+    """Not that of the tests beside these, who do not expect hosts that come and go. Hosts reach its Redis over TLS."""
+    data = tmp_path_factory.mktemp("panel-of-newcomers")
+    certificate, port = Certificate(tmp_path_factory.mktemp("tls")), free_port()
+    (data / "valkey-port").write_text(str(port))
+    with Front(certificate, port) as front:
+        given = {
+            "NSPAWNPANEL_HOSTS_REDIS_URL": f"rediss://{Sandbox.gateway}:{front.port}/0",
+            "NSPAWNPANEL_REDIS_CERTIFICATE": str(certificate.file),
+        }
+        with Stack(data, free_port(), environment=given) as panel:
+            yield panel
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +59,9 @@ def test_a_host_joins_by_one_command_and_its_page_turns_green(eve: Person, newco
     enrol(eve, newcomer, NAME)
     assert newcomer.run(["stat", "-c", "%a %U", SETTINGS]).stdout.strip() == "600 root"
     assert newcomer.run(["test", "-e", "/var/lib/nspawnpanel/keys.joining"], check=False).returncode == 1
+    settings = newcomer.run(["cat", SETTINGS]).stdout
+    assert "NSPAWNPANEL_REDIS_URL=rediss://" in settings
+    assert "NSPAWNPANEL_REDIS_PINS=" in settings
     answers = "SELECT count(*) AS left FROM machines_enrolment WHERE answer <> ''"
     until(lambda: eve.rows(answers)[0]["left"] == 0, 20, lambda: "the sealed settings are kept in the database")
 

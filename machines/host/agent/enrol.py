@@ -92,6 +92,7 @@ def settings_text(welcome: enrolment.Welcome, secret: enrolment.Secret) -> str:
         "NSPAWNPANEL_GENERATION": str(welcome.generation),
         "NSPAWNPANEL_PANEL_KEYS": ",".join(secret.panel_keys),
         "NSPAWNPANEL_REDIS_URL": secret.redis_url,
+        **({"NSPAWNPANEL_REDIS_PINS": ",".join(secret.redis_pins)} if secret.redis_pins else {}),
         **({"NSPAWNPANEL_PANEL_URL": secret.panel_url} if secret.panel_url else {}),
     }
     if bad := [name for name, value in values.items() if not value.isprintable()]:

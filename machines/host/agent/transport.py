@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from queue import Empty
 from typing import Any
 from uuid import uuid4
@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import ResponseError
 
 from machines.contract import routes
-from machines.host.reports import resp
+from machines.host.reports import resp, tls
 
 AT_ONCE = 200  # messages taken out together; what does not fit into resp.REPLY_BYTES is thrown away
 TURN_SECONDS = 0.2  # of throwing away, before the loop turns again
@@ -35,9 +35,10 @@ Tell = Callable[[str], None]  # why the queue cannot be read; "" once it can
 _tags = itertools.count(1)
 
 
-def guarded(admit: Admit, tell: Tell) -> type[Transport]:
-    """The transport for one worker."""
-    channel = type("HostChannel", (GuardedChannel,), {"admit": staticmethod(admit), "tell": staticmethod(tell)})
+def guarded(admit: Admit, tell: Tell, pins: Collection[str] = ()) -> type[Transport]:
+    """The transport for one worker. `pins` as for tls.PinnedConnection."""
+    own = {"admit": staticmethod(admit), "tell": staticmethod(tell), "pins": tuple(pins)}
+    channel = type("HostChannel", (GuardedChannel,), own)
     return type("HostTransport", (Transport,), {"Channel": channel})
 
 
@@ -57,11 +58,14 @@ class GuardedChannel(Channel):
 
     admit: Admit
     tell: Tell
+    pins: tuple[str, ...] = ()
     priority_steps = [0]
+    connection_class_ssl = tls.PinnedConnection  # type: ignore[assignment, unused-ignore]
     _rests_until = 0.0
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        return {**super()._connparams(asynchronous), **resp.CONNECTION}  # type: ignore[no-untyped-call]
+        given = {**super()._connparams(asynchronous), **resp.CONNECTION}  # type: ignore[no-untyped-call]
+        return {**given, "pins": self.pins} if issubclass(given["connection_class"], tls.PinnedConnection) else given
 
     def _size(self, _queue: str) -> int:
         """Asked when a queue is declared; nobody needs it, and something else may lie in its place."""

@@ -150,7 +150,7 @@ def assemble(own: Settings) -> tuple[HostContext, Executor, Reporter, Publisher,
     rules = policy.read(own.paths.policy)
     host = HostContext(own.paths, Bus(), replace(rules, panel_urls=rules.panel_urls or own.panels))
     ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
-    publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)))
+    publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)), own.redis_pins)
     reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
     watch = Watch(host, ledger, reporter)
     units = Units(host, ledger, reporter, watch)
@@ -223,7 +223,7 @@ def serve(own: Settings) -> NoReturn:
     """Run until stopped, then end the process."""
     pulse = Pulse()
     host, executor, reporter, publisher, watch, ledger = assemble(own)
-    app = make_app(own, pulse, guarded(executor.admit, host.trouble.queue))
+    app = make_app(own, pulse, guarded(executor.admit, host.trouble.queue, own.redis_pins))
     doorway(app, executor.receive, executor.refuse)
     only_our_task(app)
     publisher.start()

@@ -3,6 +3,7 @@ a person's shell has no such environment. Fails loudly on nonsense."""
 
 import glob
 import os
+import re
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ class Settings:
     redis_url: str = field(repr=False)  # holds the password of this host's Redis user
     panel_keys: Mapping[str, VerifyKey]
     paths: Paths
+    redis_pins: tuple[
+        str, ...
+    ] = ()  # SHA-256 of certificates of Redis, in hex; () for what this host's authorities sign
     panels: tuple[str, ...] = ()  # shell patterns of the panel's addresses; () when nothing is known of them
 
 
@@ -56,6 +60,7 @@ def read(environment: Mapping[str, str] | None = None) -> Settings:
         redis_url=_text(env, "REDIS_URL"),
         panel_keys={key_id(key): key for key in keys},
         paths=Paths(state=state(env)),
+        redis_pins=_pins(env),
         panels=_panels(env),
     )
 
@@ -69,6 +74,18 @@ def _panels(env: Mapping[str, str]) -> tuple[str, ...]:
     number = egress_rules.literal(redis)
     is_here = urlsplit(redis).hostname in {None, "localhost"} or (number is not None and number.is_loopback)
     return ("*",) if is_here else ()
+
+
+def _pins(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Raises Misconfigured: with a pin that cannot be read, any other certificate would be taken in its place."""
+    words = [word for word in env.get("NSPAWNPANEL_REDIS_PINS", "").split(",") if word.strip()]
+    pins = tuple(word.strip().lower().replace(":", "") for word in words)
+    if bad := [pin for pin in pins if not re.fullmatch("[0-9a-f]{64}", pin)]:
+        raise Misconfigured(
+            f"NSPAWNPANEL_REDIS_PINS has “{bad[0][:80]}”, which is no SHA-256 sum.",
+            hint="openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE prints the right one.",
+        )
+    return pins
 
 
 def state(environment: Mapping[str, str] | None = None) -> Path:

@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Collection
 from itertools import accumulate
 from typing import Any
 
@@ -17,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from machines.host.reports import ledger as books
-from machines.host.reports import resp
+from machines.host.reports import resp, tls
 from machines.host.reports.ledger import Ledger
 
 LOG = logging.getLogger(__name__)
@@ -34,10 +35,11 @@ PATIENCE = 2.0  # seconds: longest pause between two tries to reach Redis
 class Publisher(threading.Thread):
     """A thread; start() it once."""
 
-    def __init__(self, ledger: Ledger, url: str, stream: str) -> None:
+    def __init__(self, ledger: Ledger, url: str, stream: str, pins: Collection[str] = ()) -> None:
+        """`pins` as for tls.PinnedConnection."""
         super().__init__(name="publisher", daemon=True)
         self._db = books.connect(ledger.file, synchronous="NORMAL")
-        self._redis = _client(url)
+        self._redis = _client(url, pins)
         self._stream = stream
         self._wake = threading.Event()
         self._lock = threading.Lock()
@@ -129,7 +131,7 @@ def _together(rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
     return rows[: max(1, sum(size <= AT_ONCE_BYTES for size in sizes))]
 
 
-def _client(url: str) -> redis.Redis:
+def _client(url: str, pins: Collection[str]) -> redis.Redis:
     """Retrying is ours: every call fails fast and the spool keeps the order."""
     return redis.Redis.from_url(
         url.replace("redis+socket://", "unix://", 1),
@@ -138,4 +140,5 @@ def _client(url: str) -> redis.Redis:
         health_check_interval=10,
         retry=Retry(NoBackoff(), 0),
         **resp.CONNECTION,
+        **tls.options(url, pins),
     )

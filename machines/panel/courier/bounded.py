@@ -11,6 +11,8 @@ import redis
 from redis._parsers.resp3 import _RESP3Parser  # the only place where the size of what comes next is known
 from redis._parsers.socket import SocketBuffer
 
+from machines.panel.hosts import redis_tls
+
 ANSWER_BYTES = 16 * 1024 * 1024
 PART = 256  # bytes that a part of an answer costs beside what it says
 
@@ -51,7 +53,9 @@ class _Parser(_RESP3Parser):
 
 def client(url: str, **options: Any) -> redis.Redis:
     """A client whose answers are bytes, ANSWER_BYTES at most. Its calls raise AnswerTooLarge."""
-    return redis.Redis.from_url(url, parser_class=_Parser, protocol=3, redis_connect_func=_connected, **options)
+    return redis.Redis.from_url(
+        url, parser_class=_Parser, protocol=3, redis_connect_func=_connected, **redis_tls.options(url), **options
+    )
 
 
 def _connected(connection: Any) -> None:

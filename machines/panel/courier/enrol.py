@@ -16,6 +16,7 @@ from machines.contract.problems import BadValue
 from machines.models import Host
 from machines.panel.audit import entries
 from machines.panel.courier import mailbox
+from machines.panel.hosts import redis_tls
 
 _KEYS = re.compile(r"np-host1:([A-Za-z0-9+/=]{44}):([A-Za-z0-9+/=]{44})")
 
@@ -62,6 +63,7 @@ def environment(
 
     `redis_url` is the address as the host sees it, without user, `panel_url` that of the panel, where it has one.
     """
+    pins = redis_tls.pins() if redis_url.startswith("rediss://") else []
     user, password = routes.user(str(host.id)), secrets.token_urlsafe(32)
     mailbox.add_user(redis_admin_url, user, password, routes.host_acl(str(host.id)))
     mailbox.begin_anew(redis_admin_url, host.id)
@@ -73,6 +75,7 @@ def environment(
             "NSPAWNPANEL_GENERATION": host.generation,
             "NSPAWNPANEL_PANEL_KEYS": ",".join(panel_keys),
             "NSPAWNPANEL_REDIS_URL": with_user(redis_url, user, password),
+            **({"NSPAWNPANEL_REDIS_PINS": ",".join(pins)} if pins else {}),
             **({"NSPAWNPANEL_PANEL_URL": panel_url} if panel_url else {}),
         }.items()
     )

@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from machines.contract import envelope, routes
 from machines.panel.courier import bounded
 from machines.panel.courier.bounded import AnswerTooLarge
+from machines.panel.hosts import redis_tls
 
 BLOCK_MS = 1000
 BATCH = 200
@@ -70,6 +71,7 @@ class Mailbox:
         if host_id not in self._producers:
             connection = Connection(
                 self._url,
+                ssl=redis_tls.options(self._url) or False,
                 transport_options={
                     "global_keyprefix": routes.prefix(str(host_id)),
                     "socket_timeout": TIMEOUT,
@@ -220,7 +222,7 @@ def _queue(host_id: UUID) -> str:
 
 def begin_anew(admin_url: str, host_id: UUID) -> None:
     """Throw away a host's stream: its last position may be one that nothing can follow."""
-    redis.Redis.from_url(admin_url).delete(routes.stream(str(host_id)))
+    redis.Redis.from_url(admin_url, **redis_tls.options(admin_url)).delete(routes.stream(str(host_id)))
 
 
 def add_user(admin_url: str, name: str, password: str, rules: list[str]) -> None:
@@ -228,7 +230,7 @@ def add_user(admin_url: str, name: str, password: str, rules: list[str]) -> None
 
     Deleted first, for a new password alone leaves the connections of whoever had the old one open.
     """
-    admin = redis.Redis.from_url(admin_url)
+    admin = redis.Redis.from_url(admin_url, **redis_tls.options(admin_url))
     admin.execute_command("ACL", "DELUSER", name)
     admin.execute_command("ACL", "SETUSER", name, "reset", "on", f">{password}", *rules)
     try:

@@ -11,13 +11,14 @@ from django.utils import timezone
 
 from machines.contract import enrolment as contract
 from machines.contract import routes
+from machines.contract.problems import BadValue
 from machines.models import Enrolment, Event, Host
 from machines.panel.audit import entries
 from machines.panel.courier import enrol
 from machines.panel.courier.key_ring import KeyRing
 from machines.panel.courier.mailbox import Mailbox
 from machines.panel.courier.redis_users import Guard
-from machines.panel.hosts import enrolments
+from machines.panel.hosts import enrolments, redis_tls
 
 log = logging.getLogger(__name__)
 AT_ONCE = 5  # in one round, beside which others are watched
@@ -55,6 +56,10 @@ class Welcomes:
     def _obstacle(self, enrolment: Enrolment) -> str:
         if self._guard is None:
             return "The courier has no guard-url, so it cannot create Redis users. Run manage.py prepare on the panel."
+        try:
+            redis_tls.pins()
+        except BadValue as problem:
+            return problem.message
         if missing := enrolments.missing_settings():
             return f"{', '.join(missing)} must be set for the courier."
         if self._ring.named(enrolment.panel_key) is None:
@@ -77,6 +82,7 @@ class Welcomes:
             redis_url=enrol.with_user(settings.HOSTS_REDIS_URL, routes.user(str(host.pk)), password),
             panel_keys=self._ring.publics(),
             panel_url=settings.PANEL_URL,
+            redis_pins=redis_tls.pins() if settings.HOSTS_REDIS_URL.startswith("rediss://") else [],
         )
         key = self._ring.named(enrolment.panel_key)
         assert key is not None

@@ -20,6 +20,7 @@ from machines.contract.recipes import BuildSecrets, is_unverified, key_of
 from machines.models import Host, Job, JobGroup, Machine, RecipeVersion, Revision, User
 from machines.models.job import HOLDING
 from machines.panel.audit import entries
+from machines.panel.hosts import redis_tls
 from machines.panel.orders import job_entries
 from machines.panel.teams import authorize
 
@@ -158,7 +159,8 @@ def seal_secrets(secrets: BuildSecrets, host: Host) -> str:
 
 @cache
 def _wake_connection() -> redis.Redis:
-    return redis.Redis.from_url(settings.POKE_URL, socket_timeout=0.3, socket_connect_timeout=0.3)
+    secured = redis_tls.options(settings.POKE_URL)
+    return redis.Redis.from_url(settings.POKE_URL, socket_timeout=0.3, socket_connect_timeout=0.3, **secured)
 
 
 def wake() -> None:

@@ -41,6 +41,7 @@ def new(request: PanelRequest) -> HttpResponse:
         else:
             return redirect("enrolment-detail", made.pk)
     context = {"form": form, "missing": enrolments.missing_settings(), "is_ready": bool(enrolments.panel_key())}
+    context["is_plain"] = not settings.HOSTS_REDIS_URL.startswith("rediss://")
     return render(request, "enrolments/new.html", context, status=422 if form.is_bound else 200)
 
 
