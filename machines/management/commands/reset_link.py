@@ -35,7 +35,7 @@ class Command(BaseCommand):
             )
         if options["second_factor"]:
             self.stdout.write(f"Second factors removed: {resets.forget_second_factor(user, by=BY)}")
-        link = resets.link(user, by=BY)
-        where = "" if "://" in link else " of the panel's address (NSPAWNPANEL_URL is not set)"
+        path = resets.link(user, by=BY)
+        where = "" if settings.PANEL_URL else " of the panel's address (NSPAWNPANEL_URL is not set)"
         hours = settings.PASSWORD_RESET_TIMEOUT // 3600
-        self.stdout.write(f"{user.username} opens this{where}, once, within {hours} hours:\n{link}")
+        self.stdout.write(f"{user.username} opens this{where}, once, within {hours} hours:\n{settings.PANEL_URL}{path}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from machines.panel.people import invitations
@@ -12,12 +13,13 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **__: Any) -> None:
         try:
-            link = invitations.setup_link()
+            path = invitations.setup_link()
         except invitations.NotGood as problem:
             raise CommandError(f"{problem.message} {problem.hint}") from problem
-        self.stdout.write(told(link))
+        self.stdout.write(told(path))
 
 
-def told(link: str) -> str:
-    where = "" if "://" in link else " of the panel's address (NSPAWNPANEL_URL is not set)"
-    return f"The first administrator opens this{where}, once, within {invitations.SETUP_HOURS} hours:\n{link}"
+def told(path: str) -> str:
+    where = "" if settings.PANEL_URL else " of the panel's address (NSPAWNPANEL_URL is not set)"
+    hours = invitations.SETUP_HOURS
+    return f"The first administrator opens this{where}, once, within {hours} hours:\n{settings.PANEL_URL}{path}"

@@ -11,7 +11,6 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 from django.urls import reverse
@@ -43,7 +42,7 @@ class Offer:
 
 
 def setup_link() -> str:
-    """The link for the first administrator, instead of those made before. Raises NotGood when there is one already."""
+    """The path for the first administrator, instead of those made before. Raises NotGood when there is one already."""
     if User.objects.filter(is_administrator=True, is_active=True).exists():
         raise NotGood("There is an administrator already.", hint="manage.py reset_link NAME lets them in again.")
     token = secrets.token_urlsafe(32)
@@ -54,7 +53,7 @@ def setup_link() -> str:
 
 
 def invite(offer: Offer, *, by: User, days: int, note: str = "") -> str:
-    """The link, which is nowhere to be seen again. Raises NotAllowed, and NotGood when there are too many."""
+    """The path of the link, which is nowhere to be seen again. Raises NotAllowed, and NotGood when there are too many."""
     _authorize(offer, by)
     if Invitation.objects.open().count() >= MOST_OPEN:
         raise NotGood(f"{MOST_OPEN} invitations are open.", hint="Withdraw some that nobody will use.")
@@ -152,7 +151,8 @@ def described(offer: Offer) -> str:
 
 
 def address(token: str) -> str:
-    return f"{settings.PANEL_URL}{reverse('invitation', args=[token])}"
+    """A path: under which name people reach the panel is known to a request, or set as NSPAWNPANEL_URL."""
+    return reverse("invitation", args=[token])
 
 
 def _authorize(offer: Offer, by: User) -> None:

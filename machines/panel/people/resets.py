@@ -26,13 +26,12 @@ log = logging.getLogger(__name__)
 
 
 def link(user: User, *, by: User | str) -> str:
-    """An address that lets whoever has it choose this person's password, once. The second factor stays."""
+    """A path that lets whoever has it choose this person's password, once. The second factor stays."""
     key = PasswordResetTokenGenerator().make_token(user)
     uid = user_pk_to_url_str(user)
     who = by if isinstance(by, str) else by.username
     entries.record("reset-link-made", f"{who} made a link to a new password for {user.username}.", by=by, on=user)
-    path = reverse("account_reset_password_from_key", kwargs={"uidb36": uid, "key": key})
-    return f"{settings.PANEL_URL}{path}"
+    return reverse("account_reset_password_from_key", kwargs={"uidb36": uid, "key": key})
 
 
 @transaction.atomic
