@@ -47,5 +47,5 @@ screenshots: setup ## the pictures of the README, taken anew
 	@$(PYTHON) -m tests.screenshots
 
 clean: ## remove what set-up and tests made in this checkout; trees and the demo's host stay
-	rm -rf .venv .static static/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json
+	rm -rf .venv .static static/node_modules tests/oidc/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis bench.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -75,6 +75,8 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.mfa",
     "allauth.usersessions",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "machines",
 ]
 
@@ -173,6 +175,32 @@ MFA_FORMS = {
     "reauthenticate_webauthn": "machines.panel.people.second_factor.ConfirmPasskeyForm",
     "login_webauthn": "machines.panel.people.second_factor.SignInPasskeyForm",
 }
+
+# Sign-in by an OpenID Connect provider, where one is set: its issuer, and what it calls this panel.
+OIDC_SERVER_URL = env("OIDC_SERVER_URL", default="").rstrip("/")
+OIDC_NAME = env("OIDC_NAME", default="single sign-on")
+OIDC_GROUPS_CLAIM = env("OIDC_GROUPS_CLAIM", default="groups")
+OIDC_TEAMS = env("OIDC_TEAMS", default="")  # GROUP=TEAM:ROLE, … (machines/panel/people/single_sign_on.py)
+SOCIALACCOUNT_ADAPTER = "machines.panel.people.single_sign_on.GroupsDecide"
+SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 10  # seconds
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": "sso",
+                "name": OIDC_NAME,
+                "client_id": env("OIDC_CLIENT_ID", default="nspawnpanel"),
+                "secret": secret("OIDC_CLIENT_SECRET", "oidc-client-secret"),
+                "settings": {
+                    "server_url": OIDC_SERVER_URL,
+                    "scope": env.list("OIDC_SCOPES", default=["openid", "profile", "email"]),
+                },
+            }
+        ],
+    }
+}
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "machine-index"
 LOGOUT_REDIRECT_URL = "account_login"
@@ -242,6 +270,7 @@ CSRF_FAILURE_VIEW = "machines.panel.views.accounts.out_of_date"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 
+_OIDC_ORIGIN = ["/".join(OIDC_SERVER_URL.split("/")[:3])] if OIDC_SERVER_URL else []
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'none'"],
@@ -250,7 +279,7 @@ CONTENT_SECURITY_POLICY = {
         "img-src": ["'self'", "data:"],  # the icons; Bootstrap draws its select arrows and checks as data: images
         "font-src": ["'self'"],
         "connect-src": ["'self'"],
-        "form-action": ["'self'"],
+        "form-action": ["'self'", *_OIDC_ORIGIN],  # the button that leads there is a form
         "frame-ancestors": ["'none'"],
         "base-uri": ["'none'"],
     }

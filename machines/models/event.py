@@ -21,7 +21,7 @@ OF_TEAMS = frozenset({
 })  # fmt: skip
 OF_PEOPLE = frozenset({
     "signed-in", "signed-out", "password-changed", "second-factor-added", "second-factor-removed", "recovery-codes-made",
-    "person-invited", "invitation-accepted", "invitation-withdrawn", "person-enabled",
+    "person-invited", "invitation-accepted", "invitation-withdrawn", "person-enabled", "groups-followed",
 })  # fmt: skip
 OF_JOBS = frozenset({"job-requested", "job-ended", "cancel-requested"})
 # What somebody was free to do. Every other kind is a warning, those of GRAVE are more than that.

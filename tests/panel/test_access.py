@@ -210,7 +210,8 @@ ASK_AGAIN = {
 OPEN_TO_ALL = {
     "account_login", "account_logout", "account_inactive", "mfa_authenticate", "mfa_login_webauthn",
     "account_reset_password", "account_reset_password_done", "account_reset_password_from_key",
-    "account_reset_password_from_key_done", "invitation",
+    "account_reset_password_from_key_done", "invitation", "openid_connect_login", "openid_connect_callback",
+    "socialaccount_login_cancelled", "socialaccount_login_error",
 }  # fmt: skip
 # Doors for hosts, which nobody enters without the token of an order (panel/archives/test_transfer.py) or of an enrolment
 # (panel/hosts/test_enrolment.py).

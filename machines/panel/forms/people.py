@@ -9,6 +9,7 @@ from django.http import QueryDict
 from machines.contract.permissions import TEAM_ROLES, Permission, Role
 from machines.models import Team, User
 from machines.panel.people.invitations import Offer
+from machines.panel.people.names import is_taken
 from machines.panel.web import accounts
 
 
@@ -123,9 +124,3 @@ class InvitationForm(forms.Form):
             given["may_console"],
             given["may_remove"],
         )
-
-
-def is_taken(name: str, *, but: User | None = None) -> bool:
-    """Whether somebody signs in by this name or address, in whatever case."""
-    others = User.objects.exclude(pk=but.pk) if but else User.objects.all()
-    return (others.filter(email__iexact=name) | others.filter(username__iexact=name)).exists()

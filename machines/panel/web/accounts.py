@@ -9,8 +9,10 @@ from allauth.account.forms import ChangePasswordForm, LoginForm, ReauthenticateF
 from allauth.account.internal.flows.login import perform_password_login
 from allauth.account.models import Login
 from allauth.core import context
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
 from machines.models import User
 from machines.models.team import grants_of, memberships_of_outer
@@ -53,6 +55,14 @@ class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is un
     def is_reauthentication_required(self, *, app: str) -> bool:  # noqa: ARG002  # allauth's signature
         """allauth counts only who confirmed; whoever signed in a minute ago has just done so."""
         return not access.is_recent(context.request)
+
+    def get_reauthentication_methods(self, user: User) -> list[dict[str, Any]]:
+        """Whoever has neither password nor second factor signs in once more where they do."""
+        found: list[dict[str, Any]] = super().get_reauthentication_methods(user)
+        if found or not settings.OIDC_SERVER_URL:
+            return found
+        url = reverse("openid_connect_login", args=["sso"])
+        return [{"id": "single_sign_on", "description": settings.OIDC_NAME, "url": url}]
 
     def post_login(self, request: HttpRequest, user: User, **known: Any) -> HttpResponse:
         request.remember = user  # type: ignore[attr-defined]  # devices.RememberDevice

@@ -68,6 +68,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "theme": theme if theme in {"light", "dark"} else "system",
         "running_jobs": running_jobs(request),
         "has_mail": settings.HAS_MAIL,
+        "single_sign_on": settings.OIDC_NAME if settings.OIDC_SERVER_URL else "",
         "may_manage": known and user.may(Permission.MANAGE),  # type: ignore[union-attr]
         "restored_words": restored_words(request),
     }

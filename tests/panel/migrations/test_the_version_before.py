@@ -46,6 +46,9 @@ NOT_IN_IT = {
     "mfa_authenticator",
     "usersessions_usersession",
     "machines_invitation",
+    "socialaccount_socialaccount",
+    "socialaccount_socialapp",
+    "socialaccount_socialtoken",
     "machines_enrolment",
     "machines_panelkey",
 }
