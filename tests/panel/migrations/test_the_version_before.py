@@ -20,6 +20,7 @@ from machines.models import (
     Event,
     EventHead,
     Host,
+    HostShare,
     Job,
     JobGroup,
     Machine,
@@ -184,9 +185,12 @@ def arguments(name: str) -> list[dict[str, Any]]:
             return [{"team": team.slug} for team in Team.objects.all()]
         case ["pk", "team"]:
             return [{"team": each.team.slug, "pk": each.pk} for each in Membership.objects.select_related("team")]
+        case ["host", "team"]:
+            shares = HostShare.objects.select_related("host", "team")
+            return [{"team": share.team.slug, "host": share.host.name} for share in shares]
         case ["archive"]:
             return [{"archive": archive.pk} for archive in Archive.objects.all()]
-    rows = {"recipe": Recipe.objects.all(), "preset": Preset.objects.all()}.get(
+    rows = {"recipe": Recipe.objects.all(), "preset": Preset.objects.all(), "person": User.objects.all()}.get(
         name.split("-", maxsplit=1)[0], jobs(name)
     )
     return [{"pk": row.pk} for row in (JobGroup.objects.all() if name == "job-group" else rows)]
