@@ -47,6 +47,7 @@ NOT_IN_IT = {
     "mfa_authenticator",
     "usersessions_usersession",
     "machines_invitation",
+    "machines_apitoken",
     "socialaccount_socialaccount",
     "socialaccount_socialapp",
     "socialaccount_socialtoken",
