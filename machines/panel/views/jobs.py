@@ -108,9 +108,9 @@ def _tab(request: PanelRequest, job: Job, tab: str) -> dict[str, Any]:
 @needs(Permission.VIEW)
 def status(request: PanelRequest, pk: int) -> HttpResponse:
     """The head of the page for itself; 204 when it is as the page has it."""
+    job = job_page.load(request, pk)
     if not responses.wants_fragment(request):
         return redirect("job-detail", pk)
-    job = job_page.load(request, pk)
     context = job_page.context(request, job) | {"fragment": True}
     return responses.page(request, "jobs/_status.html", context, fragment="jobs/_status.html", version=context["seen"])
 
