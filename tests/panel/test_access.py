@@ -143,7 +143,7 @@ TABLE = {
     "event-export-csv": Line(VIEW, GET),
     "event-export-jsonl": Line(VIEW, GET),
     "event-verify": Line(ADMINISTER, POST),
-    "restored": Line(VIEW, GET),
+    "restored": Line(ADMINISTER, GET),
     "restore-confirm": Line(ADMINISTER, POST),
     "archive-index": Line(VIEW, GET),
     "archive-begin": Line(BUILD, POST),

@@ -16,13 +16,13 @@ from machines.models.found import OURS
 from machines.models.team import is_in
 from machines.panel.configs.diffs import Files
 from machines.panel.hosts import host_facts
+from machines.panel.teams import redact
 
 NEIGHBOURS = 500  # machines of one host whose files are looked into for ports and folders
 
 
 # host → its machines with what each of them gets
 Read = dict[UUID, list[tuple[Machine, nspawn.Document]]]
-OF_OTHERS = "a machine of another team"
 
 
 def findings(
@@ -132,7 +132,7 @@ def own(machine: Machine) -> list[int]:
 
 def called(machine: Machine, named: Collection[int] | None) -> str:
     """By its name, where it is of a team that is named."""
-    return machine.name if is_in(named, machine.team_id) else OF_OTHERS
+    return machine.name if is_in(named, machine.team_id) else redact.OF_OTHERS
 
 
 def _machines(host: Host) -> Iterator[tuple[Machine, nspawn.Document]]:

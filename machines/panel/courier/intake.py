@@ -32,6 +32,7 @@ from machines.panel.courier import completion, machine_facts
 from machines.panel.hosts import budgets, clocks, epochs, freshness, resync
 from machines.panel.images import base_images
 from machines.panel.orders import job_labels
+from machines.panel.teams import redact
 
 log = logging.getLogger(__name__)
 
@@ -496,7 +497,7 @@ def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
         accepted_at=job.accepted_at or ended,
         started_at=job.started_at or job.accepted_at or ended,
         problem=budgets.fitting_problem(report.problem),
-        result=budgets.fitting_result(report.result),
+        result=budgets.fitting_result(redact.result(job, report.result)),
         progress=None,
         progress_note="",
         sealed="" if state is JobState.SUCCEEDED else job.sealed,

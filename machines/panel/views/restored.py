@@ -13,12 +13,12 @@ from machines.panel.web.access import PanelRequest, needs
 
 
 @require_GET
-@needs(Permission.VIEW)
+@needs(Permission.ADMINISTER)
 def index(request: PanelRequest) -> HttpResponse:
+    """For administrators: it names waiting requests and machines of everybody."""
     copy = restored.row()
     context = restored.context(copy) | {"seen": restored.stamp(copy)} if copy else {}
-    may_confirm = request.user.may(Permission.ADMINISTER)
-    return render(request, "restored/index.html", context | {"may_confirm": may_confirm})
+    return render(request, "restored/index.html", context)
 
 
 @require_POST
