@@ -14,6 +14,7 @@ from machines.contract import orders, recipes
 from machines.contract.permissions import Role
 from machines.contract.states import MachineState
 from machines.models import Host, HostShare, Job, Machine, Membership, Team, User
+from tests import sealed_client  # noqa: F401 - signs people in
 
 TEAM = "ops"  # whose everything is unless a test says otherwise
 
