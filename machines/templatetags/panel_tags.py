@@ -212,9 +212,9 @@ def progress(label: str, done: float | None = None, full: float = 100) -> SafeSt
 @register.simple_tag(takes_context=True)
 def nav_link(context: Context, url_name: str, drawing: str, text: str, also: str = "") -> SafeString:
     """An entry of the sidebar; `machine-index` is current on every page whose URL name starts with `machine-`, and on
-    those of the noun `also`."""
+    those of the nouns in `also`."""
     match = getattr(context.get("request"), "resolver_match", None)
-    nouns = {url_name.split("-", maxsplit=1)[0], also}
+    nouns = {url_name.split("-", maxsplit=1)[0], *also.split()}
     here = bool(match and match.url_name and match.url_name.split("-")[0] in nouns)
     return format_html(
         '<a class="side-link" href="{}" title="{}"{}>{}<span>{}</span></a>',

@@ -381,3 +381,14 @@ def test_new_keys_for_a_host_keep_it_working_until_they_are_accepted(as_admin, p
     assert (renewed.pk, renewed.generation) == (host.pk, 2)
     assert (renewed.quarantined_at, renewed.last_seen) == (None, None)
     assert renewed.verify_key != host.verify_key
+
+
+@pytest.mark.parametrize("url", [NEW, "/settings/panel-keys/", "/hosts/"])
+def test_pages_about_hosts_are_under_hosts_in_the_sidebar(as_admin, published, url):
+    assert 'href="/hosts/" title="Hosts" aria-current="page"' in text(as_admin.get(url))
+
+
+def test_a_way_to_redis_that_can_be_read_is_said_beforehand(as_admin, published, settings):
+    assert 'id="plain-redis"' in text(as_admin.get(NEW))
+    settings.HOSTS_REDIS_URL = "rediss://panel.example:6379/0"
+    assert 'id="plain-redis"' not in text(as_admin.get(NEW))
