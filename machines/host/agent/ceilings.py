@@ -12,13 +12,14 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 
 from machines.contract import orders
+from machines.contract import policy_sections as sections
 from machines.contract.configuration import limits
 from machines.contract.names import MachineName
+from machines.contract.policy_sections import Takes
 from machines.contract.problems import BadValue
 from machines.host.context.host_context import HostContext
-from machines.host.policy import owners, policy, sections
+from machines.host.policy import owners, policy
 from machines.host.policy.policy import Policy
-from machines.host.policy.sections import Takes
 from machines.host.reports.ledger import Row
 from machines.host.system.paths import unit_of
 

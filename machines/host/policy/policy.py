@@ -16,13 +16,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from machines.contract import orders, recipes
+from machines.contract import policy_sections as sections
 from machines.contract.configuration import command_line, egress_rules, file_policy, nspawn, protected
 from machines.contract.configuration.command_line import CommandLine
 from machines.contract.configuration.limits import PROPERTIES
+from machines.contract.policy_sections import Section
 from machines.contract.problems import NotAllowed
-from machines.host.policy import protection, sections
+from machines.host.policy import protection
 from machines.host.policy.protection import Source
-from machines.host.policy.sections import Section
 from machines.host.system import guarded
 from machines.host.system.faults import Misconfigured
 from machines.host.system.paths import Paths

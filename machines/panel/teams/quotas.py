@@ -19,6 +19,7 @@ from machines.contract.configuration.validate import Finding
 from machines.contract.problems import NotAllowed
 from machines.contract.quantities import size
 from machines.models import Host, HostShare, Machine, Team
+from machines.panel.teams import host_sections
 from machines.panel.teams.usage import NOTHING, memory_total, of_limits, percents, used
 
 LOWER = "Lower the limit, or ask an administrator for more."
@@ -27,7 +28,7 @@ UNSAID_MODE = "veth"  # what the stock unit's command line gives a machine whose
 
 
 class QuotaExceeded(NotAllowed):
-    """The team may not use that much of the host. `findings` name the settings; that of the first is the message."""
+    """The team may not use that much of the host, by its quota or by the host's own policy. `findings` name the settings; that of the first is the message."""
 
     code = "quota"
 
@@ -58,12 +59,18 @@ def _of_order(
     if isinstance(order, orders.Build):
         yield from _of_build(share, order)
     yield from findings(share, order.name, files.nspawn, files.limits)
+    builds = isinstance(order, orders.Build)
+    machine = None if builds else _machine(share, order.name)
+    yield from host_sections.findings(share, order.name, files.nspawn, files.limits, machine, builds=builds)
 
 
 def of_draft(machine: Machine, nspawn_text: str, limits_text: str) -> list[Finding]:
     """What check() would refuse of these files of a machine that is there, on a host that is shared to its team."""
     share = share_of(machine.host, machine.team_id)
-    return list(findings(share, machine.name, nspawn_text, limits_text, machine=machine)) if share else []
+    if share is None:
+        return []
+    of_section = host_sections.findings(share, machine.name, nspawn_text, limits_text, machine, builds=False)
+    return [*findings(share, machine.name, nspawn_text, limits_text, machine=machine), *of_section]
 
 
 def share_of(host: Host | None, team_id: int | None) -> HostShare | None:
@@ -87,14 +94,17 @@ def findings(
     Costs no query where the share limits nothing in a configuration; `machine` is looked up where it is not given."""
     if not counts_files(share):
         return
-    if machine is None:
-        known_ones = Machine.objects.listed().select_related("applied")
-        machine = known_ones.filter(host=share.host_id, team=share.team_id, name=name).first()
+    machine = machine or _machine(share, name)
     before = machine.applied.nspawn_text if machine and machine.applied else ""
     wanted, known = nspawn.parse(nspawn_text), nspawn.parse(before)
     yield from _of_limits(share, machine, name, limits_text)
     yield from _of_network(share, wanted, known if before else None)
     yield from _of_binds(share, wanted, known)
+
+
+def _machine(share: HostShare, name: str) -> Machine | None:
+    machines = Machine.objects.listed().select_related("applied")
+    return machines.filter(host=share.host_id, team=share.team_id, name=name).first()
 
 
 @dataclass(frozen=True)

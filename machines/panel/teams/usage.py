@@ -57,20 +57,25 @@ class Spent:
 
 def used(share: HostShare, *, without: str = "") -> Used:
     """What the team's machines on this host may take, but for the machine of this name."""
+    found = each(share, without=without)
+    return Used(
+        machines=len(found),
+        disk=sum(row.disk_bytes or 0 for row, _ in found),
+        memory=sum(uses.memory or 0 for _, uses in found),
+        cpu=sum(uses.cpu or 0.0 for _, uses in found),
+        without_memory=next((row.name for row, uses in found if uses.memory is None), ""),
+        without_cpu=next((row.name for row, uses in found if uses.cpu is None), ""),
+    )
+
+
+def each(share: HostShare, *, without: str = "") -> list[tuple[Machine, Uses]]:
+    """The same of every machine, by their names."""
     machines = Machine.objects.listed().filter(host=share.host_id, team=share.team_id).exclude(name=without)
     rows = list(machines.select_related("applied").order_by("name")[:COUNTED])
     under_way = _under_way(rows)
     observed = _observed(rows)
     total = memory_total(share.host)
-    each = [(row.name, _uses(row, under_way.get(row.pk), observed, total)) for row in rows]
-    return Used(
-        machines=len(rows),
-        disk=sum(row.disk_bytes or 0 for row in rows),
-        memory=sum(uses.memory or 0 for _, uses in each),
-        cpu=sum(uses.cpu or 0.0 for _, uses in each),
-        without_memory=next((name for name, uses in each if uses.memory is None), ""),
-        without_cpu=next((name for name, uses in each if uses.cpu is None), ""),
-    )
+    return [(row, _uses(row, under_way.get(row.pk), observed, total)) for row in rows]
 
 
 def _under_way(rows: list[Machine]) -> dict[int, str]:
@@ -82,7 +87,7 @@ def _under_way(rows: list[Machine]) -> dict[int, str]:
 def _observed(rows: list[Machine]) -> dict[int, Uses]:
     """machine → what systemd has, of those that were never configured here."""
     found = ObservedFiles.objects.filter(machine__in=[row for row in rows if row.applied is None])
-    return {each.machine_id: _shown(each.shown) for each in found.only("machine_id", "shown")}
+    return {files.machine_id: _shown(files.shown) for files in found.only("machine_id", "shown")}
 
 
 def _shown(properties: dict[str, str]) -> Uses:

@@ -21,6 +21,7 @@ from machines.panel.hosts import budgets, clocks, enrolments, name_files, pools,
 from machines.panel.images import base_images
 from machines.panel.orders import dispatch, operations
 from machines.panel.pages import host_list, host_rows, machine_rows
+from machines.panel.teams import host_sections
 from machines.panel.web import access, layout, responses
 from machines.panel.web.access import PanelRequest, needs
 
@@ -84,7 +85,9 @@ def detail(request: PanelRequest, host: str) -> HttpResponse:
         "policy": [
             (rule, _said(value), (rule, value) in RISKS)
             for rule, value in sorted((found.facts.get("policy") or {}).items())
+            if rule != "teams"  # not everybody's to read
         ],
+        "policy_sections": host_sections.shown_to(request.user, found),
         "events": events,
         "jobs": here,
         "may_build": request.user.may(Permission.BUILD),

@@ -9,6 +9,7 @@ import pytest
 
 from machines.contract import orders
 from machines.contract.envelope import Actor, key_id
+from machines.contract.policy_sections import Section
 from machines.contract.recipes import CloneRecipe
 from machines.host.agent import handlers
 from machines.host.agent.executor import Executor
@@ -16,7 +17,6 @@ from machines.host.context.host_context import HostContext
 from machines.host.context.panel_keys import PanelKeys
 from machines.host.policy import owners
 from machines.host.policy.policy import Policy
-from machines.host.policy.sections import Section
 from machines.host.reports import ledger as books
 from machines.host.reports.ledger import Ledger
 from tests.host.agent.test_executor import BUILD, Deeds, Units, Watch

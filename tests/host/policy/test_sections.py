@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from machines.contract import orders
+from machines.contract import policy_sections as sections
 from machines.contract.configuration import nspawn
+from machines.contract.policy_sections import Takes
 from machines.contract.problems import NotAllowed
 from machines.contract.recipes import CloneRecipe, DebianRecipe, FirstBoot, PullRecipe
-from machines.host.policy import policy, sections
+from machines.host.policy import policy
 from machines.host.policy.policy import Policy
-from machines.host.policy.sections import Takes
 from machines.host.system.paths import Paths
 
 GIB = 1 << 30

@@ -65,6 +65,25 @@ class Section:
         return {name: value for name, value in told.items() if value is not None}
 
 
+def of_facts(policy: Mapping[str, Any], team: str) -> Section | None:
+    """What a host has told of a team's section, whose values may be anything: what cannot be is not there."""
+    teams = policy.get("teams")
+    told = (teams.get(team) or teams.get(ANY)) if isinstance(teams, Mapping) and team else None
+    if not isinstance(told, Mapping):
+        return None
+    said: dict[str, Any] = {name: tuple(told[name]) for name in LISTS if _are_words(told.get(name))}
+    said |= {name: told[name] for name in ("lowest_port", *CEILINGS) if _is_number(told.get(name))}
+    return Section(**said)
+
+
+def _are_words(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
 def read(value: object) -> dict[str, Section]:
     """The table `teams` of the file. Raises ValueError."""
     if not isinstance(value, dict):
@@ -87,7 +106,7 @@ def _section(team: str, rules: object) -> Section:
 
 def _rule(name: str, value: Any) -> Any:
     if name in LISTS:
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        if not _are_words(value):
             raise ValueError(f"“{name}” must be a list of strings")
         return tuple(value)
     if name in {"max_machines", "lowest_port"}:
