@@ -40,6 +40,9 @@ PAGES = {
     "new passkey": "/settings/security/webauthn/add/",
     "sessions": "/settings/sessions/",
     "confirm it is you": "/accounts/reauthenticate/",
+    "people": "/settings/people/",
+    "person": "/settings/people/1/",
+    "invitations": "/settings/invitations/",
 }
 
 

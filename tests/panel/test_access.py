@@ -204,7 +204,8 @@ TABLE = {
 # Views that are for those who signed in or confirmed within the last 15 minutes (web/access.py: recently_signed_in).
 ASK_AGAIN = {
     "profile", "person-make-administrator", "person-unmake-administrator", "person-disable", "person-enable",
-    "person-reset-link", "person-reset-factor", "invitation-index",
+    "person-reset-link", "person-reset-factor", "invitation-index", "host-remove", "token-new", "team-delete",
+    "team-member-add", "team-member-edit", "team-member-remove",
 }  # fmt: skip
 # What anybody may open: the way in and out, and the second step of it. Of allauth's pages all others are closed: 404.
 OPEN_TO_ALL = {

@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from machines.contract.permissions import Permission, Role
 from machines.contract.problems import NotAllowed, Problem
-from machines.models import Job, Membership, Team, User
+from machines.models import ApiToken, Job, Membership, Team, User
 from machines.panel.audit import entries
 from machines.panel.courier import completion
 from machines.panel.people import sessions
@@ -60,8 +60,8 @@ def unmake_administrator(person: User, *, by: User) -> None:
 
 
 def disable(person: User, *, by: User) -> int:
-    """Nobody by that name gets in any more: sessions end, invitations they made are dead, orders that wait are cancelled;
-    returns how many of these. What a host has begun goes on.
+    """Nobody by that name gets in any more: sessions and API tokens end, invitations they made are dead, orders that
+    wait are cancelled; returns how many of these. What a host has begun goes on.
 
     Raises NotAllowed, and Problem for oneself, the last administrator and the last owner of a team.
     """
@@ -75,6 +75,7 @@ def disable(person: User, *, by: User) -> int:
             raise Problem(f"{person.username} is disabled already.")
         User.objects.filter(pk=person.pk).update(is_active=False)
         sessions.end(UserSession.objects.filter(user_id=person.pk))
+        ApiToken.objects.filter(user_id=person.pk).delete()
         cancelled = [completion.cancel(job, by=by) for job in Job.objects.waiting().filter(actor_id=person.pk)]
         said = f"{by.username} disabled {person.username}; waiting orders cancelled: {sum(cancelled)}."
         entries.record("person-disabled", said, by=by, on=person)

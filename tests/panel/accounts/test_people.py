@@ -11,10 +11,11 @@ from django.utils import timezone
 from machines.contract import orders
 from machines.contract.permissions import Role
 from machines.contract.problems import NotAllowed, Problem
-from machines.models import Event, Invitation, Job, User
+from machines.models import ApiToken, Event, Invitation, Job, User
 from machines.panel.orders import dispatch
 from machines.panel.people import invitations, roster
 from machines.panel.people.invitations import Offer
+from machines.panel.teams import tokens
 from tests import make
 from tests.pages import text
 
@@ -131,6 +132,16 @@ def test_their_waiting_orders_end_and_what_a_host_has_begun_goes_on(as_admin, ev
     as_admin.post(path(eve, "disable/"))
     states = dict(Job.objects.values_list("pk", "state"))
     assert (states[waiting.pk], states[begun.pk], states[others.pk]) == ("cancelled", "running", "queued")
+
+
+def test_their_api_tokens_are_gone_for_good(admin, eve):
+    value = tokens.create(ApiToken(user=eve, name="ci", expires_at=timezone.now() + timedelta(days=1)), [], [])
+    bearer = {"Authorization": f"Bearer {value}"}
+    assert Client().get("/api/whoami", headers=bearer).status_code == 200
+    roster.disable(eve, by=admin)
+    assert Client().get("/api/whoami", headers=bearer).status_code == 401
+    roster.enable(eve, by=admin)
+    assert Client().get("/api/whoami", headers=bearer).status_code == 401
 
 
 def test_an_order_that_was_on_its_way_meanwhile_is_not_placed(admin, eve, web):

@@ -48,6 +48,8 @@ NOT_IN_IT = {
     "usersessions_usersession",
     "machines_invitation",
     "machines_apitoken",
+    "machines_apitoken_hosts",
+    "machines_apitoken_teams",
     "socialaccount_socialaccount",
     "socialaccount_socialapp",
     "socialaccount_socialtoken",
