@@ -304,7 +304,7 @@ def far(db, tmp_path) -> Iterator[FarHost]:
     paths = Paths(state=tmp_path / "state")
     paths.state.mkdir()
     ledger = Ledger(paths.ledger, host=row.id, generation=1)
-    reporter = Reporter(ledger, reporting.signer(row.id, 1, key), Nothing())  # type: ignore[arg-type]
+    reporter = Reporter(ledger, reporting.Signer(row.id, 1, key), Nothing())  # type: ignore[arg-type]
     context = HostContext(paths, None, policy.Policy(operations=(*KINDS, "freeze")))  # type: ignore[arg-type]
     executor = Executor(
         context, identity=(row.id, 1), panel_keys=PanelKeys({envelope.key_id(panel.verify_key): panel.verify_key}, Path("/nonexistent")), ledger=ledger,

@@ -267,8 +267,31 @@ class HostFact(BaseModel):
     bad_binds: dict[Short, Text] = Field(default={}, max_length=100)
 
 
+Hash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+
+
+class Receipt(BaseModel):
+    """That a host has carried out an order, in its own chain (contract/receipts.py). `actor` is who asked, as the envelope
+    said; `order_sha256` is of the order, "" where it is not known; `taken` when it was written down. `epoch` is that of the
+    ledger, whose copies may give a number twice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=1, lt=2**62)
+    epoch: int = Field(default=0, ge=0, lt=2**62)
+    op: Annotated[str, Field(max_length=30)]
+    machine: Annotated[str, Field(max_length=255)] = ""
+    actor: Short = ""
+    order_sha256: Hash = ""
+    taken: Seconds
+    previous: Hash = ""
+    hash: Hash = ""
+    signature: Annotated[str, Field(max_length=100)] = ""
+
+
 class Outcome(Report):
-    """The end of a job. `machine` is the real state read after the work, if the machine is still there."""
+    """The end of a job. `machine` is the real state read after the work, if the machine is still there. `receipt` is None for
+    hosts that write none."""
 
     kind: Literal["outcome"] = "outcome"
     job: UUID
@@ -278,6 +301,7 @@ class Outcome(Report):
     problem: dict[Short, Any] | None = None
     result: dict[Short, Any] = {}
     machine: MachineFact | None = None
+    receipt: Receipt | None = None
 
 
 class LinkFact(BaseModel):

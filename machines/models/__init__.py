@@ -11,6 +11,7 @@ from machines.models.job import Job, LogChunk
 from machines.models.machine import Machine
 from machines.models.panel_key import PanelKey
 from machines.models.preset import GroupMember, JobGroup, Preset, PresetUse
+from machines.models.receipt import Receipt
 from machines.models.recipe import Recipe, RecipeVersion
 from machines.models.redis_check import RedisCheck
 from machines.models.refusals import RefusalCount
@@ -44,6 +45,7 @@ __all__ = [
     "PortForward",
     "Preset",
     "PresetUse",
+    "Receipt",
     "Recipe",
     "RecipeVersion",
     "RedisCheck",

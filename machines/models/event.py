@@ -30,11 +30,13 @@ PLAIN = frozenset({
     "archive-downloaded", "archive-removed", "host-released", "host-renamed", "machine-forgotten", "draft-saved", "draft-discarded", "recipe-saved",
     "recipe-archived", "recipe-unarchived", "preset-saved", "preset-removed", "preset-rolled-out",
 }) | OF_TEAMS | OF_PEOPLE | OF_JOBS  # fmt: skip
-GRAVE = frozenset({"unverified-pull", "panel-restored", "host-quarantined", "history-damaged"})
+GRAVE = frozenset(
+    {"unverified-pull", "panel-restored", "host-quarantined", "history-damaged", "order-unknown", "receipt-differs"}
+)
 WARNING = frozenset({
     "epoch-unknown", "host-not-added", "panel-key-changed", "host-removed", "host-paused", "host-rebooted", "host-restored", "order-refused", "report-refused", "stream-emptied",
     "reset-link-made", "second-factor-reset", "person-disabled", "administrator-made", "administrator-unmade",
-    "access-refused", "refusals-counted", "sign-in-failed", "too-many-attempts",
+    "receipt-missing", "receipt-refused", "access-refused", "refusals-counted", "sign-in-failed", "too-many-attempts",
 })  # fmt: skip
 KINDS = sorted(PLAIN | WARNING | GRAVE)
 TEXT_LIMIT = 4000  # characters

@@ -91,6 +91,7 @@ host_urls: list[URLPattern] = [  # /hosts/…
     path("<word:host>/", hosts.detail, name="host-detail"),
     path("<word:host>/teams/", shares.of_host, name="host-teams"),
     path("<word:host>/release/", hosts.release, name="host-release"),
+    path("<word:host>/receipts/", events.host_receipts, name="host-receipts"),
     path("<word:host>/enrol-again/", enrolments.again, name="host-enrol-again"),
     path("<word:host>/rename/", enrolments.rename, name="host-rename"),
     path("<word:host>/remove/", enrolments.remove, name="host-remove"),

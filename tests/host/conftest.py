@@ -129,7 +129,7 @@ def spool(paths: Paths) -> Iterator[Spool]:
     host, key = uuid4(), SigningKey.generate()
     ledger = Ledger(paths.ledger, host=host, generation=1)
     mailbox = Mailbox()
-    reporter = Reporter(ledger, reporting.signer(host, 1, key), mailbox)  # type: ignore[arg-type]
+    reporter = Reporter(ledger, reporting.Signer(host, 1, key), mailbox)  # type: ignore[arg-type]
     yield Spool(host, key, ledger, reporter, mailbox)
     ledger.close()
 

@@ -43,7 +43,7 @@ def main() -> None:
     ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
     publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)))
     secret = keys.make(own.paths.keys)
-    reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
+    reporter = Reporter(ledger, reporting.Signer(own.host, own.generation, secret.sign), publisher)
     Bus._stay_connected = _never  # type: ignore[method-assign]
     host = HostContext(own.paths, Bus(), Policy())
     executor = Executor(

@@ -98,6 +98,7 @@ TABLE = {
     "host-release": Line(ADMINISTER, POST),
     "panel-keys": Line(ADMINISTER, GET),
     "panel-keys-ask": Line(ADMINISTER, POST),
+    "host-receipts": Line(ADMINISTER, GET),
     "host-enrol-again": Line(ADMINISTER, POST),
     "host-rename": Line(ADMINISTER, BOTH),
     "host-remove": Line(ADMINISTER, BOTH),

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from uuid import UUID
 
-from machines.contract import envelope, orders, reports
+from machines.contract import envelope, orders, receipts, reports
 from machines.contract.envelope import Envelope
 from machines.contract.orders import Order, Runs
 from machines.contract.permissions import Role
@@ -109,13 +109,15 @@ class Executor:
 
     def _take(self, sealed: Envelope, order: Order) -> None:
         """Write the job down before anything is done, and say so; then begin it."""
-        accepted = reports.Accepted(job=sealed.job)
+        accepted, digest = reports.Accepted(job=sealed.job), receipts.order_digest(sealed.order)
         actor = str(sealed.actor)
         with self._ledger.writing() as db:
             follows = order_sequence.hear(db, sealed)
             if follows:
                 team = sealed.actor.team or owners.of(db, str(getattr(order, "name", "")))
-                fresh = self._ledger.take(db, sealed.job, orders.to_wire(order), actor, "accepted", team=team)
+                fresh = self._ledger.take(
+                    db, sealed.job, orders.to_wire(order), actor, "accepted", team=team, order_sha256=digest
+                )
                 self._reporter.spool(db, accepted)
         if not follows:
             self._refuse_superseded(sealed)

@@ -151,7 +151,7 @@ def assemble(own: Settings) -> tuple[HostContext, Executor, Reporter, Publisher,
     host = HostContext(own.paths, Bus(), replace(rules, panel_urls=rules.panel_urls or own.panels))
     ledger = Ledger(own.paths.ledger, host=own.host, generation=own.generation)
     publisher = Publisher(ledger, own.redis_url, routes.stream(str(own.host)), own.redis_pins)
-    reporter = Reporter(ledger, reporting.signer(own.host, own.generation, secret.sign), publisher)
+    reporter = Reporter(ledger, reporting.Signer(own.host, own.generation, secret.sign), publisher)
     watch = Watch(host, ledger, reporter)
     units = Units(host, ledger, reporter, watch)
     obeyed = PanelKeys(own.panel_keys, settings.FILE)

@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from machines.contract.reports import Heard
+from machines.contract.receipts import CANCELLED_BEFORE
+from machines.contract.reports import Heard, Outcome, Receipt
 from machines.host.policy import owners
 from machines.host.reports import order_sequence
 from machines.host.system.faults import Misconfigured
@@ -35,7 +36,8 @@ create table if not exists jobs (
     id text primary key, op text not null, name text not null, wanted text not null, sealed text not null,
     actor text not null, state text not null, cancelled integer not null default 0,
     lines integer not null default 0, cursor integer not null default 0,
-    taken real not null, begun real, ended real, outcome text, team text not null default ''
+    taken real not null, begun real, ended real, outcome text, team text not null default '',
+    order_sha256 text not null default ''
 ) without rowid;
 create index if not exists jobs_open on jobs (name) where ended is null;
 create table if not exists spool (number integer primary key, body text not null, at real not null);
@@ -79,6 +81,10 @@ def connect(file: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     db.execute("pragma journal_mode=WAL")
     db.execute(f"pragma synchronous={synchronous}")
     return db
+
+
+class SignReceipt(Protocol):
+    def __call__(self, receipt: Receipt, outcome: Outcome) -> Receipt: ...
 
 
 class Ledger:
@@ -148,16 +154,25 @@ class Ledger:
     # --- jobs
 
     def take(
-        self, db: sqlite3.Connection, job: UUID, wanted: dict[str, Any], actor: str, state: str, *, team: str = ""
+        self,
+        db: sqlite3.Connection,
+        job: UUID,
+        wanted: dict[str, Any],
+        actor: str,
+        state: str,
+        *,
+        team: str = "",
+        order_sha256: str = "",
     ) -> bool:
-        """Write a job down. False when it was written down before: the order has arrived twice."""
+        """Write a job down. False when it was written down before: the order has arrived twice. `order_sha256` is of the
+        order as it came (contract/receipts.py)."""
         wanted = dict(wanted)
         sealed = str(wanted.pop("sealed", ""))
         name = str(wanted.get("name", ""))
         done = db.execute(
-            "insert into jobs (id, op, name, wanted, sealed, actor, state, taken, team)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing",
-            (str(job), wanted["op"], name, json.dumps(wanted), sealed, actor, state, time.time(), team),
+            "insert into jobs (id, op, name, wanted, sealed, actor, state, taken, team, order_sha256)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing",
+            (str(job), wanted["op"], name, json.dumps(wanted), sealed, actor, state, time.time(), team, order_sha256),
         )
         return done.rowcount == 1
 
@@ -204,7 +219,7 @@ class Ledger:
     def refuse_beforehand(self, job: UUID, actor: str) -> None:
         """A cancel that overtook its order: the row makes the order a second arrival when it comes."""
         with self.writing() as db:
-            self.take(db, job, {"op": "cancelled-before"}, actor, "cancelled")
+            self.take(db, job, {"op": CANCELLED_BEFORE}, actor, "cancelled")
             db.execute("update jobs set cancelled = 1 where id = ?", (str(job),))
 
     @contextlib.contextmanager
@@ -259,6 +274,25 @@ class Ledger:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+
+def write_receipt(db: sqlite3.Connection, outcome: Outcome, sign: SignReceipt) -> Outcome:
+    """The outcome of a job that has not ended yet, with the next receipt; of any other, as it is. `sign` gives it its hash
+    and its signature."""
+    found = db.execute(
+        "select op, name, actor, taken, order_sha256 from jobs where id = ? and ended is null", (str(outcome.job),)
+    ).fetchone()
+    if found is None:
+        return outcome
+    op, name, actor, taken, order_sha256 = found
+    receipt = Receipt(
+        number=int(_meta(db, "receipt") or 0) + 1, epoch=epoch_of(db), op=op, machine=name, actor=actor[:300], taken=taken,
+        order_sha256=order_sha256, previous=_meta(db, "receipt_hash"),
+    )  # fmt: skip
+    signed = sign(receipt, outcome)
+    for key, value in (("receipt", signed.number), ("receipt_hash", signed.hash)):
+        db.execute("insert or replace into meta values (?, ?)", (key, value))
+    return outcome.model_copy(update={"receipt": signed})
 
 
 def end(db: sqlite3.Connection, job: UUID, outcome: dict[str, Any]) -> bool:
@@ -340,8 +374,10 @@ def read_job(file: Path, job: UUID) -> Row | None:
 
 def _add_later_columns(db: sqlite3.Connection) -> None:
     """To a ledger of an earlier worker."""
-    if "team" not in {row[1] for row in db.execute("pragma table_info(jobs)")}:
-        db.execute("alter table jobs add column team text not null default ''")
+    there = {row[1] for row in db.execute("pragma table_info(jobs)")}
+    for column in ("team", "order_sha256"):
+        if column not in there:
+            db.execute(f"alter table jobs add column {column} text not null default ''")
 
 
 def _meta(db: sqlite3.Connection, key: str) -> str:

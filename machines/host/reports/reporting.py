@@ -11,12 +11,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
 from uuid import UUID
 
 from nacl.signing import SigningKey
 
-from machines.contract import envelope, reports
+from machines.contract import chain, envelope, receipts, reports
 from machines.contract.orders import Resynchronise
 from machines.contract.reports import AnyReport, Part
 from machines.host.context.job_output import Entry, JobOutput
@@ -35,20 +35,31 @@ SAID_BYTES = 256 * 1024  # of what goes into one report together
 SILENCE = 15.0  # seconds without Redis after which what is soon outdated (heartbeats, inventories) is not spooled
 
 
-class Sign(Protocol):
-    def __call__(self, epoch: int, number: int, at: float, report: AnyReport) -> str: ...
+@dataclass(frozen=True)
+class Signer:
+    """Reports and receipts are bound to this host in this generation."""
 
+    host: UUID
+    generation: int
+    key: SigningKey
 
-def signer(host: UUID, generation: int, key: SigningKey) -> Sign:
-    """Reports are bound to this host in this generation."""
-
-    def sign(epoch: int, number: int, at: float, report: AnyReport) -> str:
+    def __call__(self, epoch: int, number: int, at: float, report: AnyReport) -> str:
         told = envelope.SignedReport(
-            host=host, generation=generation, epoch=epoch, number=number, at=at, report=reports.to_wire(report)
+            host=self.host,
+            generation=self.generation,
+            epoch=epoch,
+            number=number,
+            at=at,
+            report=reports.to_wire(report),
         )
-        return envelope.sign_report(told, key)
+        return envelope.sign_report(told, self.key)
 
-    return sign
+    def receipt(self, receipt: reports.Receipt, outcome: reports.Outcome) -> reports.Receipt:
+        of = receipts.Origin(self.host, self.generation, outcome.job, outcome.state, outcome.at)
+        digest = receipts.digest(receipt, of)
+        return receipt.model_copy(
+            update={"hash": digest, "signature": chain.sign_head(receipt.number, digest, self.key)}
+        )
 
 
 def batch(job: UUID, told: int, entries: Sequence[Entry]) -> tuple[list[Part], int]:
@@ -133,7 +144,7 @@ def _add(out: list[Part], job: UUID, entry: Entry) -> None:
 class Reporter:
     """Takes reports from every thread, in order, and gets rid of them."""
 
-    def __init__(self, ledger: Ledger, sign: Sign, publisher: Publisher) -> None:
+    def __init__(self, ledger: Ledger, sign: Signer, publisher: Publisher) -> None:
         self._ledger = ledger
         self._sign = sign
         self._publisher = publisher
@@ -255,6 +266,7 @@ class Reporter:
         with self._ledger.writing() as db:
             self._spool_entries(db, outcome.job, self._pending.get(outcome.job, []))
             outcome = outcome.model_copy(update={"lines": books.lines_of(db, outcome.job)})
+            outcome = books.write_receipt(db, outcome, self._sign.receipt)
             ended = books.end(db, outcome.job, reports.to_wire(outcome))
             if ended:
                 self.spool(db, outcome)

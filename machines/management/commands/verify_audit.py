@@ -6,12 +6,15 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from machines.panel.audit import verify
+from machines.models import Host
+from machines.panel.audit import receipts, verify
 from machines.panel.courier.key_ring import earlier, load_key
 
 
 class Command(BaseCommand):
-    help = "Verify the hash chain of the history, and its seals where the courier's key can be read."
+    help = (
+        "Verify the hash chain of the history, its seals where the courier's key can be read, and the hosts' receipts."
+    )
 
     def handle(self, *_: Any, **__: Any) -> None:
         file = Path(settings.SIGNING_KEY_FILE)
@@ -23,8 +26,16 @@ class Command(BaseCommand):
         verdict = verify.verify(key, (mark,) if mark else (), earlier=earlier(file))
         for fault in verdict.faults:
             self.stdout.write(fault)
+        hosts = [(host, receipts.compare(host)) for host in Host.objects.order_by("name")]
+        for host, both in hosts:
+            for fault in both.faults:
+                self.stdout.write(f"{host.name}: {fault}")
         seals = "signatures checked" if verdict.is_signed else f"signatures not checked: {file} is not here"
         summary = f"{verdict.count} entries ({verdict.first} to {verdict.last}), {verdict.seals} seals ({seals})"
         if not verdict.is_whole:
             raise CommandError(f"The history is damaged: {len(verdict.faults)} faults in {summary}.")
         self.stdout.write(f"The history is whole: {summary}.")
+        if unlike := [host.name for host, both in hosts if both.faults]:
+            raise CommandError(f"The receipts of {', '.join(unlike)} and the panel's jobs do not agree.")
+        count = sum(both.compared for _, both in hosts)
+        self.stdout.write(f"{count} receipts of {len(hosts)} hosts agree with the panel's jobs.")

@@ -1,6 +1,9 @@
 """An entry of the history, written in the transaction of what it tells of: both are there, or neither."""
 
+from datetime import timedelta
 from typing import Any
+
+from django.utils import timezone
 
 from machines.models import Archive, Event, Host, Job, Machine, Preset, Recipe, Team, User
 from machines.panel.audit import origin
@@ -18,6 +21,16 @@ def record(
     told = {"address": here.address, "token": here.token, **(_target(on) if on else {}), **more}
     name = by if isinstance(by, str) else by.username
     return Event.objects.create(kind=kind, text=text, actor_name=name, result=result, **told)
+
+
+PER_HOUR = 20  # entries of one kind about one host, of what it says by itself
+
+
+def record_at_most(host: Host, kind: str, text: str, **more: Any) -> None:
+    """What a host gives cause for, but not a flood of it."""
+    hour_ago = timezone.now() - timedelta(hours=1)
+    if Event.objects.filter(host=host, kind=kind, at__gt=hour_ago).count() < PER_HOUR:
+        record(kind, text, **{"on": host, **more})
 
 
 def _target(on: Target) -> dict[str, Any]:

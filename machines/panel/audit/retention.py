@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import transaction
 
-from machines.models import Event, EventHead, EventSeal
+from machines.models import Event, EventHead, EventSeal, Receipt
 
 AT_ONCE = 5000  # entries
 
@@ -23,5 +23,6 @@ def forget_old(now: datetime) -> int:
             head.first = oldest.number
             head.save(update_fields=["first"])
             EventSeal.objects.filter(number__lt=head.first).delete()
+        Receipt.objects.filter(received_at__lt=until).delete()
         some = Event.objects.filter(pk__lt=head.first).order_by("pk").values_list("pk", flat=True)[:AT_ONCE]
         return Event.objects.filter(pk__in=list(some)).delete()[0] if some else 0

@@ -31,7 +31,7 @@ from machines.contract.states import (
 )
 from machines.models import Host, Job, Machine
 from machines.models.job import WAS_SENT, JobQuerySet
-from machines.panel.audit import refusals, retention, seals
+from machines.panel.audit import receipts, refusals, retention, seals
 from machines.panel.courier import completion, database_file, intake, key_ring
 from machines.panel.courier.host_caps import Watch
 from machines.panel.courier.key_ring import KeyRing
@@ -137,6 +137,7 @@ class Courier:
             archive_files.forget_abandoned()
             retention.forget_old(now)
             refusals.say_held(now)
+            receipts.look_for_missing(now)
             self._tidied = now
         self._keeper.mark(now, at_once=did)
         if self._outgoing.wait_for_poke():

@@ -25,8 +25,8 @@ from machines.contract import envelope, reports
 from machines.contract.orders import Runs, kind_of
 from machines.contract.problems import Problem, ReportUnreadable
 from machines.contract.states import JobState
-from machines.models import Event, Host, Job, LogChunk, Machine, ObservedFiles
-from machines.panel.audit import entries
+from machines.models import Host, Job, LogChunk, Machine, ObservedFiles
+from machines.panel.audit import entries, receipts
 from machines.panel.configs import drift, effective_settings
 from machines.panel.courier import completion, machine_facts
 from machines.panel.hosts import budgets, clocks, epochs, freshness, resync
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 
 KEPT_COMMANDS = 200
 KEPT_WORDS = 256 * 1024  # characters of all commands of a job: they stand in its row
-REFUSALS_PER_HOUR = 20
 RECONCILED_AT_ONCE = 100  # jobs; the next inventory brings the next ones
 PUTS_OFF = frozenset(
     {"inventory", "observed", "observed_files", "outcome"}
@@ -305,9 +304,7 @@ def note_reboot(host: Host, boot_id: str) -> None:
 
 def note_refusal(host: Host, kind: str, text: str) -> None:
     """Keep a refusal, but not a flood of them."""
-    hour_ago = timezone.now() - timedelta(hours=1)
-    if Event.objects.filter(host=host, kind=kind, at__gt=hour_ago).count() < REFUSALS_PER_HOUR:
-        entries.record(kind, text[:2000], on=host)
+    entries.record_at_most(host, kind, text[:2000])
 
 
 # --- jobs
@@ -483,6 +480,11 @@ SAID: dict[str, Callable[[Job, Any], set[str]]] = {"progress": _progress, "comma
 
 def _outcome(host: Host, report: reports.Outcome, jobs: Jobs) -> None:
     job = jobs.get(report.job)
+    _end(host, job, report, jobs)
+    receipts.take(host, report, job)
+
+
+def _end(host: Host, job: Job | None, report: reports.Outcome, jobs: Jobs) -> None:
     if not job:
         _note_unknown(host, report.job, report.state, report.at, report.machine.name if report.machine else "")
         return

@@ -10,10 +10,14 @@ from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_POST
 
 from machines.contract.permissions import Permission
+from machines.models import Job, Receipt
+from machines.panel.audit import receipts
 from machines.panel.audit import verify as chain
 from machines.panel.pages import event_list
+from machines.panel.web import access
 from machines.panel.web.access import PanelRequest, needs
 
+RECEIPTS_SHOWN = 50
 VERIFIED = 200_000  # of the newest entries: some seconds; `manage.py verify_audit` reads all
 
 
@@ -51,3 +55,14 @@ def verify(request: PanelRequest) -> HttpResponse:
     """Read the chain through, and show what was found."""
     verdict = chain.verify(newest=VERIFIED)
     return render(request, "events/index.html", _context(request) | {"verdict": verdict})
+
+
+@require_GET
+@needs(Permission.ADMINISTER)
+def host_receipts(request: PanelRequest, host: str) -> HttpResponse:
+    """The newest receipts of a host beside the panel's jobs, and what stands on one side only."""
+    found = access.host(request, host)
+    newest = list(Receipt.objects.filter(host=found, generation=found.generation)[:RECEIPTS_SHOWN])
+    jobs = dict(Job.objects.filter(uuid__in=[row.job_uuid for row in newest]).values_list("uuid", "pk"))
+    rows = [{"receipt": row, "at": receipts.moment(row.at), "job": jobs.get(row.job_uuid)} for row in newest]
+    return render(request, "hosts/receipts.html", {"host": found, "rows": rows, "both": receipts.compare(found)})

@@ -69,7 +69,7 @@ def test_what_is_not_placed_is_no_entry(admin, web, alpha):
 
 def test_every_address_that_changes_something_leaves_an_entry():
     own = {  # written where it is done
-        "config-adopt", "config-ignore", "archive-remove", "host-release", "restore-confirm", "archive-content", "archive-transfer",
+        "config-adopt", "config-ignore", "machine-assign", "archive-remove", "host-release", "restore-confirm", "archive-content", "archive-transfer",
         "archive-begin", "archive-part",  # the upload is an entry once it is whole
     }  # fmt: skip
     no_act = {"home", "theme", "machine-new-preview", "event-verify"}
@@ -84,7 +84,7 @@ ACCOUNTS = (  # of rooms that write their own entries (panel/people, panel/teams
 
 
 def test_a_recipe_is_archived_and_a_form_with_a_fault_is_no_act(as_admin, admin):
-    recipe = saved_recipes.create("base", "", DebianRecipe(release="trixie"), by=admin)
+    recipe = saved_recipes.create("base", "", DebianRecipe(release="trixie"), by=admin, team=make.team())
     assert as_admin.post(f"/recipes/{recipe.pk}/archive/").status_code == 302
     assert as_admin.post("/recipes/new/", {"name": ""}).status_code == 422
     assert told() == [("recipe-archived", "ada", "ada archived the recipe base.")]

@@ -44,6 +44,7 @@ OLD_WORDS = {*STANDARD.OPERATIONS, *STANDARD.EVENTS, *STANDARD.CODES, *STANDARD.
 NOT_IN_IT = {
     "machines_eventseal",
     "machines_refusalcount",
+    "machines_receipt",
     "mfa_authenticator",
     "usersessions_usersession",
     "machines_invitation",
