@@ -23,6 +23,8 @@ NOBODY = None  # the team of what belongs to nobody: only administrators see it
 class Person(Protocol):
     """What is asked of a user (models/user.py)."""
 
+    shown_team: str
+
     def teams_where(self, permission: Permission) -> list[int] | None: ...
 
 
@@ -32,6 +34,11 @@ class OfTeams(models.QuerySet[M]):
     def visible_to(self, user: Person) -> Self:
         """Those that exist for this person."""
         return self.where_may(user, Permission.VIEW)
+
+    def shown_to(self, user: Person) -> Self:
+        """Of those the ones that this person's lists show now: of one team, where that was chosen."""
+        mine = self.visible_to(user)
+        return mine.filter(team__slug=user.shown_team) if user.shown_team else mine
 
     def where_may(self, user: Person, permission: Permission) -> Self:
         """Those with which this person may do that."""

@@ -19,6 +19,9 @@ class User(AbstractUser):
     last_seen = models.DateTimeField(null=True)  # to a few minutes (machines/panel/people/sessions.py)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
 
+    shown_team = (
+        ""  # the slug of the team whose things alone lists show in this session; "" for all (panel/web/shown_team.py)
+    )
     scope: Scope | None = None  # of the API token by which it acts (panel/teams/tokens.py)
 
     @property

@@ -160,6 +160,7 @@ event_urls: list[URLPattern] = [  # /events/…
 team_urls: list[URLPattern] = [  # /teams/…
     path("", teams.index, name="team-index"),
     path("new/", teams.new, name="team-new"),
+    path("show/", teams.show, name="team-show"),
     path("<slug:team>/", teams.detail, name="team-detail"),
     path("<slug:team>/edit/", teams.edit, name="team-edit"),
     path("<slug:team>/delete/", teams.delete, name="team-delete"),

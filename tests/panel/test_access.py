@@ -155,6 +155,7 @@ TABLE = {
     "machine-export": Line(BUILD, BOTH),
     "team-index": Line(VIEW, GET),
     "team-new": Line(ADMINISTER, BOTH),
+    "team-show": Line(VIEW, POST),
     "team-detail": Line(VIEW, GET),
     "team-edit": Line(MANAGE, BOTH),
     "team-delete": Line(ADMINISTER, BOTH),

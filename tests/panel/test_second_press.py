@@ -156,7 +156,7 @@ MAKES_NONE = {
     "preset-new", "preset-starter", "preset-edit", "preset-remove", "recipe-new", "recipe-starter", "recipe-edit",
     "recipe-archive", "recipe-unarchive", "recipe-restore", "theme", "restore-confirm", "archive-begin", "archive-part",
     "archive-remove", "host-enrol-again", "host-rename", "host-remove", "enrolment-accept", "enrolment-refuse", "enrolment-new", "event-verify", "team-new", "team-edit", "team-delete", "team-leave", "team-member-add", "team-member-edit", "team-member-remove",
-    "team-share-new", "team-share-edit", "team-share-remove", "machine-assign",
+    "team-show", "team-share-new", "team-share-edit", "team-share-remove", "machine-assign",
     *(name for name, line in TABLE.items() if line.permission == SIGNED_IN and "POST" in line.methods),
 }  # fmt: skip
 

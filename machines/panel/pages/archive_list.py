@@ -11,6 +11,7 @@ from machines.contract.states import MachineState
 from machines.models import Archive, Machine, User
 from machines.panel.hosts import host_tools
 from machines.panel.images import archive_files, archives
+from machines.panel.pages.machine_rows import NOBODY_S
 from machines.panel.pages.machine_rows import version as version_of
 
 SHOWN = 500
@@ -24,7 +25,7 @@ def most() -> str:
 def rows(*, by: User) -> list[dict[str, Any]]:
     """The newest archives that this person sees. What is all there and has no sum yet gets one: the process that was making it may have ended."""
     found = []
-    for archive in Archive.objects.visible_to(by).select_related("job__host")[:SHOWN]:
+    for archive in Archive.objects.shown_to(by).select_related("job__host", "team")[:SHOWN]:
         archive_files.finish(archive)
         found.append(_row(archive) | {"may_build": by.may_in(Permission.BUILD, archive.team_id)})
     return found
@@ -36,6 +37,7 @@ def _row(archive: Archive) -> dict[str, Any]:
     return {
         "pk": str(archive.pk),
         "title": archive.title,
+        "team": archive.team.name if archive.team else NOBODY_S,
         "format": archive.format,
         "state": archive.state,
         "size": size(archive.size) if archive.size else "–",

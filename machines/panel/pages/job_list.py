@@ -23,7 +23,7 @@ from machines.models.job import JobQuerySet
 from machines.models.team import is_in
 from machines.panel.orders import job_labels, operations
 from machines.panel.pages import keyset
-from machines.panel.pages.machine_rows import host_url, machine_url
+from machines.panel.pages.machine_rows import NOBODY_S, host_url, machine_url
 from machines.templatetags import panel_tags
 
 PER_PAGE = 50
@@ -35,7 +35,7 @@ OPS = tuple(op for op, kind in orders.KINDS.items() if kind.runs is not Runs.CON
 TERMS = ("state", "op", "host", "who")
 BAD_ENDS = {JobState.FAILED, JobState.TIMED_OUT, JobState.EXPIRED, JobState.LOST}
 COLUMNS = (
-    "id", "team_id", "op", "state", "host_id", "host__name", "host__last_seen", "host__clock_skew", "host__trouble", "machine_name", "actor_name", "created_at", "sent_at",
+    "id", "team_id", "team__name", "op", "state", "host_id", "host__name", "host__last_seen", "host__clock_skew", "host__trouble", "machine_name", "actor_name", "created_at", "sent_at",
     "accepted_at", "started_at", "finished_at", "expires_at", "cancel_asked_at", "problem__message", "problem__code", "progress", "progress_note", "phases",
     "order__recipe__verify",
 )  # fmt: skip
@@ -99,7 +99,7 @@ def parse_query(params: QueryDict) -> JobListQuery:
 
 
 def matching(query: JobListQuery, *, by: User) -> JobQuerySet:
-    jobs = Job.objects.visible_to(by)
+    jobs = Job.objects.shown_to(by)
     for word in query.words:
         number = keyset.number(word.removeprefix("#"))
         found = Q(machine_name__icontains=word) | Q(host__name__icontains=word)
@@ -163,6 +163,7 @@ def row(given: dict[str, Any], now: datetime, operable: Collection[int] | None) 
         "url": reverse("job-detail", args=[given["id"]]),
         "state": state.value,
         "badge": panel_tags.state_badge(state.value, "job"),
+        "team": given["team__name"] or NOBODY_S,
         "what": operations.of(given["op"]).of(given["machine_name"]),
         "machine_url": machine_url(given["host__name"], given["machine_name"]) if given["machine_name"] else "",
         "host": given["host__name"],

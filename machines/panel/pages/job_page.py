@@ -42,7 +42,7 @@ def load(request: PanelRequest, pk: int) -> Job:
     )
     jobs = (
         Job.objects.visible_to(request.user)
-        .select_related("host", "revision", "recipe_version__recipe")
+        .select_related("host", "revision", "team", "recipe_version__recipe")
         .annotate(
             retried_by=Subquery(retries),
             has_machine=Exists(machines),

@@ -68,7 +68,7 @@ def parse_filter(text: str) -> Filter:
 
 
 def matching(wanted: Filter, busy: Busy, now: datetime, *, by: User) -> MachineQuerySet:
-    machines = Machine.objects.listed().visible_to(by)
+    machines = Machine.objects.listed().shown_to(by)
     for word in wanted.words:
         machines = machines.filter(_has_word(word))
     if wanted.hosts:

@@ -21,12 +21,13 @@ from machines.panel.orders.operations import ACTIONS
 from machines.panel.pages import unit_activity
 from machines.templatetags import panel_tags
 
+NOBODY_S = "nobody’s"  # in the place of a team's name
 BUILDING = "building"  # not a state a host reports: a build holds the name
 Job = dict[str, Any]  # a row of frame.unfinished_jobs()
 Busy = dict[tuple[UUID, str], Job]
 
 COLUMNS = (
-    "id", "team_id", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
+    "id", "team_id", "team__name", "rank", "name", "state", "host_id", "host__name", "host__last_seen",
     "os", "addresses", "memory_bytes", "disk_bytes", "since", "restart_needed", "drifted", "mismatches",
     "read_only", "read_only_by", "image_type", "activity",
 )  # fmt: skip
@@ -50,6 +51,7 @@ def row(given: dict[str, Any], busy: Busy, now: datetime, operable: Collection[i
         "id": str(given["id"]),
         "name": name,
         "os": given["os"],
+        "team": given["team__name"] or NOBODY_S,
         "url": machine_url(host, name),
         "state": state,
         "badge": badge(state),

@@ -14,7 +14,7 @@ from machines.panel.audit.entries import record
 
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 NAME_LENGTH = 80  # of a recipe's and a preset's name
-RESERVED = frozenset({"new"})  # /teams/new/
+RESERVED = frozenset({"new", "show"})  # /teams/new/ …
 
 
 def suggest_slug(name: str) -> str:

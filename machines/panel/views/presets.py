@@ -24,7 +24,7 @@ SHOWN = 200
 @require_GET
 @needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
-    found = list(Preset.objects.visible_to(request.user).prefetch_related("uses")[:SHOWN])
+    found = list(Preset.objects.shown_to(request.user).select_related("team").prefetch_related("uses")[:SHOWN])
     names = {preset.name for preset in found}
     starters = [
         {"word": word, "name": name, "description": description}

@@ -34,7 +34,7 @@ HOSTS_OFFERED = 500
 @needs(Permission.VIEW)
 def index(request: PanelRequest) -> HttpResponse:
     archived = request.GET.get("archived") == "1"
-    mine = Recipe.objects.visible_to(request.user)
+    mine = Recipe.objects.shown_to(request.user).select_related("team")
     found = mine.exclude(archived_at=None) if archived else mine.offered()
     recipes = list(found.select_related("current")[: SHOWN + 1])
     runs = recipe_runs.last([recipe.pk for recipe in recipes[:SHOWN]], by=request.user)

@@ -26,7 +26,7 @@ from machines.contract.problems import NotAllowed
 from machines.models import Host, Job, Machine, Team, User
 from machines.models.team import OfTeams
 from machines.panel.teams.authorize import authorize, who_can, why_not
-from machines.panel.web import bearer
+from machines.panel.web import bearer, shown_team
 
 log = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
@@ -103,6 +103,7 @@ class RequireDeclaredPermission:
             return None
         if not signed_in(request):
             return to_login(request)
+        request.user.shown_team = shown_team.of(request, request.user)
         if permission == SIGNED_IN:
             return None
         if not request.user.may(Permission(permission)):

@@ -69,6 +69,7 @@ def frame(request: HttpRequest) -> dict[str, Any]:
         "running_jobs": running_jobs(request),
         "has_mail": settings.HAS_MAIL,
         "single_sign_on": settings.OIDC_NAME if settings.OIDC_SERVER_URL else "",
+        "names_teams": known and (user.sees_all or len(user.grants) > 1),  # type: ignore[union-attr]
         "may_manage": known and user.may(Permission.MANAGE),  # type: ignore[union-attr]
         "restored_words": restored_words(request),
     }

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.urls import reverse
+
 from machines.contract.permissions import Permission
 from machines.models import HostShare, Machine, Membership, Team, User
 from machines.panel.pages.teams import share_page
@@ -38,15 +40,15 @@ def of_one(by: User, team: Team) -> dict[str, Any]:
     }
 
 
-def held(team: Any) -> list[tuple[str, int]]:
-    """(word, how many) of what it holds; of a team with_contents()."""
+def held(team: Any) -> list[tuple[str, int, str]]:
+    """(word, how many, the list) of what it holds; of a team with_contents()."""
     counts = [(word, getattr(team, f"{word}_held")) for word in ("machines", "recipes", "presets", "archives")]
-    return [(word if number != 1 else word[:-1], number) for word, number in counts]
+    return [(word if number != 1 else word[:-1], number, reverse(f"{word[:-1]}-index")) for word, number in counts]
 
 
 def what_goes(team: Any) -> list[str]:
     """Sentences on what its deletion does; of a team with_contents()."""
-    things = ", ".join(f"{number} {word}" for word, number in held(team) if number)
+    things = ", ".join(f"{number} {word}" for word, number, _ in held(team) if number)
     return [
         f"What it holds belongs to nobody afterwards, and only administrators see it: {things}." if things
         else "It holds nothing.",

@@ -6,7 +6,7 @@ from django.db import IntegrityError
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from machines.contract.permissions import Permission
 from machines.contract.problems import Problem
@@ -14,7 +14,7 @@ from machines.models import Membership, Team
 from machines.panel.forms.teams import TAKEN, ConfirmTeamForm, MemberForm, NewMemberForm, NewTeamForm, TeamForm
 from machines.panel.pages.teams import team_page
 from machines.panel.teams import members, teams
-from machines.panel.web import access, responses
+from machines.panel.web import access, responses, shown_team
 from machines.panel.web.access import PanelRequest, needs, recently_signed_in
 
 
@@ -34,6 +34,17 @@ def detail(request: PanelRequest, team: str) -> HttpResponse:
 
 def _url(team: Team) -> str:
     return reverse("team-detail", args=[team.slug])
+
+
+@require_POST
+@needs(Permission.VIEW)
+def show(request: PanelRequest) -> HttpResponse:
+    """Let lists show one team's things, or with no team those of all; from then on in this session."""
+    slug, back = request.POST.get("team", ""), request.POST.get("next", "")
+    if slug:
+        get_object_or_404(Team.objects.visible_to(request.user), slug=slug)
+    shown_team.choose(request, slug)
+    return responses.redirect_to(request, back if access.is_page(back) else reverse("machine-index"))
 
 
 # --- the team itself
