@@ -28,7 +28,7 @@ from machines.panel.views import (
     restored,
     revisions,
 )
-from machines.panel.views.teams import claims, shares, teams, tokens
+from machines.panel.views.teams import claims, permissions, shares, teams, tokens
 from machines.panel.web import sign_ins  # noqa: F401  # it listens from its import on
 from machines.panel.web.access import needs
 
@@ -209,6 +209,7 @@ urlpatterns = [
     path("job-groups/<int:pk>/", presets.group, name="job-group"),
     path("archives/", include(archive_urls)),
     path("teams/", include(team_urls)),
+    path("permissions/", permissions.index, name="permission-index"),
     path("restored/", restored.index, name="restored"),
     path("restored/confirm/", restored.confirm, name="restore-confirm"),
     path("events/", include(event_urls)),
