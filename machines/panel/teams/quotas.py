@@ -8,7 +8,7 @@ and every step down is allowed.
 
 import fnmatch
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from machines.contract import orders, recipes
@@ -44,7 +44,7 @@ def check(host: Host, team_id: int | None, order: orders.Order) -> None:
         return
     rows = HostShare.objects.select_for_update(of=("self",)).select_related("team", "host")
     share = rows.filter(host=host, team=team_id).first()
-    found = list(_of_order(host, team_id, share, order))
+    found = _once(_of_order(host, team_id, share, order))
     if found:
         raise QuotaExceeded(found)
 
@@ -64,13 +64,21 @@ def _of_order(
     yield from host_sections.findings(share, order.name, files.nspawn, files.limits, machine, builds=builds)
 
 
+def _once(found: Iterable[Finding]) -> list[Finding]:
+    """The first of each setting: a host's policy often says once more what the quota says."""
+    kept: dict[tuple[str, str], Finding] = {}
+    for each in found:
+        kept.setdefault((each.settings[0], each.value), each)
+    return list(kept.values())
+
+
 def of_draft(machine: Machine, nspawn_text: str, limits_text: str) -> list[Finding]:
     """What check() would refuse of these files of a machine that is there, on a host that is shared to its team."""
     share = share_of(machine.host, machine.team_id)
     if share is None:
         return []
     of_section = host_sections.findings(share, machine.name, nspawn_text, limits_text, machine, builds=False)
-    return [*findings(share, machine.name, nspawn_text, limits_text, machine=machine), *of_section]
+    return _once([*findings(share, machine.name, nspawn_text, limits_text, machine=machine), *of_section])
 
 
 def share_of(host: Host | None, team_id: int | None) -> HostShare | None:
