@@ -23,8 +23,8 @@ class Person:
     def __init__(self, panel: Stack, user: str = "admin", password: str = "") -> None:
         self.panel = panel
         self.answer = ""  # the page that answered the last form
-        self._cookies = CookieJar()
-        self._opener = build_opener(HTTPCookieProcessor(self._cookies))
+        self.cookies = CookieJar()
+        self._opener = build_opener(HTTPCookieProcessor(self.cookies))
         password = password or (panel.data / "first-password").read_text().strip()
         self.post("/accounts/login/", {"login": user, "password": password})
 

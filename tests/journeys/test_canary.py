@@ -1,13 +1,18 @@
 """A password that somebody types into a form is nowhere afterwards but, as a hash, in the machine itself."""
 
 import contextlib
+import json
+import re
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
+from machines.panel.teams.tokens import PREFIX
 from nspawnpanel.sandbox import Sandbox
 from nspawnpanel.stack import Stack
 from tests.person import Person
@@ -74,6 +79,26 @@ def test_a_password_is_in_no_database_log_queue_history_or_argument(ada: Person,
         assert not [argv for argv in eavesdropper.commands if word.encode() in argv]
     assert len(eavesdropper.heard) > 10
     assert len(eavesdropper.commands) > 10
+
+
+def test_an_api_token_and_a_session_are_nowhere_but_with_whom_they_were_given_to(ada: Person, panel, eavesdropper):
+    ada.post("/settings/tokens/new/", {"name": "canary", "all_teams": "on", "all_hosts": "on", "days": "1"})
+    found = re.search(re.escape(PREFIX) + r"[A-Za-z0-9_-]{40,}", ada.answer)
+    assert found, ada.complaints()
+    asked = Request(f"{panel.url}/api/whoami", headers={"Authorization": f"Bearer {found[0]}"})
+    with urlopen(asked, timeout=30) as answer:
+        assert json.load(answer)["token"]
+    wrong = Request(f"{panel.url}/machines/", headers={"Authorization": f"Bearer {found[0]}x"})
+    with contextlib.suppress(HTTPError):
+        urlopen(wrong, timeout=30).close()
+    session = next(cookie.value for cookie in ada.cookies if cookie.name == "session")
+    for secret in (found[0], session):
+        for page in ("/settings/tokens/", "/settings/sessions/", "/events/", "/jobs/"):
+            assert secret not in ada.get(page)
+        assert holding(panel.data, secret) == []
+        assert not [said for said in eavesdropper.heard if secret in said]
+        assert not [argv for argv in eavesdropper.commands if secret.encode() in argv]
+    assert holding(panel.data, found[0][:8])  # its first letters are kept, so the rest was looked for where it would be
 
 
 def everywhere(panel: Stack, host: Sandbox, word: str) -> list[str]:

@@ -449,7 +449,22 @@ def holds_the_secret(folder: Path) -> str:
             subprocess.run(
                 ["zstd", "--quiet", "--force", "-d", str(packed), "-o", str(packed.with_name("looked"))], check=False
             )
-    argv = ["find", str(folder), "-type", "f", "-size", "-64M", "-exec", "grep", "-lsa", SECRET, "{}", "+"]
+    argv = [
+        "find",
+        str(folder),
+        "-type",
+        "f",
+        "-not",
+        "-empty",
+        "-size",
+        "-64M",
+        "-exec",
+        "grep",
+        "-lsa",
+        SECRET,
+        "{}",
+        "+",
+    ]
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
 
