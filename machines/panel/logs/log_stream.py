@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 
 POLL = 0.25
 HEARTBEAT = 15
-RECHECK = 30  # session and right
+RECHECK = 5  # seconds; session and right
 LIFETIME = 3600  # then the browser comes again
 PER_USER = 5
 LEASE = 90  # seconds; a lease that nobody renews ends by itself
