@@ -16,7 +16,8 @@ NAMED = 10  # of those that are in the way
 
 
 def assign(keys: Sequence[int], team: Team | None, by: User) -> list[Machine]:
-    """Make the machines of these keys this team's, or nobody's; those that are already stay as they are. All of them or none.
+    """Make the machines of these keys this team's, or nobody's; those that are already stay as they are, but their hosts are told where
+    they say otherwise. All of them or none.
     Its drafts and revisions go with a machine; presets of other teams are detached from it, its settings stay; the jobs of
     the team it leaves stay that team's. Their hosts are told. Raises Problem.
     """
@@ -34,8 +35,16 @@ def assign(keys: Sequence[int], team: Team | None, by: User) -> list[Machine]:
         _detach_presets(moved, team)
         for machine in machines:
             machine.team = team
-        assignments.place(machines, by=by)
-    return machines
+        strays = _called_otherwise(keys, moved, team)
+        assignments.place([*machines, *strays], by=by)
+    return [*machines, *strays]
+
+
+def _called_otherwise(keys: Sequence[int], moved: Sequence[int], team: Team | None) -> list[Machine]:
+    """Those that are this team's here already, and another one's by what their host has told."""
+    theirs = Machine.objects.listed().filter(pk__in=keys, team=team).exclude(pk__in=moved)
+    differ = theirs.exclude(host_team=None).exclude(host_team=team.slug if team else "")
+    return list(differ.select_related("host", "team").order_by("pk"))
 
 
 def _check_free(machines: Sequence[Machine]) -> None:

@@ -140,6 +140,7 @@ def actions(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "can_remove": not state.is_up and state != MachineState.MISSING and not machine.image_is_fixed,
         "removed_elsewhere": machine.image_is_elsewhere,
         "fixed": FIXED_BECAUSE.get(machine.read_only_by, ""),
+        "kept_for_others": bool(machine.host_team) and machine.host_team != (machine.team.slug if machine.team else ""),
         "may_operate": request.user.may_in(Permission.OPERATE, machine.team_id),
         "may_configure": request.user.may_in(Permission.CONFIGURE, machine.team_id),
         "may_remove": request.user.may_in(Permission.REMOVE, machine.team_id),

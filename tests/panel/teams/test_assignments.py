@@ -11,6 +11,7 @@ from machines.panel.configs import ownership
 from machines.panel.courier import courier, machine_facts
 from machines.panel.orders import assignments
 from tests import make
+from tests.pages import text
 
 
 def told(machine, team):
@@ -85,3 +86,11 @@ def test_machines_that_a_host_calls_another_team_s_are_named(web, alpha):
     ):
         make.machine(name, on=alpha, team=make.team(team) if team else None, host_team=said)
     assert [machine.name for machine in assignments.strange()] == ["b", "c"]
+
+
+def test_a_host_that_keeps_a_machine_for_another_team_is_told_again_by_an_administrator(admin, web, as_viewer):
+    assert "keeps web for another team" not in text(as_viewer.get("/hosts/alpha/machines/web/"))
+    told(web, "lab")
+    assert "keeps web for another team" in text(as_viewer.get("/hosts/alpha/machines/web/"))
+    ownership.assign([web.pk], web.team, by=admin)
+    assert [job.order["team"] for job in Job.objects.all()] == ["ops"]
