@@ -120,7 +120,7 @@ def _built_again(house: House) -> Button:
 
 
 def _roll_out(house: House) -> Button:
-    preset = Preset.objects.create(name="Small", settings={"MemoryMax": "1G"})
+    preset = Preset.objects.create(name="Small", team=house.web.team, settings={"MemoryMax": "1G"})
     house.became(image_type="directory")
     return {"pk": preset.pk}, {"then": "apply", "machine": house.web.pk, "shown": house.web.pk}
 
@@ -156,6 +156,7 @@ MAKES_NONE = {
     "preset-new", "preset-starter", "preset-edit", "preset-remove", "recipe-new", "recipe-starter", "recipe-edit",
     "recipe-archive", "recipe-unarchive", "recipe-restore", "theme", "restore-confirm", "archive-begin", "archive-part",
     "archive-remove", "host-enrol-again", "host-rename", "host-remove", "enrolment-accept", "enrolment-refuse", "enrolment-new", "event-verify", "team-new", "team-edit", "team-delete", "team-leave", "team-member-add", "team-member-edit", "team-member-remove",
+    "invitation-index", "invitation-withdraw", "panel-keys-ask", "person-disable", "person-enable", "person-make-administrator", "person-reset-factor", "person-reset-link", "person-unmake-administrator",
     "team-show", "team-share-new", "team-share-edit", "team-share-remove", "machine-assign",
     *(name for name, line in TABLE.items() if line.permission == SIGNED_IN and "POST" in line.methods),
 }  # fmt: skip

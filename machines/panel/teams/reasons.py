@@ -49,7 +49,7 @@ def _why_not(person: User, permission: Permission, team_id: int | None, member: 
     if permission is Permission.ADMINISTER:
         return "no: not an administrator of the installation"
     if team_id is None:
-        return "no: what belongs to nobody is the administrators’"
+        return "no: administrators only"
     if member is None:
         return "no: not a member"
     return f"no: {member.role} of {member.team} does not include it"
