@@ -39,8 +39,9 @@ def test_a_result_says_times_and_sizes_as_people_read_them():
     assert shown["found at"] == "1e+300"
 
 
-def test_a_summary_counts_what_it_lists():
-    form = BeginForm({"title": "", "format": "zip", "size": "x"})
+@pytest.mark.django_db
+def test_a_summary_counts_what_it_lists(admin):
+    form = BeginForm({"title": "", "format": "zip", "size": "x"}, by=admin)
     form.errors["size"].append("And another.")
     page = Template('{% include "_error_summary.html" %}').render(Context({"form": form}))
     assert "4 fields need attention" in page

@@ -20,6 +20,17 @@ WORDS = {
 DAYS = [("1", "1 day"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("365", "a year")]
 
 
+class SomeOf(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
+    """Some of few rows, compared as text: no number is too large for that, and no text reaches the database."""
+
+    def clean(self, value: Any) -> Any:
+        offered = {str(each.pk) for each in self.queryset or ()}
+        for each in value if isinstance(value, list | tuple) else ():
+            if str(each) not in offered:
+                raise forms.ValidationError("That is not one of yours.", code="invalid_choice")
+        return super().clean(value)
+
+
 class NewTokenForm(forms.ModelForm):  # type: ignore[type-arg]
     rights = forms.MultipleChoiceField(
         choices=[(right.value, WORDS[right]) for right in tokens.RIGHTS],
@@ -28,11 +39,11 @@ class NewTokenForm(forms.ModelForm):  # type: ignore[type-arg]
         help_text="Beside seeing what you see. Where you do not hold a right yourself, the token does not either.",
     )
     all_teams = forms.BooleanField(label="All my teams, also those I join later", required=False)
-    teams = forms.ModelMultipleChoiceField(
+    teams = SomeOf(
         Team.objects.none(), required=False, widget=forms.CheckboxSelectMultiple, label="Only these teams"
     )
     all_hosts = forms.BooleanField(label="All hosts of my teams", required=False, initial=True)
-    hosts = forms.ModelMultipleChoiceField(
+    hosts = SomeOf(
         Host.objects.none(), required=False, widget=forms.CheckboxSelectMultiple, label="Only these hosts"
     )
     days = forms.ChoiceField(label="Expires after", choices=DAYS, initial="30")
