@@ -39,13 +39,9 @@ class NewTokenForm(forms.ModelForm):  # type: ignore[type-arg]
         help_text="Beside seeing what you see. Where you do not hold a right yourself, the token does not either.",
     )
     all_teams = forms.BooleanField(label="All my teams, also those I join later", required=False)
-    teams = SomeOf(
-        Team.objects.none(), required=False, widget=forms.CheckboxSelectMultiple, label="Only these teams"
-    )
+    teams = SomeOf(Team.objects.none(), required=False, widget=forms.CheckboxSelectMultiple, label="Only these teams")
     all_hosts = forms.BooleanField(label="All hosts of my teams", required=False, initial=True)
-    hosts = SomeOf(
-        Host.objects.none(), required=False, widget=forms.CheckboxSelectMultiple, label="Only these hosts"
-    )
+    hosts = SomeOf(Host.objects.none(), required=False, widget=forms.CheckboxSelectMultiple, label="Only these hosts")
     days = forms.ChoiceField(label="Expires after", choices=DAYS, initial="30")
 
     class Meta:

@@ -75,7 +75,9 @@ def _fill(older: BaseDatabaseWrapper) -> None:
     """All rows of the dump but those of the migrations themselves; what is numbered goes on after them."""
     with sqlite3.connect(":memory:") as dump, older.cursor() as cursor:
         dump.executescript(DUMP.read_text())
-        tables = [table for table in older.introspection.table_names(cursor) if table != "django_migrations"]
+        had = {name for (name,) in dump.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        had -= {"django_migrations"}
+        tables = [table for table in older.introspection.table_names(cursor) if table in had]
         with _transaction(cursor):
             cursor.execute("SET CONSTRAINTS ALL DEFERRED")
             for table in tables:
