@@ -19,9 +19,8 @@ class User(AbstractUser):
     last_seen = models.DateTimeField(null=True)  # to a few minutes (machines/panel/people/sessions.py)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
 
-    shown_team = (
-        ""  # the slug of the team whose things alone lists show in this session; "" for all (panel/web/shown_team.py)
-    )
+    # The slug of the team whose things alone lists show in this session; "" for all (panel/web/shown_team.py)
+    shown_team = ""
     scope: Scope | None = None  # of the API token by which it acts (panel/teams/tokens.py)
 
     @property
