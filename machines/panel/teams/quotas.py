@@ -181,17 +181,25 @@ def _of_network(share: HostShare, wanted: Document, known: Document | None) -> I
 
 
 def connections(document: Document) -> Iterator[tuple[str, str]]:
-    """(key, word) of each way a machine is connected: "veth", "bridge:br0", "interface:eth1", "other"."""
+    """(key, word) of each way a machine is connected: "veth", "bridge:br0", "interface:eth1", "other". One word for each NIC, as
+    the * of a pattern takes blanks too."""
     mode, target = nspawn.network_mode(document)
     key = nspawn.NETWORK_MODES[mode].target if mode in nspawn.NETWORK_MODES else ""
-    yield key or "VirtualEthernet", f"{mode or UNSAID_MODE}:{target}" if target else mode or UNSAID_MODE
+    mode = mode or UNSAID_MODE
+    for word in [f"{mode}:{nic}" for nic in _on_host(target)] or [mode]:
+        yield key or "VirtualEthernet", word
     for value in document.get(NETWORK, "Interface"):
-        for pair in value.split():
-            yield "Interface", f"interface:{pair.split(':')[0]}"
+        for nic in _on_host(value):
+            yield "Interface", f"interface:{nic}"
     if document.get(NETWORK, "VirtualEthernetExtra"):
         yield "VirtualEthernetExtra", UNSAID_MODE
     if document.get(NETWORK, "NamespacePath"):
         yield "NamespacePath", nspawn.OTHER
+
+
+def _on_host(value: str) -> list[str]:
+    """The NICs of the host in a value that may name several of them, each perhaps with its name inside."""
+    return [pair.split(":")[0] for pair in value.split()]
 
 
 def _allows(patterns: list[str], word: str) -> bool:

@@ -250,6 +250,21 @@ def test_no_way_to_be_connected_goes_round_the_list(alpha, line):
     assert [*quotas.findings(share, "new", f"[Network]\n{line}\n", "")]
 
 
+@pytest.mark.parametrize("key", ["MACVLAN", "IPVLAN"])
+def test_a_pattern_of_nics_allows_each_of_a_line_by_itself(alpha, key):
+    share = limited(alpha, networks=[f"{key.lower()}:lan*"])
+
+    def wrong(value: str) -> list[str]:
+        return [each.message for each in quotas.findings(share, "new", f"[Network]\n{key}={value}\n", "")]
+
+    assert [wrong("lan0"), wrong("lan0 lan1:inside")] == [[], []]
+    assert wrong("lan0 eth0") == [
+        f"Team Ops may not use the network {key.lower()}:eth0 on alpha; allowed: {key.lower()}:lan*."
+    ]
+    assert wrong("eth0:lan0")
+    assert len(wrong("lan0 eth0 eth1")) == 2
+
+
 def test_files_that_nobody_counted_are_not_kept_for_a_new_machine(alpha, edith):
     limited(alpha, max_memory=GIB)
     order = make.build_order("web").model_copy(
