@@ -159,14 +159,21 @@ def beyond(
     most = section.max_machines
     if now is None and most is not None and len(others) >= most:
         return "max_machines", f"the team has {len(others)} of {most} machines here."
-    disk = sum(each.disk for each in others.values())
-    if now is None and section.max_disk is not None and disk >= section.max_disk:
-        return "max_disk", f"images of the team take {size(disk)} of {size(section.max_disk)} here."
+    if now is None and (full := beyond_disk(section, others)):
+        return full
     if asked is None:
         return None
     memory = _sum("MemoryMax", section.max_memory, others, asked.memory, now.memory if now else 0)
     cpu = _sum("CPUQuota", section.max_cpu, others, asked.cpu, now.cpu if now else 0)
     return ("max_memory", memory) if memory else ("max_cpu", cpu) if cpu else None
+
+
+def beyond_disk(section: Section, all_of_team: Mapping[str, Takes]) -> tuple[str, str] | None:
+    """The same for one more image, or a base image, beside those of the team's machines."""
+    disk = sum(each.disk for each in all_of_team.values())
+    if section.max_disk is None or disk < section.max_disk:
+        return None
+    return "max_disk", f"images of the team take {size(disk)} of {size(section.max_disk)} here."
 
 
 def _sum(key: str, most: float | None, others: Mapping[str, Takes], asked: float | None, now: float | None) -> str:

@@ -15,7 +15,7 @@ from machines.contract import orders
 from machines.contract import policy_sections as sections
 from machines.contract.configuration import limits
 from machines.contract.names import MachineName
-from machines.contract.policy_sections import Takes
+from machines.contract.policy_sections import Section, Takes
 from machines.contract.problems import BadValue
 from machines.host.context.host_context import HostContext
 from machines.host.policy import owners, policy
@@ -33,15 +33,34 @@ def check(
     """Pass silently when this order leaves the team within the ceilings of its section. Raises NotAllowed naming the rule, and what
     the bus raises."""
     section = rules.section(rules.team)
-    if section is None or not section.has_ceilings or not isinstance(order, orders.Apply | orders.Build):
+    if section is None or not section.has_ceilings:
         return
-    names = [name for name in owners.machines_of(db, rules.team) if name != order.name][:MOST]
-    is_there = owners.of(db, order.name) == rules.team and not isinstance(order, orders.Build)
+    machines = owners.machines_of(db, rules.team)
+    if isinstance(order, orders.BuildBase):
+        _refuse(sections.beyond_disk(section, {name: Takes(disk=_disk(host, name)) for name in machines}), rules)
+    if isinstance(order, orders.Apply | orders.Build):
+        _refuse(_beyond(host, section, order, machines, under_way), rules)
+
+
+def _beyond(
+    host: HostContext,
+    section: Section,
+    order: orders.Apply | orders.Build,
+    machines: list[str],
+    under_way: Iterable[Row],
+) -> tuple[str, str] | None:
+    """As sections.beyond(); `machines` are all of the team's."""
+    names = [name for name in machines if name != order.name][:MOST]
+    is_there = order.name in machines and not isinstance(order, orders.Build)
     have = _takes(host, [*names, *([order.name] if is_there else [])])
     coming = {row.name: row.wanted for row in under_way if row.name in names}
     others = {name: _with(have.get(name, Takes()), coming.get(name)) for name in names}
     asked = of_limits(order.configuration.limits, _memory_total())
-    if found := sections.beyond(section, others, asked, have.get(order.name, Takes()) if is_there else None):
+    return sections.beyond(section, others, asked, have.get(order.name, Takes()) if is_there else None)
+
+
+def _refuse(found: tuple[str, str] | None, rules: Policy) -> None:
+    if found is not None:
         rule, message = found
         raise policy.refuse(rule, message, rules)
 
@@ -72,8 +91,12 @@ def _take(host: HostContext, name: str) -> Takes:
     return Takes(
         None if memory == UNLIMITED else memory,
         None if quota == UNLIMITED else quota / 10_000,
-        host.slow.disk.get(name, (0.0, 0))[1],
+        _disk(host, name),
     )
+
+
+def _disk(host: HostContext, name: str) -> int:
+    return host.slow.disk.get(name, (0.0, 0))[1]
 
 
 def of_limits(text: str, memory_total: int) -> Takes:

@@ -30,6 +30,7 @@ from machines.host.reports import order_sequence
 from machines.host.reports.ledger import Ledger, Row
 from machines.host.reports.publisher import Publisher
 from machines.host.reports.reporting import Reporter
+from machines.host.storage import base_images
 from machines.host.system import threads
 from machines.host.system.faults import MachineBusy, Stopped, TookTooLong, as_problem
 from machines.host.system.rate_limit import Budget
@@ -140,6 +141,8 @@ class Executor:
         name. Raises Problem."""
         with self._ledger.reading() as db:
             owners.check(db, sealed.actor, order)
+            if isinstance(order, orders.RemoveBase):
+                owners.check_base(db, sealed.actor, base_images.maker(self._host.paths, order.base))
         rules = self._host.policy.of(team)
         policy.allow(rules, order, as_administrator=sealed.actor.role == Role.ADMINISTRATOR)
         others = [row for row in self._ledger.unfinished() if row.id != sealed.job]

@@ -103,6 +103,19 @@ def check(db: sqlite3.Connection, actor: Actor, order: orders.Order) -> None:
         _check_owner(db, actor, order.recipe.source)
 
 
+def check_base(db: sqlite3.Connection, actor: Actor, maker: str) -> None:
+    """The same for a base image that was made by the job `maker` and is to go. Raises NotAllowed. One whose job this ledger has
+    forgotten, or that was made for no team, is nobody's here: the panel judges."""
+    found = db.execute("select team from jobs where id = ?", (maker,)).fetchone()
+    if actor.role == Role.ADMINISTRATOR or not found or found[0] in {"", actor.team}:
+        return
+    raise NotAllowed(
+        "The base image was made for another team on this host, so the request was refused.",
+        hint="An administrator can remove it.",
+        code="not-the-teams",
+    )
+
+
 def check_cancel(db: sqlite3.Connection, actor: Actor, name: str, team: str) -> None:
     """The same for whoever cancels a job that was asked for `team` and is about the machine `name`. Raises NotAllowed."""
     if actor.role == Role.ADMINISTRATOR or (actor.team and actor.team in {team, of(db, name) if name else ""}):

@@ -92,6 +92,11 @@ def find(paths: Paths, key: str) -> Base | None:
     return max((base for base, _ in every(paths) if base.key == key), key=lambda base: base.built, default=None)
 
 
+def maker(paths: Paths, base: str) -> str:
+    """The job that made a base; "" for one that is not there."""
+    return next((each.job for each, _ in every(paths) if each.id == base), "")
+
+
 def where(paths: Paths, base: str) -> Path:
     """The tree of a base, or the packed one."""
     tree = paths.base(base)

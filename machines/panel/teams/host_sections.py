@@ -106,6 +106,17 @@ def _of_ceilings(
         yield _refusal(share, rule, (SETTING[rule],), message)
 
 
+def of_base(share: HostShare) -> Iterator[Finding]:
+    """What the host would refuse of a base image for this team, as findings()."""
+    rules = section(share.host, share.team.slug)
+    if rules is None or share.host.is_silent or rules.max_disk is None:
+        return
+    takes = {row.name: _takes(uses, row) for row, uses in usage.each(share)}
+    if found := policy_sections.beyond_disk(rules, takes):
+        rule, message = found
+        yield _refusal(share, rule, (SETTING[rule],), message)
+
+
 def _takes(uses: usage.Uses, machine: Machine | None) -> Takes:
     return Takes(uses.memory, uses.cpu, (machine.disk_bytes or 0) if machine else 0)
 

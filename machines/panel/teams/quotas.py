@@ -27,6 +27,11 @@ ASK = "An administrator can change what the team may use of this host."
 UNSAID_MODE = "veth"  # what the stock unit's command line gives a machine whose file says nothing
 
 
+Counted = (
+    orders.Apply | orders.Build | orders.BuildBase | orders.RemoveBase
+)  # what needs a share, and may be too much for it
+
+
 class QuotaExceeded(NotAllowed):
     """The team may not use that much of the host, by its quota or by the host's own policy. `findings` name the settings; that of the first is the message."""
 
@@ -40,7 +45,7 @@ class QuotaExceeded(NotAllowed):
 def check(host: Host, team_id: int | None, order: orders.Order) -> None:
     """Pass silently when this order leaves the team within its quota on this host. In the transaction that places it, after the
     rows of what it is about. Raises QuotaExceeded."""
-    if team_id is None or not isinstance(order, orders.Apply | orders.Build):
+    if team_id is None or not isinstance(order, Counted):
         return
     rows = HostShare.objects.select_for_update(of=("self",)).select_related("team", "host")
     share = rows.filter(host=host, team=team_id).first()
@@ -49,13 +54,17 @@ def check(host: Host, team_id: int | None, order: orders.Order) -> None:
         raise QuotaExceeded(found)
 
 
-def _of_order(
-    host: Host, team_id: int, share: HostShare | None, order: orders.Apply | orders.Build
-) -> Iterator[Finding]:
-    files = order.configuration
+def _of_order(host: Host, team_id: int, share: HostShare | None, order: Counted) -> Iterator[Finding]:
     if share is None:
         yield not_shared(host, Team.objects.get(pk=team_id))
-        return
+    elif isinstance(order, orders.BuildBase):
+        yield from (*_of_disk(share, used(share).disk), *host_sections.of_base(share))
+    elif isinstance(order, orders.Apply | orders.Build):
+        yield from _of_files(share, order)
+
+
+def _of_files(share: HostShare, order: orders.Apply | orders.Build) -> Iterator[Finding]:
+    files = order.configuration
     if isinstance(order, orders.Build):
         yield from _of_build(share, order)
     yield from findings(share, order.name, files.nspawn, files.limits)
@@ -262,12 +271,16 @@ def _of_count(share: HostShare, order: orders.Build) -> Iterator[Finding]:
     if share.max_machines is not None and others.machines >= share.max_machines:
         message = f"Team {team} has {others.machines} of {share.max_machines} machines on {host}."
         yield Finding(("name",), message, "Remove one, or ask an administrator for more.")
-    if share.max_disk is not None:
-        asked = image_size(order.recipe, host)
-        if others.disk >= share.max_disk or others.disk + asked > share.max_disk:
-            takes = f"; this takes {size(asked)}" if asked else ""
-            message = f"Images of team {team} take {size(others.disk)} of {size(share.max_disk)} on {host}{takes}."
-            yield Finding(("host",), message, "Remove a machine, or ask an administrator for more.")
+    yield from _of_disk(share, others.disk, image_size(order.recipe, host))
+
+
+def _of_disk(share: HostShare, taken: int, asked: int = 0) -> Iterator[Finding]:
+    """Bytes that the team's images take, and that one more takes at least."""
+    if share.max_disk is None or (taken < share.max_disk and taken + asked <= share.max_disk):
+        return
+    takes = f"; this takes {size(asked)}" if asked else ""
+    message = f"Images of team {share.team} take {size(taken)} of {size(share.max_disk)} on {share.host}{takes}."
+    yield Finding(("host",), message, "Remove a machine, or ask an administrator for more.")
 
 
 def image_size(recipe: recipes.AnyRecipe, host: Host) -> int:

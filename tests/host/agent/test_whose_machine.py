@@ -1,7 +1,8 @@
 """Which machine is whose on this host, whatever the panel says: written by signed orders, asked before each of them."""
 
+import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import pytest
 from machines.contract import orders
 from machines.contract.envelope import Actor, key_id
 from machines.contract.policy_sections import Section
-from machines.contract.recipes import CloneRecipe
+from machines.contract.recipes import CloneRecipe, DebianRecipe
 from machines.host.agent import handlers
 from machines.host.agent.executor import Executor
 from machines.host.context.host_context import HostContext
@@ -19,9 +20,11 @@ from machines.host.policy import owners
 from machines.host.policy.policy import Policy
 from machines.host.reports import ledger as books
 from machines.host.reports.ledger import Ledger
+from machines.host.storage.base_images import Base
 from tests.host.agent.test_executor import BUILD, Deeds, Units, Watch
 
 GIB = 1 << 30
+BUILD_BASE = orders.BuildBase(recipe=DebianRecipe(release="trixie"))
 
 
 @dataclass
@@ -195,6 +198,22 @@ def test_a_job_of_another_team_is_not_cancelled(host, asks, spool, sealed):
     assert spool.of("refused")[0].code == "not-the-teams"
 
 
+def test_a_base_image_made_for_another_team_is_not_removed_for_this_one(host, asks, paths):
+    worker = host()
+    _, job = asks(worker, BUILD_BASE)
+    base = Base("0" * 16, "key", "Debian 13", 1.0, 1, [], str(job))
+    paths.bases.mkdir(parents=True)
+    (paths.bases / f"{base.id}.json").write_text(json.dumps(asdict(base)))
+    paths.base(base.id).mkdir(parents=True)
+    removal = orders.RemoveBase(base=base.id)
+    code, message = asks(worker, removal, team="db")
+    assert code == "not-the-teams"
+    assert message == "The base image was made for another team on this host, so the request was refused."
+    assert asks(worker, removal)[0] == ""
+    assert asks(worker, removal, team="", role="administrator")[0] == ""
+    assert asks(worker, orders.RemoveBase(base="1" * 16), team="db")[0] == ""
+
+
 def test_it_is_known_after_a_restart_and_not_after_another_enrolment(host, asks, spool, paths):
     assign(asks, host())
     spool.ledger.close()
@@ -276,3 +295,14 @@ def test_a_machine_that_may_take_everything_leaves_no_room(host, asks, bus):
     )
     bus.has["db"] = {"CPUQuotaPerSecUSec": 500_000}
     assert asks(worker, with_limits("web", "[Service]\nCPUQuota=350%\n"))[0] == ""
+
+
+def test_images_that_take_a_team_s_disk_leave_no_room_for_a_base_image(host, asks):
+    worker = host(Policy(teams={"web": Section(max_disk=10 * GIB, max_machines=1)}))
+    assign(asks, worker, name="db")
+    assert asks(worker, BUILD_BASE)[0] == ""
+    worker._host.slow.disk["db"] = (1.0, 10 * GIB)
+    code, message = asks(worker, BUILD_BASE)
+    assert code == "policy-refused"
+    assert message.endswith("for team web: images of the team take 10\u00a0GiB of 10\u00a0GiB here.")
+    assert asks(worker, BUILD_BASE, team="", role="administrator")[0] == ""

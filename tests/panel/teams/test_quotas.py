@@ -11,7 +11,8 @@ from machines.contract.permissions import Role
 from machines.contract.quantities import NBSP
 from machines.models import HostShare, Job, Machine, ObservedFiles, Revision
 from machines.panel.configs import drafts
-from machines.panel.images import builds
+from machines.panel.images import builds, saved_recipes
+from machines.panel.orders import dispatch
 from machines.panel.teams import quotas, usage
 from machines.panel.teams.quotas import QuotaExceeded
 from tests import make
@@ -272,6 +273,49 @@ def test_files_that_nobody_counted_are_not_kept_for_a_new_machine(alpha, edith):
     )
     with pytest.raises(QuotaExceeded, match="cannot be kept"):
         quotas.check(alpha, make.team().pk, order)
+
+
+@pytest.fixture
+def built(alpha, edith) -> Job:
+    """A build of the team's that has made a base image on alpha."""
+    job = make.job(make.build_order(), on=alpha, by=edith, state="succeeded")
+    alpha.facts["bases"] = [{"id": "0" * 16, "key": "k", "job": str(job.uuid)}]
+    alpha.save()
+    return job
+
+
+def test_a_host_that_is_not_shared_any_more_builds_and_removes_no_base_image(as_edith, alpha, edith, built):
+    recipe = saved_recipes.create(
+        "Debian", "", recipes.DebianRecipe(release="trixie"), by=edith, team=make.team(), reason=""
+    )
+    failed = make.job(
+        orders.BuildBase(recipe=recipes.DebianRecipe(release="trixie")), on=alpha, by=edith, state="failed"
+    )
+    HostShare.objects.all().delete()
+    for address in (f"/jobs/{built.pk}/build-base/", f"/jobs/{failed.pk}/retry/", f"/recipes/{recipe.pk}/build-base/"):
+        as_edith.post(address, {"host": "alpha"})
+    for order in (orders.BuildBase(recipe=recipes.DebianRecipe(release="trixie")), orders.RemoveBase(base="0" * 16)):
+        with pytest.raises(QuotaExceeded, match=r"^alpha is not shared to team Ops\.$"):
+            dispatch.place(order, on=alpha, by=edith, team_id=make.team().pk)
+    assert set(Job.objects.all()) == {built, failed}
+    make.share(alpha)
+    as_edith.post(f"/jobs/{built.pk}/build-base/")
+    assert Job.objects.filter(op="build_base", state="queued").count() == 1
+
+
+@pytest.mark.parametrize("says_it", ["share", "policy of the host"])
+def test_a_base_image_is_not_built_on_a_disk_that_the_team_has_used_up(as_edith, alpha, built, says_it):
+    make.machine("db", on=alpha, disk_bytes=5 * GIB)
+    if says_it == "share":
+        limited(alpha, max_disk=5 * GIB)
+    else:
+        alpha.facts["policy"] = {"teams": {"ops": {"max_disk": 5 * GIB}}}
+        alpha.save()
+    as_edith.post(f"/jobs/{built.pk}/build-base/")
+    assert set(Job.objects.all()) == {built}
+    Machine.objects.update(disk_bytes=4 * GIB)
+    as_edith.post(f"/jobs/{built.pk}/build-base/")
+    assert Job.objects.filter(op="build_base").count() == 1
 
 
 def test_a_clone_takes_at_least_what_its_original_does(alpha):
