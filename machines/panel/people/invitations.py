@@ -23,7 +23,8 @@ from machines.panel.audit import entries
 from machines.panel.teams.authorize import authorize
 
 SETUP_HOURS = 24
-MOST_OPEN = 200  # invitations at once
+MOST_OPEN = 200  # invitations at once: of a team's owners to that team, of all administrators together
+MOST_LISTED = 2000
 
 
 class NotGood(Problem):
@@ -55,7 +56,7 @@ def setup_link() -> str:
 def invite(offer: Offer, *, by: User, days: int, note: str = "") -> str:
     """The path of the link, which is nowhere to be seen again. Raises NotAllowed, and NotGood when there are too many."""
     _authorize(offer, by)
-    if Invitation.objects.open().count() >= MOST_OPEN:
+    if _beside(offer, by).count() >= MOST_OPEN:
         raise NotGood(f"{MOST_OPEN} invitations are open.", hint="Withdraw some that nobody will use.")
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
@@ -63,6 +64,14 @@ def invite(offer: Offer, *, by: User, days: int, note: str = "") -> str:
         said = f"{by.username} invited {note or 'somebody'} as {described(offer)}."
         entries.record("person-invited", said, by=by, on=offer.team)
     return address(token)
+
+
+def _beside(offer: Offer, by: User) -> QuerySet[Invitation]:
+    """The open ones that count against the same bound: what the people of one team do takes nothing from others."""
+    opened = Invitation.objects.open().filter(is_setup=False)
+    if by.is_administrator:
+        return opened.filter(invited_by__is_administrator=True)
+    return opened.filter(team=offer.team, invited_by__is_administrator=False)
 
 
 def _make(token: str, offer: Offer, *, hours: int, **more: Any) -> Invitation:

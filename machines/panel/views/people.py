@@ -156,7 +156,7 @@ def invite(request: PanelRequest) -> HttpResponse:
             link, form = request.build_absolute_uri(made), InvitationForm(by=request.user)
         except Problem as problem:
             form.add_error(None, f"{problem.message} {problem.hint}")
-    still_open = invitations.visible_to(request.user)[: invitations.MOST_OPEN]
+    still_open = invitations.visible_to(request.user)[: invitations.MOST_LISTED]
     context = {"form": form, "link": link, "invitations": still_open}
     return render(request, "people/invitations.html", context, status=422 if form.errors else 200)
 
