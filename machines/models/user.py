@@ -1,12 +1,21 @@
 """The people: Django's user with what it is in each team, and a theme, so that a page needs no second query for that."""
 
+import unicodedata
 from functools import cached_property
+from typing import Any
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 
 from machines.contract.permissions import PERMISSIONS, Permission, Role
 from machines.models.team import Grant, Scope, Team, teams_where
+
+KEY_LENGTH = 450  # small letters may be three for one: “ΐ” of 150
+
+
+def key_of(username: str) -> str:
+    """What two names have in common that look the same to a sign-in: Unicode's form KC, in small letters."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())[:KEY_LENGTH]
 
 
 class User(AbstractUser):
@@ -19,9 +28,18 @@ class User(AbstractUser):
     last_seen = models.DateTimeField(null=True)  # to a few minutes (machines/panel/people/sessions.py)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
 
+    # One name, one person, in whatever case: key_of(username). None are second ones of before this was kept.
+    username_key = models.CharField(max_length=KEY_LENGTH, unique=True, null=True, editable=False)  # noqa: DJ001  # none is not ""
+
     # The slug of the team whose things alone lists show in this session; "" for all (panel/web/shown_team.py)
     shown_team = ""
     scope: Scope | None = None  # of the API token by which it acts (panel/teams/tokens.py)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """A name is given once. Raises IntegrityError when another has it."""
+        if self._state.adding and self.username_key is None:
+            self.username_key = key_of(self.username)
+        super().save(*args, **kwargs)
 
     @property
     def sees_all(self) -> bool:

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from machines.contract.permissions import TEAM_ROLES, Role
 from machines.models import Membership, Team, User
+from machines.panel.people import names
 
 
 class Command(BaseCommand):
@@ -23,13 +24,16 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, *_: Any, **options: Any) -> None:
-        if User.objects.filter(username=options["name"]).exists():
-            raise CommandError(f"There is already somebody named {options['name']}.")
+        name = User.normalize_username(options["name"])
+        if names.is_taken(name):
+            raise CommandError(
+                f"There is already somebody named {name}, in this or another case, or with this address."
+            )
         password = secrets.token_urlsafe(12)
-        user = User.objects.create_user(options["name"], password=password, is_administrator=options["administrator"])
+        user = User.objects.create_user(name, password=password, is_administrator=options["administrator"])
         for slug in options["team"]:
             Membership.objects.create(user=user, team=_team(slug), role=options["role"])
-        self.stdout.write(f"User: {options['name']}\nPassword: {password}")
+        self.stdout.write(f"User: {name}\nPassword: {password}")
 
 
 def _team(slug: str) -> Team:

@@ -51,7 +51,7 @@ class Command(BaseCommand):
             call_command("setup_link", stdout=self.stdout)
             return
         password = secrets.token_urlsafe(12)
-        User.objects.create_user(name, password=password, is_administrator=True)
+        name = User.objects.create_user(name, password=password, is_administrator=True).username
         _write(file, password)
         self.stdout.write(f"Administrator {name} made; the password is in {file}")
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import forms
+from django.contrib.auth.forms import UsernameField
 from django.contrib.auth.password_validation import validate_password
 from django.http import QueryDict
 
@@ -37,7 +38,7 @@ class ProfileForm(forms.Form):
 class NewPersonForm(forms.Form):
     """Who accepts an invitation."""
 
-    username = forms.CharField(
+    username = UsernameField(
         max_length=150, validators=[User.username_validator],
         help_text="Letters, digits and @ . + - _. Jobs and logs name you by it; it cannot be changed.",
     )  # fmt: skip

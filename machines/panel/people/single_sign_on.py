@@ -18,7 +18,7 @@ from allauth.socialaccount.models import SocialLogin
 from allauth.socialaccount.providers.base import AuthProcess
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -113,7 +113,7 @@ class GroupsDecide(DefaultSocialAccountAdapter):  # type: ignore[misc]  # allaut
         user: User = super().populate_user(request, sociallogin, data)
         said = sociallogin.account.extra_data or {}
         told = said.get("userinfo") or said.get("id_token") or {}
-        user.username = str(data.get("username") or "")[:150]
+        user.username = User.normalize_username(str(data.get("username") or ""))[:150]
         user.first_name, user.last_name = str(data.get("name") or "")[:150], ""
         email = str(told.get("email") or "")[:254]
         user.email = email if told.get("email_verified") is True and email and not is_taken(email) else ""
@@ -127,7 +127,11 @@ class GroupsDecide(DefaultSocialAccountAdapter):  # type: ignore[misc]  # allaut
 
     @transaction.atomic
     def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: Any = None) -> User:
-        user: User = super().save_user(request, sociallogin, form)
+        try:
+            with transaction.atomic():
+                user: User = super().save_user(request, sociallogin, form)
+        except IntegrityError:
+            raise _refused(request, _there_already(sociallogin.user.username)) from None
         follow(user, wanted(groups_of(sociallogin)))
         return user
 
@@ -144,8 +148,14 @@ def _refuse_bad_name(request: HttpRequest, name: str) -> None:
     except ValidationError:
         raise _refused(request, f"Your username, “{name}”, cannot be one here. Ask an administrator.") from None
     if is_taken(name):
-        said = f"There is an account named {name} here already. If it is yours, sign in to it with its password and connect "
-        raise _refused(request, f"{said}it under Settings → Security.")
+        raise _refused(request, _there_already(name))
+
+
+def _there_already(name: str) -> str:
+    said = (
+        f"There is an account named {name} here already. If it is yours, sign in to it with its password and connect "
+    )
+    return f"{said}it under Settings → Security."
 
 
 def _refused(request: HttpRequest, said: str) -> ImmediateHttpResponse:

@@ -38,6 +38,14 @@ class SignedIn(AuthenticationBackend):  # type: ignore[misc]  # allauth is untyp
         user.grants = grants_of(user.rows_of_memberships)
         return user
 
+    def _authenticate_by_username(self, username: str, password: str) -> User | None:
+        """Of two whose names differ in case only, from before there was but one, each signs in by exactly theirs."""
+        exact = User.objects.filter(username=username).first()
+        found: User | None = (
+            self._check_password(exact, password) if exact else super()._authenticate_by_username(username, password)
+        )
+        return found
+
 
 class InvitedOnly(DefaultAccountAdapter):  # type: ignore[misc]  # allauth is untyped
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002  # allauth's signature

@@ -39,7 +39,9 @@ def test_a_team_that_is_not_there_is_named_and_nobody_is_made():
     assert not User.objects.exists()
 
 
-def test_a_name_is_taken_once():
+@pytest.mark.parametrize("again", ["vera", "Vera", "\uff36era"])  # the last with a wide V
+def test_a_name_is_taken_once(again):
     add("vera")
     with pytest.raises(CommandError, match="already somebody"):
-        add("vera")
+        add(again)
+    assert User.objects.count() == 1

@@ -12,6 +12,7 @@ from django.utils import timezone
 from machines.contract.permissions import Permission, Role
 from machines.contract.problems import NotAllowed
 from machines.models import Event, Invitation, Team, User
+from machines.panel.forms import people
 from machines.panel.people import invitations
 from machines.panel.people.invitations import Offer
 from tests import make
@@ -128,6 +129,9 @@ def test_a_link_that_is_no_longer_good_says_why_and_makes_nobody(admin, web_team
     ("wrong", "words"),
     [
         ({"username": "ADA"}, "Somebody else has this name"),
+        ({"username": "\uff21da"}, "Somebody else has this name"),  # a wide A, which is kept as a plain one
+        ({"username": "\ufdfa"}, "valid username"),  # one letter, which is kept as four words
+        ({"username": "\ufb03" * 60}, "at most 150"),  # kept as three letters each
         ({"username": "a b"}, "valid username"),
         ({"email": "ada@example.org"}, "Somebody else has this address"),
         ({"password": "eve", "again": "eve"}, "too short"),
@@ -142,6 +146,31 @@ def test_a_form_with_faults_says_them_and_the_link_stays_good(admin, web_team, w
     assert words in text(answer)
     assert PASSWORD not in text(answer)
     assert Client().post(link, SENT).status_code == 302
+
+
+@pytest.mark.parametrize("second", ["Ada", "\uff21DA"])
+def test_the_database_holds_a_name_once_when_two_are_made_at_the_same_moment(admin, web_team, monkeypatch, second):
+    """Both forms were judged before either person was there."""
+    monkeypatch.setattr(people, "is_taken", lambda _: False)
+    link = invitations.invite(Offer(team=web_team), by=admin, days=3)
+    answer = Client().post(link, {**SENT, "username": second})
+    assert answer.status_code == 422
+    assert "took this name this moment" in text(answer)
+    assert Client().post(link, SENT).status_code == 302
+
+
+def test_what_a_team_s_owners_invite_takes_nothing_from_other_teams_and_administrators(admin, web_team, monkeypatch):
+    monkeypatch.setattr(invitations, "MOST_OPEN", 2)
+    olga, oleg = make.user("olga", Role.OWNER, team="web"), make.user("oleg", Role.OWNER, team="mail")
+    for _ in range(2):
+        invitations.invite(Offer(team=web_team), by=olga, days=3)
+    with pytest.raises(invitations.NotGood, match="2 invitations are open"):
+        invitations.invite(Offer(team=web_team), by=olga, days=3)
+    invitations.invite(Offer(team=make.team("mail")), by=oleg, days=3)
+    for team in (web_team, None):
+        invitations.invite(Offer(team=team), by=admin, days=3)
+    with pytest.raises(invitations.NotGood, match="2 invitations are open"):
+        invitations.invite(Offer(team=make.team("mail")), by=admin, days=3)
 
 
 def test_whoever_is_signed_in_does_not_use_up_the_link_of_somebody_else(admin, web_team):

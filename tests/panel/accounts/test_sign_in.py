@@ -1,5 +1,10 @@
-import pytest
+import importlib
 
+import pytest
+from django.apps import apps
+from django.test import Client
+
+from machines.models import User
 from tests import make
 from tests.pages import text
 
@@ -19,6 +24,21 @@ def test_a_wrong_password_does_not_say_which_part_was_wrong(client, db):
     make.user("eve", password=PASSWORD)
     said = [text(client.post("/accounts/login/", {"login": n, "password": "wrong"})) for n in ("eve", "nobody")]
     assert all("not correct" in page for page in said)
+
+
+def test_two_from_before_whose_names_differ_in_case_are_left_and_sign_in_each_by_their_own(db, capsys):
+    eve, other = make.user("eve", password=PASSWORD), make.user("x", password=PASSWORD)
+    User.objects.filter(pk=other.pk).update(username="Eve")
+    User.objects.update(username_key=None)
+    importlib.import_module("machines.migrations.0039_one_name_one_person").fill(apps, None)
+    assert list(User.objects.order_by("pk").values_list("username", "username_key")) == [("eve", "eve"), ("Eve", None)]
+    assert "“Eve” and “eve” differ in case only" in capsys.readouterr().out
+    for person in (eve, other):
+        person.refresh_from_db()
+        browser = Client()
+        assert browser.post("/accounts/login/", {"login": person.username, "password": PASSWORD}).status_code == 302
+        assert browser.session["_auth_user_id"] == str(person.pk)
+    assert "not correct" in text(Client().post("/accounts/login/", {"login": "EVE", "password": PASSWORD}))
 
 
 @pytest.mark.parametrize("path", ["password/reset/", "signup/", "email/", "confirm-email/"])

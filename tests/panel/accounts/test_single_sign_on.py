@@ -143,6 +143,10 @@ def test_neither_a_name_nor_a_mail_address_takes_over_an_account(sso):
     browser = Client()
     assert "There is an account named ada here already" in text(sign_in(browser, "ada"))
     assert not is_in(browser)
+    sso({"\uff21da": {**EVE, "groups": ["root"]}})  # with a wide A, which is kept as a plain one
+    assert "There is an account named Ada here already" in text(sign_in(browser, "\uff21da"))
+    assert not is_in(browser)
+    sso({"bob": {**EVE, "email": "ADA@example.org"}})
     sign_in(browser, "bob")
     assert User.objects.get(username="bob").email == ""
     assert not SocialAccount.objects.filter(user__username="ada").exists()
