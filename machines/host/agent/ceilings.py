@@ -7,6 +7,7 @@ what was counted last (observe/disk_use.py): an image that was not counted yet t
 Fact, tried on 252 and 257: asked for the properties of a unit that is not loaded, systemd loads it from its files first.
 """
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from machines.contract.names import MachineName
 from machines.contract.policy_sections import Section, Takes
 from machines.contract.problems import BadValue
 from machines.host.context.host_context import HostContext
+from machines.host.files import nspawn_file
 from machines.host.policy import owners, policy
 from machines.host.policy.policy import Policy
 from machines.host.reports.ledger import Row
@@ -38,24 +40,24 @@ def check(
     machines = owners.machines_of(db, rules.team)
     if isinstance(order, orders.BuildBase):
         _refuse(sections.beyond_disk(section, {name: Takes(disk=_disk(host, name)) for name in machines}), rules)
-    if isinstance(order, orders.Apply | orders.Build):
+    if isinstance(order, orders.Apply | orders.Build | orders.RemoveDropins):
         _refuse(_beyond(host, section, order, machines, under_way), rules)
 
 
 def _beyond(
     host: HostContext,
     section: Section,
-    order: orders.Apply | orders.Build,
+    order: orders.Apply | orders.Build | orders.RemoveDropins,
     machines: list[str],
     under_way: Iterable[Row],
 ) -> tuple[str, str] | None:
-    """As sections.beyond(); `machines` are all of the team's."""
+    """As sections.beyond(); `machines` are all of the team's. Without drop-ins of other people only ours limits a machine."""
     names = [name for name in machines if name != order.name][:MOST]
     is_there = order.name in machines and not isinstance(order, orders.Build)
     have = _takes(host, [*names, *([order.name] if is_there else [])])
     coming = {row.name: row.wanted for row in under_way if row.name in names}
-    others = {name: _with(have.get(name, Takes()), coming.get(name)) for name in names}
-    asked = of_limits(order.configuration.limits, _memory_total())
+    others = {name: _with(host, name, have.get(name, Takes()), coming.get(name)) for name in names}
+    asked = of_limits(_limits_of(host, order.name, orders.to_wire(order)) or "", _memory_total())
     return sections.beyond(section, others, asked, have.get(order.name, Takes()) if is_there else None)
 
 
@@ -65,13 +67,25 @@ def _refuse(found: tuple[str, str] | None, rules: Policy) -> None:
         raise policy.refuse(rule, message, rules)
 
 
-def _with(now: Takes, wanted: Mapping[str, object] | None) -> Takes:
-    """The greater of what holds and of what an order that is under way will write."""
+def _limits_of(host: HostContext, name: str, wanted: Mapping[str, object] | None) -> str | None:
+    """The drop-in that limits a machine once this order is carried out; None where it changes none."""
     files = wanted.get("configuration") if wanted else None
-    if not isinstance(files, dict):
+    if isinstance(files, dict):
+        return str(files.get("limits", ""))
+    if wanted and wanted.get("op") == orders.op_of(orders.RemoveDropins):
+        with contextlib.suppress(OSError):  # one that cannot be read limits nothing that could be counted
+            return nspawn_file.read_one(host.paths.limits_file(MachineName(name)))
+        return ""
+    return None
+
+
+def _with(host: HostContext, name: str, now: Takes, wanted: Mapping[str, object] | None) -> Takes:
+    """The greater of what holds and of what an order that is under way will make hold."""
+    text = _limits_of(host, name, wanted)
+    if wanted is None or text is None:
         return now
-    coming = of_limits(str(files.get("limits", "")), _memory_total())
-    if wanted and wanted.get("op") == orders.op_of(orders.Build):
+    coming = of_limits(text, _memory_total())
+    if wanted.get("op") == orders.op_of(orders.Build):
         return coming  # there is no unit of it yet
     return Takes(_more(now.memory, coming.memory), _more(now.cpu, coming.cpu), now.disk)
 

@@ -106,6 +106,13 @@ def _of_ceilings(
         yield _refusal(share, rule, (SETTING[rule],), message)
 
 
+def of_limits(share: HostShare, name: str, limits_text: str, machine: Machine | None) -> Iterator[Finding]:
+    """What the host would refuse of a drop-in for this machine, as findings()."""
+    rules = section(share.host, share.team.slug)
+    if rules is not None and not share.host.is_silent:
+        yield from _of_ceilings(share, rules, name, limits_text, machine)
+
+
 def of_base(share: HostShare) -> Iterator[Finding]:
     """What the host would refuse of a base image for this team, as findings()."""
     rules = section(share.host, share.team.slug)

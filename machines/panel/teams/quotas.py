@@ -18,7 +18,7 @@ from machines.contract.configuration.protected import is_in
 from machines.contract.configuration.validate import Finding
 from machines.contract.problems import NotAllowed
 from machines.contract.quantities import size
-from machines.models import Host, HostShare, Machine, Team
+from machines.models import Host, HostShare, Machine, ObservedFiles, Team
 from machines.panel.teams import host_sections
 from machines.panel.teams.usage import NOTHING, memory_total, of_limits, percents, used
 
@@ -27,9 +27,8 @@ ASK = "An administrator can change what the team may use of this host."
 UNSAID_MODE = "veth"  # what the stock unit's command line gives a machine whose file says nothing
 
 
-Counted = (
-    orders.Apply | orders.Build | orders.BuildBase | orders.RemoveBase
-)  # what needs a share, and may be too much for it
+# What needs a share, and may be too much for it
+Counted = orders.Apply | orders.Build | orders.RemoveDropins | orders.BuildBase | orders.RemoveBase
 
 
 class QuotaExceeded(NotAllowed):
@@ -59,6 +58,8 @@ def _of_order(host: Host, team_id: int, share: HostShare | None, order: Counted)
         yield not_shared(host, Team.objects.get(pk=team_id))
     elif isinstance(order, orders.BuildBase):
         yield from (*_of_disk(share, used(share).disk), *host_sections.of_base(share))
+    elif isinstance(order, orders.RemoveDropins):
+        yield from _of_dropins(share, order.name)
     elif isinstance(order, orders.Apply | orders.Build):
         yield from _of_files(share, order)
 
@@ -71,6 +72,23 @@ def _of_files(share: HostShare, order: orders.Apply | orders.Build) -> Iterator[
     builds = isinstance(order, orders.Build)
     machine = None if builds else _machine(share, order.name)
     yield from host_sections.findings(share, order.name, files.nspawn, files.limits, machine, builds=builds)
+
+
+def _of_dropins(share: HostShare, name: str) -> Iterator[Finding]:
+    """Without drop-ins of other people only ours limits the machine: it must hold what is limited, and be within that."""
+    machine = _machine(share, name)
+    ours = _ours(machine)
+    for each in (*_of_limits(share, machine, name, ours), *host_sections.of_limits(share, name, ours, machine)):
+        message = f"Without this drop-in, the panel's own limits of {name} are all that holds. {each.message}"
+        yield Finding(each.settings, message, "Import its limits into the settings and apply them first.", each.value)
+
+
+def _ours(machine: Machine | None) -> str:
+    """Our drop-in as its host told of it, or as it was applied where it has told nothing."""
+    found = ObservedFiles.objects.filter(machine=machine).first() if machine else None
+    if found is not None:
+        return found.ours.text if found.ours else ""
+    return machine.applied.limits_text if machine and machine.applied else ""
 
 
 def _once(found: Iterable[Finding]) -> list[Finding]:

@@ -306,3 +306,33 @@ def test_images_that_take_a_team_s_disk_leave_no_room_for_a_base_image(host, ask
     assert code == "policy-refused"
     assert message.endswith("for team web: images of the team take 10\u00a0GiB of 10\u00a0GiB here.")
     assert asks(worker, BUILD_BASE, team="", role="administrator")[0] == ""
+
+
+def test_a_drop_in_that_is_all_that_limits_a_machine_stays(host, asks, bus, paths):
+    worker = host(Policy(teams={"web": Section(max_memory=4 * GIB)}))
+    assign(asks, worker, name="db")
+    bus.has["db"] = {"MemoryMax": GIB}
+    goes = orders.RemoveDropins(name="db", files=[orders.OldDropin(path="/etc/x/10-root.conf", sha256="0" * 64)])
+    code, message = asks(worker, goes)
+    assert code == "policy-refused"
+    assert "a machine without MemoryMax=; the team may use 4\u00a0GiB here." in message
+    ours = paths.limits_file("db")
+    ours.parent.mkdir(parents=True)
+    ours.write_text("[Service]\nMemoryMax=5G\n")
+    assert "MemoryMax=5\u00a0GiB" in asks(worker, goes)[1]
+    ours.write_text("[Service]\nMemoryMax=3G\n")
+    assert asks(worker, goes)[0] == ""
+
+
+def test_what_a_drop_in_will_no_longer_limit_is_counted_while_it_is_being_removed(host, asks, bus, paths, spool):
+    worker = host(Policy(teams={"web": Section(max_memory=4 * GIB)}))
+    assign(asks, worker, name="db")
+    bus.has["db"] = {"MemoryMax": GIB}
+    ours = paths.limits_file("db")
+    ours.parent.mkdir(parents=True)
+    ours.write_text("[Service]\nMemoryMax=3G\n")
+    goes = orders.RemoveDropins(name="db", files=[orders.OldDropin(path="/etc/x/10-root.conf", sha256="0" * 64)])
+    with spool.ledger.writing() as db:
+        spool.ledger.take(db, uuid4(), orders.to_wire(goes), "edith", "accepted", team="web")
+    assert asks(worker, with_limits("web", "[Service]\nMemoryMax=2G\n"))[0] == "policy-refused"
+    assert asks(worker, with_limits("web", "[Service]\nMemoryMax=1G\n"))[0] == ""

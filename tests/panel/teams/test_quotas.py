@@ -18,6 +18,7 @@ from machines.panel.teams.quotas import QuotaExceeded
 from tests import make
 from tests.pages import text
 from tests.panel.configs import cast
+from tests.panel.configs.test_holds import OURS, UNIT, find
 from tests.panel.machines.test_new import form
 
 GIB = 1 << 30
@@ -273,6 +274,40 @@ def test_files_that_nobody_counted_are_not_kept_for_a_new_machine(alpha, edith):
     )
     with pytest.raises(QuotaExceeded, match="cannot be kept"):
         quotas.check(alpha, make.team().pk, order)
+
+
+ROOT = f"/etc/systemd/system/{UNIT}.d/10-root.conf"
+ROOTS = "[Service]\nMemoryMax=1G\nCPUQuota=100%\n"
+GOES = {"path": ROOT, "sha256": cast.sha(ROOTS)}
+GOES_AT = "/hosts/alpha/machines/web/effective/remove-dropin/"
+
+
+@pytest.mark.parametrize("says_it", ["share", "policy of the host"])
+@pytest.mark.parametrize("quota", [{"max_memory": GIB}, {"max_cpu": 100}])
+def test_a_drop_in_that_is_all_that_limits_a_machine_is_not_removed(as_edith, alpha, quota, says_it):
+    find(make.machine("web", on=alpha), (ROOT, ROOTS), shown={"MemoryMax": str(GIB)})
+    if says_it == "share":
+        limited(alpha, **quota)
+    else:
+        alpha.facts["policy"] = {"teams": {"ops": quota}}
+        alpha.save()
+    answer = as_edith.post(GOES_AT, GOES)
+    assert "own limits of web are all that holds. " in said(answer)
+    assert not Job.objects.exists()
+
+
+def test_a_drop_in_goes_where_ours_limits_the_same_within_the_quota(as_edith, alpha):
+    limited(alpha, max_memory=GIB, max_cpu=100)
+    machine = running("web", alpha, memory_max="1G", cpu_quota="100%")
+    find(machine, (ROOT, ROOTS))
+    as_edith.post(GOES_AT, GOES)
+    assert not Job.objects.exists()  # applied once, and not on the host any more
+    find(machine, (ROOT, ROOTS), (OURS, "[Service]\nMemoryMax=1G\nCPUQuota=200%\n"))
+    as_edith.post(GOES_AT, GOES)
+    assert not Job.objects.exists()
+    find(machine, (ROOT, ROOTS), (OURS, "[Service]\nMemoryMax=1G\nCPUQuota=100%\n"))
+    as_edith.post(GOES_AT, GOES)
+    assert Job.objects.get().op == "remove_dropins"
 
 
 @pytest.fixture
