@@ -1,11 +1,12 @@
 """A machine: what its host last reported of it, and which configuration it should have."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import copy
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from django.apps import apps
 from django.db import models
 from django.utils import timezone
 
@@ -41,6 +42,13 @@ NOT_APPLIED: Mapping[str, Any] = MappingProxyType({**NO_DRIFT, "applied": None, 
 NEVER_BUILT: Mapping[str, Any] = MappingProxyType({
     **MISSING, **NOT_APPLIED, "team_id": None, "host_team": None, "built_by": None, "os": "", "nspawn_sha256": ABSENT, "limits_sha256": ABSENT,
 })  # fmt: skip
+# … and what else a row keeps of a machine
+NOTHING_KEPT: Mapping[str, Any] = MappingProxyType({
+    "former_team": None, "preset_words": [], "unit": "", "unit_command": [], "effective": {}, "memory_bytes": None, "cpu_ns": None,
+    "tasks": None,
+})  # fmt: skip
+OF_THE_MACHINE = ("PresetUse", "ObservedFiles")  # rows beside it that end with it, as its revisions do not
+NOBODYS = 0  # in `former_team`, where None means that nothing is kept
 
 
 class MachineQuerySet(OfTeams["Machine"]):
@@ -50,6 +58,18 @@ class MachineQuerySet(OfTeams["Machine"]):
     def listed(self) -> "MachineQuerySet":
         """All but those that were removed by order or forgotten by a person."""
         return self.filter(removed_at=None)
+
+    def empty(self) -> None:
+        """Take away what these rows keep of former machines, before a team gets them that must not read it. Of one that is listed
+        nothing but revisions is left of that (see forget): its other rows and its applied revision are of the machine
+        that is there now."""
+        gone = list(self.exclude(removed_at=None).values_list("pk", flat=True))
+        there = dict(self.filter(removed_at=None).values_list("pk", "applied"))
+        revisions = apps.get_model("machines", "Revision").objects.filter(machine__in=[*gone, *there])
+        revisions.exclude(pk__in=[applied for applied in there.values() if applied]).delete()
+        _delete_beside(gone)
+        Machine.objects.filter(pk__in=gone).update(**NOTHING_KEPT)
+        Machine.objects.filter(pk__in=there).update(former_team=None)
 
     def mark_missing(self) -> None:
         """Their host has them no more."""
@@ -62,12 +82,19 @@ class MachineQuerySet(OfTeams["Machine"]):
         claimed.update(state=MachineState.UNKNOWN, rank=rank, why=why, activity={}, changed_at=now)
 
 
+def _delete_beside(machines: Collection[int]) -> None:
+    for name in OF_THE_MACHINE:
+        apps.get_model("machines", name).objects.filter(machine__in=machines).delete()
+
+
 class Machine(models.Model):
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="machines")
     name = models.CharField(max_length=255)
     team = team_field(related_name="machines")
     # The slug of the team it belongs to by its host's own ledger: "" nobody's, None where its host has not said
     host_team = models.CharField(max_length=63, null=True, default=None)  # noqa: DJ001 - None is no ""
+    # The key of the team whose machine of this name was removed, NOBODYS for nobody's: for it alone its revisions are kept here
+    former_team = models.BigIntegerField(null=True, default=None, editable=False)
     state = models.CharField(
         max_length=20, choices=[(s.value, s.value) for s in MachineState], default=MachineState.UNKNOWN
     )
@@ -142,17 +169,24 @@ class Machine(models.Model):
         self._write(changed_at=timezone.now(), **columns)
 
     def forget(self) -> None:
-        """It was removed by order, or its build came to nothing: it leaves the list, and nothing of it is left."""
-        self._change(removed_at=timezone.now(), **NEVER_BUILT)
+        """It was removed by order, or its build came to nothing: it leaves the list, and nothing of it is left but revisions, which
+        are for the team that it was of."""
+        former = self.kept_for if self.removed_at else self.team_id or NOBODYS
+        _delete_beside([self.pk])
+        self._change(removed_at=timezone.now(), **{**NEVER_BUILT, **NOTHING_KEPT, "former_team": former})
 
     def hide(self) -> None:
         """A person takes it off the list, which its host can put it back on; only while it is missing."""
         Machine.objects.filter(pk=self.pk, state=MachineState.MISSING).update(removed_at=timezone.now())
 
     def begin_build(self, team: int | None) -> None:
-        """It is to be built for this team: listed on top, and missing until it is. One that had left the list begins anew."""
+        """It is to be built for this team: listed on top, and missing until it is. One that had left the list begins anew, and
+        without anything of a former machine of another team."""
+        if self.kept_for != (team or NOBODYS):
+            Machine.objects.filter(pk=self.pk).empty()
+            self.refresh_from_db()
         anew = {**NEVER_BUILT, "removed_at": None} if self.removed_at else {}
-        self._write(**{**anew, "rank": BUILDING_RANK, "team_id": team})
+        self._write(**{**anew, "rank": BUILDING_RANK, "team_id": team, "former_team": None})
 
     def mark_applied(self, revision: int, **columns: Any) -> None:
         """Its files on the host are those of the revision of this key now."""
@@ -165,6 +199,11 @@ class Machine(models.Model):
     def ignore_drift(self, fingerprint: str) -> None:
         """Its files may stay as this fingerprint has them."""
         self._change(**{**NO_DRIFT, "ignored": fingerprint})
+
+    @property
+    def kept_for(self) -> int:
+        """The key of the team whose is what this row keeps, NOBODYS for nobody."""
+        return (self.team_id or NOBODYS) if self.former_team is None else self.former_team
 
     @property
     def shown_state(self) -> MachineState:

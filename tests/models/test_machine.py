@@ -14,7 +14,7 @@ from tests import make
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 IDENTITY = {"id", "host", "name"}
 # What the next report of its host writes anew, and what belongs to the name and not to the image
-STAYS = {"unit", "memory_bytes", "cpu_ns", "tasks", "effective", "unit_command", "preset_words"}
+STAYS = {"unit", "memory_bytes", "cpu_ns", "tasks", "effective", "unit_command"}
 
 
 def something_in(field: "models.Field[Any, Any]") -> Any:
@@ -50,15 +50,36 @@ def test_one_that_is_forgotten_is_as_if_it_had_never_been_built(used):
     used.forget()
     row, fresh = columns_of(Machine.objects.get(pk=used.pk)), columns_of(Machine(state="missing", rank=1))
     differs = {name for name, value in row.items() if value != fresh[name]}
-    assert differs == {"removed_at", "changed_at", *STAYS}
+    assert differs == {"removed_at", "changed_at", "former_team"}
     assert row == columns_of(used)
 
 
 def test_one_that_is_built_again_begins_anew_on_top_of_the_list(used):
+    used.former_team = used.team_id
+    used.begin_build(used.team_id)
+    row, fresh = columns_of(Machine.objects.get(pk=used.pk)), columns_of(Machine(state="missing", rank=BUILDING_RANK))
+    assert {name for name, value in row.items() if value != fresh[name]} == {
+        "changed_at",
+        "team_id",
+        "preset_words",
+        *STAYS,
+    }
+    assert row["removed_at"] is None
+
+
+def test_one_that_is_built_again_for_others_has_nothing_at_all_of_the_former(used):
     used.begin_build(None)
     row, fresh = columns_of(Machine.objects.get(pk=used.pk)), columns_of(Machine(state="missing", rank=BUILDING_RANK))
-    assert {name for name, value in row.items() if value != fresh[name]} == {"changed_at", *STAYS}
-    assert row["removed_at"] is None
+    assert {name for name, value in row.items() if value != fresh[name]} == {"changed_at"}
+    assert row == columns_of(used)
+    assert not used.revisions.exists()
+
+
+def test_one_that_is_forgotten_twice_is_kept_for_whose_it_was(web):
+    ops = web.team_id
+    web.forget()
+    web.forget()
+    assert (web.team_id, web.kept_for) == (None, ops)
 
 
 def test_one_that_is_built_while_it_is_listed_keeps_what_is_known_of_it(web):

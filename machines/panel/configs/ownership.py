@@ -7,6 +7,7 @@ from django.db.models import Q
 
 from machines.contract.problems import Problem
 from machines.models import HostShare, Job, Machine, PresetUse, Team, User
+from machines.models.machine import NOBODYS
 from machines.panel.audit.entries import record
 from machines.panel.configs import presets
 from machines.panel.orders import assignments
@@ -18,7 +19,7 @@ NAMED = 10  # of those that are in the way
 def assign(keys: Sequence[int], team: Team | None, by: User) -> list[Machine]:
     """Make the machines of these keys this team's, or nobody's; those that are already stay as they are, but their hosts are told where
     they say otherwise. All of them or none.
-    Its drafts and revisions go with a machine; presets of other teams are detached from it, its settings stay; the jobs of
+    Its drafts and revisions go with a machine, but not what a former machine of its name had with another team; presets of other teams are detached from it, its settings stay; the jobs of
     the team it leaves stay that team's. Their hosts are told. Raises Problem.
     """
     with transaction.atomic():
@@ -31,7 +32,8 @@ def assign(keys: Sequence[int], team: Team | None, by: User) -> list[Machine]:
         for machine in machines:
             _note(machine, team, by)
         moved = [machine.pk for machine in machines]
-        Machine.objects.filter(pk__in=moved).update(team=team)
+        _empty(machines, team)
+        Machine.objects.filter(pk__in=moved).update(team=team, former_team=None)
         _detach_presets(moved, team)
         for machine in machines:
             machine.team = team
@@ -76,6 +78,14 @@ def _note(machine: Machine, team: Team | None, by: User) -> None:
     if team:
         said = f"{by.username} claimed {machine.name} on {machine.host} for {team}."
         record("machine-claimed", said, by=by, on=machine, team_id=team.pk)
+
+
+def _empty(machines: Sequence[Machine], team: Team | None) -> None:
+    """Those that were removed and found again keep the revisions of their former machine, for whose that was alone."""
+    again = [each for each in machines if each.former_team is not None]
+    strange = [each.pk for each in again if each.former_team != (team.pk if team else NOBODYS)]
+    if strange:
+        Machine.objects.filter(pk__in=strange).empty()
 
 
 def _detach_presets(keys: Sequence[int], team: Team | None) -> None:

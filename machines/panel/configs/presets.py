@@ -151,8 +151,8 @@ def previous(preset: Preset | None, *machines: Machine) -> dict[int, PresetConte
 
 
 def with_preset(preset: Preset) -> list[Machine]:
-    """The machines that have it."""
-    found = Machine.objects.listed().filter(presets__preset=preset)
+    """The machines of its team that have it."""
+    found = Machine.objects.listed().filter(presets__preset=preset, team=preset.team_id)
     return list(found.select_related("host", "applied").order_by("host__name", "name"))
 
 

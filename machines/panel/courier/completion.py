@@ -103,7 +103,7 @@ def _of_its_machine(job: Job, report: reports.Outcome) -> None:
             job.revision, machine, written=written, at=machine_facts.moment(report.result.get("applied_at", report.at))
         )
     if operations.of(job.op).makes_machine and succeeded:
-        Machine.objects.filter(pk=machine.pk).update(built_by=job, team=job.team_id)
+        Machine.objects.filter(pk=machine.pk).update(built_by=job, team=job.team_id, former_team=None)
     if operations.of(job.op).makes_machine and not succeeded and report.machine is None:
         machine.forget()  # its draft stays, for a retry
 

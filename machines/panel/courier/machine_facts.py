@@ -3,7 +3,8 @@
 One statement for each machine made an inventory of 5,000 new names hold SQLite's only write lock for ten seconds.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from machines.contract.orders import Apply, Build
 from machines.contract.reports import LATEST, MachineFact
 from machines.contract.states import MachineState
 from machines.models import Host, Job, Machine, Revision
-from machines.models.machine import MachineQuerySet, rank_of
+from machines.models.machine import NOT_APPLIED, NOTHING_KEPT, MachineQuerySet, rank_of
 from machines.panel.configs import drift, effective_settings
 from machines.panel.hosts import budgets
 from machines.panel.teams import claims
@@ -29,7 +30,7 @@ WRITTEN = (
     "state", "rank", "since", "unit", "leader", "addresses", "enabled", "os", "image_id", "image_type", "image_path",
     "read_only", "read_only_by", "hidden_images", "nspawn_sha256", "limits_sha256", "unreadable", "effective", "why",
     "activity", "disk_bytes", "memory_bytes", "cpu_ns", "tasks", "drifted", "ignored", "removed_at", "restart_needed",
-    "changed_at", "team", "host_team",
+    "changed_at", "team", "host_team", "former_team",
 )  # fmt: skip
 
 
@@ -60,7 +61,10 @@ def _refresh(host: Host, facts: Sequence[MachineFact], for_new: int, partial: bo
     known = _known(host, facts)
     fresh = [fact for fact in facts if fact.name not in known]
     made = [Machine(host=host, name=fact.name, **_columns(fact, partial)) for fact in fresh[: max(0, for_new)]]
-    claims.claim_found(host, [*made, *(machine for machine in known.values() if machine.removed_at)])
+    back = [machine for machine in known.values() if machine.removed_at]
+    kept_for = {machine.pk: machine.kept_for for machine in back}
+    claims.claim_found(host, [*made, *back])
+    _hand_over([machine for machine in back if machine.team_id], kept_for)
     Machine.objects.bulk_create(made)
     applying = _applying(host, known.values())
     there = ((known[fact.name], fact) for fact in facts if fact.name in known)
@@ -72,6 +76,19 @@ def _refresh(host: Host, facts: Sequence[MachineFact], for_new: int, partial: bo
     if weighty:
         effective_settings.put_off(Machine.objects.filter(pk__in=weighty))
     return len(made), len(fresh) - len(made)
+
+
+def _hand_over(back: Sequence[Machine], kept_for: Mapping[int, int]) -> None:
+    """Those that are a team's now have nothing of a former machine of the name that was not that team's. A few statements, none
+    where there is none."""
+    strange = [machine for machine in back if kept_for[machine.pk] != machine.team_id]
+    if strange:
+        Machine.objects.filter(pk__in=[machine.pk for machine in strange]).empty()
+    for machine in strange:
+        for column, value in {**NOTHING_KEPT, **NOT_APPLIED}.items():
+            setattr(machine, column, copy(value))
+    for machine in back:
+        machine.former_team = None
 
 
 def _known(host: Host, facts: Sequence[MachineFact]) -> dict[str, Machine]:

@@ -120,16 +120,19 @@ def again(job: Job, *, by: User, key: UUID | None = None) -> Job:
     Raises Busy, NotAllowed, and Problem when either is gone.
     """
     revision = job.revision
+    replaced = Problem(
+        "The configuration of this build has been replaced or discarded since.", hint="Build the machine again."
+    )
     if revision is None or revision.state != Revision.State.DRAFT:
-        raise Problem(
-            "The configuration of this build has been replaced or discarded since.", hint="Build the machine again."
-        )
+        raise replaced
     if job.finished_at and timezone.now() - job.finished_at > dispatch.SECRETS_LAST:
         raise Problem("The secrets of this build were discarded after a day.", hint="Build the machine again.")
     order = orders.from_wire(job.order)
     assert isinstance(order, orders.Build)
     with transaction.atomic():
         revision.machine = _take_name(job.host, job.machine_name, job.team_id)
+        if not Revision.objects.filter(pk=revision.pk).exists():  # it was a former machine's, of another team
+            raise replaced
         return dispatch.place(
             _numbered(order, revision), on=job.host, by=by, key=key, sealed=job.sealed, revision=revision, retry_of=job,
             recipe_version=job.recipe_version,
@@ -144,13 +147,5 @@ def _take_name(host: Host, name: str, team_id: int | None) -> Machine:
     )
     if machine.removed_at is None and machine.team_id != team_id:
         raise Problem(taken(host, name, team_id), code="name-taken")
-    if machine.removed_at is not None and _was_of(machine) != team_id:
-        machine.revisions.all().delete()
     machine.begin_build(team_id)
     return machine
-
-
-def _was_of(machine: Machine) -> int | None:
-    """Whose a machine was that is gone: its row does not say it any more, its last job does."""
-    jobs = Job.objects.on(machine.host, machine.name).order_by("-id")
-    return jobs.values_list("team", flat=True).first()

@@ -53,7 +53,8 @@ class FindingGroup:
 
 def context(request: PanelRequest, host: Host, name: str) -> dict[str, Any]:
     """For the machine of this name, or the host itself when it is ""."""
-    jobs = list(Job.objects.on(host, name).of(Diagnose, Fix).defer("order", "commands", "sealed")[:LOOKED_AT])
+    mine = Job.objects.visible_to(request.user).on(host, name)
+    jobs = list(mine.of(Diagnose, Fix).defer("order", "commands", "sealed")[:LOOKED_AT])
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED and "findings" in job.result), None)
     time = clock(host) if shown and not name else []

@@ -55,7 +55,8 @@ class Shown:
 
 
 def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
-    jobs = list(Job.objects.on(machine.host, machine.name).of(LimitTest).defer("order", "sealed")[:LOOKED_AT])
+    mine = Job.objects.visible_to(request.user).on(machine.host, machine.name)
+    jobs = list(mine.of(LimitTest).defer("order", "sealed")[:LOOKED_AT])
     latest = jobs[0] if jobs else None
     shown = next((job for job in jobs if job.state == JobState.SUCCEEDED), None)
     actions = machine_page.actions(request, machine)

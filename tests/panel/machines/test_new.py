@@ -231,7 +231,7 @@ def test_the_name_of_a_removed_machine_can_be_used_again(as_admin, alpha):
     applied = Revision.objects.create(machine=old, number=4, state="applied", nspawn_text="x")
     Revision.objects.create(machine=old, state="draft", memory_max="9G")
     Machine.objects.update(applied=applied, nspawn_sha256="f" * 64)
-    assert as_admin.post(URL, form()).status_code == 302
+    assert as_admin.post(URL, form(team="ops")).status_code == 302
     machine = Machine.objects.get()
     assert (machine.pk, machine.state, machine.removed_at, machine.os, machine.applied) == (
         old.pk,
