@@ -4,13 +4,17 @@ A job ends in one of three ways: its host says so (finalize), nobody there took 
 person cancels it before it was sent (cancel). Each is called in the transaction that moves the job.
 """
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from machines.contract import orders, reports
 from machines.contract.configuration import nspawn
+from machines.contract.permissions import Role
+from machines.contract.problems import Problem
 from machines.contract.states import JobState
 from machines.models import Job, Machine, Revision, User
 from machines.models.job import WAS_SENT
@@ -20,30 +24,39 @@ from machines.panel.images import archive_files
 from machines.panel.orders import dispatch, job_entries, operations
 from machines.panel.teams.authorize import authorize
 
+ITSELF = "courier"  # who asks a host to cancel what no person cancelled
+
 
 @transaction.atomic
 def cancel(job: Job, *, by: User) -> bool:
     """Ask for a job to be stopped; False when it has ended already. One that was never sent ends at once."""
     authorize(by, orders.Cancel.permission, job.team_id)
-    now, role = timezone.now(), by.role_in(job.team_id)
+    by_whom = {"cancelled_by": by.username, "cancelled_role": by.role_in(job.team_id)}
+    return _cancel(job, lambda: job_entries.cancel_requested(job, by), **by_whom)
+
+
+@transaction.atomic
+def withdraw(job: Job, why: str) -> bool:
+    """The same by the panel itself, for a reason that the job tells."""
+    told = {
+        "problem": Problem(why, code="withdrawn").to_wire(),
+        "cancelled_by": ITSELF,
+        "cancelled_role": Role.ADMINISTRATOR,
+    }
+    return _cancel(job, lambda: job_entries.withdrawn(job, why), **told)
+
+
+def _cancel(job: Job, note: Callable[[], None], **told: Any) -> bool:
+    now = timezone.now()
     unsent = Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
-        state=JobState.CANCELLED,
-        cancelled_by=by.username,
-        cancelled_role=role,
-        cancel_asked_at=now,
-        finished_at=now,
-        owes_cancel=WAS_SENT,
+        state=JobState.CANCELLED, cancel_asked_at=now, finished_at=now, owes_cancel=WAS_SENT, **told
     )
     if unsent:
-        job_entries.cancel_requested(job, by)
+        note()
         abandoned(job)
-    asked = (
-        Job.objects.unfinished()
-        .filter(pk=job.pk, cancel_asked_at=None)
-        .update(cancel_asked_at=now, cancelled_by=by.username, cancelled_role=role)
-    )
+    asked = Job.objects.unfinished().filter(pk=job.pk, cancel_asked_at=None).update(cancel_asked_at=now, **told)
     if asked:
-        job_entries.cancel_requested(job, by)
+        note()
     transaction.on_commit(dispatch.wake)
     return bool(unsent or asked)
 

@@ -57,7 +57,9 @@ TOO_OLD = "Its host is connected, but has not reported the state of its machines
 CONTROL_LIFE = 60  # seconds a control order is valid
 FILES_AFTER = timedelta(seconds=20)  # how long a machine may be known without a word of its files
 FILES_AGAIN = timedelta(minutes=10)  # between two questions to one host
-ITSELF = envelope.Actor(name="courier", role=Role.ADMINISTRATOR)  # who gives a control order that nobody has asked for
+ITSELF = envelope.Actor(
+    name=completion.ITSELF, role=Role.ADMINISTRATOR
+)  # who gives a control order that nobody has asked for
 LONGEST_WAIT = timedelta(seconds=60)  # between two sendings of an order
 SOME_TIME_AGO = datetime.min.replace(tzinfo=UTC)
 HELD = -1  # in place of an epoch's number: nothing is sent

@@ -6,7 +6,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import redis
@@ -86,7 +86,6 @@ def place(
         team_id = Machine.objects.on(on).filter(name=name).values_list("team", flat=True).first()
     # Groups go on by themselves; not for somebody who was shut out since.
     authorize.place(by, order, team_id, on)
-    grant = by.grant_in(team_id)
     if recipe_version and team_id not in {None, recipe_version.recipe.team_id}:  # not to be named to those who lack it
         recipe_version = None
     if key is None and (first := _under_way(order, on, by)):
@@ -101,8 +100,7 @@ def place(
                 sealed=sealed,
                 actor=by,
                 actor_name=by.username,
-                actor_role=by.role_in(team_id),
-                actor_extra=[] if by.sees_all or grant is None else grant.extra,
+                **carried(by, team_id),
                 team_id=team_id,
                 key=key,
                 revision=revision,
@@ -117,12 +115,35 @@ def place(
         if key is None and (first := _under_way(order, on, by)):
             return first
         raise Busy(holder) from None
-    if not User.objects.filter(pk=by.pk, is_active=True).exists():  # since this request began (people/roster.py)
-        raise NotAllowed("This account is disabled.")
+    _judge_again(job, order, by)
     job_entries.requested(job)
     _note_unverified(order, job)
     transaction.on_commit(wake)
     return job
+
+
+def carried(by: User, team_id: int | None) -> dict[str, Any]:
+    """What a job says of the rights of whoever it is from."""
+    grant = by.grant_in(team_id)
+    return {
+        "actor_role": by.role_in(team_id),
+        "actor_extra": [] if by.sees_all or grant is None else grant.extra,
+    }
+
+
+def _judge_again(job: Job, order: orders.Order, by: User) -> None:
+    """Since this request began rights may have changed, and whoever changed them did not see this job
+    (people/withdrawals.py). Raises NotAllowed."""
+    now = User.objects.filter(pk=by.pk, is_active=True).first()
+    if now is None:
+        raise NotAllowed("This account is disabled.")
+    now.scope = by.scope
+    for permission in order.permissions():
+        authorize.authorize(now, permission, job.team_id)
+    then = {"actor_role": job.actor_role, "actor_extra": job.actor_extra}
+    if (current := carried(now, job.team_id)) != then:
+        Job.objects.filter(pk=job.pk).update(**current)
+        job.actor_role, job.actor_extra = current["actor_role"], current["actor_extra"]
 
 
 def _under_way(order: orders.Order, on: Host, by: User) -> Job | None:

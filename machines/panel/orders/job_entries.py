@@ -27,6 +27,12 @@ def cancel_requested(job: Job, by: User) -> None:
     entries.record("cancel-requested", text, by=by, on=job)
 
 
+def withdrawn(job: Job, why: str) -> None:
+    """By the panel itself."""
+    text = f"The panel requested that {_what(job)} be cancelled (job {job.pk}): {why}"
+    entries.record("cancel-requested", text, by=job.actor_name, on=job)
+
+
 def ended(job: Job) -> None:
     """In the transaction that has moved it."""
     job = Job.objects.select_related("host").get(pk=job.pk)

@@ -15,7 +15,7 @@ from machines.contract.problems import NotAllowed, Problem
 from machines.models import ApiToken, Job, Membership, Team, User
 from machines.panel.audit import entries
 from machines.panel.courier import completion
-from machines.panel.people import sessions
+from machines.panel.people import sessions, withdrawals
 from machines.panel.teams.authorize import authorize
 
 MOST = 200  # people that a page lists
@@ -55,6 +55,7 @@ def unmake_administrator(person: User, *, by: User) -> None:
         _keep_one(person, administrators)
         if not User.objects.filter(pk=person.pk, is_administrator=True).update(is_administrator=False):
             raise Problem(f"{person.username} is no administrator any more.")
+        withdrawals.follow_rights(person.pk)
         said = f"{by.username} ended that {person.username} is an administrator of the installation."
         entries.record("administrator-unmade", said, by=by, on=person)
 
@@ -69,10 +70,9 @@ def disable(person: User, *, by: User) -> int:
         raise Problem("You cannot disable yourself.", hint="Another administrator can.")
     with _administering(by) as administrators:
         _keep_one(person, administrators)
-        _keep_owners(person)
-        # This row as a whole: an order that names it is through by now, or will find it disabled (orders/dispatch.py).
-        if not User.objects.select_for_update().get(pk=person.pk).is_active:
+        if not withdrawals.hold(person.pk).is_active:  # from here on nobody makes an owner of them either (members.py)
             raise Problem(f"{person.username} is disabled already.")
+        _keep_owners(person)
         User.objects.filter(pk=person.pk).update(is_active=False)
         sessions.end(UserSession.objects.filter(user_id=person.pk))
         ApiToken.objects.filter(user_id=person.pk).delete()

@@ -26,6 +26,7 @@ from django.urls import reverse
 from machines.contract.permissions import TEAM_ROLES, Permission, Role
 from machines.models import Membership, Team, User
 from machines.panel.audit import entries
+from machines.panel.people import withdrawals
 from machines.panel.people.names import is_taken
 from machines.panel.web import access
 
@@ -170,11 +171,13 @@ def follow(user: User, given: Wanted) -> None:
     """Make memberships of the teams that rules name what the groups say. A last administrator and a last owner stay."""
     rules = parse(settings.OIDC_TEAMS)
     changes = [_administer(user, is_one=given.is_administrator)] if any(not rule.team for rule in rules) else []
+    withdrawals.hold(user.pk)
     named = {rule.team for rule in rules if rule.team}
     for team in Team.objects.select_for_update(no_key=True).filter(slug__in=named).order_by("pk"):
         changes.append(_belong(user, team, given.teams.get(team.slug)))
     user.forget_grants()
     if said := "; ".join(change for change in changes if change):
+        withdrawals.follow_rights(user.pk)
         entries.record("groups-followed", f"By the groups of {user.username} at sign-in: {said}.", by=user, on=user)
 
 

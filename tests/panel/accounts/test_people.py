@@ -13,7 +13,7 @@ from machines.contract.permissions import Role
 from machines.contract.problems import NotAllowed, Problem
 from machines.models import ApiToken, Event, Invitation, Job, User
 from machines.panel.orders import dispatch
-from machines.panel.people import invitations, roster
+from machines.panel.people import invitations, roster, withdrawals
 from machines.panel.people.invitations import Offer
 from machines.panel.teams import tokens
 from tests import make
@@ -165,6 +165,20 @@ def test_nobody_disables_themselves_or_the_last_owner_of_a_team(as_admin, admin)
 
 
 # --- administrators
+
+
+def test_whoever_was_made_the_only_owner_meanwhile_is_not_disabled(admin, eve, monkeypatch):
+    """Until their row is held, somebody else may still make them one."""
+    hold = withdrawals.hold
+
+    def after_another(person_id: int) -> User:
+        make.member(eve, Role.OWNER, team="mail")
+        return hold(person_id)
+
+    monkeypatch.setattr(withdrawals, "hold", after_another)
+    with pytest.raises(Problem, match="eve is the last owner of Mail"):
+        roster.disable(eve, by=admin)
+    assert User.objects.get(pk=eve.pk).is_active
 
 
 def test_the_last_administrator_stays_one(as_admin, admin, eve):

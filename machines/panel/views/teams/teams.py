@@ -13,7 +13,8 @@ from machines.contract.problems import Problem
 from machines.models import Membership, Team
 from machines.panel.forms.teams import TAKEN, ConfirmTeamForm, MemberForm, NewMemberForm, NewTeamForm, TeamForm
 from machines.panel.pages.teams import team_page
-from machines.panel.teams import members, teams
+from machines.panel.people import members
+from machines.panel.teams import teams
 from machines.panel.web import access, responses, shown_team
 from machines.panel.web.access import PanelRequest, needs, recently_signed_in
 

@@ -5,10 +5,12 @@ import threading
 import pytest
 from django.db import OperationalError, connections
 
+from machines.contract import orders
 from machines.contract.permissions import Permission, Role
 from machines.contract.problems import NotAllowed, Problem
-from machines.models import Event, Membership, User
-from machines.panel.teams import members
+from machines.models import Event, Job, Machine, Membership, User
+from machines.panel.orders import dispatch
+from machines.panel.people import members, roster, single_sign_on
 from tests import make
 from tests.pages import text
 
@@ -182,3 +184,63 @@ def test_of_two_owners_who_remove_each_other_at_once_one_is_left(act):
             each.join(30)
         assert Membership.objects.filter(role=Role.OWNER).count() == 1
         assert len(failed) == 1
+
+
+class TestWaitingOrders:
+    """The host is away; what was ordered meanwhile goes out with no more than its person is by then."""
+
+    @pytest.fixture
+    def ann(self, olga) -> Membership:
+        return make.member(make.user("ann", role=""), Role.EDITOR)
+
+    @pytest.fixture
+    def web(self, olga) -> Machine:
+        return make.machine("web", on=make.host())
+
+    @pytest.mark.parametrize("how", ["removed", "left", "lowered", "by groups", "administrator no more"])
+    def test_one_that_its_person_may_not_give_any_more_is_withdrawn_and_says_so(self, olga, ann, web, settings, how):
+        if how == "administrator no more":
+            ann.delete()
+            User.objects.filter(pk=ann.user_id).update(is_administrator=True)
+        waiting = dispatch.place(orders.Start(name="web"), on=web.host, by=User.objects.get(pk=ann.user_id))
+        begun = make.job(orders.Start(name="db"), on=web.host, by=ann.user, state="running")
+        match how:
+            case "removed":
+                members.remove(ann, by=olga)
+            case "left":
+                members.leave(ann.team, ann.user)
+            case "lowered":
+                members.change(ann, Role.VIEWER, may_console=False, may_remove=False, by=olga)
+            case "by groups":
+                settings.OIDC_TEAMS = "people=ops:editor"
+                single_sign_on.follow(ann.user, single_sign_on.wanted([]))
+            case _:
+                roster.unmake_administrator(ann.user, by=make.user("ada", Role.ADMINISTRATOR))
+        waiting.refresh_from_db()
+        begun.refresh_from_db()
+        assert (waiting.state, begun.state) == ("cancelled", "running")
+        why = "Withdrawn: ann may not do this any more."
+        assert why in text(make.client(olga).get(f"/jobs/{waiting.pk}/"))
+        assert Event.objects.get(kind="job-ended").text.endswith(f"was cancelled (job {waiting.pk}): {why}")
+
+    def test_one_that_was_sent_is_cancelled_at_its_host_by_the_panel(self, olga, ann, web):
+        job = make.job(orders.Start(name="web"), on=web.host, by=ann.user, state="sent", sends=1)
+        members.remove(ann, by=olga)
+        job.refresh_from_db()
+        assert job.state == "sent"
+        assert job.cancel_asked_at
+        assert (job.cancelled_by, job.cancelled_role) == ("courier", Role.ADMINISTRATOR)
+
+    def test_one_that_its_person_still_may_give_goes_out_with_the_lower_role(self, olga, ann, web):
+        job = dispatch.place(orders.Start(name="web"), on=web.host, by=ann.user)
+        members.change(ann, Role.OPERATOR, may_console=True, may_remove=False, by=olga)
+        job.refresh_from_db()
+        assert (job.state, job.actor_role, job.actor_extra) == ("queued", Role.OPERATOR, ["console"])
+
+    def test_one_that_is_placed_from_a_request_begun_before_is_refused(self, olga, ann, web):
+        before = User.objects.get(pk=ann.user_id)
+        assert before.grants
+        members.change(ann, Role.VIEWER, may_console=False, may_remove=False, by=olga)
+        with pytest.raises(NotAllowed, match="permission to operate"):
+            dispatch.place(orders.Start(name="web"), on=web.host, by=before)
+        assert not Job.objects.exists()
