@@ -25,7 +25,7 @@ SECONDS = {
     "journeys/test_journey.py": 45, "journeys/test_restored_panel.py": 45, "browser/test_recipes.py": 50,
     "browser/test_every_page.py": 50, "browser/test_doctor.py": 30, "browser/test_way_back.py": 25,
     "test_postgresql.py": 330, "test_floods.py": 50, "test_half_requests.py": 35, "host/agent/test_queue.py": 25,
-    "panel/test_hostile_facts.py": 18, "panel/test_teams_apart.py": 70, "host/rootfs/test_hostile_trees.py": 55, "test_shared_counts.py": 30, "test_style.py": 15, "panel/test_odd_fields.py": 15, "panel/test_access.py": 15,
+    "panel/test_hostile_facts.py": 18, "panel/test_teams_apart.py": 70, "host/rootfs/test_hostile_trees.py": 55, "test_shared_counts.py": 120, "test_style.py": 15, "panel/test_odd_fields.py": 15, "panel/test_access.py": 15,
     "panel/configs/test_every_setting.py": 12, "panel/test_resync.py": 10, "host/machine/test_remove.py": 10,
     "panel/test_greedy_pages.py": 10, "panel/test_courier.py": 8,
 }  # fmt: skip
