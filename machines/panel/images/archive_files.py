@@ -1,6 +1,4 @@
 """The files behind archives: DATA/archives/<id>, brought in order in small parts, so that whatever stops an upload, it goes on
-from machines.models import Team
-from machines.models import Team
 from there, and neither a proxy nor this process ever holds a whole one.
 
 Facts: under ASGI Django keeps a request's body in a file before any view sees it, so one big body would be written twice and
@@ -24,13 +22,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q, Sum
+from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
 from machines.contract.configuration import carried
 from machines.contract.problems import BadValue, Problem
 from machines.contract.quantities import size as shown_size
 from machines.models import Archive, Job, Team, User
+from machines.models.archive import ArchiveQuerySet
 from machines.panel.images import archive_audit
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ PART = 8 * 1024 * 1024  # bytes of one part, at most
 RESERVE = 1024**3  # bytes that stay free for the database
 AT_ONCE = 64 * 1024 * 1024  # up to here the sum is made while the last part waits for its answer
 ABANDONED = timedelta(days=7)
+NEVER_BEGUN = timedelta(hours=1)  # an upload of which no byte came
+OPEN_OF_PERSON, OPEN_OF_TEAM = 5, 20  # uploads at once that have not ended
 _PIECE = 1024 * 1024
 
 
@@ -84,6 +85,41 @@ def check_size(size: int) -> None:
         )
 
 
+def share() -> int:
+    """Bytes that the uploads of one person, and of one team, may have announced and not sent: the rest is for others."""
+    return max(0, shutil.disk_usage(_folder()).free - RESERVE) // 2
+
+
+def check_share(by: User, team: Team | None) -> None:
+    """Raises Problem when this person, or the team, has too much announced that has not come. Bytes do not bind administrators
+    of the installation."""
+    _check_open(_open_uploads().filter(author=by), "You have", OPEN_OF_PERSON, is_bound=not by.sees_all)
+    if team is not None:
+        _check_open(_open_uploads().filter(team=team), f"Team {team} has", OPEN_OF_TEAM, is_bound=not by.sees_all)
+
+
+def _open_uploads() -> ArchiveQuerySet:
+    return Archive.objects.filter(state=Archive.State.ARRIVING, job=None, received__lt=F("size"))
+
+
+def _check_open(uploads: ArchiveQuerySet, whose: str, most: int, *, is_bound: bool) -> None:
+    """`uploads` have the new one among them."""
+    found = uploads.aggregate(count=Count("pk"), rest=Sum(F("size") - F("received")))
+    if found["count"] > most:
+        raise Problem(
+            f"{whose} {most} unfinished uploads already.",
+            hint="Finish or remove one of them first.",
+            code="too-many-uploads",
+        )
+    if is_bound and (found["rest"] or 0) > share():
+        raise Problem(
+            f"{whose} announced {shown_size(found['rest'])} with this upload that the panel has yet to receive; "
+            f"{shown_size(share())} is the most, half of its free disk space.",
+            hint="Finish or remove other uploads first, or ask an administrator to upload it.",
+            code="no-space",
+        )
+
+
 def _folder() -> Path:
     folder = Path(settings.DATA_DIR) / "archives"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -100,9 +136,14 @@ def begin(title: str, form: str, size: int, *, by: User, team: Team | None) -> A
     begun = Archive.objects.filter(state=Archive.State.ARRIVING, **same).first()
     if begun is not None:
         return begun
-    with transaction.atomic():
-        check_size(size)
-        return Archive.objects.create(**same, author_name=by.username)
+    check_size(size)
+    archive = Archive.objects.create(**same, author_name=by.username)
+    try:
+        check_share(by, team)  # when it is there: of several at once the last one sees all
+    except Problem:
+        remove(archive)
+        raise
+    return archive
 
 
 def announce(archive: Archive, size: int) -> None:
@@ -261,7 +302,8 @@ def forget_abandoned() -> None:
     """Remove uploads nobody goes on with, and files whose archive is gone: before each upload, and every hour."""
     old = Archive.objects.filter(
         Q(received__lt=F("size")) | Q(size=0),
-        state=Archive.State.ARRIVING, job=None, created_at__lt=timezone.now() - ABANDONED,
+        Q(created_at__lt=timezone.now() - ABANDONED) | Q(received=0, created_at__lt=timezone.now() - NEVER_BEGUN),
+        state=Archive.State.ARRIVING, job=None,
     )  # fmt: skip
     for archive in old:
         log.info("Upload %s (%s) was never finished and has been removed.", archive.pk, archive.title)

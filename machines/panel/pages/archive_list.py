@@ -17,9 +17,10 @@ from machines.panel.pages.machine_rows import version as version_of
 SHOWN = 500
 
 
-def most() -> str:
-    """The largest file that can be taken now, in words."""
-    return size(max(0, min(settings.ARCHIVE_LIMIT, archive_files.room())))
+def most(*, by: User) -> str:
+    """The largest file that can be taken of this person now, in words."""
+    room = archive_files.room() if by.sees_all else min(archive_files.room(), archive_files.share())
+    return size(max(0, min(settings.ARCHIVE_LIMIT, room)))
 
 
 def rows(*, by: User) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def index(request: PanelRequest) -> HttpResponse:
         "may_build": request.user.may(Permission.BUILD),
         "part": PART,
         "team": BeginForm(by=request.user, auto_id="upload-%s")["team"],
-        "limit": archive_list.most(),
+        "limit": archive_list.most(by=request.user),
         "address_unset": not archives.has_address(),
         "fragment": responses.wants_fragment(request),
     }

@@ -1,15 +1,19 @@
 """archive-begin, archive-part, archive-state: a file arrives in parts, whatever comes between."""
 
 import hashlib
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from machines.models import Archive
 from machines.panel.images import archive_files
 from tests import make
 
 pytestmark = pytest.mark.django_db
+GIB = 1 << 30
 BYTES = "application/octet-stream"
 
 
@@ -130,6 +134,68 @@ def test_a_short_disk_is_said_too_and_promises_count(as_admin, settings, monkeyp
     assert begin(as_admin, 60, title="one.tar").status_code == 200
     monkeypatch.undo()
     assert free - 2**30 < archive_files.room() <= free - 60 + 2**30
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """A disk with 100 GiB that archives may take."""
+    usage = SimpleNamespace(free=100 * GIB + archive_files.RESERVE)
+    monkeypatch.setattr(archive_files.shutil, "disk_usage", lambda _: usage)
+
+
+def of_team(name: str, team: str = "ops") -> Client:
+    return make.client(make.user(name, role="editor", team=team))
+
+
+def test_one_team_cannot_reserve_the_whole_disk_with_files_that_never_come(free):
+    ann, other = of_team("ann"), of_team("bob", team="b")
+    assert begin(ann, 40 * GIB).status_code == 200
+    for client, said in ((ann, "You have announced 51"), (of_team("amy"), "Team Ops has announced 51")):
+        answer = begin(client, 11 * GIB, title="more.tar")
+        assert (answer.status_code, said in answer.json()["error"]) == (507, True), answer.json()
+    assert "50\u00a0GiB is the most, half of its free disk space." in answer.json()["error"]
+    assert begin(ann, 40 * GIB).json()["received"] == 0  # the one that was begun goes on
+    assert begin(other, 50 * GIB).status_code == 200
+    assert Archive.objects.count() == 2
+
+
+def test_an_administrator_may_take_more_of_the_disk(free, as_admin, settings):
+    settings.ARCHIVE_LIMIT = 80 * GIB
+    assert begin(as_admin, 80 * GIB).status_code == 200
+
+
+def test_the_page_names_what_this_person_may_upload(free, as_admin, settings):
+    settings.ARCHIVE_LIMIT = 80 * GIB
+    assert "50\u00a0GiB" in of_team("ann").get("/archives/").content.decode()
+    assert "80\u00a0GiB" in as_admin.get("/archives/").content.decode()
+
+
+def test_unfinished_uploads_of_one_person_and_of_one_team_are_few(monkeypatch):
+    monkeypatch.setattr(archive_files, "OPEN_OF_PERSON", 2)
+    monkeypatch.setattr(archive_files, "OPEN_OF_TEAM", 3)
+    ann, amy = of_team("ann"), of_team("amy")
+    first = begin(ann, 4, title="1.tar").json()
+    assert begin(ann, 4, title="2.tar").status_code == 200
+    answer = begin(ann, 4, title="3.tar")
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "You have 2 unfinished uploads already. Finish or remove one of them first."
+    assert begin(amy, 4, title="3.tar").status_code == 200
+    assert "Team Ops has 3 unfinished uploads" in begin(amy, 4, title="4.tar").json()["error"]
+    assert begin(of_team("bob", team="b"), 4, title="4.tar").status_code == 200
+    send(ann, first, 0, b"1234")
+    assert begin(ann, 4, title="3.tar").status_code == 200
+
+
+def test_an_upload_of_which_no_byte_came_lapses_in_an_hour(as_admin):
+    begun = begin(as_admin, 4, title="begun.tar").json()
+    send(as_admin, begun, 0, b"12")
+    begin(as_admin, 4, title="never.tar")
+    Archive.objects.update(created_at=timezone.now() - timedelta(minutes=59))
+    archive_files.forget_abandoned()
+    assert Archive.objects.count() == 2
+    Archive.objects.update(created_at=timezone.now() - timedelta(minutes=61))
+    archive_files.forget_abandoned()
+    assert Archive.objects.get().title == "begun.tar"
 
 
 @pytest.mark.parametrize(
