@@ -20,6 +20,7 @@ from machines.panel.teams.authorize import authorize
 
 MOST = 500  # machines of one group
 SKIPPED = "Skipped because an earlier machine of this group failed."
+STRANGE = "It does not belong to the team of this preset any more."
 State = GroupMember.State
 
 
@@ -91,6 +92,9 @@ def _try(group: JobGroup, member: GroupMember, members: list[GroupMember]) -> No
 
 def _place(group: JobGroup, member: GroupMember) -> None:
     machine = member.machine
+    if machine.team_id != group.team_id:  # what is written there, and whether it fits, is not this team's to know
+        _become(member, State.REFUSED, STRANGE)
+        return
     previous = presets.previous(group.preset, machine).get(machine.pk, presets.NOTHING)
     try:
         with transaction.atomic():
@@ -122,8 +126,8 @@ def _order(group: JobGroup, machine: Machine, previous: PresetContent) -> Job:
 
 
 def _remember(group: JobGroup, machine: Machine) -> None:
-    """The preset is one of the machine's."""
-    if group.preset:
+    """The preset is one of the machine's; not of one that left the team since."""
+    if group.preset and machine.team_id == group.team_id:
         PresetUse.objects.update_or_create(
             preset=group.preset, machine=machine, defaults={"content": group.content, "at": timezone.now()}
         )

@@ -135,6 +135,34 @@ def members(group: JobGroup) -> list[GroupMember]:
 
 
 class TestGroups:
+    @pytest.mark.parametrize("how", ["moved", "removed"])
+    def test_one_that_left_the_team_meanwhile_is_refused_unread(self, admin, fleet, small, how):
+        one, two, _ = fleet
+        group = rollouts.roll_out(small, [one, two], by=admin, stop_at_failure=True, restart=False)
+        if how == "removed":
+            two.forget()
+        Machine.objects.filter(pk=two.pk).update(team=make.team("shop") if how == "moved" else None)
+        there = Revision(
+            machine=two, number=1, state="applied"
+        )  # as the preset would have it: "nothing to be done" would tell so
+        there.take_files("", "[Service]\nMemoryMax=1G\n")
+        there.limits_text = there.base_limits
+        there.save()
+        Machine.objects.filter(pk=two.pk).update(applied=there)
+        end(members(group)[0])
+        said = [(m.state, m.problem) for m in members(group)]
+        assert said == [("done", ""), ("refused", "It does not belong to the team of this preset any more.")]
+        assert list(PresetUse.objects.values_list("machine", flat=True)) == [one.pk]
+        assert Job.objects.count() == 1
+        assert not two.revisions.exclude(pk=there.pk).exists()
+
+    def test_one_that_left_the_team_when_it_was_done_does_not_have_the_preset(self, admin, fleet, small):
+        group = rollouts.roll_out(small, fleet[:1], by=admin, stop_at_failure=True, restart=False)
+        Machine.objects.update(team=make.team("shop"))
+        end(members(group)[0])
+        assert members(group)[0].state == "done"
+        assert not PresetUse.objects.exists()
+
     def test_all_at_once(self, admin, fleet, small):
         group = rollouts.roll_out(small, fleet, by=admin, stop_at_failure=False, restart=False)
         assert [m.state for m in members(group)] == ["placed"] * 3
