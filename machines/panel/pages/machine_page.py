@@ -14,7 +14,7 @@ from machines.contract.configuration import compare_effective, limits, nspawn
 from machines.contract.orders import ABSENT
 from machines.contract.permissions import Permission
 from machines.contract.states import JobState, MachineState
-from machines.models import Job, Machine, ObservedFiles, Revision
+from machines.models import Job, Machine, ObservedFiles, Revision, User
 from machines.models.revision import LIMITS, bind_rows, port_rows
 from machines.panel.configs import validation
 from machines.panel.forms.configs import FILE_MODES
@@ -39,6 +39,8 @@ ORIGIN = {
     "origin_number": F("built_by__recipe_version__number"),
     "origin_saved": F("built_by__recipe_version__recipe_id"),
     "origin_name": F("built_by__recipe_version__recipe__name"),
+    "origin_team": F("built_by__team"),
+    "origin_recipe_team": F("built_by__recipe_version__recipe__team"),
 }
 
 
@@ -84,7 +86,7 @@ def context(request: PanelRequest, machine: Machine) -> dict[str, Any]:
         "network": (nspawn.NETWORK_MODES | FILE_MODES).get(applied.network_mode) if applied else None,
         "binds": bind_rows(applied.nspawn_text) if applied else [],
         "ports": port_rows(applied.nspawn_text) if applied else [],
-        "origin": origin(machine),
+        "origin": origin(machine, request.user),
         "unit_words": config_page.unit_words(machine),
         "hand_words": config_page.hand_words(machine),
         "shares_network": _shares_network(machine),
@@ -100,18 +102,21 @@ def _bad_bind(machine: Machine) -> str:
     return str(told.get(machine.name, "")) if isinstance(told, dict) else ""
 
 
-def origin(machine: Machine) -> dict[str, Any] | None:
-    """Which recipe, run and base a loaded machine came from; None when it was not built from here."""
+def origin(machine: Machine, reader: User) -> dict[str, Any] | None:
+    """Which recipe, run and base a loaded machine came from; None when it was not built from here. The run ("job") and the saved
+    recipe ("name") are None where they are of a team in which this reader sees nothing."""
     if machine.built_by_id is None:
         return None
     said = {name: getattr(machine, name, None) for name in ORIGIN}
     made = build_page.made({"base": said["origin_base"]})
+    sees_job = reader.may_in(Permission.VIEW, said["origin_team"])
+    sees_recipe = reader.may_in(Permission.VIEW, said["origin_recipe_team"])
     return {
-        "job": machine.built_by_id,
+        "job": machine.built_by_id if sees_job else None,
         "at": said["origin_at"],
         "title": build_page.title(said["origin_recipe"]),
         "recipe": said["origin_saved"],
-        "name": said["origin_name"],
+        "name": said["origin_name"] if sees_recipe else None,
         "version": said["origin_number"],
         "made": made,
     }

@@ -7,12 +7,12 @@ import pytest
 from django.apps import apps
 from django.utils import timezone
 
-from machines.contract import orders, reports
+from machines.contract import orders, recipes, reports
 from machines.contract.problems import Problem
 from machines.models import Host, HostShare, Job, Machine, ObservedFiles, Preset, PresetUse, Revision, Team, User
 from machines.panel.configs import ownership, presets
 from machines.panel.courier import machine_facts
-from machines.panel.images import builds
+from machines.panel.images import builds, saved_recipes
 from tests import make
 from tests.pages import text
 
@@ -209,3 +209,37 @@ def test_what_was_removed_before_this_was_written_down_is_its_last_job_s_team_s(
     for machine in (*gone, listed):
         machine.refresh_from_db()
     assert [machine.former_team for machine in (*gone, listed)] == [make.team().pk, 0, None]
+
+
+class TestBuiltFrom:
+    """What a machine's page says of the build it came from, after it went to another team."""
+
+    @pytest.fixture
+    def moved(self, alpha, shop, admin) -> Job:
+        recipe = saved_recipes.create(
+            f"A {THEIRS} recipe", "", recipes.DebianRecipe(release="trixie"), by=admin, team=make.team(), reason=""
+        )
+        job = make.job(
+            make.build_order(), on=alpha, state="succeeded", recipe_version=recipe.current, finished_at=timezone.now(),
+            result={"base": {"fresh": True}},
+        )  # fmt: skip
+        machine = make.machine("web", on=alpha, image_type="subvolume", built_by=job)
+        ownership.assign([machine.pk], shop, admin)
+        return job
+
+    def said_to(self, who: User) -> str:
+        return " ".join(text(make.client(who).get(WEB)).split())
+
+    def test_the_new_team_reads_what_it_is_and_not_whose_recipe_and_job_it_was(self, moved, sue):
+        page = self.said_to(sue)
+        assert "Built from" in page
+        assert "fresh build" in page
+        for word in (THEIRS, f"/jobs/{moved.pk}/", f"job {moved.pk}", "/recipes/1/"):
+            assert word not in page
+
+    def test_an_administrator_and_who_is_in_both_teams_read_all_of_it(self, moved, admin, sue):
+        make.member(sue, "viewer", team="ops")
+        for who in (admin, User.objects.get(pk=sue.pk)):
+            page = self.said_to(who)
+            assert f"A {THEIRS} recipe, version 1" in page
+            assert f'<a href="/jobs/{moved.pk}/">job {moved.pk}</a>, fresh build' in page
