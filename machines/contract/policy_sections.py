@@ -60,6 +60,11 @@ class Section:
     def has_ceilings(self) -> bool:
         return any(getattr(self, name) is not None for name in CEILINGS)
 
+    @property
+    def limits_each(self) -> str:
+        """The first of the ceilings for which each machine needs a limit; "" where there is none."""
+        return next((name for name in ("max_memory", "max_cpu") if getattr(self, name) is not None), "")
+
     def _said(self) -> dict[str, Any]:
         told = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in told.items() if value is not None}

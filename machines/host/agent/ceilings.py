@@ -37,6 +37,9 @@ def check(
     section = rules.section(rules.team)
     if section is None or not section.has_ceilings:
         return
+    if isinstance(order, orders.Build) and order.leftovers == "keep" and order.seen and section.limits_each:
+        message = "a machine that keeps files which lie here already: what they let it take is not counted."
+        raise policy.refuse(section.limits_each, message, rules)
     machines = owners.machines_of(db, rules.team)
     if isinstance(order, orders.BuildBase):
         _refuse(sections.beyond_disk(section, {name: Takes(disk=_disk(host, name)) for name in machines}), rules)

@@ -25,6 +25,12 @@ def section(host: Host, team: str) -> Section | None:
     return policy_sections.of_facts(told, team) if isinstance(told, dict) else None
 
 
+def limits_each(share: HostShare) -> bool:
+    """Whether the host's policy has a ceiling for which each machine of the team needs a limit."""
+    rules = section(share.host, share.team.slug)
+    return rules is not None and bool(rules.limits_each)
+
+
 def shown_to(user: User, host: Host) -> list[tuple[str, Lines]]:
     """(name of a section, its rules) of those that are this person's to see: all of them for an administrator, else those of its own
     teams."""

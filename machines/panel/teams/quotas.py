@@ -277,7 +277,7 @@ def _of_build(share: HostShare, order: orders.Build) -> Iterator[Finding]:
         message = f"Machines of team {team} on {host} are called {share.name_pattern}."
         yield Finding(("name",), message, ASK)
     yield from _of_count(share, order)
-    if order.leftovers == "keep" and order.seen and counts_files(share):
+    if order.leftovers == "keep" and order.seen and (counts_files(share) or host_sections.limits_each(share)):
         message = f"Files that lie on {host} already cannot be kept: what they allow is not counted against team {team}'s quota."
         yield Finding(("leftovers",), message, "Replace them, or choose another name.")
 

@@ -336,3 +336,12 @@ def test_what_a_drop_in_will_no_longer_limit_is_counted_while_it_is_being_remove
         spool.ledger.take(db, uuid4(), orders.to_wire(goes), "edith", "accepted", team="web")
     assert asks(worker, with_limits("web", "[Service]\nMemoryMax=2G\n"))[0] == "policy-refused"
     assert asks(worker, with_limits("web", "[Service]\nMemoryMax=1G\n"))[0] == ""
+
+
+def test_files_that_nobody_counted_are_not_kept_for_a_new_machine(host, asks):
+    worker = host(Policy(teams={"web": Section(max_memory=4 * GIB)}))
+    kept = {"leftovers": "keep", "seen": [orders.SeenFile(path="/etc/x", sha256="a" * 64)]}
+    build = with_limits("web", "[Service]\nMemoryMax=1G\n")
+    code, message = asks(worker, build.model_copy(update=kept))
+    assert (code, "what they let it take is not counted" in message) == ("policy-refused", True)
+    assert asks(worker, build.model_copy(update=kept | {"leftovers": "replace"}))[0] == ""

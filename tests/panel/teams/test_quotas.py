@@ -267,8 +267,13 @@ def test_a_pattern_of_nics_allows_each_of_a_line_by_itself(alpha, key):
     assert len(wrong("lan0 eth0 eth1")) == 2
 
 
-def test_files_that_nobody_counted_are_not_kept_for_a_new_machine(alpha, edith):
-    limited(alpha, max_memory=GIB)
+@pytest.mark.parametrize("says_it", ["share", "policy of the host"])
+def test_files_that_nobody_counted_are_not_kept_for_a_new_machine(alpha, edith, says_it):
+    if says_it == "share":
+        limited(alpha, max_memory=GIB)
+    else:
+        alpha.facts["policy"] = {"teams": {"ops": {"max_memory": GIB}}}
+        alpha.save()
     order = make.build_order("web").model_copy(
         update={"leftovers": "keep", "seen": [orders.SeenFile(path="/etc/x", sha256="a" * 64)]}
     )
