@@ -28,7 +28,7 @@ def assign(request: PanelRequest) -> HttpResponse:
     machines = _chosen(given.getlist("machine"))
     if not machines:
         return responses.done(request, "Choose at least one machine.", back="machine-unclaimed")
-    word = given.get("team", "")
+    word = given.get("team", "").replace("\0", "")
     team = get_object_or_404(Team, slug=word) if word and not given.get("release") else None
     if request.method == "POST" and (team or given.get("release")):
         return _assigned(request, machines, team)

@@ -47,7 +47,7 @@ def new(request: PanelRequest, team: str) -> HttpResponse:
 
 def _asked_host(request: PanelRequest) -> dict[str, Any]:
     """The host of the page that led here."""
-    name = request.GET.get("host", "")
+    name = request.GET.get("host", "").replace("\0", "")
     return {"host": access.host(request, name)} if name else {}
 
 

@@ -41,7 +41,7 @@ def _url(team: Team) -> str:
 @needs(Permission.VIEW)
 def show(request: PanelRequest) -> HttpResponse:
     """Let lists show one team's things, or with no team those of all; from then on in this session."""
-    slug, back = request.POST.get("team", ""), request.POST.get("next", "")
+    slug, back = request.POST.get("team", "").replace("\0", ""), request.POST.get("next", "")
     if slug:
         get_object_or_404(Team.objects.visible_to(request.user), slug=slug)
     shown_team.choose(request, slug)
