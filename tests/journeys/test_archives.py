@@ -272,12 +272,7 @@ mkdir /srv/disk; cd /srv/disk
 printf '[Partition]\nType=swap\nSizeMinBytes=16M\nSizeMaxBytes=16M\n' > 10.conf
 printf '[Partition]\nType=linux-generic\nFormat=btrfs\nSizeMinBytes=120M\nSizeMaxBytes=120M\n' > 20.conf
 printf '[Partition]\nType=root\nFormat=btrfs\nCopyFiles=/var/lib/machines/flat:/\n' > 30.conf
-# Loop devices are this machine's, and others take and leave them meanwhile: systemd-repart gives up where a detached one is not free yet.
-for turn in 1 2 3 4 5; do
-  ! systemd-repart --empty=create --size=1G --dry-run=no --definitions=/srv/disk disk.raw || break
-  rm disk.raw; sleep 2
-done
-mv disk.raw /var/lib/machines/
+systemd-repart --empty=create --size=1G --dry-run=no --definitions=/srv/disk /var/lib/machines/disk.raw
 """
 # In a host of its own the kernel makes the nodes of partitions; in a sandbox they are the outer machine's.
 PARTITION_NODES = """

@@ -33,7 +33,8 @@ def listed(text: str) -> QuerySet[User]:
 def _administering(by: User) -> Iterator[set[int]]:
     """The administrators there are, while nobody else changes that. Raises NotAllowed when `by` is none of them (any more)."""
     with transaction.atomic():
-        locked = User.objects.select_for_update(no_key=True).filter(is_administrator=True, is_active=True)
+        # At once as firmly as withdrawals.hold(): a lock that is made firmer while others wait for it is a deadlock
+        locked = User.objects.select_for_update().filter(is_administrator=True, is_active=True)
         found = set(locked.order_by("pk").values_list("pk", flat=True))
         if by.pk not in found:
             raise NotAllowed("This needs the permission to administer, which you no longer have.")

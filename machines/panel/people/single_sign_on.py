@@ -182,7 +182,7 @@ def follow(user: User, given: Wanted) -> None:
 
 
 def _administer(user: User, *, is_one: bool) -> str:
-    locked = User.objects.select_for_update(no_key=True).filter(is_administrator=True, is_active=True)
+    locked = User.objects.select_for_update().filter(is_administrator=True, is_active=True)
     administrators = set(locked.order_by("pk").values_list("pk", flat=True))
     if is_one == user.is_administrator or administrators == {user.pk}:
         return ""
