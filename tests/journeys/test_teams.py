@@ -12,7 +12,7 @@ from nspawnpanel.sandbox import Sandbox
 from nspawnpanel.stack import Stack
 from tests.person import Person, until
 
-SHOP, LAB = "shop-1", "lab-1"
+SHOP, LAB = "tea-1", "lab-1"
 PASSWORD = "a long walk by the sea"
 OWNERS = """
 import json, sqlite3
@@ -54,6 +54,9 @@ def boss(panel: Stack, alpha_host: Sandbox) -> Iterator[Person]:
     yield person
     for name in (SHOP, LAB):
         alpha_host.run(["machinectl", "terminate", name], check=False)
+        until(lambda name=name: alpha_host.run(["machinectl", "show", name], check=False).returncode, 30)
+        alpha_host.run(["machinectl", "remove", name], check=False)
+        until(lambda name=name: person.machine(name).get("state") in {None, "missing"}, 70)
     for slug in ("shop", "lab"):
         if status(person, f"/teams/{slug}/") == 200:
             person.post(f"/teams/{slug}/delete/", {"confirm": slug})
@@ -113,15 +116,15 @@ def test_what_goes_beyond_a_quota_is_refused_with_the_numbers(panel: Stack, alph
     boss.sees(SHOP, "stopped", 30)
     boss.post("/teams/new/", {"name": "Shop", "slug": "shop"})
     boss.post(
-        "/teams/shop/share/", {"host": alpha_key(boss), "max_memory": "1G", "claims": "on", "name_pattern": "shop-*"}
+        "/teams/shop/share/", {"host": alpha_key(boss), "max_memory": "1G", "claims": "on", "name_pattern": "tea-*"}
     )
     edda = invited(boss, "shop", "editor", "edda")
     before = edda.newest_job()
     with pytest.raises(AssertionError, match="no job was made"):
-        edda.build("shop-2", memory_max="2G", team="shop")
+        edda.build("tea-2", memory_max="2G", team="shop")
     said = unescape(edda.answer).replace("\xa0", " ")
     assert "1 GiB too much" in said, edda.complaints()
     with pytest.raises(AssertionError, match="no job was made"):
         edda.build("other", memory_max="512M", team="shop")
-    assert "are called shop-*" in unescape(edda.answer), edda.complaints()
+    assert "are called tea-*" in unescape(edda.answer), edda.complaints()
     assert edda.newest_job() == before

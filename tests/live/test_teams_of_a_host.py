@@ -17,7 +17,7 @@ FILE = "/etc/systemd/nspawn/shop.nspawn"
 RULES = """
 [teams.shop]
 machines = ["shop*"]
-bind_sources = ["/srv/shop"]
+bind_sources = ["/media/shop"]
 networks = ["veth"]
 max_machines = 2
 max_memory = "1G"
@@ -73,7 +73,7 @@ def panel(request: pytest.FixtureRequest) -> Iterator[ScratchPanel]:
     made: ScratchPanel = request.getfixturevalue(request.param)
     sh(
         made,
-        "btrfs subvolume snapshot /var/lib/machines/web /var/lib/machines/shop; mkdir -p /srv/shop/data /srv/other",
+        "btrfs subvolume snapshot /var/lib/machines/web /var/lib/machines/shop; mkdir -p /media/shop/data /media/other",
     )
     made.sandbox.write(POLICY, RULES)
     sh(made, f"systemctl restart {SERVICE}")
@@ -82,7 +82,7 @@ def panel(request: pytest.FixtureRequest) -> Iterator[ScratchPanel]:
         sh(made, f"machinectl terminate {name}; sleep 0.2; rm -rf /etc/systemd/nspawn/{name}.nspawn "
            f"/etc/systemd/system/systemd-nspawn@{name}.service.d; btrfs subvolume delete /var/lib/machines/{name}")  # fmt: skip
         made.do(orders.Assign(name=name, team=""))
-    sh(made, f"rm -rf {POLICY} /srv/shop /srv/other; systemctl daemon-reload; systemctl restart {SERVICE}")
+    sh(made, f"rm -rf {POLICY} /media/shop /media/other; systemctl daemon-reload; systemctl restart {SERVICE}")
 
 
 def test_what_a_host_refuses_a_team_however_well_signed(panel):
@@ -95,7 +95,7 @@ def test_what_a_host_refuses_a_team_however_well_signed(panel):
 
     limit = "[Service]\nMemoryMax=512M\n"
     beyond = [
-        (files(panel, "[Files]\nBind=/srv/other\n", limit), "“bind_sources” of [teams.shop]"),
+        (files(panel, "[Files]\nBind=/media/other\n", limit), "“bind_sources” of [teams.shop]"),
         (files(panel, "[Network]\nPrivate=no\n", limit), "“networks” of [teams.shop]"),
         (files(panel, "[Exec]\nBoot=yes\n", "[Service]\nMemoryMax=2G\n"), "“max_memory” of [teams.shop]"),
         (files(panel, "[Exec]\nBoot=yes\n"), "“max_memory” of [teams.shop]"),
@@ -105,7 +105,7 @@ def test_what_a_host_refuses_a_team_however_well_signed(panel):
     assert sh(panel, f"cat {FILE} {DROPIN}") == ""
     assert "“machines” of [teams.shop]" in said(ask(panel, clone("else", "shop", limit)))
 
-    allowed = files(panel, "[Files]\nBind=/srv/shop/data:/mnt\n", limit)
+    allowed = files(panel, "[Files]\nBind=/media/shop/data:/mnt\n", limit)
     assert said(ask(panel, orders.Apply(name="shop", configuration=allowed))).startswith("succeeded")
     assert "“max_memory” of [teams.shop]" in said(ask(panel, clone("shop-2", "shop", "[Service]\nMemoryMax=600M\n")))
     assert said(ask(panel, clone("shop-2", "shop", limit))).startswith("succeeded")
@@ -114,14 +114,14 @@ def test_what_a_host_refuses_a_team_however_well_signed(panel):
 
 
 def test_a_team_s_bind_that_leads_elsewhere_by_now_keeps_its_machine_down_also_by_hand(panel):
-    """To /srv/other, which the host allows to others."""
+    """To /media/other, which the host allows to others."""
     assert panel.do(orders.Assign(name="shop", team="shop")).state == "succeeded"
-    allowed = files(panel, "[Files]\nBind=/srv/shop/data:/mnt\n", "[Service]\nMemoryMax=512M\n")
+    allowed = files(panel, "[Files]\nBind=/media/shop/data:/mnt\n", "[Service]\nMemoryMax=512M\n")
     assert said(ask(panel, orders.Apply(name="shop", configuration=allowed))).startswith("succeeded")
-    sh(panel, "mv /srv/shop/data /srv/shop/moved; ln -s /srv/other /srv/shop/data")
-    assert "it leads to /srv/other" in said(ask(panel, orders.Start(name="shop")))
+    sh(panel, "mv /media/shop/data /media/shop/moved; ln -s /media/other /media/shop/data")
+    assert "it leads to /media/other" in said(ask(panel, orders.Start(name="shop")))
     assert "STARTED" not in sh(panel, "machinectl start shop 2>&1 && echo STARTED")
     log = sh(panel, "journalctl --sync; journalctl -q --no-pager -u systemd-nspawn@shop -n 20")
     assert "shop is not started: The policy of this host (bind_sources) does not allow it" in log
-    sh(panel, "rm /srv/shop/data; mv /srv/shop/moved /srv/shop/data; systemctl reset-failed systemd-nspawn@shop")
+    sh(panel, "rm /media/shop/data; mv /media/shop/moved /media/shop/data; systemctl reset-failed systemd-nspawn@shop")
     assert said(ask(panel, orders.Start(name="shop"))).startswith("succeeded")
