@@ -29,13 +29,18 @@ def listed(text: str) -> QuerySet[User]:
     return people.annotate(has_factor=Exists(factor)).prefetch_related("memberships__team").order_by("username")
 
 
+def locked_administrators() -> set[int]:
+    """The keys of all there are, whose rows nobody else changes until the end of the caller's transaction. Locked at once as
+    firmly as withdrawals.hold() does: a lock that is made firmer while others wait for it is a deadlock."""
+    locked = User.objects.select_for_update().filter(is_administrator=True, is_active=True)
+    return set(locked.order_by("pk").values_list("pk", flat=True))
+
+
 @contextmanager
 def _administering(by: User) -> Iterator[set[int]]:
     """The administrators there are, while nobody else changes that. Raises NotAllowed when `by` is none of them (any more)."""
     with transaction.atomic():
-        # At once as firmly as withdrawals.hold(): a lock that is made firmer while others wait for it is a deadlock
-        locked = User.objects.select_for_update().filter(is_administrator=True, is_active=True)
-        found = set(locked.order_by("pk").values_list("pk", flat=True))
+        found = locked_administrators()
         if by.pk not in found:
             raise NotAllowed("This needs the permission to administer, which you no longer have.")
         yield found

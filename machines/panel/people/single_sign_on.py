@@ -26,7 +26,7 @@ from django.urls import reverse
 from machines.contract.permissions import TEAM_ROLES, Permission, Role
 from machines.models import Membership, Team, User
 from machines.panel.audit import entries
-from machines.panel.people import withdrawals
+from machines.panel.people import roster, withdrawals
 from machines.panel.people.names import is_taken
 from machines.panel.web import access
 
@@ -182,8 +182,7 @@ def follow(user: User, given: Wanted) -> None:
 
 
 def _administer(user: User, *, is_one: bool) -> str:
-    locked = User.objects.select_for_update().filter(is_administrator=True, is_active=True)
-    administrators = set(locked.order_by("pk").values_list("pk", flat=True))
+    administrators = roster.locked_administrators()
     if is_one == user.is_administrator or administrators == {user.pk}:
         return ""
     User.objects.filter(pk=user.pk).update(is_administrator=is_one)
