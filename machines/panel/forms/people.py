@@ -99,7 +99,7 @@ class InvitationForm(forms.Form):
         choices=[(role.value, role.value.title()) for role in TEAM_ROLES], initial=Role.VIEWER.value
     )
     may_console = forms.BooleanField(label="May open consoles", required=False)
-    may_remove = forms.BooleanField(label="May remove machines and archives", required=False)
+    may_remove = forms.BooleanField(label="May remove machines", required=False)
     is_administrator = forms.BooleanField(
         label="Administrator of the installation", required=False, help_text="Sees and does everything, in all teams."
     )

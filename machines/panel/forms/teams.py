@@ -231,7 +231,9 @@ class ShareForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class NewShareForm(ShareForm):
-    host = forms.ModelChoiceField(queryset=Host.objects.none(), empty_label="Choose a host")
+    host = forms.ModelChoiceField(
+        queryset=Host.objects.none(), empty_label="Choose a host", error_messages={"required": "Choose a host."}
+    )
     field_order = ["host", *ShareForm.Meta.fields]
 
     class Meta(ShareForm.Meta):
