@@ -29,18 +29,24 @@ def listed(text: str) -> QuerySet[User]:
     return people.annotate(has_factor=Exists(factor)).prefetch_related("memberships__team").order_by("username")
 
 
-def locked_administrators() -> set[int]:
-    """The keys of all there are, whose rows nobody else changes until the end of the caller's transaction. Locked at once as
-    firmly as withdrawals.hold() does: a lock that is made firmer while others wait for it is a deadlock."""
-    locked = User.objects.select_for_update().filter(is_administrator=True, is_active=True)
-    return set(locked.order_by("pk").values_list("pk", flat=True))
+def locked_administrators(person: User) -> set[int]:
+    """The keys of all there are, whose rows and this person's nobody else changes until the end of the caller's transaction.
+
+    All are locked in one go, in the order of their keys, and as firmly as withdrawals.hold() does. Facts (PostgreSQL): rows
+    are locked in the order asked for; whoever waited has one locked too that fits no more by then. So a person's row that
+    is locked after those of administrators is a deadlock with whoever still took them for one.
+    """
+    is_one = Q(is_administrator=True, is_active=True)
+    locked = User.objects.select_for_update().filter(is_one | Q(pk=person.pk)).order_by("pk")
+    return {pk for pk, *is_both in locked.values_list("pk", "is_administrator", "is_active") if all(is_both)}
 
 
 @contextmanager
-def _administering(by: User) -> Iterator[set[int]]:
-    """The administrators there are, while nobody else changes that. Raises NotAllowed when `by` is none of them (any more)."""
+def _administering(by: User, person: User) -> Iterator[set[int]]:
+    """The administrators there are, while nobody else changes that, nor anything of this person. Raises NotAllowed when `by` is
+    none of them (any more)."""
     with transaction.atomic():
-        found = locked_administrators()
+        found = locked_administrators(person)
         if by.pk not in found:
             raise NotAllowed("This needs the permission to administer, which you no longer have.")
         yield found
@@ -48,7 +54,7 @@ def _administering(by: User) -> Iterator[set[int]]:
 
 def make_administrator(person: User, *, by: User) -> None:
     """Raises NotAllowed, and Problem for one who is disabled."""
-    with _administering(by):
+    with _administering(by, person):
         if not User.objects.filter(pk=person.pk, is_active=True).update(is_administrator=True):
             raise Problem(f"{person.username} is disabled.", hint="Enable them first.")
         said = f"{by.username} made {person.username} an administrator of the installation."
@@ -57,7 +63,7 @@ def make_administrator(person: User, *, by: User) -> None:
 
 def unmake_administrator(person: User, *, by: User) -> None:
     """Raises NotAllowed, and Problem for the last one, and for one who is none."""
-    with _administering(by) as administrators:
+    with _administering(by, person) as administrators:
         _keep_one(person, administrators)
         if not User.objects.filter(pk=person.pk, is_administrator=True).update(is_administrator=False):
             raise Problem(f"{person.username} is no administrator any more.")
@@ -74,7 +80,7 @@ def disable(person: User, *, by: User) -> int:
     """
     if person.pk == by.pk:
         raise Problem("You cannot disable yourself.", hint="Another administrator can.")
-    with _administering(by) as administrators:
+    with _administering(by, person) as administrators:
         _keep_one(person, administrators)
         if not withdrawals.hold(person.pk).is_active:  # from here on nobody makes an owner of them either (members.py)
             raise Problem(f"{person.username} is disabled already.")
@@ -90,7 +96,7 @@ def disable(person: User, *, by: User) -> int:
 
 def enable(person: User, *, by: User) -> None:
     """They get in again, with the roles they had. Raises NotAllowed."""
-    with _administering(by):
+    with _administering(by, person):
         User.objects.filter(pk=person.pk).update(is_active=True)
         entries.record("person-enabled", f"{by.username} enabled {person.username} again.", by=by, on=person)
 

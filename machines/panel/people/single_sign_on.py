@@ -182,7 +182,7 @@ def follow(user: User, given: Wanted) -> None:
 
 
 def _administer(user: User, *, is_one: bool) -> str:
-    administrators = roster.locked_administrators()
+    administrators = roster.locked_administrators(user)
     if is_one == user.is_administrator or administrators == {user.pk}:
         return ""
     User.objects.filter(pk=user.pk).update(is_administrator=is_one)
