@@ -1,6 +1,8 @@
 """A signed-in page of a real Chromium that notes what the browser complains about."""
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -11,6 +13,7 @@ from tests.person import Person
 from tests.real import a_browser
 
 WIDTHS = {"wide": 1280, "narrow": 360}
+LATELY = 300.0  # seconds
 
 
 def sign_in(page: Page, panel: Stack, user: str = "admin", password: str = "") -> None:
@@ -27,14 +30,32 @@ def browser() -> Iterator[Browser]:
         yield chrome
 
 
+@dataclass
+class SignedIn:
+    """Cookies of somebody who has signed in lately: after a quarter of an hour some pages ask again who this is."""
+
+    browser: Browser
+    panel: Stack
+    _kept: list = field(default_factory=list)
+    _since: float = 0.0
+
+    def cookies(self) -> list:
+        if not self._kept or time.monotonic() - self._since > LATELY:
+            context = self.browser.new_context()
+            sign_in(context.new_page(), self.panel)
+            self._kept, self._since = context.cookies(), time.monotonic()
+            context.close()
+        return self._kept
+
+
 @pytest.fixture(scope="package")
-def cookies(browser: Browser, panel: Stack, ada: Person) -> list:
-    context = browser.new_context()
-    page = context.new_page()
-    sign_in(page, panel)
-    kept = context.cookies()
-    context.close()
-    return kept
+def somebody(browser: Browser, panel: Stack, ada: Person) -> SignedIn:
+    return SignedIn(browser, panel)
+
+
+@pytest.fixture
+def cookies(somebody: SignedIn) -> list:
+    return somebody.cookies()
 
 
 @pytest.fixture
