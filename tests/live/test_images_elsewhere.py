@@ -50,8 +50,11 @@ def clone(source: str, name: str = "", *, start: bool = False) -> orders.Build:
 
 
 def machine(panel: ScratchPanel, name: str):
+    """As an inventory says that saw all of it: an earlier one may have been taken while it was copied here."""
     panel.order(orders.Refresh())
-    seen = panel.until(lambda report: report.kind == "inventory" and any(m.name == name for m in report.machines))
+    seen = panel.until(
+        lambda report: report.kind == "inventory" and any(m.name == name and m.os for m in report.machines)
+    )
     return next(each for each in seen.machines if each.name == name)
 
 
