@@ -10,7 +10,7 @@ The counts are rows, shared by all web processes, and there are at most MOST of 
 import ipaddress
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -139,10 +139,11 @@ def _key(*parts: str) -> str:
     return salted_hmac("machines.panel.web.attempts", "\0".join(parts), algorithm="sha256").hexdigest()
 
 
-def _longest_wait(moments: object) -> float:
+def _longest_wait(moments: Iterable[datetime]) -> float:
     """Seconds; 0 when one may try. What lies too far ahead is of a clock that was put back, and holds nobody."""
+    read = list(moments)  # before the clock: the moment at which another attempt is booked meanwhile would lie ahead
     now = timezone.now()
-    ahead = [(until - now).total_seconds() for until in moments]  # type: ignore[attr-defined]
+    ahead = [(until - now).total_seconds() for until in read]
     return max((each for each in ahead if 0 < each <= LONGEST), default=0.0)
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 import time_machine
+from django.db import connection
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
@@ -44,6 +45,22 @@ def test_after_five_wrong_passwords_the_page_says_how_many_seconds_to_wait(eve):
     assert seconds
     assert 1 <= int(seconds[1]) <= attempts.FIRST
     assert int(answer.headers["Retry-After"]) == int(seconds[1])
+
+
+def test_whoever_tries_while_another_attempt_is_being_booked_waits_for_nothing(eve):
+    asked = RequestFactory().post("/", REMOTE_ADDR=HOME)
+    attempts.book(asked, "eve")
+    others = iter([True])
+
+    def after_another(execute, sql, params, many, context):
+        if next(others, False):
+            clock.shift(0.01)
+            attempts.book(asked, "eve")
+        return execute(sql, params, many, context)
+
+    with time_machine.travel(timezone.now(), tick=False) as clock, connection.execute_wrapper(after_another):
+        attempts.book(asked, "eve")
+    assert {row.count for row in Attempts.objects.all()} == {3}
 
 
 def test_strangers_lock_nobody_out_who_comes_from_elsewhere(eve):
