@@ -12,6 +12,7 @@ from machines.contract.configuration import findings
 from machines.contract.configuration.findings import Finding, FixWord, Level
 from machines.contract.reports import Outcome
 from tests.host.scratch_panel import ScratchPanel
+from tests.person import until
 
 NAME = "sick"
 UNIT = f"systemd-nspawn@{NAME}.service"
@@ -263,6 +264,4 @@ def test_the_load_dies_with_its_job(one):
     one.sandbox.run(["systemctl", "kill", "--signal=KILL", f"nspawnpanel-job-{job}.service"])
     assert one.outcome(job).state == "failed"
     # What a quota holds back dies when its next period begins, up to 100 ms later: by itself it would last ten seconds.
-    deadline = time.monotonic() + 3
-    while loads(one):
-        assert time.monotonic() < deadline
+    until(lambda: not loads(one), 3)
