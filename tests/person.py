@@ -88,8 +88,10 @@ class Person:
         """Press a machine's button; returns the new job."""
         before = self.newest_job()
         machine = f"/hosts/{host}/machines/{name}/"
-        self.post(f"{machine}{verb}/", page=machine)
-        return self.jobs_after(before)[0]
+        led_to = self.post(f"{machine}{verb}/", page=machine)
+        jobs = self.jobs_after(before)
+        assert jobs, f"no job was made; led to {led_to}: {self.answer}"
+        return jobs[0]
 
     def build(
         self, name: str, host: str = "alpha", token: Mapping[str, str] | None = None, **fields: Any
@@ -156,6 +158,18 @@ class Person:
         """The machine once the panel says it is in this state."""
         until(lambda: self.machine(name, host).get("state") == state, seconds, lambda: str(self.machine(name, host)))
         return self.machine(name, host)
+
+    def sees_idle(self, name: str, seconds: float = 30, host: str = "alpha") -> None:
+        """Once no job holds the machine."""
+
+        def under_way() -> list[dict[str, Any]]:
+            found = self.rows(
+                "SELECT j.* FROM machines_job j JOIN machines_host h ON h.id = j.host_id WHERE j.machine_name = ? AND h.name = ?",
+                name, host,
+            )  # fmt: skip
+            return [job for job in found if job["state"] not in FINAL]
+
+        until(lambda: not under_way(), seconds, lambda: str(under_way()))
 
 
 class _Fields(HTMLParser):

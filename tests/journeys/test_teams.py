@@ -107,6 +107,7 @@ def test_two_teams_share_a_host_and_nothing_else(panel: Stack, alpha_host: Sandb
     # Moved to the other team: who saw it sees it no more, and its host knows.
     boss.post("/machines/assign/", {"machine": boss.machine(LAB)["id"], "team": "shop"}, page="/machines/unclaimed/")
     until(lambda: owners(alpha_host).get(LAB) == "shop", 30)
+    boss.sees_idle(LAB)  # its host knows a moment before the panel knows that it does
     olga.succeed(olga.press("start", LAB))
     assert status(vera, f"/hosts/alpha/machines/{LAB}/") == 404
 

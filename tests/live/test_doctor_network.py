@@ -14,6 +14,14 @@ from tests.live.traffic import GATE, OUTSIDE, Traffic
 from tests.person import until
 
 NETWORKD = "systemd-networkd.service"
+# networkd serves the other machine's link on the same port, and may have been first; dnsmasq asks for the same.
+_DHCP_SERVER = """
+import socket, time
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("", 67))
+time.sleep(600)
+"""
 
 
 @pytest.fixture(scope="module", params=["scratch", "later"])
@@ -234,9 +242,7 @@ def test_foreign_dhcp_on_a_machine_s_link_is_no_fault(net):
     net.host.run(["networkctl", "reload"])
     try:
         net.start()
-        net.listen(
-            "dhcp", ["python3", "-c", "import socket,time; s=socket.socket(2,2); s.bind(('',67)); time.sleep(600)"]
-        )
+        net.listen("dhcp", ["python3", "-c", _DHCP_SERVER])
         found = sees(net, lambda found: "dhcp-other" in found)
         assert found["dhcp-other"].facts["program"].startswith("python3 ")
         net.set_address("left", "10.88.0.2/28")
