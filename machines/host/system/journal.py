@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -38,6 +37,7 @@ class _Entry:
     is_nobodys: bool  # said by systemd-nspawn, the journal does not know in which run
     about: str  # the unit of which its manager says this; "" where others say it of themselves
     is_exit: bool  # that its main process ended with a failure
+    boot: str  # in which boot, as the journal counts them
 
 
 def lines_of(invocation: bytes, limit: int = 60, *, pid: int = 0) -> list[str]:
@@ -65,9 +65,10 @@ def _nobodys(of_run: Sequence[_Entry], pid: int) -> list[_Entry]:
     Raises Problem."""
     first, last, own = of_run[0].at, of_run[-1].at, {entry.about for entry in of_run}
     since, until = (first - NEAR) // 1_000_000, (last + NEAR) // 1_000_000 + 1
-    words = [f"_BOOT_ID={_boot()}", "SYSLOG_IDENTIFIER=systemd-nspawn", "+", f"MESSAGE_ID={EXITED}"]
+    words = [f"_BOOT_ID={of_run[-1].boot}", "SYSLOG_IDENTIFIER=systemd-nspawn", "+", f"MESSAGE_ID={EXITED}"]
     found = _read([f"--lines={MOST}", f"--since=@{since}", f"--until=@{until}", *words])
-    others = any(entry.is_exit and entry.about not in own for entry in found)
+    # A mount's process is mount(8) or umount(8): 257 unmounts what an earlier run left, at that very moment.
+    others = any(entry.is_exit and entry.about not in own and entry.about.endswith(".service") for entry in found)
 
     def is_of_run(entry: _Entry) -> bool:
         if not entry.unit:
@@ -96,6 +97,7 @@ def _entry(fields: dict[str, Any]) -> _Entry:
         is_nobodys=fields.get("SYSLOG_IDENTIFIER") == "systemd-nspawn" and not fields.get("_SYSTEMD_INVOCATION_ID"),
         about=str(fields.get("UNIT") or ""),
         is_exit=fields.get("MESSAGE_ID") == EXITED,
+        boot=str(fields.get("_BOOT_ID") or ""),
     )
 
 
@@ -115,10 +117,6 @@ def _catch_up() -> None:
             if found.out.strip():
                 return
             time.sleep(LOOK_AGAIN)
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
 
 
 def essence(lines: Sequence[str]) -> str:

@@ -184,6 +184,7 @@ RUN = [
 CHILD = {"SYSLOG_IDENTIFIER": "systemd-nspawn", "_PID": "43"}
 OF_UNIT = {**CHILD, "_SYSTEMD_UNIT": OWN["UNIT"]}
 OTHER = {"UNIT": "systemd-nspawn@db.service", "MESSAGE_ID": journal.EXITED}
+MOUNT = {"UNIT": r"run-systemd-nspawn-unix\x2dexport-web.mount", "MESSAGE_ID": journal.EXITED}
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,7 @@ OTHER = {"UNIT": "systemd-nspawn@db.service", "MESSAGE_ID": journal.EXITED}
         ([entry(5_500_000, [70, 195], **CHILD)], "F\ufffd"),
         ([entry(4_900_000, "of somebody before it", **CHILD)], ""),
         ([entry(5_500_000, "whose?", **CHILD), entry(6_500_000, "exited", **OTHER)], ""),
+        ([entry(5_500_000, "not umount", **CHILD), entry(5_600_000, "Mount process exited", **MOUNT)], "not umount"),
         ([entry(5_500_000, "its main process", **CHILD | {"_PID": "42"}), entry(5_600_000, "exited", **OTHER)], "its main process"),
         ([entry(4_900_000, "read ahead", **OF_UNIT), entry(5_600_000, "exited", **OTHER)], "read ahead"),
         ([entry(4_900_000, "of the run before", **OF_UNIT | {"_PID": "41"})], ""),
@@ -205,6 +207,17 @@ def test_what_a_child_of_the_unit_said_is_a_reason_where_it_can_only_be_its(monk
     monkeypatch.setattr(journal, "SOCKET", "/nowhere")
     monkeypatch.setattr(journal, "run", lambda argv, **_: Answer(argv, next(answers), ""))
     assert journal.essence(journal.lines_of(b"1", pid=42)) == reason
+
+
+def test_the_boot_looked_in_is_the_journal_s_own(monkeypatch):
+    """In a container /proc/sys/kernel/random/boot_id may be the kernel's, where a mount over it is not seen."""
+    asked: list[list[str]] = []
+    found = "\n".join([entry(5_000_000, "Starting web", _BOOT_ID="f00d"), entry(6_000_000, "Failed", _BOOT_ID="f00d")])
+    monkeypatch.setattr(journal, "SOCKET", "/nowhere")
+    monkeypatch.setattr(journal, "SUMMARY", ("Starting", "Failed"))
+    monkeypatch.setattr(journal, "run", lambda argv, **_: (asked.append(argv), Answer(argv, found, ""))[1])
+    journal.lines_of(b"1", pid=42)
+    assert [[word for word in argv if word.startswith("_BOOT_ID=")] for argv in asked] == [[], ["_BOOT_ID=f00d"]]
 
 
 def test_a_journal_that_is_away_leaves_what_is_known(monkeypatch, tmp_path):
