@@ -248,11 +248,18 @@ def _tidy_up(machine: Machine) -> None:
     """systemd-nspawn of 257 that was killed leaves a mount below /run, and no other one starts with it there. It is
     unmounted by systemd, for a worker has mounts of its own. Raises CommandFailed."""
     left = f"run-systemd-nspawn-unix\\x2dexport-{machine.name.replace('-', _DASH)}.mount"
-    if machine.host.bus.do(machine.host.bus.unit(left)).get("ActiveState") == "active":
-        machine.task.output.line(
-            f"An earlier run of {machine.name} was killed; its leftover mounts are unmounted first."
-        )
+
+    def is_there() -> bool:
+        return machine.host.bus.do(machine.host.bus.unit(left)).get("ActiveState") == "active"
+
+    if not is_there():
+        return
+    machine.task.output.line(f"An earlier run of {machine.name} was killed; its leftover mounts are unmounted first.")
+    try:
         machine.task.run(systemctl.stop(left))
+    except CommandFailed:
+        if is_there():  # it may have gone by itself, while the earlier run's last process ended
+            raise
 
 
 def did_not_start(host: HostContext, task: Task, name: MachineName, result: str, before: bytes = b"") -> Problem:
