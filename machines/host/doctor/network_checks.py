@@ -23,6 +23,7 @@ from machines.host.system.bus import BusError, escape
 
 CABLES = 4  # looked at
 DHCP_SERVER = ("udp", 67)
+NETWORKD_COMM = "systemd-network"  # /proc/PID/comm has 15 characters
 
 
 def has_own_cable(observed: Facts) -> bool:
@@ -119,12 +120,18 @@ def _served(observed: Facts, cable: Cable) -> Iterator[Finding]:
         yield from _lease(cable, leases, own)
     elif own or cable.is_bridged:
         yield found("dhcp-elsewhere", bridge=link.name)
-    elif inode := listeners.taken().get(DHCP_SERVER, ""):
-        yield found("dhcp-other", program=listeners.who(inode), link=link.name)
+    elif program := _other_dhcp_server():
+        yield found("dhcp-other", program=program, link=link.name)
     else:
         yield found(
             "dhcp-silent", link=link.name, state=_told_by_networkd(observed, link).get("AdministrativeState", "?")
         )
+
+
+def _other_dhcp_server() -> str:
+    """The program that serves DHCP on this host beside networkd, which has a socket of its own for each link it serves."""
+    programs = map(listeners.who, listeners.sharing(DHCP_SERVER))
+    return next((program for program in programs if not program.startswith(NETWORKD_COMM)), "")
 
 
 def _lease(cable: Cable, leases: list[str], own: list[IPv4Address]) -> Iterator[Finding]:

@@ -14,13 +14,24 @@ _LOOPBACK6 = "00000000000000000000000001000000"
 
 
 def taken(net: Path = NET) -> dict[tuple[str, int], str]:
-    """(tcp or udp, port) → the socket's inode, for every listener that can be reached from outside."""
+    """(tcp or udp, port) → the socket's inode, for every listener that can be reached from outside; of several that share a
+    port, the first."""
     found: dict[tuple[str, int], str] = {}
+    for listener, inode in _reachable(net):
+        found.setdefault(listener, inode)
+    return found
+
+
+def sharing(listener: tuple[str, int], net: Path = NET) -> list[str]:
+    """The inodes of all sockets that listen on this (tcp or udp, port), for one of them may be bound to one link."""
+    return [inode for each, inode in _reachable(net) if each == listener]
+
+
+def _reachable(net: Path) -> Iterator[tuple[tuple[str, int], str]]:
     for table, state in _LISTENING.items():
         for address, port, inode in _sockets(net / table, state):
             if not _is_loopback(address):
-                found.setdefault((table[:3], port), inode)
-    return found
+                yield (table[:3], port), inode
 
 
 def _sockets(table: Path, state: str) -> Iterator[tuple[str, int, str]]:

@@ -28,5 +28,17 @@ def test_loopback_and_connections_are_left_out(tmp_path):
     assert listeners.taken(tmp_path) == {("tcp", 80): "2", ("udp", 53): "5"}
 
 
+def test_all_that_share_a_port_are_found():
+    def bound(port: int) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(("", port))
+        return made
+
+    with bound(0) as one, bound(one.getsockname()[1]) as two:
+        found = listeners.sharing(("udp", one.getsockname()[1]))
+        assert set(found) == {str(os.fstat(each.fileno()).st_ino) for each in (one, two)}
+
+
 def test_what_nobody_has_is_nobody_s():
     assert listeners.who("1") == "a program on the host"
