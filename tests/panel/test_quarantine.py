@@ -4,6 +4,7 @@ and that no other host notices. The courier's turns are taken by hand."""
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from math import inf
 from uuid import uuid4
 
 import pytest
@@ -57,6 +58,8 @@ def thief(valkey: Valkey, greedy: HostVoice) -> Iterator[redis.Redis]:
 def courier(valkey: Valkey, greedy: HostVoice, monkeypatch) -> Courier:
     monkeypatch.setattr(host_caps, "APART", 0.0)  # the turns of a test follow each other at once
     monkeypatch.setattr("machines.panel.courier.mailbox.BLOCK_MS", 1)
+    monkeypatch.setattr("machines.panel.courier.courier.TURN", inf)  # a busy machine is no part of the attack
+    monkeypatch.setattr("machines.panel.courier.intake.TAKE_SECONDS", inf)
     return Courier(
         valkey.url("np-courier", "secret"), SigningKey.generate(), guard_url=valkey.url("np-guard", "secret")
     )
