@@ -27,7 +27,7 @@ def main() -> int:
         finally:
             weather.calm()
         quiet = time.monotonic()
-        took = verdict.settle(people)
+        took = verdict.settle(built, people)
         built.hear_all()
         found = verdict.judge(built, people)
         say(f"placed: {_counted(people.placed)}; cancelled by people {people.cancels}; refused {people.refused};"

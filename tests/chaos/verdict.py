@@ -13,7 +13,9 @@ from tests.chaos.house import House, boots
 from tests.chaos.work import OPEN, People
 from tests.live import leftovers
 
-DECIDED = 60.0  # seconds of quiet after which nothing may be undecided
+DECIDED = 60.0  # seconds of quiet after which nothing may be undecided, beside what is still being worked on
+WORKED_ON = 300.0  # seconds at most for that: a build on a busy machine
+WORK = ["systemctl", "list-units", "--no-legend", "--state=active,activating", "nspawnpanel-job-*.service"]
 NEVER_TAKEN = {"expired", "cancelled"}
 UP = {"start": True, "reboot": True, "poweroff": False, "terminate": False}
 LEDGER = """
@@ -48,10 +50,12 @@ class Verdict:
         ]  # fmt: skip
 
 
-def settle(people: People) -> float:
-    """Wait until all is decided, DECIDED seconds at most; how long it took."""
-    began = time.monotonic()
-    while people.open_jobs() and time.monotonic() - began < DECIDED:
+def settle(house: House, people: People) -> float:
+    """Wait until all is decided, DECIDED seconds at most after the last work on any of it; how long it took."""
+    began = busy = time.monotonic()
+    while people.open_jobs() and (now := time.monotonic()) - busy < DECIDED and now - began < WORKED_ON:
+        if any(host.run(WORK).stdout.strip() for host in house.hosts.values()):
+            busy = now
         time.sleep(0.2)
     return time.monotonic() - began
 
