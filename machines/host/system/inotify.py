@@ -73,11 +73,13 @@ class Folders:
 
     def _add_all(self) -> list[tuple[Path, Path, int]]:
         """(folder, itself or the nearest that is there, its watch); beside the loop, for any of them may not answer."""
-        found = []
-        for folder in (*self._flat, *self._units, *_dropin_folders(self._units)):
-            there = next((each for each in (folder, *folder.parents) if guarded.is_folder(each)), Path("/"))
-            found.append((folder, there, self._add(there)))
-        return found
+        found = [self._nearest(folder) for folder in (*self._flat, *self._units)]
+        # Only now: one that comes after it was looked which there are is seen to come.
+        return found + [self._nearest(folder) for folder in _dropin_folders(self._units)]
+
+    def _nearest(self, folder: Path) -> tuple[Path, Path, int]:
+        there = next((each for each in (folder, *folder.parents) if guarded.is_folder(each)), Path("/"))
+        return folder, there, self._add(there)
 
     def _add(self, folder: Path) -> int:
         """Its watch, the same as before when it has one; -1 when it cannot be watched."""
