@@ -31,7 +31,7 @@ def capped(ada: Person, alpha_host: Sandbox) -> str:
 def is_fit_to_see(page: Page) -> None:
     """Axe finds nothing and nothing overflows."""
     for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         for width in (1280, 360):
             page.set_viewport_size({"width": width, "height": 900})
             page.reload()  # or colours are still on their way from one theme to the other

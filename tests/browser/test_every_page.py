@@ -59,7 +59,7 @@ TWICE = """() => { const ids = [...document.querySelectorAll('[id]')].map(each =
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES.keys())
 def test_it_is_accessible_and_fits_in_both_themes_and_widths(path, page, seen):
     for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme)
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         for width in (1280, 360):
             page.set_viewport_size({"width": width, "height": 900})
             page.goto(path.format(**seen))
@@ -93,7 +93,9 @@ def test_a_long_word_in_a_list_breaks_before_the_page_does(path, page, seen):
 def test_the_sign_in_page_too(browser, panel):
     for theme in ("light", "dark"):
         for width in (1280, 360):
-            page = browser.new_page(color_scheme=theme, viewport={"width": width, "height": 800})
+            page = browser.new_page(
+                color_scheme=theme, reduced_motion="reduce", viewport={"width": width, "height": 800}
+            )
             page.goto(f"{panel.url}/accounts/login/")
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()
