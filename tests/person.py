@@ -18,7 +18,6 @@ from tests.pages import one_line
 
 CONFIRM = "/accounts/reauthenticate/"
 FINAL = {"succeeded", "failed", "cancelled", "timed_out", "expired"}
-SOON = 15  # seconds in which what happens on a host is seen; the next inventory may be a minute away
 
 
 class Person:

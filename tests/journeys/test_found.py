@@ -9,7 +9,7 @@ import pytest
 from machines.contract.configuration import compare_effective, limits
 from nspawnpanel.sandbox import CACHE, Sandbox
 from nspawnpanel.stack import Stack
-from tests.person import SOON, Person, until
+from tests.person import Person, until
 from tests.real import POLICY
 
 SUITES = {"bookworm": "brown-252", "trixie": "brown-257"}
@@ -81,16 +81,16 @@ def test_joining_changes_no_file_of_the_host(brown):
     assert everything(brown.host) == brown.before
 
 
-def test_every_file_arrives_byte_for_byte_long_before_the_next_inventory(brown):
+def test_every_file_arrives_byte_for_byte_within_seconds(brown):
     brown.ada.sees("brown", "stopped", 20, brown.name)
     places = ["/etc/systemd/nspawn/brown.nspawn", "/run/systemd/nspawn/brown.nspawn", "/var/lib/machines/brown.nspawn"]
     for number, place in enumerate(places):
         brown.host.write(place, f"{NSPAWN}# {number}\n")
-    until(lambda: {p: brown.texts().get(p) for p in places} == {p: f"{NSPAWN}# {n}\n" for n, p in enumerate(places)}, SOON,
+    until(lambda: {p: brown.texts().get(p) for p in places} == {p: f"{NSPAWN}# {n}\n" for n, p in enumerate(places)}, 5,
           lambda: str(brown.texts()))  # fmt: skip
     assert [f["path"] for f in brown.found()["told"] if f["kind"] == "nspawn"] == places
     brown.host.run(["rm", *places[1:]])
-    until(lambda: [p for p in places if p in brown.texts()] == places[:1], SOON)
+    until(lambda: [p for p in places if p in brown.texts()] == places[:1], 5)
 
 
 def test_dropins_come_in_systemds_own_order(brown):
@@ -103,7 +103,7 @@ def test_dropins_come_in_systemds_own_order(brown):
     brown.host.run(["systemctl", "daemon-reload"])
     said = brown.show("DropInPaths").split()
     assert len(said) >= 5
-    until(lambda: [f["path"] for f in brown.found()["told"] if f["kind"] == "dropin"] == said, SOON,
+    until(lambda: [f["path"] for f in brown.found()["told"] if f["kind"] == "dropin"] == said, 5,
           lambda: f"{said}\n{[f['path'] for f in brown.found()['told']]}")  # fmt: skip
 
 
